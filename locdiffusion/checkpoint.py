@@ -1,0 +1,175 @@
+"""A checkpoint: a directory with `model.safetensors` and `config.json`. Never a pickle.
+
+`config.json` holds every configuration needed to use the weights, the image encoder with its
+preprocessing, and a record of how the weights came to be (data, seed, metrics).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from locdiffusion.config import ConfigError, from_dict, to_dict
+from locdiffusion.decoding import DecodeConfig
+from locdiffusion.diffusion.schedules import NoiseConfig
+from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
+from locdiffusion.model.image_encoder import EncoderSpec
+
+FORMAT = 1
+WEIGHTS, CONFIG = "model.safetensors", "config.json"
+SHIPPED = Path(__file__).parent / "checkpoints"
+DEFAULT = "overhead"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """What `config.json` says.
+
+    Attributes:
+      name: short name, part of the model id.
+      model: the network.
+      noise: the diffusion.
+      decode: ρ, temperature and what else the decoder needs, fitted on validation data.
+      encoder: the image encoder whose embeddings the network was trained on.
+      record: data, recipe, seed and metrics; for people.
+      format: version of this file.
+    """
+
+    name: str
+    model: CSUNetConfig
+    noise: NoiseConfig
+    decode: DecodeConfig
+    encoder: EncoderSpec
+    record: dict[str, Any] = field(default_factory=dict)
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        """Checks that the parts fit each other."""
+        if self.format != FORMAT:
+            raise CheckpointError(
+                f"The checkpoint has format {self.format}; this version reads {FORMAT}. "
+                "Use the version of locdiffusion that wrote it, or a newer one."
+            )
+        if self.model.embedding_dim != self.encoder.embedding_dim:
+            raise CheckpointError(
+                f"The network takes {self.model.embedding_dim}-d embeddings but the encoder "
+                f"{self.encoder.name} gives {self.encoder.embedding_dim}."
+            )
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded checkpoint.
+
+    Attributes:
+      config: what `config.json` says.
+      network: in evaluation mode, on the CPU.
+      sha256: of both files together.
+    """
+
+    config: CheckpointConfig
+    network: CSUNet
+    sha256: str
+
+    @property
+    def model_id(self) -> str:
+        """Name and the first 12 digits of the hash."""
+        return f"{self.config.name}-{self.sha256[:12]}"
+
+
+def resolve(path: str | None) -> Path:
+    """The directory of a checkpoint: None is the shipped default, a bare name a shipped one.
+
+    Raises:
+      CheckpointError: nothing is there.
+    """
+    name = path or DEFAULT
+    directory = Path(name)
+    if not directory.is_dir() and (SHIPPED / name).is_dir() and os.sep not in name:
+        directory = SHIPPED / name
+    missing = [f for f in (WEIGHTS, CONFIG) if not (directory / f).is_file()]
+    if missing:
+        shipped = sorted(p.name for p in SHIPPED.glob("*") if (p / CONFIG).is_file())
+        raise CheckpointError(
+            f"No checkpoint at '{name}': {' and '.join(missing)} not found there. Want a directory "
+            f"with {WEIGHTS} and {CONFIG}, or one of the shipped ones: {shipped or 'none'}."
+        )
+    return directory
+
+
+def read_config(path: str | None) -> CheckpointConfig:
+    """Reads `config.json` alone, without the weights.
+
+    Raises:
+      CheckpointError: missing or not a checkpoint's configuration.
+    """
+    file = resolve(path) / CONFIG
+    try:
+        return from_dict(CheckpointConfig, json.loads(file.read_text()))
+    except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
+        raise CheckpointError(f"{file} is not a checkpoint's configuration: {error}") from error
+
+
+def load(path: str | None = None) -> Checkpoint:
+    """Loads a checkpoint.
+
+    Args:
+      path: a directory, the name of a shipped checkpoint, or None for the shipped default.
+
+    Raises:
+      CheckpointError: missing, damaged, or weights that do not fit the configuration.
+    """
+    directory = resolve(path)
+    config = read_config(path)
+    network = CSUNet(config.model)
+    try:
+        network.load_state_dict(load_file(directory / WEIGHTS))
+    except (SafetensorError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{directory / WEIGHTS} does not hold the weights that {CONFIG} describes: {error}"
+        ) from error
+    network.eval().requires_grad_(False)
+    return Checkpoint(config, network, _sha256(directory))
+
+
+def save(directory: Path, config: CheckpointConfig, network: CSUNet) -> None:
+    """Writes a checkpoint; the configuration last, so that a half-written one is not readable."""
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / CONFIG).unlink(missing_ok=True)
+    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    save_file(weights, directory / WEIGHTS)
+    temporary = directory / (CONFIG + ".part")
+    temporary.write_text(json.dumps(to_dict(config), indent=1, sort_keys=True) + "\n")
+    os.replace(temporary, directory / CONFIG)
+
+
+def check_encoder(config: CheckpointConfig, encoder: str | None) -> None:
+    """Refuses an encoder other than the checkpoint's own.
+
+    Raises:
+      CheckpointError: embeddings of another encoder mean nothing to the network.
+    """
+    if encoder is not None and encoder != config.encoder.name:
+        raise CheckpointError(
+            f"The checkpoint '{config.name}' was trained on embeddings of "
+            f"'{config.encoder.name}', not of '{encoder}'. Leave --encoder out, or give a "
+            f"checkpoint trained with '{encoder}' (python -m locdiffusion.train --encoder ...)."
+        )
+
+
+def _sha256(directory: Path) -> str:
+    digest = hashlib.sha256()
+    for name in (WEIGHTS, CONFIG):
+        digest.update((directory / name).read_bytes())
+    return digest.hexdigest()

@@ -1,0 +1,158 @@
+r"""Coefficients as a probability density on the sphere, and its normalising integral.
+
+A vector η of d = (L + 1)² *natural parameters* means
+
+    p_η(y) = exp(F(y)) / Z,   F(y) = ⟨η, code(y)⟩,   Z = (1/4π) ∫ exp F dΩ
+
+a density against the uniform probability of the sphere, so that log p is in nats above the
+uniform answer (divide by 4πR² for a density per km²). It is an exponential family whose
+sufficient statistics are the SHDD codes: KL(δ_x0 ‖ p_η) = -log p_η(x0) + const is convex in η with
+gradient E_p[code] - code(x0). Reading SHDD-KL this way is our choice; the paper's text of the loss
+was not available to us.
+
+**Z cannot be gamed.** On a fixed grid a network learns to hide mass between the nodes.
+`LogPartition` joins two rules: rings around the true point, fine enough for any density the decoder
+can resolve, and outside them a grid whose rows and longitudes are shifted at random in each call.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from locdiffusion.spectral import PoleRotation, ProductTransform, turn_about_axis
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
+from locdiffusion.sphere.grids import polar_grid, shifted_grid
+
+LOG_SPHERE_AREA_KM2 = math.log(4.0 * math.pi * EARTH_RADIUS_KM**2)
+"""Subtract from log p to get the log density per km²."""
+
+
+@dataclass(frozen=True)
+class PartitionConfig:
+    """Quadrature of the training loss.
+
+    Attributes:
+      rows: latitude rows of the shifted grid (twice as many columns).
+      offsets: how many different row offsets are kept.
+      cap_km: radius of the rings around the true point.
+      panels, nodes_per_panel, azimuths: size of the rings (panel edges grow quadratically).
+    """
+
+    rows: int = 80
+    offsets: int = 8
+    cap_km: float = 800.0
+    panels: int = 6
+    nodes_per_panel: int = 4
+    azimuths: int = 32
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if min(self.rows, self.offsets, self.panels, self.nodes_per_panel, self.azimuths) < 1:
+            raise ValueError(f"Every count must be at least 1: {self}.")
+        if not 0 < self.cap_km < math.pi * EARTH_RADIUS_KM:
+            raise ValueError(f"cap_km is {self.cap_km}; want a radius between 0 and 20015 km.")
+
+
+class LogPartition(nn.Module):
+    """log Z of densities whose true point is known, for training and evaluation of the loss."""
+
+    def __init__(self, max_degree: int, config: PartitionConfig | None = None) -> None:
+        super().__init__()
+        config = config or PartitionConfig()
+        self.rotation = PoleRotation(max_degree)
+        self.cos_cap = math.cos(config.cap_km / EARTH_RADIUS_KM)
+        edges = np.linspace(0, 1, config.panels + 1) ** 2 * config.cap_km / EARTH_RADIUS_KM
+        rings = polar_grid(edges, config.nodes_per_panel, config.azimuths)
+        self.rings = ProductTransform(rings, max_degree)
+        offsets = (np.arange(config.offsets) + 0.5) / config.offsets
+        grids = [shifted_grid(config.rows, 2 * config.rows, u) for u in offsets]
+        self.grids = nn.ModuleList(ProductTransform(grid, max_degree) for grid in grids)
+        vectors = np.stack([grid.vectors for grid in grids]).astype(np.float32)
+        self.register_buffer("nodes", torch.from_numpy(vectors), persistent=False)
+
+    nodes: Tensor
+
+    def forward(
+        self, natural: Tensor, truth: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The log Z of each density.
+
+        Args:
+          natural: ``(B, d)``.
+          truth: ``(B, 3)`` unit vectors of the true points.
+          generator: draws the shifts of the grid.
+
+        Returns:
+          ``(B,)`` in nats.
+        """
+        near = self._rings(natural, truth)
+        far = self._outside(natural, truth, generator)
+        return torch.logaddexp(near, far) - math.log(4.0 * math.pi)
+
+    def _rings(self, natural: Tensor, truth: Tensor) -> Tensor:
+        field = self.rings.synthesis(self.rotation(natural, truth))
+        return (field + self.rings.row_weight.log()[:, None]).flatten(1).logsumexp(1)
+
+    def _outside(self, natural: Tensor, truth: Tensor, generator: torch.Generator | None) -> Tensor:
+        which = int(torch.randint(len(self.grids), (), generator=generator))
+        turn = torch.rand(len(natural), generator=generator).to(natural) * (2.0 * math.pi)
+        grid = self.grids[which]
+        assert isinstance(grid, ProductTransform)
+        field = grid.synthesis(turn_about_axis(natural, turn, self.rotation.max_degree))
+        log_mass = (field + grid.row_weight.log()[:, None]).flatten(1)
+        inside = _turned_back(truth, turn) @ self.nodes[which].T > self.cos_cap
+        return log_mass.masked_fill(inside, -torch.inf).logsumexp(1)
+
+
+def _turned_back(vectors: Tensor, angle: Tensor) -> Tensor:
+    """Vectors ``(B, 3)`` as seen in a frame turned by ``angle`` about the axis."""
+    x, y, z = vectors.unbind(-1)
+    cos, sin = angle.cos(), angle.sin()
+    return torch.stack([x * cos + y * sin, y * cos - x * sin, z], -1)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A place the photo may come from.
+
+    Attributes:
+      latitude, longitude: degrees.
+      probability: that the photo lies within `radius_km` of it.
+      radius_km: the decoder's ρ.
+    """
+
+    latitude: float
+    longitude: float
+    probability: float
+    radius_km: float
+
+
+@dataclass(frozen=True)
+class GeotagColumns:
+    """Answers for N photos, one column each (units and names as in `schemas.geotags`).
+
+    Attributes:
+      latitude, longitude: ``(N,)`` float64 degrees.
+      radius_50_km, radius_90_km: ``(N,)`` float64.
+      probability: ``(N, 5)`` float32, within each of `schemas.geotags.THRESHOLDS_KM`.
+      information_nats: ``(N,)`` float32.
+      modes: N tuples, likeliest first; the first is the answer itself.
+    """
+
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    radius_50_km: NDArray[np.float64]
+    radius_90_km: NDArray[np.float64]
+    probability: NDArray[np.float32]
+    information_nats: NDArray[np.float32]
+    modes: list[tuple[Mode, ...]]
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.latitude)

@@ -1,0 +1,73 @@
+"""Samplers: functions of a denoiser, a start, noise levels and noise; they know no network.
+
+Each takes `denoise`, which maps ``(x, sigma)`` to x̂₀, the start x at ``sigmas[0]`` and the
+decreasing levels, and returns x at ``sigmas[-1]``. Noise is passed in, so that a caller can seed
+it per photo: the answer for a photo never depends on its batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from locdiffusion.diffusion.denoiser import MeanDenoiser
+
+Noise = Callable[[int], Tensor]
+"""``noise(step)`` gives standard normal noise of the shape of x."""
+
+
+def ddim(denoise: MeanDenoiser, x: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """Deterministic DDIM (Song et al. 2021, arXiv 2010.02502, eq. 12 with η = 0).
+
+    In the variance-exploding form it is Euler's method on dx/dσ = (x - x̂₀)/σ.
+
+    Args:
+      denoise: x̂₀ of ``(x, sigma)``.
+      x: ``(B, d)`` at ``sigmas[0]``.
+      sigmas: strictly decreasing positive levels.
+
+    Returns:
+      ``(B, d)`` at ``sigmas[-1]``.
+    """
+    _check(sigmas)
+    for sigma, following in pairwise(sigmas):
+        estimate = denoise(x, _level(x, sigma))
+        x = estimate + (following / sigma) * (x - estimate)
+    return x
+
+
+def ancestral(denoise: MeanDenoiser, x: Tensor, sigmas: Sequence[float], noise: Noise) -> Tensor:
+    """DDPM ancestral sampling in the variance-exploding form (Ho et al. 2020, arXiv 2006.11239).
+
+    Draws from q(x_{i+1} | x_i, x̂₀) with mean x̂₀ + (σ'²/σ²)(x - x̂₀) and variance
+    σ'²(1 - σ'²/σ²).
+
+    Args:
+      denoise: x̂₀ of ``(x, sigma)``.
+      x: ``(B, d)`` at ``sigmas[0]``.
+      sigmas: strictly decreasing positive levels.
+      noise: standard normal noise for each step.
+
+    Returns:
+      ``(B, d)`` at ``sigmas[-1]``.
+    """
+    _check(sigmas)
+    for step, (sigma, following) in enumerate(pairwise(sigmas)):
+        estimate = denoise(x, _level(x, sigma))
+        ratio = (following / sigma) ** 2
+        spread = following * (1.0 - ratio) ** 0.5
+        x = estimate + ratio * (x - estimate) + spread * noise(step)
+    return x
+
+
+def _level(x: Tensor, sigma: float) -> Tensor:
+    return torch.full((len(x),), float(sigma), dtype=x.dtype, device=x.device)
+
+
+def _check(sigmas: Sequence[float]) -> None:
+    levels = [float(s) for s in sigmas]
+    if not levels or levels[-1] <= 0 or any(a <= b for a, b in pairwise(levels)):
+        raise ValueError(f"Noise levels {levels} must be positive and strictly decreasing.")

@@ -1,0 +1,177 @@
+"""The one class that joins encoder, diffusion and decoder: photos in, geotags out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from enum import Enum
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from locdiffusion.checkpoint import Checkpoint, check_encoder, load
+from locdiffusion.decoding import Decoder
+from locdiffusion.density import GeotagColumns
+from locdiffusion.diffusion.denoiser import mean_denoiser
+from locdiffusion.diffusion.samplers import ddim
+from locdiffusion.diffusion.schedules import geometric_sigmas
+from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
+from locdiffusion.spectral import ProductTransform
+from locdiffusion.sphere.grids import gauss_legendre_grid
+
+
+class PosteriorMode(str, Enum):
+    """How the posterior is obtained.
+
+    DENSITY: one network call at σ = ∞; the whole posterior of the photo.
+    SAMPLING: several reverse diffusions; the mixture of the densities they end in.
+    """
+
+    DENSITY = "density"
+    SAMPLING = "sampling"
+
+
+class Geotagger:
+    """Geotags photos with one checkpoint.
+
+    The three stages are separate methods, so that a pipeline can run them as separate steps;
+    `geotag` runs them in a row. A photo's answer depends on its pixels, its key and the seed, never
+    on the photos beside it.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        encoder: ImageEncoder,
+        *,
+        mode: str = PosteriorMode.DENSITY,
+        samples: int = 16,
+        steps: int = 8,
+        seed: int = 0,
+    ) -> None:
+        if samples < 1 or steps < 1:
+            raise ValueError(f"samples is {samples} and steps is {steps}; want at least 1 of each.")
+        self.checkpoint = checkpoint
+        self.encoder = encoder
+        self.mode = PosteriorMode(mode)
+        self.samples, self.steps, self.seed = samples, steps, seed
+        self.device = encoder.device
+        degree = checkpoint.config.model.max_degree
+        self._network = checkpoint.network.to(self.device)
+        self._decoder = Decoder(degree, checkpoint.config.decode).to(self.device)
+        rows = 3 * (degree + 1)
+        grid = ProductTransform(gauss_legendre_grid(rows, 2 * rows), degree)
+        self._sampling_grid = grid.to(self.device)
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: str | None = None,
+        *,
+        encoder: str | None = None,
+        device: str = "cpu",
+        mode: str = PosteriorMode.DENSITY,
+        samples: int = 16,
+        steps: int = 8,
+        seed: int = 0,
+    ) -> Geotagger:
+        """Loads a checkpoint and its image encoder.
+
+        Args:
+          checkpoint: a directory, the name of a shipped checkpoint, or None for the default.
+          encoder: only to assert which encoder is meant; it must be the checkpoint's own.
+          device: a torch device.
+          mode: "density" or "sampling", see `PosteriorMode`.
+          samples: reverse diffusions per photo in sampling mode.
+          steps: network calls per reverse diffusion, after which one more gives the density.
+          seed: of the sampling noise, together with each photo's key.
+
+        Raises:
+          CheckpointError: the checkpoint cannot be used, or not with this encoder.
+          EncoderWeightsError: the encoder's weights cannot be had.
+        """
+        loaded = load(checkpoint)
+        check_encoder(loaded.config, encoder)
+        image_encoder = load_image_encoder(loaded.config.encoder.name, device)
+        return cls(loaded, image_encoder, mode=mode, samples=samples, steps=steps, seed=seed)
+
+    @property
+    def model_id(self) -> str:
+        """Name and short hash of the checkpoint."""
+        return self.checkpoint.model_id
+
+    @property
+    def checkpoint_hash(self) -> str:
+        """SHA-256 of the checkpoint's files."""
+        return self.checkpoint.sha256
+
+    @property
+    def encoder_spec(self) -> EncoderSpec:
+        """Name and preprocessing of the image encoder."""
+        return self.encoder.spec
+
+    def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
+        """Pixels ``(S, S, 3)`` as the encoder takes them; EXIF orientation is the caller's."""
+        return self.encoder.preprocess(image)
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeddings ``(N, E)`` of preprocessed photos ``(N, S, S, 3)``."""
+        return self.encoder.embed(pixels)
+
+    @torch.inference_mode()
+    def sample(self, embeddings: NDArray[np.float32], keys: Sequence[str]) -> NDArray[np.float32]:
+        """Natural parameters of each photo's posterior.
+
+        Args:
+          embeddings: ``(N, E)``.
+          keys: N photo keys; with the run's seed they seed the noise.
+
+        Returns:
+          ``(N, K, d)``; K is 1 in density mode and `samples` in sampling mode.
+        """
+        if len(keys) != len(embeddings):
+            raise ValueError(f"{len(keys)} keys for {len(embeddings)} embeddings; want as many.")
+        condition = torch.from_numpy(np.ascontiguousarray(embeddings)).to(self.device)
+        if self.mode is PosteriorMode.DENSITY:
+            x = condition.new_zeros(len(keys), self.checkpoint.config.model.dimension)
+            level = torch.full((len(keys),), torch.inf, device=self.device)
+            return self._network(x, level, condition)[:, None].cpu().numpy()
+        return self._reverse_diffusion(condition, keys)
+
+    def decode(self, natural: NDArray[np.float32]) -> GeotagColumns:
+        """Answers of N photos from natural parameters ``(N, K, d)``."""
+        return self._decoder(torch.from_numpy(np.ascontiguousarray(natural)).to(self.device))
+
+    def geotag(
+        self, images: Sequence[Image.Image], keys: Sequence[str] | None = None
+    ) -> GeotagColumns:
+        """Geotags images in memory, EXIF orientation applied.
+
+        Args:
+          images: N images of any size.
+          keys: N names that seed the noise of sampling mode; default "0", "1", ...
+        """
+        keys = [str(i) for i in range(len(images))] if keys is None else keys
+        pixels = [self.preprocess(ImageOps.exif_transpose(image)) for image in images]
+        size = self.encoder_spec.image_size
+        stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
+        return self.decode(self.sample(self.embed(stacked), keys))
+
+    def _reverse_diffusion(self, condition: torch.Tensor, keys: Sequence[str]) -> NDArray[np.float32]:
+        noise = self.checkpoint.config.noise
+        dimension = self.checkpoint.config.model.dimension
+        sigmas = [float(s) for s in geometric_sigmas(self.steps, noise)]
+        start = np.stack([self._noise(key, dimension) for key in keys]) * sigmas[0]
+        x = torch.from_numpy(start).to(self.device).view(-1, dimension)
+        repeated = condition.repeat_interleave(self.samples, 0)
+        x = ddim(mean_denoiser(self._network, repeated, self._sampling_grid), x, sigmas)
+        level = torch.full((len(x),), sigmas[-1], device=self.device)
+        natural = self._network(x, level, repeated)
+        return natural.view(len(keys), self.samples, dimension).cpu().numpy()
+
+    def _noise(self, key: str, dimension: int) -> NDArray[np.float32]:
+        digest = hashlib.sha256(f"{self.seed}/{key}".encode()).digest()
+        generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
+        return generator.standard_normal((self.samples, dimension), dtype=np.float32)

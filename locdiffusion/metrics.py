@@ -1,0 +1,52 @@
+"""How good answers are: accuracy, coverage, likelihood.
+
+One array of distances, computed once, is the input of everything; each figure states how many
+photos it is over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from schemas.geotags import THRESHOLDS_KM
+
+
+def error_summary(distance_km: ArrayLike) -> dict[str, Any]:
+    """Accuracy of answers with known truth.
+
+    Args:
+      distance_km: ``(n,)`` great-circle errors.
+
+    Returns:
+      ``n``, ``median_km`` (None if n = 0) and ``within``: share of photos within each of
+      `THRESHOLDS_KM`, keyed by the number of km as a string (JSON keys are strings).
+    """
+    distance = _finite(distance_km)
+    within = {
+        f"{t:g}": float(np.mean(distance <= t)) if len(distance) else None for t in THRESHOLDS_KM
+    }
+    median = float(np.median(distance)) if len(distance) else None
+    return {"n": len(distance), "median_km": median, "within": within}
+
+
+def coverage(distance_km: ArrayLike, radius_km: ArrayLike) -> float | None:
+    """Share of photos whose truth lies within the stated radius; None without photos.
+
+    Args:
+      distance_km: ``(n,)`` errors.
+      radius_km: ``(n,)`` stated radii, such as `radius_50_km`, which should cover 0.50.
+    """
+    distance, radius = _finite(distance_km), _finite(radius_km)
+    if len(distance) != len(radius):
+        raise ValueError(f"{len(distance)} distances for {len(radius)} radii; want as many.")
+    return float(np.mean(distance <= radius)) if len(distance) else None
+
+
+def _finite(values: ArrayLike) -> NDArray[np.float64]:
+    array = np.atleast_1d(np.asarray(values, np.float64))
+    if not np.all(np.isfinite(array)):
+        raise ValueError("A distance or radius is not finite; drop rows without truth first.")
+    return array

@@ -1,0 +1,1 @@
+"""Networks: the conditional denoiser and the frozen image encoders it listens to; no sampling."""

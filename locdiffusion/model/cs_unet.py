@@ -1,0 +1,154 @@
+"""CS-UNet: the conditional SirenNet-UNet that denoises SHDD codes.
+
+Known from the paper: a conditional SirenNet inside a UNet over the coefficient vector, given the
+image and the time step. Everything else is our choice:
+
+* **Degree-aware levels.** The way down keeps only the degrees up to L, L/2, L/4 (low degrees are
+  the coarse scale); the way up has a skip from each level and writes each level's coefficients.
+* **Bayes skip.** For a prior p(x₀ | image) ∝ exp⟨η, code⟩ the exact posterior given
+  x_σ = code + σε is p(x₀ | x_σ, image) ∝ exp⟨η + x_σ/σ², code⟩, since |code|² is constant. So the
+  network returns ``η = x_σ/σ² + f(x_σ, σ, image)`` and f only has to learn the image's part and
+  what the exponential family cannot say. At σ = ∞ only f is left: p(x₀ | image).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from locdiffusion.model.siren import ConditionedSine, NoiseLevelFeatures
+
+
+@dataclass(frozen=True)
+class CSUNetConfig:
+    """Size of a CS-UNet.
+
+    Attributes:
+      max_degree: L.
+      embedding_dim: E of the image embedding.
+      condition_dim: width of the condition vector.
+      widths: hidden width of each level, finest first.
+      dropout: on the image embedding and the condition.
+      natural_scale: typical size of one natural parameter, the unit of the output.
+    """
+
+    max_degree: int = 31
+    embedding_dim: int = 1280
+    condition_dim: int = 448
+    widths: tuple[int, ...] = (448, 224, 112)
+    dropout: float = 0.1
+    natural_scale: float = 0.05
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.max_degree < 1 or self.embedding_dim < 1 or self.condition_dim < 1:
+            raise ValueError(f"max_degree, embedding_dim and condition_dim must be ≥ 1: {self}.")
+        if not self.widths or min(self.widths) < 1:
+            raise ValueError(f"widths is {self.widths}; want one positive width per level.")
+        if self.max_degree >> (len(self.widths) - 1) < 1:
+            raise ValueError(
+                f"{len(self.widths)} levels halve max_degree = {self.max_degree} below 1; "
+                "use fewer widths."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout is {self.dropout}; want [0, 1).")
+
+    @property
+    def dimension(self) -> int:
+        """The number of coefficients d = (L + 1)²."""
+        return (self.max_degree + 1) ** 2
+
+    @property
+    def level_dimensions(self) -> tuple[int, ...]:
+        """Number of coefficients seen at each level, finest first."""
+        return tuple(((self.max_degree >> i) + 1) ** 2 for i in range(len(self.widths)))
+
+
+class CSUNet(nn.Module):
+    """Maps (x_σ, σ, image embedding) to natural parameters η; see the module's docstring."""
+
+    embedding_mean: Tensor
+    embedding_std: Tensor
+
+    def __init__(self, config: CSUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        c, widths, sizes = config.condition_dim, config.widths, config.level_dimensions
+        self.register_buffer("embedding_mean", torch.zeros(config.embedding_dim))
+        self.register_buffer("embedding_std", torch.ones(config.embedding_dim))
+        self.level_features = NoiseLevelFeatures()
+        self.image = nn.Sequential(
+            nn.Dropout(config.dropout),
+            nn.Linear(config.embedding_dim, c),
+            nn.GELU(),
+            nn.Linear(c, c),
+            nn.GELU(),
+        )
+        self.noise = nn.Linear(self.level_features.outputs, c)
+        self.dropout = nn.Dropout(config.dropout)
+        below = (0, *widths[:-1])
+        self.down = nn.ModuleList(
+            ConditionedSine(size + previous, width, c)
+            for size, previous, width in zip(sizes, below, widths, strict=True)
+        )
+        self.bottom = ConditionedSine(widths[-1], widths[-1], c)
+        above = (*widths[1:], widths[-1])
+        self.up = nn.ModuleList(
+            ConditionedSine(width + deeper, width, c)
+            for width, deeper in zip(widths, above, strict=True)
+        )
+        self.heads = nn.ModuleList(
+            nn.Linear(width + c, size) for size, width in zip(sizes, widths, strict=True)
+        )
+        # At the start f does not depend on x or σ: the Bayes skip alone is already the exact answer
+        # for a density of this family, and noise that leaks into f early never lets it learn.
+        nn.init.zeros_(self.noise.weight)
+        for layer, size in zip(self.down, sizes, strict=True):
+            assert isinstance(layer, ConditionedSine)
+            with torch.no_grad():
+                layer.linear.weight[:, :size] = 0.0
+        for head in self.heads:
+            assert isinstance(head, nn.Linear)
+            nn.init.normal_(head.weight, std=0.1 / head.in_features**0.5)
+            nn.init.zeros_(head.bias)
+
+    def standardise(self, embeddings: Tensor) -> None:
+        """Stores mean and standard deviation of the training embeddings ``(N, E)``."""
+        self.embedding_mean.copy_(embeddings.mean(0))
+        self.embedding_std.copy_(embeddings.std(0).clamp(min=1e-3 * float(embeddings.std())))
+
+    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        """η of p(x₀ | x_σ, image).
+
+        Args:
+          x: ``(B, d)`` noisy codes; ignored where sigma is infinite.
+          sigma: ``(B,)`` noise levels or ``inf``.
+          condition: ``(B, E)`` image embeddings.
+
+        Returns:
+          ``(B, d)``.
+        """
+        pure = torch.isinf(sigma)[:, None]
+        level = torch.where(pure, 1.0, sigma[:, None])
+        scaled = (x / torch.sqrt(1.0 + level**2)).masked_fill(pure, 0.0)
+        image = self.image((condition - self.embedding_mean) / self.embedding_std)
+        c = self.dropout(image + self.noise(self.level_features(sigma)))
+        learned = self.config.natural_scale * self._unet(scaled, c)
+        return learned + (x / level**2).masked_fill(pure, 0.0)
+
+    def _unet(self, x: Tensor, c: Tensor) -> Tensor:
+        skips = []
+        hidden = x[:, :0]
+        for layer, size in zip(self.down, self.config.level_dimensions, strict=True):
+            hidden = layer(torch.cat([x[:, :size], hidden], -1), c)
+            skips.append(hidden)
+        hidden = self.bottom(hidden, c)
+        out = torch.zeros_like(x)
+        for i in reversed(range(len(skips))):
+            hidden = self.up[i](torch.cat([skips[i], hidden], -1), c)
+            size = self.config.level_dimensions[i]
+            part = self.heads[i](torch.cat([hidden, c], -1))
+            out = out + nn.functional.pad(part, (0, out.shape[-1] - size))
+        return out

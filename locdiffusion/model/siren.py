@@ -1,0 +1,55 @@
+"""Sine layers conditioned on an image and a noise level."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ConditionedSine(nn.Module):
+    """sin(γ(c) ⊙ (W x + b) + β(c)): a SIREN layer with feature-wise modulation.
+
+    Initialised as in SIREN (Sitzmann et al. 2020, arXiv 2006.09661, §3.2); the modulation
+    (Perez et al. 2018, FiLM) starts at γ = ω, β = 0.
+
+    Attributes:
+      linear: W and b.
+      modulation: condition to (γ - ω, β).
+    """
+
+    def __init__(self, inputs: int, outputs: int, condition: int, omega: float = 1.0) -> None:
+        super().__init__()
+        self.omega = omega
+        self.linear = nn.Linear(inputs, outputs)
+        self.modulation = nn.Linear(condition, 2 * outputs)
+        bound = math.sqrt(6.0 / inputs) / omega
+        nn.init.uniform_(self.linear.weight, -bound, bound)
+        nn.init.zeros_(self.linear.bias)
+        nn.init.normal_(self.modulation.weight, std=0.5 / math.sqrt(condition))
+        nn.init.zeros_(self.modulation.bias)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """``(B, outputs)`` of x ``(B, inputs)`` and condition ``(B, condition)``."""
+        scale, shift = self.modulation(condition).chunk(2, dim=-1)
+        return torch.sin((self.omega + scale) * self.linear(x) + shift)
+
+
+class NoiseLevelFeatures(nn.Module):
+    """Features of log σ; σ = ∞ has features of its own (all zero and a flag)."""
+
+    frequencies: Tensor
+
+    def __init__(self, count: int = 16) -> None:
+        super().__init__()
+        frequencies = torch.exp(torch.linspace(math.log(0.25), math.log(8.0), count))
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.outputs = 2 * count + 1
+
+    def forward(self, sigma: Tensor) -> Tensor:
+        """``(B, outputs)`` of levels ``(B,)``."""
+        pure = torch.isinf(sigma)
+        phase = torch.where(pure, 1.0, sigma).log()[:, None] * self.frequencies
+        waves = torch.cat([phase.sin(), phase.cos()], -1).masked_fill(pure[:, None], 0.0)
+        return torch.cat([waves, pure[:, None].to(waves)], -1)

@@ -1,0 +1,126 @@
+r"""SHDD: a point of the sphere as the spherical-harmonic coefficients of its Dirac delta.
+
+    code(x₀) = √4π · (Y_lm(x₀)),  0 ≤ l ≤ L, -l ≤ m ≤ l,   d = (L + 1)² numbers     (paper §3)
+
+The factor √4π is ours: it gives each coefficient unit root-mean-square, so that noise of standard
+deviation σ means the same at every L. Identities that follow from the addition theorem:
+
+    code(x)·code(y) = Σ_l (2l + 1) P_l(cos γ),   |code(x)|² = d   at every point, poles included.
+
+A vector c in the same space is a field F(y) = ⟨c, code(y)⟩. Encoder and decoder have no
+parameters. `locdiffusion.density` reads the same vector as the natural parameters of a density.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
+from locdiffusion.sphere.grids import fibonacci_grid
+from locdiffusion.sphere.harmonics import coefficient_count, real_harmonics
+
+Float = NDArray[np.float64]
+
+
+def encode(latitude_deg: ArrayLike, longitude_deg: ArrayLike, max_degree: int) -> Float:
+    """SHDD codes of points.
+
+    Args:
+      latitude_deg: ``(...)`` in [-90, 90].
+      longitude_deg: ``(...)``, any finite value.
+      max_degree: L.
+
+    Returns:
+      ``(..., d)`` codes of unit root-mean-square.
+
+    Raises:
+      ValueError: a coordinate is not finite or a latitude lies outside [-90, 90].
+    """
+    latitude, longitude = np.asarray(latitude_deg, float), np.asarray(longitude_deg, float)
+    if not (np.all(np.isfinite(latitude)) and np.all(np.isfinite(longitude))):
+        raise ValueError("A coordinate is not finite; drop rows without coordinates first.")
+    if np.any(np.abs(latitude) > 90.0):
+        raise ValueError(
+            f"A latitude is {latitude.flat[np.argmax(np.abs(latitude))]}; want [-90, 90]. "
+            "Are latitude and longitude swapped?"
+        )
+    return encode_vectors(unit_vectors(latitude, longitude), max_degree)
+
+
+def encode_vectors(vectors: ArrayLike, max_degree: int) -> Float:
+    """SHDD codes ``(..., d)`` of unit vectors ``(..., 3)``."""
+    return np.sqrt(4.0 * np.pi) * real_harmonics(vectors, max_degree)
+
+
+def field(coefficients: ArrayLike, vectors: ArrayLike) -> Float:
+    """F(y) = ⟨c, code(y)⟩ by direct summation: the plain reference of every fast transform.
+
+    Args:
+      coefficients: ``(..., d)``.
+      vectors: ``(nodes, 3)`` unit vectors.
+
+    Returns:
+      ``(..., nodes)``.
+    """
+    c = np.asarray(coefficients, np.float64)
+    return c @ encode_vectors(vectors, max_degree_of(c.shape[-1])).T
+
+
+def decode(code: ArrayLike, nodes: int = 20_000) -> tuple[Float, Float]:
+    """The point whose code lies nearest: argmax of F over a search grid, then a compass search.
+
+    Exact for a noise-free code at any L. This is the plain decoder of one point; posteriors are
+    decoded by `locdiffusion.decoding`.
+
+    Args:
+      code: ``(n, d)``.
+      nodes: size of the search grid; its spacing must stay below π/L.
+
+    Returns:
+      ``(latitude, longitude)`` in degrees, each ``(n,)``.
+    """
+    code = np.atleast_2d(np.asarray(code, np.float64))
+    max_degree = max_degree_of(code.shape[-1])
+    grid = fibonacci_grid(nodes)
+    best = grid[np.argmax(field(code, grid), axis=-1)]
+    step = np.sqrt(4.0 * np.pi / nodes)
+    for _ in range(200):
+        east, north = _tangents(best)
+        trial = np.stack(
+            [best, *(_step(best, d, step) for d in (east, -east, north, -north))], axis=1
+        )
+        values = np.einsum("nkd,nd->nk", encode_vectors(trial, max_degree), code)
+        choice = np.argmax(values, axis=1)
+        best = trial[np.arange(len(best)), choice]
+        if np.all(choice == 0):
+            step *= 0.5
+        if step < 1e-9:
+            break
+    return latitude_longitude(best)
+
+
+def max_degree_of(dimension: int) -> int:
+    """L of a vector of d = (L + 1)² coefficients.
+
+    Raises:
+      ValueError: the dimension is no square.
+    """
+    max_degree = round(np.sqrt(dimension)) - 1
+    if dimension < 1 or coefficient_count(max_degree) != dimension:
+        raise ValueError(
+            f"{dimension} is no number of SHDD coefficients; want (L + 1)², such as 576 (L = 23), "
+            "1024 (L = 31) or 2304 (L = 47)."
+        )
+    return max_degree
+
+
+def _tangents(vectors: Float) -> tuple[Float, Float]:
+    reference = np.where(np.abs(vectors[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
+    east = np.cross(reference, vectors)
+    east /= np.linalg.norm(east, axis=-1, keepdims=True)
+    return east, np.cross(vectors, east)
+
+
+def _step(vectors: Float, direction: Float, angle: float) -> Float:
+    return np.cos(angle) * vectors + np.sin(angle) * direction

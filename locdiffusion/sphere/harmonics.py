@@ -1,0 +1,117 @@
+"""Real orthonormal spherical harmonics Y_lm, their index, and rotations of coefficients.
+
+Conventions are stated once, in `locdiffusion.sphere`. The associated Legendre functions are
+normalised while they are built (Holmes & Featherstone 2002, J. Geodesy 76, eq. 11-13), so nothing
+overflows at any degree; near the poles high orders underflow to zero, as they should.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from locdiffusion.sphere.grids import gauss_legendre_grid
+
+Float = NDArray[np.float64]
+
+
+def coefficient_count(max_degree: int) -> int:
+    """The number of harmonics up to degree L, d = (L + 1)²."""
+    if max_degree < 0:
+        raise ValueError(f"max_degree is {max_degree}; a degree is 0 or more.")
+    return (max_degree + 1) ** 2
+
+
+@lru_cache(maxsize=8)
+def degrees_and_orders(max_degree: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Degree l and order m of each flat index ``l·l + l + m``; two read-only ``(d,)`` arrays."""
+    index = np.arange(coefficient_count(max_degree))
+    degree = np.floor(np.sqrt(index + 0.5)).astype(np.int64)
+    order = index - degree * degree - degree
+    degree.setflags(write=False)
+    order.setflags(write=False)
+    return degree, order
+
+
+def associated_legendre(cos_theta: ArrayLike, max_degree: int) -> Float:
+    """P̄_lm(cos θ), normalised so that ∫_{-1}^{1} P̄_lm² dx = 1 / 2π, for 0 ≤ m ≤ l ≤ L.
+
+    Args:
+      cos_theta: ``(...)``, values in [-1, 1].
+      max_degree: L.
+
+    Returns:
+      ``(..., L + 1, L + 1)`` indexed ``[l, m]``; zero where m > l.
+    """
+    x = np.asarray(cos_theta, np.float64)
+    if np.any(np.abs(x) > 1.0):
+        raise ValueError(f"cos_theta reaches {np.max(np.abs(x))}; it must lie in [-1, 1].")
+    return _legendre(x, np.sqrt((1.0 - x) * (1.0 + x)), max_degree)
+
+
+def _legendre(cos_theta: Float, sin_theta: Float, max_degree: int) -> Float:
+    n = max_degree + 1
+    p = np.zeros((*cos_theta.shape, n, n))
+    p[..., 0, 0] = np.sqrt(1.0 / (4.0 * np.pi))
+    for k in range(1, n):
+        p[..., k, k] = np.sqrt((2 * k + 1) / (2 * k)) * sin_theta * p[..., k - 1, k - 1]
+    for l in range(1, n):  # noqa: E741  (l is the degree everywhere in this field)
+        m = np.arange(l)
+        a = np.sqrt((4.0 * l * l - 1.0) / (l * l - m * m))
+        p[..., l, :l] = a * cos_theta[..., None] * p[..., l - 1, :l]
+        if l > 1:
+            b = np.sqrt(((l - 1.0) ** 2 - m * m) * (2 * l + 1) / ((2 * l - 3) * (l * l - m * m)))
+            p[..., l, :l] -= b * p[..., l - 2, :l]
+    return p
+
+
+def real_harmonics(vectors: ArrayLike, max_degree: int) -> Float:
+    """All Y_lm at the given points.
+
+    Args:
+      vectors: ``(..., 3)`` unit vectors.
+      max_degree: L.
+
+    Returns:
+      ``(..., d)`` with d = (L + 1)², flat index ``l·l + l + m``.
+    """
+    v = np.asarray(vectors, np.float64)
+    # sin θ from x and y, not from 1 - z²: keeps relative accuracy next to the poles.
+    legendre = _legendre(np.clip(v[..., 2], -1.0, 1.0), np.hypot(v[..., 0], v[..., 1]), max_degree)
+    degree, order = degrees_and_orders(max_degree)
+    phi = np.arctan2(v[..., 1], v[..., 0])
+    multiples = phi[..., None] * np.arange(max_degree + 1)
+    trigonometric = np.where(
+        order > 0,
+        np.sqrt(2.0) * np.cos(multiples)[..., np.abs(order)],
+        np.where(order < 0, np.sqrt(2.0) * np.sin(multiples)[..., np.abs(order)], 1.0),
+    )
+    return legendre[..., degree, np.abs(order)] * trigonometric
+
+
+@lru_cache(maxsize=4)
+def axis_swap(max_degree: int) -> Float:
+    """The matrix J of f(x, y, z) -> f(x, z, y) (Pinchon & Hoggan 2007, J. Phys. A 40).
+
+    J is block diagonal in the degree, orthogonal and its own inverse. It turns rotations about z
+    (free: they mix only m and -m) into rotations about y.
+
+    Args:
+      max_degree: L.
+
+    Returns:
+      ``(L + 1, 2L + 1, 2L + 1)``: block l in rows and columns ``L - l .. L + l`` (order m at
+      L + m), zero elsewhere. Read-only.
+    """
+    grid = gauss_legendre_grid(max_degree + 1, 2 * max_degree + 2)
+    points = real_harmonics(grid.vectors, max_degree)
+    swapped = real_harmonics(grid.vectors[:, [0, 2, 1]], max_degree)
+    blocks = np.zeros((max_degree + 1, 2 * max_degree + 1, 2 * max_degree + 1))
+    for l in range(max_degree + 1):  # noqa: E741
+        flat = slice(l * l, (l + 1) ** 2)
+        padded = slice(max_degree - l, max_degree + l + 1)
+        blocks[l, padded, padded] = points[:, flat].T @ (grid.weights[:, None] * swapped[:, flat])
+    blocks.setflags(write=False)
+    return blocks

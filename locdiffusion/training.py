@@ -1,0 +1,287 @@
+"""The training loop: SHDD-KL over noise levels, an averaged model, exact resume.
+
+All randomness of step t comes from (seed, t), so a run that was stopped and resumed sees the same
+batches, noise and dropout as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from locdiffusion.config import to_dict
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.decoding import Decoder
+from locdiffusion.density import LogPartition, PartitionConfig
+from locdiffusion.diffusion.losses import shdd_kl
+from locdiffusion.diffusion.schedules import NoiseConfig, training_sigmas
+from locdiffusion.metrics import error_summary
+from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
+from locdiffusion.shdd import encode_vectors
+from locdiffusion.sphere.geodesy import great_circle_km
+
+STATE, PROGRESS = "training_state.safetensors", "training_state.json"
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training recipe.
+
+    Attributes:
+      name: of the checkpoint.
+      encoder: image encoder, see `locdiffusion.model.image_encoder`.
+      model, noise, partition: network, diffusion and loss quadrature.
+      steps, batch_size: length of the run.
+      learning_rate: peak of AdamW; linear warm-up, then cosine to zero.
+      warmup: steps.
+      weight_decay: of AdamW.
+      ema_decay: of the averaged weights, which are what is evaluated and saved.
+      gradient_clip: largest gradient norm.
+      evaluate_every: steps between validations, which also save the state.
+      seed: of everything.
+    """
+
+    name: str = "overhead"
+    encoder: str = "efficientnet_lite0"
+    model: CSUNetConfig = field(default_factory=CSUNetConfig)
+    noise: NoiseConfig = field(default_factory=NoiseConfig)
+    partition: PartitionConfig = field(default_factory=PartitionConfig)
+    steps: int = 6000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    weight_decay: float = 0.02
+    ema_decay: float = 0.999
+    gradient_clip: float = 1.0
+    evaluate_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if min(self.steps, self.batch_size, self.evaluate_every) < 1 or self.warmup < 0:
+            raise ValueError("steps, batch_size and evaluate_every must be at least 1.")
+        if self.learning_rate <= 0 or self.gradient_clip <= 0 or self.weight_decay < 0:
+            raise ValueError("learning_rate and gradient_clip must be positive.")
+        if not 0 <= self.ema_decay < 1:
+            raise ValueError(f"ema_decay is {self.ema_decay}; want [0, 1).")
+
+
+class Stopped(Exception):
+    """Training was asked to stop; its state is saved."""
+
+
+class Trainer:
+    """Trains one network on embedded photos."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        train: EmbeddedPhotos,
+        val: EmbeddedPhotos,
+        directory: Path,
+        device: str = "cpu",
+    ) -> None:
+        self.config, self.directory, self.val = config, directory, val
+        self.device = torch.device(device)
+        torch.manual_seed(config.seed)
+        self.network = CSUNet(config.model).to(self.device)
+        self.embeddings = torch.from_numpy(train.embeddings)
+        self.vectors = train.vectors
+        self.network.standardise(self.embeddings)
+        self.average = CSUNet(config.model).to(self.device)
+        self.average.load_state_dict(self.network.state_dict())
+        self.average.eval().requires_grad_(False)
+        self.partition = LogPartition(config.model.max_degree, config.partition).to(self.device)
+        self.decoder = Decoder(config.model.max_degree).to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
+        self.step = 0
+        self.history: list[dict[str, float]] = []
+        self._identity = {"config": to_dict(config), "data": train.fingerprint}
+
+    def run(
+        self, report: Callable[[dict[str, float]], None], should_stop: Callable[[], bool]
+    ) -> None:
+        """Trains to the end.
+
+        Args:
+          report: called with each validation's figures.
+          should_stop: asked after each step.
+
+        Raises:
+          Stopped: after saving the state, when asked to stop.
+        """
+        running: list[float] = []
+        while self.step < self.config.steps:
+            running.append(self._train_step(self.step))
+            self.step += 1
+            due = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
+            if due:
+                figures = {"step": self.step, "train_nats": float(np.mean(running))}
+                running.clear()
+                self.history.append(figures | self.validate())
+                self.save_state()
+                report(self.history[-1])
+            if should_stop():
+                self.save_state()
+                raise Stopped(f"stopped after step {self.step} of {self.config.steps}")
+
+    def validate(self, limit: int = 1000) -> dict[str, float]:
+        """Accuracy and likelihood of the averaged network's density mode on validation photos."""
+        natural = natural_parameters(self.average, self.val.embeddings[:limit])
+        answer = decode_all(self.decoder, natural)
+        truth = self.val.latitude[:limit], self.val.longitude[:limit]
+        summary = error_summary(great_circle_km(answer[0], answer[1], *truth))
+        log_p = log_probability(self.decoder, natural, self.val.vectors[:limit])
+        return {
+            "val_nats": float(-log_p.mean()),
+            "val_median_km": summary["median_km"],
+            "val_within_25": summary["within"]["25"],
+            "val_within_200": summary["within"]["200"],
+        }
+
+    def _train_step(self, step: int) -> float:
+        config = self.config
+        generator = torch.Generator().manual_seed(_mixed(config.seed, step))
+        torch.manual_seed(_mixed(config.seed, step) + 1)  # dropout
+        rows = self._batch(step)
+        vectors = self.vectors[rows]
+        code = torch.from_numpy(encode_vectors(vectors, config.model.max_degree)).float()
+        code = code.to(self.device)
+        truth = torch.from_numpy(vectors).float().to(self.device)
+        sigma = training_sigmas(len(rows), config.model.dimension, config.noise, generator)
+        noise = torch.randn(code.shape, generator=generator).to(self.device)
+        sigma = sigma.to(self.device)
+        x = code + torch.where(torch.isinf(sigma), 0.0, sigma)[:, None] * noise
+        self.network.train()
+        natural = self.network(x, sigma, self.embeddings[rows].to(self.device))
+        loss = shdd_kl(natural, code, truth, self.partition, generator).mean()
+        self._update(loss, step)
+        return loss.item()
+
+    def _update(self, loss: Tensor, step: int) -> None:
+        config = self.config
+        if not torch.isfinite(loss):
+            raise FloatingPointError(
+                f"The loss is {loss.item()} at step {step}; lower learning_rate (now "
+                f"{config.learning_rate})."
+            )
+        rate = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
+        self.optimizer.step()
+        decay = min(config.ema_decay, (1.0 + step) / (10.0 + step))
+        with torch.no_grad():
+            pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
+            for averaged, current in pairs:
+                averaged.lerp_(current, 1.0 - decay)
+
+    def _batch(self, step: int) -> NDArray[np.int64]:
+        """Rows of one step: consecutive pieces of a permutation that is new each epoch."""
+        size, count = min(self.config.batch_size, len(self.vectors)), len(self.vectors)
+        per_epoch = count // size
+        epoch, piece = divmod(step, per_epoch)
+        order = np.random.default_rng([self.config.seed, epoch]).permutation(count)
+        return order[piece * size : (piece + 1) * size]
+
+    def save_state(self) -> None:
+        """Writes what a resumed run needs; the JSON last."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, self.directory / (STATE + ".part"))
+        os.replace(self.directory / (STATE + ".part"), self.directory / STATE)
+        progress = {"step": self.step, "history": self.history, **self._identity}
+        part = self.directory / (PROGRESS + ".part")
+        part.write_text(json.dumps(progress, indent=1) + "\n")
+        os.replace(part, self.directory / PROGRESS)
+
+    def resume(self) -> bool:
+        """Continues a saved run of the same recipe and data; False if there is none.
+
+        Raises:
+          ValueError: the directory holds another run.
+        """
+        path = self.directory / PROGRESS
+        if not path.is_file():
+            return False
+        progress = json.loads(path.read_text())
+        for name, mine in self._identity.items():
+            if progress.get(name) != mine:
+                raise ValueError(
+                    f"{self.directory} holds a run with another {name}; give a new --output, or "
+                    "--overwrite to start anew."
+                )
+        tensors = load_file(self.directory / STATE)
+        for prefix, module in (("network.", self.network), ("average.", self.average)):
+            part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+            module.load_state_dict(part)
+        state = self.optimizer.state_dict()
+        state["state"] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                state["state"].setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(state)
+        self.step, self.history = progress["step"], progress["history"]
+        return True
+
+
+def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
+    """Linear warm-up, then half a cosine to zero."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+
+
+@torch.inference_mode()
+def natural_parameters(network: CSUNet, embeddings: NDArray[np.float32], batch: int = 512) -> Tensor:
+    """Density mode of many photos: ``(N, d)`` on the network's device."""
+    device = network.embedding_mean.device
+    parts = []
+    for start in range(0, len(embeddings), batch):
+        condition = torch.from_numpy(embeddings[start : start + batch]).to(device)
+        x = condition.new_zeros(len(condition), network.config.dimension)
+        level = torch.full((len(condition),), torch.inf, device=device)
+        parts.append(network(x, level, condition))
+    return torch.cat(parts)
+
+
+def decode_all(
+    decoder: Decoder, natural: Tensor, batch: int = 128
+) -> tuple[NDArray[np.float64], ...]:
+    """Latitude, longitude, 50 % and 90 % radius of many densities ``(N, d)``."""
+    parts = [decoder(natural[i : i + batch, None]) for i in range(0, len(natural), batch)]
+    names = ("latitude", "longitude", "radius_50_km", "radius_90_km")
+    return tuple(np.concatenate([getattr(p, name) for p in parts]) for name in names)
+
+
+def log_probability(
+    decoder: Decoder, natural: Tensor, vectors: NDArray[np.float64], batch: int = 128
+) -> NDArray[np.float64]:
+    """log p of the true points ``(N, 3)`` in nats against the uniform sphere, ``(N,)``."""
+    parts = [
+        decoder.log_probability(natural[i : i + batch, None], vectors[i : i + batch])
+        for i in range(0, len(natural), batch)
+    ]
+    return np.concatenate(parts)
+
+
+def _mixed(seed: int, step: int) -> int:
+    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 2)

@@ -1,0 +1,250 @@
+"""What flows between the steps of the pipeline, and each step as an ordinary function. No Beam.
+
+A batch is columns of equal length. Errors travel with the batch in which they happened, and the
+last batch of a shard says how the shard ended, so that counts can be checked where it is written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipelines.archive import Sample, ShardReader
+from pipelines.listing import Shard, source_bytes
+from pipelines.loading import GeotaggerLike
+from pipelines.photo import PhotoRecord, decode_photo
+from pipelines.tar import TarStatus
+from schemas.geotags import OPTIONAL_COLUMNS, ErrorRow, Stage, Status
+
+DECODED_COLUMNS = (
+    "latitude",
+    "longitude",
+    "radius_50_km",
+    "radius_90_km",
+    "probability",
+    "information_nats",
+)
+Columns = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class ShardEnding:
+    """How a shard ended; travels with its last batch.
+
+    Attributes:
+        batches: number of batches of the shard.
+        photos: samples and photos too many that the reader met, each of which must become a row.
+        tar_status: what the reader says about the shard.
+        tar_message: empty when complete.
+        ignored_members: files that belong to no sample.
+        source_bytes: size of the shard's file, if it has one.
+    """
+
+    batches: int
+    photos: int
+    tar_status: TarStatus
+    tar_message: str
+    ignored_members: int
+    source_bytes: int | None
+
+
+@dataclass(frozen=True)
+class PhotoBatch:
+    """N photos of one shard at one step.
+
+    Attributes:
+        shard: where they come from.
+        index: position of the batch in its shard, from 0.
+        keys: N keys.
+        positions: OPTIONAL_COLUMNS, float64 (N,) degrees, NaN where unknown.
+        payload: pixels, then embeddings, then natural parameters (arrays of N rows), then columns.
+        errors: photos, and perhaps the shard, that were lost on the way.
+        ending: on the last batch only.
+    """
+
+    shard: Shard
+    index: int
+    keys: tuple[str, ...]
+    positions: Columns
+    payload: Any
+    errors: tuple[ErrorRow, ...] = ()
+    ending: ShardEnding | None = None
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+def read_batches(
+    shard: Shard, preprocess: Callable[[Any], np.ndarray], batch_size: int
+) -> Iterator[PhotoBatch]:
+    """Reads and decodes a shard.
+
+    Args:
+        shard: to read.
+        preprocess: from a PIL image to uint8 (S, S, 3).
+        batch_size: most photos per batch; the last one may be smaller, or empty.
+
+    Yields:
+        Batches with pixels as payload; the last one, and only it, has an `ending`.
+    """
+    reader = ShardReader(shard.url)
+    photos: list[PhotoRecord] = []
+    errors: list[ErrorRow] = []
+    index = seen = 0
+    for item in reader:
+        if max(len(photos), len(errors)) >= batch_size:
+            yield _batch(shard, index, photos, errors)
+            index, photos, errors = index + 1, [], []
+        result = decode_photo(item, preprocess) if isinstance(item, Sample) else item
+        seen += result.key is not None
+        if isinstance(result, PhotoRecord):
+            photos.append(result)
+        else:
+            errors.append(result)
+    ending = ShardEnding(
+        batches=index + 1,
+        photos=seen,
+        tar_status=reader.status,
+        tar_message=reader.message,
+        ignored_members=reader.ignored_members,
+        source_bytes=source_bytes(shard.url),
+    )
+    yield replace(_batch(shard, index, photos, errors), ending=ending)
+
+
+def _batch(
+    shard: Shard, index: int, photos: Sequence[PhotoRecord], errors: Sequence[ErrorRow]
+) -> PhotoBatch:
+    nowhere = (np.nan, np.nan)
+    rows = [
+        (
+            *((photo.exif.latitude, photo.exif.longitude) if photo.exif else nowhere),
+            *((photo.truth.latitude, photo.truth.longitude) if photo.truth else nowhere),
+        )
+        for photo in photos
+    ]
+    table = np.array(rows, dtype=np.float64).reshape(len(rows), len(OPTIONAL_COLUMNS))
+    return PhotoBatch(
+        shard=shard,
+        index=index,
+        keys=tuple(photo.key for photo in photos),
+        positions=dict(zip(OPTIONAL_COLUMNS, table.T, strict=True)),
+        payload=np.stack([photo.pixels for photo in photos]) if photos else None,
+        errors=tuple(errors),
+    )
+
+
+def run_stage(batch: PhotoBatch, stage: Stage, geotagger: GeotaggerLike) -> PhotoBatch:
+    """Takes a batch one step further: embed, sample or decode.
+
+    A batch that fails is halved until the photo that fails stands alone (this also gets a batch
+    that is too large for the memory through), and that photo becomes an error row. So does one
+    whose result is not finite.
+    """
+    if not len(batch):
+        return batch
+    step: Callable[[np.ndarray, Sequence[str]], Any] = {
+        Stage.EMBED: lambda payload, keys: geotagger.embed(payload),
+        Stage.SAMPLE: geotagger.sample,
+        Stage.DECODE: lambda payload, keys: _columns(geotagger.decode(payload)),
+    }[stage]
+    pieces: list[tuple[np.ndarray, Any]] = []
+    failures: dict[int, str] = {}
+    _attempt(step, batch, 0, len(batch), pieces, failures)
+    errors = [
+        ErrorRow(batch.keys[row], stage, Status.INFERENCE_FAILED, why)
+        for row, why in sorted(failures.items())
+    ]
+    rows = np.concatenate([rows for rows, _ in pieces]) if pieces else np.empty(0, int)
+    return replace(
+        batch,
+        keys=tuple(batch.keys[row] for row in rows),
+        positions={name: column[rows] for name, column in batch.positions.items()},
+        payload=_join([piece for _, piece in pieces]) if len(rows) else None,
+        errors=batch.errors + tuple(errors),
+    )
+
+
+def _attempt(
+    step: Callable[[np.ndarray, Sequence[str]], Any],
+    batch: PhotoBatch,
+    start: int,
+    stop: int,
+    pieces: list[tuple[np.ndarray, Any]],
+    failures: dict[int, str],
+) -> None:
+    """Runs rows start..stop, halving on failure; appends to `pieces` in row order."""
+    try:
+        result = step(batch.payload[start:stop], batch.keys[start:stop])
+        finite = _finite_rows(result, stop - start)
+    except Exception as error:  # whatever a model raises, it must cost one photo and not the job
+        if stop - start == 1:
+            failures[start] = f"{type(error).__name__}: {error}"
+            return
+        middle = (start + stop) // 2
+        _attempt(step, batch, start, middle, pieces, failures)
+        _attempt(step, batch, middle, stop, pieces, failures)
+        return
+    for row in np.flatnonzero(~finite):
+        failures[start + int(row)] = "the result holds numbers that are not finite"
+    if finite.any():
+        pieces.append((start + np.flatnonzero(finite), _take(result, finite)))
+
+
+def _columns(decoded: Any) -> Columns:
+    """GeotagColumns as a dictionary of arrays, so that it can be sliced and joined like one."""
+    columns = {name: np.asarray(getattr(decoded, name)) for name in DECODED_COLUMNS}
+    columns["modes"] = np.empty(len(decoded), dtype=object)
+    for row, modes in enumerate(decoded.modes):
+        columns["modes"][row] = modes
+    return columns
+
+
+def _finite_rows(result: Any, count: int) -> np.ndarray:
+    """Bool (count,): which rows hold only finite numbers. ValueError if rows are missing."""
+    arrays = [result] if isinstance(result, np.ndarray) else list(result.values())
+    finite = np.ones(count, dtype=bool)
+    for array in arrays:
+        if len(array) != count:
+            raise ValueError(f"the model gave {len(array)} rows for {count} photos")
+        if array.dtype != object:
+            finite &= np.isfinite(array).reshape(count, -1).all(axis=1)
+    return finite
+
+
+def _take(result: Any, rows: np.ndarray) -> Any:
+    if isinstance(result, np.ndarray):
+        return result[rows]
+    return {name: column[rows] for name, column in result.items()}
+
+
+def _join(pieces: list[Any]) -> Any:
+    if len(pieces) == 1:
+        return pieces[0]
+    if isinstance(pieces[0], np.ndarray):
+        return np.concatenate(pieces)
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
+
+
+def shard_columns(batches: Sequence[PhotoBatch]) -> Columns:
+    """All decoded batches of a shard as the columns that `schemas.geotags` writes.
+
+    Args:
+        batches: in any order, with columns as payload where they are not empty.
+
+    Returns:
+        `key`, OPTIONAL_COLUMNS, DECODED_COLUMNS and `modes`, each of N rows.
+    """
+    filled = sorted((batch for batch in batches if len(batch)), key=lambda batch: batch.index)
+    if not filled:
+        names = ("key", *OPTIONAL_COLUMNS, *DECODED_COLUMNS, "modes")
+        return {name: np.empty(0) for name in names}
+    keys = np.array([key for batch in filled for key in batch.keys], dtype=object)
+    return {
+        "key": keys,
+        **_join([batch.positions for batch in filled]),
+        **_join([batch.payload for batch in filled]),
+    }

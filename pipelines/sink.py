@@ -1,0 +1,313 @@
+"""The output directory: per shard two Parquet files, then the manifest that declares them done.
+
+    predictions/part-<shard>.parquet    GeoParquet, also where there is no row
+    errors/part-<shard>.parquet
+    _manifest/<shard>.json              written last: a shard without one is not done
+    run.json                            written first: whose directory this is
+    summary.json map.png map.html       written by `pipelines.geotag` after the job
+
+Bytes depend on the photos, the model and the settings, and on nothing else: no time, no path of
+the output, no order of arrival. (Another batch size may move a real network's last bits.) Each file
+appears whole or not at all. Knows no Beam.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from pipelines.batches import PhotoBatch, ShardEnding, shard_columns
+from pipelines.listing import Shard, source_bytes
+from schemas.geotags import SCHEMA_VERSION, ErrorRow, error_table, prediction_table
+
+PREDICTIONS, ERRORS, MANIFESTS = "predictions", "errors", "_manifest"
+RUN, SUMMARY, MAP_PNG, MAP_HTML = "run.json", "summary.json", "map.png", "map.html"
+ROW_GROUP_ROWS = 10_000
+
+
+class OutputError(ValueError):
+    """The output directory belongs to something else; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class RunConfiguration:
+    """Everything but the photos that decides what a prediction is.
+
+    Attributes:
+        model_id: name of the model, in every row.
+        checkpoint_hash: of the weights.
+        seed: of the run.
+        settings: JSON-able, for example encoder, mode, samples and steps.
+    """
+
+    model_id: str
+    checkpoint_hash: str
+    seed: int
+    settings: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it comes back from run.json: with lists for tuples and strings for enums."""
+        document = {
+            "model_id": self.model_id,
+            "checkpoint_hash": self.checkpoint_hash,
+            "seed": self.seed,
+            "schema_version": SCHEMA_VERSION,
+            **self.settings,
+        }
+        plain: dict[str, Any] = json.loads(to_json(document))
+        return plain
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 by which a resumed run knows its own."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Output:
+    """An output directory, local or wherever fsspec can write.
+
+    Attributes:
+        root: path or URL.
+    """
+
+    root: str
+
+    def path(self, *names: str) -> str:
+        """Joins names to the root."""
+        return "/".join([self.root.rstrip("/"), *names])
+
+    def parts(self, shard_id: str) -> tuple[str, str]:
+        """Paths of a shard's predictions and errors."""
+        name = f"part-{shard_id}.parquet"
+        return self.path(PREDICTIONS, name), self.path(ERRORS, name)
+
+    def prepare(
+        self, configuration: RunConfiguration, shards: Sequence[Shard], overwrite: bool = False
+    ) -> None:
+        """Makes the directory this run's own, keeping the shards that the same run finished.
+
+        Args:
+            configuration: of this run.
+            shards: its input.
+            overwrite: whether to delete first what earlier runs of this command wrote here.
+
+        Raises:
+            OutputError: if the directory holds another run, or files of somebody else.
+        """
+        run = self.read_json(self.path(RUN))
+        if run is None:
+            self._refuse_foreign()
+        elif overwrite:
+            self._clear()
+        else:
+            self._refuse_other_run(run, configuration, shards)
+            self._remove_unfinished()
+        self.write(RUN, data=to_json(configuration.to_dict()))
+
+    def finished(self, shard: Shard, configuration: RunConfiguration) -> bool:
+        """Whether this run, configured alike, has written the shard before."""
+        manifest = self.read_json(self.path(MANIFESTS, f"{shard.id}.json"))
+        filesystem, _ = fsspec.core.url_to_fs(self.root)
+        return (
+            manifest is not None
+            and manifest.get("config_hash") == configuration.hash
+            and manifest.get("source") == shard.url
+            and manifest.get("source_bytes") == source_bytes(shard.url)
+            and all(filesystem.exists(part) for part in self.parts(shard.id))
+        )
+
+    def count_finished(self) -> int:
+        """How many shards have a manifest."""
+        return len(self._glob(MANIFESTS, "*.json"))
+
+    def manifests(self) -> Iterator[dict[str, Any]]:
+        """The manifests of all finished shards, in order of their names."""
+        for path in self._glob(MANIFESTS, "*.json"):
+            manifest = self.read_json(path)
+            if manifest is not None:
+                yield manifest
+
+    def orphans(self, done: Collection[str]) -> list[str]:
+        """Parts of shards other than these."""
+        return [
+            path
+            for folder in (PREDICTIONS, ERRORS)
+            for path in self._glob(folder, "part-*.parquet")
+            if path.rpartition("/part-")[2].removesuffix(".parquet") not in done
+        ]
+
+    def read_json(self, path: str) -> dict[str, Any] | None:
+        """A JSON object, or None if there is no such file or it holds something else."""
+        try:
+            with fsspec.open(path, "rb") as file:
+                document = json.loads(file.read())
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    def write(self, *names: str, data: bytes) -> None:
+        """Writes a file at once: locally by renaming, elsewhere by one PUT."""
+        filesystem, path = fsspec.core.url_to_fs(self.path(*names))
+        if not isinstance(filesystem, LocalFileSystem):
+            filesystem.pipe_file(path, data)
+            return
+        folder, name = os.path.split(path)
+        os.makedirs(folder, exist_ok=True)
+        temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+
+    def _glob(self, folder: str, pattern: str) -> list[str]:
+        filesystem, path = fsspec.core.url_to_fs(self.path(folder))
+        filesystem.invalidate_cache()  # workers write behind the launcher's back
+        names = filesystem.glob(f"{_escape(path)}/{pattern}")
+        return sorted(filesystem.unstrip_protocol(name) for name in names)
+
+    def _remove(self, paths: Iterable[str]) -> None:
+        for path in paths:
+            filesystem, name = fsspec.core.url_to_fs(path)
+            if filesystem.exists(name):
+                filesystem.rm_file(name)
+
+    def _refuse_foreign(self) -> None:
+        filesystem, path = fsspec.core.url_to_fs(self.root)
+        if filesystem.isfile(path):
+            raise OutputError(f"--output {self.root} is a file, wanted a directory to create")
+        ours = (PREDICTIONS, ERRORS, MANIFESTS, SUMMARY, MAP_PNG, MAP_HTML)
+        found = [name for name in ours if filesystem.exists(f"{path}/{name}")]
+        if found:
+            raise OutputError(
+                f"--output {self.root} already holds {', '.join(found)} but no {RUN}, so this "
+                "command did not write it; choose another --output"
+            )
+
+    def _refuse_other_run(
+        self, run: Mapping[str, Any], configuration: RunConfiguration, shards: Sequence[Shard]
+    ) -> None:
+        remedy = "choose another --output, or start anew here with --overwrite"
+        wanted = configuration.to_dict()
+        different = [
+            f"{name} {run.get(name)!r} there, {wanted.get(name)!r} now"
+            for name in sorted({*run, *wanted})
+            if run.get(name) != wanted.get(name)
+        ]
+        if different:
+            raise OutputError(
+                f"--output {self.root} holds another run: {'; '.join(different)}; {remedy}"
+            )
+        sources = {manifest["shard"]: manifest["source"] for manifest in self.manifests()}
+        for shard in shards:
+            source = sources.get(shard.id, shard.url)
+            if source != shard.url:
+                raise OutputError(
+                    f"--output {self.root} holds another run: its shard {shard.id!r} came from "
+                    f"{source}, now it is {shard.url}; {remedy}"
+                )
+
+    def _remove_unfinished(self) -> None:
+        """Deletes what a stopped run left: temporary files, and parts without a manifest."""
+        self._remove(self.orphans({manifest["shard"] for manifest in self.manifests()}))
+        for folder in (PREDICTIONS, ERRORS, MANIFESTS):
+            self._remove(self._glob(folder, ".*.tmp"))
+
+    def _clear(self) -> None:
+        """Deletes our own files and no others; run.json stays, to be replaced."""
+        self._remove(self._glob(MANIFESTS, "*.json"))  # first: nothing may look finished
+        self._remove_unfinished()
+        self._remove(self.path(name) for name in (SUMMARY, MAP_PNG, MAP_HTML))
+
+
+def write_shard(
+    output: Output, configuration: RunConfiguration, batches: Sequence[PhotoBatch]
+) -> dict[str, Any]:
+    """Writes one shard: predictions, errors, then the manifest.
+
+    Args:
+        output: where to.
+        configuration: of the run.
+        batches: all of one shard, in any order, decoded.
+
+    Returns:
+        The manifest.
+    """
+    ordered = sorted(batches, key=lambda batch: batch.index)
+    shard, ending = ordered[-1].shard, ordered[-1].ending
+    assert ending is not None and len(ordered) == ending.batches, "batches of a shard are missing"
+    columns = shard_columns(ordered)
+    errors = [error for batch in ordered for error in batch.errors]
+    manifest = _manifest(configuration, shard, ending, len(columns["key"]), errors)
+    metadata = {
+        b"schema_version": SCHEMA_VERSION.encode(),
+        b"config": to_json(configuration.to_dict()),
+        b"checkpoint_hash": configuration.checkpoint_hash.encode(),
+        b"seed": str(configuration.seed).encode(),
+    }
+    tables = (
+        (PREDICTIONS, prediction_table(shard.id, configuration.model_id, columns)),
+        (ERRORS, error_table(shard.id, errors)),
+    )
+    for folder, table in tables:
+        output.write(folder, f"part-{shard.id}.parquet", data=_parquet(table, metadata))
+    output.write(MANIFESTS, f"{shard.id}.json", data=to_json(manifest))
+    return manifest
+
+
+def _manifest(
+    configuration: RunConfiguration,
+    shard: Shard,
+    ending: ShardEnding,
+    predictions: int,
+    errors: Sequence[ErrorRow],
+) -> dict[str, Any]:
+    photo_errors = Counter(row.status.value for row in errors if not row.status.of_shard)
+    shard_errors = Counter(row.status.value for row in errors if row.status.of_shard)
+    assert ending.photos == predictions + photo_errors.total(), (
+        f"shard {shard.id}: {ending.photos} photos came in, {predictions} predictions and "
+        f"{photo_errors.total()} errors came out"
+    )
+    return {
+        "shard": shard.id,
+        "source": shard.url,
+        "source_bytes": ending.source_bytes,
+        "tar_status": ending.tar_status.value,
+        "tar_message": ending.tar_message,
+        "ignored_members": ending.ignored_members,
+        "photos": ending.photos,
+        "predictions": predictions,
+        "photo_errors": photo_errors.total(),
+        "shard_errors": shard_errors.total(),
+        "errors_by_status": dict(sorted((photo_errors + shard_errors).items())),
+        "config_hash": configuration.hash,
+        "schema_version": SCHEMA_VERSION,
+        "versions": {name: importlib.metadata.version(name) for name in ("pillow", "pyarrow")},
+    }
+
+
+def _parquet(table: pa.Table, metadata: Mapping[bytes, bytes]) -> bytes:
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, row_group_size=ROW_GROUP_ROWS, compression="zstd")
+    return bytes(buffer.getvalue())
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """An object as indented JSON, keys in their own order."""
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def _escape(path: str) -> str:
+    """A path whose own brackets and stars mean themselves in a glob."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)

@@ -1,0 +1,216 @@
+"""The geotag job as a Beam graph: a thin skin over `batches` and `sink`.
+
+Pixels never cross a shuffle: everything from reading to decoding is fused into one stage. A shard's
+batches therefore reach `GatherShard` on the worker that read it, and the shard is written as soon
+as its last batch is there, not when the whole job ends; that is what makes a stopped job worth
+resuming (after a GroupByKey nothing would be written before the last photo has been seen). A runner
+that breaks the fusion loses nothing: what a bundle leaves incomplete is regrouped by a GroupByKey.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.metrics import Metrics
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from pipelines.batches import PhotoBatch, read_batches, run_stage
+from pipelines.listing import Shard
+from pipelines.loading import LoadedGeotagger, Loader, loaded
+from pipelines.progress import TALLY
+from pipelines.sink import Output, RunConfiguration, write_shard
+from schemas.geotags import Stage
+
+STAGES = (Stage.EMBED, Stage.SAMPLE, Stage.DECODE)
+SCATTERED = "scattered"
+MICROSECONDS = "microseconds"
+READ, WRITE = "read", "write"  # metric namespaces, beside the three of RunInference
+
+
+class Geotag(beam.PTransform):
+    """From shards to manifests; the files are written on the way.
+
+    Args:
+        load: builds the Geotagger on a worker; must be hashable and picklable.
+        configuration: of the run.
+        output: where to write.
+        batch_size: most photos per call of the model.
+    """
+
+    def __init__(
+        self, load: Loader, configuration: RunConfiguration, output: Output, batch_size: int
+    ) -> None:
+        super().__init__()
+        self.load = load
+        self.configuration = configuration
+        self.output = output
+        self.batch_size = batch_size
+
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
+        """The job, top to bottom."""
+        photos = (
+            shards
+            | "DropFinished" >> beam.Filter(_unfinished, self.output, self.configuration)
+            | "Reshuffle" >> beam.Reshuffle()
+            | "ReadShards" >> beam.ParDo(ReadShard(self.load, self.batch_size))
+        )
+        for stage in STAGES:
+            handler = StageHandler(self.load, stage).with_no_batching()
+            photos = photos | stage.value.capitalize() >> RunInference(handler)
+        return photos | "WriteShards" >> WriteShards(self.output, self.configuration)
+
+
+def _unfinished(shard: Shard, output: Output, configuration: RunConfiguration) -> bool:
+    return not output.finished(shard, configuration)
+
+
+class ReadShard(beam.DoFn):
+    """Reads, decodes and batches one shard; see `batches.read_batches`."""
+
+    def __init__(self, load: Loader, batch_size: int) -> None:
+        self.load = load
+        self.batch_size = batch_size
+        self.microseconds = Metrics.counter(READ, MICROSECONDS)
+
+    def setup(self) -> None:
+        """Takes the preprocessing of the process's Geotagger."""
+        self.preprocess = loaded(self.load).geotagger.preprocess
+
+    def process(self, shard: Shard) -> Iterator[PhotoBatch]:
+        """Yields batches; the time that the steps behind take is not counted here."""
+        batches = read_batches(shard, self.preprocess, self.batch_size)
+        while (batch := _timed(lambda: next(batches, None), self.microseconds)) is not None:
+            yield batch
+
+
+class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
+    """One step of the model for RunInference; one element is one batch of columns."""
+
+    def __init__(self, load: Loader, stage: Stage) -> None:
+        super().__init__()
+        self.load = load
+        self.stage = stage
+
+    def load_model(self) -> LoadedGeotagger:
+        """The Geotagger that the three steps share."""
+        return loaded(self.load)
+
+    def run_inference(  # type: ignore[override]  # with_no_batching: a batch is one element
+        self,
+        batch: PhotoBatch,
+        model: LoadedGeotagger,
+        inference_args: dict[str, Any] | None = None,
+    ) -> list[PhotoBatch]:
+        """Runs the step under the model's lock. A list: Beam loses errors of a generator."""
+        with model.lock:
+            return [run_stage(batch, self.stage, model.geotagger)]
+
+    def get_num_bytes(self, batch: PhotoBatch) -> int:  # type: ignore[override]
+        """Size of the arrays; Beam's default pickles the batch to find out."""
+        return batch.payload.nbytes if isinstance(batch.payload, np.ndarray) else 0
+
+    def get_metrics_namespace(self) -> str:
+        """`embed`, `sample` or `decode`."""
+        return self.stage.value
+
+
+class WriteShards(beam.PTransform):
+    """Brings each shard's batches together and writes it."""
+
+    def __init__(self, output: Output, configuration: RunConfiguration) -> None:
+        super().__init__()
+        self.write = ShardWriter(output, configuration)
+
+    def expand(self, photos: beam.PCollection[PhotoBatch]) -> beam.PCollection[dict[str, Any]]:
+        """Whole shards directly, scattered ones after a GroupByKey."""
+        gathered = photos | "Gather" >> beam.ParDo(GatherShard()).with_outputs(
+            SCATTERED, main="whole"
+        )
+        whole = gathered["whole"] | "Write" >> beam.Map(self.write)
+        scattered = (
+            gathered[SCATTERED]
+            | "RegroupByShard" >> beam.GroupByKey()
+            | "DropShardId" >> beam.Values()
+            | "WriteRegrouped" >> beam.Map(self.write)
+        )
+        return (whole, scattered) | "Manifests" >> beam.Flatten()
+
+
+class ShardWriter:
+    """`sink.write_shard` with its time counted."""
+
+    def __init__(self, output: Output, configuration: RunConfiguration) -> None:
+        self.output = output
+        self.configuration = configuration
+        self.microseconds = Metrics.counter(WRITE, MICROSECONDS)
+
+    def __call__(self, batches: Iterable[PhotoBatch]) -> dict[str, Any]:
+        """Writes one shard and returns its manifest."""
+        whole = list(batches)
+        return _timed(
+            lambda: write_shard(self.output, self.configuration, whole), self.microseconds
+        )
+
+
+class GatherShard(beam.DoFn):
+    """Holds the batches of a shard until all are there. One shard at a time, so memory is flat."""
+
+    def start_bundle(self) -> None:
+        """Holds nothing from before."""
+        self.held: dict[str, list[PhotoBatch]] = {}
+
+    def process(self, batch: PhotoBatch) -> Iterator[Sequence[PhotoBatch]]:
+        """Yields a shard's batches once they are complete."""
+        TALLY.add(len(batch) + sum(error.key is not None for error in batch.errors))
+        held = self.held.setdefault(batch.shard.id, [])
+        held.append(batch)
+        ending = next((one.ending for one in held if one.ending is not None), None)
+        if ending is not None and len(held) == ending.batches:
+            yield self.held.pop(batch.shard.id)
+
+    def finish_bundle(self) -> Iterator[beam.pvalue.TaggedOutput]:
+        """Passes on what another bundle must complete."""
+        for shard_id, batches in self.held.items():
+            for batch in batches:
+                value = WindowedValue(
+                    (shard_id, batch), GlobalWindow().max_timestamp(), (GlobalWindow(),)
+                )
+                yield beam.pvalue.TaggedOutput(SCATTERED, value)
+        self.held = {}
+
+
+def _timed(call: Callable[[], Any], microseconds: Any) -> Any:
+    start = time.perf_counter()
+    try:
+        return call()
+    finally:
+        microseconds.inc(round((time.perf_counter() - start) * 1e6))
+
+
+def stage_seconds(result: Any) -> dict[str, float]:
+    """Seconds spent in each step, over all workers, from a finished job's metrics.
+
+    Args:
+        result: what `Pipeline.run` returned.
+
+    Returns:
+        `read`, `embed`, `sample`, `decode`, `write`, as far as the runner reports them.
+    """
+    query = result.metrics().query()
+    microseconds: dict[str, int] = {}
+    for counter in query["counters"]:
+        name = counter.key.metric
+        if name.namespace in (READ, WRITE) and name.name == MICROSECONDS:
+            microseconds[name.namespace] = counter.result
+    for distribution in query["distributions"]:
+        name = distribution.key.metric
+        if name.name == "inference_batch_latency_micro_secs":
+            microseconds[name.namespace] = distribution.result.sum
+    order = [READ, *(stage.value for stage in STAGES), WRITE]
+    return {name: microseconds[name] / 1e6 for name in order if name in microseconds}

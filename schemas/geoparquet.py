@@ -1,0 +1,112 @@
+"""GeoParquet 1.1 for points: WKB, the `bbox` covering column and the `geo` metadata.
+
+The coordinate system is OGC:CRS84 (longitude, latitude, WGS84), which the format defines as the
+meaning of a missing `crs`; it is left out, so that no copy of a PROJJSON document has to be kept.
+Source: https://geoparquet.org/releases/v1.1.0/
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+
+METADATA_KEY = b"geo"
+VERSION = "1.1.0"
+GEOMETRY = "geometry"
+BBOX = "bbox"
+BBOX_FIELDS = ("xmin", "ymin", "xmax", "ymax")
+BBOX_TYPE = pa.struct([pa.field(name, pa.float64(), nullable=False) for name in BBOX_FIELDS])
+
+_POINT = struct.Struct("<BIdd")  # little endian flag, geometry type, x, y
+
+
+def encode_points(longitude: Sequence[float], latitude: Sequence[float]) -> pa.Array:
+    """Encodes positions as WKB points.
+
+    Args:
+        longitude: N degrees, x.
+        latitude: N degrees, y.
+
+    Returns:
+        A binary Arrow array of N points, 21 bytes each.
+
+    Raises:
+        ValueError: if the columns differ in length or a coordinate is not finite.
+    """
+    if len(longitude) != len(latitude):
+        raise ValueError(f"{len(longitude)} longitudes and {len(latitude)} latitudes, wanted pairs")
+    points = [(float(x), float(y)) for x, y in zip(longitude, latitude, strict=True)]
+    for x, y in points:
+        if not (math.isfinite(x) and math.isfinite(y)):
+            raise ValueError(f"point ({x}, {y}) is not finite; write it as an error row instead")
+    return pa.array([_POINT.pack(1, 1, x, y) for x, y in points], type=pa.binary())
+
+
+def decode_point(wkb: bytes) -> tuple[float, float]:
+    """Decodes one WKB point of either byte order.
+
+    Returns:
+        (longitude, latitude) in degrees.
+
+    Raises:
+        ValueError: if the bytes are not a WKB point.
+    """
+    if len(wkb) != _POINT.size or wkb[0] not in (0, 1):
+        raise ValueError(f"{len(wkb)} bytes are not a WKB point, wanted {_POINT.size}")
+    kind, x, y = struct.unpack("<Idd" if wkb[0] else ">Idd", wkb[1:])
+    if kind != 1:
+        raise ValueError(f"WKB geometry type {kind} is not a point (1)")
+    return x, y
+
+
+def bbox_column(longitude: Sequence[float], latitude: Sequence[float]) -> pa.Array:
+    """The covering column: for a point, a box without extent. Degrees, N rows of BBOX_TYPE."""
+    x = pa.array(longitude, type=pa.float64())
+    y = pa.array(latitude, type=pa.float64())
+    return pa.StructArray.from_arrays([x, y, x, y], fields=list(BBOX_TYPE))
+
+
+def create_metadata(longitude: Sequence[float], latitude: Sequence[float]) -> bytes:
+    """The value of the `geo` key for a file of points.
+
+    Args:
+        longitude: N degrees; with N = 0 the optional extent is left out.
+        latitude: N degrees.
+    """
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": ["Point"],
+        "covering": {"bbox": {name: [BBOX, name] for name in BBOX_FIELDS}},
+    }
+    if len(longitude):
+        extent = (min(longitude), min(latitude), max(longitude), max(latitude))
+        column["bbox"] = [float(value) for value in extent]
+    document = {"version": VERSION, "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
+    return json.dumps(document, sort_keys=True).encode()
+
+
+def validate(schema: pa.Schema) -> None:
+    """Checks that a file's schema is the GeoParquet that this project writes.
+
+    Raises:
+        ValueError: with what was found and what was wanted.
+    """
+    text = (schema.metadata or {}).get(METADATA_KEY)
+    if text is None:
+        raise ValueError("the schema has no 'geo' metadata: this is Parquet, not GeoParquet")
+    document = json.loads(text)
+    if document.get("version") != VERSION:
+        raise ValueError(f"GeoParquet version {document.get('version')!r}, wanted {VERSION!r}")
+    primary = document.get("primary_column")
+    column = document.get("columns", {}).get(primary)
+    if primary != GEOMETRY or column is None:
+        raise ValueError(f"primary column is {primary!r}, wanted {GEOMETRY!r} and its description")
+    if column.get("encoding") != "WKB" or column.get("geometry_types") != ["Point"]:
+        raise ValueError(f"geometry is {column}, wanted WKB points")
+    if schema.field(GEOMETRY).type != pa.binary() or schema.field(BBOX).type != BBOX_TYPE:
+        raise ValueError("columns geometry and bbox must be binary and a struct of four doubles")

@@ -1,0 +1,158 @@
+"""The rows a geotag run writes: predictions, errors, and the closed set of fates of a photo."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import Enum
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from schemas import geoparquet
+
+SCHEMA_VERSION = "1"
+THRESHOLDS_KM = (1, 25, 200, 750, 2500)
+"""The distances at which the field counts a prediction as right."""
+
+PROBABILITY_COLUMNS = tuple(f"prob_{kilometres}km" for kilometres in THRESHOLDS_KM)
+OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
+MODE_FIELDS = ("latitude", "longitude", "probability", "radius_km")
+MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
+
+
+class Status(str, Enum):
+    """Why something has no prediction. The `SHARD_` ones speak of a shard, and carry no key."""
+
+    MISSING_IMAGE = "missing_image"
+    DUPLICATE_KEY = "duplicate_key"
+    TRUNCATED = "truncated"
+    TOO_MANY_BYTES = "too_many_bytes"
+    TOO_MANY_PIXELS = "too_many_pixels"
+    NOT_AN_IMAGE = "not_an_image"
+    BROKEN_IMAGE = "broken_image"
+    BAD_METADATA = "bad_metadata"
+    INFERENCE_FAILED = "inference_failed"
+    SHARD_TRUNCATED = "shard_truncated"
+    SHARD_CORRUPT = "shard_corrupt"
+    SHARD_UNREADABLE = "shard_unreadable"
+
+    @property
+    def of_shard(self) -> bool:
+        """Whether the row describes a whole shard instead of one photo."""
+        return self.value.startswith("shard_")
+
+
+class Stage(str, Enum):
+    """Where in the pipeline a photo was lost."""
+
+    READ = "read"
+    PHOTO = "photo"
+    EMBED = "embed"
+    SAMPLE = "sample"
+    DECODE = "decode"
+
+
+class ErrorRow(NamedTuple):
+    """One row of the errors table; `key` is None exactly when `status.of_shard`."""
+
+    key: str | None
+    stage: Stage
+    status: Status
+    message: str
+
+
+def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable)
+
+
+PREDICTION_SCHEMA = pa.schema(
+    [
+        _field("key", pa.string()),
+        _field("shard", pa.string()),
+        _field(geoparquet.GEOMETRY, pa.binary()),
+        _field(geoparquet.BBOX, geoparquet.BBOX_TYPE),
+        _field("latitude", pa.float64()),
+        _field("longitude", pa.float64()),
+        _field("radius_50_km", pa.float64()),
+        _field("radius_90_km", pa.float64()),
+        *(_field(name, pa.float32()) for name in PROBABILITY_COLUMNS),
+        _field("information_nats", pa.float32()),
+        _field("modes", pa.list_(MODE_TYPE)),
+        _field("country_code", pa.string(), nullable=True),
+        *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS),
+        _field("model_id", pa.string()),
+    ]
+)
+
+ERROR_SCHEMA = pa.schema(
+    [
+        _field("key", pa.string(), nullable=True),
+        _field("shard", pa.string()),
+        _field("stage", pa.string()),
+        _field("status", pa.string()),
+        _field("message", pa.string()),
+    ]
+)
+
+
+def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> pa.Table:
+    """Builds the table of one shard's predictions, sorted by key.
+
+    Args:
+        shard: id of the shard, in every row.
+        model_id: name of the model, in every row.
+        columns: N values each: `key`, `latitude`, `longitude` (degrees), `radius_50_km`,
+            `radius_90_km`, `information_nats`, `probability` (N rows of one number for each of
+            THRESHOLDS_KM), `modes` (N lists of objects with MODE_FIELDS), OPTIONAL_COLUMNS
+            (degrees, NaN where unknown) and, if known, `country_code`.
+
+    Returns:
+        A table of PREDICTION_SCHEMA, with the `geo` metadata.
+
+    Raises:
+        ValueError: if a position is not finite.
+        KeyError: if a column is missing.
+    """
+    keys = columns["key"]
+    count = len(keys)
+    longitude, latitude = columns["longitude"], columns["latitude"]
+    made: dict[str, Any] = {
+        "key": list(keys),
+        "shard": [shard] * count,
+        "model_id": [model_id] * count,
+        "modes": [_mode_rows(modes) for modes in columns["modes"]],
+        "country_code": list(columns.get("country_code", [None] * count)),
+        geoparquet.GEOMETRY: geoparquet.encode_points(longitude, latitude),
+        geoparquet.BBOX: geoparquet.bbox_column(longitude, latitude),
+    }
+    for index, name in enumerate(PROBABILITY_COLUMNS):
+        made[name] = [row[index] for row in columns["probability"]]
+    for name in OPTIONAL_COLUMNS:
+        made[name] = pa.array(columns[name], type=pa.float64(), from_pandas=True)  # NaN is null
+    for name in ("latitude", "longitude", "radius_50_km", "radius_90_km", "information_nats"):
+        made[name] = columns[name]
+    arrays = [
+        column if isinstance(column, pa.Array) else pa.array(column, type=field.type)
+        for field in PREDICTION_SCHEMA
+        for column in [made[field.name]]
+    ]
+    table = pa.Table.from_arrays(arrays, schema=PREDICTION_SCHEMA).sort_by("key")
+    metadata = {geoparquet.METADATA_KEY: geoparquet.create_metadata(longitude, latitude)}
+    return table.replace_schema_metadata(metadata)
+
+
+def error_table(shard: str, errors: Iterable[ErrorRow]) -> pa.Table:
+    """Builds the table of one shard's errors, in a fixed order: shard rows first, then by key."""
+    rows = sorted(errors, key=lambda row: (row.key is not None, row.key or "", *row[1:]))
+    columns = [
+        [row.key for row in rows],
+        [shard] * len(rows),
+        [row.stage.value for row in rows],
+        [row.status.value for row in rows],
+        [row.message for row in rows],
+    ]
+    return pa.table(columns, schema=ERROR_SCHEMA)
+
+
+def _mode_rows(modes: Sequence[Any]) -> list[dict[str, float]]:
+    return [{name: float(getattr(mode, name)) for name in MODE_FIELDS} for mode in modes]

@@ -1,0 +1,35 @@
+"""Fixtures that every test may use: the seed and the tolerances."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+SEED = 20251
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How close is equal, and why.
+
+    Attributes:
+        float64: relative, for a formula evaluated twice in float64.
+        float32: relative, for the same in torch's float32.
+        distance_km: absolute, for positions that were stored as float64 degrees.
+    """
+
+    float64: float = 1e-12
+    float32: float = 1e-5
+    distance_km: float = 1e-6
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator that starts the same in every test."""
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture(scope="session")
+def tolerances() -> Tolerances:
+    """The tolerances of the whole suite."""
+    return Tolerances()
