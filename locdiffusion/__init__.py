@@ -1,1 +1,54 @@
-"""LocDiffusion."""
+"""LocDiffusion: where was this photo taken, and how sure are we?
+
+    from PIL import Image
+    from locdiffusion import Geotagger
+
+    geotagger = Geotagger.load()                      # the shipped checkpoint: overhead imagery
+    answer = geotagger.geotag([Image.open("patch.jpg")])
+    print(answer.latitude[0], answer.longitude[0], answer.radius_90_km[0])
+
+Importing this package loads nothing heavy; the names below are resolved when they are first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from locdiffusion.checkpoint import Checkpoint, CheckpointError
+    from locdiffusion.decoding import DecodeConfig, Decoder
+    from locdiffusion.density import GeotagColumns, Mode
+    from locdiffusion.geotagger import Geotagger
+    from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
+
+__version__ = "0.1.0"
+__all__ = [
+    "CSUNet",
+    "CSUNetConfig",
+    "Checkpoint",
+    "CheckpointError",
+    "DecodeConfig",
+    "Decoder",
+    "GeotagColumns",
+    "Geotagger",
+    "Mode",
+]
+
+_HOMES = {
+    "CSUNet": "model.cs_unet",
+    "CSUNetConfig": "model.cs_unet",
+    "Checkpoint": "checkpoint",
+    "CheckpointError": "checkpoint",
+    "DecodeConfig": "decoding",
+    "Decoder": "decoding",
+    "GeotagColumns": "density",
+    "Geotagger": "geotagger",
+    "Mode": "density",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

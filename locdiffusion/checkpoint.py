@@ -154,18 +154,25 @@ def save(directory: Path, config: CheckpointConfig, network: CSUNet) -> None:
     os.replace(temporary, directory / CONFIG)
 
 
-def check_encoder(config: CheckpointConfig, encoder: str | None) -> None:
-    """Refuses an encoder other than the checkpoint's own.
+def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
+    """The name of the encoder to load; refuses any other than the checkpoint's own.
+
+    An open_clip model read from a file may lie elsewhere now: then `encoder` names the new place.
 
     Raises:
       CheckpointError: embeddings of another encoder mean nothing to the network.
     """
-    if encoder is not None and encoder != config.encoder.name:
+    own = config.encoder.name
+    if encoder is None or encoder == own:
+        return own
+    same_model = encoder.startswith("open_clip:") and encoder.split("/")[0] == own.split("/")[0]
+    if not same_model:
         raise CheckpointError(
-            f"The checkpoint '{config.name}' was trained on embeddings of "
-            f"'{config.encoder.name}', not of '{encoder}'. Leave --encoder out, or give a "
-            f"checkpoint trained with '{encoder}' (python -m locdiffusion.train --encoder ...)."
+            f"The checkpoint '{config.name}' was trained on embeddings of '{own}', not of "
+            f"'{encoder}'. Leave --encoder out, or give a checkpoint trained with '{encoder}' "
+            "(python -m locdiffusion.train --encoder ...)."
         )
+    return encoder
 
 
 def _sha256(directory: Path) -> str:

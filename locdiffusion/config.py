@@ -73,7 +73,12 @@ def _value(hint: Any, value: Any, where: str) -> Any:
     if isinstance(hint, type) and issubclass(hint, Enum):
         return hint(value)
     if hint is float:
-        _require(isinstance(value, (int, float)) and not isinstance(value, bool), where, "a number", value)
+        _require(
+            isinstance(value, (int, float)) and not isinstance(value, bool),
+            where,
+            "a number",
+            value,
+        )
         return float(value)
     if hint in (int, str, bool):
         _require(type(value) is hint, where, hint.__name__, value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from enum import Enum
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from locdiffusion.checkpoint import Checkpoint, check_encoder, load
+from locdiffusion.checkpoint import Checkpoint, CheckpointError, check_encoder, load
 from locdiffusion.decoding import Decoder
 from locdiffusion.density import GeotagColumns
 from locdiffusion.diffusion.denoiser import mean_denoiser
@@ -81,7 +82,8 @@ class Geotagger:
 
         Args:
           checkpoint: a directory, the name of a shipped checkpoint, or None for the default.
-          encoder: only to assert which encoder is meant; it must be the checkpoint's own.
+          encoder: which encoder is meant; must be the checkpoint's own (an open_clip weight file may
+            have moved).
           device: a torch device.
           mode: "density" or "sampling", see `PosteriorMode`.
           samples: reverse diffusions per photo in sampling mode.
@@ -93,8 +95,13 @@ class Geotagger:
           EncoderWeightsError: the encoder's weights cannot be had.
         """
         loaded = load(checkpoint)
-        check_encoder(loaded.config, encoder)
-        image_encoder = load_image_encoder(loaded.config.encoder.name, device)
+        name = check_encoder(loaded.config, encoder)
+        image_encoder = load_image_encoder(name, device)
+        if replace(image_encoder.spec, name="") != replace(loaded.config.encoder, name=""):
+            raise CheckpointError(
+                f"{name} preprocesses differently from what the checkpoint was trained with: "
+                f"{image_encoder.spec} instead of {loaded.config.encoder}."
+            )
         return cls(loaded, image_encoder, mode=mode, samples=samples, steps=steps, seed=seed)
 
     @property
@@ -159,7 +166,9 @@ class Geotagger:
         stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
         return self.decode(self.sample(self.embed(stacked), keys))
 
-    def _reverse_diffusion(self, condition: torch.Tensor, keys: Sequence[str]) -> NDArray[np.float32]:
+    def _reverse_diffusion(
+        self, condition: torch.Tensor, keys: Sequence[str]
+    ) -> NDArray[np.float32]:
         noise = self.checkpoint.config.noise
         dimension = self.checkpoint.config.model.dimension
         sigmas = [float(s) for s in geometric_sigmas(self.steps, noise)]

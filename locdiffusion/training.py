@@ -27,6 +27,7 @@ from locdiffusion.diffusion.losses import shdd_kl
 from locdiffusion.diffusion.schedules import NoiseConfig, training_sigmas
 from locdiffusion.metrics import error_summary
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
+from locdiffusion.posterior import decode_all, log_probability, natural_parameters
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import great_circle_km
 
@@ -205,7 +206,10 @@ class Trainer:
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, self.directory / (STATE + ".part"))
+        save_file(
+            {k: v.contiguous().clone() for k, v in tensors.items()},
+            self.directory / (STATE + ".part"),
+        )
         os.replace(self.directory / (STATE + ".part"), self.directory / STATE)
         progress = {"step": self.step, "history": self.history, **self._identity}
         part = self.directory / (PROGRESS + ".part")
@@ -248,39 +252,6 @@ def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-@torch.inference_mode()
-def natural_parameters(network: CSUNet, embeddings: NDArray[np.float32], batch: int = 512) -> Tensor:
-    """Density mode of many photos: ``(N, d)`` on the network's device."""
-    device = network.embedding_mean.device
-    parts = []
-    for start in range(0, len(embeddings), batch):
-        condition = torch.from_numpy(embeddings[start : start + batch]).to(device)
-        x = condition.new_zeros(len(condition), network.config.dimension)
-        level = torch.full((len(condition),), torch.inf, device=device)
-        parts.append(network(x, level, condition))
-    return torch.cat(parts)
-
-
-def decode_all(
-    decoder: Decoder, natural: Tensor, batch: int = 128
-) -> tuple[NDArray[np.float64], ...]:
-    """Latitude, longitude, 50 % and 90 % radius of many densities ``(N, d)``."""
-    parts = [decoder(natural[i : i + batch, None]) for i in range(0, len(natural), batch)]
-    names = ("latitude", "longitude", "radius_50_km", "radius_90_km")
-    return tuple(np.concatenate([getattr(p, name) for p in parts]) for name in names)
-
-
-def log_probability(
-    decoder: Decoder, natural: Tensor, vectors: NDArray[np.float64], batch: int = 128
-) -> NDArray[np.float64]:
-    """log p of the true points ``(N, 3)`` in nats against the uniform sphere, ``(N,)``."""
-    parts = [
-        decoder.log_probability(natural[i : i + batch, None], vectors[i : i + batch])
-        for i in range(0, len(natural), batch)
-    ]
-    return np.concatenate(parts)
 
 
 def _mixed(seed: int, step: int) -> int:

@@ -33,9 +33,10 @@ LAYERS = (
         "locdiffusion.model",
         "locdiffusion.overhead",
     ),
-    ("locdiffusion.checkpoint", "locdiffusion.data"),
+    ("locdiffusion.checkpoint", "locdiffusion.data", "locdiffusion.posterior"),
     (
         "locdiffusion.geotagger",
+        "locdiffusion.calibration",
         "pipelines.tar",
         "pipelines.archive",
         "pipelines.photo",

@@ -1,0 +1,228 @@
+"""Trains a checkpoint on shards of photos with known position.
+
+    python -m locdiffusion.train --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' --output RUN
+
+embeds every photo once with the frozen image encoder (cached under RUN/embeddings), trains CS-UNet
+with SHDD-KL, prints validation accuracy as it goes, fits temperature and decoding radius on the
+validation photos, and writes RUN/checkpoint (model.safetensors, config.json). Stop it with Ctrl-C
+and start it again with the same command: it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+EPILOG = """examples:
+  python -m locdiffusion.train --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' --output RUN
+  python -m locdiffusion.train ... --max-degree 23 --steps 1000     # smaller and faster
+  python -m locdiffusion.train ... --test unseen='DATA/unseen/*.tar'  # measured once at the end
+
+Shards are webdataset tars with <key>.jpg and <key>.json {"latitude": ..., "longitude": ...}; make
+some with: python -m locdiffusion.overhead --split train --count 2000 --output DATA/train
+"""
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line to settings."""
+    parser = argparse.ArgumentParser(
+        prog="python -m locdiffusion.train",
+        description="Train a LocDiffusion checkpoint on webdataset shards of photos with truth.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--train", nargs="+", required=True, metavar="GLOB", help="shards to learn from")
+    add(
+        "--val", nargs="+", required=True, metavar="GLOB", help="shards for choices and calibration"
+    )
+    add(
+        "--test", nargs="*", default=[], metavar="NAME=GLOB", help="shards measured once at the end"
+    )
+    add("--output", required=True, type=Path, help="directory of the run; resumed if it holds one")
+    add("--embeddings", type=Path, help="cache of embeddings (default OUTPUT/embeddings)")
+    add("--overwrite", action="store_true", help="start anew in OUTPUT; keeps the embeddings")
+    add("--name", default="overhead", help="name of the checkpoint (default %(default)s)")
+    add(
+        "--encoder",
+        default="efficientnet_lite0",
+        help="frozen image encoder: efficientnet_lite0, "
+        "open_clip:MODEL/TAG or open_clip:MODEL/FILE (default %(default)s)",
+    )
+    add("--max-degree", type=int, default=31, help="L, detail of the codes (default %(default)s)")
+    add("--steps", type=int, default=6000, help="training steps (default %(default)s)")
+    add("--batch-size", type=int, default=256, help="photos per step (default %(default)s)")
+    add("--learning-rate", type=float, default=4e-4, help="peak rate (default %(default)s)")
+    add("--dropout", type=float, default=0.1, help="in the network (default %(default)s)")
+    add("--evaluate-every", type=int, default=500, help="steps between validations")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default %(default)s)")
+    add("--seed", type=int, default=0, help="of weights, batches and noise (default %(default)s)")
+    return parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> Path:
+    """Embeds, trains, calibrates, measures, writes the checkpoint; returns its directory."""
+    from locdiffusion import calibration, checkpoint
+    from locdiffusion.config import to_dict
+    from locdiffusion.data import EmbeddedPhotos, expand_shards, load_photos
+    from locdiffusion.model.cs_unet import CSUNetConfig
+    from locdiffusion.model.image_encoder import load_image_encoder
+    from locdiffusion.posterior import natural_parameters
+    from locdiffusion.training import TrainConfig, Trainer
+
+    tests = _named(options.test)
+    encoder = load_image_encoder(options.encoder, options.device)
+    cache = options.embeddings or options.output / "embeddings"
+
+    def photos(patterns: Sequence[str]) -> EmbeddedPhotos:
+        return load_photos(expand_shards(patterns), encoder, cache)
+
+    train, val = photos(options.train), photos(options.val)
+    print(f"{len(train):,} training and {len(val):,} validation photos", flush=True)
+    config = TrainConfig(
+        name=options.name,
+        encoder=encoder.spec.name,
+        model=CSUNetConfig(
+            max_degree=options.max_degree,
+            embedding_dim=encoder.spec.embedding_dim,
+            dropout=options.dropout,
+        ),
+        steps=options.steps,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        warmup=min(200, options.steps // 10 + 1),
+        evaluate_every=options.evaluate_every,
+        seed=options.seed,
+    )
+    if options.overwrite:
+        for name in ("training_state.json", "training_state.safetensors", "checkpoint"):
+            target = options.output / name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    trainer = Trainer(config, train, val, options.output, options.device)
+    if trainer.resume():
+        print(f"resuming at step {trainer.step}", flush=True)
+    _train(trainer, config.steps)
+
+    def densities(part: EmbeddedPhotos) -> Any:
+        return natural_parameters(trainer.average, part.embeddings)
+
+    degree = config.model.max_degree
+    decode = calibration.fit(densities(val), val, degree)
+    print(f"fitted on validation: temperature {decode.temperature:g}, ρ {decode.radius_km:g} km")
+    metrics = {"val": calibration.measure(densities(val), val, degree, decode)}
+    for name, patterns in tests.items():
+        part = photos(patterns)
+        metrics[name] = calibration.measure(densities(part), part, degree, decode)
+    _print_metrics(metrics)
+    record = {
+        "recipe": to_dict(config),
+        "metrics": metrics,
+        "history": trainer.history,
+        "data": {
+            "train": {
+                "photos": len(train),
+                "sha256": train.fingerprint,
+                "source": _describe(options.train),
+            },
+            "val": {
+                "photos": len(val),
+                "sha256": val.fingerprint,
+                "source": _describe(options.val),
+            },
+        },
+    }
+    directory: Path = options.output / "checkpoint"
+    checkpoint.save(
+        directory,
+        checkpoint.CheckpointConfig(
+            config.name, config.model, config.noise, decode, encoder.spec, record
+        ),
+        trainer.average,
+    )
+    return directory
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = parse(argv)
+    from locdiffusion.model.image_encoder import EncoderWeightsError
+    from locdiffusion.training import Stopped
+
+    try:
+        directory = run(options)
+    except Stopped as stopped:
+        print(f"{stopped}; the same command resumes.", file=sys.stderr)
+        return 130
+    except (ValueError, EncoderWeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"checkpoint: {directory}")
+    return 0
+
+
+def _train(trainer: Any, steps: int) -> None:
+    stop = []
+    previous = {
+        number: signal.signal(number, lambda *_: stop.append(True))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    began, first = time.monotonic(), trainer.step
+
+    def report(figures: dict[str, float]) -> None:
+        rate = (figures["step"] - first) / max(1e-9, time.monotonic() - began)
+        left = (steps - figures["step"]) / max(1e-9, rate) / 60.0
+        print(
+            f"step {figures['step']:.0f}/{steps}  train {figures['train_nats']:.3f} nats  "
+            f"val {figures['val_nats']:.3f} nats, median {figures['val_median_km']:.0f} km, "
+            f"{100 * figures['val_within_25']:.0f} % within 25 km, "
+            f"{100 * figures['val_within_200']:.0f} % within 200 km  "
+            f"({rate:.1f} steps/s, {left:.0f} min left)",
+            flush=True,
+        )
+
+    try:
+        trainer.run(report, lambda: bool(stop))
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _print_metrics(metrics: dict[str, dict[str, Any]]) -> None:
+    print(f"{'split':<12}{'n':>7}{'median km':>11}   within 1/25/200/750/2500 km   cover 50/90")
+    for name, m in metrics.items():
+        within = "/".join(f"{100 * v:.0f}" for v in m["within"].values())
+        cover = f"{100 * m['coverage_50']:.0f}/{100 * m['coverage_90']:.0f}"
+        print(f"{name:<12}{m['n']:>7}{m['median_km']:>11.0f}   {within:<28}  {cover}")
+
+
+def _named(pairs: Sequence[str]) -> dict[str, list[str]]:
+    named: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, equals, pattern = pair.partition("=")
+        if not (name and equals and pattern):
+            raise ValueError(
+                f"--test got {pair!r}; want NAME=GLOB, as in unseen='DATA/unseen/*.tar'."
+            )
+        named.setdefault(name, []).append(pattern)
+    return named
+
+
+def _describe(patterns: Sequence[str]) -> list[dict[str, Any]]:
+    """The `dataset.json` beside the shards, where there is one: how the data were made."""
+    found = []
+    for directory in dict.fromkeys(Path(p).parent for p in patterns):
+        file = directory / "dataset.json"
+        if file.is_file():
+            found.append(json.loads(file.read_text()))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())
