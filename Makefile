@@ -39,13 +39,17 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-train-sample: $(VENV)/.sample  ## train the shipped checkpoint again, from nothing
-	$(PY) -m locdiffusion.overhead --split train --count 20000 \
-	  --output $(OUT)/overhead/train --seed $(SEED)
-	$(PY) -m locdiffusion.overhead --split val --count 2000 \
-	  --output $(OUT)/overhead/val --seed $(SEED)
-	$(PY) -m locdiffusion.train --train '$(OUT)/overhead/train/*.tar' \
-	  --val '$(OUT)/overhead/val/*.tar' --output $(OUT)/overhead/checkpoint --seed $(SEED)
+TRAIN := $(OUT)/train-sample
+SPLITS := train:60000 val:4000 seen:2000 unseen:2000
+
+train-sample: $(VENV)/.sample  ## train the shipped checkpoint again, from nothing (an hour or two)
+	for split in $(SPLITS); do \
+	  $(PY) -m locdiffusion.overhead --split $${split%%:*} --count $${split##*:} \
+	    --output $(TRAIN)/$${split%%:*} --seed $(SEED) --workers 2 || exit; \
+	done
+	$(PY) -m locdiffusion.train --train '$(TRAIN)/train/*.tar' --val '$(TRAIN)/val/*.tar' \
+	  --test seen='$(TRAIN)/seen/*.tar' unseen='$(TRAIN)/unseen/*.tar' --output $(TRAIN) \
+	  --about locdiffusion/checkpoints/overhead/ABOUT.md --seed $(SEED)
 
 lock: $(VENV)/.dev  ## resolve constraints.txt anew (newest releases that fit together)
 	$(PY) -m pip install --quiet uv

@@ -20,7 +20,7 @@ from locdiffusion.config import ConfigError, from_dict, to_dict
 from locdiffusion.decoding import DecodeConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
-from locdiffusion.model.image_encoder import EncoderSpec
+from locdiffusion.model.image_encoder import OPEN_CLIP_PREFIX, WEIGHT_SUFFIXES, EncoderSpec
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
@@ -56,11 +56,7 @@ class CheckpointConfig:
 
     def __post_init__(self) -> None:
         """Checks that the parts fit each other."""
-        if self.format != FORMAT:
-            raise CheckpointError(
-                f"The checkpoint has format {self.format}; this version reads {FORMAT}. "
-                "Use the version of locdiffusion that wrote it, or a newer one."
-            )
+        _check_format(self.format)
         if self.model.embedding_dim != self.encoder.embedding_dim:
             raise CheckpointError(
                 f"The network takes {self.model.embedding_dim}-d embeddings but the encoder "
@@ -96,7 +92,9 @@ def resolve(path: str | None) -> Path:
     """
     name = path or DEFAULT
     directory = Path(name)
-    if not directory.is_dir() and (SHIPPED / name).is_dir() and os.sep not in name:
+    # A folder that merely has the name of a shipped checkpoint must not hide it.
+    holds_one = any((directory / f).is_file() for f in (WEIGHTS, CONFIG))
+    if path is None or (not holds_one and os.sep not in name and (SHIPPED / name).is_dir()):
         directory = SHIPPED / name
     missing = [f for f in (WEIGHTS, CONFIG) if not (directory / f).is_file()]
     if missing:
@@ -116,9 +114,20 @@ def read_config(path: str | None) -> CheckpointConfig:
     """
     file = resolve(path) / CONFIG
     try:
-        return from_dict(CheckpointConfig, json.loads(file.read_text()))
+        values = json.loads(file.read_text(encoding="utf-8"))
+        if isinstance(values, dict):
+            _check_format(values.get("format", FORMAT))  # first: a newer one has unknown settings
+        return from_dict(CheckpointConfig, values)
     except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
         raise CheckpointError(f"{file} is not a checkpoint's configuration: {error}") from error
+
+
+def _check_format(found: object) -> None:
+    if found != FORMAT:
+        raise CheckpointError(
+            f"The checkpoint has format {found}; this version reads {FORMAT}. "
+            "Use the version of locdiffusion that wrote it, or a newer one."
+        )
 
 
 def load(path: str | None = None) -> Checkpoint:
@@ -136,8 +145,10 @@ def load(path: str | None = None) -> Checkpoint:
     try:
         network.load_state_dict(load_file(directory / WEIGHTS))
     except (SafetensorError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:300]  # torch lists every tensor
         raise CheckpointError(
-            f"{directory / WEIGHTS} does not hold the weights that {CONFIG} describes: {error}"
+            f"{directory / WEIGHTS} does not hold the weights that {CONFIG} describes ({reason}); "
+            "copy both files again from the same checkpoint."
         ) from error
     network.eval().requires_grad_(False)
     return Checkpoint(config, network, _sha256(directory))
@@ -157,7 +168,8 @@ def save(directory: Path, config: CheckpointConfig, network: CSUNet) -> None:
 def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
     """The name of the encoder to load; refuses any other than the checkpoint's own.
 
-    An open_clip model read from a file may lie elsewhere now: then `encoder` names the new place.
+    The weights of an open_clip model may lie in another file now: then `encoder` names that file,
+    and it is for the caller to know that they are the same. Another tag is another encoder.
 
     Raises:
       CheckpointError: embeddings of another encoder mean nothing to the network.
@@ -165,8 +177,9 @@ def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
     own = config.encoder.name
     if encoder is None or encoder == own:
         return own
-    same_model = encoder.startswith("open_clip:") and encoder.split("/")[0] == own.split("/")[0]
-    if not same_model:
+    model, _, weights = encoder.partition("/")
+    same_model = encoder.startswith(OPEN_CLIP_PREFIX) and model == own.partition("/")[0]
+    if not (same_model and Path(weights).suffix in WEIGHT_SUFFIXES):
         raise CheckpointError(
             f"The checkpoint '{config.name}' was trained on embeddings of '{own}', not of "
             f"'{encoder}'. Leave --encoder out, or give a checkpoint trained with '{encoder}' "

@@ -38,21 +38,32 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
       where: prefix of names in error messages.
 
     Raises:
-      ConfigError: an unknown or missing field, or a value of another type.
+      ConfigError: an unknown or missing field, a value of another type, or one that the dataclass
+        refuses; the message names the place.
     """
+    place = where.rstrip(".") or kind.__name__
+    _require(isinstance(values, Mapping), place, "an object", values)
     hints = typing.get_type_hints(kind)
-    names = {f.name for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
+    names = {f.name for f in fields}
     unknown = sorted(set(values) - names)
     if unknown:
         raise ConfigError(
             f"Unknown setting {where}{unknown[0]}; {kind.__name__} has {sorted(names)}. "
             "Was the file written by a newer version?"
         )
+    missing = [f.name for f in fields if f.name not in values and _is_required(f)]
+    if missing:
+        raise ConfigError(f"Setting {where}{missing[0]} is missing; {kind.__name__} needs it.")
     read = {name: _value(hints[name], value, f"{where}{name}") for name, value in values.items()}
     try:
         return kind(**read)
-    except TypeError as error:
-        raise ConfigError(f"{kind.__name__} cannot be read at '{where}': {error}") from error
+    except ValueError as error:
+        raise ConfigError(f"{place}: {error}") from error
+
+
+def _is_required(item: dataclasses.Field[Any]) -> bool:
+    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
 
 
 def _value(hint: Any, value: Any, where: str) -> Any:
@@ -66,11 +77,17 @@ def _value(hint: Any, value: Any, where: str) -> Any:
         return _value(next(a for a in arguments if a is not type(None)), value, where)
     if origin in (tuple, list):
         _require(isinstance(value, (list, tuple)), where, "a list", value)
-        return origin(_value(arguments[0], item, f"{where}[]") for item in value)
+        if origin is list or Ellipsis in arguments:
+            arguments = (arguments[0],) * len(value)
+        _require(len(value) == len(arguments), where, f"a list of {len(arguments)}", value)
+        pairs = enumerate(zip(arguments, value, strict=True))
+        return origin(_value(argument, item, f"{where}[{i}]") for i, (argument, item) in pairs)
     if origin is dict:
         _require(isinstance(value, Mapping), where, "an object", value)
         return dict(value)
     if isinstance(hint, type) and issubclass(hint, Enum):
+        known = [member.value for member in hint]
+        _require(value in known, where, f"one of {known}", value)
         return hint(value)
     if hint is float:
         _require(
@@ -87,4 +104,4 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 
 def _require(holds: bool, where: str, wanted: str, found: Any) -> None:
     if not holds:
-        raise ConfigError(f"{where} is {found!r}; want {wanted}.")
+        raise ConfigError(f"{where} is {repr(found)[:80]}; want {wanted}.")

@@ -13,10 +13,12 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,7 +30,14 @@ from PIL import Image, ImageOps
 
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.sphere.geodesy import unit_vectors
-from schemas.samples import IMAGE_EXTENSIONS, METADATA_EXTENSION, parse_metadata
+from schemas.samples import (
+    IMAGE_EXTENSIONS,
+    MAX_IMAGE_PIXELS,
+    METADATA_EXTENSION,
+    parse_metadata,
+)
+
+IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
 
 
 class DataError(ValueError):
@@ -124,27 +133,44 @@ def read_samples(shard: str) -> Iterator[tuple[str, bytes, float, float]]:
     """Key, image bytes, latitude and longitude of each sample, by webdataset's own reader.
 
     Raises:
-      DataError: a sample lacks an image or its truth.
+      DataError: a sample lacks an image or its truth, or the shard is no sound tar.
     """
-    import webdataset as wds
+    from webdataset.tariterators import group_by_keys, tar_file_expander
 
-    for sample in wds.WebDataset([shard], shardshuffle=False, empty_check=False):
-        key = sample["__key__"]
-        image = next((sample[e] for e in IMAGE_EXTENSIONS if e in sample), None)
+    try:
+        # Opened here: webdataset itself runs what a file named "pipe:..." says.
+        with open(shard, "rb") as stream:
+            for sample in group_by_keys(tar_file_expander([{"url": shard, "stream": stream}])):
+                yield _checked(sample, shard)
+    except DataError:
+        raise
+    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        reason = next((a for a in error.args if isinstance(a, str)), error)
+        raise DataError(
+            f"{shard} cannot be read ({reason}); want a webdataset tar, complete and with each "
+            "member once: write it again."
+        ) from error
+
+
+def _checked(sample: Mapping[str, Any], shard: str) -> tuple[str, bytes, float, float]:
+    key = sample["__key__"]
+    image = next((sample[e] for e in IMAGE_EXTENSIONS if e in sample), None)
+    try:
         truth = parse_metadata(sample.get(METADATA_EXTENSION, b"{}"))
-        if image is None or truth is None:
-            raise DataError(
-                f"Sample {key!r} of {shard} lacks {'an image' if image is None else 'its truth'}; "
-                f"training wants {key}.jpg and {key}.json with latitude and longitude."
-            )
-        yield key, image, truth.latitude, truth.longitude
+    except ValueError as error:
+        raise DataError(f"{key}.{METADATA_EXTENSION} of {shard}: {error}.") from error
+    if image is None or truth is None:
+        raise DataError(
+            f"Sample {key!r} of {shard} lacks {'an image' if image is None else 'its truth'}; "
+            f"training wants {key}.jpg and {key}.json with latitude and longitude."
+        )
+    return key, image, truth.latitude, truth.longitude
 
 
 def _embed_shard(shard: str, encoder: ImageEncoder, target: Path) -> None:
     keys, latitude, longitude, blocks, pixels = [], [], [], [], []
     for key, image, lat, lon in read_samples(shard):
-        with Image.open(io.BytesIO(image)) as opened:
-            pixels.append(encoder.preprocess(ImageOps.exif_transpose(opened)))
+        pixels.append(_pixels(image, encoder, f"{key!r} of {shard}"))
         keys.append(key)
         latitude.append(lat)
         longitude.append(lon)
@@ -163,6 +189,19 @@ def _embed_shard(shard: str, encoder: ImageEncoder, target: Path) -> None:
     temporary = target.with_suffix(".part")
     pq.write_table(table, temporary, compression="zstd")
     os.replace(temporary, target)
+
+
+def _pixels(image: bytes, encoder: ImageEncoder, place: str) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(image), formats=IMAGE_FORMATS) as opened:
+            if opened.width * opened.height > MAX_IMAGE_PIXELS:
+                raise ValueError(f"{opened.size} pixels, limit {MAX_IMAGE_PIXELS:,}")
+            return encoder.preprocess(ImageOps.exif_transpose(opened))
+    except Exception as error:  # Pillow's parsers raise almost anything on broken bytes
+        raise DataError(
+            f"The image of sample {place} cannot be decoded ({type(error).__name__}: {error}); "
+            "replace it, or leave the sample out of the shard."
+        ) from error
 
 
 def _cache_name(shard: str, encoder: dict[str, object]) -> str:

@@ -37,6 +37,7 @@ from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from locdiffusion.sphere.grids import gauss_legendre_grid, polar_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders
+from schemas.geotags import THRESHOLDS_KM
 
 CAP_KM = NEAR_EDGES_KM[-1]
 
@@ -124,6 +125,10 @@ class Decoder(nn.Module):
           ValueError: the shape does not fit the degree, or a value is not finite.
         """
         natural = self._checked(natural)
+        if not len(natural):
+            none = np.zeros(0)
+            share, nats = np.zeros((0, len(THRESHOLDS_KM)), np.float32), np.zeros(0, np.float32)
+            return GeotagColumns(none, none, none, none, share, nats, [])
         mixture, candidates = self._coarse(natural)
         score, mass, centroid = self._disc(mixture, candidates)
         best = score.argmax(1)

@@ -56,6 +56,9 @@ class Geotagger:
             raise ValueError(f"samples is {samples} and steps is {steps}; want at least 1 of each.")
         self.checkpoint = checkpoint
         self.encoder = encoder
+        known = [known_mode.value for known_mode in PosteriorMode]
+        if mode not in known:
+            raise ValueError(f"mode is {mode!r}; want one of {known}.")
         self.mode = PosteriorMode(mode)
         self.samples, self.steps, self.seed = samples, steps, seed
         self.device = encoder.device
@@ -82,8 +85,8 @@ class Geotagger:
 
         Args:
           checkpoint: a directory, the name of a shipped checkpoint, or None for the default.
-          encoder: which encoder is meant; must be the checkpoint's own (an open_clip weight file may
-            have moved).
+          encoder: which encoder is meant; must be the checkpoint's own (an open_clip weight file
+            may have moved).
           device: a torch device.
           mode: "density" or "sampling", see `PosteriorMode`.
           samples: reverse diffusions per photo in sampling mode.
@@ -97,7 +100,7 @@ class Geotagger:
         loaded = load(checkpoint)
         name = check_encoder(loaded.config, encoder)
         image_encoder = load_image_encoder(name, device)
-        if replace(image_encoder.spec, name="") != replace(loaded.config.encoder, name=""):
+        if replace(image_encoder.spec, name=loaded.config.encoder.name) != loaded.config.encoder:
             raise CheckpointError(
                 f"{name} preprocesses differently from what the checkpoint was trained with: "
                 f"{image_encoder.spec} instead of {loaded.config.encoder}."
@@ -140,7 +143,7 @@ class Geotagger:
         """
         if len(keys) != len(embeddings):
             raise ValueError(f"{len(keys)} keys for {len(embeddings)} embeddings; want as many.")
-        condition = torch.from_numpy(np.ascontiguousarray(embeddings)).to(self.device)
+        condition = self._tensor(embeddings)
         if self.mode is PosteriorMode.DENSITY:
             x = condition.new_zeros(len(keys), self.checkpoint.config.model.dimension)
             level = torch.full((len(keys),), torch.inf, device=self.device)
@@ -149,7 +152,7 @@ class Geotagger:
 
     def decode(self, natural: NDArray[np.float32]) -> GeotagColumns:
         """Answers of N photos from natural parameters ``(N, K, d)``."""
-        return self._decoder(torch.from_numpy(np.ascontiguousarray(natural)).to(self.device))
+        return self._decoder(self._tensor(natural))
 
     def geotag(
         self, images: Sequence[Image.Image], keys: Sequence[str] | None = None
@@ -172,13 +175,20 @@ class Geotagger:
         noise = self.checkpoint.config.noise
         dimension = self.checkpoint.config.model.dimension
         sigmas = [float(s) for s in geometric_sigmas(self.steps, noise)]
-        start = np.stack([self._noise(key, dimension) for key in keys]) * sigmas[0]
-        x = torch.from_numpy(start).to(self.device).view(-1, dimension)
+        start = np.empty((len(keys), self.samples, dimension), np.float32)
+        for row, key in zip(start, keys, strict=True):
+            row[:] = self._noise(key, dimension)
+        x = self._tensor(start * np.float32(sigmas[0])).view(-1, dimension)
         repeated = condition.repeat_interleave(self.samples, 0)
         x = ddim(mean_denoiser(self._network, repeated, self._sampling_grid), x, sigmas)
         level = torch.full((len(x),), sigmas[-1], device=self.device)
         natural = self._network(x, level, repeated)
         return natural.view(len(keys), self.samples, dimension).cpu().numpy()
+
+    def _tensor(self, values: NDArray[np.float32]) -> torch.Tensor:
+        """On the device; read-only arrays, as they come out of a file or a pickle, are copied."""
+        ready = np.require(values, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])
+        return torch.from_numpy(ready).to(self.device)
 
     def _noise(self, key: str, dimension: int) -> NDArray[np.float32]:
         digest = hashlib.sha256(f"{self.seed}/{key}".encode()).digest()

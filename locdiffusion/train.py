@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import platform
 import shutil
 import signal
 import sys
@@ -49,6 +50,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--output", required=True, type=Path, help="directory of the run; resumed if it holds one")
     add("--embeddings", type=Path, help="cache of embeddings (default OUTPUT/embeddings)")
     add("--overwrite", action="store_true", help="start anew in OUTPUT; keeps the embeddings")
+    add(
+        "--about",
+        type=Path,
+        metavar="FILE",
+        help="Markdown that opens the model card: purpose, limits",
+    )
     add("--name", default="overhead", help="name of the checkpoint (default %(default)s)")
     add(
         "--encoder",
@@ -57,9 +64,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "open_clip:MODEL/TAG or open_clip:MODEL/FILE (default %(default)s)",
     )
     add("--max-degree", type=int, default=31, help="L, detail of the codes (default %(default)s)")
-    add("--steps", type=int, default=6000, help="training steps (default %(default)s)")
+    add("--steps", type=int, default=4000, help="training steps (default %(default)s)")
     add("--batch-size", type=int, default=256, help="photos per step (default %(default)s)")
-    add("--learning-rate", type=float, default=4e-4, help="peak rate (default %(default)s)")
+    add("--learning-rate", type=float, default=1e-3, help="peak rate (default %(default)s)")
     add("--dropout", type=float, default=0.1, help="in the network (default %(default)s)")
     add("--evaluate-every", type=int, default=500, help="steps between validations")
     add("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default %(default)s)")
@@ -69,7 +76,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> Path:
     """Embeds, trains, calibrates, measures, writes the checkpoint; returns its directory."""
-    from locdiffusion import calibration, checkpoint
+    import torch
+
+    from locdiffusion import calibration, checkpoint, model_card
     from locdiffusion.config import to_dict
     from locdiffusion.data import EmbeddedPhotos, expand_shards, load_photos
     from locdiffusion.model.cs_unet import CSUNetConfig
@@ -122,6 +131,9 @@ def run(options: argparse.Namespace) -> Path:
         metrics[name] = calibration.measure(densities(part), part, degree, decode)
     _print_metrics(metrics)
     record = {
+        "environment": f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{options.device}, {torch.get_num_threads()} threads",
+        "parameters": sum(p.numel() for p in trainer.average.parameters()),
         "recipe": to_dict(config),
         "metrics": metrics,
         "history": trainer.history,
@@ -139,13 +151,12 @@ def run(options: argparse.Namespace) -> Path:
         },
     }
     directory: Path = options.output / "checkpoint"
-    checkpoint.save(
-        directory,
-        checkpoint.CheckpointConfig(
-            config.name, config.model, config.noise, decode, encoder.spec, record
-        ),
-        trainer.average,
+    saved = checkpoint.CheckpointConfig(
+        config.name, config.model, config.noise, decode, encoder.spec, record
     )
+    checkpoint.save(directory, saved, trainer.average)
+    about = options.about.read_text() if options.about else f"# Model card: `{config.name}`"
+    (directory / model_card.CARD).write_text(model_card.render(saved, about))
     return directory
 
 
@@ -160,7 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(f"{stopped}; the same command resumes.", file=sys.stderr)
         return 130
-    except (ValueError, EncoderWeightsError) as error:
+    except (ValueError, FloatingPointError, EncoderWeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(f"checkpoint: {directory}")

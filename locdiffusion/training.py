@@ -57,7 +57,7 @@ class TrainConfig:
     model: CSUNetConfig = field(default_factory=CSUNetConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
-    steps: int = 6000
+    steps: int = 4000
     batch_size: int = 256
     learning_rate: float = 1e-3
     warmup: int = 200
@@ -70,9 +70,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         """Checks the values."""
         if min(self.steps, self.batch_size, self.evaluate_every) < 1 or self.warmup < 0:
-            raise ValueError("steps, batch_size and evaluate_every must be at least 1.")
+            raise ValueError(
+                "steps, batch_size and evaluate_every must be at least 1, warmup at least 0; "
+                f"found {self.steps}, {self.batch_size}, {self.evaluate_every}, {self.warmup}."
+            )
         if self.learning_rate <= 0 or self.gradient_clip <= 0 or self.weight_decay < 0:
-            raise ValueError("learning_rate and gradient_clip must be positive.")
+            raise ValueError(
+                "learning_rate and gradient_clip must be positive, weight_decay not negative; "
+                f"found {self.learning_rate}, {self.gradient_clip}, {self.weight_decay}."
+            )
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; want [0, 1).")
 
@@ -109,6 +115,7 @@ class Trainer:
         )
         self.step = 0
         self.history: list[dict[str, float]] = []
+        self._losses: list[float] = []  # since the last validation
         self._identity = {"config": to_dict(config), "data": train.fingerprint}
 
     def run(
@@ -123,14 +130,13 @@ class Trainer:
         Raises:
           Stopped: after saving the state, when asked to stop.
         """
-        running: list[float] = []
         while self.step < self.config.steps:
-            running.append(self._train_step(self.step))
+            self._losses.append(self._train_step(self.step))
             self.step += 1
             due = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
             if due:
-                figures = {"step": self.step, "train_nats": float(np.mean(running))}
-                running.clear()
+                figures = {"step": self.step, "train_nats": float(np.mean(self._losses))}
+                self._losses.clear()
                 self.history.append(figures | self.validate())
                 self.save_state()
                 report(self.history[-1])
@@ -211,7 +217,8 @@ class Trainer:
             self.directory / (STATE + ".part"),
         )
         os.replace(self.directory / (STATE + ".part"), self.directory / STATE)
-        progress = {"step": self.step, "history": self.history, **self._identity}
+        progress = {"step": self.step, "history": self.history, "losses": self._losses}
+        progress |= self._identity
         part = self.directory / (PROGRESS + ".part")
         part.write_text(json.dumps(progress, indent=1) + "\n")
         os.replace(part, self.directory / PROGRESS)
@@ -244,6 +251,7 @@ class Trainer:
                 state["state"].setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(state)
         self.step, self.history = progress["step"], progress["history"]
+        self._losses = progress.get("losses", [])
         return True
 
 

@@ -83,24 +83,27 @@ class DenseDecoder:
     def _best(self, density: LogDensity, radius_km: float) -> Float:
         """Every trial point by summing nodes, then the best few by a simplex search."""
         chord = 2.0 * np.sin(radius_km / EARTH_RADIUS_KM / 2.0)
-        mass = np.exp(density(self.nodes))
         reach = max(chord, 2.5 * np.sqrt(4.0 * np.pi / len(self.nodes)))
-        near = self.tree.query_ball_point(self.trials, reach)
+        mass = np.exp(density(self.nodes))
         rough = np.array(
             [
-                np.sum(mass[i] * (1.0 - np.sum((self.nodes[i] - y) ** 2, -1) / reach**2))
-                for y, i in zip(self.trials, near, strict=True)
+                mass[near] @ (1.0 - np.sum((self.nodes[near] - y) ** 2, -1) / reach**2)
+                for y, near in zip(
+                    self.trials, self.tree.query_ball_point(self.trials, reach), strict=True
+                )
             ]
         )
-        starts: list[Float] = []
-        for i in np.argsort(-rough)[:400]:
-            if all(angle_between(self.trials[i], s) > reach / 2.0 for s in starts):
-                starts.append(self.trials[i])
-        starts = starts[:6]
+        starts, remaining = [], rough
+        while len(starts) < 6 and remaining.max() > 0.7 * rough.max():
+            starts.append(self.trials[np.argmax(remaining)])
+            apart = np.sum((self.trials - starts[-1]) ** 2, -1) > (reach / 2.0) ** 2
+            remaining = np.where(apart, remaining, 0.0)
         scores = np.array([score(density, s, radius_km) for s in starts])
-        promising = [s for s, v in zip(starts, scores, strict=True) if v > 0.7 * scores.max()]
-        climbed = [climb(density, s, radius_km) for s in promising]
-        return max(climbed, key=lambda y: score(density, y, radius_km))
+        promising = [s for s, v in zip(starts, scores, strict=True) if v > 0.9 * scores.max()]
+        return max(
+            (climb(density, s, radius_km) for s in promising),
+            key=lambda y: score(density, y, radius_km),
+        )
 
     def _by_distance(self, density: LogDensity, centre: Float) -> tuple[Float, Float, Float]:
         """Distance, mass and log p of dense nodes, nearest first; the mass sums to one."""
@@ -125,13 +128,13 @@ class DenseDecoder:
 def score(density: LogDensity, point: Float, radius_km: float) -> float:
     """∫ p(z) (1 - |z - y|²/c²)₊ dΩ / 4π around one point, in polar coordinates about it."""
     chord = 2.0 * np.sin(radius_km / EARTH_RADIUS_KM / 2.0)
-    x, w = np.polynomial.legendre.leggauss(24)
+    x, w = np.polynomial.legendre.leggauss(16)
     angle = radius_km / EARTH_RADIUS_KM * (x + 1.0) / 2.0
-    azimuth = 2.0 * np.pi * np.arange(64) / 64
+    azimuth = 2.0 * np.pi * np.arange(48) / 48
     east, north = tangents(point)
     heading = np.outer(np.cos(azimuth), north) + np.outer(np.sin(azimuth), east)
     z = np.cos(angle)[:, None, None] * point + np.sin(angle)[:, None, None] * heading
-    area = w * np.sin(angle) * (radius_km / EARTH_RADIUS_KM / 2.0) * (2.0 * np.pi / 64)
+    area = w * np.sin(angle) * (radius_km / EARTH_RADIUS_KM / 2.0) * (2.0 * np.pi / 48)
     kernel = 1.0 - 4.0 * np.sin(angle / 2.0) ** 2 / chord**2
     p = np.exp(density(z.reshape(-1, 3)).reshape(len(angle), -1))
     return float(np.sum((area * kernel)[:, None] * p) / (4.0 * np.pi))

@@ -40,7 +40,7 @@ class NoiseConfig:
     sigma_min: float = 2.0
     sigma_max: float = 60.0
     log_spread: float = 1.0
-    pure_fraction: float = 0.5
+    pure_fraction: float = 0.6
 
     def __post_init__(self) -> None:
         """Checks the values."""

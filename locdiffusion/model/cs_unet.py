@@ -36,8 +36,8 @@ class CSUNetConfig:
 
     max_degree: int = 31
     embedding_dim: int = 1280
-    condition_dim: int = 448
-    widths: tuple[int, ...] = (448, 224, 112)
+    condition_dim: int = 640
+    widths: tuple[int, ...] = (320, 160, 80)
     dropout: float = 0.1
     natural_scale: float = 0.05
 
@@ -83,11 +83,13 @@ class CSUNet(nn.Module):
             nn.Dropout(config.dropout),
             nn.Linear(config.embedding_dim, c),
             nn.GELU(),
+            nn.Dropout(config.dropout),
             nn.Linear(c, c),
             nn.GELU(),
+            nn.Dropout(config.dropout),
         )
         self.noise = nn.Linear(self.level_features.outputs, c)
-        self.dropout = nn.Dropout(config.dropout)
+        self.condition_norm = nn.LayerNorm(c, elementwise_affine=False)
         below = (0, *widths[:-1])
         self.down = nn.ModuleList(
             ConditionedSine(size + previous, width, c)
@@ -102,17 +104,21 @@ class CSUNet(nn.Module):
         self.heads = nn.ModuleList(
             nn.Linear(width + c, size) for size, width in zip(sizes, widths, strict=True)
         )
-        # At the start f does not depend on x or σ: the Bayes skip alone is already the exact answer
-        # for a density of this family, and noise that leaks into f early never lets it learn.
+        self._start_from_the_image_alone()
+
+    def _start_from_the_image_alone(self) -> None:
+        """Sets what x and σ contribute to f to zero.
+
+        The Bayes skip alone is already exact for densities of this family; measured: noise that
+        enters f from the start keeps it from learning the image's part.
+        """
         nn.init.zeros_(self.noise.weight)
-        for layer, size in zip(self.down, sizes, strict=True):
-            assert isinstance(layer, ConditionedSine)
-            with torch.no_grad():
-                layer.linear.weight[:, :size] = 0.0
-        for head in self.heads:
+        for width, head in zip(self.config.widths, self.heads, strict=True):
             assert isinstance(head, nn.Linear)
             nn.init.normal_(head.weight, std=0.1 / head.in_features**0.5)
             nn.init.zeros_(head.bias)
+            with torch.no_grad():
+                head.weight[:, :width] = 0.0
 
     def standardise(self, embeddings: Tensor) -> None:
         """Stores mean and standard deviation of the training embeddings ``(N, E)``."""
@@ -134,11 +140,11 @@ class CSUNet(nn.Module):
         level = torch.where(pure, 1.0, sigma[:, None])
         scaled = (x / torch.sqrt(1.0 + level**2)).masked_fill(pure, 0.0)
         image = self.image((condition - self.embedding_mean) / self.embedding_std)
-        c = self.dropout(image + self.noise(self.level_features(sigma)))
-        learned = self.config.natural_scale * self._unet(scaled, c)
+        c = self.condition_norm(image + self.noise(self.level_features(sigma)))
+        learned = self.config.natural_scale * self._unet(scaled, image, c)
         return learned + (x / level**2).masked_fill(pure, 0.0)
 
-    def _unet(self, x: Tensor, c: Tensor) -> Tensor:
+    def _unet(self, x: Tensor, image: Tensor, c: Tensor) -> Tensor:
         skips = []
         hidden = x[:, :0]
         for layer, size in zip(self.down, self.config.level_dimensions, strict=True):
@@ -148,7 +154,6 @@ class CSUNet(nn.Module):
         out = torch.zeros_like(x)
         for i in reversed(range(len(skips))):
             hidden = self.up[i](torch.cat([skips[i], hidden], -1), c)
-            size = self.config.level_dimensions[i]
-            part = self.heads[i](torch.cat([hidden, c], -1))
-            out = out + nn.functional.pad(part, (0, out.shape[-1] - size))
+            part = self.heads[i](torch.cat([hidden, image], -1))
+            out = out + nn.functional.pad(part, (0, out.shape[-1] - part.shape[-1]))
         return out

@@ -27,12 +27,15 @@ class ConditionedSine(nn.Module):
         bound = math.sqrt(6.0 / inputs) / omega
         nn.init.uniform_(self.linear.weight, -bound, bound)
         nn.init.zeros_(self.linear.bias)
-        nn.init.normal_(self.modulation.weight, std=0.5 / math.sqrt(condition))
+        nn.init.normal_(self.modulation.weight, std=0.5)
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """``(B, outputs)`` of x ``(B, inputs)`` and condition ``(B, condition)``."""
-        scale, shift = self.modulation(condition).chunk(2, dim=-1)
+        # Divided here, not in the initial weights: one step of Adam then moves the phase of the
+        # sine by the learning rate times √condition instead of condition, and stays stable.
+        normalised = condition / math.sqrt(condition.shape[-1])
+        scale, shift = self.modulation(normalised).chunk(2, dim=-1)
         return torch.sin((self.omega + scale) * self.linear(x) + shift)
 
 

@@ -1,0 +1,68 @@
+"""The model card: what a checkpoint is for, by people; its numbers, by the training run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from locdiffusion.checkpoint import CheckpointConfig
+
+CARD = "MODEL_CARD.md"
+
+
+def render(config: CheckpointConfig, about: str) -> str:
+    """Markdown of the card.
+
+    Args:
+      config: of the checkpoint, with its record.
+      about: Markdown written by a person: purpose, data, limits.
+    """
+    record = config.record
+    decode, recipe = config.decode, record.get("recipe", {})
+    lines = [
+        about.rstrip(),
+        "",
+        "## Numbers (written by the training run)",
+        "",
+        *_metrics_table(record.get("metrics", {})),
+        "",
+        f"Decoded with ρ = {decode.radius_km:g} km at temperature {decode.temperature:g}, both "
+        "fitted on `val`.",
+        "`nats` is the mean -log density of the truth against the uniform sphere (lower: better).",
+        "",
+        "## Recipe",
+        "",
+        *(f"- {name}: {_photos(part)}" for name, part in record.get("data", {}).items()),
+        f"- encoder: `{config.encoder.name}`, {config.encoder.embedding_dim} numbers per photo",
+        f"- L = {config.model.max_degree}, {record.get('parameters', 0):,} parameters",
+        f"- {recipe.get('steps')} steps of {recipe.get('batch_size')} photos, peak learning rate "
+        f"{recipe.get('learning_rate'):g}, seed {recipe.get('seed')}",
+        f"- {record.get('environment', 'environment not recorded')}",
+        "",
+        "Everything else is in `config.json`, the validation history of the run included.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    lines = [
+        "| split | photos | median km | within 1 / 25 / 200 / 750 / 2500 km, % | truth within "
+        "`radius_50_km` / `radius_90_km`, % | nats |",
+        "|--|--|--|--|--|--|",
+    ]
+    for name, m in metrics.items():
+        within = " / ".join(f"{100 * share:.1f}" for share in m["within"].values())
+        lines.append(
+            f"| `{name}` | {m['n']:,} | {m['median_km']:.0f} | {within} | "
+            f"{100 * m['coverage_50']:.1f} / {100 * m['coverage_90']:.1f} | {m['nats']:.2f} |"
+        )
+    return lines
+
+
+def _photos(part: Mapping[str, Any]) -> str:
+    made = "; ".join(
+        f"split {s['split']}, seed {s['seed']}" for s in part.get("source", []) if "split" in s
+    )
+    return (
+        f"{part['photos']:,} photos{f' ({made})' if made else ''}, SHA-256 {part['sha256'][:16]}…"
+    )

@@ -1,0 +1,259 @@
+"""The loop learns, and a run that was stopped ends bit for bit as one that was not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import MODEL, PARTITION, learnable_photos
+
+from locdiffusion import training
+from locdiffusion.training import Stopped, TrainConfig, Trainer, learning_rate_factor
+
+RECIPE = TrainConfig(
+    name="tiny",
+    encoder="tiny",
+    model=MODEL,
+    partition=PARTITION,
+    steps=12,
+    batch_size=16,
+    learning_rate=3e-3,
+    warmup=3,
+    ema_decay=0.9,
+    evaluate_every=5,
+    seed=4,
+)
+TRAIN, VAL = learnable_photos(64, seed=1), learnable_photos(32, seed=2)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+class Spied(Trainer):
+    """Keeps the loss of every step."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.losses: dict[int, float] = {}
+
+    def _train_step(self, step: int) -> float:
+        self.losses[step] = super()._train_step(step)
+        return self.losses[step]
+
+
+def ignore(_: object) -> None:
+    pass
+
+
+def never() -> bool:
+    return False
+
+
+def finished(directory: Path, config: TrainConfig = RECIPE) -> Spied:
+    trainer = Spied(config, TRAIN, VAL, directory)
+    trainer.run(ignore, never)
+    return trainer
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Spied:
+    torch.set_num_threads(1)
+    return finished(tmp_path_factory.mktemp("undisturbed"))
+
+
+def same_weights(one: Trainer, other: Trainer) -> bool:
+    pairs = ((one.network, other.network), (one.average, other.average))
+    return all(
+        torch.equal(a, b)
+        for mine, theirs in pairs
+        for a, b in zip(mine.state_dict().values(), theirs.state_dict().values(), strict=True)
+    )
+
+
+def test_learns_what_the_embedding_tells(tmp_path: Path) -> None:
+    """0 nats is the uniform answer; half of all positions lie within 10,007 km of any point."""
+    config = replace(RECIPE, steps=150, batch_size=64, evaluate_every=50, ema_decay=0.95)
+    val = learnable_photos(200, seed=2)
+    trainer = Trainer(config, learnable_photos(1000, seed=1), val, tmp_path)
+    trainer.run(ignore, never)
+    first, *_, last = trainer.history
+    assert last["train_nats"] < first["train_nats"] - 0.3
+    assert last["val_nats"] < -1.0
+    assert last["val_median_km"] < 2500.0
+    assert [figures["step"] for figures in trainer.history] == [50, 100, 150]
+
+
+class TestResume:
+    @pytest.mark.parametrize("stops", [(7,), (5, 6, 11), (12,)])
+    def test_stopped_and_resumed_is_undisturbed(
+        self, stops: tuple[int, ...], undisturbed: Spied, tmp_path: Path
+    ) -> None:
+        """Weights, averages, figures and the loss of every step, bit for bit."""
+        losses: dict[int, float] = {}
+        for stop in stops:
+            trainer = Spied(RECIPE, TRAIN, VAL, tmp_path)
+            trainer.resume()
+            with pytest.raises(Stopped, match=f"after step {stop} of 12"):
+                trainer.run(ignore, lambda s=stop, t=trainer: t.step == s)  # type: ignore[misc]
+            losses |= trainer.losses
+        last = Spied(RECIPE, TRAIN, VAL, tmp_path)
+        assert last.resume() and last.step == stops[-1]
+        last.run(ignore, never)
+        assert losses | last.losses == undisturbed.losses
+        assert last.history == undisturbed.history
+        assert same_weights(last, undisturbed)
+
+    def test_the_saved_state_is_the_undisturbed_one_too(
+        self, undisturbed: Spied, tmp_path: Path
+    ) -> None:
+        again = finished(tmp_path)
+        for name in (training.STATE, training.PROGRESS):
+            assert (tmp_path / name).read_bytes() == (undisturbed.directory / name).read_bytes()
+        assert again.losses == undisturbed.losses
+
+    def test_another_seed_is_another_run(self, undisturbed: Spied, tmp_path: Path) -> None:
+        other = finished(tmp_path, replace(RECIPE, seed=5, steps=2))
+        assert other.losses[0] != undisturbed.losses[0]
+
+    def test_nothing_to_resume(self, tmp_path: Path) -> None:
+        trainer = Trainer(RECIPE, TRAIN, VAL, tmp_path / "empty")
+        assert not trainer.resume() and trainer.step == 0
+
+    def test_a_finished_run_does_nothing_more(self, undisturbed: Spied) -> None:
+        again = Spied(RECIPE, TRAIN, VAL, undisturbed.directory)
+        assert again.resume()
+        again.run(ignore, never)
+        assert again.losses == {} and same_weights(again, undisturbed)
+
+    @pytest.mark.parametrize(
+        ("config", "train", "what"),
+        [
+            (replace(RECIPE, learning_rate=2e-3), TRAIN, "config"),
+            (replace(RECIPE, model=replace(MODEL, dropout=0.2)), TRAIN, "config"),
+            (RECIPE, VAL, "data"),
+        ],
+    )
+    def test_another_recipe_or_data_is_refused(
+        self, config: TrainConfig, train: Any, what: str, undisturbed: Spied
+    ) -> None:
+        trainer = Trainer(config, train, VAL, undisturbed.directory)
+        with pytest.raises(ValueError, match=f"another {what}; give a new --output, or --overwr"):
+            trainer.resume()
+        assert trainer.step == 0
+
+    def test_the_state_holds_no_pickle(self, undisturbed: Spied) -> None:
+        files = sorted(path.name for path in undisturbed.directory.iterdir())
+        assert files == [training.PROGRESS, training.STATE]
+        assert len(load_file(undisturbed.directory / training.STATE)) > 10
+        progress = json.loads((undisturbed.directory / training.PROGRESS).read_text())
+        assert progress["step"] == 12 and len(progress["history"]) == 3
+
+
+class TestBatches:
+    def rows(self, count: int, size: int, steps: int) -> list[np.ndarray]:
+        config = replace(RECIPE, batch_size=size)
+        trainer = Trainer(config, learnable_photos(count, seed=3), VAL, Path("unused"))
+        return [trainer._batch(step) for step in range(steps)]
+
+    def test_each_photo_once_an_epoch_in_an_order_of_its_own(self) -> None:
+        rows = self.rows(count=60, size=20, steps=9)
+        epochs = [np.concatenate(rows[i : i + 3]) for i in (0, 3, 6)]
+        for epoch in epochs:
+            assert sorted(epoch) == list(range(60))
+        assert not np.array_equal(epochs[0], epochs[1])
+
+    def test_what_does_not_fill_a_batch_waits_for_another_epoch(self) -> None:
+        rows = self.rows(count=50, size=20, steps=20)
+        for i in range(0, 20, 2):
+            assert len(set(rows[i]) | set(rows[i + 1])) == 40
+        assert set(np.concatenate(rows)) == set(range(50))
+
+    def test_fewer_photos_than_a_batch(self) -> None:
+        assert [sorted(r) for r in self.rows(count=5, size=20, steps=2)] == [[0, 1, 2, 3, 4]] * 2
+
+
+class TestAverage:
+    def test_follows_the_weights_by_the_recipe(self, tmp_path: Path) -> None:
+        """aₜ₊₁ = aₜ + (1 - δₜ)(wₜ₊₁ - aₜ), δₜ = min(ema_decay, (1 + t)/(10 + t))."""
+        trainer = Trainer(RECIPE, TRAIN, VAL, tmp_path)
+        start = next(iter(trainer.network.parameters())).detach().clone()
+        expected, weights = start.clone(), start
+        for step in range(3):
+            trainer._train_step(step)
+            weights = next(iter(trainer.network.parameters())).detach()
+            expected += (1.0 - min(0.9, (1 + step) / (10 + step))) * (weights - expected)
+        average = next(iter(trainer.average.parameters()))
+        torch.testing.assert_close(average, expected)
+        assert not torch.equal(average, weights) and not torch.equal(average, start)
+
+    def test_is_what_is_validated(self, tmp_path: Path) -> None:
+        trainer = Trainer(RECIPE, TRAIN, VAL, tmp_path)
+        before = trainer.validate()
+        with torch.no_grad():
+            for parameter in trainer.network.parameters():
+                parameter.fill_(torch.nan)
+        assert trainer.validate() == before
+
+    def test_knows_the_embeddings_scale(self, tmp_path: Path) -> None:
+        average = Trainer(RECIPE, TRAIN, VAL, tmp_path).average
+        np.testing.assert_allclose(average.embedding_mean, TRAIN.embeddings.mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(
+    value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = Trainer(RECIPE, TRAIN, VAL, tmp_path)
+    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
+    monkeypatch.setattr(training, "shdd_kl", lambda natural, *_: natural.sum(-1) * value)
+    with pytest.raises(FloatingPointError, match=r"at step 0; lower learning_rate \(now 0\.003\)"):
+        trainer.run(ignore, never)
+    pairs = zip(before, trainer.network.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_learning_rate_rises_then_falls_to_zero() -> None:
+    rates = [learning_rate_factor(step, 100, 10) for step in range(101)]
+    np.testing.assert_allclose(rates[:11], [*np.arange(1, 11) / 10, 1.0])
+    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert rates[55] == pytest.approx(0.5) and rates[100] == pytest.approx(0.0, abs=1e-12)
+    assert learning_rate_factor(0, 5, 0) == 1.0
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"batch_size": 0},
+        {"evaluate_every": 0},
+        {"warmup": -1},
+        {"learning_rate": 0.0},
+        {"gradient_clip": -1.0},
+        {"weight_decay": -0.1},
+        {"ema_decay": 1.0},
+    ],
+    ids=str,
+)
+def test_recipes_that_make_no_sense(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(change))):
+        replace(RECIPE, **change)
+
+
+def test_reports_every_validation(tmp_path: Path) -> None:
+    seen: list[dict[str, float]] = []
+    report: Callable[[dict[str, float]], None] = seen.append
+    trainer = Trainer(RECIPE, TRAIN, VAL, tmp_path)
+    trainer.run(report, never)
+    assert seen == trainer.history and [figures["step"] for figures in seen] == [5, 10, 12]
