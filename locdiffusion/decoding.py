@@ -3,19 +3,22 @@ r"""Mode seeking: from densities to points, radii, probabilities and alternative
 The answer is the point y whose neighbourhood of radius ρ holds most probability, nearer mass
 counting more (an Epanechnikov kernel on the chord \|z - y\|, c = 2 sin(ρ/2)):
 
-    score(y) = ∫ p(z) · (1 - \|z - y\|²/c²)₊ dΩ(z)
+    score(y) = ∫ p(z) · (1 - \|z - y\|²/c²)₊ dΩ(z) / 4π
 
-The paper decodes by mode seeking; this kernel is our choice, because gradient ascent on it is the
-mean shift y ← normalise(∫_{\|z-y\|<c} p z dΩ), which never overshoots (Cheng 1995, IEEE PAMI 17).
-ρ → 0 gives the highest peak; a larger ρ answers "within ρ km" better. Coarse to fine:
+The paper decodes by mode seeking; this kernel is our choice, because its derivatives are sums over
+the same nodes (`locdiffusion.peaks.ScoreKernel`). ρ → 0 gives the highest peak; a larger ρ answers
+"within ρ km" better. Coarse to fine:
 
-1. fields on a product grid, one batched product; their peaks (`locdiffusion.peaks`);
+1. fields on a product grid, one batched product; Newton's method on their highest nodes gives
+   peaks, and the grid's mass, convolved with the kernel, a coarse map of the score itself;
 2. around a point, everything is measured in a frame with that point at the pole (a rotation of
-   coefficients), where one fixed table holds rings of every radius: log Z around the highest
-   peak, the score of each candidate, mean shift from the best one;
+   coefficients), where fixed tables hold rings: log Z around the highest peak, score, slope and
+   curvature of each candidate, Newton's method on the score from the best one;
 3. the winner's rings, and the grid beyond them, give the distribution of the distance.
 
-A photo may have K densities (samples of the diffusion); they are mixed with equal weight.
+A photo may have K densities (samples of the diffusion); they are mixed with equal weight. Peaks
+other than the highest that are narrower than half the grid's spacing (a standard deviation of 70 km
+at L = 31) are integrated by the grid, to some per cent of their mass.
 The tests hold all this against the plain version on a dense grid.
 """
 
@@ -30,16 +33,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from locdiffusion.density import GeotagColumns, Mode
-from locdiffusion.peaks import find_peaks, neighbourhood_mass, spread_maxima
-from locdiffusion.radial import NEAR_EDGES_KM, RadialProfile
+from locdiffusion.peaks import (
+    Ascent,
+    Peaks,
+    ScoreKernel,
+    climb,
+    highest_nodes,
+    kernel_spectrum,
+    neighbourhood_mass,
+    panel_edges,
+    spread_maxima,
+    walked,
+)
+from locdiffusion.radial import CAP_KM, RadialProfile, ring_grids
 from locdiffusion.shdd import encode_vectors
-from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame
+from locdiffusion.spectral import PoleRotation, ProductTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
-from locdiffusion.sphere.grids import gauss_legendre_grid, polar_grid
+from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid, polar_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders
 from schemas.geotags import THRESHOLDS_KM
 
-CAP_KM = NEAR_EDGES_KM[-1]
+CONVERGED = 3e-7
+"""The share of the score that a step must promise to be tried; float32 sees no less."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +65,8 @@ class DecodeConfig:
       radius_km: ρ, chosen on validation data.
       temperature: τ of p ∝ exp(F/τ), fitted on validation data; 1 leaves the density as trained.
       modes: how many places are reported at most, the answer included.
-      candidates: how many maxima are scored.
-      shifts: mean-shift steps from the best candidate.
+      candidates: how many peaks are scored.
+      shifts: Newton steps from the best candidates, at most.
     """
 
     radius_km: float = 100.0
@@ -72,43 +87,60 @@ class DecodeConfig:
 
 @dataclass(frozen=True)
 class _Mixture:
-    """Normalised log densities of a batch: ``natural`` (N, K, d), ``log_z`` (N, K)."""
+    """The densities of N photos.
+
+    Attributes:
+      natural: ``(N, K, d)``.
+      log_z: ``(N, K)``.
+      log_density: ``(N, nodes)`` of the mixture, on the decoder's grid.
+      mass: ``(N, nodes)`` probability of each node.
+    """
 
     natural: Tensor
     log_z: Tensor
-    grid_log_density: Tensor  # (N, nodes), mixed
+    log_density: Tensor
+    mass: Tensor
 
 
 class Decoder(nn.Module):
     """Decodes batches of natural parameters of degree L; holds tables, no learned parameter."""
 
     nodes: Tensor
+    thin_nodes: Tensor
+    area: Tensor
     smoothing: Tensor
-    disc_kernel: Tensor
-    disc_nodes: Tensor
 
     def __init__(self, max_degree: int, config: DecodeConfig | None = None) -> None:
         super().__init__()
         self.config = config or DecodeConfig()
         self.max_degree = max_degree
+        self.radius = self.config.radius_km / EARTH_RADIUS_KM
         rows = 4 * (max_degree + 1) + 16
         grid = gauss_legendre_grid(rows, 2 * rows)
-        self.grid = ProductTransform(grid, max_degree)
+        thin = LatLonGrid(grid.cos_theta[::2], grid.longitude[::2], 4.0 * grid.row_weight[::2])
+        self.grid, self.thin = (
+            ProductTransform(grid, max_degree),
+            ProductTransform(thin, max_degree),
+        )
         self._table("nodes", grid.vectors)
+        self._table("thin_nodes", thin.vectors)
+        self._table("area", grid.weights / (4.0 * math.pi))
         self.rotation = PoleRotation(max_degree)
-        near = polar_grid(np.array(NEAR_EDGES_KM) / EARTH_RADIUS_KM, 2, 96)
-        self.rings = ProductTransform(near, max_degree)
-        rho = self.config.radius_km / EARTH_RADIUS_KM
-        disc = polar_grid(rho * np.linspace(0, 1, 6) ** 1.5, 4, 48)
-        self.disc = ProductTransform(disc, max_degree)
-        self._table("disc_nodes", disc.vectors)
-        chord2 = 2.0 * (1.0 - disc.cos_theta) / (4.0 * math.sin(rho / 2.0) ** 2)
-        self._table("disc_kernel", np.repeat(1.0 - chord2, disc.shape[1]))
+        # No density of this degree is narrower than that of an exact code, 2/d radians.
+        finest, self.spacing = 6.0 / (max_degree + 1) ** 2, math.pi / rows
+        self.kernel = ScoreKernel(self.radius, finest, self.spacing)
+        self.disc = ProductTransform(self.kernel.grid, max_degree)
+        self.cap = 8.0 * self.spacing
+        around_peak = polar_grid(panel_edges(self.cap, finest, 4.0 * self.spacing), 4, 48)
+        self.peak_rings = ProductTransform(around_peak, max_degree)
+        inner, outer = ring_grids()
+        self.inner = ProductTransform(inner, max_degree)
+        self.outer = ProductTransform(outer, max_degree)
         degree, _ = degrees_and_orders(max_degree)
-        width = max(rho, 1.0 / (max_degree + 1))
-        self._table("smoothing", np.exp(-0.25 * degree * (degree + 1) * width**2))
+        width = max(self.radius, 2.0 / (max_degree + 1))
+        self._table("smoothing", kernel_spectrum(width, max_degree)[degree])
 
-    def _table(self, name: str, value: np.ndarray) -> None:
+    def _table(self, name: str, value: NDArray[np.float64]) -> None:
         self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
 
     @torch.inference_mode()
@@ -129,19 +161,26 @@ class Decoder(nn.Module):
             none = np.zeros(0)
             share, nats = np.zeros((0, len(THRESHOLDS_KM)), np.float32), np.zeros(0, np.float32)
             return GeotagColumns(none, none, none, none, share, nats, [])
-        mixture, candidates = self._coarse(natural)
-        score, mass, centroid = self._disc(mixture, candidates)
-        best = score.argmax(1)
-        answer = candidates[torch.arange(len(best)), best]
-        answer_mass = mass[torch.arange(len(best)), best]
-        shifted = centroid[torch.arange(len(best)), best]
-        for _ in range(self.config.shifts):
-            answer = shifted
-            _, ball, step = self._disc(mixture, answer[:, None])
-            answer_mass, shifted = ball[:, 0], step[:, 0]
-        profile = self._profile(mixture, answer)
-        return self._columns(answer, answer_mass, candidates, mass, profile)
+        mixture, peaks = self._mixture(natural)
+        candidates = self._candidates(mixture, peaks)
+        ascent = self._ascent(mixture, candidates)
+        places, ascent = self._climbed(mixture, candidates, ascent)
+        profile, information = self._profile(mixture, places[:, 0])
+        latitude, longitude = latitude_longitude(places[:, 0].double().cpu().numpy())
+        mass = ascent.mass.double().cpu().numpy().clip(0.0, 1.0)
+        return GeotagColumns(
+            latitude=latitude,
+            longitude=longitude,
+            radius_50_km=profile.quantile_km(0.5),
+            radius_90_km=profile.quantile_km(0.9),
+            probability=profile.threshold_probability(),
+            information_nats=information,
+            modes=[
+                self._modes(p, w) for p, w in zip(places.double().cpu().numpy(), mass, strict=True)
+            ],
+        )
 
+    @torch.inference_mode()
     def log_density(self, natural: Tensor) -> Tensor:
         """Log density of the mixture on the decoder's own grid.
 
@@ -152,8 +191,8 @@ class Decoder(nn.Module):
           ``(N, rows, columns)`` log p against the uniform probability of the sphere; rows are
           Gauss-Legendre latitudes from north to south, columns start at longitude 0.
         """
-        mixture, _ = self._coarse(self._checked(natural))
-        return mixture.grid_log_density.view(-1, self.grid.rows, self.grid.columns)
+        mixture, _ = self._mixture(self._checked(natural))
+        return mixture.log_density.view(-1, self.grid.rows, self.grid.columns)
 
     @torch.inference_mode()
     def log_probability(self, natural: Tensor, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -166,10 +205,11 @@ class Decoder(nn.Module):
         Returns:
           ``(N,)`` nats against the uniform probability of the sphere.
         """
-        mixture, _ = self._coarse(self._checked(natural))
+        mixture, _ = self._mixture(self._checked(natural))
         code = torch.from_numpy(encode_vectors(vectors, self.max_degree)).to(self.nodes)
         field = torch.einsum("nkd,nd->nk", mixture.natural, code)
-        return _mix((field - mixture.log_z)[..., None]).squeeze(-1).double().cpu().numpy()
+        log_density = _mixed((field - mixture.log_z)[..., None]).squeeze(-1)
+        return log_density.double().cpu().numpy()
 
     def _checked(self, natural: Tensor) -> Tensor:
         dimension = (self.max_degree + 1) ** 2
@@ -182,98 +222,101 @@ class Decoder(nn.Module):
             raise ValueError("natural holds values that are not finite; is the checkpoint broken?")
         return natural.to(self.nodes) / self.config.temperature
 
-    def _coarse(self, natural: Tensor) -> tuple[_Mixture, Tensor]:
-        n, k, d = natural.shape
-        field = self.grid.synthesis(natural.reshape(n * k, d))
-        peaks = find_peaks(field, self.nodes, self.config.candidates)
-        top = peaks.vectors[:, 0]
-        log_z = self._log_z(natural.reshape(n * k, d), field, top).view(n, k)
-        log_density = field.view(n, k, -1) - log_z[..., None]
-        mixed = _mix(log_density)
-        candidates = self._candidates(peaks.vectors, peaks.log_mass, log_z, mixed)
-        return _Mixture(natural, log_z, mixed), candidates
+    def _mixture(self, natural: Tensor) -> tuple[_Mixture, Peaks]:
+        """The mixture, and the peaks of its N·K densities."""
+        n, k, _ = natural.shape
+        flat = natural.flatten(0, 1)
+        field = self.grid.synthesis(flat)
+        value, index = highest_nodes(field[:, ::2, ::2], self.config.candidates)
+        peaks = climb(flat, self.thin_nodes[index], value, self.rotation, 2.0 * self.spacing)
+        log_z = self._log_z(flat, field.flatten(1), peaks.vectors[:, 0]).view(n, k)
+        log_density = _mixed(field.view(n, k, -1) - log_z[..., None])
+        return _Mixture(natural, log_z, log_density, log_density.exp() * self.area), peaks
 
-    def _log_z(self, natural: Tensor, field: Tensor, centre: Tensor) -> Tensor:
-        """Rings around the highest peak, the grid beyond them; ``(B,)``."""
-        near = self.rings.synthesis(self.rotation(natural, centre))
-        near = (near + self.rings.row_weight.log()[:, None]).flatten(1).logsumexp(1)
-        far = (field + self.grid.row_weight.log()[:, None]).flatten(1)
-        inside = centre @ self.nodes.T > math.cos(CAP_KM / EARTH_RADIUS_KM)
-        far = far.masked_fill(inside, -torch.inf).logsumexp(1)
-        return torch.logaddexp(near, far) - math.log(4.0 * math.pi)
+    def _candidates(self, mixture: _Mixture, peaks: Peaks) -> Tensor:
+        """``(N, M, 3)``: the best peaks of all K densities, and maxima of the coarse score."""
+        n, k = mixture.log_z.shape
+        pooled = peaks.vectors.reshape(n, -1, 3)
+        share = (peaks.log_mass.view(n, k, -1) - mixture.log_z[..., None]).exp().reshape(n, -1)
+        gathered = neighbourhood_mass(pooled, share, self.radius)
+        best = spread_maxima(pooled, gathered, self.config.candidates, self.radius)
+        chosen = pooled.gather(1, best[..., None].expand(-1, -1, 3))
+        score = self.grid.analysis(mixture.mass.view(n, self.grid.rows, -1)) * self.smoothing
+        _, broad = highest_nodes(self.thin.synthesis(score), 2)
+        return torch.cat([chosen, self.thin_nodes[broad]], 1)
 
-    def _candidates(
-        self, vectors: Tensor, log_mass: Tensor, log_z: Tensor, mixed: Tensor
-    ) -> Tensor:
-        """``(N, M, 3)``: the best peaks of all K densities, and maxima of the smoothed mass."""
-        n, k = log_z.shape
-        pooled = vectors.reshape(n, -1, 3)
-        mass = (log_mass.view(n, k, -1) - log_z[..., None]).exp().reshape(n, -1)
-        gathered = neighbourhood_mass(pooled, mass, self.config.radius_km / EARTH_RADIUS_KM)
-        count = min(self.config.candidates, gathered.shape[1])
-        chosen = spread_maxima(pooled, gathered, count, self.config.radius_km / EARTH_RADIUS_KM)
-        weight = self.grid.row_weight[:, None]
-        node_mass = mixed.view(n, self.grid.rows, self.grid.columns).exp() * weight
-        smooth = self.grid.synthesis(self.grid.analysis(node_mass) * self.smoothing)
-        broad = self.nodes[smooth.flatten(1).argmax(1)]
-        return torch.cat([chosen, broad[:, None]], 1)
+    def _log_z(self, natural: Tensor, field: Tensor, peak: Tensor) -> Tensor:
+        """Rings around the highest peak, the grid beyond; ``(B,)``."""
+        near = self.peak_rings.synthesis(self.rotation(natural, peak))
+        near = (near + self.peak_rings.row_weight.log()[:, None]).flatten(1).logsumexp(1)
+        outside = peak @ self.nodes.T <= math.cos(self.cap)
+        unit = field.amax(1)
+        far = ((field - unit[:, None]).exp_() * outside) @ self.area
+        return torch.logaddexp(near - math.log(4.0 * math.pi), far.log() + unit)
 
-    def _around(self, mixture: _Mixture, centre: Tensor, rings: ProductTransform) -> Tensor:
-        """Mixed log density on rings around points ``(N, M, 3)``: ``(N, M, nodes)``."""
+    def _around(self, mixture: _Mixture, centre: Tensor, *grids: ProductTransform) -> list[Tensor]:
+        """Density of the mixture on rings around points ``(N, M, 3)``: ``(N, M, nodes)`` each."""
         n, k, d = mixture.natural.shape
         m = centre.shape[1]
         natural = mixture.natural[:, None].expand(n, m, k, d).reshape(-1, d)
         at_pole = self.rotation(natural, centre[:, :, None].expand(n, m, k, 3).reshape(-1, 3))
-        field = rings.synthesis(at_pole).flatten(1).view(n, m, k, -1)
-        return _mix(field - mixture.log_z[:, None, :, None])
+        densities = []
+        for grid in grids:
+            field = grid.synthesis(at_pole).view(n, m, k, -1)
+            densities.append(_mixed(field - mixture.log_z[:, None, :, None]).exp())
+        return densities
 
-    def _disc(self, mixture: _Mixture, centre: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Score (N, M), mass within ρ (N, M) and mean-shift target (N, M, 3) of points."""
-        log_density = self._around(mixture, centre, self.disc)
-        area = self.disc.row_weight.repeat_interleave(self.disc.columns) / (4.0 * math.pi)
-        mass = log_density.exp() * area
-        local = mass @ self.disc_nodes
-        frame = pole_frame(centre.reshape(-1, 3)).view(*centre.shape, 3)
-        target = (frame @ local[..., None]).squeeze(-1)
-        # Where no mass lies within ρ the direction is meaningless: stay.
-        empty = target.norm(dim=-1, keepdim=True) < 1e-30
-        target = torch.where(empty, centre, nn.functional.normalize(target, dim=-1, eps=1e-30))
-        return mass @ self.disc_kernel, mass.sum(-1), target
+    def _ascent(self, mixture: _Mixture, centre: Tensor) -> Ascent:
+        """Score, mass and uphill step of points ``(N, M, 3)``."""
+        ascent: Ascent = self.kernel(*self._around(mixture, centre, self.disc))
+        return ascent
 
-    def _profile(self, mixture: _Mixture, answer: Tensor) -> RadialProfile:
-        near = self._around(mixture, answer[:, None], self.rings)[:, 0]
-        ring_area = self.rings.row_weight.repeat_interleave(self.rings.columns)
-        grid_area = self.grid.row_weight.repeat_interleave(self.grid.columns)
-        cos_distance = (answer @ self.nodes.T).clamp(-1.0, 1.0)
-        return RadialProfile.from_nodes(
-            near_log_density=near.view(len(near), len(NEAR_EDGES_KM) - 1, -1),
-            near_area=ring_area.view(len(NEAR_EDGES_KM) - 1, -1),
-            far_log_density=mixture.grid_log_density,
-            far_area=grid_area,
-            far_distance_km=torch.arccos(cos_distance) * EARTH_RADIUS_KM,
-        )
+    def _climbed(
+        self, mixture: _Mixture, candidates: Tensor, ascent: Ascent
+    ) -> tuple[Tensor, Ascent]:
+        """The best candidates moved to their maxima: ``(N, modes, 3)``, the best of all first."""
+        # Far from a maximum the promise is a guess: count at most half of the score of it.
+        promise = ascent.score + torch.minimum(ascent.gain, ascent.score / 2.0)
+        chosen = spread_maxima(candidates, promise, self.config.modes, 4.0 * self.radius)
+        row = torch.arange(len(chosen), device=chosen.device)[:, None]
+        places, at = candidates[row, chosen], ascent.at(row, chosen)
+        for _ in range(self.config.shifts):
+            moving = at.gain > CONVERGED * at.score
+            if not moving.any():
+                break
+            trial = walked(places, at.step)
+            there = self._ascent(mixture, trial)
+            better = moving & (there.score >= at.score * (1.0 - CONVERGED))
+            places = torch.where(better[..., None], trial, places)
+            at = there.where(better, at.shortened().where(moving, at))
+        # A last step on trust: the slope is known better than float32 can confirm by the score.
+        small = at.gain <= CONVERGED * at.score
+        places = torch.where(small[..., None], walked(places, at.step), places)
+        order = at.score.argsort(1, descending=True)
+        return places[row, order], at.at(row, order)
 
-    def _columns(
-        self,
-        answer: Tensor,
-        mass: Tensor,
-        others: Tensor,
-        other_mass: Tensor,
-        profile: RadialProfile,
-    ) -> GeotagColumns:
-        latitude, longitude = latitude_longitude(answer.double().cpu().numpy())
-        places = np.concatenate([answer[:, None].cpu().numpy(), others.cpu().numpy()], 1)
-        probability = torch.cat([mass[:, None], other_mass], 1).double().cpu().numpy()
-        probability = np.clip(probability, 0.0, 1.0)
-        return GeotagColumns(
-            latitude=latitude,
-            longitude=longitude,
-            radius_50_km=profile.quantile_km(0.5),
-            radius_90_km=profile.quantile_km(0.9),
-            probability=profile.threshold_probability(),
-            information_nats=profile.information_nats,
-            modes=[self._modes(p, w) for p, w in zip(places, probability, strict=True)],
-        )
+    def _profile(
+        self, mixture: _Mixture, answer: Tensor
+    ) -> tuple[RadialProfile, NDArray[np.float32]]:
+        """Distribution of the distance from the answer, and the information in nats."""
+        mass = []
+        knowledge = answer.new_zeros(len(answer))
+        rings_of = (self.inner, self.outer)
+        around = self._around(mixture, answer[:, None], *rings_of)
+        for rings, density in zip(rings_of, around, strict=True):
+            p = density.view(len(answer), -1, rings.columns)
+            weight = rings.row_weight / (4.0 * math.pi)
+            mass.append(p.sum(-1) * weight)
+            knowledge += torch.xlogy(p, p).sum(-1) @ weight
+        cos_distance = answer @ self.nodes.T
+        far = mixture.mass * (cos_distance < math.cos(CAP_KM / EARTH_RADIUS_KM))
+        knowledge += (far * mixture.log_density).sum(1)
+        near = torch.cat(mass, 1)
+        # p was normalised around its peak; these nodes differ a little: make it sum to 1.
+        total = near.sum(1) + far.sum(1)
+        information = (knowledge / total - total.log()).clamp(min=0.0)
+        profile = RadialProfile.from_masses(near, far, cos_distance)
+        return profile, information.float().cpu().numpy()
 
     def _modes(self, places: np.ndarray, probability: np.ndarray) -> tuple[Mode, ...]:
         """The answer first, then what lies more than 2ρ from all chosen before, likeliest first."""
@@ -291,7 +334,7 @@ class Decoder(nn.Module):
         )
 
 
-def _mix(log_density: Tensor) -> Tensor:
+def _mixed(log_density: Tensor) -> Tensor:
     """Equal-weight mixture over the last but one axis."""
     samples = log_density.shape[-2]
     if samples == 1:

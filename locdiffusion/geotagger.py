@@ -143,9 +143,13 @@ class Geotagger:
         """
         if len(keys) != len(embeddings):
             raise ValueError(f"{len(keys)} keys for {len(embeddings)} embeddings; want as many.")
+        dimension = self.checkpoint.config.model.dimension
+        if not len(keys):
+            count = 1 if self.mode is PosteriorMode.DENSITY else self.samples
+            return np.zeros((0, count, dimension), np.float32)
         condition = self._tensor(embeddings)
         if self.mode is PosteriorMode.DENSITY:
-            x = condition.new_zeros(len(keys), self.checkpoint.config.model.dimension)
+            x = condition.new_zeros(len(keys), dimension)
             level = torch.full((len(keys),), torch.inf, device=self.device)
             return self._network(x, level, condition)[:, None].cpu().numpy()
         return self._reverse_diffusion(condition, keys)
@@ -175,10 +179,8 @@ class Geotagger:
         noise = self.checkpoint.config.noise
         dimension = self.checkpoint.config.model.dimension
         sigmas = [float(s) for s in geometric_sigmas(self.steps, noise)]
-        start = np.empty((len(keys), self.samples, dimension), np.float32)
-        for row, key in zip(start, keys, strict=True):
-            row[:] = self._noise(key, dimension)
-        x = self._tensor(start * np.float32(sigmas[0])).view(-1, dimension)
+        start = np.stack([self._noise(key, dimension) for key in keys]) * sigmas[0]
+        x = self._tensor(start).view(-1, dimension)
         repeated = condition.repeat_interleave(self.samples, 0)
         x = ddim(mean_denoiser(self._network, repeated, self._sampling_grid), x, sigmas)
         level = torch.full((len(x),), sigmas[-1], device=self.device)

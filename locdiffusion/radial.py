@@ -11,19 +11,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
+from locdiffusion.sphere.grids import LatLonGrid, polar_grid
 from schemas.geotags import THRESHOLDS_KM
 
-# fmt: off
-NEAR_EDGES_KM = (
-    0.0, 1.0, 3.0, 6.0, 10.0, 15.0, 20.0, 25.0, 32.0, 40.0, 50.0, 62.0, 75.0, 90.0, 110.0, 135.0,
-    165.0, 200.0, 240.0, 290.0, 350.0, 420.0, 500.0, 600.0, 750.0, 900.0, 1100.0, 1350.0, 1650.0,
-    2000.0, 2500.0,
-)
-# fmt: on
-"""Edges of the rings around an answer; every reported threshold is one of them."""
+INNER_KM = (0.0, 1.0, 8.0, 25.0, 60.0, 120.0, 200.0)
+OUTER_KM = (200.0, 320.0, 500.0, 750.0, 1100.0, 1550.0, 2000.0, 2500.0)
+"""Edges of the panels of rings around an answer; every reported threshold is one of them."""
 
-FAR_EDGES_KM = tuple(np.linspace(2500.0, math.pi * EARTH_RADIUS_KM, 72))
-_EDGES_KM = np.array([*NEAR_EDGES_KM, *FAR_EDGES_KM[1:]])
+CAP_KM = OUTER_KM[-1]
+_NODES, _PARTS, _FAR_BINS = 4, 8, 256
+
+
+def ring_grids() -> tuple[LatLonGrid, LatLonGrid]:
+    """The rings within 200 km, and those from there to 2500 km, which need more azimuths."""
+    inner = polar_grid(np.array(INNER_KM) / EARTH_RADIUS_KM, _NODES, 32)
+    return inner, polar_grid(np.array(OUTER_KM) / EARTH_RADIUS_KM, _NODES, 96)
 
 
 @dataclass(frozen=True)
@@ -31,65 +33,81 @@ class RadialProfile:
     """Cumulative probability by distance.
 
     Attributes:
-      cumulative: ``(N, edges)`` float64, from 0 to 1, at `NEAR_EDGES_KM` then `FAR_EDGES_KM`.
-      information_nats: ``(N,)`` float32, KL of the density from the uniform sphere.
+      radius_km: ``(edges,)`` increasing from 0 to half the circumference.
+      cumulative: ``(N, edges)`` float64, from 0 to 1.
     """
 
+    radius_km: NDArray[np.float64]
     cumulative: NDArray[np.float64]
-    information_nats: NDArray[np.float32]
 
     @classmethod
-    def from_nodes(
-        cls,
-        near_log_density: Tensor,
-        near_area: Tensor,
-        far_log_density: Tensor,
-        far_area: Tensor,
-        far_distance_km: Tensor,
-    ) -> RadialProfile:
-        """Sums node masses.
+    def from_masses(cls, rings: Tensor, far: Tensor, cos_distance: Tensor) -> RadialProfile:
+        """Sums masses outwards.
 
         Args:
-          near_log_density: ``(N, panels, nodes)`` log p on the rings of each panel.
-          near_area: ``(panels, nodes)`` steradians.
-          far_log_density: ``(N, nodes)`` log p on a grid over the whole sphere.
-          far_area: ``(nodes,)`` steradians.
-          far_distance_km: ``(N, nodes)``; nodes nearer than 2500 km are left to the rings.
+          rings: ``(N, rings)`` mass on each ring of `ring_grids`, as its quadrature weighs it.
+          far: ``(N, nodes)`` mass of nodes beyond `CAP_KM`, 0 at the others.
+          cos_distance: ``(N, nodes)`` of all nodes.
+
+        Returns:
+          The profile, scaled to sum to one.
         """
-        near = near_log_density.exp() * (near_area / (4.0 * math.pi))
-        outside = far_distance_km >= NEAR_EDGES_KM[-1]
-        far = torch.where(outside, far_log_density.exp() * (far_area / (4.0 * math.pi)), 0.0)
-        width = FAR_EDGES_KM[1] - FAR_EDGES_KM[0]
-        which = ((far_distance_km - FAR_EDGES_KM[0]) / width).long()
-        which = which.clamp(0, len(FAR_EDGES_KM) - 2)
-        bins = far.new_zeros(len(far), len(FAR_EDGES_KM) - 1).scatter_add_(1, which, far)
-        mass = torch.cat([near.sum(-1), bins], 1).double()
-        total = mass.sum(1, keepdim=True)
-        entropy = (near * near_log_density).flatten(1).sum(1) + (
-            torch.where(far > 0, far * far_log_density, 0.0).sum(1)
-        )
-        # p was normalised by rings around the peak; these nodes differ a little: make it sum to 1.
-        information = entropy / total[:, 0] - total[:, 0].log()
-        cumulative = torch.cat([torch.zeros_like(total), mass.cumsum(1)], 1) / total
-        return cls(
-            cumulative.clamp(0.0, 1.0).cpu().numpy(),
-            information.clamp(min=0.0).float().cpu().numpy(),
-        )
+        n = len(rings)
+        edge = math.cos(CAP_KM / EARTH_RADIUS_KM)
+        # Bins of equal area: an index without an arc cosine.
+        bins = ((edge - cos_distance) * (_FAR_BINS / (1.0 + edge))).clamp_(0, _FAR_BINS - 1).int()
+        bins += _FAR_BINS * torch.arange(n, dtype=torch.int32, device=bins.device)[:, None]
+        counted = torch.bincount(bins.flatten(), far.flatten(), n * _FAR_BINS)
+        beyond = counted.view(n, -1).double().cpu().numpy()
+        panels = rings.double().cpu().numpy().reshape(n, -1, _NODES)
+        within = panels.sum(-1, keepdims=True)
+        partial = np.cumsum(within, 1) - within + panels @ _PARTIAL
+        parts = [np.zeros((n, 1)), partial.reshape(n, -1)]
+        parts.append(parts[-1][:, -1:] + np.cumsum(beyond, 1))
+        cumulative = np.maximum.accumulate(np.concatenate(parts, 1), axis=1)
+        return cls(_EDGES_KM, cumulative / cumulative[:, -1:])
 
     def quantile_km(self, probability: float) -> NDArray[np.float64]:
         """``(N,)`` radius that holds the given probability; linear in area between edges."""
-        area = np.sin(_EDGES_KM / (2.0 * EARTH_RADIUS_KM)) ** 2
-        result = np.empty(len(self.cumulative))
-        for i, cumulative in enumerate(self.cumulative):
-            j = int(np.searchsorted(cumulative, probability, side="left"))
-            j = min(max(j, 1), len(area) - 1)
-            low, high = cumulative[j - 1], cumulative[j]
-            share = (probability - low) / (high - low) if high > low else 1.0
-            value = area[j - 1] + np.clip(share, 0.0, 1.0) * (area[j] - area[j - 1])
-            result[i] = 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(min(value, 1.0)))
-        return result
+        area = np.sin(self.radius_km / (2.0 * EARTH_RADIUS_KM)) ** 2
+        above = np.clip((self.cumulative < probability).sum(1), 1, len(area) - 1)
+        row = np.arange(len(self.cumulative))
+        low, high = self.cumulative[row, above - 1], self.cumulative[row, above]
+        share = np.clip((probability - low) / np.maximum(high - low, 1e-300), 0.0, 1.0)
+        value = area[above - 1] + share * (area[above] - area[above - 1])
+        return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(value, 1.0)))
 
     def threshold_probability(self) -> NDArray[np.float32]:
         """``(N, 5)`` probability within each of `THRESHOLDS_KM`."""
-        columns = [NEAR_EDGES_KM.index(float(t)) for t in THRESHOLDS_KM]
+        columns = [int(np.argmin(np.abs(self.radius_km - t))) for t in THRESHOLDS_KM]
         return self.cumulative[:, columns].astype(np.float32)
+
+
+def _partial_sums() -> NDArray[np.float64]:
+    """``(nodes, parts)``: from the masses of a panel's rings to the mass up to parts of it.
+
+    The ring masses over their weights are values of a smooth function of the radius; its
+    interpolating polynomial is integrated from the panel's inner edge. The last column is 1.
+    """
+    x, w = np.polynomial.legendre.leggauss(_NODES)
+    ends = np.linspace(-1.0, 1.0, _PARTS + 1)[1:]
+    columns = []
+    for i in range(_NODES):
+        cardinal = np.polynomial.Polynomial.fit(x, np.eye(_NODES)[i], _NODES - 1, domain=[-1, 1])
+        integral = cardinal.integ()
+        columns.append((integral(ends) - integral(-1.0)) / w[i])
+    return np.array(columns)
+
+
+def _edges_km() -> NDArray[np.float64]:
+    panels = np.array([*INNER_KM, *OUTER_KM[1:]])
+    fractions = np.arange(1, _PARTS + 1) / _PARTS
+    near = (panels[:-1, None] + fractions * np.diff(panels)[:, None]).ravel()
+    edge = math.cos(CAP_KM / EARTH_RADIUS_KM)
+    cos_far = edge - (1.0 + edge) * np.arange(1, _FAR_BINS + 1) / _FAR_BINS
+    far = 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt((1.0 - cos_far.clip(-1.0, 1.0)) / 2.0))
+    return np.concatenate([[0.0], near, far])
+
+
+_PARTIAL = _partial_sums()
+_EDGES_KM = _edges_km()

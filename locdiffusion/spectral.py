@@ -11,32 +11,44 @@ pairs (m, -m). Plain references: `shdd.field` and `shdd.encode`.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from locdiffusion.sphere.grids import LatLonGrid
-from locdiffusion.sphere.harmonics import associated_legendre, axis_swap, degrees_and_orders
+from locdiffusion.sphere.harmonics import (
+    associated_legendre,
+    axis_swap,
+    degrees_and_orders,
+    trigonometric,
+)
 
 
 def pad(coefficients: Tensor, max_degree: int) -> Tensor:
     """Flat ``(B, d)`` to padded ``(B, L + 1, 2L + 1)``; zeros where abs(m) > l."""
-    index = _padded_index(max_degree, coefficients.device)
-    padded = coefficients.new_zeros(len(coefficients), (max_degree + 1) * (2 * max_degree + 1))
-    padded[:, index] = coefficients
+    # index_select is 4 times faster than an indexed assignment; empty places read an added zero.
+    source = torch.from_numpy(_padding(max_degree)[1]).to(coefficients.device)
+    padded = nn.functional.pad(coefficients, (0, 1)).index_select(1, source)
     return padded.view(len(coefficients), max_degree + 1, 2 * max_degree + 1)
 
 
 def unpad(padded: Tensor, max_degree: int) -> Tensor:
     """Inverse of `pad`."""
-    return padded.flatten(1)[:, _padded_index(max_degree, padded.device)]
+    target = torch.from_numpy(_padding(max_degree)[0]).to(padded.device)
+    return padded.flatten(1).index_select(1, target)
 
 
-def _padded_index(max_degree: int, device: torch.device) -> Tensor:
+@lru_cache(maxsize=8)
+def _padding(max_degree: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Padded place of each coefficient ``(d,)``, and coefficient (or d) of each padded place."""
     degree, order = degrees_and_orders(max_degree)
-    flat = degree * (2 * max_degree + 1) + max_degree + order
-    return torch.from_numpy(flat).to(device)
+    target = degree * (2 * max_degree + 1) + max_degree + order
+    source = np.full((max_degree + 1) * (2 * max_degree + 1), len(target))
+    source[target] = np.arange(len(target))
+    return target, source
 
 
 class ProductTransform(nn.Module):
@@ -69,23 +81,18 @@ class ProductTransform(nn.Module):
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """Field ``(B, rows, columns)`` of flat coefficients ``(B, d)``."""
-        padded = pad(coefficients, self.max_degree)
-        return (padded.permute(2, 0, 1) @ self.legendre).permute(1, 2, 0) @ self.trigonometric
+        by_order = pad(coefficients, self.max_degree).permute(2, 0, 1)
+        waves = (by_order @ self.legendre).flatten(1)
+        return (waves.T @ self.trigonometric).view(-1, self.rows, self.columns)
 
     def analysis(self, mass: Tensor) -> Tensor:
         """Σ_nodes mass · code(node), flat ``(B, d)``: the adjoint of `synthesis`.
 
         With `mass` the probabilities of the nodes this is the mean parameter E_p[code].
         """
-        rows = mass @ self.trigonometric.T
-        return unpad((self.legendre @ rows.permute(2, 1, 0)).permute(2, 1, 0), self.max_degree)
-
-
-def trigonometric(longitude: NDArray[np.float64], max_degree: int) -> NDArray[np.float64]:
-    """``(columns, 2L + 1)``: √2 sin(-mφ), 1, √2 cos(mφ) for m = -L..L."""
-    multiples = np.outer(longitude, np.arange(1, max_degree + 1))
-    sine, cosine = np.sqrt(2.0) * np.sin(multiples), np.sqrt(2.0) * np.cos(multiples)
-    return np.concatenate([sine[:, ::-1], np.ones((len(longitude), 1)), cosine], axis=1)
+        waves = (self.trigonometric @ mass.flatten(0, 1).T).view(-1, len(mass), self.rows)
+        by_order = waves @ self.legendre.transpose(1, 2)
+        return unpad(by_order.permute(1, 2, 0), self.max_degree)
 
 
 class PoleRotation(nn.Module):
@@ -97,6 +104,7 @@ class PoleRotation(nn.Module):
 
     swap: Tensor
     order: Tensor
+    jet_table: Tensor
 
     def __init__(self, max_degree: int) -> None:
         super().__init__()
@@ -105,6 +113,8 @@ class PoleRotation(nn.Module):
         self.register_buffer("swap", swap, persistent=False)
         order = torch.arange(-max_degree, max_degree + 1, dtype=torch.float32)
         self.register_buffer("order", order, persistent=False)
+        jets = torch.from_numpy(_jet_table(max_degree).astype(np.float32))
+        self.register_buffer("jet_table", jets, persistent=False)
 
     def forward(self, coefficients: Tensor, vectors: Tensor) -> Tensor:
         """Coefficients of u ↦ F(R u) with R (pole) = the given point.
@@ -116,18 +126,50 @@ class PoleRotation(nn.Module):
         Returns:
           ``(B, d)``.
         """
+        by_degree = self._tilted(coefficients, vectors) @ self.swap
+        return unpad(by_degree.transpose(0, 1), self.max_degree)
+
+    def jet(self, coefficients: Tensor, vectors: Tensor) -> Tensor:
+        """Value and derivatives of F at points: F ≈ f + g·u + uᵀHu/2 for a step u.
+
+        Args:
+          coefficients: ``(B, d)``.
+          vectors: ``(B, 3)`` unit vectors.
+
+        Returns:
+          ``(B, 6)``: f, g_south, g_east, H_ss, H_se, H_ee, for steps in radians.
+        """
+        return (self._tilted(coefficients, vectors) @ self.jet_table).sum(0)
+
+    def _tilted(self, coefficients: Tensor, vectors: Tensor) -> Tensor:
+        """Everything but the last swap: ``(L + 1, B, 2L + 1)``."""
         x, y, z = vectors.unbind(-1)
-        padded = pad(coefficients, self.max_degree)
-        padded = self._about_z(padded, torch.atan2(y, x))
-        padded = self._swapped(padded)
-        padded = self._about_z(padded, -torch.atan2(torch.hypot(x, y), z))
-        return unpad(self._swapped(padded), self.max_degree)
+        by_degree = pad(coefficients, self.max_degree).transpose(0, 1)
+        by_degree = _turn(by_degree, torch.atan2(y, x), self.order) @ self.swap
+        return _turn(by_degree, -torch.atan2(torch.hypot(x, y), z), self.order)
 
-    def _about_z(self, padded: Tensor, angle: Tensor) -> Tensor:
-        return _turn(padded, angle, self.order)
 
-    def _swapped(self, padded: Tensor) -> Tensor:
-        return (padded.transpose(0, 1) @ self.swap).transpose(0, 1)
+def _jet_table(max_degree: int) -> NDArray[np.float64]:
+    """``(L + 1, 2L + 1, 6)``: from tilted coefficients to the jet of F at the pole.
+
+    Only orders up to 2 have derivatives there: with u = θ(cos φ, sin φ) and n = l(l + 1),
+
+        code_l0   = √(2l + 1) (1 - nθ²/4 + …)
+        code_l,±1 = √(2l + 1) √(n/2) θ (cos φ, sin φ) + …
+        code_l,±2 = √(2l + 1) √(n(n - 2)/32) θ² (cos 2φ, sin 2φ) + …
+    """
+    degree = np.arange(max_degree + 1)
+    n = degree * (degree + 1.0)
+    root = np.sqrt(2.0 * degree + 1.0)
+    first, second = root * np.sqrt(n / 2.0), root * np.sqrt(np.maximum(n * (n - 2.0), 0.0) / 8.0)
+    jets = np.zeros((max_degree + 1, 2 * max_degree + 1, 6))
+    jets[:, max_degree, 0] = root
+    jets[:, max_degree, 3] = jets[:, max_degree, 5] = -root * n / 2.0
+    jets[:, max_degree + 1, 1] = jets[:, max_degree - 1, 2] = first
+    if max_degree >= 2:
+        jets[:, max_degree + 2, 3] = jets[:, max_degree - 2, 4] = second
+        jets[:, max_degree + 2, 5] = -second
+    return np.matmul(axis_swap(max_degree), jets)
 
 
 def turn_about_axis(coefficients: Tensor, angle: Tensor, max_degree: int) -> Tensor:
@@ -139,16 +181,17 @@ def turn_about_axis(coefficients: Tensor, angle: Tensor, max_degree: int) -> Ten
       max_degree: L.
     """
     order = torch.arange(-max_degree, max_degree + 1, device=angle.device, dtype=angle.dtype)
-    return unpad(_turn(pad(coefficients, max_degree), angle, order), max_degree)
+    by_degree = pad(coefficients, max_degree).transpose(0, 1)
+    return unpad(_turn(by_degree, angle, order).transpose(0, 1), max_degree)
 
 
-def _turn(padded: Tensor, angle: Tensor, order: Tensor) -> Tensor:
-    phase = (angle[:, None] * order)[:, None, :]
-    return padded * phase.cos() + padded.flip(-1) * phase.sin()
+def _turn(by_degree: Tensor, angle: Tensor, order: Tensor) -> Tensor:
+    phase = angle[:, None] * order
+    return torch.addcmul(by_degree * phase.cos(), by_degree.flip(-1), phase.sin())
 
 
 def pole_frame(vectors: Tensor) -> Tensor:
-    """The rotation R of `PoleRotation` as a matrix, ``(B, 3, 3)``: columns south, east, up."""
+    """The rotation R of `PoleRotation` as a matrix, ``(..., 3, 3)``: columns south, east, up."""
     x, y, z = vectors.unbind(-1)
     horizontal = torch.hypot(x, y)
     phi = torch.atan2(y, x)

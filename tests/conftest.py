@@ -1,5 +1,6 @@
 """Fixtures that every test may use: the seed and the tolerances."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,17 @@ class Tolerances:
 def rng() -> np.random.Generator:
     """A generator that starts the same in every test."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Torch on one thread: on tiny tensors and a busy machine, two are up to ten times slower."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

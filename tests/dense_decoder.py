@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -63,9 +64,7 @@ class DenseDecoder:
 
         return evaluate
 
-    def decode(
-        self, natural: ArrayLike, radius_km: float, temperature: float = 1.0
-    ) -> DenseAnswer:
+    def decode(self, natural: ArrayLike, radius_km: float, temperature: float = 1.0) -> DenseAnswer:
         """The answer of highest score, and the distribution of the distance from it."""
         density = self.log_density(natural, temperature)
         answer = self._best(density, radius_km)
@@ -110,7 +109,7 @@ class DenseDecoder:
         zones_km = (0.0, 30.0, 150.0, 1500.0)
         east, north = tangents(centre)
         parts, areas = [], []
-        for low, high in zip(zones_km[:-1], zones_km[1:], strict=True):
+        for low, high in pairwise(zones_km):
             ring = _ring(low / EARTH_RADIUS_KM, high / EARTH_RADIUS_KM, 12_000)
             parts.append(ring @ np.stack([east, north, centre]))
             area = 2 * np.pi * np.diff(np.cos([high / EARTH_RADIUS_KM, low / EARTH_RADIUS_KM]))

@@ -145,7 +145,7 @@ def test_a_missing_value_names_its_place(place: str, said: str) -> None:
 
 @pytest.mark.parametrize("document", [[], [{}], "text", None, 3])
 def test_json_that_is_no_object(document: Any) -> None:
-    with pytest.raises(ConfigError, match="CheckpointConfig is .*; want an object"):
+    with pytest.raises(ConfigError, match=r"CheckpointConfig is .*; want an object"):
         from_dict(CheckpointConfig, document)
 
 

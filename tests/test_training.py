@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from tiny import MODEL, PARTITION, learnable_photos
 
 from locdiffusion import training
 from locdiffusion.training import Stopped, TrainConfig, Trainer, learning_rate_factor
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RECIPE = TrainConfig(
     name="tiny",
@@ -31,14 +34,6 @@ RECIPE = TrainConfig(
     seed=4,
 )
 TRAIN, VAL = learnable_photos(64, seed=1), learnable_photos(32, seed=2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Spied(Trainer):
@@ -68,8 +63,7 @@ def finished(directory: Path, config: TrainConfig = RECIPE) -> Spied:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Spied:
-    torch.set_num_threads(1)
+def undisturbed(one_thread: None, tmp_path_factory: pytest.TempPathFactory) -> Spied:
     return finished(tmp_path_factory.mktemp("undisturbed"))
 
 
@@ -227,7 +221,7 @@ def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(
 def test_learning_rate_rises_then_falls_to_zero() -> None:
     rates = [learning_rate_factor(step, 100, 10) for step in range(101)]
     np.testing.assert_allclose(rates[:11], [*np.arange(1, 11) / 10, 1.0])
-    assert all(a > b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a > b for a, b in pairwise(rates[10:]))
     assert rates[55] == pytest.approx(0.5) and rates[100] == pytest.approx(0.0, abs=1e-12)
     assert learning_rate_factor(0, 5, 0) == 1.0
 

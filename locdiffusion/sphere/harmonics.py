@@ -81,14 +81,24 @@ def real_harmonics(vectors: ArrayLike, max_degree: int) -> Float:
     # sin θ from x and y, not from 1 - z²: keeps relative accuracy next to the poles.
     legendre = _legendre(np.clip(v[..., 2], -1.0, 1.0), np.hypot(v[..., 0], v[..., 1]), max_degree)
     degree, order = degrees_and_orders(max_degree)
-    phi = np.arctan2(v[..., 1], v[..., 0])
-    multiples = phi[..., None] * np.arange(max_degree + 1)
-    trigonometric = np.where(
-        order > 0,
-        np.sqrt(2.0) * np.cos(multiples)[..., np.abs(order)],
-        np.where(order < 0, np.sqrt(2.0) * np.sin(multiples)[..., np.abs(order)], 1.0),
-    )
-    return legendre[..., degree, np.abs(order)] * trigonometric
+    waves = trigonometric(np.arctan2(v[..., 1], v[..., 0]), max_degree)
+    return legendre[..., degree, np.abs(order)] * waves[..., max_degree + order]
+
+
+def trigonometric(longitude_rad: ArrayLike, max_degree: int) -> Float:
+    """The azimuthal factors √2 sin(-mφ), 1, √2 cos(mφ) for m = -L..L.
+
+    Args:
+      longitude_rad: φ, ``(...)``.
+      max_degree: L.
+
+    Returns:
+      ``(..., 2L + 1)``, order m at L + m.
+    """
+    phi = np.asarray(longitude_rad, np.float64)[..., None]
+    multiples = phi * np.arange(1, max_degree + 1)
+    sine, cosine = np.sqrt(2.0) * np.sin(multiples), np.sqrt(2.0) * np.cos(multiples)
+    return np.concatenate([sine[..., ::-1], np.ones_like(phi), cosine], axis=-1)
 
 
 @lru_cache(maxsize=4)

@@ -1,0 +1,237 @@
+"""Calibration on densities whose truth is drawn from them, then made over- or under-confident."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from tiny import EMBEDDING_DIM, MODEL, learnable_photos, random_network, random_points
+
+from locdiffusion import calibration
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.decoding import DecodeConfig, Decoder
+from locdiffusion.metrics import coverage
+from locdiffusion.posterior import decode_all, log_probability, natural_parameters
+from locdiffusion.shdd import encode_vectors
+from locdiffusion.sphere.geodesy import (
+    EARTH_RADIUS_KM,
+    destination,
+    great_circle_km,
+    latitude_longitude,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+DEGREE = 7
+COUNT = 400
+SIGMAS = 4.0
+"""Every statistical test allows this many standard errors: one false alarm in 16,000 seeds."""
+
+
+@dataclass(frozen=True)
+class World:
+    """Densities exp⟨η, code⟩ and truths drawn from exactly these.
+
+    Attributes:
+      natural: ``(N, d)`` η.
+      photos: N photos; their truth is a draw.
+      field_variance: Var of F = ⟨η, code⟩ under the density.
+    """
+
+    natural: torch.Tensor
+    photos: EmbeddedPhotos
+    field_variance: float
+
+
+@pytest.fixture(scope="module")
+def world(one_thread: None) -> World:
+    """One kernel F(γ) = h Σ (2l+1) P_l(cos γ) / (L+1)² around each of many random centres."""
+    peak = 6.0
+    centres = random_points(COUNT, seed=7)
+    natural = peak / (DEGREE + 1) ** 2 * encode_vectors(centres, DEGREE)
+    weights = np.array([2.0 * degree + 1.0 for degree in range(DEGREE + 1)])
+    cos = np.linspace(-1.0, 1.0, 20_001)  # uniform in area
+    field = peak / (DEGREE + 1) ** 2 * np.polynomial.legendre.legval(cos, weights)
+    mass = np.exp(field) / np.exp(field).sum()
+    mean = float(mass @ field)
+    generator = np.random.default_rng(8)
+    drawn = np.interp(generator.random(COUNT), np.cumsum(mass), cos)
+    latitude, longitude = destination(
+        *latitude_longitude(centres),
+        generator.uniform(0.0, 360.0, COUNT),
+        np.arccos(drawn) * EARTH_RADIUS_KM,
+    )
+    photos = EmbeddedPhotos(
+        [str(i) for i in range(COUNT)], np.zeros((COUNT, 1), np.float32), latitude, longitude
+    )
+    variance = float(mass @ (field - mean) ** 2)
+    return World(torch.from_numpy(natural).float(), photos, variance)
+
+
+def first(world: World, count: int) -> World:
+    names = ("keys", "embeddings", "latitude", "longitude")
+    photos = EmbeddedPhotos(*(getattr(world.photos, name)[:count] for name in names))
+    return World(world.natural[:count], photos, world.field_variance)
+
+
+def share_error(share: float) -> float:
+    """Standard error of an observed share of COUNT photos."""
+    return math.sqrt(share * (1.0 - share) / COUNT)
+
+
+class TestTemperature:
+    @pytest.mark.parametrize("factor", [0.5, 1.0, 2.5])
+    def test_finds_the_factor_by_which_densities_are_too_sharp(
+        self, factor: float, world: World
+    ) -> None:
+        """The likelihood's Fisher information about log τ is N Var(F), so its error 1/√ of it.
+
+        0.01 more is the step of the search.
+        """
+        found = calibration.fit_temperature(
+            factor * world.natural, world.photos, DEGREE, DecodeConfig()
+        )
+        error = 1.0 / math.sqrt(COUNT * world.field_variance)
+        assert error < 0.05
+        assert abs(math.log(found / factor)) < SIGMAS * error + 0.01
+
+    @pytest.mark.parametrize("factor", [0.5, 2.5])
+    def test_puts_the_coverage_right(self, factor: float, world: World) -> None:
+        """Under-confident radii cover too much, over-confident ones too little, fitted ones fit."""
+        natural = factor * world.natural
+        before = calibration.measure(natural, world.photos, DEGREE, DecodeConfig())
+        found = calibration.fit_temperature(natural, world.photos, DEGREE, DecodeConfig())
+        fitted = DecodeConfig(temperature=found)
+        after = calibration.measure(natural, world.photos, DEGREE, fitted)
+        for share, name in ((0.5, "coverage_50"), (0.9, "coverage_90")):
+            wrong = (before[name] - share) * (1.0 if factor < 1.0 else -1.0)
+            assert wrong > SIGMAS * share_error(share) / 2.0, name
+            assert abs(after[name] - share) < SIGMAS * share_error(share), name
+        assert after["nats"] < before["nats"] - 0.02
+
+    def test_true_densities_need_no_calibration(self, world: World) -> None:
+        measured = calibration.measure(world.natural, world.photos, DEGREE, DecodeConfig())
+        assert abs(measured["coverage_50"] - 0.5) < SIGMAS * share_error(0.5)
+        assert abs(measured["coverage_90"] - 0.9) < SIGMAS * share_error(0.9)
+
+    def test_stays_within_its_bounds(self, world: World) -> None:
+        """Truth that the density never means: as flat as allowed, not without end."""
+        photos = world.photos
+        opposite = EmbeddedPhotos(
+            photos.keys, photos.embeddings, -photos.latitude, photos.longitude + 180.0
+        )
+        found = calibration.fit_temperature(world.natural, opposite, DEGREE, DecodeConfig())
+        assert found == pytest.approx(4.0, rel=0.02)
+
+
+class TestRadius:
+    degree = 15
+
+    def kernel(self, centres: npt.NDArray[np.float64], width: float, peak: float) -> torch.Tensor:
+        """η of F with the given peak, falling as exp(-γ²/(4 width))."""
+        degree = np.arange(self.degree + 1)
+        decay = np.exp(-degree * (degree + 1) * width)
+        scale = peak / np.sum((2 * degree + 1) * decay)
+        rows = np.repeat(decay, 2 * degree + 1)
+        return torch.from_numpy(scale * rows * encode_vectors(centres, self.degree)).float()
+
+    @pytest.fixture(scope="class")
+    def centres(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        spikes = random_points(12, seed=3)
+        return spikes, spikes[:, [1, 2, 0]] * [1.0, -1.0, 1.0]
+
+    @pytest.fixture(scope="class")
+    def natural(self, centres: tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]) -> object:
+        """A spike (σ = 190 km), 1.4 times as dense as a hill (σ = 490 km) with 5 times its mass.
+
+        By the kernel of the decoder the hill wins from ρ of about 300 km.
+        """
+        spikes, hills = centres
+        apart = great_circle_km(*latitude_longitude(spikes), *latitude_longitude(hills))
+        assert apart.min() > 3000.0
+        return self.kernel(spikes, 1 / 130, 17.0) + self.kernel(hills, 1 / 20, 16.7)
+
+    def fitted(self, natural: torch.Tensor, vectors: npt.NDArray[np.float64]) -> float:
+        photos = EmbeddedPhotos(
+            ["x"] * len(vectors),
+            np.zeros((len(vectors), 1), np.float32),
+            *latitude_longitude(vectors),
+        )
+        return calibration.fit_radius(natural, photos, self.degree, DecodeConfig())
+
+    def test_wide_where_the_broad_hill_is_right(
+        self, natural: torch.Tensor, centres: tuple[npt.NDArray[np.float64], ...]
+    ) -> None:
+        assert 300.0 <= self.fitted(natural, centres[1]) <= 750.0
+
+    def test_narrow_where_the_spike_is_right(
+        self, natural: torch.Tensor, centres: tuple[npt.NDArray[np.float64], ...]
+    ) -> None:
+        assert self.fitted(natural, centres[0]) <= 200.0
+
+    def test_the_smallest_where_nothing_depends_on_it(
+        self, centres: tuple[npt.NDArray[np.float64], ...]
+    ) -> None:
+        """Each answer is half the Earth off, whatever ρ."""
+        alone = self.kernel(centres[0], 1 / 130, 17.0)
+        assert self.fitted(alone, -centres[0]) == calibration.RADII_KM[0]
+
+
+class TestMeasure:
+    def test_fit_is_the_temperature_and_then_the_radius(self, world: World) -> None:
+        natural, photos = 2.0 * first(world, 30).natural, first(world, 30).photos
+        fitted = calibration.fit(natural, photos, DEGREE)
+        temperature = calibration.fit_temperature(natural, photos, DEGREE, DecodeConfig())
+        config = DecodeConfig(temperature=temperature)
+        radius = calibration.fit_radius(natural, photos, DEGREE, config)
+        assert fitted == DecodeConfig(temperature=temperature, radius_km=radius)
+
+    def test_is_what_the_decoder_says(self, world: World) -> None:
+        few, photos = first(world, 20).natural, first(world, 20).photos
+        config = DecodeConfig(radius_km=200.0, temperature=1.3)
+        answer = Decoder(DEGREE, config)(few[:, None])
+        distance = great_circle_km(
+            answer.latitude, answer.longitude, photos.latitude, photos.longitude
+        )
+        measured = calibration.measure(few, photos, DEGREE, config)
+        assert measured["n"] == 20
+        assert measured["median_km"] == pytest.approx(np.median(distance))
+        assert measured["coverage_50"] == coverage(distance, answer.radius_50_km)
+        assert measured["coverage_90"] == coverage(distance, answer.radius_90_km)
+
+    def test_the_uniform_answer_is_worth_nothing(self, world: World) -> None:
+        flat = torch.zeros_like(world.natural)
+        nats = calibration.measure(flat, world.photos, DEGREE, DecodeConfig())["nats"]
+        assert nats == pytest.approx(0.0, abs=1e-3)
+
+
+class TestPosterior:
+    """What training, calibration and evaluation share does not depend on how it is batched."""
+
+    def test_natural_parameters(self) -> None:
+        network = random_network().eval()
+        photos = learnable_photos(11, seed=5)
+        whole = natural_parameters(network, photos.embeddings)
+        assert whole.shape == (11, MODEL.dimension) and photos.embeddings.shape[1] == EMBEDDING_DIM
+        torch.testing.assert_close(natural_parameters(network, photos.embeddings, batch=4), whole)
+        x, level = torch.randn(11, MODEL.dimension), torch.full((11,), torch.inf)
+        with torch.inference_mode():
+            direct = network(x, level, torch.from_numpy(photos.embeddings))
+        torch.testing.assert_close(whole, direct)
+
+    def test_decoding_and_likelihood(self, world: World) -> None:
+        decoder, natural = Decoder(DEGREE), world.natural[:11]
+        vectors = world.photos.vectors[:11]
+        for one, other in zip(
+            decode_all(decoder, natural), decode_all(decoder, natural, batch=4), strict=True
+        ):
+            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-2)
+        np.testing.assert_allclose(
+            log_probability(decoder, natural, vectors, batch=4),
+            log_probability(decoder, natural, vectors),
+            atol=1e-4,
+        )

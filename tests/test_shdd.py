@@ -1,0 +1,86 @@
+"""The code of a point is exact, even over the poles and across the antimeridian."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import eval_legendre
+
+from locdiffusion import shdd
+from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
+
+LATITUDES = st.one_of(
+    st.sampled_from([-90.0, -89.999999, 0.0, 89.999999, 90.0]), st.floats(-90.0, 90.0)
+)
+LONGITUDES = st.one_of(
+    st.sampled_from([-180.0, -179.999999, 0.0, 179.999999, 180.0]), st.floats(-360.0, 360.0)
+)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.tuples(LATITUDES, LONGITUDES), min_size=1, max_size=4))
+def test_decoding_a_code_finds_its_point(points):
+    latitude, longitude = np.array(points).T
+    code = shdd.encode(latitude, longitude, 11)
+    back = shdd.decode(code, nodes=2_000)
+    assert great_circle_km(latitude, longitude, *back).max() < 0.1
+
+
+@pytest.mark.parametrize("max_degree", [23, 31])
+def test_decoding_is_exact_at_the_degrees_in_use(rng, max_degree):
+    latitude = np.array([90.0, -90.0, 89.99, 0.0, 51.5, -33.9, -16.5])
+    longitude = np.array([12.0, -170.0, 180.0, -180.0, -0.1, 151.2, 179.999])
+    back = shdd.decode(shdd.encode(latitude, longitude, max_degree), nodes=10_000)
+    assert great_circle_km(latitude, longitude, *back).max() < 0.01
+
+
+@settings(deadline=None, max_examples=50)
+@given(LATITUDES, LONGITUDES)
+def test_every_code_has_the_same_norm(latitude, longitude):
+    code = shdd.encode(latitude, longitude, 31)
+    assert code @ code == pytest.approx(1024.0, rel=1e-12)
+
+
+@settings(deadline=None, max_examples=50)
+@given(LATITUDES, LONGITUDES, LATITUDES, LONGITUDES)
+def test_the_product_of_codes_depends_on_the_distance_alone(lat1, lon1, lat2, lon2):
+    product = shdd.encode(lat1, lon1, 15) @ shdd.encode(lat2, lon2, 15)
+    cos = float(np.clip(unit_vectors(lat1, lon1) @ unit_vectors(lat2, lon2), -1, 1))
+    degree = np.arange(16)
+    wanted = np.sum((2 * degree + 1) * eval_legendre(degree, cos))
+    assert product == pytest.approx(wanted, abs=1e-9)
+
+
+def test_shapes_follow_the_points():
+    assert shdd.encode(np.zeros((2, 3)), np.zeros((2, 3)), 4).shape == (2, 3, 25)
+    assert shdd.field(np.zeros((7, 25)), np.eye(3)).shape == (7, 3)
+
+
+def test_field_of_a_code_peaks_at_d_and_has_the_known_half_width():
+    """Half-maximum radius 588 km at L = 23 and 441 km at L = 31."""
+    for max_degree, half_km in ((23, 588.0), (31, 441.0)):
+        code = shdd.encode(90.0, 0.0, max_degree)
+        latitude = 90.0 - np.degrees(half_km / 6371.0088)
+        peak, half = shdd.field(code, unit_vectors([90.0, latitude], 0.0))
+        assert peak == pytest.approx((max_degree + 1) ** 2)
+        assert half / peak == pytest.approx(0.5, abs=0.002)
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "message"),
+    [
+        (float("nan"), 0.0, "not finite"),
+        (0.0, float("inf"), "not finite"),
+        (90.5, 0.0, r"90\.5.*swapped"),
+        ([10.0, -151.2], [0.0, 33.0], r"-151\.2.*swapped"),
+    ],
+)
+def test_coordinates_that_are_none_are_errors(latitude, longitude, message):
+    with pytest.raises(ValueError, match=message):
+        shdd.encode(latitude, longitude, 3)
+
+
+@pytest.mark.parametrize("dimension", [0, 2, 1000])
+def test_a_dimension_that_is_no_square_is_an_error(dimension):
+    with pytest.raises(ValueError, match=rf"{dimension}.*\(L \+ 1\)²"):
+        shdd.max_degree_of(dimension)
