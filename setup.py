@@ -71,6 +71,7 @@ setup(
             "checkpoints/**/*.safetensors",
             "checkpoints/**/*.json",
             "checkpoints/**/*.md",
+            "data/*",
             "overhead/*.json",
         ],
         "pipelines": ["py.typed", "data/*"],

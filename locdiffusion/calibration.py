@@ -17,13 +17,18 @@ from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.decoding import DecodeConfig, Decoder
 from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.posterior import decode_all, log_probability
+from locdiffusion.prior import BaseMeasure
 from locdiffusion.sphere.geodesy import great_circle_km
 
 RADII_KM = (25.0, 50.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0)
 
 
 def fit_temperature(
-    natural: Tensor, photos: EmbeddedPhotos, degree: int, config: DecodeConfig
+    natural: Tensor,
+    photos: EmbeddedPhotos,
+    degree: int,
+    config: DecodeConfig,
+    base: BaseMeasure | None = None,
 ) -> float:
     """τ of least negative log likelihood, by golden-section search over log τ.
 
@@ -32,10 +37,11 @@ def fit_temperature(
       photos: N photos with truth.
       degree: L.
       config: the other settings.
+      base: q₀ of the answers; None is the uniform measure.
     """
 
     def nats(log_temperature: float) -> float:
-        decoder = Decoder(degree, replace(config, temperature=float(np.exp(log_temperature))))
+        decoder = Decoder(degree, replace(config, temperature=float(np.exp(log_temperature))), base)
         return float(-log_probability(decoder.to(natural.device), natural, photos.vectors).mean())
 
     low, high = np.log(0.3), np.log(4.0)
@@ -54,11 +60,17 @@ def fit_temperature(
     return round(float(np.exp((low + high) / 2.0)), 4)
 
 
-def fit_radius(natural: Tensor, photos: EmbeddedPhotos, degree: int, config: DecodeConfig) -> float:
+def fit_radius(
+    natural: Tensor,
+    photos: EmbeddedPhotos,
+    degree: int,
+    config: DecodeConfig,
+    base: BaseMeasure | None = None,
+) -> float:
     """ρ in km of best mean accuracy over the thresholds, among `RADII_KM`."""
     best, best_score = RADII_KM[0], -1.0
     for radius in RADII_KM:
-        decoder = Decoder(degree, replace(config, radius_km=radius)).to(natural.device)
+        decoder = Decoder(degree, replace(config, radius_km=radius), base).to(natural.device)
         latitude, longitude, *_ = decode_all(decoder, natural)
         distance = great_circle_km(latitude, longitude, photos.latitude, photos.longitude)
         score = float(np.mean(list(error_summary(distance)["within"].values())))
@@ -67,15 +79,21 @@ def fit_radius(natural: Tensor, photos: EmbeddedPhotos, degree: int, config: Dec
     return best
 
 
-def fit(natural: Tensor, photos: EmbeddedPhotos, degree: int) -> DecodeConfig:
+def fit(
+    natural: Tensor, photos: EmbeddedPhotos, degree: int, base: BaseMeasure | None = None
+) -> DecodeConfig:
     """Both settings; see the module's docstring."""
     config = DecodeConfig()
-    config = replace(config, temperature=fit_temperature(natural, photos, degree, config))
-    return replace(config, radius_km=fit_radius(natural, photos, degree, config))
+    config = replace(config, temperature=fit_temperature(natural, photos, degree, config, base))
+    return replace(config, radius_km=fit_radius(natural, photos, degree, config, base))
 
 
 def measure(
-    natural: Tensor, photos: EmbeddedPhotos, degree: int, config: DecodeConfig
+    natural: Tensor,
+    photos: EmbeddedPhotos,
+    degree: int,
+    config: DecodeConfig,
+    base: BaseMeasure | None = None,
 ) -> dict[str, Any]:
     """Accuracy, coverage of the radii and likelihood on photos with truth.
 
@@ -83,7 +101,7 @@ def measure(
       `metrics.error_summary` plus ``coverage_50``, ``coverage_90`` and ``nats`` (mean -log p of
       the truth against the uniform sphere; lower is better).
     """
-    decoder = Decoder(degree, config).to(natural.device)
+    decoder = Decoder(degree, config, base).to(natural.device)
     latitude, longitude, radius_50, radius_90 = decode_all(decoder, natural)
     distance = great_circle_km(latitude, longitude, photos.latitude, photos.longitude)
     return {

@@ -21,9 +21,11 @@ from locdiffusion.decoding import DecodeConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.image_encoder import OPEN_CLIP_PREFIX, WEIGHT_SUFFIXES, EncoderSpec
+from locdiffusion.prior import BaseMeasure, uniform_measure
 
 FORMAT = 1
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
+BASE = "base.log_weight"
 SHIPPED = Path(__file__).parent / "checkpoints"
 DEFAULT = "overhead"
 
@@ -71,11 +73,13 @@ class Checkpoint:
     Attributes:
       config: what `config.json` says.
       network: in evaluation mode, on the CPU.
+      base: q₀ of the answers.
       sha256: of both files together.
     """
 
     config: CheckpointConfig
     network: CSUNet
+    base: BaseMeasure
     sha256: str
 
     @property
@@ -143,22 +147,27 @@ def load(path: str | None = None) -> Checkpoint:
     config = read_config(path)
     network = CSUNet(config.model)
     try:
-        network.load_state_dict(load_file(directory / WEIGHTS))
-    except (SafetensorError, RuntimeError) as error:
+        tensors = load_file(directory / WEIGHTS)
+        base = BaseMeasure(tensors.pop(BASE).double().exp().numpy())
+        network.load_state_dict(tensors)
+    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor
         raise CheckpointError(
             f"{directory / WEIGHTS} does not hold the weights that {CONFIG} describes ({reason}); "
             "copy both files again from the same checkpoint."
         ) from error
     network.eval().requires_grad_(False)
-    return Checkpoint(config, network, _sha256(directory))
+    return Checkpoint(config, network, base, _sha256(directory))
 
 
-def save(directory: Path, config: CheckpointConfig, network: CSUNet) -> None:
+def save(
+    directory: Path, config: CheckpointConfig, network: CSUNet, base: BaseMeasure | None = None
+) -> None:
     """Writes a checkpoint; the configuration last, so that a half-written one is not readable."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).unlink(missing_ok=True)
     weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    weights[BASE] = (base or uniform_measure()).log_weight.half()
     save_file(weights, directory / WEIGHTS)
     temporary = directory / (CONFIG + ".part")
     temporary.write_text(json.dumps(to_dict(config), indent=1, sort_keys=True) + "\n")

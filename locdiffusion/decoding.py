@@ -45,9 +45,10 @@ from locdiffusion.peaks import (
     spread_maxima,
     walked,
 )
-from locdiffusion.radial import CAP_KM, RadialProfile, ring_grids
+from locdiffusion.prior import BaseMeasure
+from locdiffusion.radial import CAP_KM, RadialProfile, far_spread, ring_grids
 from locdiffusion.shdd import encode_vectors
-from locdiffusion.spectral import PoleRotation, ProductTransform
+from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid, polar_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders
@@ -109,8 +110,25 @@ class Decoder(nn.Module):
     thin_nodes: Tensor
     area: Tensor
     smoothing: Tensor
+    log_base: Tensor
+    peak_ring_nodes: Tensor
+    disc_nodes: Tensor
+    inner_nodes: Tensor
+    outer_nodes: Tensor
 
-    def __init__(self, max_degree: int, config: DecodeConfig | None = None) -> None:
+    def __init__(
+        self,
+        max_degree: int,
+        config: DecodeConfig | None = None,
+        base: BaseMeasure | None = None,
+    ) -> None:
+        """Builds the tables.
+
+        Args:
+          max_degree: L.
+          config: how densities become answers.
+          base: q₀ of the densities; None is the uniform measure.
+        """
         super().__init__()
         self.config = config or DecodeConfig()
         self.max_degree = max_degree
@@ -123,6 +141,8 @@ class Decoder(nn.Module):
             ProductTransform(thin, max_degree),
         )
         self._table("nodes", grid.vectors)
+        self.base = base
+        self.register_buffer("log_base", self.log_base_at(self.nodes), persistent=False)
         self._table("thin_nodes", thin.vectors)
         self._table("area", grid.weights / (4.0 * math.pi))
         self.rotation = PoleRotation(max_degree)
@@ -130,12 +150,17 @@ class Decoder(nn.Module):
         finest, self.spacing = 6.0 / (max_degree + 1) ** 2, math.pi / rows
         self.kernel = ScoreKernel(self.radius, finest, self.spacing)
         self.disc = ProductTransform(self.kernel.grid, max_degree)
+        self._table("disc_nodes", self.kernel.grid.vectors)
         self.cap = 8.0 * self.spacing
         around_peak = polar_grid(panel_edges(self.cap, finest, 4.0 * self.spacing), 4, 48)
         self.peak_rings = ProductTransform(around_peak, max_degree)
+        self._table("peak_ring_nodes", around_peak.vectors)
         inner, outer = ring_grids()
         self.inner = ProductTransform(inner, max_degree)
         self.outer = ProductTransform(outer, max_degree)
+        self._table("inner_nodes", inner.vectors)
+        self._table("outer_nodes", outer.vectors)
+        self.far_spread = far_spread(self.spacing)
         degree, _ = degrees_and_orders(max_degree)
         width = max(self.radius, 2.0 / (max_degree + 1))
         self._table("smoothing", kernel_spectrum(width, max_degree)[degree])
@@ -209,6 +234,7 @@ class Decoder(nn.Module):
         code = torch.from_numpy(encode_vectors(vectors, self.max_degree)).to(self.nodes)
         field = torch.einsum("nkd,nd->nk", mixture.natural, code)
         log_density = _mixed((field - mixture.log_z)[..., None]).squeeze(-1)
+        log_density = log_density + self.log_base_at(torch.from_numpy(vectors).to(self.nodes))
         return log_density.double().cpu().numpy()
 
     def _checked(self, natural: Tensor) -> Tensor:
@@ -230,14 +256,18 @@ class Decoder(nn.Module):
         value, index = highest_nodes(field[:, ::2, ::2], self.config.candidates)
         peaks = climb(flat, self.thin_nodes[index], value, self.rotation, 2.0 * self.spacing)
         log_z = self._log_z(flat, field.flatten(1), peaks.vectors[:, 0]).view(n, k)
-        log_density = _mixed(field.view(n, k, -1) - log_z[..., None])
+        log_density = _mixed(field.view(n, k, -1) - log_z[..., None]) + self.log_base
         return _Mixture(natural, log_z, log_density, log_density.exp() * self.area), peaks
 
     def _candidates(self, mixture: _Mixture, peaks: Peaks) -> Tensor:
         """``(N, M, 3)``: the best peaks of all K densities, and maxima of the coarse score."""
         n, k = mixture.log_z.shape
         pooled = peaks.vectors.reshape(n, -1, 3)
-        share = (peaks.log_mass.view(n, k, -1) - mixture.log_z[..., None]).exp().reshape(n, -1)
+        log_mass = peaks.log_mass
+        if self.base is not None:
+            # A peak of F just off the coast has its mass on the coast: do not count it for nothing.
+            log_mass = log_mass + self.base(peaks.vectors).clamp(min=-2.0)
+        share = (log_mass.view(n, k, -1) - mixture.log_z[..., None]).exp().reshape(n, -1)
         gathered = neighbourhood_mass(pooled, share, self.radius)
         best = spread_maxima(pooled, gathered, self.config.candidates, self.radius)
         chosen = pooled.gather(1, best[..., None].expand(-1, -1, 3))
@@ -248,27 +278,45 @@ class Decoder(nn.Module):
     def _log_z(self, natural: Tensor, field: Tensor, peak: Tensor) -> Tensor:
         """Rings around the highest peak, the grid beyond; ``(B,)``."""
         near = self.peak_rings.synthesis(self.rotation(natural, peak))
-        near = (near + self.peak_rings.row_weight.log()[:, None]).flatten(1).logsumexp(1)
+        near = (near + self.peak_rings.row_weight.log()[:, None]).flatten(1)
+        near = (near + self._log_base(peak, self.peak_ring_nodes)).logsumexp(1)
         outside = peak @ self.nodes.T <= math.cos(self.cap)
+        field = field + self.log_base
         unit = field.amax(1)
         far = ((field - unit[:, None]).exp_() * outside) @ self.area
         return torch.logaddexp(near - math.log(4.0 * math.pi), far.log() + unit)
 
-    def _around(self, mixture: _Mixture, centre: Tensor, *grids: ProductTransform) -> list[Tensor]:
+    def log_base_at(self, vectors: Tensor) -> Tensor:
+        """Log q₀ ``(...)`` at unit vectors ``(..., 3)``."""
+        if self.base is None:
+            return torch.zeros_like(vectors[..., 0])
+        log_base: Tensor = self.base(vectors)
+        return log_base
+
+    def _log_base(self, centre: Tensor, nodes: Tensor) -> Tensor | float:
+        """Log q₀ ``(..., nodes)`` at nodes around the pole, carried to centres ``(..., 3)``."""
+        if self.base is None:
+            return 0.0
+        return self.log_base_at(nodes @ pole_frame(centre).transpose(-1, -2))
+
+    def _around(
+        self, mixture: _Mixture, centre: Tensor, *grids: tuple[ProductTransform, Tensor]
+    ) -> list[Tensor]:
         """Density of the mixture on rings around points ``(N, M, 3)``: ``(N, M, nodes)`` each."""
         n, k, d = mixture.natural.shape
         m = centre.shape[1]
         natural = mixture.natural[:, None].expand(n, m, k, d).reshape(-1, d)
         at_pole = self.rotation(natural, centre[:, :, None].expand(n, m, k, 3).reshape(-1, 3))
         densities = []
-        for grid in grids:
+        for grid, nodes in grids:
             field = grid.synthesis(at_pole).view(n, m, k, -1)
-            densities.append(_mixed(field - mixture.log_z[:, None, :, None]).exp())
+            mixed = _mixed(field - mixture.log_z[:, None, :, None])
+            densities.append((mixed + self._log_base(centre, nodes)).exp())
         return densities
 
     def _ascent(self, mixture: _Mixture, centre: Tensor) -> Ascent:
         """Score, mass and uphill step of points ``(N, M, 3)``."""
-        ascent: Ascent = self.kernel(*self._around(mixture, centre, self.disc))
+        ascent: Ascent = self.kernel(*self._around(mixture, centre, (self.disc, self.disc_nodes)))
         return ascent
 
     def _climbed(
@@ -301,9 +349,9 @@ class Decoder(nn.Module):
         """Distribution of the distance from the answer, and the information in nats."""
         mass = []
         knowledge = answer.new_zeros(len(answer))
-        rings_of = (self.inner, self.outer)
+        rings_of = ((self.inner, self.inner_nodes), (self.outer, self.outer_nodes))
         around = self._around(mixture, answer[:, None], *rings_of)
-        for rings, density in zip(rings_of, around, strict=True):
+        for (rings, _), density in zip(rings_of, around, strict=True):
             p = density.view(len(answer), -1, rings.columns)
             weight = rings.row_weight / (4.0 * math.pi)
             mass.append(p.sum(-1) * weight)
@@ -315,7 +363,7 @@ class Decoder(nn.Module):
         # p was normalised around its peak; these nodes differ a little: make it sum to 1.
         total = near.sum(1) + far.sum(1)
         information = (knowledge / total - total.log()).clamp(min=0.0)
-        profile = RadialProfile.from_masses(near, far, cos_distance)
+        profile = RadialProfile.from_masses(near, far, cos_distance, self.far_spread)
         return profile, information.float().cpu().numpy()
 
     def _modes(self, places: np.ndarray, probability: np.ndarray) -> tuple[Mode, ...]:

@@ -1,8 +1,8 @@
 r"""Coefficients as a probability density on the sphere, and its normalising integral.
 
-A vector η of d = (L + 1)² *natural parameters* means
+A vector η of d = (L + 1)² *natural parameters* means, over a base measure q₀,
 
-    p_η(y) = exp(F(y)) / Z,   F(y) = ⟨η, code(y)⟩,   Z = (1/4π) ∫ exp F dΩ
+    p_η(y) = q₀(y) exp(F(y)) / Z,   F(y) = ⟨η, code(y)⟩,   Z = (1/4π) ∫ q₀ exp F dΩ
 
 a density against the uniform probability of the sphere, so that log p is in nats above the
 uniform answer (divide by 4πR² for a density per km²). It is an exponential family whose
@@ -25,7 +25,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.spectral import PoleRotation, ProductTransform, turn_about_axis
+from locdiffusion.prior import BaseMeasure
+from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame, turn_about_axis
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import polar_grid, shifted_grid
 
@@ -62,9 +63,22 @@ class PartitionConfig:
 class LogPartition(nn.Module):
     """log Z of densities whose true point is known, for training and evaluation of the loss."""
 
-    def __init__(self, max_degree: int, config: PartitionConfig | None = None) -> None:
+    def __init__(
+        self,
+        max_degree: int,
+        config: PartitionConfig | None = None,
+        base: BaseMeasure | None = None,
+    ) -> None:
+        """Builds the tables.
+
+        Args:
+          max_degree: L.
+          config: sizes of the quadrature.
+          base: q₀; None is the uniform measure.
+        """
         super().__init__()
         config = config or PartitionConfig()
+        self.base = base
         self.rotation = PoleRotation(max_degree)
         self.cos_cap = math.cos(config.cap_km / EARTH_RADIUS_KM)
         edges = np.linspace(0, 1, config.panels + 1) ** 2 * config.cap_km / EARTH_RADIUS_KM
@@ -75,8 +89,11 @@ class LogPartition(nn.Module):
         self.grids = nn.ModuleList(ProductTransform(grid, max_degree) for grid in grids)
         vectors = np.stack([grid.vectors for grid in grids]).astype(np.float32)
         self.register_buffer("nodes", torch.from_numpy(vectors), persistent=False)
+        ring_nodes = torch.from_numpy(rings.vectors.astype(np.float32))
+        self.register_buffer("ring_nodes", ring_nodes, persistent=False)
 
     nodes: Tensor
+    ring_nodes: Tensor
 
     def forward(
         self, natural: Tensor, truth: Tensor, generator: torch.Generator | None = None
@@ -97,15 +114,21 @@ class LogPartition(nn.Module):
 
     def _rings(self, natural: Tensor, truth: Tensor) -> Tensor:
         field = self.rings.synthesis(self.rotation(natural, truth))
-        return (field + self.rings.row_weight.log()[:, None]).flatten(1).logsumexp(1)
+        log_mass = (field + self.rings.row_weight.log()[:, None]).flatten(1)
+        if self.base is not None:
+            log_mass = log_mass + self.base(self.ring_nodes @ pole_frame(truth).transpose(1, 2))
+        return log_mass.logsumexp(1)
 
     def _outside(self, natural: Tensor, truth: Tensor, generator: torch.Generator | None) -> Tensor:
         which = int(torch.randint(len(self.grids), (), generator=generator))
-        turn = torch.rand(len(natural), generator=generator).to(natural) * (2.0 * math.pi)
+        # One turn for the whole batch, so that q₀ is looked up once.
+        turn = (torch.rand(1, generator=generator).to(natural) * (2.0 * math.pi)).expand(len(truth))
         grid = self.grids[which]
         assert isinstance(grid, ProductTransform)
         field = grid.synthesis(turn_about_axis(natural, turn, self.rotation.max_degree))
         log_mass = (field + grid.row_weight.log()[:, None]).flatten(1)
+        if self.base is not None:
+            log_mass = log_mass + self.base(_turned_back(self.nodes[which], -turn[:1]))
         inside = _turned_back(truth, turn) @ self.nodes[which].T > self.cos_cap
         return log_mass.masked_fill(inside, -torch.inf).logsumexp(1)
 
@@ -142,7 +165,7 @@ class GeotagColumns:
       radius_50_km, radius_90_km: ``(N,)`` float64.
       probability: ``(N, 5)`` float32, within each of `schemas.geotags.THRESHOLDS_KM`.
       information_nats: ``(N,)`` float32.
-      modes: N tuples, likeliest first; the first is the answer itself.
+      modes: N tuples: the answer itself, then the other places, likeliest first.
     """
 
     latitude: NDArray[np.float64]

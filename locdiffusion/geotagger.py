@@ -64,10 +64,13 @@ class Geotagger:
         self.device = encoder.device
         degree = checkpoint.config.model.max_degree
         self._network = checkpoint.network.to(self.device)
-        self._decoder = Decoder(degree, checkpoint.config.decode).to(self.device)
+        self._decoder = Decoder(degree, checkpoint.config.decode, checkpoint.base)
+        self._decoder.to(self.device)
         rows = 3 * (degree + 1)
-        grid = ProductTransform(gauss_legendre_grid(rows, 2 * rows), degree)
-        self._sampling_grid = grid.to(self.device)
+        grid = gauss_legendre_grid(rows, 2 * rows)
+        self._sampling_grid = ProductTransform(grid, degree).to(self.device)
+        nodes = torch.from_numpy(grid.vectors).float().to(self.device)
+        self._sampling_base = self._decoder.log_base_at(nodes).view(grid.shape)
 
     @classmethod
     def load(
@@ -182,7 +185,8 @@ class Geotagger:
         start = np.stack([self._noise(key, dimension) for key in keys]) * sigmas[0]
         x = self._tensor(start).view(-1, dimension)
         repeated = condition.repeat_interleave(self.samples, 0)
-        x = ddim(mean_denoiser(self._network, repeated, self._sampling_grid), x, sigmas)
+        denoise = mean_denoiser(self._network, repeated, self._sampling_grid, self._sampling_base)
+        x = ddim(denoise, x, sigmas)
         level = torch.full((len(x),), sigmas[-1], device=self.device)
         natural = self._network(x, level, repeated)
         return natural.view(len(keys), self.samples, dimension).cpu().numpy()

@@ -41,13 +41,16 @@ class RadialProfile:
     cumulative: NDArray[np.float64]
 
     @classmethod
-    def from_masses(cls, rings: Tensor, far: Tensor, cos_distance: Tensor) -> RadialProfile:
+    def from_masses(
+        cls, rings: Tensor, far: Tensor, cos_distance: Tensor, spread: NDArray[np.float64]
+    ) -> RadialProfile:
         """Sums masses outwards.
 
         Args:
           rings: ``(N, rings)`` mass on each ring of `ring_grids`, as its quadrature weighs it.
           far: ``(N, nodes)`` mass of nodes beyond `CAP_KM`, 0 at the others.
           cos_distance: ``(N, nodes)`` of all nodes.
+          spread: `far_spread` of these nodes.
 
         Returns:
           The profile, scaled to sum to one.
@@ -58,7 +61,7 @@ class RadialProfile:
         bins = ((edge - cos_distance) * (_FAR_BINS / (1.0 + edge))).clamp_(0, _FAR_BINS - 1).int()
         bins += _FAR_BINS * torch.arange(n, dtype=torch.int32, device=bins.device)[:, None]
         counted = torch.bincount(bins.flatten(), far.flatten(), n * _FAR_BINS)
-        beyond = counted.view(n, -1).double().cpu().numpy()
+        beyond = counted.view(n, -1).double().cpu().numpy() @ spread
         panels = rings.double().cpu().numpy().reshape(n, -1, _NODES)
         within = panels.sum(-1, keepdims=True)
         partial = np.cumsum(within, 1) - within + panels @ _PARTIAL
@@ -81,6 +84,22 @@ class RadialProfile:
         """``(N, 5)`` probability within each of `THRESHOLDS_KM`."""
         columns = [int(np.argmin(np.abs(self.radius_km - t))) for t in THRESHOLDS_KM]
         return self.cumulative[:, columns].astype(np.float32)
+
+
+def far_spread(spacing: float) -> NDArray[np.float64]:
+    """Spreads what a bin beyond `CAP_KM` counted over the width of a node, ``(bins, bins)``.
+
+    Seen from a pole, whole rows of the grid lie at one distance; counted as points they would
+    make a staircase of the distribution.
+
+    Args:
+      spacing: of the grid, radians.
+    """
+    edges = _EDGES_KM[-_FAR_BINS - 1 :] / EARTH_RADIUS_KM
+    centre = (edges[:-1] + edges[1:]) / 2.0
+    low, high = np.maximum(centre - spacing / 2, edges[0]), np.minimum(centre + spacing / 2, np.pi)
+    share = (edges - low[:, None]) / (high - low)[:, None]
+    return np.diff(np.clip(share, 0.0, 1.0), axis=1)
 
 
 def _partial_sums() -> NDArray[np.float64]:

@@ -64,7 +64,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "open_clip:MODEL/TAG or open_clip:MODEL/FILE (default %(default)s)",
     )
     add("--max-degree", type=int, default=31, help="L, detail of the codes (default %(default)s)")
-    add("--steps", type=int, default=4000, help="training steps (default %(default)s)")
+    add(
+        "--answer-base",
+        default="positions",
+        choices=("positions", "land", "uniform"),
+        help="where photos may be before they are looked at: as the training photos, on land, "
+        "or anywhere (default %(default)s)",
+    )
+    add("--steps", type=int, default=3000, help="training steps (default %(default)s)")
     add("--batch-size", type=int, default=256, help="photos per step (default %(default)s)")
     add("--learning-rate", type=float, default=1e-3, help="peak rate (default %(default)s)")
     add("--dropout", type=float, default=0.1, help="in the network (default %(default)s)")
@@ -84,6 +91,7 @@ def run(options: argparse.Namespace) -> Path:
     from locdiffusion.model.cs_unet import CSUNetConfig
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.posterior import natural_parameters
+    from locdiffusion.prior import BaseConfig, BaseKind
     from locdiffusion.training import TrainConfig, Trainer
 
     tests = _named(options.test)
@@ -103,6 +111,7 @@ def run(options: argparse.Namespace) -> Path:
             embedding_dim=encoder.spec.embedding_dim,
             dropout=options.dropout,
         ),
+        base=BaseConfig(answers=BaseKind(options.answer_base)),
         steps=options.steps,
         batch_size=options.batch_size,
         learning_rate=options.learning_rate,
@@ -123,12 +132,13 @@ def run(options: argparse.Namespace) -> Path:
         return natural_parameters(trainer.average, part.embeddings)
 
     degree = config.model.max_degree
-    decode = calibration.fit(densities(val), val, degree)
+    base = trainer.answer_base
+    decode = calibration.fit(densities(val), val, degree, base)
     print(f"fitted on validation: temperature {decode.temperature:g}, ρ {decode.radius_km:g} km")
-    metrics = {"val": calibration.measure(densities(val), val, degree, decode)}
+    metrics = {"val": calibration.measure(densities(val), val, degree, decode, base)}
     for name, patterns in tests.items():
         part = photos(patterns)
-        metrics[name] = calibration.measure(densities(part), part, degree, decode)
+        metrics[name] = calibration.measure(densities(part), part, degree, decode, base)
     _print_metrics(metrics)
     record = {
         "environment": f"Python {platform.python_version()}, torch {torch.__version__}, "
@@ -154,7 +164,7 @@ def run(options: argparse.Namespace) -> Path:
     saved = checkpoint.CheckpointConfig(
         config.name, config.model, config.noise, decode, encoder.spec, record
     )
-    checkpoint.save(directory, saved, trainer.average)
+    checkpoint.save(directory, saved, trainer.average, base)
     about = options.about.read_text() if options.about else f"# Model card: `{config.name}`"
     (directory / model_card.CARD).write_text(model_card.render(saved, about))
     return directory

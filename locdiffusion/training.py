@@ -28,6 +28,7 @@ from locdiffusion.diffusion.schedules import NoiseConfig, training_sigmas
 from locdiffusion.metrics import error_summary
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.posterior import decode_all, log_probability, natural_parameters
+from locdiffusion.prior import BaseConfig
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import great_circle_km
 
@@ -41,7 +42,7 @@ class TrainConfig:
     Attributes:
       name: of the checkpoint.
       encoder: image encoder, see `locdiffusion.model.image_encoder`.
-      model, noise, partition: network, diffusion and loss quadrature.
+      model, noise, partition, base: network, diffusion, loss quadrature and base measures.
       steps, batch_size: length of the run.
       learning_rate: peak of AdamW; linear warm-up, then cosine to zero.
       warmup: steps.
@@ -57,7 +58,8 @@ class TrainConfig:
     model: CSUNetConfig = field(default_factory=CSUNetConfig)
     noise: NoiseConfig = field(default_factory=NoiseConfig)
     partition: PartitionConfig = field(default_factory=PartitionConfig)
-    steps: int = 4000
+    base: BaseConfig = field(default_factory=BaseConfig)
+    steps: int = 3000
     batch_size: int = 256
     learning_rate: float = 1e-3
     warmup: int = 200
@@ -108,8 +110,11 @@ class Trainer:
         self.average = CSUNet(config.model).to(self.device)
         self.average.load_state_dict(self.network.state_dict())
         self.average.eval().requires_grad_(False)
-        self.partition = LogPartition(config.model.max_degree, config.partition).to(self.device)
-        self.decoder = Decoder(config.model.max_degree).to(self.device)
+        degree, base = config.model.max_degree, config.base
+        trained_over = base.build(base.training, self.vectors)
+        self.partition = LogPartition(degree, config.partition, trained_over).to(self.device)
+        self.answer_base = base.build(base.answers, self.vectors)
+        self.decoder = Decoder(degree, base=self.answer_base).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )

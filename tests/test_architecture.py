@@ -24,6 +24,7 @@ LAYERS = (
     (
         "locdiffusion.shdd",
         "locdiffusion.spectral",
+        "locdiffusion.prior",
         "locdiffusion.radial",
         "locdiffusion.peaks",
         "locdiffusion.density",

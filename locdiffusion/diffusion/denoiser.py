@@ -35,7 +35,12 @@ class MeanDenoiser(Protocol):
         ...
 
 
-def mean_denoiser(denoiser: Denoiser, condition: Tensor, grid: ProductTransform) -> MeanDenoiser:
+def mean_denoiser(
+    denoiser: Denoiser,
+    condition: Tensor,
+    grid: ProductTransform,
+    log_base: Tensor | None = None,
+) -> MeanDenoiser:
     """Turns natural parameters into the mean parameters E_p[code] by quadrature on a grid.
 
     The result is a weighted mean of codes of real points, so it lies in the convex hull of the
@@ -45,8 +50,11 @@ def mean_denoiser(denoiser: Denoiser, condition: Tensor, grid: ProductTransform)
       denoiser: the natural-parameter model.
       condition: ``(B, E)`` image embeddings, one for each row of x.
       grid: nodes over the whole sphere.
+      log_base: ``(rows, columns)`` log q₀ at the nodes; None is the uniform measure.
     """
     log_weight = grid.row_weight.log()[:, None]
+    if log_base is not None:
+        log_weight = log_weight + log_base
 
     def mean(x: Tensor, sigma: Tensor) -> Tensor:
         field = grid.synthesis(denoiser(x, sigma, condition)) + log_weight
