@@ -110,6 +110,7 @@ class Decoder(nn.Module):
     thin_nodes: Tensor
     area: Tensor
     smoothing: Tensor
+    far_spread: Tensor
     log_base: Tensor
     peak_ring_nodes: Tensor
     disc_nodes: Tensor
@@ -142,7 +143,8 @@ class Decoder(nn.Module):
         )
         self._table("nodes", grid.vectors)
         self.base = base
-        self.register_buffer("log_base", self.log_base_at(self.nodes), persistent=False)
+        log_base = torch.zeros(len(self.nodes)) if base is None else base.on_grid(grid).cpu()
+        self.register_buffer("log_base", log_base, persistent=False)
         self._table("thin_nodes", thin.vectors)
         self._table("area", grid.weights / (4.0 * math.pi))
         self.rotation = PoleRotation(max_degree)
@@ -160,7 +162,7 @@ class Decoder(nn.Module):
         self.outer = ProductTransform(outer, max_degree)
         self._table("inner_nodes", inner.vectors)
         self._table("outer_nodes", outer.vectors)
-        self.far_spread = far_spread(self.spacing)
+        self._table("far_spread", far_spread(self.spacing))
         degree, _ = degrees_and_orders(max_degree)
         width = max(self.radius, 2.0 / (max_degree + 1))
         self._table("smoothing", kernel_spectrum(width, max_degree)[degree])

@@ -69,8 +69,7 @@ class Geotagger:
         rows = 3 * (degree + 1)
         grid = gauss_legendre_grid(rows, 2 * rows)
         self._sampling_grid = ProductTransform(grid, degree).to(self.device)
-        nodes = torch.from_numpy(grid.vectors).float().to(self.device)
-        self._sampling_base = self._decoder.log_base_at(nodes).view(grid.shape)
+        self._sampling_base = checkpoint.base.on_grid(grid).view(grid.shape).to(self.device)
 
     @classmethod
     def load(

@@ -104,6 +104,26 @@ class BaseMeasure(nn.Module):
         column = ((torch.atan2(y, x) + math.pi) * (columns / (2.0 * math.pi))).long()
         return self.log_weight.flatten()[row * columns + column.clamp_(0, columns - 1)]
 
+    def on_grid(self, grid: LatLonGrid) -> Tensor:
+        """Log of the mean of q₀ over the cell of each node, ``(rows·columns,)``.
+
+        For grids coarser than the raster: a coast between two nodes is not lost.
+        """
+        rows, columns = grid.shape
+        z, longitude = _raster_centres(*self.log_weight.shape)
+        between = (grid.cos_theta[:-1] + grid.cos_theta[1:]) / 2.0
+        row = np.searchsorted(-between, -z)
+        column = np.rint(longitude / (2.0 * np.pi / columns)).astype(int) % columns
+        node = (row[:, None] * columns + column).ravel()
+        weight = self.log_weight.double().exp().flatten().cpu().numpy()
+        count = np.bincount(node, minlength=rows * columns)
+        total = np.bincount(node, weight, rows * columns)
+        average = torch.from_numpy(np.log(total.clip(1e-30) / count.clip(1))).float()
+        at_node = self(torch.from_numpy(grid.vectors).to(self.log_weight))
+        return torch.where(
+            torch.from_numpy(count > 0).to(at_node.device), average.to(at_node), at_node
+        )
+
 
 def uniform_measure() -> BaseMeasure:
     """Every place alike."""
@@ -153,9 +173,14 @@ def _smoothed(counts: NDArray[np.float64], smoothing_km: float) -> NDArray[np.fl
     return smooth.clamp(min=0.0).double().numpy()
 
 
+def _raster_centres(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Z of each row and longitude in radians of each column of a raster's cells."""
+    z = 1.0 - 2.0 * (np.arange(rows) + 0.5) / rows
+    return z, 2.0 * np.pi * ((np.arange(columns) + 0.5) / columns - 0.5)
+
+
 def _raster_grid() -> LatLonGrid:
-    z = 1.0 - 2.0 * (np.arange(ROWS) + 0.5) / ROWS
-    longitude = 2.0 * np.pi * ((np.arange(COLUMNS) + 0.5) / COLUMNS - 0.5)
+    z, longitude = _raster_centres(ROWS, COLUMNS)
     return LatLonGrid(z, longitude, np.full(ROWS, 4.0 * np.pi / (ROWS * COLUMNS)))
 
 

@@ -42,7 +42,7 @@ class RadialProfile:
 
     @classmethod
     def from_masses(
-        cls, rings: Tensor, far: Tensor, cos_distance: Tensor, spread: NDArray[np.float64]
+        cls, rings: Tensor, far: Tensor, cos_distance: Tensor, spread: Tensor
     ) -> RadialProfile:
         """Sums masses outwards.
 
@@ -61,7 +61,7 @@ class RadialProfile:
         bins = ((edge - cos_distance) * (_FAR_BINS / (1.0 + edge))).clamp_(0, _FAR_BINS - 1).int()
         bins += _FAR_BINS * torch.arange(n, dtype=torch.int32, device=bins.device)[:, None]
         counted = torch.bincount(bins.flatten(), far.flatten(), n * _FAR_BINS)
-        beyond = counted.view(n, -1).double().cpu().numpy() @ spread
+        beyond = (counted.view(n, -1) @ spread).double().cpu().numpy()
         panels = rings.double().cpu().numpy().reshape(n, -1, _NODES)
         within = panels.sum(-1, keepdims=True)
         partial = np.cumsum(within, 1) - within + panels @ _PARTIAL

@@ -21,12 +21,7 @@ from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from locdiffusion.sphere.grids import fibonacci_grid, shifted_grid
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def random_points(rng, count):

@@ -21,12 +21,7 @@ D = (L + 1) ** 2
 POLES = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def coefficients(rng, count):
