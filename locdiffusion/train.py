@@ -181,6 +181,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Stopped as stopped:
         print(f"{stopped}; the same command resumes.", file=sys.stderr)
         return 130
+    except KeyboardInterrupt:
+        print("stopped; the same command resumes.", file=sys.stderr)
+        return 130
     except (ValueError, FloatingPointError, EncoderWeightsError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -121,7 +122,7 @@ class Trainer:
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._losses: list[float] = []  # since the last validation
-        self._identity = {"config": to_dict(config), "data": train.fingerprint}
+        self._identity = {"config": to_dict(config), "data": [train.fingerprint, val.fingerprint]}
 
     def run(
         self, report: Callable[[dict[str, float]], None], should_stop: Callable[[], bool]
@@ -211,22 +212,19 @@ class Trainer:
         return order[piece * size : (piece + 1) * size]
 
     def save_state(self) -> None:
-        """Writes what a resumed run needs; the JSON last."""
+        """Writes what a resumed run needs: one file, replaced at once; the JSON is for people."""
         self.directory.mkdir(parents=True, exist_ok=True)
         tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
         tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        save_file(
-            {k: v.contiguous().clone() for k, v in tensors.items()},
-            self.directory / (STATE + ".part"),
-        )
-        os.replace(self.directory / (STATE + ".part"), self.directory / STATE)
         progress = {"step": self.step, "history": self.history, "losses": self._losses}
-        progress |= self._identity
-        part = self.directory / (PROGRESS + ".part")
-        part.write_text(json.dumps(progress, indent=1) + "\n")
-        os.replace(part, self.directory / PROGRESS)
+        text = json.dumps(progress | self._identity, indent=1)
+        part = self.directory / (STATE + ".part")
+        copies = {k: v.contiguous().clone() for k, v in tensors.items()}
+        save_file(copies, part, metadata={"progress": text})
+        os.replace(part, self.directory / STATE)
+        (self.directory / PROGRESS).write_text(text + "\n")
 
     def resume(self) -> bool:
         """Continues a saved run of the same recipe and data; False if there is none.
@@ -234,17 +232,18 @@ class Trainer:
         Raises:
           ValueError: the directory holds another run.
         """
-        path = self.directory / PROGRESS
+        path = self.directory / STATE
         if not path.is_file():
             return False
-        progress = json.loads(path.read_text())
+        with safe_open(path, "pt") as opened:
+            progress = json.loads(opened.metadata()["progress"])
         for name, mine in self._identity.items():
             if progress.get(name) != mine:
                 raise ValueError(
                     f"{self.directory} holds a run with another {name}; give a new --output, or "
                     "--overwrite to start anew."
                 )
-        tensors = load_file(self.directory / STATE)
+        tensors = load_file(path)
         for prefix, module in (("network.", self.network), ("average.", self.average)):
             part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             module.load_state_dict(part)
@@ -256,7 +255,7 @@ class Trainer:
                 state["state"].setdefault(int(index), {})[name] = value
         self.optimizer.load_state_dict(state)
         self.step, self.history = progress["step"], progress["history"]
-        self._losses = progress.get("losses", [])
+        self._losses = progress["losses"]
         return True
 
 

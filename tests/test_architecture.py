@@ -38,6 +38,7 @@ LAYERS = (
     (
         "locdiffusion.geotagger",
         "locdiffusion.calibration",
+        "locdiffusion.model_card",
         "pipelines.tar",
         "pipelines.archive",
         "pipelines.photo",

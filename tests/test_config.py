@@ -23,6 +23,7 @@ from locdiffusion.overhead.dataset import OverheadConfig
 from locdiffusion.overhead.mosaics import MosaicSource
 from locdiffusion.overhead.patches import PatchGeometry
 from locdiffusion.overhead.splits import CentreRule, Split
+from locdiffusion.prior import BaseConfig, BaseKind
 from locdiffusion.training import TrainConfig
 
 ENCODER = EncoderSpec(
@@ -39,6 +40,7 @@ CONFIGS = [
     NoiseConfig(sigma_min=1.5, pure_fraction=0.25),
     DecodeConfig(radius_km=123.4, temperature=0.9, shifts=3),
     PartitionConfig(rows=10, cap_km=500.0),
+    BaseConfig(answers=BaseKind.LAND, smoothing_km=200.0),
     TrainConfig("b", model=MODEL, noise=NoiseConfig(sigma_max=30.0), learning_rate=1e-5, seed=3),
     OverheadConfig(
         Split.UNSEEN,
@@ -66,7 +68,8 @@ def test_no_configuration_is_forgotten_above() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", [NoiseConfig, DecodeConfig, PartitionConfig, CSUNetConfig, TrainConfig]
+    "kind",
+    [NoiseConfig, DecodeConfig, PartitionConfig, BaseConfig, CSUNetConfig, TrainConfig],
 )
 def test_fields_left_out_take_their_defaults(kind: Any) -> None:
     assert from_dict(kind, {}) == kind()

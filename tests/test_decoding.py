@@ -12,6 +12,7 @@ from scipy.special import eval_legendre
 from locdiffusion import shdd
 from locdiffusion.decoding import DecodeConfig, Decoder
 from locdiffusion.peaks import ScoreKernel, highest_nodes, panel_edges, safe_newton, walked
+from locdiffusion.prior import BaseMeasure
 from locdiffusion.spectral import PoleRotation, ProductTransform
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
@@ -20,7 +21,7 @@ from locdiffusion.sphere.geodesy import (
     latitude_longitude,
     unit_vectors,
 )
-from locdiffusion.sphere.grids import gauss_legendre_grid
+from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid
 from schemas.geotags import THRESHOLDS_KM
 
 L = 11
@@ -258,13 +259,25 @@ def test_two_equal_peaks_are_two_modes_with_half_of_the_mass_each():
     np.testing.assert_allclose(places, [(-35.0, 150.0), (40.0, -75.0)], atol=0.05)
 
 
+def test_three_places_are_three_modes():
+    """Candidates next to the same peak must not take the place of another peak."""
+    places = [(40.0, -75.0), (-35.0, 150.0), (10.0, 30.0)]
+    got = decode(
+        [sum(peak(*p, 20.0 - 0.7 * i, 31) for i, p in enumerate(places))], 31, radius_km=300.0
+    )
+    found = [(m.latitude, m.longitude) for m in got.modes[0]]
+    np.testing.assert_allclose(found, places, atol=0.05)
+
+
 def test_the_radius_decides_between_a_sharp_peak_and_a_broad_region():
     """ρ = 50 km takes the highest peak; ρ = 1500 km the region that holds more."""
     sharp, broad = (60.0, -150.0), (-5.0, 25.0)
     natural = peak(*sharp, 8.0)
     for bearing in range(0, 360, 60):
         natural = natural + peak(*destination(*broad, bearing, 1500.0), 4.5)
-    near, wide = (decode([natural], radius_km=r) for r in (50.0, 1500.0))
+    # With one candidate, the highest peak, only the coarse map of the score can find the region.
+    near = decode([natural], radius_km=50.0)
+    wide = decode([natural], radius_km=1500.0, candidates=1)
     assert great_circle_km(near.latitude, near.longitude, *sharp)[0] < 200
     assert great_circle_km(wide.latitude, wide.longitude, *broad)[0] < 300
 
@@ -307,6 +320,28 @@ def test_log_density_is_normalised_and_is_that_of_single_points(rng, dense):
     np.testing.assert_allclose(points, log_p.flatten(1)[range(3), where], atol=1e-3)
 
 
+def test_a_base_measure_of_the_family_adds_to_the_natural_parameters(rng):
+    """q₀ ∝ exp⟨b, code⟩ with b of degree 1, on its raster of 80 km: p_η over q₀ is p_(η + b)."""
+    b = np.zeros(D)
+    b[1:4] = [0.5, -0.8, 0.3]
+    raster = LatLonGrid(
+        1.0 - 2.0 * (np.arange(240) + 0.5) / 240,
+        2.0 * np.pi * ((np.arange(480) + 0.5) / 480 - 0.5),
+        np.ones(240),
+    )
+    base = BaseMeasure(np.exp(shdd.field(b, raster.vectors)).reshape(240, 480))
+    natural = torch.from_numpy(scattered(rng, 8).astype(np.float32))
+    over = Decoder(L, DecodeConfig(radius_km=300.0), base)
+    got, wanted = over(natural), decode(natural.numpy() + b, radius_km=300.0)
+    assert great_circle_km(got.latitude, got.longitude, wanted.latitude, wanted.longitude).max() < 5
+    np.testing.assert_allclose(got.radius_50_km, wanted.radius_50_km, rtol=0.02)
+    np.testing.assert_allclose(got.probability, wanted.probability, atol=5e-3)
+    np.testing.assert_allclose(got.information_nats, wanted.information_nats, atol=0.01)
+    points = unit_vectors(wanted.latitude, wanted.longitude)
+    plain = decoder(radius_km=300.0).log_probability(natural + torch.from_numpy(b).float(), points)
+    np.testing.assert_allclose(over.log_probability(natural, points), plain, atol=0.05)
+
+
 def test_no_photos_are_no_answers():
     got = decode(np.zeros((0, 1, D)))
     assert len(got) == 0
@@ -340,13 +375,15 @@ def test_impossible_settings_are_errors(settings):
 
 
 def test_highest_nodes_look_across_the_poles():
-    """A field that rises towards (80°N, 180°E): on the row nearest the pole, on the other side of
-    it, no node is a maximum."""
+    """A narrow crest along the meridian 0° - 180°, rising over the pole to 60°N beyond it:
+    the last node before the pole exceeds all neighbours on its own side, and is no maximum."""
     grid = gauss_legendre_grid(12, 24)
-    field = torch.from_numpy(grid.vectors @ unit_vectors(80.0, 180.0)).view(1, 12, 24)
-    value, index = highest_nodes(field, 3)
-    assert torch.isfinite(value).sum() == 1
-    assert int(index[0, 0]) == int(field.flatten().argmax())
+    crest = grid.vectors @ unit_vectors(60.0, 180.0) - 9.0 * grid.vectors[:, 1] ** 2
+    for rows in (crest, crest.reshape(12, 24)[::-1].ravel().copy()):
+        field = torch.from_numpy(rows).view(1, 12, 24)
+        value, index = highest_nodes(field, 3)
+        assert torch.isfinite(value).sum() == 1
+        assert int(index[0, 0]) == int(field.flatten().argmax())
 
 
 def test_highest_nodes_come_in_order(rng):

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pyproj import Geod
 
@@ -100,6 +100,7 @@ def test_north_of_the_pole_is_the_limit_along_the_meridian():
 
 @settings(deadline=None)
 @given(st.floats(-1e6, 1e6))
+@example(math.nextafter(-180.0, -181.0))
 def test_wrapped_longitude_lies_in_its_half_open_range(longitude):
     wrapped = float(wrap_longitude(longitude))
     assert -180.0 <= wrapped < 180.0

@@ -31,6 +31,7 @@ from locdiffusion.checkpoint import Checkpoint, CheckpointError
 from locdiffusion.decoding import Decoder
 from locdiffusion.density import GeotagColumns
 from locdiffusion.geotagger import Geotagger, PosteriorMode
+from locdiffusion.prior import uniform_measure
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import THRESHOLDS_KM
 
@@ -42,7 +43,8 @@ KEYS = [f"photo-{i}" for i in range(6)]
 
 def tagger(**settings: Any) -> Geotagger:
     encoder = TinyEncoder()
-    loaded = Checkpoint(checkpoint_config(encoder.spec), random_network().eval(), "0" * 64)
+    network, base = random_network().eval(), uniform_measure()
+    loaded = Checkpoint(checkpoint_config(encoder.spec), network, base, "0" * 64)
     return Geotagger(loaded, encoder, **settings)
 
 

@@ -86,6 +86,7 @@ def test_fibonacci_areas_are_even(rng):
 def test_fibonacci_sums_are_nearly_exact_for_smooth_functions():
     degree, _ = degrees_and_orders(10)
     means = real_harmonics(fibonacci_grid(5_000), 10).mean(0) * 4 * np.pi
+    assert fibonacci_grid(5_000)[:, 2].mean() == pytest.approx(0.0, abs=1e-13)
     np.testing.assert_allclose(means, np.where(degree == 0, np.sqrt(4 * np.pi), 0.0), atol=3e-3)
 
 

@@ -116,12 +116,15 @@ def axis_swap(max_degree: int) -> Float:
       L + m), zero elsewhere. Read-only.
     """
     grid = gauss_legendre_grid(max_degree + 1, 2 * max_degree + 2)
-    points = real_harmonics(grid.vectors, max_degree)
-    swapped = real_harmonics(grid.vectors[:, [0, 2, 1]], max_degree)
+    swapped = real_harmonics(grid.vectors[:, [0, 2, 1]], max_degree).reshape(*grid.shape, -1)
+    # ∫ Y_lm(x, y, z) Y_lm'(x, z, y) dΩ on a product grid: first along the rows, then across them.
+    waves = np.matmul(trigonometric(grid.longitude, max_degree).T, swapped)
+    legendre = associated_legendre(grid.cos_theta, max_degree) * grid.row_weight[:, None, None]
     blocks = np.zeros((max_degree + 1, 2 * max_degree + 1, 2 * max_degree + 1))
     for l in range(max_degree + 1):  # noqa: E741
         flat = slice(l * l, (l + 1) ** 2)
         padded = slice(max_degree - l, max_degree + l + 1)
-        blocks[l, padded, padded] = points[:, flat].T @ (grid.weights[:, None] * swapped[:, flat])
+        by_order = legendre[:, l, np.abs(np.arange(-l, l + 1))]
+        blocks[l, padded, padded] = np.einsum("im,imn->mn", by_order, waves[:, padded, flat])
     blocks.setflags(write=False)
     return blocks
