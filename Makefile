@@ -39,19 +39,23 @@ lint: $(VENV)/.dev  ## ruff and mypy
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
-TRAIN := $(OUT)/train-sample
-SPLITS := train:60000 val:4000 seen:2000 unseen:2000
+# The recipe of the shipped checkpoint. CI runs it small: these can be set on the command line.
+TRAIN       := $(OUT)/train-sample
+PLAIN       := 30000
+SPLITS      := train:60000 val:4000 seen:2000 unseen:2000
+TRAIN_FLAGS :=
 
 train-sample: $(VENV)/.sample  ## train the shipped checkpoint again, from nothing (an hour or two)
-	$(PY) -m locdiffusion.overhead --split train --no-augment --count 30000 \
+	$(PY) -m locdiffusion.overhead --split train --no-augment --count $(PLAIN) \
 	  --output $(TRAIN)/plain --seed $(SEED) --workers 2
 	for split in $(SPLITS); do \
 	  $(PY) -m locdiffusion.overhead --split $${split%%:*} --count $${split##*:} \
 	    --output $(TRAIN)/$${split%%:*} --seed $(SEED) --workers 2 || exit; \
 	done
-	$(PY) -m locdiffusion.train --train '$(TRAIN)/train/*.tar' '$(TRAIN)/plain/*.tar' --val '$(TRAIN)/val/*.tar' \
+	$(PY) -m locdiffusion.train --train '$(TRAIN)/train/*.tar' '$(TRAIN)/plain/*.tar' \
+	  --val '$(TRAIN)/val/*.tar' \
 	  --test seen='$(TRAIN)/seen/*.tar' unseen='$(TRAIN)/unseen/*.tar' --output $(TRAIN) \
-	  --answer-base land --about locdiffusion/checkpoints/overhead/ABOUT.md --seed $(SEED)
+	  --answer-base land --about locdiffusion/checkpoints/overhead/ABOUT.md --seed $(SEED) $(TRAIN_FLAGS)
 
 lock: $(VENV)/.dev  ## resolve constraints.txt anew (newest releases that fit together)
 	$(PY) -m pip install --quiet uv

@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.density import GeotagColumns, Mode
+from locdiffusion.density import GeotagColumns, Mode, mixed_log
 from locdiffusion.peaks import (
     Ascent,
     Peaks,
@@ -87,18 +87,31 @@ class DecodeConfig:
 
 
 @dataclass(frozen=True)
-class _Mixture:
+class _Densities:
     """The densities of N photos.
 
     Attributes:
       natural: ``(N, K, d)``.
       log_z: ``(N, K)``.
-      log_density: ``(N, nodes)`` of the mixture, on the decoder's grid.
-      mass: ``(N, nodes)`` probability of each node.
     """
 
     natural: Tensor
     log_z: Tensor
+
+    def of(self, photo: Tensor) -> _Densities:
+        """Those of some photos, by index."""
+        return _Densities(self.natural[photo], self.log_z[photo])
+
+
+@dataclass(frozen=True)
+class _Mixture(_Densities):
+    """The same, and their mixtures on the decoder's grid.
+
+    Attributes:
+      log_density: ``(N, nodes)`` of the mixture, on the decoder's grid.
+      mass: ``(N, nodes)`` probability of each node.
+    """
+
     log_density: Tensor
     mass: Tensor
 
@@ -235,7 +248,7 @@ class Decoder(nn.Module):
         mixture, _ = self._mixture(self._checked(natural))
         code = torch.from_numpy(encode_vectors(vectors, self.max_degree)).to(self.nodes)
         field = torch.einsum("nkd,nd->nk", mixture.natural, code)
-        log_density = _mixed((field - mixture.log_z)[..., None]).squeeze(-1)
+        log_density = mixed_log((field - mixture.log_z)[..., None]).squeeze(-1)
         log_density = log_density + self.log_base_at(torch.from_numpy(vectors).to(self.nodes))
         return log_density.double().cpu().numpy()
 
@@ -258,7 +271,7 @@ class Decoder(nn.Module):
         value, index = highest_nodes(field[:, ::2, ::2], self.config.candidates)
         peaks = climb(flat, self.thin_nodes[index], value, self.rotation, 2.0 * self.spacing)
         log_z = self._log_z(flat, field.flatten(1), peaks.vectors[:, 0]).view(n, k)
-        log_density = _mixed(field.view(n, k, -1) - log_z[..., None]) + self.log_base
+        log_density = mixed_log(field.view(n, k, -1) - log_z[..., None]) + self.log_base
         return _Mixture(natural, log_z, log_density, log_density.exp() * self.area), peaks
 
     def _candidates(self, mixture: _Mixture, peaks: Peaks) -> Tensor:
@@ -302,23 +315,23 @@ class Decoder(nn.Module):
         return self.log_base_at(nodes @ pole_frame(centre).transpose(-1, -2))
 
     def _around(
-        self, mixture: _Mixture, centre: Tensor, *grids: tuple[ProductTransform, Tensor]
+        self, densities: _Densities, centre: Tensor, *grids: tuple[ProductTransform, Tensor]
     ) -> list[Tensor]:
         """Density of the mixture on rings around points ``(N, M, 3)``: ``(N, M, nodes)`` each."""
-        n, k, d = mixture.natural.shape
+        n, k, d = densities.natural.shape
         m = centre.shape[1]
-        natural = mixture.natural[:, None].expand(n, m, k, d).reshape(-1, d)
+        natural = densities.natural[:, None].expand(n, m, k, d).reshape(-1, d)
         at_pole = self.rotation(natural, centre[:, :, None].expand(n, m, k, 3).reshape(-1, 3))
-        densities = []
+        around = []
         for grid, nodes in grids:
             field = grid.synthesis(at_pole).view(n, m, k, -1)
-            mixed = _mixed(field - mixture.log_z[:, None, :, None])
-            densities.append((mixed + self._log_base(centre, nodes)).exp())
-        return densities
+            mixed = mixed_log(field - densities.log_z[:, None, :, None])
+            around.append((mixed + self._log_base(centre, nodes)).exp())
+        return around
 
-    def _ascent(self, mixture: _Mixture, centre: Tensor) -> Ascent:
+    def _ascent(self, densities: _Densities, centre: Tensor) -> Ascent:
         """Score, mass and uphill step of points ``(N, M, 3)``."""
-        ascent: Ascent = self.kernel(*self._around(mixture, centre, (self.disc, self.disc_nodes)))
+        ascent: Ascent = self.kernel(*self._around(densities, centre, (self.disc, self.disc_nodes)))
         return ascent
 
     def _climbed(
@@ -331,14 +344,15 @@ class Decoder(nn.Module):
         row = torch.arange(len(chosen), device=chosen.device)[:, None]
         places, at = candidates[row, chosen], ascent.at(row, chosen)
         for _ in range(self.config.shifts):
-            moving = at.gain > CONVERGED * at.score
-            if not moving.any():
+            photo, mode = torch.nonzero(at.gain > CONVERGED * at.score, as_tuple=True)
+            if not len(photo):
                 break
-            trial = walked(places, at.step)
-            there = self._ascent(mixture, trial)
-            better = moving & (there.score >= at.score * (1.0 - CONVERGED))
-            places = torch.where(better[..., None], trial, places)
-            at = there.where(better, at.shortened().where(moving, at))
+            here, place = at.at(photo, mode), places[photo, mode]
+            trial = walked(place, here.step)
+            there = self._ascent(mixture.of(photo), trial[:, None]).at(slice(None), 0)
+            better = there.score >= here.score * (1.0 - CONVERGED)
+            places[photo, mode] = torch.where(better[:, None], trial, place)
+            at.put(photo, mode, there.where(better, here.shortened()))
         # A last step on trust: the slope is known better than float32 can confirm by the score.
         small = at.gain <= CONVERGED * at.score
         places = torch.where(small[..., None], walked(places, at.step), places)
@@ -382,11 +396,3 @@ class Decoder(nn.Module):
             Mode(float(a), float(b), float(probability[i]), self.config.radius_km)
             for a, b, i in zip(latitude, longitude, chosen, strict=True)
         )
-
-
-def _mixed(log_density: Tensor) -> Tensor:
-    """Equal-weight mixture over the last but one axis."""
-    samples = log_density.shape[-2]
-    if samples == 1:
-        return log_density.squeeze(-2)
-    return log_density.logsumexp(-2) - math.log(samples)

@@ -140,6 +140,14 @@ def _turned_back(vectors: Tensor, angle: Tensor) -> Tensor:
     return torch.stack([x * cos + y * sin, y * cos - x * sin, z], -1)
 
 
+def mixed_log(log_density: Tensor) -> Tensor:
+    """Log of the equal-weight mixture over the last but one axis."""
+    samples = log_density.shape[-2]
+    if samples == 1:
+        return log_density.squeeze(-2)
+    return log_density.logsumexp(-2) - math.log(samples)
+
+
 @dataclass(frozen=True)
 class Mode:
     """A place the photo may come from.

@@ -169,9 +169,14 @@ class Ascent:
     step: Tensor
     gain: Tensor
 
-    def at(self, row: Tensor, column: Tensor) -> Ascent:
+    def at(self, row: Tensor | slice, column: Tensor | int) -> Ascent:
         """Some of the points, by index."""
         return Ascent(*(getattr(self, f.name)[row, column] for f in fields(self)))
+
+    def put(self, row: Tensor, column: Tensor, other: Ascent) -> None:
+        """Writes what is known of some points, by index."""
+        for f in fields(self):
+            getattr(self, f.name)[row, column] = getattr(other, f.name)
 
     def where(self, condition: Tensor, other: Ascent) -> Ascent:
         """These points where the condition ``(...)`` holds, the other ones elsewhere."""
