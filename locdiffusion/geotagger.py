@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from enum import Enum
 
@@ -150,6 +151,11 @@ class Geotagger:
             count = 1 if self.mode is PosteriorMode.DENSITY else self.samples
             return np.zeros((0, count, dimension), np.float32)
         condition = self._tensor(embeddings)
+        with _one_thread():
+            return self._posterior(condition, keys)
+
+    def _posterior(self, condition: torch.Tensor, keys: Sequence[str]) -> NDArray[np.float32]:
+        dimension = self.checkpoint.config.model.dimension
         if self.mode is PosteriorMode.DENSITY:
             x = condition.new_zeros(len(keys), dimension)
             level = torch.full((len(keys),), torch.inf, device=self.device)
@@ -158,7 +164,8 @@ class Geotagger:
 
     def decode(self, natural: NDArray[np.float32]) -> GeotagColumns:
         """Answers of N photos from natural parameters ``(N, K, d)``."""
-        return self._decoder(self._tensor(natural))
+        with _one_thread():
+            return self._decoder(self._tensor(natural))
 
     def geotag(
         self, images: Sequence[Image.Image], keys: Sequence[str] | None = None
@@ -199,3 +206,14 @@ class Geotagger:
         digest = hashlib.sha256(f"{self.seed}/{key}".encode()).digest()
         generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
         return generator.standard_normal((self.samples, dimension), dtype=np.float32)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Small products gain nothing from threads, and wait for each other on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

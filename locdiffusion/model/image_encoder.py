@@ -17,6 +17,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,7 +71,6 @@ class ImageEncoder:
         """Returns the pixels that the network takes, uint8 (S, S, 3); see `EncoderSpec`."""
         return self.spec.preprocess(image)
 
-    @torch.inference_mode()
     def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Embeds preprocessed photos, each independently of the rest of the batch.
 
@@ -93,8 +93,26 @@ class ImageEncoder:
             return np.zeros((0, self.spec.embedding_dim), np.float32)
         batch = torch.from_numpy(np.require(pixels, requirements=["C", "W"]))
         chunk = CPU_CHUNK if self.device.type == "cpu" else len(batch)
-        return torch.cat([self._forward(part) for part in batch.split(chunk)]).numpy()
+        return torch.cat(self._forward_each(batch.split(chunk))).numpy()
 
+    def _forward_each(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Runs the parts side by side, one thread each.
+
+        Threads inside one small convolution wait for each other at every layer: on a machine that
+        does anything else they lost a factor of ten. Parts need not wait.
+        """
+        threads = min(torch.get_num_threads(), len(parts))
+        if threads == 1 or self.device.type != "cpu":
+            return [self._forward(part) for part in parts]
+        before = torch.get_num_threads()
+        pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
+        try:
+            with pool:
+                return list(pool.map(self._forward, parts))
+        finally:
+            torch.set_num_threads(before)
+
+    @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """One pass of the network: uint8 (N, S, S, 3) to float32 (N, E) on the CPU."""
         images = pixels.to(self.device).permute(0, 3, 1, 2).float()
