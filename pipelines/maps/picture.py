@@ -208,4 +208,4 @@ def _draw_accuracy(axes: Axes, rows: MapRows) -> None:
     axes.tick_params(length=0, labelsize=9, colors=INK)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.set_title("Share of photos within this many km of the truth", fontsize=10, color=INK)
-    axes.legend(loc="upper left", frameon=False, fontsize=9, labelcolor=INK)
+    axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
