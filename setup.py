@@ -25,6 +25,8 @@ INSTALL = [
     "pillow>=10.3",
     "pyarrow>=16",
     "safetensors>=0.4.3",
+    # Beam's RunInference imports it without naming it; without it, it cannot measure memory.
+    "scipy>=1.13",
     "torch>=2.4",
     # open_clip imports it; named here so that its version is ours to choose beside torch's.
     "torchvision>=0.19",
@@ -41,7 +43,6 @@ TEST = [
     "efficientnet-lite-pytorch>=0.1.0",
     "hypothesis>=6.100",
     "pytest>=8.2",
-    "scipy>=1.13",
 ]
 
 DEV = [*TEST, "mypy>=1.14", "ruff>=0.9", "types-tqdm>=4.66"]

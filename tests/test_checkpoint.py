@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tiny import MODEL, TinyEncoder, checkpoint_config, random_network, write_checkpoint
 
 import locdiffusion
-from locdiffusion import checkpoint
+from locdiffusion import checkpoint, model_card
 from locdiffusion.checkpoint import CONFIG, WEIGHTS, CheckpointConfig, CheckpointError
 from locdiffusion.config import to_dict
 from locdiffusion.diffusion.schedules import NoiseConfig
@@ -261,3 +261,11 @@ def test_noise_travels_too(tmp_path: Path) -> None:
     noise = NoiseConfig(sigma_min=1.0, sigma_max=33.0)
     checkpoint.save(tmp_path, replace(checkpoint_config(SPEC), noise=noise), random_network())
     assert checkpoint.load(str(tmp_path)).config.noise == noise
+
+
+def test_the_shipped_card_is_what_the_run_recorded() -> None:
+    directory = checkpoint.SHIPPED / checkpoint.DEFAULT
+    about = (directory / "ABOUT.md").read_text("utf-8")
+    rendered = model_card.render(checkpoint.read_config(None), about)
+    assert (directory / model_card.CARD).read_text("utf-8") == rendered
+    assert (directory / checkpoint.WEIGHTS).stat().st_size <= 20_000_000
