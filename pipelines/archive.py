@@ -85,7 +85,10 @@ class ShardReader:
                 yield from self._samples(file)
         if self.status is not TarStatus.COMPLETE:
             status = Status(f"shard_{self.status.value}")
-            yield ErrorRow(None, Stage.READ, status, self.message)
+            again = "copy or pack the shard again; what was read from it stands"
+            told = self.status in (TarStatus.TRUNCATED, TarStatus.CORRUPT)
+            message = f"{self.message}; {again}" if told else self.message
+            yield ErrorRow(None, Stage.READ, status, message)
 
     def _end(self, status: TarStatus, message: str) -> None:
         self.status, self.message = status, message
@@ -124,7 +127,9 @@ class ShardReader:
         key = sample.key if sample is not None else cut[0] if cut else None
         if key is not None and not damage.after_end:
             half = Sample(key)
-            why = f"the shard is {damage}; the sample is not known to be whole"
+            why = (
+                f"the shard is {damage}; the sample is not known to be whole; copy the shard again"
+            )
             half.problem = (Status.TRUNCATED, why)
             yield from self._finish(half)
 
@@ -136,10 +141,10 @@ class ShardReader:
             sample.problem = (Status.DUPLICATE_KEY, why)
         elif sample.image is None and sample.problem is None:
             wanted = "|".join(IMAGE_EXTENSIONS)
-            why = f"the sample {sample.key!r} has no photo, wanted {sample.key}.{wanted}"
+            why = f"the sample {sample.key!r} has no photo, wanted {sample.key}.{wanted}; add it"
             sample.problem = (Status.MISSING_IMAGE, why)
         elif sample.documents > max(1, sample.images) and sample.problem is None:
-            why = f"the sample has {sample.documents} .json members, wanted one at most"
+            why = f"the sample has {sample.documents} .json members, wanted one; remove the rest"
             sample.problem = (Status.BAD_METADATA, why)
         self._seen.add(sample.key)
         if sample.problem is None:

@@ -141,11 +141,14 @@ def _open(data: bytes) -> Image.Image:
     except UnidentifiedImageError:
         raise PhotoError(
             Status.NOT_AN_IMAGE,
-            f"neither JPEG, PNG nor WebP: the {len(data):,} bytes begin with {data[:16]!r}",
+            f"neither JPEG, PNG nor WebP: the {len(data):,} bytes begin with {data[:16]!r}; "
+            "convert the photo before packing it",
         ) from None
     except Exception as error:  # hostile bytes again
         raise PhotoError(
-            Status.BROKEN_IMAGE, f"the header is broken ({type(error).__name__}: {error})"
+            Status.BROKEN_IMAGE,
+            f"the header is broken ({type(error).__name__}: {error}); "
+            "copy the photo again from its source",
         ) from None
 
 
