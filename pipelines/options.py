@@ -111,7 +111,8 @@ def geotag_parser() -> argparse.ArgumentParser:
         "--mode",
         choices=["density", "sampling"],
         default="density",
-        help="density: one network call per photo; sampling: also draws samples (%(default)s)",
+        help="density: one network call per photo, calibrated; sampling: mixes reverse "
+        "diffusions, slower, its radii not calibrated (%(default)s)",
     )
     add(
         "--samples",
