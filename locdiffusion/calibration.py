@@ -39,10 +39,11 @@ def fit_temperature(
       config: the other settings.
       base: q₀ of the answers; None is the uniform measure.
     """
+    decoder = Decoder(degree, replace(config, temperature=1.0), base).to(natural.device)
 
     def nats(log_temperature: float) -> float:
-        decoder = Decoder(degree, replace(config, temperature=float(np.exp(log_temperature))), base)
-        return float(-log_probability(decoder.to(natural.device), natural, photos.vectors).mean())
+        tempered = natural / float(np.exp(log_temperature))
+        return float(-log_probability(decoder, tempered, photos.vectors).mean())
 
     low, high = np.log(0.3), np.log(4.0)
     golden = (np.sqrt(5.0) - 1.0) / 2.0

@@ -23,13 +23,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from braceexpand import braceexpand
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.sphere.geodesy import unit_vectors
+from locdiffusion.threads import torch_threads
 from schemas.samples import (
     IMAGE_EXTENSIONS,
     MAX_IMAGE_PIXELS,
@@ -114,18 +114,12 @@ def load_photos(
     cache.mkdir(parents=True, exist_ok=True)
     files = [cache / _cache_name(shard, encoder.spec.to_dict()) for shard in shards]
     missing = [(s, f) for s, f in zip(shards, files, strict=True) if not f.is_file()]
-    threads = torch.get_num_threads()
     if missing:
-        # One thread for each of several shards beats several threads for one small convolution.
-        torch.set_num_threads(1)
-        try:
-            with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-                jobs = pool.map(lambda job: _embed_shard(job[0], encoder, job[1]), missing)
-                label = f"embedding with {encoder.spec.name}"
-                for _ in tqdm(jobs, total=len(missing), desc=label, unit="shard", file=sys.stderr):
-                    pass
-        finally:
-            torch.set_num_threads(threads)
+        with torch_threads(1), ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+            jobs = pool.map(lambda job: _embed_shard(job[0], encoder, job[1]), missing)
+            label = f"embedding with {encoder.spec.name}"
+            for _ in tqdm(jobs, total=len(missing), desc=label, unit="shard", file=sys.stderr):
+                pass
     return _concatenate(files)
 
 

@@ -119,16 +119,10 @@ class _Mixture(_Densities):
 class Decoder(nn.Module):
     """Decodes batches of natural parameters of degree L; holds tables, no learned parameter."""
 
-    nodes: Tensor
-    thin_nodes: Tensor
     area: Tensor
     smoothing: Tensor
     far_spread: Tensor
     log_base: Tensor
-    peak_ring_nodes: Tensor
-    disc_nodes: Tensor
-    inner_nodes: Tensor
-    outer_nodes: Tensor
 
     def __init__(
         self,
@@ -150,31 +144,23 @@ class Decoder(nn.Module):
         rows = 4 * (max_degree + 1) + 16
         grid = gauss_legendre_grid(rows, 2 * rows)
         thin = LatLonGrid(grid.cos_theta[::2], grid.longitude[::2], 4.0 * grid.row_weight[::2])
-        self.grid, self.thin = (
-            ProductTransform(grid, max_degree),
-            ProductTransform(thin, max_degree),
-        )
-        self._table("nodes", grid.vectors)
+        self.grid = ProductTransform(grid, max_degree)
+        self.thin = ProductTransform(thin, max_degree)
         self.base = base
-        log_base = torch.zeros(len(self.nodes)) if base is None else base.on_grid(grid).cpu()
+        log_base = torch.zeros(len(self.grid.nodes)) if base is None else base.on_grid(grid).cpu()
         self.register_buffer("log_base", log_base, persistent=False)
-        self._table("thin_nodes", thin.vectors)
         self._table("area", grid.weights / (4.0 * math.pi))
         self.rotation = PoleRotation(max_degree)
         # No density of this degree is narrower than that of an exact code, 2/d radians.
         finest, self.spacing = 6.0 / (max_degree + 1) ** 2, math.pi / rows
         self.kernel = ScoreKernel(self.radius, finest, self.spacing)
         self.disc = ProductTransform(self.kernel.grid, max_degree)
-        self._table("disc_nodes", self.kernel.grid.vectors)
         self.cap = 8.0 * self.spacing
         around_peak = polar_grid(panel_edges(self.cap, finest, 4.0 * self.spacing), 4, 48)
         self.peak_rings = ProductTransform(around_peak, max_degree)
-        self._table("peak_ring_nodes", around_peak.vectors)
         inner, outer = ring_grids()
         self.inner = ProductTransform(inner, max_degree)
         self.outer = ProductTransform(outer, max_degree)
-        self._table("inner_nodes", inner.vectors)
-        self._table("outer_nodes", outer.vectors)
         self._table("far_spread", far_spread(self.spacing))
         degree, _ = degrees_and_orders(max_degree)
         width = max(self.radius, 2.0 / (max_degree + 1))
@@ -246,10 +232,10 @@ class Decoder(nn.Module):
           ``(N,)`` nats against the uniform probability of the sphere.
         """
         mixture, _ = self._mixture(self._checked(natural))
-        code = torch.from_numpy(encode_vectors(vectors, self.max_degree)).to(self.nodes)
+        code = torch.from_numpy(encode_vectors(vectors, self.max_degree)).to(self.grid.nodes)
         field = torch.einsum("nkd,nd->nk", mixture.natural, code)
         log_density = mixed_log((field - mixture.log_z)[..., None]).squeeze(-1)
-        log_density = log_density + self.log_base_at(torch.from_numpy(vectors).to(self.nodes))
+        log_density = log_density + self.log_base_at(torch.from_numpy(vectors).to(self.grid.nodes))
         return log_density.double().cpu().numpy()
 
     def _checked(self, natural: Tensor) -> Tensor:
@@ -261,7 +247,7 @@ class Decoder(nn.Module):
             )
         if not torch.isfinite(natural).all():
             raise ValueError("natural holds values that are not finite; is the checkpoint broken?")
-        return natural.to(self.nodes) / self.config.temperature
+        return natural.to(self.grid.nodes) / self.config.temperature
 
     def _mixture(self, natural: Tensor) -> tuple[_Mixture, Peaks]:
         """The mixture, and the peaks of its N·K densities."""
@@ -269,7 +255,7 @@ class Decoder(nn.Module):
         flat = natural.flatten(0, 1)
         field = self.grid.synthesis(flat)
         value, index = highest_nodes(field[:, ::2, ::2], self.config.candidates)
-        peaks = climb(flat, self.thin_nodes[index], value, self.rotation, 2.0 * self.spacing)
+        peaks = climb(flat, self.thin.nodes[index], value, self.rotation, 2.0 * self.spacing)
         log_z = self._log_z(flat, field.flatten(1), peaks.vectors[:, 0]).view(n, k)
         log_density = mixed_log(field.view(n, k, -1) - log_z[..., None]) + self.log_base
         return _Mixture(natural, log_z, log_density, log_density.exp() * self.area), peaks
@@ -278,24 +264,22 @@ class Decoder(nn.Module):
         """``(N, M, 3)``: the best peaks of all K densities, and maxima of the coarse score."""
         n, k = mixture.log_z.shape
         pooled = peaks.vectors.reshape(n, -1, 3)
-        log_mass = peaks.log_mass
-        if self.base is not None:
-            # A peak of F just off the coast has its mass on the coast: do not count it for nothing.
-            log_mass = log_mass + self.base(peaks.vectors).clamp(min=-2.0)
+        # A peak of F just off the coast has its mass on the coast: do not count it for nothing.
+        log_mass = peaks.log_mass + self.log_base_at(peaks.vectors).clamp(min=-2.0)
         share = (log_mass.view(n, k, -1) - mixture.log_z[..., None]).exp().reshape(n, -1)
         gathered = neighbourhood_mass(pooled, share, self.radius)
         best = spread_maxima(pooled, gathered, self.config.candidates, self.radius)
         chosen = pooled.gather(1, best[..., None].expand(-1, -1, 3))
         score = self.grid.analysis(mixture.mass.view(n, self.grid.rows, -1)) * self.smoothing
         _, broad = highest_nodes(self.thin.synthesis(score), 2)
-        return torch.cat([chosen, self.thin_nodes[broad]], 1)
+        return torch.cat([chosen, self.thin.nodes[broad]], 1)
 
     def _log_z(self, natural: Tensor, field: Tensor, peak: Tensor) -> Tensor:
         """Rings around the highest peak, the grid beyond; ``(B,)``."""
         near = self.peak_rings.synthesis(self.rotation(natural, peak))
         near = (near + self.peak_rings.row_weight.log()[:, None]).flatten(1)
-        near = (near + self._log_base(peak, self.peak_ring_nodes)).logsumexp(1)
-        outside = peak @ self.nodes.T <= math.cos(self.cap)
+        near = (near + self._log_base(peak, self.peak_rings)).logsumexp(1)
+        outside = peak @ self.grid.nodes.T <= math.cos(self.cap)
         field = field + self.log_base
         unit = field.amax(1)
         far = ((field - unit[:, None]).exp_() * outside) @ self.area
@@ -308,14 +292,14 @@ class Decoder(nn.Module):
         log_base: Tensor = self.base(vectors)
         return log_base
 
-    def _log_base(self, centre: Tensor, nodes: Tensor) -> Tensor | float:
-        """Log q₀ ``(..., nodes)`` at nodes around the pole, carried to centres ``(..., 3)``."""
+    def _log_base(self, centre: Tensor, rings: ProductTransform) -> Tensor | float:
+        """Log q₀ ``(..., nodes)`` on rings around the pole, carried to centres ``(..., 3)``."""
         if self.base is None:
             return 0.0
-        return self.log_base_at(nodes @ pole_frame(centre).transpose(-1, -2))
+        return self.log_base_at(rings.nodes @ pole_frame(centre).transpose(-1, -2))
 
     def _around(
-        self, densities: _Densities, centre: Tensor, *grids: tuple[ProductTransform, Tensor]
+        self, densities: _Densities, centre: Tensor, *grids: ProductTransform
     ) -> list[Tensor]:
         """Density of the mixture on rings around points ``(N, M, 3)``: ``(N, M, nodes)`` each."""
         n, k, d = densities.natural.shape
@@ -323,15 +307,15 @@ class Decoder(nn.Module):
         natural = densities.natural[:, None].expand(n, m, k, d).reshape(-1, d)
         at_pole = self.rotation(natural, centre[:, :, None].expand(n, m, k, 3).reshape(-1, 3))
         around = []
-        for grid, nodes in grids:
+        for grid in grids:
             field = grid.synthesis(at_pole).view(n, m, k, -1)
             mixed = mixed_log(field - densities.log_z[:, None, :, None])
-            around.append((mixed + self._log_base(centre, nodes)).exp())
+            around.append((mixed + self._log_base(centre, grid)).exp())
         return around
 
     def _ascent(self, densities: _Densities, centre: Tensor) -> Ascent:
         """Score, mass and uphill step of points ``(N, M, 3)``."""
-        ascent: Ascent = self.kernel(*self._around(densities, centre, (self.disc, self.disc_nodes)))
+        ascent: Ascent = self.kernel(*self._around(densities, centre, self.disc))
         return ascent
 
     def _climbed(
@@ -365,14 +349,14 @@ class Decoder(nn.Module):
         """Distribution of the distance from the answer, and the information in nats."""
         mass = []
         knowledge = answer.new_zeros(len(answer))
-        rings_of = ((self.inner, self.inner_nodes), (self.outer, self.outer_nodes))
+        rings_of = (self.inner, self.outer)
         around = self._around(mixture, answer[:, None], *rings_of)
-        for (rings, _), density in zip(rings_of, around, strict=True):
+        for rings, density in zip(rings_of, around, strict=True):
             p = density.view(len(answer), -1, rings.columns)
             weight = rings.row_weight / (4.0 * math.pi)
             mass.append(p.sum(-1) * weight)
             knowledge += torch.xlogy(p, p).sum(-1) @ weight
-        cos_distance = answer @ self.nodes.T
+        cos_distance = answer @ self.grid.nodes.T
         far = mixture.mass * (cos_distance < math.cos(CAP_KM / EARTH_RADIUS_KM))
         knowledge += (far * mixture.log_density).sum(1)
         near = torch.cat(mass, 1)

@@ -87,13 +87,6 @@ class LogPartition(nn.Module):
         offsets = (np.arange(config.offsets) + 0.5) / config.offsets
         grids = [shifted_grid(config.rows, 2 * config.rows, u) for u in offsets]
         self.grids = nn.ModuleList(ProductTransform(grid, max_degree) for grid in grids)
-        vectors = np.stack([grid.vectors for grid in grids]).astype(np.float32)
-        self.register_buffer("nodes", torch.from_numpy(vectors), persistent=False)
-        ring_nodes = torch.from_numpy(rings.vectors.astype(np.float32))
-        self.register_buffer("ring_nodes", ring_nodes, persistent=False)
-
-    nodes: Tensor
-    ring_nodes: Tensor
 
     def forward(
         self, natural: Tensor, truth: Tensor, generator: torch.Generator | None = None
@@ -116,7 +109,7 @@ class LogPartition(nn.Module):
         field = self.rings.synthesis(self.rotation(natural, truth))
         log_mass = (field + self.rings.row_weight.log()[:, None]).flatten(1)
         if self.base is not None:
-            log_mass = log_mass + self.base(self.ring_nodes @ pole_frame(truth).transpose(1, 2))
+            log_mass = log_mass + self.base(self.rings.nodes @ pole_frame(truth).transpose(1, 2))
         return log_mass.logsumexp(1)
 
     def _outside(self, natural: Tensor, truth: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -128,8 +121,8 @@ class LogPartition(nn.Module):
         field = grid.synthesis(turn_about_axis(natural, turn, self.rotation.max_degree))
         log_mass = (field + grid.row_weight.log()[:, None]).flatten(1)
         if self.base is not None:
-            log_mass = log_mass + self.base(_turned_back(self.nodes[which], -turn[:1]))
-        inside = _turned_back(truth, turn) @ self.nodes[which].T > self.cos_cap
+            log_mass = log_mass + self.base(_turned_back(grid.nodes, -turn[:1]))
+        inside = _turned_back(truth, turn) @ grid.nodes.T > self.cos_cap
         return log_mass.masked_fill(inside, -torch.inf).logsumexp(1)
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
 
@@ -22,6 +21,7 @@ from locdiffusion.diffusion.schedules import geometric_sigmas
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.grids import gauss_legendre_grid
+from locdiffusion.threads import torch_threads
 
 
 class PosteriorMode(str, Enum):
@@ -151,20 +151,17 @@ class Geotagger:
             count = 1 if self.mode is PosteriorMode.DENSITY else self.samples
             return np.zeros((0, count, dimension), np.float32)
         condition = self._tensor(embeddings)
-        with _one_thread():
+        with torch_threads(1):
             return self._posterior(condition, keys)
 
     def _posterior(self, condition: torch.Tensor, keys: Sequence[str]) -> NDArray[np.float32]:
-        dimension = self.checkpoint.config.model.dimension
         if self.mode is PosteriorMode.DENSITY:
-            x = condition.new_zeros(len(keys), dimension)
-            level = torch.full((len(keys),), torch.inf, device=self.device)
-            return self._network(x, level, condition)[:, None].cpu().numpy()
+            return self._network.from_image(condition)[:, None].cpu().numpy()
         return self._reverse_diffusion(condition, keys)
 
     def decode(self, natural: NDArray[np.float32]) -> GeotagColumns:
         """Answers of N photos from natural parameters ``(N, K, d)``."""
-        with _one_thread():
+        with torch_threads(1):
             return self._decoder(self._tensor(natural))
 
     def geotag(
@@ -206,14 +203,3 @@ class Geotagger:
         digest = hashlib.sha256(f"{self.seed}/{key}".encode()).digest()
         generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
         return generator.standard_normal((self.samples, dimension), dtype=np.float32)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Small products gain nothing from threads, and wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

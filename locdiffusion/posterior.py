@@ -20,9 +20,7 @@ def natural_parameters(
     parts = []
     for start in range(0, len(embeddings), batch):
         condition = torch.from_numpy(embeddings[start : start + batch]).to(device)
-        x = condition.new_zeros(len(condition), network.config.dimension)
-        level = torch.full((len(condition),), torch.inf, device=device)
-        parts.append(network(x, level, condition))
+        parts.append(network.from_image(condition))
     return torch.cat(parts)
 
 

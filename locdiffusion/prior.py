@@ -98,11 +98,7 @@ class BaseMeasure(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Log q₀ ``(...)`` at unit vectors ``(..., 3)``."""
-        rows, columns = self.log_weight.shape
-        x, y, z = vectors.unbind(-1)
-        row = ((1.0 - z) * (rows / 2.0)).long().clamp_(0, rows - 1)
-        column = ((torch.atan2(y, x) + math.pi) * (columns / (2.0 * math.pi))).long()
-        return self.log_weight.flatten()[row * columns + column.clamp_(0, columns - 1)]
+        return self.log_weight.flatten()[_cells(vectors, *self.log_weight.shape)]
 
     def on_grid(self, grid: LatLonGrid) -> Tensor:
         """Log of the mean of q₀ over the cell of each node, ``(rows·columns,)``.
@@ -153,15 +149,12 @@ def positions_measure(
     """
     if smoothing_km < 50.0:
         raise ValueError(f"smoothing_km is {smoothing_km}; the raster resolves 50 km or more.")
-    row = ((1.0 - vectors[:, 2]) * (ROWS / 2.0)).astype(int).clip(0, ROWS - 1)
-    turns = np.arctan2(vectors[:, 1], vectors[:, 0]) / (2.0 * np.pi) + 0.5
-    column = (turns * COLUMNS).astype(int).clip(0, COLUMNS - 1)
-    counts = np.zeros((ROWS, COLUMNS))
-    np.add.at(counts, (row, column), 1.0)
+    cells = _cells(torch.from_numpy(vectors), ROWS, COLUMNS).numpy()
+    counts = np.bincount(cells, minlength=ROWS * COLUMNS).reshape(ROWS, COLUMNS)
     return BaseMeasure(_with_uniform(_smoothed(counts, smoothing_km), uniform_share))
 
 
-def _smoothed(counts: NDArray[np.float64], smoothing_km: float) -> NDArray[np.float64]:
+def _smoothed(counts: NDArray[np.int64], smoothing_km: float) -> NDArray[np.float64]:
     """Heat flow on the sphere: degree l is damped by exp(-l(l + 1)σ²/2)."""
     sigma = smoothing_km / EARTH_RADIUS_KM
     max_degree = min(math.ceil(4.0 / sigma), ROWS - 1)
@@ -171,6 +164,14 @@ def _smoothed(counts: NDArray[np.float64], smoothing_km: float) -> NDArray[np.fl
     mass = torch.from_numpy(counts / counts.sum()).float()[None]
     smooth = transform.synthesis(transform.analysis(mass) * damping)[0]
     return smooth.clamp(min=0.0).double().numpy()
+
+
+def _cells(vectors: Tensor, rows: int, columns: int) -> Tensor:
+    """Flat index ``(...)`` of the raster's cell that holds each unit vector ``(..., 3)``."""
+    x, y, z = vectors.unbind(-1)
+    row = ((1.0 - z) * (rows / 2.0)).long().clamp_(0, rows - 1)
+    column = ((torch.atan2(y, x) + math.pi) * (columns / (2.0 * math.pi))).long()
+    return row * columns + column.clamp_(0, columns - 1)
 
 
 def _raster_centres(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

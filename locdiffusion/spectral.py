@@ -57,11 +57,13 @@ class ProductTransform(nn.Module):
     Attributes:
       rows, columns: size of the grid.
       row_weight: ``(rows,)`` area in steradians of one node.
+      nodes: ``(rows·columns, 3)`` unit vectors, row by row.
     """
 
     legendre: Tensor
     trigonometric: Tensor
     row_weight: Tensor
+    nodes: Tensor
 
     def __init__(self, grid: LatLonGrid, max_degree: int) -> None:
         super().__init__()
@@ -74,6 +76,7 @@ class ProductTransform(nn.Module):
         self._buffer("legendre", table)
         self._buffer("trigonometric", trigonometric(grid.longitude, max_degree).T)
         self._buffer("row_weight", grid.row_weight)
+        self._buffer("nodes", grid.vectors)
 
     def _buffer(self, name: str, value: NDArray[np.float64]) -> None:
         tensor = torch.from_numpy(np.ascontiguousarray(value, np.float32))

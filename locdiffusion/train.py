@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> Path:
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.posterior import natural_parameters
     from locdiffusion.prior import BaseConfig, BaseKind
-    from locdiffusion.training import TrainConfig, Trainer
+    from locdiffusion.training import PROGRESS, STATE, TrainConfig, Trainer
 
     tests = _named(options.test)
     encoder = load_image_encoder(options.encoder, options.device)
@@ -120,7 +120,7 @@ def run(options: argparse.Namespace) -> Path:
         seed=options.seed,
     )
     if options.overwrite:
-        for name in ("training_state.json", "training_state.safetensors", "checkpoint"):
+        for name in (PROGRESS, STATE, "checkpoint"):
             target = options.output / name
             shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
     trainer = Trainer(config, train, val, options.output, options.device)
@@ -133,9 +133,10 @@ def run(options: argparse.Namespace) -> Path:
 
     degree = config.model.max_degree
     base = trainer.answer_base
-    decode = calibration.fit(densities(val), val, degree, base)
+    on_val = densities(val)
+    decode = calibration.fit(on_val, val, degree, base)
     print(f"fitted on validation: temperature {decode.temperature:g}, ρ {decode.radius_km:g} km")
-    metrics = {"val": calibration.measure(densities(val), val, degree, decode, base)}
+    metrics = {"val": calibration.measure(on_val, val, degree, decode, base)}
     for name, patterns in tests.items():
         part = photos(patterns)
         metrics[name] = calibration.measure(densities(part), part, degree, decode, base)
@@ -148,16 +149,8 @@ def run(options: argparse.Namespace) -> Path:
         "metrics": metrics,
         "history": trainer.history,
         "data": {
-            "train": {
-                "photos": len(train),
-                "sha256": train.fingerprint,
-                "source": _describe(options.train),
-            },
-            "val": {
-                "photos": len(val),
-                "sha256": val.fingerprint,
-                "source": _describe(options.val),
-            },
+            name: {"photos": len(part), "sha256": part.fingerprint, "source": _describe(patterns)}
+            for name, part, patterns in (("train", train, options.train), ("val", val, options.val))
         },
     }
     directory: Path = options.output / "checkpoint"

@@ -22,6 +22,7 @@ PACKAGES = ("schemas", "locdiffusion", "pipelines")
 LAYERS = (
     ("schemas", "locdiffusion.config", "locdiffusion.sphere"),
     (
+        "locdiffusion.threads",
         "locdiffusion.shdd",
         "locdiffusion.spectral",
         "locdiffusion.prior",

@@ -144,6 +144,17 @@ class CSUNet(nn.Module):
         learned = self.config.natural_scale * self._unet(scaled, image, c)
         return learned + (x / level**2).masked_fill(pure, 0.0)
 
+    def from_image(self, condition: Tensor) -> Tensor:
+        """η of p(x₀ | image) ``(B, d)``: density mode, one call at σ = ∞.
+
+        Args:
+          condition: ``(B, E)`` image embeddings.
+        """
+        x = condition.new_zeros(len(condition), self.config.dimension)
+        level = torch.full((len(condition),), torch.inf, device=condition.device)
+        natural: Tensor = self(x, level, condition)
+        return natural
+
     def _unet(self, x: Tensor, image: Tensor, c: Tensor) -> Tensor:
         skips = []
         hidden = x[:, :0]

@@ -27,6 +27,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.threads import torch_threads
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -104,13 +105,9 @@ class ImageEncoder:
         threads = min(torch.get_num_threads(), len(parts))
         if threads == 1 or self.device.type != "cpu":
             return [self._forward(part) for part in parts]
-        before = torch.get_num_threads()
         pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-        try:
-            with pool:
-                return list(pool.map(self._forward, parts))
-        finally:
-            torch.set_num_threads(before)
+        with torch_threads(1), pool:
+            return list(pool.map(self._forward, parts))
 
     @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
