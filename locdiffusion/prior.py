@@ -3,7 +3,7 @@ r"""Base measures q₀: what is known of a photo's place before it is looked at.
 A density is p(y) ∝ q₀(y) · exp F(y). Photos crowd into a small part of the Earth; with q₀ in the
 loss the network spends nothing on saying so, and is not taught that places without training photos
 are impossible. So q₀ can be *swapped* afterwards: trained with the places of the training photos,
-answered with all land (ours; measured on regions left out of training, see CHANGELOG).
+answered with all land (our choice).
 
 q₀ is kept as its logarithm on an equal-area raster: rows even in sin(latitude) from north to south,
 columns even in longitude from -180°.
