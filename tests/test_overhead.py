@@ -24,7 +24,7 @@ from locdiffusion.overhead.patches import (
     patch_coordinates,
 )
 from locdiffusion.overhead.shards import write_dataset
-from locdiffusion.overhead.splits import STREAMS, CentreRule, Split
+from locdiffusion.overhead.splits import STREAMS, CentreRule, Region, Split
 from locdiffusion.sphere.geodesy import destination, great_circle_km
 
 PLACES = [(0.0, 0.0), (42.5, 12.5), (-17.8, 179.9), (71.0, -179.5), (-71.0, 100.0), (71.9, 0.0)]
@@ -176,19 +176,23 @@ def test_cells_follow_the_definition() -> None:
     longitude = np.array([-180.0, 180.0, 0.0, -0.001, 179.9])
     expected = [0, 17 * 36 + 35, 9 * 36 + 18, 8 * 36 + 17, 9 * 36 + 35]
     np.testing.assert_array_equal(splits.cell_index(latitude, longitude), expected)
-    assert splits.held_out_mask().sum() == 80
+    assert splits.cell_regions().count(Region.HELD_OUT) == 80
+    assert splits.cell_regions().count(Region.VALIDATION) == 16
 
 
 @pytest.mark.parametrize("split", list(Split))
 def test_centres_obey_the_rules(split: Split, land: LandMask) -> None:
-    """Training never sees a held-out cell; the unseen groups see nothing else."""
+    """Training never sees a held-out or validation cell; the other groups see nothing else."""
+    own = {"unseen": Region.HELD_OUT, "val_regions": Region.VALIDATION}
     for stream in STREAMS[split]:
         centres = [
             splits.draw_centre(0, stream, i, land, DEFAULT, CentreRule()) for i in range(250)
         ]
         latitude, longitude = np.transpose(centres)
-        assert (splits.is_held_out(latitude, longitude) == stream.held_out).all()
-        assert stream.held_out == (stream.group == "unseen")
+        assert stream.region is own.get(stream.group, Region.TRAINING)
+        for region in Region:
+            inside = splits.in_region(region, latitude, longitude)
+            assert inside.all() if region is stream.region else not inside.any()
         assert land.at(latitude, longitude).all()
         assert np.abs(latitude).max() < 72
         assert min(land_fraction(land, *centre, DEFAULT) for centre in centres) >= 0.3
@@ -313,7 +317,7 @@ def test_sample_archive_has_the_contract(sample_archive: Path) -> None:
         }
         assert list(metadata) == sorted(metadata)
         np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(row["jpg"]))), pixels)
-        unseen = bool(splits.is_held_out(latitude, longitude))
+        unseen = bool(splits.in_region(Region.HELD_OUT, latitude, longitude))
         assert unseen == (metadata["split"] == "unseen")
 
 
@@ -363,7 +367,7 @@ def test_description_tells_how_to_make_the_shards_again(sample_archive: Path) ->
     (mosaic,) = description["mosaics"]
     assert mosaic["name"] == "july" and len(mosaic["sha256"]) == 64
     assert "public domain" in mosaic["source"]
-    assert len(description["held_out"]["held_out_cells"]) == 80
+    assert len(description["regions"]["tests"]["held_out_cells"]) == 80
     assert "azimuthal equidistant" in description["projection"]
 
 
@@ -466,4 +470,27 @@ def test_command_line_wants_a_count(capsys: pytest.CaptureFixture[str]) -> None:
 def test_describe_is_json() -> None:
     config = OverheadConfig(Split.TRAIN, 5, augmentation=Augmentation())
     description = json.loads(json.dumps(dataset.describe(config)))
-    assert description["augmentation"] == {"strength": 1.0, "clean_fraction": 0.35}
+    assert description["augmentation"] == {
+        "strength": 1.0,
+        "clean_fraction": 0.35,
+        "season_fraction": 0.6,
+    }
+
+
+def test_months_are_blended_where_there_are_several(tmp_path: Path) -> None:
+    """A blend of a black and a white month is grey, and how grey is drawn per patch."""
+    for name, value in (("black", 0), ("white", 255)):
+        Image.new("RGB", (360, 180), (value,) * 3).save(tmp_path / f"{name}.png")
+    months = tuple(MosaicSource(n, str(tmp_path / f"{n}.png")) for n in ("black", "white"))
+
+    def means(fraction: float) -> np.ndarray:
+        augmentation = Augmentation(0.0, season_fraction=fraction)
+        config = OverheadConfig(Split.TRAIN, 40, mosaics=months, augmentation=augmentation)
+        patches = dataset.iter_patches(config)
+        return np.array([pixels.mean() for _, pixels, *_ in patches])
+
+    assert set(means(0.0)) <= {0.0, 255.0}
+    grey = means(1.0)
+    assert ((grey > 0) & (grey < 255)).mean() > 0.9
+    assert np.std(grey) > 30
+    assert 0.2 < np.mean((means(0.5) > 0) & (means(0.5) < 255)) < 0.8

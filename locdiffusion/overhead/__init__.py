@@ -16,7 +16,7 @@ from locdiffusion.overhead.dataset import OverheadConfig, describe, iter_patches
 from locdiffusion.overhead.mosaics import Mosaic, MosaicSource, load_land_mask, load_mosaic
 from locdiffusion.overhead.patches import PatchGeometry, cut_patch, patch_coordinates
 from locdiffusion.overhead.shards import write_dataset
-from locdiffusion.overhead.splits import Split, cell_index, is_held_out
+from locdiffusion.overhead.splits import Region, Split, cell_index, in_region
 
 __all__ = [
     "Augmentation",
@@ -24,11 +24,12 @@ __all__ = [
     "MosaicSource",
     "OverheadConfig",
     "PatchGeometry",
+    "Region",
     "Split",
     "cell_index",
     "cut_patch",
     "describe",
-    "is_held_out",
+    "in_region",
     "iter_patches",
     "load_land_mask",
     "load_mosaic",

