@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,16 @@ from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.image_encoder import OPEN_CLIP_PREFIX, WEIGHT_SUFFIXES, EncoderSpec
 from locdiffusion.prior import BaseMeasure, uniform_measure
+from locdiffusion.temperature import (
+    STORED_IN_HALF,
+    CalibratedDenoiser,
+    TemperatureConfig,
+    TemperatureModel,
+)
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
-BASE = "base.log_weight"
+BASE, TEMPERATURES = "base.log_weight", "temperatures."
 SHIPPED = Path(__file__).parent / "checkpoints"
 DEFAULT = "overhead"
 
@@ -42,7 +48,8 @@ class CheckpointConfig:
       name: short name, part of the model id.
       model: the network.
       noise: the diffusion.
-      decode: ρ, temperature and what else the decoder needs, fitted on validation data.
+      decode: ρ and what else the decoder needs, fitted on validation data.
+      temperature: size of the temperature model.
       encoder: the image encoder whose embeddings the network was trained on.
       record: data, recipe, seed and metrics; for people.
       format: version of this file.
@@ -53,6 +60,7 @@ class CheckpointConfig:
     noise: NoiseConfig
     decode: DecodeConfig
     encoder: EncoderSpec
+    temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     record: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
 
@@ -72,15 +80,20 @@ class Checkpoint:
 
     Attributes:
       config: what `config.json` says.
-      network: in evaluation mode, on the CPU.
+      denoiser: network and temperatures, in evaluation mode, on the CPU.
       base: q₀ of the answers.
       sha256: of both files together.
     """
 
     config: CheckpointConfig
-    network: CSUNet
+    denoiser: CalibratedDenoiser
     base: BaseMeasure
     sha256: str
+
+    @property
+    def network(self) -> CSUNet:
+        """The network alone, at temperature 1."""
+        return self.denoiser.network
 
     @property
     def model_id(self) -> str:
@@ -145,32 +158,60 @@ def load(path: str | None = None) -> Checkpoint:
     """
     directory = resolve(path)
     config = read_config(path)
-    network = CSUNet(config.model)
     try:
-        tensors = load_file(directory / WEIGHTS)
+        tensors = {name: t.float() for name, t in load_file(directory / WEIGHTS).items()}
         base = BaseMeasure(tensors.pop(BASE).double().exp().numpy())
-        network.load_state_dict(tensors)
+        denoiser = _denoiser(config, base)
+        named = {
+            name.removeprefix(TEMPERATURES): tensors.pop(name)
+            for name in list(tensors)
+            if name.startswith(TEMPERATURES)
+        }
+        denoiser.network.load_state_dict(tensors)
+        denoiser.temperatures.load_state_dict(named)
     except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor
         raise CheckpointError(
             f"{directory / WEIGHTS} does not hold the weights that {CONFIG} describes ({reason}); "
             "copy both files again from the same checkpoint."
         ) from error
-    network.eval().requires_grad_(False)
-    return Checkpoint(config, network, base, _sha256(directory))
+    denoiser.eval().requires_grad_(False)
+    return Checkpoint(config, denoiser, base, _sha256(directory))
+
+
+def _denoiser(config: CheckpointConfig, base: BaseMeasure) -> CalibratedDenoiser:
+    model = config.model
+    temperatures = TemperatureModel(config.temperature, model.max_degree, model.embedding_dim, base)
+    return CalibratedDenoiser(CSUNet(model), temperatures)
+
+
+def as_stored(network: CSUNet) -> CSUNet:
+    """A copy with weights as a checkpoint keeps them, in half precision: calibrate this one."""
+    copy = CSUNet(network.config).to(network.embedding_mean.device)
+    copy.load_state_dict({n: t.half().float() for n, t in network.state_dict().items()})
+    return copy.eval().requires_grad_(False)
 
 
 def save(
-    directory: Path, config: CheckpointConfig, network: CSUNet, base: BaseMeasure | None = None
+    directory: Path,
+    config: CheckpointConfig,
+    denoiser: CalibratedDenoiser,
+    base: BaseMeasure | None = None,
 ) -> None:
-    """Writes a checkpoint; the configuration last, so that a half-written one is not readable."""
+    """Writes a checkpoint; the configuration last, so that a half-written one is not readable.
+
+    Numbers are stored in half precision, the few that were fitted for calibration in full.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).unlink(missing_ok=True)
-    weights = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    weights = {name: t.half() for name, t in denoiser.network.state_dict().items()}
+    for name, tensor in denoiser.temperatures.state_dict().items():
+        weights[TEMPERATURES + name] = tensor.half() if name in STORED_IN_HALF else tensor
     weights[BASE] = (base or uniform_measure()).log_weight.half()
-    save_file(weights, directory / WEIGHTS)
+    save_file({n: t.contiguous().clone() for n, t in weights.items()}, directory / WEIGHTS)
     temporary = directory / (CONFIG + ".part")
-    temporary.write_text(json.dumps(to_dict(config), indent=1, sort_keys=True) + "\n")
+    stored = replace(config, temperature=denoiser.temperatures.config)
+    temporary.write_text(json.dumps(to_dict(stored), indent=1, sort_keys=True) + "\n")
     os.replace(temporary, directory / CONFIG)
 
 

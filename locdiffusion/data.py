@@ -68,6 +68,13 @@ class EmbeddedPhotos:
         """``(N, 3)`` unit vectors of the true points."""
         return unit_vectors(self.latitude, self.longitude)
 
+    def first(self, count: int) -> EmbeddedPhotos:
+        """The first photos."""
+        part = slice(count)
+        return EmbeddedPhotos(
+            self.keys[part], self.embeddings[part], self.latitude[part], self.longitude[part]
+        )
+
     @property
     def fingerprint(self) -> str:
         """SHA-256 over keys, positions and embeddings: which data a model was trained on."""

@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.density import GeotagColumns, Mode, mixed_log
+from locdiffusion.density import GeotagColumns, Mode, log_sum_exp, mixed_log
 from locdiffusion.peaks import (
     Ascent,
     Peaks,
@@ -54,6 +54,12 @@ from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid, polar_gri
 from locdiffusion.sphere.harmonics import degrees_and_orders
 from schemas.geotags import THRESHOLDS_KM
 
+CPU_BATCH = 32
+"""Photos decoded together on a CPU: more no longer fit its caches and take longer each."""
+
+FLOOR = -80.0
+"""Nats below which a density counts as e^-80: smaller numbers are denormal, and slow."""
+
 CONVERGED = 3e-7
 """The share of the score that a step must promise to be tried; float32 sees no less."""
 
@@ -64,14 +70,12 @@ class DecodeConfig:
 
     Attributes:
       radius_km: ρ, chosen on validation data.
-      temperature: τ of p ∝ exp(F/τ), fitted on validation data; 1 leaves the density as trained.
       modes: how many places are reported at most, the answer included.
       candidates: how many peaks are scored.
       shifts: Newton steps from the best candidates, at most.
     """
 
     radius_km: float = 100.0
-    temperature: float = 1.0
     modes: int = 3
     candidates: int = 6
     shifts: int = 8
@@ -80,8 +84,6 @@ class DecodeConfig:
         """Checks the values."""
         if not 1.0 <= self.radius_km <= 5000.0:
             raise ValueError(f"radius_km is {self.radius_km}; want 1 to 5000 km.")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}; want a positive number.")
         if min(self.modes, self.candidates, self.shifts) < 1:
             raise ValueError(f"modes, candidates and shifts must be at least 1: {self}.")
 
@@ -187,6 +189,10 @@ class Decoder(nn.Module):
             none = np.zeros(0)
             share, nats = np.zeros((0, len(THRESHOLDS_KM)), np.float32), np.zeros(0, np.float32)
             return GeotagColumns(none, none, none, none, share, nats, [])
+        size = CPU_BATCH if natural.device.type == "cpu" else len(natural)
+        return GeotagColumns.joined([self._decoded(part) for part in natural.split(size)])
+
+    def _decoded(self, natural: Tensor) -> GeotagColumns:
         mixture, peaks = self._mixture(natural)
         candidates = self._candidates(mixture, peaks)
         ascent = self._ascent(mixture, candidates)
@@ -247,7 +253,7 @@ class Decoder(nn.Module):
             )
         if not torch.isfinite(natural).all():
             raise ValueError("natural holds values that are not finite; is the checkpoint broken?")
-        return natural.to(self.grid.nodes) / self.config.temperature
+        return natural.to(self.grid.nodes)
 
     def _mixture(self, natural: Tensor) -> tuple[_Mixture, Peaks]:
         """The mixture, and the peaks of its N·K densities."""
@@ -258,7 +264,8 @@ class Decoder(nn.Module):
         peaks = climb(flat, self.thin.nodes[index], value, self.rotation, 2.0 * self.spacing)
         log_z = self._log_z(flat, field.flatten(1), peaks.vectors[:, 0]).view(n, k)
         log_density = mixed_log(field.view(n, k, -1) - log_z[..., None]) + self.log_base
-        return _Mixture(natural, log_z, log_density, log_density.exp() * self.area), peaks
+        mass = log_density.clamp(min=FLOOR).exp() * self.area
+        return _Mixture(natural, log_z, log_density, mass), peaks
 
     def _candidates(self, mixture: _Mixture, peaks: Peaks) -> Tensor:
         """``(N, M, 3)``: the best peaks of all K densities, and maxima of the coarse score."""
@@ -278,11 +285,11 @@ class Decoder(nn.Module):
         """Rings around the highest peak, the grid beyond; ``(B,)``."""
         near = self.peak_rings.synthesis(self.rotation(natural, peak))
         near = (near + self.peak_rings.row_weight.log()[:, None]).flatten(1)
-        near = (near + self._log_base(peak, self.peak_rings)).logsumexp(1)
+        near = log_sum_exp(near + self._log_base(peak, self.peak_rings))
         outside = peak @ self.grid.nodes.T <= math.cos(self.cap)
         field = field + self.log_base
         unit = field.amax(1)
-        far = ((field - unit[:, None]).exp_() * outside) @ self.area
+        far = ((field - unit[:, None]).clamp_(min=FLOOR).exp_() * outside) @ self.area
         return torch.logaddexp(near - math.log(4.0 * math.pi), far.log() + unit)
 
     def log_base_at(self, vectors: Tensor) -> Tensor:
@@ -310,7 +317,7 @@ class Decoder(nn.Module):
         for grid in grids:
             field = grid.synthesis(at_pole).view(n, m, k, -1)
             mixed = mixed_log(field - densities.log_z[:, None, :, None])
-            around.append((mixed + self._log_base(centre, grid)).exp())
+            around.append((mixed + self._log_base(centre, grid)).clamp(min=FLOOR).exp())
         return around
 
     def _ascent(self, densities: _Densities, centre: Tensor) -> Ascent:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,12 +16,10 @@ from PIL import Image, ImageOps
 from locdiffusion.checkpoint import Checkpoint, CheckpointError, check_encoder, load
 from locdiffusion.decoding import Decoder
 from locdiffusion.density import GeotagColumns
-from locdiffusion.diffusion.denoiser import mean_denoiser
-from locdiffusion.diffusion.samplers import ddim
+from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
+from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import geometric_sigmas
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
-from locdiffusion.spectral import ProductTransform
-from locdiffusion.sphere.grids import gauss_legendre_grid
 from locdiffusion.threads import torch_threads
 
 
@@ -64,13 +63,10 @@ class Geotagger:
         self.samples, self.steps, self.seed = samples, steps, seed
         self.device = encoder.device
         degree = checkpoint.config.model.max_degree
-        self._network = checkpoint.network.to(self.device)
+        self._denoiser = checkpoint.denoiser.to(self.device)
         self._decoder = Decoder(degree, checkpoint.config.decode, checkpoint.base)
         self._decoder.to(self.device)
-        rows = 3 * (degree + 1)
-        grid = gauss_legendre_grid(rows, 2 * rows)
-        self._sampling_grid = ProductTransform(grid, degree).to(self.device)
-        self._sampling_base = checkpoint.base.on_grid(grid).view(grid.shape).to(self.device)
+        self._mean = FocusedMean(degree, checkpoint.base).to(self.device)
 
     @classmethod
     def load(
@@ -156,7 +152,7 @@ class Geotagger:
 
     def _posterior(self, condition: torch.Tensor, keys: Sequence[str]) -> NDArray[np.float32]:
         if self.mode is PosteriorMode.DENSITY:
-            return self._network.from_image(condition)[:, None].cpu().numpy()
+            return self._denoiser.from_image(condition)[:, None].cpu().numpy()
         return self._reverse_diffusion(condition, keys)
 
     def decode(self, natural: NDArray[np.float32]) -> GeotagColumns:
@@ -188,10 +184,11 @@ class Geotagger:
         start = np.stack([self._noise(key, dimension) for key in keys]) * sigmas[0]
         x = self._tensor(start).view(-1, dimension)
         repeated = condition.repeat_interleave(self.samples, 0)
-        denoise = mean_denoiser(self._network, repeated, self._sampling_grid, self._sampling_base)
-        x = ddim(denoise, x, sigmas)
+        temperature = self._denoiser.temperature(condition).repeat_interleave(self.samples, 0)
+        tempered = functools.partial(self._denoiser, temperature=temperature)
+        x = dpm_solver(focused_mean_denoiser(tempered, repeated, self._mean), x, sigmas)
         level = torch.full((len(x),), sigmas[-1], device=self.device)
-        natural = self._network(x, level, repeated)
+        natural = tempered(x, level, repeated)
         return natural.view(len(keys), self.samples, dimension).cpu().numpy()
 
     def _tensor(self, values: NDArray[np.float32]) -> torch.Tensor:

@@ -26,8 +26,8 @@ def render(config: CheckpointConfig, about: str) -> str:
         "",
         *_metrics_table(record.get("metrics", {})),
         "",
-        f"Decoded with ρ = {decode.radius_km:g} km at temperature {decode.temperature:g}, both "
-        "fitted on `val`.",
+        f"Decoded with ρ = {decode.radius_km:g} km, fitted on `val`, and a temperature per photo, "
+        "fitted on every `val` split.",
         "`nats` is the mean -log density of the truth against the uniform sphere (lower: better).",
         "",
         "## Recipe",

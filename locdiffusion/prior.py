@@ -98,7 +98,7 @@ class BaseMeasure(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Log q₀ ``(...)`` at unit vectors ``(..., 3)``."""
-        return self.log_weight.flatten()[_cells(vectors, *self.log_weight.shape)]
+        return self.log_weight.flatten()[raster_cells(vectors, *self.log_weight.shape)]
 
     def on_grid(self, grid: LatLonGrid) -> Tensor:
         """Log of the mean of q₀ over the cell of each node, ``(rows·columns,)``.
@@ -149,7 +149,7 @@ def positions_measure(
     """
     if smoothing_km < 50.0:
         raise ValueError(f"smoothing_km is {smoothing_km}; the raster resolves 50 km or more.")
-    cells = _cells(torch.from_numpy(vectors), ROWS, COLUMNS).numpy()
+    cells = raster_cells(torch.from_numpy(vectors), ROWS, COLUMNS).numpy()
     counts = np.bincount(cells, minlength=ROWS * COLUMNS).reshape(ROWS, COLUMNS)
     return BaseMeasure(_with_uniform(_smoothed(counts, smoothing_km), uniform_share))
 
@@ -166,7 +166,7 @@ def _smoothed(counts: NDArray[np.int64], smoothing_km: float) -> NDArray[np.floa
     return smooth.clamp(min=0.0).double().numpy()
 
 
-def _cells(vectors: Tensor, rows: int, columns: int) -> Tensor:
+def raster_cells(vectors: Tensor, rows: int, columns: int) -> Tensor:
     """Flat index ``(...)`` of the raster's cell that holds each unit vector ``(..., 3)``."""
     x, y, z = vectors.unbind(-1)
     row = ((1.0 - z) * (rows / 2.0)).long().clamp_(0, rows - 1)

@@ -3,7 +3,7 @@
     python -m locdiffusion.train --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' --output RUN
 
 embeds every photo once with the frozen image encoder (cached under RUN/embeddings), trains CS-UNet
-with SHDD-KL, prints validation accuracy as it goes, fits temperature and decoding radius on the
+with SHDD-KL, prints validation accuracy as it goes, fits temperatures and decoding radius on the
 validation photos, and writes RUN/checkpoint (model.safetensors, config.json). Stop it with Ctrl-C
 and start it again with the same command: it goes on where it was.
 """
@@ -45,6 +45,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--val", nargs="+", required=True, metavar="GLOB", help="shards for choices and calibration"
     )
     add(
+        "--val-regions",
+        nargs="*",
+        default=[],
+        metavar="GLOB",
+        help="validation shards from regions that --train leaves out: with them the radii learn "
+        "how far to trust the network on new ground",
+    )
+    add(
         "--test", nargs="*", default=[], metavar="NAME=GLOB", help="shards measured once at the end"
     )
     add("--output", required=True, type=Path, help="directory of the run; resumed if it holds one")
@@ -83,16 +91,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> Path:
     """Embeds, trains, calibrates, measures, writes the checkpoint; returns its directory."""
-    import torch
-
-    from locdiffusion import calibration, checkpoint, model_card
-    from locdiffusion.config import to_dict
+    from locdiffusion import calibration, checkpoint
     from locdiffusion.data import EmbeddedPhotos, expand_shards, load_photos
-    from locdiffusion.model.cs_unet import CSUNetConfig
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.posterior import natural_parameters
-    from locdiffusion.prior import BaseConfig, BaseKind
-    from locdiffusion.training import PROGRESS, STATE, TrainConfig, Trainer
+    from locdiffusion.training import PROGRESS, STATE, Trainer
 
     tests = _named(options.test)
     encoder = load_image_encoder(options.encoder, options.device)
@@ -101,14 +104,63 @@ def run(options: argparse.Namespace) -> Path:
     def photos(patterns: Sequence[str]) -> EmbeddedPhotos:
         return load_photos(expand_shards(patterns), encoder, cache)
 
-    train, val = photos(options.train), photos(options.val)
-    print(f"{len(train):,} training and {len(val):,} validation photos", flush=True)
-    config = TrainConfig(
+    train = photos(options.train)
+    validation = {"val": photos(options.val)}
+    if options.val_regions:
+        validation["val_regions"] = photos(options.val_regions)
+    counts = ", ".join(f"{len(part):,} {name}" for name, part in validation.items())
+    print(f"{len(train):,} training photos; validation: {counts}", flush=True)
+    config = _recipe(options, encoder.spec)
+    if options.overwrite:
+        for name in (PROGRESS, STATE, "checkpoint"):
+            target = options.output / name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    trainer = Trainer(config, train, validation["val"], options.output, options.device)
+    if trainer.resume():
+        print(f"resuming at step {trainer.step}", flush=True)
+    _train(trainer, config.steps)
+
+    degree, base = config.model.max_degree, trainer.answer_base
+    denoiser = _with_temperatures(trainer, train)
+    decode = calibration.fit(denoiser, list(validation.values()), base)
+    print(f"fitted on validation: temperatures, ρ {decode.radius_km:g} km", flush=True)
+    metrics = {}
+    for name, part in (validation | {name: photos(globs) for name, globs in tests.items()}).items():
+        natural = natural_parameters(denoiser, part.embeddings)
+        metrics[name] = calibration.measure(natural, part, degree, decode, base)
+    _print_metrics(metrics)
+    sources = {"train": options.train, "val": options.val, "val_regions": options.val_regions}
+    data = {
+        name: {
+            "photos": len(part),
+            "sha256": part.fingerprint,
+            "source": _describe(sources[name]),
+        }
+        for name, part in ({"train": train} | validation).items()
+    }
+    saved = checkpoint.CheckpointConfig(
+        config.name,
+        config.model,
+        config.noise,
+        decode,
+        encoder.spec,
+        denoiser.temperatures.config,
+        _record(trainer, metrics, data),
+    )
+    return _write(options, saved, denoiser, base)
+
+
+def _recipe(options: argparse.Namespace, encoder: Any) -> Any:
+    from locdiffusion.model.cs_unet import CSUNetConfig
+    from locdiffusion.prior import BaseConfig, BaseKind
+    from locdiffusion.training import TrainConfig
+
+    return TrainConfig(
         name=options.name,
-        encoder=encoder.spec.name,
+        encoder=encoder.name,
         model=CSUNetConfig(
             max_degree=options.max_degree,
-            embedding_dim=encoder.spec.embedding_dim,
+            embedding_dim=encoder.embedding_dim,
             dropout=options.dropout,
         ),
         base=BaseConfig(answers=BaseKind(options.answer_base)),
@@ -119,46 +171,47 @@ def run(options: argparse.Namespace) -> Path:
         evaluate_every=options.evaluate_every,
         seed=options.seed,
     )
-    if options.overwrite:
-        for name in (PROGRESS, STATE, "checkpoint"):
-            target = options.output / name
-            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
-    trainer = Trainer(config, train, val, options.output, options.device)
-    if trainer.resume():
-        print(f"resuming at step {trainer.step}", flush=True)
-    _train(trainer, config.steps)
 
-    def densities(part: EmbeddedPhotos) -> Any:
-        return natural_parameters(trainer.average, part.embeddings)
 
-    degree = config.model.max_degree
-    base = trainer.answer_base
-    on_val = densities(val)
-    decode = calibration.fit(on_val, val, degree, base)
-    print(f"fitted on validation: temperature {decode.temperature:g}, ρ {decode.radius_km:g} km")
-    metrics = {"val": calibration.measure(on_val, val, degree, decode, base)}
-    for name, patterns in tests.items():
-        part = photos(patterns)
-        metrics[name] = calibration.measure(densities(part), part, degree, decode, base)
-    _print_metrics(metrics)
-    record = {
+def _with_temperatures(trainer: Any, train: Any) -> Any:
+    """The averaged network as a checkpoint stores it, and temperatures still to be fitted."""
+    from locdiffusion.checkpoint import as_stored
+    from locdiffusion.temperature import CalibratedDenoiser, TemperatureModel
+
+    config = trainer.config
+    temperatures = TemperatureModel.of_training(
+        train.embeddings,
+        train.vectors,
+        config.model.max_degree,
+        trainer.answer_base,
+        seed=config.seed,
+    )
+    return CalibratedDenoiser(as_stored(trainer.average), temperatures.to(trainer.device))
+
+
+def _record(trainer: Any, metrics: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    """How the weights came to be."""
+    import torch
+
+    from locdiffusion.config import to_dict
+
+    return {
         "environment": f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{options.device}, {torch.get_num_threads()} threads",
+        f"{trainer.device}, {torch.get_num_threads()} threads",
         "parameters": sum(p.numel() for p in trainer.average.parameters()),
-        "recipe": to_dict(config),
+        "recipe": to_dict(trainer.config),
         "metrics": metrics,
         "history": trainer.history,
-        "data": {
-            name: {"photos": len(part), "sha256": part.fingerprint, "source": _describe(patterns)}
-            for name, part, patterns in (("train", train, options.train), ("val", val, options.val))
-        },
+        "data": data,
     }
+
+
+def _write(options: argparse.Namespace, saved: Any, denoiser: Any, base: Any) -> Path:
+    from locdiffusion import checkpoint, model_card
+
     directory: Path = options.output / "checkpoint"
-    saved = checkpoint.CheckpointConfig(
-        config.name, config.model, config.noise, decode, encoder.spec, record
-    )
-    checkpoint.save(directory, saved, trainer.average, base)
-    about = options.about.read_text() if options.about else f"# Model card: `{config.name}`"
+    checkpoint.save(directory, saved, denoiser, base)
+    about = options.about.read_text() if options.about else f"# Model card: `{saved.name}`"
     (directory / model_card.CARD).write_text(model_card.render(saved, about))
     return directory
 

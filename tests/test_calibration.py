@@ -9,7 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from tiny import EMBEDDING_DIM, MODEL, learnable_photos, random_network, random_points
+from tiny import (
+    EMBEDDING_DIM,
+    MODEL,
+    learnable_photos,
+    random_denoiser,
+    random_network,
+    random_points,
+)
 
 from locdiffusion import calibration
 from locdiffusion.data import EmbeddedPhotos
@@ -23,6 +30,7 @@ from locdiffusion.sphere.geodesy import (
     great_circle_km,
     latitude_longitude,
 )
+from locdiffusion.temperature import FEATURES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,6 +91,10 @@ def share_error(share: float) -> float:
     return math.sqrt(share * (1.0 - share) / COUNT)
 
 
+def table(natural: torch.Tensor, photos: EmbeddedPhotos) -> calibration.LikelihoodTable:
+    return calibration.LikelihoodTable.measure(natural, photos.vectors, Decoder(DEGREE))
+
+
 class TestTemperature:
     @pytest.mark.parametrize("factor", [0.5, 1.0, 2.5])
     def test_finds_the_factor_by_which_densities_are_too_sharp(
@@ -92,9 +104,7 @@ class TestTemperature:
 
         0.01 more is the step of the search.
         """
-        found = calibration.fit_temperature(
-            factor * world.natural, world.photos, DEGREE, DecodeConfig()
-        )
+        found = calibration.fit_temperature(table(factor * world.natural, world.photos))
         error = 1.0 / math.sqrt(COUNT * world.field_variance)
         assert error < 0.05
         assert abs(math.log(found / factor)) < SIGMAS * error + 0.01
@@ -104,9 +114,8 @@ class TestTemperature:
         """Under-confident radii cover too much, over-confident ones too little, fitted ones fit."""
         natural = factor * world.natural
         before = calibration.measure(natural, world.photos, DEGREE, DecodeConfig())
-        found = calibration.fit_temperature(natural, world.photos, DEGREE, DecodeConfig())
-        fitted = DecodeConfig(temperature=found)
-        after = calibration.measure(natural, world.photos, DEGREE, fitted)
+        found = calibration.fit_temperature(table(natural, world.photos))
+        after = calibration.measure(natural / found, world.photos, DEGREE, DecodeConfig())
         for share, name in ((0.5, "coverage_50"), (0.9, "coverage_90")):
             wrong = (before[name] - share) * (1.0 if factor < 1.0 else -1.0)
             assert wrong > SIGMAS * share_error(share) / 2.0, name
@@ -124,8 +133,8 @@ class TestTemperature:
         opposite = EmbeddedPhotos(
             photos.keys, photos.embeddings, -photos.latitude, photos.longitude + 180.0
         )
-        found = calibration.fit_temperature(world.natural, opposite, DEGREE, DecodeConfig())
-        assert found == pytest.approx(4.0, rel=0.02)
+        found = calibration.fit_temperature(table(world.natural, opposite))
+        assert found == pytest.approx(16.0, rel=0.02)
 
 
 class TestRadius:
@@ -182,17 +191,9 @@ class TestRadius:
 
 
 class TestMeasure:
-    def test_fit_is_the_temperature_and_then_the_radius(self, world: World) -> None:
-        natural, photos = 2.0 * first(world, 30).natural, first(world, 30).photos
-        fitted = calibration.fit(natural, photos, DEGREE)
-        temperature = calibration.fit_temperature(natural, photos, DEGREE, DecodeConfig())
-        config = DecodeConfig(temperature=temperature)
-        radius = calibration.fit_radius(natural, photos, DEGREE, config)
-        assert fitted == DecodeConfig(temperature=temperature, radius_km=radius)
-
     def test_is_what_the_decoder_says(self, world: World) -> None:
         few, photos = first(world, 20).natural, first(world, 20).photos
-        config = DecodeConfig(radius_km=200.0, temperature=1.3)
+        config = DecodeConfig(radius_km=200.0)
         answer = Decoder(DEGREE, config)(few[:, None])
         distance = great_circle_km(
             answer.latitude, answer.longitude, photos.latitude, photos.longitude
@@ -207,6 +208,51 @@ class TestMeasure:
         flat = torch.zeros_like(world.natural)
         nats = calibration.measure(flat, world.photos, DEGREE, DecodeConfig())["nats"]
         assert nats == pytest.approx(0.0, abs=1e-3)
+
+
+class TestTemperatures:
+    def test_finds_which_photos_are_too_sharp(self, world: World) -> None:
+        """Half of the densities are 2.5 times too sharp, and a feature says which, among noise."""
+        generator = np.random.default_rng(3)
+        sharp = generator.random(COUNT) < 0.5
+        factor = torch.from_numpy(np.where(sharp, 2.5, 1.0)).float()[:, None]
+        features = generator.normal(size=(COUNT, len(FEATURES)))
+        features[:, 4] = sharp
+        model = random_denoiser().temperatures
+        model.out.weight.zero_()
+        calibration.fit_temperatures(
+            model, [table(world.natural * factor, world.photos)], [features]
+        )
+        found = model.log_temperature(torch.from_numpy(features).float()).numpy()
+        assert np.exp(found[sharp].mean()) == pytest.approx(2.5, rel=0.15)
+        assert np.exp(found[~sharp].mean()) == pytest.approx(1.0, rel=0.15)
+        assert not model.out.weight.requires_grad
+
+    def test_the_table_agrees_with_the_decoder_between_its_knots(self, world: World) -> None:
+        few = first(world, 20)
+        t = torch.from_numpy(np.random.default_rng(5).uniform(-1.0, 2.0, 20)).float()
+        tempered = few.natural / t.exp()[:, None]
+        direct = -log_probability(Decoder(DEGREE), tempered, few.photos.vectors)
+        found = table(few.natural, few.photos).at(t)
+        np.testing.assert_allclose(found, direct, atol=0.01, rtol=0.005)
+
+    def test_the_factor_puts_the_coverage_right(self, world: World) -> None:
+        config = DecodeConfig()
+        for wrong in (0.4, 2.0):
+            natural = world.natural * wrong
+            factor = calibration.fit_factor(natural, world.photos, DEGREE, config)
+            measured = calibration.measure(natural / factor, world.photos, DEGREE, config)
+            assert abs(measured["coverage_50"] - 0.5) < 0.03
+            assert abs(measured["coverage_90"] - 0.9) < 0.03
+
+    def test_fit_sets_temperatures_and_the_radius(self) -> None:
+        denoiser = random_denoiser()
+        parts = [learnable_photos(40, seed=1), learnable_photos(30, seed=2)]
+        before = denoiser.temperatures.out.weight.clone()
+        decode = calibration.fit(denoiser, parts)
+        assert decode.radius_km in calibration.RADII_KM
+        assert not torch.equal(before, denoiser.temperatures.out.weight)
+        assert torch.isfinite(natural_parameters(denoiser, parts[0].embeddings)).all()
 
 
 class TestPosterior:

@@ -24,6 +24,7 @@ from locdiffusion.overhead.mosaics import MosaicSource
 from locdiffusion.overhead.patches import PatchGeometry
 from locdiffusion.overhead.splits import CentreRule, Split
 from locdiffusion.prior import BaseConfig, BaseKind
+from locdiffusion.temperature import TemperatureConfig
 from locdiffusion.training import TrainConfig
 
 ENCODER = EncoderSpec(
@@ -31,15 +32,22 @@ ENCODER = EncoderSpec(
 )
 MODEL = CSUNetConfig(max_degree=5, embedding_dim=7, widths=(8, 4), dropout=0.25)
 CHECKPOINT = CheckpointConfig(
-    "a", MODEL, NoiseConfig(log_spread=0.7), DecodeConfig(modes=2), ENCODER, {"seed": [1, {"b": 2}]}
+    "a",
+    MODEL,
+    NoiseConfig(log_spread=0.7),
+    DecodeConfig(modes=2),
+    ENCODER,
+    TemperatureConfig(gallery=99),
+    {"seed": [1, {"b": 2}]},
 )
 CONFIGS = [
     ENCODER,
     MODEL,
     CHECKPOINT,
     NoiseConfig(sigma_min=1.5, pure_fraction=0.25),
-    DecodeConfig(radius_km=123.4, temperature=0.9, shifts=3),
+    DecodeConfig(radius_km=123.4, shifts=3),
     PartitionConfig(rows=10, cap_km=500.0),
+    TemperatureConfig(gallery=20, hidden=3),
     BaseConfig(answers=BaseKind.LAND, smoothing_km=200.0),
     TrainConfig("b", model=MODEL, noise=NoiseConfig(sigma_max=30.0), learning_rate=1e-5, seed=3),
     OverheadConfig(
@@ -122,7 +130,8 @@ def changed(place: str, value: Any) -> dict[str, Any]:
         ("model.dropout", 2, ["model: dropout is 2.0", "[0, 1)"]),
         ("noise.sigma_min", "2", ["noise.sigma_min is '2'", "a number"]),
         ("noise.sigma_min", 99, ["noise: sigma_min = 99"]),
-        ("decode.temperature", float("nan"), ["decode: temperature is nan"]),
+        ("decode.radius_km", float("nan"), ["decode: radius_km is nan"]),
+        ("temperature.neighbours", 0, ["temperature: ", "neighbours = 0"]),
         ("encoder.mean", [0.5, 0.5], ["encoder.mean is [0.5, 0.5]", "a list of 3"]),
         ("encoder.mean", [0.5, 0.5, 127.0], ["encoder: ", "mean", "255"]),
         ("encoder.framing", "crop", ["encoder.framing is 'crop'", "squash"]),

@@ -109,15 +109,12 @@ def test_answers_are_those_of_the_dense_decoder(dense, name):
     assert got.information_nats[0] == pytest.approx(wanted.information_nats, abs=0.02)
 
 
-def test_temperature_divides_the_natural_parameters(dense):
+def test_tempered_densities(dense):
     natural = np.stack(HARD["two peaks far apart"])
     wanted = dense.decode(natural, 200.0, temperature=2.5)
-    got = decode(natural[None], radius_km=200.0, temperature=2.5)
+    got = decode(natural[None] / 2.5, radius_km=200.0)
     assert great_circle_km(*wanted.latitude_longitude, got.latitude[0], got.longitude[0]) < 1.0
     assert got.radius_50_km[0] == pytest.approx(wanted.radius_50_km, rel=0.02)
-    plain = decode(natural[None] / 2.5, radius_km=200.0)
-    np.testing.assert_allclose(got.probability, plain.probability, atol=1e-5)
-    assert great_circle_km(plain.latitude, plain.longitude, got.latitude, got.longitude) < 0.01
 
 
 class ZonalDensity:
@@ -364,7 +361,7 @@ def test_another_shape_is_an_error(shape):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"radius_km": 0.5}, {"radius_km": 6000.0}, {"temperature": 0.0}, {"modes": 0}, {"shifts": 0}],
+    [{"radius_km": 0.5}, {"radius_km": 6000.0}, {"modes": 0}, {"shifts": 0}],
 )
 def test_impossible_settings_are_errors(settings):
     with pytest.raises(ValueError, match=str(next(iter(settings.values())))):

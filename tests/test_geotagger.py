@@ -21,7 +21,7 @@ from tiny import (
     TinyEncoder,
     checkpoint_config,
     coloured_photo,
-    random_network,
+    random_denoiser,
     with_orientation,
     write_checkpoint,
 )
@@ -43,8 +43,8 @@ KEYS = [f"photo-{i}" for i in range(6)]
 
 def tagger(**settings: Any) -> Geotagger:
     encoder = TinyEncoder()
-    network, base = random_network().eval(), uniform_measure()
-    loaded = Checkpoint(checkpoint_config(encoder.spec), network, base, "0" * 64)
+    base = uniform_measure()
+    loaded = Checkpoint(checkpoint_config(encoder.spec), random_denoiser(), base, "0" * 64)
     return Geotagger(loaded, encoder, **settings)
 
 
@@ -101,10 +101,8 @@ class TestDensity:
         self, density: Geotagger, embeddings: npt.NDArray[np.float32]
     ) -> None:
         x = torch.randn(6, MODEL.dimension)  # ignored where sigma is infinite
-        with torch.inference_mode():
-            expected = density.checkpoint.network(
-                x, torch.full((6,), torch.inf), torch.from_numpy(embeddings)
-            )
+        denoiser = density.checkpoint.denoiser
+        expected = denoiser(x, torch.full((6,), torch.inf), torch.from_numpy(embeddings))
         np.testing.assert_allclose(density.sample(embeddings, KEYS)[:, 0], expected, rtol=1e-5)
 
     def test_knows_no_keys(self, density: Geotagger, embeddings: npt.NDArray[np.float32]) -> None:
@@ -115,13 +113,24 @@ class TestDensity:
     def test_decodes_as_the_checkpoint_says(
         self, density: Geotagger, embeddings: npt.NDArray[np.float32]
     ) -> None:
-        """Catches a temperature or ρ that was fitted, stored and then not used."""
+        """Catches a ρ that was fitted, stored and then not used."""
         natural = density.sample(embeddings, KEYS)
         decode = density.checkpoint.config.decode
         expected = Decoder(MODEL.max_degree, decode)(torch.from_numpy(natural))
         assert_same_rows(density.decode(natural), expected)
         plain = Decoder(MODEL.max_degree)(torch.from_numpy(natural))
-        assert not np.allclose(density.decode(natural).radius_90_km, plain.radius_90_km, rtol=0.01)
+        assert not np.allclose(density.decode(natural).latitude, plain.latitude, rtol=1e-3)
+
+    def test_is_tempered_as_the_checkpoint_says(
+        self, density: Geotagger, embeddings: npt.NDArray[np.float32]
+    ) -> None:
+        """Catches temperatures that were fitted, stored and then not used."""
+        denoiser, condition = density.checkpoint.denoiser, torch.from_numpy(embeddings)
+        plain = denoiser.network.from_image(condition)
+        temperature = denoiser.temperature(condition)
+        assert (temperature - 1).abs().min() > 0.01
+        expected = plain / temperature[:, None]
+        np.testing.assert_allclose(density.sample(embeddings, KEYS)[:, 0], expected, rtol=1e-5)
 
 
 class TestSampling:

@@ -29,6 +29,8 @@ from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.image_encoder import load_image_encoder
+from locdiffusion.prior import uniform_measure
+from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 from pipelines import geotag, transforms
 from pipelines.geotag import main
 from pipelines.listing import Shard
@@ -65,7 +67,10 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    save(path, CheckpointConfig("tiny", config, NoiseConfig(), DecodeConfig(), spec), network)
+    size = TemperatureConfig(gallery=1, components=1, neighbours=1, hidden=1)
+    temperatures = TemperatureModel(size, 7, config.embedding_dim, uniform_measure())
+    denoiser = CalibratedDenoiser(network, temperatures)
+    save(path, CheckpointConfig("tiny", config, NoiseConfig(), DecodeConfig(), spec), denoiser)
     return path
 
 

@@ -20,11 +20,14 @@ from locdiffusion.density import PartitionConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder
+from locdiffusion.prior import uniform_measure
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
+from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 
 SIDE, EMBEDDING_DIM = 16, 12
 MODEL = CSUNetConfig(max_degree=7, embedding_dim=EMBEDDING_DIM, condition_dim=32, widths=(32, 16))
+TEMPERATURE = TemperatureConfig(gallery=40, components=4, neighbours=3, hidden=6)
 PARTITION = PartitionConfig(rows=24, offsets=2, panels=3, nodes_per_panel=2, azimuths=12)
 
 
@@ -91,13 +94,29 @@ def random_network(seed: int = 0) -> CSUNet:
 
 
 def checkpoint_config(spec: EncoderSpec, name: str = "tiny") -> checkpoint.CheckpointConfig:
-    decode = DecodeConfig(radius_km=300.0, temperature=1.25)
-    return checkpoint.CheckpointConfig(name, MODEL, NoiseConfig(), decode, spec, {"seed": 0})
+    decode = DecodeConfig(radius_km=300.0)
+    return checkpoint.CheckpointConfig(
+        name, MODEL, NoiseConfig(), decode, spec, TEMPERATURE, {"seed": 0}
+    )
+
+
+def random_denoiser(seed: int = 0) -> CalibratedDenoiser:
+    """A random network as a checkpoint keeps it, with temperatures that differ between photos."""
+    photos = learnable_photos(TEMPERATURE.gallery, seed=seed + 7)
+    temperatures = TemperatureModel.of_training(
+        photos.embeddings, photos.vectors, MODEL.max_degree, uniform_measure(), TEMPERATURE
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        temperatures.out.weight.copy_(torch.randn_like(temperatures.out.weight))
+        temperatures.out.bias.fill_(0.2)
+    denoiser = CalibratedDenoiser(checkpoint.as_stored(random_network(seed)), temperatures)
+    return denoiser.eval().requires_grad_(False)
 
 
 def write_checkpoint(directory: Path, spec: EncoderSpec, seed: int = 0) -> Path:
     """A checkpoint of random weights."""
-    checkpoint.save(directory, checkpoint_config(spec), random_network(seed))
+    checkpoint.save(directory, checkpoint_config(spec), random_denoiser(seed))
     return directory
 
 

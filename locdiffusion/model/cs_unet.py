@@ -125,13 +125,17 @@ class CSUNet(nn.Module):
         self.embedding_mean.copy_(embeddings.mean(0))
         self.embedding_std.copy_(embeddings.std(0).clamp(min=1e-3 * float(embeddings.std())))
 
-    def forward(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+    def forward(
+        self, x: Tensor, sigma: Tensor, condition: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
         """η of p(x₀ | x_σ, image).
 
         Args:
           x: ``(B, d)`` noisy codes; ignored where sigma is infinite.
           sigma: ``(B,)`` noise levels or ``inf``.
           condition: ``(B, E)`` image embeddings.
+          temperature: ``(B,)`` divides f, what the image says, and never x_σ/σ², what the noisy
+            code says: the posterior of a prior p(x₀ | image)^(1/τ) is exactly that.
 
         Returns:
           ``(B, d)``.
@@ -142,17 +146,20 @@ class CSUNet(nn.Module):
         image = self.image((condition - self.embedding_mean) / self.embedding_std)
         c = self.condition_norm(image + self.noise(self.level_features(sigma)))
         learned = self.config.natural_scale * self._unet(scaled, image, c)
+        if temperature is not None:
+            learned = learned / temperature[:, None]
         return learned + (x / level**2).masked_fill(pure, 0.0)
 
-    def from_image(self, condition: Tensor) -> Tensor:
+    def from_image(self, condition: Tensor, temperature: Tensor | None = None) -> Tensor:
         """η of p(x₀ | image) ``(B, d)``: density mode, one call at σ = ∞.
 
         Args:
           condition: ``(B, E)`` image embeddings.
+          temperature: ``(B,)``, as in `forward`.
         """
         x = condition.new_zeros(len(condition), self.config.dimension)
         level = torch.full((len(condition),), torch.inf, device=condition.device)
-        natural: Tensor = self(x, level, condition)
+        natural: Tensor = self(x, level, condition, temperature)
         return natural
 
     def _unet(self, x: Tensor, image: Tensor, c: Tensor) -> Tensor:

@@ -1,0 +1,275 @@
+r"""How far a photo's density is to be believed: one temperature per photo.
+
+The posterior is p(y) ∝ q₀(y) exp(F(y)/τ), where F is what the network makes of the image. One τ for
+all photos (Guo et al. 2017, arXiv 1706.04599, §4.2) cannot know that a photo shows a region or a
+season that training never saw; there the network is as sure as ever, and wrong. So (our choice) a
+small network gives log τ from features that compare the density with a second witness: the training
+photos that look most alike (nearest in the principal components of the embeddings), a sample of
+which the checkpoint carries. `FEATURES` names them. Where these photos lie far from the network's
+own answer or from each other, look less alike than usual, or where few training photos are, trust
+is low. It is fitted on validation photos by likelihood (`locdiffusion.calibration`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from locdiffusion.model.cs_unet import CSUNet
+from locdiffusion.prior import COLUMNS, ROWS, BaseMeasure, positions_measure, raster_cells
+from locdiffusion.spectral import ProductTransform
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
+from locdiffusion.sphere.grids import gauss_legendre_grid
+
+_RANKS = (1, 2, 5, 20)
+FEATURES = (
+    "similar_nearest_km",
+    "similar_median_km",
+    "similar_first_km",
+    "similar_mean_km",
+    "similar_spread_km",
+    "dissimilarity",
+    "dissimilarity_growth",
+    "unusualness",
+    *(f"training_{rank}_km" for rank in _RANKS),
+    "rarity_here",
+    "rarity_mean",
+    "information",
+    "sharpness",
+)
+"""Logarithms of: distances between the answer and the most similar training photos (least, median,
+the most similar one's, geometric mean, spread); how unlike the most similar one is, how fast that
+grows, how far the photo is from the mean photo; distances from the answer to the nearest training
+photos of any look; how rare training photos are at the answer and under the density; and the
+information and the norm of the density."""
+
+_SOFTENING = 4.0  # so wide that the coarse grid resolves every density
+_BOUNDS = (math.log(0.2), math.log(20.0))
+
+
+@dataclass(frozen=True)
+class TemperatureConfig:
+    """Size of the witness and of the network.
+
+    Attributes:
+      gallery: how many training photos are carried.
+      components: principal components kept of each embedding.
+      neighbours: how many of the most similar photos are asked.
+      hidden: width of the network.
+    """
+
+    gallery: int = 40_000
+    components: int = 32
+    neighbours: int = 10
+    hidden: int = 32
+
+    def __post_init__(self) -> None:
+        """Checks the sizes."""
+        if not 1 <= self.neighbours <= self.gallery or min(self.components, self.hidden) < 1:
+            raise ValueError(
+                f"gallery = {self.gallery}, neighbours = {self.neighbours}, components = "
+                f"{self.components}, hidden = {self.hidden}; want 1 ≤ neighbours ≤ gallery and the "
+                "others at least 1."
+            )
+
+
+class TemperatureModel(nn.Module):
+    """Temperatures of photos; without a fit, 1 for all."""
+
+    mean: Tensor
+    projection: Tensor
+    gallery: Tensor
+    places: Tensor
+    rarity: Tensor
+    feature_mean: Tensor
+    feature_spread: Tensor
+    log_area: Tensor
+    log_base: Tensor
+
+    def __init__(
+        self, config: TemperatureConfig, max_degree: int, embedding_dim: int, base: BaseMeasure
+    ) -> None:
+        """Makes room for the witness.
+
+        Args:
+          config: its size.
+          max_degree: L of the densities.
+          embedding_dim: E.
+          base: q₀ of the answers.
+        """
+        super().__init__()
+        self.config = config
+        shapes = {
+            "mean": (embedding_dim,),
+            "projection": (embedding_dim, config.components),
+            "gallery": (config.gallery, config.components),
+            "places": (config.gallery, 3),
+            "rarity": (ROWS, COLUMNS),
+            "feature_mean": (len(FEATURES),),
+        }
+        for name, shape in shapes.items():
+            self.register_buffer(name, torch.zeros(shape))
+        self.register_buffer("feature_spread", torch.ones(len(FEATURES)))
+        self.hidden = nn.Linear(len(FEATURES), config.hidden)
+        self.out = nn.Linear(config.hidden, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        rows = 3 * (max_degree + 1)
+        grid = gauss_legendre_grid(rows, 2 * rows)
+        self.grid = ProductTransform(grid, max_degree)
+        log_area = torch.from_numpy(np.log(grid.weights / (4.0 * math.pi))).float()
+        self.register_buffer("log_area", log_area, persistent=False)
+        self.register_buffer("log_base", base.on_grid(grid).cpu(), persistent=False)
+
+    @classmethod
+    def of_training(
+        cls,
+        embeddings: NDArray[np.float32],
+        vectors: NDArray[np.float64],
+        max_degree: int,
+        base: BaseMeasure,
+        config: TemperatureConfig | None = None,
+        seed: int = 0,
+    ) -> TemperatureModel:
+        """The witness drawn from training photos; the network is still to be fitted.
+
+        Args:
+          embeddings: ``(N, E)``.
+          vectors: ``(N, 3)`` unit vectors of their positions.
+          max_degree: L.
+          base: q₀ of the answers.
+          config: wanted size; a smaller training set gives a smaller one.
+          seed: of the draw and of the first weights.
+        """
+        config = config or TemperatureConfig()
+        count = min(config.gallery, len(embeddings))
+        components = min(config.components, embeddings.shape[1])
+        small = TemperatureConfig(count, components, min(config.neighbours, count), config.hidden)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = cls(small, max_degree, embeddings.shape[1], base)
+        chosen = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:count])
+        some = embeddings[chosen]
+        mean, spread = some.mean(0), some.std(0) + 1e-3 * some.std()
+        standard = (some - mean) / spread
+        _, principal = np.linalg.eigh(np.cov(standard.T).reshape(2 * standard.shape[1:]))
+        projection = (principal[:, ::-1][:, :components] / spread[:, None]).astype(np.float32)
+        model.mean.copy_(torch.from_numpy(mean))
+        model.projection.copy_(torch.from_numpy(projection))
+        model.gallery.copy_(torch.from_numpy((some - mean) @ projection))
+        model.places.copy_(torch.from_numpy(vectors[chosen]))
+        model.rarity.copy_(-positions_measure(vectors).log_weight)
+        for name in STORED_IN_HALF:
+            tensor = getattr(model, name)
+            tensor.copy_(tensor.half().float())
+        return model.requires_grad_(False)
+
+    @torch.inference_mode()
+    def features(self, condition: Tensor, natural: Tensor) -> Tensor:
+        """The features ``(B, F)`` in the order of `FEATURES`.
+
+        Args:
+          condition: ``(B, E)`` embeddings.
+          natural: ``(B, d)`` densities at τ = 1.
+        """
+        projected = (condition - self.mean) @ self.projection
+        half_squares = 0.5 * self.gallery.square().sum(1)
+        alike, index = (projected @ self.gallery.T - half_squares).topk(self.config.neighbours)
+        norm = projected.square().sum(1, keepdim=True)
+        unlike = (norm - 2.0 * alike).clamp(min=1e-6).sqrt().log()
+        mass, information = self._softened(natural)
+        answer = nn.functional.normalize(mass @ self.grid.nodes, dim=1)
+        km = _km(torch.einsum("bkj,bj->bk", self.places[index], answer))
+        similar = (km + 20.0).log()
+        deepest = min(max(_RANKS), len(self.places))
+        nearest = _km((answer @ self.places.T).topk(deepest).values)
+        ranks = [min(rank, deepest) - 1 for rank in _RANKS]
+        columns = [
+            similar.amin(1),
+            similar.median(1).values,
+            similar[:, 0],
+            similar.mean(1),
+            (km.std(1, correction=0) + 20.0).log(),
+            unlike[:, 0],
+            unlike[:, -1] - unlike[:, 0],
+            0.5 * norm.clamp(min=1e-6).log()[:, 0],
+            *(nearest[:, ranks] + 10.0).log().unbind(1),
+            self._rarity(answer),
+            mass @ self._rarity(self.grid.nodes),
+            information,
+            0.5 * natural.square().sum(1).clamp(min=1e-6).log(),
+        ]
+        return torch.stack(columns, 1)
+
+    def _rarity(self, vectors: Tensor) -> Tensor:
+        return self.rarity.flatten()[raster_cells(vectors, *self.rarity.shape)]
+
+    def _softened(self, natural: Tensor) -> tuple[Tensor, Tensor]:
+        """Mass ``(B, nodes)`` and information ``(B,)`` of the softened densities."""
+        field = self.grid.synthesis(natural / _SOFTENING).flatten(1)
+        log_p = torch.log_softmax(field + self.log_base + self.log_area, 1)
+        mass = log_p.exp()
+        return mass, (mass * (log_p - self.log_area)).sum(1)
+
+    @torch.inference_mode()
+    def forward(self, condition: Tensor, natural: Tensor) -> Tensor:
+        """Temperatures ``(B,)``; arguments as in `features`."""
+        log_temperature = self.log_temperature(self.features(condition, natural))
+        # Rounded, so that the last bit of a sum over the batch does not start another sample.
+        return (log_temperature.clamp(*_BOUNDS) * 256.0).round().div(256.0).exp()
+
+    def log_temperature(self, features: Tensor) -> Tensor:
+        """Log τ ``(B,)`` of features ``(B, F)``, without bounds."""
+        standard = (features - self.feature_mean) / self.feature_spread
+        log_temperature: Tensor = self.out(torch.tanh(self.hidden(standard)))
+        return log_temperature.squeeze(1)
+
+
+STORED_IN_HALF = ("mean", "projection", "gallery", "places", "rarity")
+"""Tensors that a checkpoint keeps in half precision."""
+
+
+def _km(cosine: Tensor) -> Tensor:
+    return EARTH_RADIUS_KM * torch.acos(cosine.clamp(-1.0, 1.0))
+
+
+class CalibratedDenoiser(nn.Module):
+    """A network and its temperatures: the denoiser that density and sampling mode both use."""
+
+    def __init__(self, network: CSUNet, temperatures: TemperatureModel) -> None:
+        super().__init__()
+        self.network = network
+        self.temperatures = temperatures
+
+    @torch.inference_mode()
+    def temperature(self, condition: Tensor) -> Tensor:
+        """``(B,)`` temperatures of photos with embeddings ``(B, E)``."""
+        found: Tensor = self.temperatures(condition, self.network.from_image(condition))
+        return found
+
+    def forward(
+        self, x: Tensor, sigma: Tensor, condition: Tensor, temperature: Tensor | None = None
+    ) -> Tensor:
+        """Natural parameters ``(B, d)``, as `CSUNet.forward`.
+
+        Args:
+          x: ``(B, d)`` noisy codes.
+          sigma: ``(B,)`` noise levels or ``inf``.
+          condition: ``(B, E)`` image embeddings.
+          temperature: ``(B,)`` of the photos, where the caller has them already.
+        """
+        if temperature is None:
+            temperature = self.temperature(condition)
+        natural: Tensor = self.network(x, sigma, condition, temperature)
+        return natural
+
+    def from_image(self, condition: Tensor) -> Tensor:
+        """Density mode ``(B, d)`` of embeddings ``(B, E)``."""
+        natural = self.network.from_image(condition)
+        temperature: Tensor = self.temperatures(condition, natural)
+        return natural / temperature[:, None]
