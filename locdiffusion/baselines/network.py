@@ -1,0 +1,210 @@
+"""The trunk that the rivals' networks share, and the one loop that trains them all.
+
+The loop is that of `locdiffusion.training` for a plain network: the same optimiser, schedule,
+averaging and order of photos, so that a rival differs from our model in what it predicts and in
+nothing else.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.training import learning_rate_factor
+
+Network = TypeVar("Network", bound=nn.Module)
+Loss = Callable[[Network, Tensor, Tensor, torch.Generator], Tensor]
+"""``loss(network, embeddings (B, E), vectors (B, 3) float64, generator on the CPU)``."""
+
+BLOCKS = 2
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every rival may spend; the defaults are those of `locdiffusion.training.TrainConfig`.
+
+    Attributes:
+      steps, batch_size: length of the training.
+      learning_rate: peak of AdamW; linear warm-up, then cosine to zero.
+      seed: of weights, order, noise and dropout.
+      parameters: of a network, about; our model of degree 31 has 4.7 million.
+      dropout: on the embedding and inside the blocks.
+      warmup: steps; at most a fifth of all.
+      weight_decay: of AdamW.
+      ema_decay: of the averaged weights, which are what answers.
+      gradient_clip: largest gradient norm.
+      device: where networks are trained and asked, such as "cpu" or "cuda".
+    """
+
+    steps: int = 3000
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    seed: int = 0
+    parameters: int = 4_700_000
+    dropout: float = 0.1
+    warmup: int = 200
+    weight_decay: float = 0.02
+    ema_decay: float = 0.999
+    gradient_clip: float = 1.0
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if min(self.steps, self.batch_size, self.parameters) < 1 or self.learning_rate <= 0:
+            raise ValueError(
+                "steps, batch_size and parameters must be at least 1 and learning_rate positive; "
+                f"found {self.steps}, {self.batch_size}, {self.parameters}, {self.learning_rate}."
+            )
+
+    def part(self, share: float) -> Budget:
+        """The same for a share of the steps, at least one."""
+        return replace(self, steps=max(1, round(share * self.steps)))
+
+
+class Trunk(nn.Module):
+    """Standardised embedding to outputs: a residual GELU MLP of about `parameters` weights."""
+
+    embedding_mean: Tensor
+    embedding_std: Tensor
+
+    def __init__(self, inputs: int, outputs: int, parameters: int, dropout: float) -> None:
+        super().__init__()
+        width = trunk_width(inputs, outputs, parameters)
+        self.register_buffer("embedding_mean", torch.zeros(inputs))
+        self.register_buffer("embedding_std", torch.ones(inputs))
+        self.first = nn.Sequential(nn.Dropout(dropout), nn.Linear(inputs, width), nn.GELU())
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                nn.LayerNorm(width),
+                nn.Linear(width, width),
+                nn.GELU(),
+                nn.Dropout(dropout),
+                nn.Linear(width, width),
+            )
+            for _ in range(BLOCKS)
+        )
+        self.norm = nn.LayerNorm(width)
+        self.last = nn.Linear(width, outputs)
+        nn.init.normal_(self.last.weight, std=0.1 / math.sqrt(width))
+
+    def standardise(self, embeddings: Tensor) -> None:
+        """Stores mean and standard deviation of the training embeddings ``(N, E)``."""
+        self.embedding_mean.copy_(embeddings.mean(0))
+        self.embedding_std.copy_(embeddings.std(0).clamp(min=1e-3 * float(embeddings.std())))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """``(B, outputs)`` of embeddings ``(B, E)``."""
+        hidden = self.first((embeddings - self.embedding_mean) / self.embedding_std)
+        for block in self.blocks:
+            hidden = hidden + block(hidden)
+        out: Tensor = self.last(self.norm(hidden))
+        return out
+
+
+def trunk_width(inputs: int, outputs: int, parameters: int) -> int:
+    """The width, a multiple of 8, whose weight matrices hold `parameters` numbers, about."""
+    quadratic, linear = 2.0 * BLOCKS, float(inputs + outputs)
+    width = (math.sqrt(linear**2 + 4.0 * quadratic * parameters) - linear) / (2.0 * quadratic)
+    return max(8, 8 * round(width / 8))
+
+
+def parameter_count(network: nn.Module) -> int:
+    """How many numbers are trained."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def train(
+    build: Callable[[], Network],
+    loss: Loss[Network],
+    photos: EmbeddedPhotos,
+    budget: Budget,
+    label: str,
+) -> Network:
+    """Trains a network and returns its averaged weights, ready to be asked.
+
+    Args:
+      build: makes the network; called with the budget's seed set.
+      loss: of one batch.
+      photos: training photos.
+      budget: what may be spent.
+      label: of the progress bar.
+
+    Raises:
+      FloatingPointError: the loss is not finite.
+    """
+    from tqdm import trange
+
+    torch.manual_seed(budget.seed)
+    network = build().to(budget.device)
+    embeddings, vectors = torch.from_numpy(photos.embeddings), photos.vectors
+    for module in network.modules():
+        if isinstance(module, Trunk):
+            module.standardise(embeddings)
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=budget.weight_decay)
+    network.train()
+    for step in trange(budget.steps, desc=label, unit="step", file=sys.stderr, leave=False):
+        seed = int(np.random.SeedSequence([budget.seed, step]).generate_state(1)[0])
+        torch.manual_seed(seed)  # dropout
+        generator = torch.Generator().manual_seed(seed + 1)
+        rows = _batch(step, len(photos), budget)
+        truth = torch.from_numpy(vectors[rows]).to(budget.device)
+        value = loss(network, embeddings[rows].to(budget.device), truth, generator)
+        if not torch.isfinite(value):
+            raise FloatingPointError(
+                f"The loss of {label} is {value.item()} at step {step}; lower learning_rate (now "
+                f"{budget.learning_rate})."
+            )
+        _update(network, average, optimizer, value, step, budget)
+    return average
+
+
+def _update(
+    network: nn.Module,
+    average: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    step: int,
+    budget: Budget,
+) -> None:
+    warmup = min(budget.warmup, budget.steps // 5)
+    rate = budget.learning_rate * learning_rate_factor(step, budget.steps, warmup)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), budget.gradient_clip)
+    optimizer.step()
+    decay = min(budget.ema_decay, (1.0 + step) / (10.0 + step))
+    with torch.no_grad():
+        for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
+            averaged.lerp_(current, 1.0 - decay)
+
+
+def _batch(step: int, count: int, budget: Budget) -> NDArray[np.int64]:
+    """Rows of one step: consecutive pieces of a permutation that is new each epoch."""
+    size = min(budget.batch_size, count)
+    epoch, piece = divmod(step, count // size)
+    order = np.random.default_rng([budget.seed, epoch]).permutation(count)
+    return order[piece * size : (piece + 1) * size]
+
+
+@torch.inference_mode()
+def outputs(network: Trunk, photos: EmbeddedPhotos, batch: int = 512) -> Tensor:
+    """What a trained trunk says of many photos, ``(N, outputs)`` on the CPU."""
+    device = network.embedding_mean.device
+    parts = []
+    for start in range(0, len(photos), batch):
+        embeddings = torch.from_numpy(photos.embeddings[start : start + batch])
+        parts.append(network(embeddings.to(device)).cpu())
+    return torch.cat(parts)
