@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from schemas.geotags import THRESHOLDS_KM
 
+GEOSCORE_BEST, GEOSCORE_SCALE_KM = 5000.0, 1492.7
+
 
 def error_summary(distance_km: ArrayLike) -> dict[str, Any]:
     """Accuracy of answers with known truth.
@@ -43,6 +45,21 @@ def coverage(distance_km: ArrayLike, radius_km: ArrayLike) -> float | None:
     if len(distance) != len(radius):
         raise ValueError(f"{len(distance)} distances for {len(radius)} radii; want as many.")
     return float(np.mean(distance <= radius)) if len(distance) else None
+
+
+def geoscores(distance_km: ArrayLike) -> NDArray[np.float64]:
+    """GeoScore of each answer: 5000·exp(−d / 1492.7 km).
+
+    The measure of OpenStreetView-5M (Astruc et al. 2024, arXiv 2404.18873, §4), after the points
+    of the game GeoGuessr; what is reported is the mean over photos.
+
+    Args:
+      distance_km: ``(n,)`` errors.
+
+    Returns:
+      ``(n,)`` from 5000, right on the spot, down to 0.007 at the antipode.
+    """
+    return GEOSCORE_BEST * np.exp(-_finite(distance_km) / GEOSCORE_SCALE_KM)
 
 
 def _finite(values: ArrayLike) -> NDArray[np.float64]:

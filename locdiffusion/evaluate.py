@@ -1,0 +1,239 @@
+"""Scores a checkpoint, or predictions already written, on photos with known position.
+
+    python -m locdiffusion.evaluate --checkpoint RUN/checkpoint --test unseen='DATA/unseen/*.tar' \
+        --train 'DATA/train/*.tar' --output SCORES
+
+embeds the test photos once (cached), answers them as the pipeline does, and writes accuracy,
+calibration and likelihood with bootstrap intervals, by distance to the nearest training photo too:
+SCORES/scores.json, scores.md and figures. `locdiffusion.evaluation.record` says what scores.json
+holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from locdiffusion.evaluation.bootstrap import Bootstrap
+    from locdiffusion.evaluation.proximity import Stratum
+    from locdiffusion.evaluation.record import Evaluation, SplitRecord
+    from locdiffusion.evaluation.sources import Answers, Float
+
+EPILOG = """examples:
+  python -m locdiffusion.evaluate --test val='DATA/val/*.tar' --output SCORES    # shipped model
+  python -m locdiffusion.evaluate --checkpoint RUN/checkpoint --train 'DATA/train/*.tar' \\
+      --test seen='DATA/seen/*.tar' unseen='DATA/unseen/*.tar' --output SCORES
+  python -m locdiffusion.evaluate --predictions OUT --output SCORES    # OUT of pipelines.geotag
+  python -m locdiffusion.evaluate --output SCORES \\
+      --predictions seen='OUT/predictions/part-seen-*.parquet'
+
+writes into SCORES:
+  scores.json               all numbers, with checkpoint hash, data fingerprints and seed
+  scores.md                 the tables
+  errors.png                share of photos within any distance
+  coverage.png              truths inside the stated 50 % and 90 % radii
+  reliability-<split>.png   stated probabilities against what came true
+  by-distance.png           accuracy against distance to the nearest training photo (--train)
+
+Shards are webdataset tars with <key>.jpg and <key>.json {"latitude": ..., "longitude": ...}; make
+some with: python -m locdiffusion.overhead --split val --count 1000 --output DATA/val
+Choose and calibrate on validation photos; look at test photos once, at the end.
+"""
+
+_Named = dict[str, list[str]]
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line to settings."""
+    parser = argparse.ArgumentParser(
+        prog="python -m locdiffusion.evaluate",
+        description="Score a checkpoint, or written predictions, on photos with known position.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--checkpoint", help="directory or name of a shipped one (default: the shipped default)")
+    add("--test", nargs="+", default=[], metavar="NAME=GLOB", help="splits: shards to answer")
+    add(
+        "--predictions",
+        nargs="+",
+        default=[],
+        metavar="[NAME=]DIR",
+        help="instead of shards: output of pipelines.geotag, or NAME=GLOB of its Parquet files; "
+        "rows with truth are scored, without likelihood, which those files do not hold",
+    )
+    add(
+        "--train",
+        nargs="+",
+        default=[],
+        metavar="GLOB",
+        help="training shards: scores by distance to the nearest of their photos",
+    )
+    add("--output", required=True, type=Path, help="directory of the scores; files are replaced")
+    add("--embeddings", type=Path, help="cache of embeddings (default OUTPUT/embeddings)")
+    add("--encoder", help="where the checkpoint's open_clip weights lie now, if they have moved")
+    add(
+        "--edges",
+        nargs="+",
+        type=float,
+        metavar="KM",
+        help="lower bounds of the distances to training photos that are scored apart, the first 0 "
+        "(default 0 10 25 50 100 200 400 800 1600 3200); strata of under 20 photos are joined",
+    )
+    add("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
+    add("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default %(default)s)")
+    return parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> Evaluation:
+    """Answers, scores, writes; returns what was found."""
+    from locdiffusion.data import expand_shards
+    from locdiffusion.evaluation.bootstrap import Bootstrap
+    from locdiffusion.evaluation.proximity import strata_numbers
+    from locdiffusion.evaluation.record import Evaluation, Training
+    from locdiffusion.evaluation.sources import positions_sha256, training_positions
+
+    splits = _splits(options)
+    bootstrap = Bootstrap(resamples=options.resamples, seed=options.seed)
+    if options.edges:
+        strata_numbers([], options.edges)  # refuses bad edges before the long work
+    if options.output.is_file():
+        raise ValueError(f"--output {options.output} is a file; want a directory to create.")
+    options.output.mkdir(parents=True, exist_ok=True)
+    near = training_positions(expand_shards(options.train)) if options.train else None
+    records, errors, models = [], {}, {}
+    for name, answers in _answers(options, splits):
+        print(f"scoring {name}: {len(answers.predictions):,} photos", file=sys.stderr, flush=True)
+        record, errors[name] = _score(name, splits[name], answers, near, bootstrap, options.edges)
+        records.append(record)
+        models[answers.model] = answers.model_sha256
+    if len(models) > 1:
+        raise ValueError(f"The splits were answered by {sorted(models)}; want one model at a time.")
+    model, sha256 = next(iter(models.items()))
+    training = Training(len(near[0]), positions_sha256(*near)) if near else None
+    evaluation = Evaluation(model, sha256, bootstrap, training, tuple(records))
+    _write(options.output, evaluation, errors)
+    return evaluation
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = parse(argv)
+    from locdiffusion.evaluation import tables
+    from locdiffusion.model.image_encoder import EncoderWeightsError
+
+    try:
+        evaluation = run(options)
+    except KeyboardInterrupt:
+        print("stopped; the same command starts again, with the embeddings it has.")
+        return 130
+    except (ValueError, OSError, EncoderWeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(tables.page(evaluation))
+    print(f"scores: {options.output / 'scores.json'}")
+    return 0
+
+
+def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str, Answers]]:
+    from locdiffusion.evaluation.sources import predicted, stored
+
+    if options.predictions:
+        for name, places in splits.items():
+            yield name, stored(places)
+        return
+    from locdiffusion.data import expand_shards, load_photos
+    from locdiffusion.geotagger import Geotagger
+
+    shards = {name: expand_shards(patterns) for name, patterns in splits.items()}
+    # The geotagger knows which encoder belongs to the checkpoint.
+    tagger = Geotagger.load(options.checkpoint, encoder=options.encoder, device=options.device)
+    cache = options.embeddings or options.output / "embeddings"
+    for name, files in shards.items():
+        photos = load_photos(files, tagger.encoder, cache)
+        yield name, predicted(tagger.checkpoint, photos, options.device, name)
+
+
+def _score(
+    name: str,
+    source: Sequence[str],
+    answers: Answers,
+    near: tuple[Float, Float] | None,
+    bootstrap: Bootstrap,
+    edges: Sequence[float] | None,
+) -> tuple[SplitRecord, Float]:
+    """The record of one split, and the errors of its photos in km."""
+    from locdiffusion.evaluation.proximity import EDGES_KM, nearest_training_km, score_strata
+    from locdiffusion.evaluation.record import SplitRecord
+    from locdiffusion.evaluation.scores import errors_km, score
+
+    scored = (answers.predictions, answers.latitude, answers.longitude)
+    strata: tuple[Stratum, ...] = ()
+    if near is not None:
+        distance = nearest_training_km(answers.latitude, answers.longitude, *near)
+        strata = score_strata(*scored, distance, edges or EDGES_KM, bootstrap)
+    record = SplitRecord(
+        name,
+        tuple(source),
+        answers.data_sha256,
+        answers.without_truth,
+        score(*scored, bootstrap),
+        strata,
+    )
+    return record, errors_km(*scored)
+
+
+def _write(output: Path, evaluation: Evaluation, errors: dict[str, Float]) -> None:
+    from locdiffusion.evaluation import plots, tables
+
+    rows = {split.name: split.scores for split in evaluation.splits}
+    plots.plot_errors(output / "errors.png", errors, f"Errors of {evaluation.model}")
+    plots.plot_coverage(output / "coverage.png", rows)
+    for name, scores in rows.items():
+        title = f"{evaluation.model} on {name}"
+        plots.plot_reliability(output / f"reliability-{name}.png", scores.reliability, title)
+    if evaluation.training:
+        strata = {split.name: split.strata for split in evaluation.splits}
+        plots.plot_accuracy_by_distance(output / "by-distance.png", strata)
+    (output / "scores.md").write_text(tables.page(evaluation), encoding="utf-8")
+    evaluation.write(output / "scores.json")
+
+
+def _splits(options: argparse.Namespace) -> _Named:
+    """Patterns by the name of the split, from whichever of the two flags is given."""
+    if bool(options.test) == bool(options.predictions):
+        raise ValueError(
+            f"{'Both --test and' if options.test else 'Neither --test nor'} --predictions given; "
+            "want one: --test NAME=GLOB of shards, or --predictions DIR of answers already written."
+        )
+    if options.predictions and (options.checkpoint or options.encoder or options.embeddings):
+        raise ValueError(
+            "--predictions are answers already; leave out --checkpoint, --encoder, --embeddings."
+        )
+    named: _Named = {}
+    for pair in options.test or options.predictions:
+        name, equals, pattern = pair.partition("=")
+        if options.predictions and (not equals or Path(pair).is_dir()):
+            name, pattern = Path(pair).resolve().name, pair
+        if not (name and pattern):
+            flag = "--test" if options.test else "--predictions"
+            raise ValueError(
+                f"{flag} got {pair!r}; want NAME=GLOB, as in unseen='DATA/unseen/*.tar'."
+            )
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(
+                f"The split is named {name!r}; want letters, digits, '-', '_' and '.', as files "
+                "are named after it: give a NAME=."
+            )
+        named.setdefault(name, []).append(pattern)
+    return named
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,107 @@
+"""How sure a score is: percentile bootstrap over photos (Efron & Tibshirani 1993, §13.3).
+
+The same seed and number of photos give the same resamples. So scores of two methods on the same
+photos are resampled together, and the interval of their difference is a paired one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Float = NDArray[np.float64]
+_CHUNK_ELEMENTS = 1 << 20
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A score and its interval.
+
+    Attributes:
+      value: on the photos as they are.
+      low, high: ends of the interval.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Bootstrap:
+    """How intervals are made.
+
+    Attributes:
+      resamples: how many times as many photos are drawn again, with replacement.
+      level: probability of the intervals.
+      seed: of the draws.
+    """
+
+    resamples: int = 1000
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the ranges."""
+        if self.resamples < 10:
+            raise ValueError(f"resamples is {self.resamples}; want at least 10, better 1000.")
+        if not 0.0 < self.level < 1.0:
+            raise ValueError(f"level is {self.level}; want a probability, such as 0.95.")
+        if self.seed < 0:
+            raise ValueError(f"seed is {self.seed}; want 0 or more.")
+
+    def draws(self, n: int) -> Iterator[NDArray[np.int64]]:
+        """Photo numbers ``(c, n)``, a resample per row, in blocks that fit into memory."""
+        rng = np.random.default_rng(self.seed)
+        rows = max(1, _CHUNK_ELEMENTS // n)
+        for start in range(0, self.resamples, rows):
+            yield rng.integers(n, size=(min(rows, self.resamples - start), n))
+
+    def means(self, values: ArrayLike) -> Float:
+        """Means of every resample.
+
+        Args:
+          values: ``(n, m)``, m numbers for each photo.
+
+        Returns:
+          ``(resamples, m)``.
+        """
+        columns = np.asarray(values, np.float64)
+        n = len(columns)
+        return np.concatenate([_counts(draw, n) @ columns / n for draw in self.draws(n)])
+
+    def medians(self, values: ArrayLike) -> Float:
+        """Medians of every resample: ``(n, m)`` to ``(resamples, m)``."""
+        columns = np.asarray(values, np.float64)
+        blocks = [
+            np.stack([np.median(column[draw], axis=1) for column in columns.T], axis=1)
+            for draw in self.draws(len(columns))
+        ]
+        return np.concatenate(blocks)
+
+    def estimates(self, values: ArrayLike, replicas: ArrayLike) -> tuple[Estimate, ...]:
+        """Values ``(m,)`` with the percentile intervals of their replicas ``(resamples, m)``."""
+        tail = (1.0 - self.level) / 2.0
+        low, high = np.quantile(np.asarray(replicas), [tail, 1.0 - tail], axis=0)
+        found = zip(np.asarray(values).tolist(), low.tolist(), high.tolist(), strict=True)
+        return tuple(Estimate(*numbers) for numbers in found)
+
+    def mean_estimates(self, values: ArrayLike) -> tuple[Estimate, ...]:
+        """Means of the columns of ``(n, m)``, with intervals."""
+        columns = np.asarray(values, np.float64)
+        return self.estimates(columns.mean(0), self.means(columns))
+
+    def median_estimates(self, values: ArrayLike) -> tuple[Estimate, ...]:
+        """Medians of the columns of ``(n, m)``, with intervals."""
+        columns = np.asarray(values, np.float64)
+        return self.estimates(np.median(columns, axis=0), self.medians(columns))
+
+
+def _counts(draw: NDArray[np.int64], n: int) -> Float:
+    """How often each photo is in each resample, ``(c, n)``."""
+    shifted = draw + n * np.arange(len(draw))[:, None]
+    counts = np.bincount(shifted.ravel(), minlength=len(draw) * n)
+    return counts.reshape(len(draw), n).astype(np.float64)

@@ -1,0 +1,226 @@
+"""Figures of an evaluation, as PNG. Colours are told apart by the colour-blind too.
+
+Each takes plain arrays or score objects of any number of methods or splits, and a path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from locdiffusion.evaluation.proximity import Stratum
+from locdiffusion.evaluation.reliability import HISTOGRAM_BINS, Reliability
+from locdiffusion.evaluation.scores import Scores
+from schemas.geotags import THRESHOLDS_KM
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
+"""Okabe & Ito 2008, "Color Universal Design"; the last is ours."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
+INK, FAINT, GRID = "#22303c", "#6b7a87", "#dde3e8"
+RELIABILITY_KM = (25.0, 200.0, 750.0)
+_FARTHEST_KM = 20_038.0
+
+
+def plot_reliability(
+    path: Path,
+    reliability: Sequence[Reliability],
+    title: str = "",
+    thresholds_km: Sequence[float] = RELIABILITY_KM,
+) -> None:
+    """Stated probability against what came true, and below it how often each was stated.
+
+    Args:
+      path: of the PNG.
+      reliability: of one method on one split.
+      title: above the figure.
+      thresholds_km: which of them to show.
+    """
+    shown = [r for r in reliability if r.threshold_km in thresholds_km]
+    figure = _figure(6.4, 6.9)
+    grid = figure.add_gridspec(2, 1, height_ratios=(3.4, 1.0), hspace=0.08)
+    curve = _axes(figure, grid[0], title)
+    counts = _axes(figure, grid[1])
+    curve.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, dashes=(4, 3), zorder=1)
+    curve.annotate(
+        "perfectly calibrated",
+        (0.3, 0.3),
+        (4, -4),
+        textcoords="offset points",
+        rotation=45,
+        rotation_mode="anchor",
+        va="top",
+        color=FAINT,
+        fontsize=9,
+    )
+    edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
+    for i, r in enumerate(shown):
+        x = [b.probability for b in r.bins]
+        y = np.array([b.frequency.value for b in r.bins])
+        low, high = (np.array([getattr(b.frequency, e) for b in r.bins]) for e in ("low", "high"))
+        label = f"within {r.threshold_km:,g} km: ECE {r.ece.value:.3f}"
+        whiskers = np.maximum(0.0, [y - low, high - y])
+        curve.errorbar(x, y, whiskers, label=label, **_style(i), elinewidth=0.9, capsize=0)
+        counts.stairs(np.array(r.histogram), edges, color=COLOURS[i], linewidth=1.6)
+    photos = sum(shown[0].histogram) if shown else 0
+    curve.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that came true")
+    curve.tick_params(labelbottom=False)
+    curve.legend(loc="upper left", frameon=False)
+    counts.set(xlim=(-0.02, 1.02), xlabel=f"stated probability (n = {photos:,} photos)")
+    counts.set_ylabel("photos")
+    _save(figure, path)
+
+
+def plot_coverage(path: Path, rows: Mapping[str, Scores], title: str = "") -> None:
+    """Share of truths inside the stated 50 % and 90 % radii, with intervals.
+
+    Args:
+      path: of the PNG.
+      rows: scores by the name of the split or method; rows without radii are left out.
+      title: above the figure.
+    """
+    stated = {name: s for name, s in rows.items() if s.coverage_50 and s.coverage_90}
+    figure = _figure(7.2, 1.5 + 0.42 * max(1, len(stated)))
+    axes = _axes(figure, 111, title)
+    kinds = ((50, "coverage_50", 0), (90, "coverage_90", 1))
+    for nominal, name, i in kinds:
+        found = [getattr(s, name) for s in stated.values()]
+        x = np.array([100 * e.value for e in found])
+        whiskers = [x - [100 * e.low for e in found], [100 * e.high for e in found] - x]
+        axes.axvline(nominal, color=COLOURS[i], linewidth=1.0, dashes=(4, 3), zorder=1)
+        style = {**_style(i), "linestyle": "none", "markersize": 7}
+        axes.errorbar(
+            x,
+            range(len(x)),
+            np.maximum(0.0, whiskers),
+            label=f"inside radius_{nominal} (want {nominal} %)",
+            elinewidth=1.6,
+            **style,
+        )
+    names = [f"{name} (n = {s.n:,})" for name, s in stated.items()]
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlim=(0, 100), ylim=(len(names) - 0.5, -0.5), xlabel="truths inside the radius (%)")
+    axes.grid(False, axis="y")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    _save(figure, path)
+
+
+def plot_errors(path: Path, distances: Mapping[str, ArrayLike], title: str = "") -> None:
+    """Cumulative distribution of the error, of any number of methods or splits.
+
+    Args:
+      path: of the PNG.
+      distances: errors ``(n,)`` in km by name.
+      title: above the figure.
+    """
+    figure = _figure(7.2, 4.6)
+    axes = _axes(figure, 111, title)
+    for i, (name, values) in enumerate(distances.items()):
+        distance = np.sort(np.asarray(values, np.float64))
+        share = 100 * np.arange(1, len(distance) + 1) / len(distance)
+        style = {**_style(i), "marker": "None", "linestyle": DASHES[i % len(DASHES)]}
+        label = f"{name}: median {np.median(distance):,.0f} km (n = {len(distance):,})"
+        axes.plot([1e-3, *distance, 4e4], [0, *share, 100], **style, label=label, drawstyle="steps")
+    axes.set_xscale("log")
+    axes.set_xticks(THRESHOLDS_KM, [f"{km:,}" for km in THRESHOLDS_KM])
+    axes.minorticks_off()
+    axes.set(xlim=(0.9, _FARTHEST_KM), ylim=(0, 100))
+    axes.set(xlabel="error (km, log scale)", ylabel="photos with at most this error (%)")
+    axes.legend(loc="upper left", frameon=False)
+    _save(figure, path)
+
+
+def plot_accuracy_by_distance(
+    path: Path,
+    strata: Mapping[str, Sequence[Stratum]],
+    threshold_km: float = 200,
+    title: str = "",
+) -> None:
+    """Accuracy against distance to the nearest training photo, with bootstrap bands.
+
+    Args:
+      path: of the PNG.
+      strata: by the name of the method or split; a point stands at the median distance of its
+        stratum.
+      threshold_km: one of `schemas.geotags.THRESHOLDS_KM`.
+      title: above the figure.
+    """
+    if threshold_km not in THRESHOLDS_KM:
+        raise ValueError(f"threshold_km is {threshold_km:g}; want one of {THRESHOLDS_KM}.")
+    index = THRESHOLDS_KM.index(int(threshold_km))
+    figure = _figure(7.2, 4.6)
+    axes = _axes(figure, 111, title)
+    for i, (name, parts) in enumerate(strata.items()):
+        x = [max(1.0, s.median_km_to_training) for s in parts]
+        shares = [s.scores.within[index] for s in parts]
+        low, high = ([100 * getattr(e, end) for e in shares] for end in ("low", "high"))
+        label = f"{name} (n = {sum(s.scores.n for s in parts):,})"
+        axes.plot(x, [100 * e.value for e in shares], label=label, **_style(i))
+        axes.fill_between(x, low, high, color=COLOURS[i % len(COLOURS)], alpha=0.15, linewidth=0)
+    _number_of_photos(axes, list(strata.values()))
+    axes.set_xscale("log")
+    ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]
+    left, right = axes.get_xlim()
+    inside = [tick for tick in ticks if left <= tick <= right]
+    axes.set_xticks(inside, [f"{tick:,}" for tick in inside])
+    axes.minorticks_off()
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("distance to the nearest training photo (km, log scale)")
+    axes.set_ylabel(f"photos within {threshold_km:g} km (%)")
+    axes.legend(loc="best", frameon=False)
+    _save(figure, path)
+
+
+def _number_of_photos(axes: Axes, series: Sequence[Sequence[Stratum]]) -> None:
+    """Writes n over each stratum, where all series have the same ones."""
+    places = [[(s.median_km_to_training, s.scores.n) for s in parts] for parts in series]
+    if not places or any(other != places[0] for other in places[1:]):
+        return
+    for x, n in places[0]:
+        above = axes.get_xaxis_transform()
+        axes.text(
+            max(1.0, x), 1.015, f"{n:,}", transform=above, ha="center", color=FAINT, fontsize=8.5
+        )
+    axes.text(-0.01, 1.015, "n =", transform=axes.transAxes, ha="right", color=FAINT, fontsize=8.5)
+
+
+def _style(i: int) -> dict[str, Any]:
+    colour = COLOURS[i % len(COLOURS)]
+    marker = MARKERS[i % len(MARKERS)]
+    return {"color": colour, "marker": marker, "markersize": 5.5, "linewidth": 1.8, "zorder": 3}
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _axes(figure: Figure, place: Any, title: str = "") -> Axes:
+    axes: Axes = figure.add_subplot(place)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(color=FAINT, labelcolor=INK, labelsize=10)
+    axes.xaxis.label.set(size=11, color=INK)
+    axes.yaxis.label.set(size=11, color=INK)
+    if title:
+        axes.set_title(title, loc="left", fontsize=12, color=INK, pad=20)
+    return axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    # No time, no version: the same scores give the same bytes.
+    figure.savefig(path, format="png", dpi=140, bbox_inches="tight", metadata={"Software": None})

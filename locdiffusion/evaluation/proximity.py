@@ -1,0 +1,147 @@
+"""How far test photos are from training photos, and scores by that distance.
+
+A model that remembers does well near its training photos only; one that generalises does well far
+from them too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from locdiffusion.evaluation.bootstrap import Bootstrap
+from locdiffusion.evaluation.scores import Scores, score
+from locdiffusion.predictions import Predictions
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors
+
+Float = NDArray[np.float64]
+
+EDGES_KM = (0.0, 10.0, 25.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0, 3200.0)
+MIN_PHOTOS = 20
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """Scores of the photos at like distance from the training photos.
+
+    Attributes:
+      low_km, high_km: bounds of that distance, the upper one excluded; None is without end.
+      median_km_to_training: median of the distances.
+      scores: of these photos, without reliability.
+    """
+
+    low_km: float
+    high_km: float | None
+    median_km_to_training: float
+    scores: Scores
+
+    @property
+    def label(self) -> str:
+        """The bounds in words, such as "25-50 km"."""
+        if self.high_km is None:
+            return f"over {self.low_km:g} km" if self.low_km else "any"
+        return f"{self.low_km:g}-{self.high_km:g} km"
+
+
+def nearest_training_km(
+    latitude: ArrayLike,
+    longitude: ArrayLike,
+    training_latitude: ArrayLike,
+    training_longitude: ArrayLike,
+) -> Float:
+    """Great-circle distance ``(n,)`` in km from each photo to the nearest training photo.
+
+    Args:
+      latitude: ``(n,)`` degrees.
+      longitude: the same.
+      training_latitude: ``(m,)`` degrees, m ≥ 1.
+      training_longitude: the same.
+
+    Raises:
+      ValueError: no training photo, or a position that is not finite.
+    """
+    from scipy.spatial import cKDTree
+
+    photos = unit_vectors(latitude, longitude)
+    training = unit_vectors(training_latitude, training_longitude)
+    if not len(training):
+        raise ValueError("0 training photos; want at least 1 to measure a distance to.")
+    if not (np.all(np.isfinite(photos)) and np.all(np.isfinite(training))):
+        raise ValueError("A position is not finite; drop photos without truth first.")
+    # The nearest by chord is the nearest by arc.
+    _, nearest = cKDTree(training).query(photos)
+    return EARTH_RADIUS_KM * angle_between(photos, training[nearest])
+
+
+def quantile_edges(distance_km: ArrayLike, bins: int) -> tuple[float, ...]:
+    """Edges of `bins` strata of about as many photos each, from 0; fewer where values coincide."""
+    inner = np.quantile(np.asarray(distance_km, np.float64), np.arange(1, bins) / bins)
+    return tuple(np.unique([0.0, *inner]).tolist())
+
+
+def strata_numbers(
+    distance_km: ArrayLike, edges_km: Sequence[float] = EDGES_KM, min_photos: int = MIN_PHOTOS
+) -> tuple[NDArray[np.int64], tuple[float, ...]]:
+    """Divides photos by distance; every photo is in exactly one stratum.
+
+    Args:
+      distance_km: ``(n,)``.
+      edges_km: rising lower bounds of the strata, the first 0; the last stratum has no end.
+      min_photos: a stratum with fewer is joined to the next farther one, the last to the one
+        before.
+
+    Returns:
+      Stratum number of each photo ``(n,)``, and the lower bounds of the strata that are left.
+
+    Raises:
+      ValueError: edges that do not rise from 0.
+    """
+    edges = np.asarray(edges_km, np.float64)
+    if not len(edges) or edges[0] != 0.0 or not np.all(np.diff(edges) > 0):
+        raise ValueError(f"Edges are {list(edges_km)} km; want them to rise from 0, as {EDGES_KM}.")
+    distance = np.asarray(distance_km, np.float64)
+    counts = np.bincount(np.searchsorted(edges, distance, side="right") - 1, minlength=len(edges))
+    kept, waiting = [0.0], 0
+    for upper, count in zip(edges[1:], counts, strict=False):
+        waiting += count
+        if waiting >= min_photos:
+            kept.append(float(upper))
+            waiting = 0
+    if waiting + counts[-1] < min_photos and len(kept) > 1:
+        kept.pop()
+    return np.searchsorted(kept, distance, side="right") - 1, tuple(kept)
+
+
+def score_strata(
+    predictions: Predictions,
+    latitude: ArrayLike,
+    longitude: ArrayLike,
+    distance_km: ArrayLike,
+    edges_km: Sequence[float] = EDGES_KM,
+    bootstrap: Bootstrap | None = None,
+) -> tuple[Stratum, ...]:
+    """Scores by distance to the nearest training photo.
+
+    Args:
+      predictions: of n photos.
+      latitude: ``(n,)`` of the truth, degrees.
+      longitude: the same.
+      distance_km: ``(n,)``, of `nearest_training_km`.
+      edges_km: see `strata_numbers`.
+      bootstrap: of the intervals; default `Bootstrap()`.
+    """
+    latitude, longitude = np.asarray(latitude), np.asarray(longitude)
+    distance = np.asarray(distance_km, np.float64)
+    numbers, lows = strata_numbers(distance, edges_km)
+    found = []
+    for number, (low, high) in enumerate(zip(lows, (*lows[1:], None), strict=True)):
+        rows = numbers == number
+        if not rows.any():
+            continue
+        part = predictions.take(rows)
+        scores = score(part, latitude[rows], longitude[rows], bootstrap, reliability=False)
+        found.append(Stratum(low, high, float(np.median(distance[rows])), scores))
+    return tuple(found)

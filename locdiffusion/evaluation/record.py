@@ -1,0 +1,85 @@
+"""`scores.json`: everything an evaluation found, and what is needed to find it again.
+
+    format            1
+    model             id of the model; model_sha256 of its checkpoint (null if unknown)
+    thresholds_km     what the lists `within` and `reliability` are in the order of
+    bootstrap         resamples, level and seed of the intervals
+    training          photos and positions_sha256 of the training photos that distances were
+                      measured to; null without
+    splits            for each: name, source (patterns), data_sha256, without_truth (photos left
+                      out), scores (see `scores.Scores`), strata (see `proximity.Stratum`)
+
+A number with an interval is {"value": ..., "low": ..., "high": ...}; shares are 0 to 1; what a
+method does not state is null. Never NaN or infinity.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from locdiffusion.config import from_dict, to_dict
+from locdiffusion.evaluation.bootstrap import Bootstrap
+from locdiffusion.evaluation.proximity import Stratum
+from locdiffusion.evaluation.scores import Scores
+from schemas.geotags import THRESHOLDS_KM
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Training:
+    """The photos that distances were measured to: how many, and their fingerprint."""
+
+    photos: int
+    positions_sha256: str
+
+
+@dataclass(frozen=True)
+class SplitRecord:
+    """What was found on one split; see the module's docstring."""
+
+    name: str
+    source: tuple[str, ...]
+    data_sha256: str
+    without_truth: int
+    scores: Scores
+    strata: tuple[Stratum, ...] = ()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `scores.json` holds; see the module's docstring."""
+
+    model: str
+    model_sha256: str | None
+    bootstrap: Bootstrap
+    training: Training | None
+    splits: tuple[SplitRecord, ...]
+    thresholds_km: tuple[float, ...] = tuple(map(float, THRESHOLDS_KM))
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        """Refuses a file of another version."""
+        if self.format != FORMAT:
+            raise ValueError(
+                f"format is {self.format}; this version reads {FORMAT}. Evaluate again."
+            )
+
+    def write(self, path: Path) -> None:
+        """Writes the record at once, never half of it."""
+        temporary = path.with_name(path.name + ".part")
+        text = json.dumps(to_dict(self), indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Evaluation:
+        """Reads what `write` wrote.
+
+        Raises:
+          ConfigError: the file holds something else.
+        """
+        return from_dict(cls, json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,143 @@
+"""Whether stated probabilities come true: calibration error, Brier score, reliability curve.
+
+Photos are put into bins of equal mass by their probability p (equal values stay together). With
+h = 1 where the truth lay within the distance, and B a bin,
+
+    ECE = Σ_B |Σ_{i∈B} (p_i − h_i)| / n        Brier = Σ_i (p_i − h_i)² / n
+
+(Naeini et al. 2015, AAAI; Nixon et al. 2019, arXiv 1904.01685, for equal mass). An ECE is never
+below 0 and chance alone makes it positive: `ece_if_perfect` says what it would be on average for
+these probabilities if they were exactly right. Resampling adds such an excess once more, so the
+interval is that of the resampled errors less their mean excess.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from locdiffusion.evaluation.bootstrap import Bootstrap, Estimate
+
+Float = NDArray[np.float64]
+
+BINS, PHOTOS_PER_BIN = 15, 20
+"""Most bins, and the fewest photos of a bin on average; few photos get fewer bins."""
+HISTOGRAM_BINS = 20
+
+
+@dataclass(frozen=True)
+class ReliabilityBin:
+    """One point of a reliability curve.
+
+    Attributes:
+      n: photos in the bin.
+      probability: mean of what was stated.
+      frequency: share that came true, with its Wilson interval (Wilson 1927).
+    """
+
+    n: int
+    probability: float
+    frequency: Estimate
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """How the probability of being within one distance came true.
+
+    Attributes:
+      threshold_km: the distance.
+      ece: calibration error, with interval.
+      ece_if_perfect: what chance alone would make of it.
+      brier: mean squared error of the probability, with interval.
+      bins: of equal mass, by rising probability; the ECE is over these.
+      histogram: photos by probability, in `HISTOGRAM_BINS` equal steps from 0 to 1.
+    """
+
+    threshold_km: float
+    ece: Estimate
+    ece_if_perfect: float
+    brier: Estimate
+    bins: tuple[ReliabilityBin, ...]
+    histogram: tuple[int, ...]
+
+
+def equal_mass_bins(probability: ArrayLike, bins: int | None = None) -> NDArray[np.int64]:
+    """Bin number of each photo, 0 … k − 1 by rising probability.
+
+    Args:
+      probability: ``(n,)``; equal values share a bin, so that bins do not depend on the order.
+      bins: how many at most; default `BINS`, or n / `PHOTOS_PER_BIN` where that is fewer.
+    """
+    p = np.asarray(probability, np.float64)
+    wanted = max(1, min(BINS, len(p) // PHOTOS_PER_BIN)) if bins is None else bins
+    rank = np.searchsorted(np.sort(p), p)
+    return np.unique(rank * wanted // len(p), return_inverse=True)[1].reshape(-1)
+
+
+def reliabilities(
+    probability: ArrayLike,
+    distance_km: ArrayLike,
+    thresholds_km: tuple[float, ...],
+    bootstrap: Bootstrap,
+) -> tuple[Reliability, ...]:
+    """The reliability of the probabilities of being within each distance.
+
+    Args:
+      probability: ``(n, t)`` of being within each of `thresholds_km`.
+      distance_km: ``(n,)`` errors.
+      thresholds_km: t distances.
+      bootstrap: of the intervals.
+    """
+    stated = np.asarray(probability, np.float64)
+    _check_probability(stated)
+    hits = np.asarray(distance_km, np.float64)[:, None] <= np.asarray(thresholds_km)
+    numbers = [equal_mass_bins(column) for column in stated.T]
+    member = [number[:, None] == np.arange(number.max() + 1) for number in numbers]
+    surplus = [m * (p - h)[:, None] for m, p, h in zip(member, stated.T, hits.T, strict=True)]
+    # One pass over the resamples serves every distance.
+    replicas = bootstrap.means(np.hstack(surplus))
+    splits = np.cumsum([s.shape[1] for s in surplus])[:-1]
+    errors = np.stack([np.abs(r).sum(1) for r in np.split(replicas, splits, axis=1)], axis=1)
+    values = np.array([np.abs(s.mean(0)).sum() for s in surplus])
+    centred = np.maximum(0.0, errors - errors.mean(0) + values)
+    eces = bootstrap.estimates(values, centred)
+    briers = bootstrap.mean_estimates((stated - hits) ** 2)
+    return tuple(
+        Reliability(
+            threshold_km=float(threshold),
+            ece=eces[t],
+            ece_if_perfect=_expected_by_chance(member[t], stated[:, t]),
+            brier=briers[t],
+            bins=_curve(member[t], stated[:, t], hits[:, t], bootstrap.level),
+            histogram=tuple(np.histogram(stated[:, t], HISTOGRAM_BINS, (0.0, 1.0))[0].tolist()),
+        )
+        for t, threshold in enumerate(thresholds_km)
+    )
+
+
+def _check_probability(stated: Float) -> None:
+    outside = stated[~((stated >= -1e-6) & (stated <= 1.0 + 1e-6))]
+    if len(outside):
+        raise ValueError(f"A probability is {outside[0]:g}; want numbers from 0 to 1.")
+
+
+def _expected_by_chance(member: NDArray[np.bool_], p: Float) -> float:
+    """E|N(0, s²)| = s·√(2/π) summed over the bins, s² the variance of a bin's hits if p holds."""
+    variance = member.T @ np.clip(p * (1.0 - p), 0.0, None)
+    return float(np.sqrt(2.0 / np.pi * variance).sum() / len(p))
+
+
+def _curve(
+    member: NDArray[np.bool_], p: Float, hits: NDArray[np.bool_], level: float
+) -> tuple[ReliabilityBin, ...]:
+    from scipy.stats import binomtest
+
+    curve = []
+    for inside in member.T:
+        n, k = int(inside.sum()), int(hits[inside].sum())
+        interval = binomtest(k, n).proportion_ci(level, method="wilson")
+        frequency = Estimate(k / n, float(interval.low), float(interval.high))
+        curve.append(ReliabilityBin(n, float(p[inside].mean()), frequency))
+    return tuple(curve)

@@ -1,0 +1,213 @@
+"""Scores of one method on one set of photos, and of two methods against each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from locdiffusion.evaluation.bootstrap import Bootstrap, Estimate
+from locdiffusion.evaluation.reliability import Reliability, reliabilities
+from locdiffusion.metrics import geoscores
+from locdiffusion.predictions import Predictions
+from locdiffusion.sphere.geodesy import great_circle_km
+from schemas.geotags import THRESHOLDS_KM
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How good answers are, and how honest. The denominator of everything is n.
+
+    Attributes:
+      n: photos.
+      within: share of answers within each of `schemas.geotags.THRESHOLDS_KM`.
+      median_km, mean_km: of the distance to the truth.
+      geoscore: mean of `metrics.geoscores`, 0 to 5000.
+      nats_per_km2: mean −log density at the truth, the density per km²; lower is better. None where
+        the method, or the file it was read from, states no density.
+      coverage_50, coverage_90: share of truths inside radius_50_km and radius_90_km; want 0.5 and
+        0.9. None where no radius is stated, as all below.
+      radius_50_km, radius_90_km: medians of the radii: sharpness, to be read beside the coverage.
+      reliability: of the probability of each threshold; empty where none is stated or wanted.
+    """
+
+    n: int
+    within: tuple[Estimate, ...]
+    median_km: Estimate
+    mean_km: Estimate
+    geoscore: Estimate
+    nats_per_km2: Estimate | None = None
+    coverage_50: Estimate | None = None
+    coverage_90: Estimate | None = None
+    radius_50_km: Estimate | None = None
+    radius_90_km: Estimate | None = None
+    reliability: tuple[Reliability, ...] = ()
+
+
+class Verdict(str, Enum):
+    """What the interval of a difference allows to say."""
+
+    BETTER = "better"
+    LEVEL = "level"
+    WORSE = "worse"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Differences first − second on the same photos, with paired intervals.
+
+    Attributes:
+      n: photos.
+      within: differences of the shares within each threshold; higher is better.
+      median_km: lower is better.
+      geoscore: higher is better.
+      nats_per_km2: lower is better; None where one of the two states no density.
+    """
+
+    n: int
+    within: tuple[Estimate, ...]
+    median_km: Estimate
+    geoscore: Estimate
+    nats_per_km2: Estimate | None = None
+
+
+def score(
+    predictions: Predictions,
+    latitude: ArrayLike,
+    longitude: ArrayLike,
+    bootstrap: Bootstrap | None = None,
+    *,
+    reliability: bool = True,
+) -> Scores:
+    """Scores answers against the truth.
+
+    Args:
+      predictions: of n photos. A column that is NaN throughout was not stated: its scores are
+        left out.
+      latitude: ``(n,)`` of the truth, degrees.
+      longitude: the same.
+      bootstrap: of the intervals; default `Bootstrap()`.
+      reliability: whether to score the probabilities too.
+
+    Raises:
+      ValueError: no photo, another number of truths, or a number that is not finite.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    distance = errors_km(predictions, latitude, longitude)
+    radii = {name: _stated(predictions, name) for name in ("radius_50_km", "radius_90_km")}
+    density = _stated(predictions, "log_density_km2")
+    probability = _stated(predictions, "probability")
+    means: dict[str, NDArray[Any]] = {"mean_km": distance, "geoscore": geoscores(distance)}
+    medians = {"median_km": distance}
+    if density is not None:
+        means["nats_per_km2"] = -density
+    for name, radius in radii.items():
+        if radius is not None:
+            medians[name] = radius
+            means[name.replace("radius", "coverage").removesuffix("_km")] = distance <= radius
+    hits = distance[:, None] <= np.asarray(THRESHOLDS_KM)
+    count = len(THRESHOLDS_KM)
+    of_means = bootstrap.mean_estimates(np.column_stack([hits, *means.values()]))
+    of_medians = bootstrap.median_estimates(np.column_stack(list(medians.values())))
+    curves: tuple[Reliability, ...] = ()
+    if reliability and probability is not None:
+        curves = reliabilities(probability, distance, THRESHOLDS_KM, bootstrap)
+    return Scores(
+        n=len(distance),
+        within=of_means[:count],
+        reliability=curves,
+        **dict(zip(means, of_means[count:], strict=True)),
+        **dict(zip(medians, of_medians, strict=True)),
+    )
+
+
+def compare(
+    first: Predictions,
+    second: Predictions,
+    latitude: ArrayLike,
+    longitude: ArrayLike,
+    bootstrap: Bootstrap | None = None,
+) -> Comparison:
+    """Two methods on the same photos: every resample draws the same photos of both.
+
+    Args:
+      first: answers for n photos.
+      second: the other method's for the same photos, in the same order.
+      latitude: ``(n,)`` of the truth, degrees.
+      longitude: the same.
+      bootstrap: of the intervals; default `Bootstrap()`.
+
+    Raises:
+      ValueError: as `score`.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    errors = [errors_km(answers, latitude, longitude) for answers in (first, second)]
+    densities = [_stated(answers, "log_density_km2") for answers in (first, second)]
+    columns = [
+        np.column_stack([distance[:, None] <= np.asarray(THRESHOLDS_KM), geoscores(distance)])
+        for distance in errors
+    ]
+    difference = columns[0] - columns[1]
+    if densities[0] is not None and densities[1] is not None:
+        difference = np.column_stack([difference, densities[1] - densities[0]])
+    of_means = bootstrap.mean_estimates(difference)
+    replicas = bootstrap.medians(np.column_stack(errors))
+    median = np.median(errors[0]) - np.median(errors[1])
+    count = len(THRESHOLDS_KM)
+    return Comparison(
+        n=len(errors[0]),
+        within=of_means[:count],
+        median_km=bootstrap.estimates([median], replicas[:, :1] - replicas[:, 1:])[0],
+        geoscore=of_means[count],
+        nats_per_km2=of_means[count + 1] if len(of_means) > count + 1 else None,
+    )
+
+
+def verdict(difference: Estimate, *, higher_is_better: bool) -> Verdict:
+    """What a paired difference first − second says of the first: level if 0 is in the interval."""
+    if difference.low <= 0.0 <= difference.high:
+        return Verdict.LEVEL
+    return Verdict.BETTER if (difference.low > 0.0) == higher_is_better else Verdict.WORSE
+
+
+def errors_km(predictions: Predictions, latitude: ArrayLike, longitude: ArrayLike) -> Float:
+    """Distances ``(n,)`` in km between answers and truth.
+
+    Raises:
+      ValueError: no photo, another number of truths, or a position that is not finite.
+    """
+    truth = np.asarray(latitude, np.float64)
+    if not len(predictions):
+        raise ValueError("0 photos to score; want at least 1 with truth.")
+    if truth.shape != (len(predictions),) or np.shape(longitude) != truth.shape:
+        raise ValueError(
+            f"{truth.shape} latitudes and {np.shape(longitude)} longitudes of truth for "
+            f"{len(predictions)} predictions; want as many."
+        )
+    distance = great_circle_km(predictions.latitude, predictions.longitude, truth, longitude)
+    if not np.all(np.isfinite(distance)):
+        raise ValueError(
+            f"{np.sum(~np.isfinite(distance))} of {len(distance)} photos have an answer or a truth "
+            "that is not finite; drop photos without truth first (Predictions.take)."
+        )
+    return distance
+
+
+def _stated(predictions: Predictions, name: str) -> Float | None:
+    """A column, or None if the method does not state it."""
+    column: Float = getattr(predictions, name)
+    if np.all(np.isnan(column)):
+        return None
+    if not np.all(np.isfinite(column)):
+        raise ValueError(
+            f"{name} has {np.sum(~np.isfinite(column))} values that are not finite, the first "
+            f"{column[~np.isfinite(column)][0]}; want finite ones, or NaN throughout for a method "
+            "that states none. A density of 0 at the truth scores −∞: mix in a little of a "
+            "density that is positive everywhere."
+        )
+    return column

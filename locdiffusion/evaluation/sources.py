@@ -1,0 +1,196 @@
+"""Where answers come from: a checkpoint on shards, or the rows that the pipeline wrote."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from locdiffusion.data import DataError, EmbeddedPhotos, read_samples
+from locdiffusion.predictions import Predictions
+from schemas.geotags import PROBABILITY_COLUMNS
+
+if TYPE_CHECKING:
+    from locdiffusion.checkpoint import Checkpoint
+
+Float = NDArray[np.float64]
+
+PARTS = "predictions/*.parquet"
+ANSWER_COLUMNS = ("latitude", "longitude", "radius_50_km", "radius_90_km")
+TRUTH_COLUMNS = ("truth_latitude", "truth_longitude")
+_CHUNK = 256
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Answers for photos with truth, and whose they are.
+
+    Attributes:
+      predictions: of n photos.
+      latitude, longitude: ``(n,)`` the truth in degrees.
+      model: id of the model.
+      model_sha256: of the checkpoint; None if unknown.
+      data_sha256: fingerprint of the photos or, for stored answers, of the rows.
+      without_truth: photos left out because their place is not known.
+    """
+
+    predictions: Predictions
+    latitude: Float
+    longitude: Float
+    model: str
+    model_sha256: str | None
+    data_sha256: str
+    without_truth: int = 0
+
+
+def predicted(
+    checkpoint: Checkpoint, photos: EmbeddedPhotos, device: str = "cpu", label: str = "photos"
+) -> Answers:
+    """A checkpoint's answers in density mode, with a progress bar on stderr.
+
+    Args:
+      checkpoint: the model.
+      photos: n photos with truth, embedded by the checkpoint's own encoder.
+      device: where to compute.
+      label: of the progress bar.
+    """
+    from tqdm import tqdm
+
+    from locdiffusion.posterior import predict
+    from locdiffusion.threads import torch_threads
+
+    parts = []
+    bar = tqdm(total=len(photos), desc=f"answering {label}", unit="photo", file=sys.stderr)
+    with bar, torch_threads(1):
+        for start in range(0, len(photos), _CHUNK):
+            rows = slice(start, start + _CHUNK)
+            chunk = EmbeddedPhotos(
+                photos.keys[rows],
+                photos.embeddings[rows],
+                photos.latitude[rows],
+                photos.longitude[rows],
+            )
+            parts.append(predict(checkpoint, chunk, device))
+            bar.update(len(chunk))
+    columns = {name: np.concatenate([vars(p)[name] for p in parts]) for name in vars(parts[0])}
+    return Answers(
+        Predictions(**columns),
+        photos.latitude,
+        photos.longitude,
+        checkpoint.model_id,
+        checkpoint.sha256,
+        photos.fingerprint,
+    )
+
+
+def stored(places: Sequence[str]) -> Answers:
+    """The answers that `python -m pipelines.geotag` wrote, of the photos whose truth is known.
+
+    Those files state no density at the truth: `log_density_km2` is NaN.
+
+    Args:
+      places: output directories of runs, or globs of their Parquet files.
+
+    Raises:
+      DataError: nothing there, not such files, several models, or no row with truth.
+    """
+    files = list(dict.fromkeys(file for place in places for file in _parquet_files(place)))
+    place = ", ".join(places)
+    table = pa.concat_tables([_read(file) for file in files])
+    columns = {name: table[name].to_numpy() for name in table.column_names if name != "model_id"}
+    latitude, longitude = (columns[name].astype(np.float64) for name in TRUTH_COLUMNS)
+    known = np.isfinite(latitude) & np.isfinite(longitude)
+    if not known.any():
+        raise DataError(
+            f"None of the {len(known):,} rows of {place} has {TRUTH_COLUMNS[0]}; want photos whose "
+            'place is known: put <key>.json with {"latitude": ..., "longitude": ...} beside them '
+            "in the shards and geotag them again."
+        )
+    models = table["model_id"].unique().to_pylist()
+    if len(models) > 1:
+        raise DataError(f"{place} holds answers of {sorted(models)}; want one model at a time.")
+    answers = Predictions(
+        **{name: columns[name].astype(np.float64) for name in ANSWER_COLUMNS},
+        probability=np.column_stack([columns[p] for p in PROBABILITY_COLUMNS]).astype(np.float64),
+        log_density_km2=np.full(len(known), np.nan),
+    )
+    digest = hashlib.sha256()
+    for values in (*columns.values(), models):
+        digest.update(np.ascontiguousarray(values).tobytes())
+    return Answers(
+        answers.take(known),
+        latitude[known],
+        longitude[known],
+        models[0],
+        _checkpoint_hash(files[0]),
+        digest.hexdigest(),
+        int(np.sum(~known)),
+    )
+
+
+def training_positions(shards: Sequence[str]) -> tuple[Float, Float]:
+    """Latitude and longitude in degrees of the photos of shards, without decoding a pixel.
+
+    Args:
+      shards: paths of webdataset tars whose samples carry truth.
+
+    Raises:
+      DataError: a shard cannot be read or a sample has no truth.
+    """
+    from tqdm import tqdm
+
+    bar = tqdm(shards, desc="reading training positions", unit="shard", file=sys.stderr)
+    places = [(sample[2], sample[3]) for shard in bar for sample in read_samples(shard)]
+    if not places:
+        raise DataError("The training shards hold no sample; want at least one.")
+    latitude, longitude = np.array(places, np.float64).T
+    return latitude, longitude
+
+
+def positions_sha256(latitude: Float, longitude: Float) -> str:
+    """Fingerprint of positions."""
+    return hashlib.sha256(np.stack([latitude, longitude]).tobytes()).hexdigest()
+
+
+def _parquet_files(place: str) -> list[str]:
+    directory = Path(place)
+    if directory.is_dir():
+        found = sorted(str(file) for file in directory.glob(PARTS))
+        wanted = f"a directory that pipelines.geotag wrote, with {PARTS}"
+    else:
+        found = sorted(glob.glob(place))
+        wanted = "a directory that pipelines.geotag wrote, or a quoted glob of its Parquet files"
+    if not found:
+        raise DataError(f"No predictions at {place!r}; want {wanted}.")
+    return found
+
+
+def _read(file: str) -> pa.Table:
+    wanted = [*ANSWER_COLUMNS, *PROBABILITY_COLUMNS, *TRUTH_COLUMNS, "model_id"]
+    try:
+        missing = sorted(set(wanted) - set(pq.read_schema(file).names))
+        if missing:
+            raise DataError(
+                f"{file} lacks the columns {missing}; want the predictions of pipelines.geotag "
+                "(schemas.geotags)."
+            )
+        return pq.read_table(file, columns=wanted)
+    except (pa.ArrowInvalid, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(
+            f"{file} cannot be read ({reason}); want GeoParquet as pipelines.geotag writes it."
+        ) from error
+
+
+def _checkpoint_hash(file: str) -> str | None:
+    found = (pq.read_schema(file).metadata or {}).get(b"checkpoint_hash")
+    return None if found is None else found.decode()
