@@ -1,0 +1,180 @@
+"""Which runs there are, and at what budget."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Encoding(str, Enum):
+    """How a place becomes numbers."""
+
+    LATLON = "lat/lon"
+    XYZ = "xyz"
+    SHDD = "SHDD"
+
+
+class Loss(str, Enum):
+    """Squared error on x₀, or -log p(x₀)."""
+
+    L2 = "L2"
+    KL = "KL"
+
+
+class Base(str, Enum):
+    """q₀ of the KL loss, and q₀ of its answers.
+
+    UNIFORM: the uniform sphere for both.
+    MIXTURE: positions of the training photos with 10 % uniform, answered on land.
+    """
+
+    UNIFORM = "uniform"
+    MIXTURE = "mixture"
+
+
+class Network(str, Enum):
+    """Plain residual MLP, or CS-UNet."""
+
+    MLP = "MLP"
+    UNET = "CS-UNet"
+
+
+class Noise(str, Enum):
+    """σ of training: around σ* (`training_sigmas`), or DDPM's linear schedule with t uniform."""
+
+    RECENTRED = "re-centred"
+    STANDARD = "standard"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice of everything that varies.
+
+    Attributes:
+      encoding, loss, base, network, noise: see their types; `base` is None exactly for L2.
+      max_degree: L of SHDD; of no meaning to the other encodings.
+      bayes_skip: η = x_σ/σ² + f (KL only), or f alone.
+      image_first: x and σ contribute nothing to f at the start of training.
+    """
+
+    encoding: Encoding = Encoding.SHDD
+    loss: Loss = Loss.KL
+    base: Base | None = Base.MIXTURE
+    network: Network = Network.UNET
+    noise: Noise = Noise.RECENTRED
+    max_degree: int = 23
+    bayes_skip: bool = True
+    image_first: bool = True
+
+    def __post_init__(self) -> None:
+        """Refuses what has no meaning."""
+        if self.loss is Loss.KL and self.encoding is Encoding.LATLON:
+            raise ValueError(
+                "KL on lat/lon: no density on the sphere has degrees as its sufficient statistics; "
+                "use xyz or SHDD."
+            )
+        if (self.base is None) != (self.loss is Loss.L2):
+            raise ValueError(f"base is {self.base} with loss {self.loss.value}; want one for KL.")
+        if self.encoding is not Encoding.SHDD and self.noise is Noise.RECENTRED:
+            raise ValueError(
+                f"σ* is a property of SHDD codes; on {self.encoding.value} use standard noise."
+            )
+        if not self.image_first and self.network is Network.MLP:
+            raise ValueError("image_first=False is a question about CS-UNet; found it with MLP.")
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What every run of a set has alike.
+
+    Attributes:
+      steps, batch_size, learning_rate, seed: of the training; AdamW, warm-up, cosine.
+      photos: training photos, at most.
+      condition_dim, widths, dropout: size of the networks.
+      pure_fraction: share of training rows at σ = ∞.
+      measured: photos of each validation split that are measured.
+      samples, sample_steps: reverse diffusions per photo, and their DDIM steps.
+      voters: photos of each split for which samples are drawn.
+    """
+
+    steps: int = 250
+    batch_size: int = 256
+    learning_rate: float = 1e-3
+    seed: int = 0
+    photos: int = 30_000
+    condition_dim: int = 320
+    widths: tuple[int, ...] = (160, 80, 40)
+    dropout: float = 0.1
+    pure_fraction: float = 0.6
+    measured: int = 1000
+    samples: int = 16
+    sample_steps: int = 8
+    voters: int = 400
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        counts = (self.steps, self.batch_size, self.photos, self.measured, self.samples)
+        if min(*counts, self.sample_steps, self.voters) < 1:
+            raise ValueError(f"Every count must be at least 1: {self}.")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A variant with a name, the table it belongs to, and what else is asked of its network.
+
+    Attributes:
+      name: also that of its file.
+      group: table of the report.
+      variant: what is trained.
+      radii: measure accuracy against ρ.
+      sweep: sample it with 1 to 250 steps.
+    """
+
+    name: str
+    group: str
+    variant: Variant
+    radii: bool = False
+    sweep: bool = False
+
+    @property
+    def weight(self) -> float:
+        """About how long it takes, in units of the L = 23 model; for estimates of time only."""
+        degree = self.variant.max_degree if self.variant.encoding is Encoding.SHDD else 1
+        training = 0.4 + 0.6 * (degree + 1) ** 2 / 24.0**2
+        sampled = 0.5 if self.variant.loss is Loss.L2 else 0.0
+        return training + sampled + 0.5 * self.radii + 2.0 * self.sweep
+
+
+def all_runs() -> tuple[Run, ...]:
+    """The whole set, the full model first."""
+    return (
+        Run("shdd-kl-mixture-unet", "design", Variant(), radii=True, sweep=True),
+        *_design(),
+        *(Run(f"degree-{degree}", "degree", Variant(max_degree=degree)) for degree in (15, 31, 47)),
+        Run("noise-standard", "noise", Variant(noise=Noise.STANDARD), sweep=True),
+        Run("no-bayes-skip", "structure", Variant(bayes_skip=False)),
+        Run("noisy-start", "structure", Variant(image_first=False)),
+    )
+
+
+def _design() -> list[Run]:
+    """Encoding × loss × base × network, without the full model itself."""
+    runs = []
+    kinds: list[tuple[Encoding, Loss, Base | None]] = [
+        (Encoding.LATLON, Loss.L2, None),
+        (Encoding.XYZ, Loss.L2, None),
+        (Encoding.XYZ, Loss.KL, Base.UNIFORM),
+        (Encoding.XYZ, Loss.KL, Base.MIXTURE),
+        (Encoding.SHDD, Loss.L2, None),
+        (Encoding.SHDD, Loss.KL, Base.UNIFORM),
+        (Encoding.SHDD, Loss.KL, Base.MIXTURE),
+    ]
+    for encoding, loss, base in kinds:
+        noise = Noise.RECENTRED if encoding is Encoding.SHDD else Noise.STANDARD
+        for network in Network:
+            variant = Variant(encoding, loss, base, network, noise)
+            parts = [encoding.value.replace("/", ""), loss.value, base.value if base else None]
+            name = "-".join([p for p in parts if p] + [network.value.replace("CS-", "")]).lower()
+            if variant != Variant():
+                runs.append(Run(name, "design", variant))
+    return runs

@@ -1,0 +1,45 @@
+"""The embeddings that the benchmark runs on: of real photos, or drawn like them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locdiffusion.checkpoint import Checkpoint
+from locdiffusion.data import expand_shards, load_photos
+from locdiffusion.model.image_encoder import ImageEncoder
+
+
+def embeddings_of(
+    checkpoint: Checkpoint,
+    encoder: ImageEncoder,
+    count: int,
+    shards: Sequence[str] = (),
+    cache: Path | None = None,
+) -> tuple[NDArray[np.float32], str]:
+    """`count` embeddings, and in words where they come from.
+
+    Args:
+      checkpoint: whose mean and standard deviation of embeddings are used without shards.
+      encoder: of the checkpoint.
+      count: rows; photos are repeated if there are fewer.
+      shards: globs of photos with truth.
+      cache: of their embeddings.
+    """
+    rng = np.random.default_rng(0)
+    if shards:
+        if cache is None:
+            raise ValueError("--photos needs --embeddings DIR, where embeddings are kept.")
+        photos = load_photos(expand_shards(shards), encoder, cache)
+        rows = np.resize(rng.permutation(len(photos)), count)
+        return photos.embeddings[rows], f"{min(count, len(photos))} of {len(photos)} real photos"
+    network = checkpoint.network
+    mean, spread = network.embedding_mean.numpy(), network.embedding_std.numpy()
+    drawn = mean + spread * rng.standard_normal((count, len(mean)))
+    return drawn.astype(np.float32), (
+        "normal numbers with the mean and standard deviation of the training embeddings: densities "
+        "unlike those of photos; give --photos for real ones"
+    )

@@ -1,0 +1,68 @@
+"""Answers of one method on one split as Parquet: what figures and comparisons start from."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.evaluation.scores import errors_km
+from locdiffusion.predictions import Predictions
+from schemas.geotags import PROBABILITY_COLUMNS
+
+FOLDER = "answers"
+_NUMBERS = ("latitude", "longitude", "radius_50_km", "radius_90_km", "log_density_km2")
+_TRUTH = ("truth_latitude", "truth_longitude")
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Photos of a split with a method's answers.
+
+    Attributes:
+      keys: N sample keys.
+      latitude, longitude: ``(N,)`` the truth in degrees.
+      predictions: of the N photos.
+    """
+
+    keys: list[str]
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    predictions: Predictions
+
+    @property
+    def errors_km(self) -> NDArray[np.float64]:
+        """``(N,)`` distances between answer and truth."""
+        return errors_km(self.predictions, self.latitude, self.longitude)
+
+
+def path_of(output: Path, method: str, split: str) -> Path:
+    """Where the answers of a method on a split lie."""
+    return output / FOLDER / f"{method}-{split}.parquet"
+
+
+def write(path: Path, photos: EmbeddedPhotos, predictions: Predictions) -> None:
+    """Writes answers at once, never half of them."""
+    columns = {name: getattr(predictions, name) for name in _NUMBERS}
+    columns |= dict(zip(PROBABILITY_COLUMNS, predictions.probability.T, strict=True))
+    columns |= dict(zip(_TRUTH, (photos.latitude, photos.longitude), strict=True))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".part")
+    pq.write_table(pa.table({"key": photos.keys, **columns}), part, compression="zstd")
+    os.replace(part, path)
+
+
+def read(path: Path) -> Answered:
+    """Reads what `write` wrote."""
+    table = pq.read_table(path)
+    column = {name: table[name].to_numpy() for name in table.column_names if name != "key"}
+    probability = np.stack([column[name] for name in PROBABILITY_COLUMNS], 1)
+    predictions = Predictions(**{name: column[name] for name in _NUMBERS}, probability=probability)
+    latitude, longitude = (column[name] for name in _TRUTH)
+    return Answered(table["key"].to_pylist(), latitude, longitude, predictions)

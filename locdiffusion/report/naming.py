@@ -1,0 +1,19 @@
+"""How methods are called on the page."""
+
+from __future__ import annotations
+
+TITLES = {
+    "locdiffusion": "LocDiffusion (ours)",
+    "nearest_neighbour": "1-NN",
+    "neighbours_kde": "kNN + KDE",
+    "grid_softmax": "grid softmax",
+    "direct_regression": "direct regression",
+    "vmf_mixture": "von Mises-Fisher mixture",
+    "harmonic_regression": "SH-posterior regression (L2)",
+    "flow_matching": "Riemannian flow matching",
+}
+
+
+def title(method: str) -> str:
+    """The name of a method for people."""
+    return TITLES.get(method, method.replace("_", " "))

@@ -1,0 +1,161 @@
+"""`main_table.json`: every method on every split, and each rival against our model.
+
+    format      1
+    model       id of our checkpoint; model_sha256 of its files; checkpoint: its settings and recipe
+    budget      of the rivals' trainings; environment: versions, threads
+    bootstrap   resamples, level and seed of all intervals
+    data        train, val (which decides settings) and every split: photos, fingerprint, how made
+    methods     for each: name, parameters, what was chosen for it, scores by split
+    duels       for each split and rival: our model minus the rival on the same photos, paired
+    strata      for each pool of splits and each method: scores by distance to training photos
+
+A number with an interval is {"value": ..., "low": ..., "high": ...}; shares are 0 to 1.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from locdiffusion.config import from_dict, to_dict
+from locdiffusion.evaluation.bootstrap import Bootstrap
+from locdiffusion.evaluation.proximity import Stratum
+from locdiffusion.evaluation.scores import Comparison, Scores
+from schemas.geotags import THRESHOLDS_KM
+
+FORMAT = 1
+OURS = "locdiffusion"
+MAIN_TABLE = "main_table.json"
+
+POOLS = {
+    "validation": ("val", "val_regions"),
+    "July": ("seen", "unseen"),
+    "unseen month": ("seen_may", "unseen_may"),
+}
+"""Splits that differ in place alone: together they span near and far from the training photos."""
+
+
+@dataclass(frozen=True)
+class SplitData:
+    """One set of photos.
+
+    Attributes:
+      name: of the split; "train" and "calibration" for what methods were fitted on.
+      photos, sha256: how many, and their fingerprint.
+      made: what `dataset.json` beside the shards says of them, in short.
+    """
+
+    name: str
+    photos: int
+    sha256: str
+    made: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class SplitScores:
+    """Scores of one method on one split."""
+
+    split: str
+    scores: Scores
+
+
+@dataclass(frozen=True)
+class MethodRow:
+    """One method.
+
+    Attributes:
+      name: `OURS`, or that of a rival.
+      parameters: trained numbers.
+      details: what was chosen for it, seconds and the like.
+      splits: its scores.
+    """
+
+    name: str
+    parameters: int
+    details: dict[str, Any]
+    splits: tuple[SplitScores, ...]
+
+    def on(self, split: str) -> Scores:
+        """The scores on a split."""
+        return next(s.scores for s in self.splits if s.split == split)
+
+
+@dataclass(frozen=True)
+class Duel:
+    """Our model minus one rival on the photos of a split."""
+
+    split: str
+    rival: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class PoolStrata:
+    """Scores of a method by distance to the nearest training photo, over a pool of splits."""
+
+    pool: str
+    method: str
+    strata: tuple[Stratum, ...]
+
+
+@dataclass(frozen=True)
+class MainTable:
+    """What `main_table.json` holds; see the module's docstring."""
+
+    model: str
+    model_sha256: str
+    checkpoint: dict[str, Any]
+    budget: dict[str, Any]
+    environment: str
+    bootstrap: Bootstrap
+    data: tuple[SplitData, ...]
+    methods: tuple[MethodRow, ...]
+    duels: tuple[Duel, ...]
+    strata: tuple[PoolStrata, ...] = ()
+    thresholds_km: tuple[float, ...] = tuple(map(float, THRESHOLDS_KM))
+    format: int = FORMAT
+
+    def __post_init__(self) -> None:
+        """Refuses a file of another version."""
+        if self.format != FORMAT:
+            raise ValueError(
+                f"format is {self.format}; this version reads {FORMAT}. Make the table again."
+            )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the splits, in order."""
+        return tuple(s.split for s in self.methods[0].splits)
+
+    @property
+    def ours(self) -> MethodRow:
+        """Our model's row."""
+        return next(row for row in self.methods if row.name == OURS)
+
+    @property
+    def rivals(self) -> tuple[MethodRow, ...]:
+        """All other rows."""
+        return tuple(row for row in self.methods if row.name != OURS)
+
+    def write(self, path: Path) -> None:
+        """Writes the record at once, never half of it."""
+        write_json(path, to_dict(self))
+
+    @classmethod
+    def read(cls, path: Path) -> MainTable:
+        """Reads what `write` wrote.
+
+        Raises:
+          ConfigError: the file holds something else.
+        """
+        return from_dict(cls, json.loads(path.read_text(encoding="utf-8")))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Replaces a JSON file at once; refuses NaN and infinity."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(part, path)
