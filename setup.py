@@ -74,6 +74,7 @@ setup(
             "checkpoints/**/*.md",
             "data/*",
             "overhead/*.json",
+            "report/*.md",
         ],
         "pipelines": ["py.typed", "data/*"],
         "schemas": ["py.typed"],

@@ -31,15 +31,20 @@ LAYERS = (
         "locdiffusion.density",
         "locdiffusion.decoding",
         "locdiffusion.metrics",
+        "locdiffusion.predictions",
         "locdiffusion.diffusion",
         "locdiffusion.model",
         "locdiffusion.overhead",
     ),
-    ("locdiffusion.checkpoint", "locdiffusion.data", "locdiffusion.posterior"),
+    ("locdiffusion.temperature", "locdiffusion.data"),
+    ("locdiffusion.checkpoint",),
+    ("locdiffusion.posterior",),
     (
         "locdiffusion.geotagger",
         "locdiffusion.calibration",
         "locdiffusion.model_card",
+        "locdiffusion.training",
+        "locdiffusion.evaluation",
         "pipelines.tar",
         "pipelines.archive",
         "pipelines.photo",
@@ -50,15 +55,22 @@ LAYERS = (
     ),
     (
         "locdiffusion.train",
-        "locdiffusion.training",
         "locdiffusion.evaluate",
+        "locdiffusion.baselines",
+        "locdiffusion.sampling_study",
+        "locdiffusion.normalisation",
         "pipelines.options",
         "pipelines.progress",
         "pipelines.transforms",
         "pipelines.summary",
         "pipelines.maps",
     ),
-    ("pipelines.geotag",),
+    (
+        "locdiffusion.ablations",
+        "locdiffusion.benchmark",
+        "pipelines.geotag",
+    ),
+    ("locdiffusion.report",),
     # The front doors: they hand out names of any room of theirs.
     ("locdiffusion", "pipelines"),
 )
@@ -81,7 +93,12 @@ THIRD_PARTIES = {"schemas": {"pyarrow"}, "locdiffusion.sphere": {"numpy"}}
 # Who alone may import these.
 ONLY_IN = {
     "apache_beam": ("pipelines.options", "pipelines.transforms", "pipelines.geotag"),
-    "matplotlib": ("pipelines.maps",),
+    "matplotlib": (
+        "locdiffusion.evaluation",
+        "locdiffusion.sampling_study",
+        "locdiffusion.report",
+        "pipelines.maps",
+    ),
     "mpl_toolkits": (),
     "open_clip": ("locdiffusion.model.image_encoder",),
     "timm": ("locdiffusion.model.image_encoder",),
@@ -151,9 +168,9 @@ def in_python(code: str) -> subprocess.CompletedProcess:
 
 
 @functools.cache
-def help_of(module: str) -> subprocess.CompletedProcess:
-    """`python -m module --help`."""
-    command = [sys.executable, "-m", module, "--help"]
+def help_of(module: str, *subcommand: str) -> subprocess.CompletedProcess:
+    """`python -m module [subcommand] --help`."""
+    command = [sys.executable, "-m", module, *subcommand, "--help"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
@@ -355,6 +372,9 @@ def test_every_command_of_a_page_exists_with_its_flags(page):
                 continue
             assert module in COMMANDS, f"{page}: no command {module}"
             text = help_of(module).stdout
+            subcommand = re.match(r"\s*([a-z]+)\s", arguments)
+            if subcommand and "{" in text:
+                text += help_of(module, subcommand[1]).stdout
             for flag in re.findall(r"(?<!\S)\[?(--[a-z][\w-]*)", arguments):
                 known = re.search(rf"{re.escape(flag)}(?![\w-])", text)
                 assert known, f"{page}: {module} --help does not know {flag}"
