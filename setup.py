@@ -49,7 +49,7 @@ DEV = [*TEST, "mypy>=1.14", "ruff>=0.9", "types-tqdm>=4.66"]
 
 setup(
     name="locdiffusion",
-    version="0.1.0",
+    version="0.2.0",
     description="Geotag photo archives by diffusion over spherical-harmonic codes of location.",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",

@@ -38,12 +38,14 @@ writes into SCORES:
   errors.png                share of photos within any distance
   coverage.png              truths inside the stated 50 % and 90 % radii
   reliability-<split>.png   stated probabilities against what came true
-  by-distance.png           accuracy against distance to the nearest training photo (--train)
+  by-distance-<km>km.png    accuracy against distance to the nearest training photo (--train)
 
 Shards are webdataset tars with <key>.jpg and <key>.json {"latitude": ..., "longitude": ...}; make
 some with: python -m locdiffusion.overhead --split val --count 1000 --output DATA/val
 Choose and calibrate on validation photos; look at test photos once, at the end.
 """
+
+BY_DISTANCE_KM = (25, 200, 750)
 
 _Named = dict[str, list[str]]
 
@@ -200,7 +202,9 @@ def _write(output: Path, evaluation: Evaluation, errors: dict[str, Float]) -> No
         plots.plot_reliability(output / f"reliability-{name}.png", scores.reliability, title)
     if evaluation.training:
         strata = {split.name: split.strata for split in evaluation.splits}
-        plots.plot_accuracy_by_distance(output / "by-distance.png", strata)
+        for km in BY_DISTANCE_KM:
+            path = output / f"by-distance-{km}km.png"
+            plots.plot_accuracy_by_distance(path, strata, km)
     (output / "scores.md").write_text(tables.page(evaluation), encoding="utf-8")
     evaluation.write(output / "scores.json")
 

@@ -18,7 +18,7 @@ from locdiffusion.decoding import Decoder
 from locdiffusion.density import GeotagColumns
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
-from locdiffusion.diffusion.schedules import geometric_sigmas
+from locdiffusion.diffusion.schedules import recentred_sigmas
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
 from locdiffusion.threads import torch_threads
 
@@ -180,7 +180,7 @@ class Geotagger:
     ) -> NDArray[np.float32]:
         noise = self.checkpoint.config.noise
         dimension = self.checkpoint.config.model.dimension
-        sigmas = [float(s) for s in geometric_sigmas(self.steps, noise)]
+        sigmas = [float(s) for s in recentred_sigmas(self.steps, dimension, noise)]
         start = np.stack([self._noise(key, dimension) for key in keys]) * sigmas[0]
         x = self._tensor(start).view(-1, dimension)
         repeated = condition.repeat_interleave(self.samples, 0)

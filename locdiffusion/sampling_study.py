@@ -7,16 +7,16 @@ network calls each, and one call more for the density at the end; the answer is 
 mixture of the K densities and, beside it, from the first alone. Results go to DIR/results.json,
 one entry per setting, written after each: a stopped study goes on where it was.
 
-**Two ways to place levels.** *recentred*: from σ_max to σ_min of training, evenly in log σ, around
-where the location is decided (`diffusion.schedules`). *standard*: DDPM's, from σ = 157 to 0.01,
-most of which lie where nothing, or nothing more, is decided.
+**Two ways to place levels.** *recentred*: from σ_max of training to σ*, evenly in log σ: down to
+where the location is decided (`diffusion.schedules`), as the geotagger samples. *standard*: DDPM's,
+from σ = 157 to 0.01, most of which lie where nothing, or nothing more, is decided.
 
-**What is kept equal.** The same start noise for every setting, and the same last call: the density
-is read at σ_min of training whatever the level that a sampler ended at, since at σ = 0.01 it would
-be a point, not a statement. Levels that training never saw are answered by Bayes' rule from those
-it saw (`in_trained_range`): a standard schedule is not punished for the network's inexperience. The
-mean parameter is `diffusion.focused`'s, right at every σ: on a grid over the sphere every sample of
-a small σ ends on a node.
+**What is kept equal.** The same start noise for every setting, and one last call that reads the
+density: at the level that the sampler ended at, but not below σ_min of training, since at σ = 0.01
+it would be a point, not a statement. Levels that training never saw are answered by Bayes' rule
+from those it saw (`in_trained_range`): a standard schedule is not punished for the network's
+inexperience. The mean parameter is `diffusion.focused`'s, right at every σ: on a grid over the
+sphere every sample of a small σ ends on a node.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from locdiffusion.density import LOG_SPHERE_AREA_KM2
 from locdiffusion.diffusion.denoiser import Denoiser
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
-from locdiffusion.diffusion.schedules import NoiseConfig, geometric_sigmas, standard_sigmas
+from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas, standard_sigmas
 from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.sphere.geodesy import great_circle_km
 
@@ -79,11 +79,11 @@ class Setting:
         """Key of the entry in the results."""
         return f"{self.sampler}-{self.placing}-{self.steps}"
 
-    def sigmas(self, noise: NoiseConfig) -> list[float]:
-        """The ``steps + 1`` levels from first to last."""
+    def sigmas(self, noise: NoiseConfig, dimension: int) -> list[float]:
+        """The ``steps + 1`` levels from first to last, for codes of `dimension` numbers."""
         if self.placing == "standard":
             return [float(s) for s in standard_sigmas(self.steps)]
-        return [float(s) for s in geometric_sigmas(self.steps, noise)]
+        return [float(s) for s in recentred_sigmas(self.steps, dimension, noise)]
 
 
 def in_trained_range(denoiser: Denoiser, noise: NoiseConfig) -> Denoiser:
@@ -174,7 +174,7 @@ class Study:
         def noise(step: int) -> Tensor:
             return torch.randn(shape, generator=generator)
 
-        sigmas = setting.sigmas(self.noise)
+        sigmas = setting.sigmas(self.noise, shape[1])
         x = noise(-1) * sigmas[0]
         denoise = focused_mean_denoiser(self._denoiser, condition, self._mean)
         if setting.sampler == "ancestral":

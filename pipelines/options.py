@@ -111,8 +111,8 @@ def geotag_parser() -> argparse.ArgumentParser:
         "--mode",
         choices=["density", "sampling"],
         default="density",
-        help="density: one network call per photo, calibrated; sampling: mixes reverse "
-        "diffusions, slower, its radii not calibrated (%(default)s)",
+        help="density: one network call per photo; sampling: mixes reverse diffusions, several "
+        "times slower (%(default)s)",
     )
     add(
         "--samples",

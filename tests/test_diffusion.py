@@ -15,6 +15,7 @@ from locdiffusion.diffusion.schedules import (
     NoiseConfig,
     decision_sigma,
     geometric_sigmas,
+    recentred_sigmas,
     standard_sigmas,
     training_sigmas,
 )
@@ -77,6 +78,13 @@ def test_training_levels_stay_in_range_and_repeat():
     finite = first[~torch.isinf(first)]
     assert float(finite.min()) == 5.0
     assert float(finite.max()) == 10.0
+
+
+def test_recentred_levels_end_where_the_place_is_decided():
+    sigmas = recentred_sigmas(5, 1024, NoiseConfig(sigma_min=2.0, sigma_max=60.0))
+    assert len(sigmas) == 6 and (sigmas[0], sigmas[-1]) == pytest.approx((60.0, 8.6), rel=1e-2)
+    coarse = recentred_sigmas(3, 64, NoiseConfig(sigma_min=5.0, sigma_max=60.0))
+    assert coarse[-1] == pytest.approx(5.0), "never below what training saw"
 
 
 def test_geometric_levels():

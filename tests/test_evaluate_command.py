@@ -93,7 +93,8 @@ class TestShards:
         output = tmp_path / "scores"
         assert evaluate.main(command(data, output, "--train", str(data / "train" / "*.tar"))) == 0
         assert {path.name for path in output.iterdir()} == {
-            *("scores.json", "scores.md", "errors.png", "coverage.png", "by-distance.png"),
+            *("scores.json", "scores.md", "errors.png", "coverage.png"),
+            *(f"by-distance-{km}km.png" for km in (25, 200, 750)),
             *("reliability-val.png", "reliability-unseen.png"),
         }
         said = capsys.readouterr()
@@ -160,7 +161,7 @@ class TestPredictions:
         assert scores.nats_per_km2 is None and len(scores.reliability) == len(THRESHOLDS_KM)
         said = capsys.readouterr().out
         assert "no density at the truth" in said and "not stated" in said
-        assert "val: 1 photos without truth left out" in said
+        assert "Photos of val without truth, left out: 1." in said
 
     def test_distances_to_training_photos(self, data: Path, tmp_path: Path) -> None:
         write_predictions(tmp_path / "out", "val-000", 61)
@@ -251,7 +252,13 @@ def test_help_explains_itself_without_loading_torch() -> None:
         "assert not {'torch', 'numpy', 'pyarrow', 'matplotlib'} & set(sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    for part in ("NAME=GLOB", "--predictions", "examples:", "scores.json", "by-distance.png"):
+    for part in (
+        "NAME=GLOB",
+        "--predictions",
+        "examples:",
+        "scores.json",
+        "by-distance-<km>km.png",
+    ):
         assert part in done.stdout
 
 

@@ -8,7 +8,7 @@ import tiny
 import torch
 
 from locdiffusion import checkpoint
-from locdiffusion.diffusion.schedules import NoiseConfig
+from locdiffusion.diffusion.schedules import NoiseConfig, decision_sigma
 from locdiffusion.model.image_encoder import EncoderSpec
 from locdiffusion.sampling_study import (
     FIGURE,
@@ -41,9 +41,11 @@ def test_settings_have_names_and_levels():
     noise = NoiseConfig()
     recentred, standard = Setting("ddim", "recentred", 4), Setting("dpm_solver", "standard", 4)
     assert (recentred.name, standard.name) == ("ddim-recentred-4", "dpm_solver-standard-4")
-    assert len(recentred.sigmas(noise)) == len(standard.sigmas(noise)) == 5
-    assert (recentred.sigmas(noise)[0], recentred.sigmas(noise)[-1]) == pytest.approx((60.0, 2.0))
-    assert (standard.sigmas(noise)[0], standard.sigmas(noise)[-1]) == pytest.approx(
+    assert len(recentred.sigmas(noise, 1024)) == len(standard.sigmas(noise, 1024)) == 5
+    assert (recentred.sigmas(noise, 1024)[0], recentred.sigmas(noise, 1024)[-1]) == pytest.approx(
+        (60.0, decision_sigma(1024))
+    )
+    assert (standard.sigmas(noise, 1024)[0], standard.sigmas(noise, 1024)[-1]) == pytest.approx(
         (157.4, 0.01), rel=1e-3
     )
 

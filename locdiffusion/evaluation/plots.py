@@ -49,18 +49,8 @@ def plot_reliability(
     grid = figure.add_gridspec(2, 1, height_ratios=(3.4, 1.0), hspace=0.08)
     curve = _axes(figure, grid[0], title)
     counts = _axes(figure, grid[1])
-    curve.plot([0, 1], [0, 1], color=FAINT, linewidth=1.0, dashes=(4, 3), zorder=1)
-    curve.annotate(
-        "perfectly calibrated",
-        (0.3, 0.3),
-        (4, -4),
-        textcoords="offset points",
-        rotation=45,
-        rotation_mode="anchor",
-        va="top",
-        color=FAINT,
-        fontsize=9,
-    )
+    diagonal: dict[str, Any] = {"color": FAINT, "linewidth": 1.0, "dashes": (4, 3), "zorder": 1}
+    curve.plot([0, 1], [0, 1], **diagonal, label="perfectly calibrated")
     edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
     for i, r in enumerate(shown):
         x = [b.probability for b in r.bins]
@@ -68,14 +58,19 @@ def plot_reliability(
         low, high = (np.array([getattr(b.frequency, e) for b in r.bins]) for e in ("low", "high"))
         label = f"within {r.threshold_km:,g} km: ECE {r.ece.value:.3f}"
         whiskers = np.maximum(0.0, [y - low, high - y])
-        curve.errorbar(x, y, whiskers, label=label, **_style(i), elinewidth=0.9, capsize=0)
-        counts.stairs(np.array(r.histogram), edges, color=COLOURS[i], linewidth=1.6)
+        curve.errorbar(x, y, whiskers, label=label, **_style(i), elinewidth=0.9)
+        # Thinner from one to the next, so that none hides another.
+        heights = np.array(r.histogram)
+        counts.stairs(heights, edges, color=COLOURS[i], linewidth=max(1.2, 3.4 - 1.1 * i))
     photos = sum(shown[0].histogram) if shown else 0
     curve.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that came true")
     curve.tick_params(labelbottom=False)
     curve.legend(loc="upper left", frameon=False)
+    counts.set_yscale("symlog", linthresh=10)
+    counts.yaxis.set_major_formatter("{x:,.0f}")
     counts.set(xlim=(-0.02, 1.02), xlabel=f"stated probability (n = {photos:,} photos)")
-    counts.set_ylabel("photos")
+    counts.set_ylabel("photos (log)")
+    counts.set_ylim(0, None)
     _save(figure, path)
 
 
@@ -100,7 +95,7 @@ def plot_coverage(path: Path, rows: Mapping[str, Scores], title: str = "") -> No
         axes.errorbar(
             x,
             range(len(x)),
-            np.maximum(0.0, whiskers),
+            xerr=np.maximum(0.0, whiskers),
             label=f"inside radius_{nominal} (want {nominal} %)",
             elinewidth=1.6,
             **style,
@@ -127,14 +122,14 @@ def plot_errors(path: Path, distances: Mapping[str, ArrayLike], title: str = "")
         distance = np.sort(np.asarray(values, np.float64))
         share = 100 * np.arange(1, len(distance) + 1) / len(distance)
         style = {**_style(i), "marker": "None", "linestyle": DASHES[i % len(DASHES)]}
-        label = f"{name}: median {np.median(distance):,.0f} km (n = {len(distance):,})"
+        label = f"{name}: {np.median(distance):,.0f} km (n = {len(distance):,})"
         axes.plot([1e-3, *distance, 4e4], [0, *share, 100], **style, label=label, drawstyle="steps")
     axes.set_xscale("log")
     axes.set_xticks(THRESHOLDS_KM, [f"{km:,}" for km in THRESHOLDS_KM])
     axes.minorticks_off()
-    axes.set(xlim=(0.9, _FARTHEST_KM), ylim=(0, 100))
+    axes.set(xlim=(0.9, _FARTHEST_KM), ylim=(0, 102))
     axes.set(xlabel="error (km, log scale)", ylabel="photos with at most this error (%)")
-    axes.legend(loc="upper left", frameon=False)
+    _legend_below(axes, len(distances), "median error and number of photos")
     _save(figure, path)
 
 
@@ -172,10 +167,10 @@ def plot_accuracy_by_distance(
     inside = [tick for tick in ticks if left <= tick <= right]
     axes.set_xticks(inside, [f"{tick:,}" for tick in inside])
     axes.minorticks_off()
-    axes.set_ylim(0, 100)
+    axes.set_ylim(0, 103)
     axes.set_xlabel("distance to the nearest training photo (km, log scale)")
     axes.set_ylabel(f"photos within {threshold_km:g} km (%)")
-    axes.legend(loc="best", frameon=False)
+    _legend_below(axes, len(strata))
     _save(figure, path)
 
 
@@ -190,6 +185,20 @@ def _number_of_photos(axes: Axes, series: Sequence[Sequence[Stratum]]) -> None:
             max(1.0, x), 1.015, f"{n:,}", transform=above, ha="center", color=FAINT, fontsize=8.5
         )
     axes.text(-0.01, 1.015, "n =", transform=axes.transAxes, ha="right", color=FAINT, fontsize=8.5)
+
+
+def _legend_below(axes: Axes, entries: int, title: str = "") -> None:
+    """Below the axes, where no curve can run."""
+    columns = 1 if entries < 3 else 2
+    axes.legend(
+        loc="upper left",
+        bbox_to_anchor=(-0.02, -0.14),
+        ncols=columns,
+        frameon=False,
+        fontsize=9.5,
+        title=title or None,
+        alignment="left",
+    )
 
 
 def _style(i: int) -> dict[str, Any]:

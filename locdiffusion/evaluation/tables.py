@@ -151,7 +151,7 @@ def _preface(evaluation: Evaluation) -> str:
     for split in evaluation.splits:
         if split.without_truth:
             sentences.append(
-                f"{split.name}: {split.without_truth:,} photos without truth left out."
+                f"Photos of {split.name} without truth, left out: {split.without_truth:,}."
             )
     return " ".join(sentences)
 
