@@ -106,11 +106,15 @@ def random_denoiser(seed: int = 0) -> CalibratedDenoiser:
     temperatures = TemperatureModel.of_training(
         photos.embeddings, photos.vectors, MODEL.max_degree, uniform_measure(), TEMPERATURE
     )
+    denoiser = CalibratedDenoiser(checkpoint.as_stored(random_network(seed)), temperatures)
+    condition = torch.from_numpy(photos.embeddings)
+    features = temperatures.features(condition, denoiser.network.from_image(condition))
+    temperatures.feature_mean.copy_(features.mean(0))
+    temperatures.feature_spread.copy_(features.std(0).clamp(min=1e-3))
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        temperatures.out.weight.copy_(torch.randn_like(temperatures.out.weight))
+        temperatures.out.weight.copy_(0.3 * torch.randn_like(temperatures.out.weight))
         temperatures.out.bias.fill_(0.2)
-    denoiser = CalibratedDenoiser(checkpoint.as_stored(random_network(seed)), temperatures)
     return denoiser.eval().requires_grad_(False)
 
 
