@@ -81,11 +81,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     )
     with torch_threads(options.threads):
         about = {**machine(), "checkpoint": checkpoint.model_id, "inputs": source}
-        for name, value in about.items():
-            print(f"{name:14} {value}")
         if options.quick:
             print("quick          tiny sizes; these numbers say nothing about the budgets")
         bench = Bench(checkpoint, encoder, embeddings, sizes)
+        about["radius_km"] = bench.checkpoint.config.decode.radius_km
+        for name, value in about.items():
+            print(f"{name:14} {value}")
         lines = []
         for group in options.only:
             for line in bench.lines()[group]():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,7 @@ from locdiffusion.benchmark.timing import Comparison, compare
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.geotagger import Geotagger, PosteriorMode
 from locdiffusion.model.image_encoder import ImageEncoder
-from locdiffusion.sphere.geodesy import great_circle_km
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km
 
 PIPELINE_BATCH = 32
 
@@ -91,8 +91,9 @@ class Bench:
         embeddings: NDArray[np.float32],
         sizes: Sizes | None = None,
     ) -> None:
-        self.checkpoint, self.encoder, self.embeddings = checkpoint, encoder, embeddings
         self.sizes = sizes or Sizes()
+        checkpoint = _with_radius_for(checkpoint, self.sizes.spacing_deg)
+        self.checkpoint, self.encoder, self.embeddings = checkpoint, encoder, embeddings
         self.head = Geotagger(checkpoint, encoder)
         self.sampler = Geotagger(
             checkpoint, encoder, mode=PosteriorMode.SAMPLING.value, samples=1, steps=8
@@ -225,6 +226,14 @@ class Bench:
         self, first: Callable[[], object], second: Callable[[], object], photos: tuple[int, int]
     ) -> Comparison:
         return compare(first, second, photos, self.sizes.turns)
+
+
+def _with_radius_for(checkpoint: Checkpoint, spacing_deg: float) -> Checkpoint:
+    """The checkpoint with a ρ that the dense grid can hold, where its own is smaller."""
+    config = checkpoint.config
+    least = float(np.ceil(2.0 * np.radians(spacing_deg) * EARTH_RADIUS_KM))
+    decode = replace(config.decode, radius_km=max(config.decode.radius_km, least))
+    return replace(checkpoint, config=replace(config, decode=decode))
 
 
 def _times(name: str, batch: int, budget: str, timed: Comparison, met: bool) -> Line:
