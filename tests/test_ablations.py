@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from locdiffusion.ablations import __main__ as command
-from locdiffusion.ablations import answers, encodings, fitting, networks, runs, sampled
+from locdiffusion.ablations import answers, encodings, fitting, networks, runs, sampled, workers
 from locdiffusion.ablations.plan import (
     Base,
     Budget,
@@ -28,8 +30,11 @@ from locdiffusion.ablations.plan import (
 )
 from locdiffusion.density import LOG_SPHERE_AREA_KM2
 from locdiffusion.diffusion.schedules import standard_sigmas
+from locdiffusion.overhead.__main__ import main as cut_patches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROOT = Path(__file__).parents[1]
 
 BUDGET = Budget(
     steps=3,
@@ -255,7 +260,7 @@ class TestCommand:
         monkeypatch.setattr("locdiffusion.ablations.plan.all_runs", lambda: small)
         photos = {name: tiny.learnable_photos(24, i) for i, name in enumerate(("val", "other"))}
         loaded = tiny.learnable_photos(64, 9), photos
-        monkeypatch.setattr(command, "load", lambda options: loaded)
+        monkeypatch.setattr(workers, "load", lambda options: loaded)
         executed: list[str] = []
         real = runs.execute
 
@@ -263,7 +268,7 @@ class TestCommand:
             executed.append(run.name)
             return real(run, BUDGET, *rest[1:]) | {"budget": runs.to_dict(rest[0])}
 
-        monkeypatch.setattr(runs, "execute", execute)
+        monkeypatch.setattr(workers, "execute", execute)
         return executed
 
     @staticmethod
@@ -303,3 +308,22 @@ class TestCommand:
             ["one", "design"],
             ["two", "degree"],
         ]
+
+
+def test_two_processes_as_a_user_starts_them(tmp_path: Path) -> None:
+    """`python -m` and new processes: they cannot import a package's `__main__`."""
+    for split, count in (("train", 12), ("val", 4), ("val_regions", 4)):
+        arguments = ["--split", split, "--count", str(count), "--output", str(tmp_path / split)]
+        assert cut_patches(arguments) == 0
+    command_line = [sys.executable, "-m", "locdiffusion.ablations", "--jobs", "2"]
+    for flag, split in (("--train", "train"), ("--val", "val"), ("--val-regions", "val_regions")):
+        command_line += [flag, str(tmp_path / split / "*.tar")]
+    command_line += ["--embeddings", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]
+    command_line += ["--steps", "1", "--batch-size", "4", "--limit", "12", "--measured", "4"]
+    command_line += ["--only", "latlon-l2-mlp", "xyz-l2-mlp"]
+    done = subprocess.run(command_line, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert {file.stem for file in (tmp_path / "out").glob("*.json")} == {
+        "latlon-l2-mlp",
+        "xyz-l2-mlp",
+    }

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from multiprocessing import get_context
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,21 +52,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """Training photos, cut to the limit, and validation photos by split."""
-    from locdiffusion.ablations.sampled import subset
-    from locdiffusion.data import expand_shards, load_photos
-    from locdiffusion.model.image_encoder import load_image_encoder
-
-    encoder = load_image_encoder(options.encoder)
-
-    def photos(patterns: Sequence[str]) -> Any:
-        return load_photos(expand_shards(patterns), encoder, options.embeddings)
-
-    train = subset(photos(options.train), options.limit, options.seed)
-    return train, {"val": photos(options.val), "val_regions": photos(options.val_regions)}
-
-
 def chosen(names: Sequence[str] | None) -> list[Any]:
     """The runs that are wanted, by name.
 
@@ -84,30 +67,13 @@ def chosen(names: Sequence[str] | None) -> list[Any]:
     return [run for name, run in known.items() if names is None or name in names]
 
 
-_worker: dict[str, Any] = {}
-
-
-def _start(options: argparse.Namespace) -> None:
-    """In a worker process, once: one thread, and the photos."""
-    import torch
-
-    torch.set_num_threads(1)
-    _worker["photos"] = load(options)
-
-
-def _work(run: Any, budget: Any, path: Path) -> None:
-    from locdiffusion.ablations.runs import execute, write
-
-    train, splits = _worker["photos"]
-    write(path, execute(run, budget, train, splits))
-
-
 def perform(options: argparse.Namespace) -> int:
     """Makes every run that is missing; returns how many it made."""
     from tqdm import tqdm
 
     from locdiffusion.ablations.plan import Budget
     from locdiffusion.ablations.runs import identity, is_done
+    from locdiffusion.ablations.workers import finished, load
 
     runs = chosen(options.only)
     budget = Budget(
@@ -130,34 +96,10 @@ def perform(options: argparse.Namespace) -> int:
     total = sum(run.weight for run, _ in todo)
     layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
     with tqdm(total=total, desc="ablations", bar_format=layout, file=sys.stderr) as bar:
-        for run in _finished(options, budget, todo, (train, splits)):
+        for run in finished(options, budget, todo, (train, splits)):
             bar.set_description(f"ablations ({run.name} done)")
             bar.update(run.weight)
     return len(todo)
-
-
-def _finished(
-    options: argparse.Namespace, budget: Any, todo: list[tuple[Any, Path]], photos: Any
-) -> Iterator[Any]:
-    """Each run as it ends; in this process with one job, else in processes of their own."""
-    if options.jobs == 1:
-        from locdiffusion.threads import torch_threads
-
-        _worker["photos"] = photos
-        with torch_threads(1):
-            for run, path in todo:
-                _work(run, budget, path)
-                yield run
-        return
-    spawn = get_context("spawn")  # torch's threads do not survive a fork
-    with ProcessPoolExecutor(options.jobs, spawn, _start, (options,)) as pool:
-        jobs = {pool.submit(_work, run, budget, path): run for run, path in todo}
-        try:
-            for job in as_completed(jobs):
-                job.result()
-                yield jobs[job]
-        finally:
-            pool.shutdown(cancel_futures=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
