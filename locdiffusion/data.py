@@ -68,11 +68,13 @@ class EmbeddedPhotos:
         """``(N, 3)`` unit vectors of the true points."""
         return unit_vectors(self.latitude, self.longitude)
 
-    def first(self, count: int) -> EmbeddedPhotos:
-        """The first photos."""
-        part = slice(count)
+    def take(self, rows: NDArray[np.int64]) -> EmbeddedPhotos:
+        """Some of the photos, by index."""
         return EmbeddedPhotos(
-            self.keys[part], self.embeddings[part], self.latitude[part], self.longitude[part]
+            [self.keys[i] for i in rows],
+            self.embeddings[rows],
+            self.latitude[rows],
+            self.longitude[rows],
         )
 
     @property

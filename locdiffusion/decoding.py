@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.density import GeotagColumns, Mode, log_sum_exp, mixed_log
+from locdiffusion.density import FLOOR, GeotagColumns, Mode, log_sum_exp, mixed_log
 from locdiffusion.peaks import (
     Ascent,
     Peaks,
@@ -56,9 +56,6 @@ from schemas.geotags import THRESHOLDS_KM
 
 CPU_BATCH = 32
 """Photos decoded together on a CPU: more no longer fit its caches and take longer each."""
-
-FLOOR = -80.0
-"""Nats below which a density counts as e^-80: smaller numbers are denormal, and slow."""
 
 CONVERGED = 3e-7
 """The share of the score that a step must promise to be tried; float32 sees no less."""

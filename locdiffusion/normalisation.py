@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         checkpoint = load(options.checkpoint)
         encoder = load_image_encoder(checkpoint.config.encoder.name)
         photos = load_photos(expand_shards(options.photos), encoder, options.embeddings)
-        few = photos.first(options.limit)
+        few = photos.take(np.arange(min(options.limit, len(photos))))
         train = None
         if options.train:
             train = load_photos(expand_shards(options.train), encoder, options.embeddings)

@@ -10,7 +10,7 @@ from torch import Tensor
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.decoding import Decoder
-from locdiffusion.density import LOG_SPHERE_AREA_KM2
+from locdiffusion.density import LOG_SPHERE_AREA_KM2, GeotagColumns
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.predictions import Predictions
 from locdiffusion.temperature import CalibratedDenoiser
@@ -33,9 +33,13 @@ def decode_all(
     decoder: Decoder, natural: Tensor, batch: int = 128
 ) -> tuple[NDArray[np.float64], ...]:
     """Latitude, longitude, 50 % and 90 % radius of many densities ``(N, d)``."""
-    parts = [decoder(natural[i : i + batch, None]) for i in range(0, len(natural), batch)]
-    names = ("latitude", "longitude", "radius_50_km", "radius_90_km")
-    return tuple(np.concatenate([getattr(p, name) for p in parts]) for name in names)
+    columns = _columns(decoder, natural, batch)
+    return columns.latitude, columns.longitude, columns.radius_50_km, columns.radius_90_km
+
+
+def _columns(decoder: Decoder, natural: Tensor, batch: int) -> GeotagColumns:
+    starts = range(0, len(natural), batch)
+    return GeotagColumns.joined([decoder(natural[i : i + batch, None]) for i in starts])
 
 
 def log_probability(
@@ -67,16 +71,12 @@ def predictions(
     decoder: Decoder, natural: Tensor, vectors: NDArray[np.float64], batch: int = 128
 ) -> Predictions:
     """Answers of densities ``(N, d)`` whose true points are ``(N, 3)`` unit vectors."""
-    parts = [decoder(natural[i : i + batch, None]) for i in range(0, len(natural), batch)]
-
-    def column(name: str) -> NDArray[np.float64]:
-        return np.concatenate([getattr(part, name) for part in parts]).astype(np.float64)
-
+    columns = _columns(decoder, natural, batch)
     return Predictions(
-        latitude=column("latitude"),
-        longitude=column("longitude"),
-        radius_50_km=column("radius_50_km"),
-        radius_90_km=column("radius_90_km"),
-        probability=column("probability"),
+        latitude=columns.latitude,
+        longitude=columns.longitude,
+        radius_50_km=columns.radius_50_km,
+        radius_90_km=columns.radius_90_km,
+        probability=columns.probability.astype(np.float64),
         log_density_km2=log_probability(decoder, natural, vectors) - LOG_SPHERE_AREA_KM2,
     )

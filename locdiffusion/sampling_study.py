@@ -353,13 +353,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 def drawn(photos: EmbeddedPhotos, count: int, seed: int) -> EmbeddedPhotos:
     """`count` of the photos, or all if there are no more, at random in their order."""
     order = np.random.default_rng(seed).permutation(len(photos))
-    rows = np.sort(order[:count])
-    return EmbeddedPhotos(
-        [photos.keys[i] for i in rows],
-        photos.embeddings[rows],
-        photos.latitude[rows],
-        photos.longitude[rows],
-    )
+    return photos.take(np.sort(order[:count]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from locdiffusion.config import to_dict
 from locdiffusion.data import EmbeddedPhotos
@@ -168,7 +168,7 @@ class Trainer:
         config = self.config
         generator = torch.Generator().manual_seed(_mixed(config.seed, step))
         torch.manual_seed(_mixed(config.seed, step) + 1)  # dropout
-        rows = self._batch(step)
+        rows = batch_rows(step, len(self.vectors), config.batch_size, config.seed)
         vectors = self.vectors[rows]
         code = torch.from_numpy(encode_vectors(vectors, config.model.max_degree)).float()
         code = code.to(self.device)
@@ -191,25 +191,8 @@ class Trainer:
                 f"{config.learning_rate})."
             )
         rate = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.gradient_clip)
-        self.optimizer.step()
-        decay = min(config.ema_decay, (1.0 + step) / (10.0 + step))
-        with torch.no_grad():
-            pairs = zip(self.average.parameters(), self.network.parameters(), strict=True)
-            for averaged, current in pairs:
-                averaged.lerp_(current, 1.0 - decay)
-
-    def _batch(self, step: int) -> NDArray[np.int64]:
-        """Rows of one step: consecutive pieces of a permutation that is new each epoch."""
-        size, count = min(self.config.batch_size, len(self.vectors)), len(self.vectors)
-        per_epoch = count // size
-        epoch, piece = divmod(step, per_epoch)
-        order = np.random.default_rng([self.config.seed, epoch]).permutation(count)
-        return order[piece * size : (piece + 1) * size]
+        descend(loss, self.network, self.optimizer, rate, config.gradient_clip)
+        follow(self.average, self.network, step, config.ema_decay)
 
     def save_state(self) -> None:
         """Writes what a resumed run needs: one file, replaced at once; the JSON is for people."""
@@ -257,6 +240,34 @@ class Trainer:
         self.step, self.history = progress["step"], progress["history"]
         self._losses = progress["losses"]
         return True
+
+
+def batch_rows(step: int, count: int, batch_size: int, seed: int) -> NDArray[np.int64]:
+    """Rows of one step: consecutive pieces of a permutation that is new each epoch."""
+    size = min(batch_size, count)
+    epoch, piece = divmod(step, count // size)
+    order = np.random.default_rng([seed, epoch]).permutation(count)
+    return order[piece * size : (piece + 1) * size]
+
+
+def descend(
+    loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, rate: float, clip: float
+) -> None:
+    """One step of the optimiser at a learning rate, with the gradient's norm clipped."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+    optimizer.step()
+
+
+@torch.no_grad()
+def follow(average: nn.Module, network: nn.Module, step: int, ema_decay: float) -> None:
+    """Moves the averaged weights towards the network's: faster in the first steps."""
+    decay = min(ema_decay, (1.0 + step) / (10.0 + step))
+    for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
+        averaged.lerp_(current, 1.0 - decay)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:

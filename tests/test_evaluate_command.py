@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny import TinyEncoder, write_checkpoint, write_coloured_shard
+from tiny import TinyEncoder, replace_encoders, write_checkpoint, write_coloured_shard
 
 from locdiffusion import checkpoint, evaluate, geotagger
 from locdiffusion.data import load_photos
@@ -28,14 +28,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(autouse=True)
 def encoders(monkeypatch: pytest.MonkeyPatch) -> list[TinyEncoder]:
     """Every encoder that is loaded, instead of the real one."""
-    loaded: list[TinyEncoder] = []
-
-    def load(name: str, device: str = "cpu") -> TinyEncoder:
-        loaded.append(TinyEncoder(name))
-        return loaded[-1]
-
-    monkeypatch.setattr(geotagger, "load_image_encoder", load)
-    return loaded
+    return replace_encoders(monkeypatch, geotagger)
 
 
 @pytest.fixture(scope="module")

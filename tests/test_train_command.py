@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import TinyEncoder, coloured_photo, write_coloured_shard
+from tiny import TinyEncoder, coloured_photo, replace_encoders, write_coloured_shard
 
 from locdiffusion import checkpoint, geotagger, train, training
 from locdiffusion.geotagger import Geotagger
@@ -28,15 +28,7 @@ REAL_LOAD = image_encoder.load_image_encoder
 @pytest.fixture(autouse=True)
 def encoders(monkeypatch: pytest.MonkeyPatch) -> list[TinyEncoder]:
     """Every encoder that is loaded, instead of the real one."""
-    loaded: list[TinyEncoder] = []
-
-    def load(name: str, device: str = "cpu") -> TinyEncoder:
-        loaded.append(TinyEncoder(name))
-        return loaded[-1]
-
-    monkeypatch.setattr(image_encoder, "load_image_encoder", load)
-    monkeypatch.setattr(geotagger, "load_image_encoder", load)
-    return loaded
+    return replace_encoders(monkeypatch, image_encoder, geotagger)
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from safetensors.torch import load_file
 from tiny import MODEL, PARTITION, learnable_photos
 
 from locdiffusion import training
-from locdiffusion.training import Stopped, TrainConfig, Trainer, learning_rate_factor
+from locdiffusion.training import (
+    Stopped,
+    TrainConfig,
+    Trainer,
+    batch_rows,
+    learning_rate_factor,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -155,11 +162,16 @@ class TestResume:
         assert progress["step"] == 12 and len(progress["history"]) == 3
 
 
+def rows_of(trainer: Trainer, step: int) -> npt.NDArray[np.int64]:
+    config = trainer.config
+    return batch_rows(step, len(trainer.vectors), config.batch_size, config.seed)
+
+
 class TestBatches:
     def rows(self, count: int, size: int, steps: int) -> list[np.ndarray]:
         config = replace(RECIPE, batch_size=size)
         trainer = Trainer(config, learnable_photos(count, seed=3), VAL, Path("unused"))
-        return [trainer._batch(step) for step in range(steps)]
+        return [rows_of(trainer, step) for step in range(steps)]
 
     def test_each_photo_once_an_epoch_in_an_order_of_its_own(self) -> None:
         rows = self.rows(count=60, size=20, steps=9)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+import types
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import torch
 from archives import encode, write_tar
 from PIL import Image
@@ -116,6 +118,21 @@ def random_denoiser(seed: int = 0) -> CalibratedDenoiser:
         temperatures.out.weight.copy_(0.3 * torch.randn_like(temperatures.out.weight))
         temperatures.out.bias.fill_(0.2)
     return denoiser.eval().requires_grad_(False)
+
+
+def replace_encoders(
+    monkeypatch: pytest.MonkeyPatch, *modules: types.ModuleType
+) -> list[TinyEncoder]:
+    """Has modules load this encoder instead of the real one; every one that is loaded."""
+    loaded: list[TinyEncoder] = []
+
+    def load(name: str, device: str = "cpu") -> TinyEncoder:
+        loaded.append(TinyEncoder(name))
+        return loaded[-1]
+
+    for module in modules:
+        monkeypatch.setattr(module, "load_image_encoder", load)
+    return loaded
 
 
 def write_checkpoint(directory: Path, spec: EncoderSpec, seed: int = 0) -> Path:

@@ -23,7 +23,7 @@ from locdiffusion.prior import (
     positions_measure,
     uniform_measure,
 )
-from locdiffusion.training import learning_rate_factor
+from locdiffusion.training import batch_rows, descend, follow, learning_rate_factor
 
 EMA_DECAY, WEIGHT_DECAY, GRADIENT_CLIP = 0.99, 0.02, 1.0
 
@@ -72,17 +72,19 @@ def fit(
         network.parameters(), lr=budget.learning_rate, weight_decay=WEIGHT_DECAY
     )
     loss_of, base = _loss(variant, budget, photos.vectors)
-    losses = []
+    losses, warmup = [], budget.steps // 10 + 1
     for step in range(budget.steps):
         generator = torch.Generator().manual_seed(1000 * budget.seed + step)
-        rows = _batch(len(photos), step, budget)
+        rows = batch_rows(step, len(photos), budget.batch_size, budget.seed)
         loss = loss_of(network, rows, embeddings[rows], generator)
         if not torch.isfinite(loss):
             raise FloatingPointError(
                 f"The loss is {loss.item()} at step {step}; lower learning_rate (now "
                 f"{budget.learning_rate})."
             )
-        _update(network, average, optimizer, loss, step, budget)
+        rate = budget.learning_rate * learning_rate_factor(step, budget.steps, warmup)
+        descend(loss, network, optimizer, rate, GRADIENT_CLIP)
+        follow(average, network, step, EMA_DECAY)
         losses.append(loss.item())
         progress()
     return Fitted(
@@ -137,32 +139,3 @@ def _bases(
     if variant.base is Base.MIXTURE:
         return positions_measure(vectors), land_measure()
     return (uniform_measure(), uniform_measure()) if variant.base else (None, None)
-
-
-def _batch(count: int, step: int, budget: Budget) -> NDArray[np.int64]:
-    """Rows of one step: consecutive pieces of a permutation that is new each epoch."""
-    size = min(budget.batch_size, count)
-    epoch, piece = divmod(step, count // size)
-    order = np.random.default_rng([budget.seed, epoch]).permutation(count)
-    return order[piece * size : (piece + 1) * size]
-
-
-def _update(
-    network: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Tensor,
-    step: int,
-    budget: Budget,
-) -> None:
-    warmup = budget.steps // 10 + 1
-    for group in optimizer.param_groups:
-        group["lr"] = budget.learning_rate * learning_rate_factor(step, budget.steps, warmup)
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_CLIP)
-    optimizer.step()
-    decay = min(EMA_DECAY, (1.0 + step) / (10.0 + step))
-    with torch.no_grad():
-        for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
-            averaged.lerp_(current, 1.0 - decay)

@@ -32,12 +32,7 @@ def subset(photos: EmbeddedPhotos, count: int, seed: int) -> EmbeddedPhotos:
     """At most `count` photos, drawn without replacement by their keys: the same for every run."""
     names = [hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in photos.keys]
     rows = np.sort(np.argsort(np.array(names), kind="stable")[:count])
-    return EmbeddedPhotos(
-        [photos.keys[i] for i in rows],
-        photos.embeddings[rows],
-        photos.latitude[rows],
-        photos.longitude[rows],
-    )
+    return photos.take(rows)
 
 
 @torch.inference_mode()

@@ -16,11 +16,10 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.training import learning_rate_factor
+from locdiffusion.training import batch_rows, descend, follow, learning_rate_factor
 
 Network = TypeVar("Network", bound=nn.Module)
 Loss = Callable[[Network, Tensor, Tensor, torch.Generator], Tensor]
@@ -153,11 +152,12 @@ def train(
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=budget.weight_decay)
     network.train()
+    warmup = min(budget.warmup, budget.steps // 5)
     for step in trange(budget.steps, desc=label, unit="step", file=sys.stderr, leave=False):
         seed = int(np.random.SeedSequence([budget.seed, step]).generate_state(1)[0])
         torch.manual_seed(seed)  # dropout
         generator = torch.Generator().manual_seed(seed + 1)
-        rows = _batch(step, len(photos), budget)
+        rows = batch_rows(step, len(photos), budget.batch_size, budget.seed)
         truth = torch.from_numpy(vectors[rows]).to(budget.device)
         value = loss(network, embeddings[rows].to(budget.device), truth, generator)
         if not torch.isfinite(value):
@@ -165,38 +165,10 @@ def train(
                 f"The loss of {label} is {value.item()} at step {step}; lower learning_rate (now "
                 f"{budget.learning_rate})."
             )
-        _update(network, average, optimizer, value, step, budget)
+        rate = budget.learning_rate * learning_rate_factor(step, budget.steps, warmup)
+        descend(value, network, optimizer, rate, budget.gradient_clip)
+        follow(average, network, step, budget.ema_decay)
     return average
-
-
-def _update(
-    network: nn.Module,
-    average: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loss: Tensor,
-    step: int,
-    budget: Budget,
-) -> None:
-    warmup = min(budget.warmup, budget.steps // 5)
-    rate = budget.learning_rate * learning_rate_factor(step, budget.steps, warmup)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), budget.gradient_clip)
-    optimizer.step()
-    decay = min(budget.ema_decay, (1.0 + step) / (10.0 + step))
-    with torch.no_grad():
-        for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
-            averaged.lerp_(current, 1.0 - decay)
-
-
-def _batch(step: int, count: int, budget: Budget) -> NDArray[np.int64]:
-    """Rows of one step: consecutive pieces of a permutation that is new each epoch."""
-    size = min(budget.batch_size, count)
-    epoch, piece = divmod(step, count // size)
-    order = np.random.default_rng([budget.seed, epoch]).permutation(count)
-    return order[piece * size : (piece + 1) * size]
 
 
 @torch.inference_mode()
