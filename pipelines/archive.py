@@ -12,8 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-import fsspec
-
+from pipelines.storage import open_stream
 from pipelines.tar import ArchiveDamage, Member, TarStatus, read_members
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import (
@@ -27,13 +26,15 @@ LIMITS = {extension: MAX_IMAGE_BYTES for extension in IMAGE_EXTENSIONS} | {
     METADATA_EXTENSION: MAX_METADATA_BYTES
 }
 
+RUN_AGAIN = "type the same command again: it reads the shard anew"
+
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)\Z", re.DOTALL)
 _META = re.compile(r"__[^/]*__(\Z|/)")  # webdataset's own members, for example __meta__/info.json
 
 
 @dataclass
 class Sample:
-    """All adjacent members with one key."""
+    """Adjacent members with one key; `image_offset` is where the image begins in a plain tar."""
 
     key: str
     image: bytes | None = None
@@ -41,6 +42,7 @@ class Sample:
     problem: tuple[Status, str] | None = None
     images: int = 0
     documents: int = 0
+    image_offset: int | None = field(default=None, compare=False)
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -67,25 +69,29 @@ class ShardReader:
         message: what is wrong, empty when complete.
         ignored_members: files that by webdataset's rule belong to no sample (hidden files,
             `__meta__`).
+        read_failed: whether the shard could not be had, or only in part; nothing is known of what
+            is in the rest, and another run should try again.
     """
 
     url: str
     status: TarStatus = TarStatus.COMPLETE
     message: str = ""
     ignored_members: int = 0
+    read_failed: bool = False
     _seen: set[str] = field(default_factory=set, repr=False)
 
     def __iter__(self) -> Iterator[Sample | ErrorRow]:
         try:
-            file = fsspec.open(self.url, "rb").open()
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+            file = open_stream(self.url)
+        except OSError as error:
+            self.read_failed = True
             self._end(TarStatus.UNREADABLE, _why_unopened(self.url, error))
         else:
             with file:
                 yield from self._samples(file)
         if self.status is not TarStatus.COMPLETE:
             status = Status(f"shard_{self.status.value}")
-            again = "copy or pack the shard again; what was read from it stands"
+            again = "copy or pack the shard again"
             told = self.status in (TarStatus.TRUNCATED, TarStatus.CORRUPT)
             message = f"{self.message}; {again}" if told else self.message
             yield ErrorRow(None, Stage.READ, status, message)
@@ -108,8 +114,11 @@ class ShardReader:
                     sample = Sample(parts[0])
                 _add_member(sample, parts[1], member)
         except ArchiveDamage as damage:
-            if damage.offset == 0 and not damage.member:
-                self._end(TarStatus.UNREADABLE, _why_unread(file))
+            self.read_failed = damage.status is TarStatus.UNREADABLE
+            if self.read_failed:
+                self._end(damage.status, f"{damage}; {RUN_AGAIN}")
+            elif damage.offset == 0 and not damage.member:
+                self._end(TarStatus.UNREADABLE, _why_unread(file, damage))
             else:
                 self._end(damage.status, str(damage))
             yield from self._at_damage(sample, damage)
@@ -120,16 +129,16 @@ class ShardReader:
     def _at_damage(
         self, sample: Sample | None, damage: ArchiveDamage
     ) -> Iterator[Sample | ErrorRow]:
+        """The sample before a sound header is whole; the one that the damage meets is not."""
         cut = split_name(damage.member) if damage.member else None
-        if sample is not None and (damage.after_end or (cut and cut[0] != sample.key)):
+        if sample is not None and cut and cut[0] != sample.key:
             yield from self._finish(sample)
             sample = None
         key = sample.key if sample is not None else cut[0] if cut else None
-        if key is not None and not damage.after_end:
-            half = Sample(key)
-            why = (
-                f"the shard is {damage}; the sample is not known to be whole; copy the shard again"
-            )
+        if key is not None:
+            half = Sample(key, images=sample.images if sample is not None else 0)
+            again = RUN_AGAIN if self.read_failed else "copy the shard again"
+            why = f"the shard is {damage}; the sample is not known to be whole; {again}"
             half.problem = (Status.TRUNCATED, why)
             yield from self._finish(half)
 
@@ -161,7 +170,7 @@ def _add_member(sample: Sample, extension: str, member: Member) -> None:
     if extension in IMAGE_EXTENSIONS:
         sample.images += 1
         if sample.images == 1:
-            sample.image = member.data
+            sample.image, sample.image_offset = member.data, member.offset
             sample.problem = sample.problem or member.problem
     elif extension == METADATA_EXTENSION:
         sample.documents += 1
@@ -178,10 +187,14 @@ def _why_unopened(url: str, error: OSError) -> str:
     )
 
 
-def _why_unread(file: BinaryIO) -> str:
+def _why_unread(file: BinaryIO, damage: ArchiveDamage) -> str:
     file.seek(0)
     head = file.read(40)
+    where = f"{TarStatus.UNREADABLE.value} at byte 0"
     if not head:
-        return "the file is empty, wanted a tar; copy or download the shard again"
+        return f"{where}: the file is empty, wanted a tar; copy or download the shard again"
     page = " (a web page: did the download fail?)" if head.lstrip()[:1] == b"<" else ""
-    return f"not a tar: the file begins with {head!r}{page}; wanted .tar or .tar.gz"
+    return (
+        f"{where}: not a tar, the file begins with {head!r}{page} and {damage.why}; "
+        "wanted .tar or .tar.gz"
+    )

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from pipelines.archive import Sample, ShardReader
-from pipelines.listing import Shard, source_bytes
+from pipelines.folder import FolderReader
+from pipelines.listing import Shard
 from pipelines.loading import GeotaggerLike
 from pipelines.photo import PhotoRecord, decode_photo
 from pipelines.tar import TarStatus
@@ -28,6 +29,7 @@ DECODED_COLUMNS = (
     "information_nats",
 )
 Columns = dict[str, np.ndarray]
+PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray]], PhotoRecord | ErrorRow]
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ class ShardEnding:
         tar_message: empty when complete.
         ignored_members: files that belong to no sample.
         source_bytes: size of the shard's file, if it has one.
+        read_failed: whether some of it could not be had, so that another run should try again.
     """
 
     batches: int
@@ -49,6 +52,7 @@ class ShardEnding:
     tar_message: str
     ignored_members: int
     source_bytes: int | None
+    read_failed: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,10 @@ class PhotoBatch:
 
 
 def read_batches(
-    shard: Shard, preprocess: Callable[[Any], np.ndarray], batch_size: int
+    shard: Shard,
+    preprocess: Callable[[Any], np.ndarray],
+    batch_size: int,
+    decode: PhotoDecoder = decode_photo,
 ) -> Iterator[PhotoBatch]:
     """Reads and decodes a shard.
 
@@ -86,11 +93,12 @@ def read_batches(
         shard: to read.
         preprocess: from a PIL image to uint8 (S, S, 3).
         batch_size: most photos per batch; the last one may be smaller, or empty.
+        decode: stands in for `decode_photo`, for those who watch it.
 
     Yields:
         Batches with pixels as payload; the last one, and only it, has an `ending`.
     """
-    reader = ShardReader(shard.url)
+    reader = FolderReader(shard.photos) if shard.photos else ShardReader(shard.url)
     photos: list[PhotoRecord] = []
     errors: list[ErrorRow] = []
     index = seen = 0
@@ -98,7 +106,7 @@ def read_batches(
         if max(len(photos), len(errors)) >= batch_size:
             yield _batch(shard, index, photos, errors)
             index, photos, errors = index + 1, [], []
-        result = decode_photo(item, preprocess) if isinstance(item, Sample) else item
+        result = decode(item, preprocess) if isinstance(item, Sample) else item
         seen += result.key is not None
         if isinstance(result, PhotoRecord):
             photos.append(result)
@@ -110,7 +118,8 @@ def read_batches(
         tar_status=reader.status,
         tar_message=reader.message,
         ignored_members=reader.ignored_members,
-        source_bytes=source_bytes(shard.url),
+        source_bytes=None if reader.read_failed else shard.bytes,
+        read_failed=reader.read_failed,
     )
     yield replace(_batch(shard, index, photos, errors), ending=ending)
 

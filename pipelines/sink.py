@@ -16,24 +16,27 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from pipelines.batches import PhotoBatch, ShardEnding, shard_columns
-from pipelines.listing import Shard, source_bytes
+from pipelines.listing import Shard
+from pipelines.storage import write_whole
 from schemas.geotags import SCHEMA_VERSION, ErrorRow, error_table, prediction_table
 
 PREDICTIONS, ERRORS, MANIFESTS = "predictions", "errors", "_manifest"
 RUN, SUMMARY, MAP_PNG, MAP_HTML = "run.json", "summary.json", "map.png", "map.html"
+COUNTS = ("photos", "predictions", "photo_errors", "shard_errors")
 ROW_GROUP_ROWS = 10_000
+READERS = 16
+"""Threads that read small files: from a cloud storage one after the other would take too long."""
 
 
 class OutputError(ValueError):
@@ -113,65 +116,73 @@ class Output:
             self._clear()
         else:
             self._refuse_other_run(run, configuration, shards)
+            self._remove_stale_groups(shards)
             self._remove_unfinished()
+        self._remove_temporary()
         self.write(RUN, data=to_json(configuration.to_dict()))
 
     def finished(self, shard: Shard, configuration: RunConfiguration) -> bool:
         """Whether this run, configured alike, has written the shard before."""
-        manifest = self.read_json(self.path(MANIFESTS, f"{shard.id}.json"))
+        manifest = self.manifest(shard.id)
         filesystem, _ = fsspec.core.url_to_fs(self.root)
         return (
             manifest is not None
-            and manifest.get("config_hash") == configuration.hash
-            and manifest.get("source") == shard.url
-            and manifest.get("source_bytes") == source_bytes(shard.url)
+            and _is_current(manifest, shard, configuration)
             and all(filesystem.exists(part) for part in self.parts(shard.id))
         )
 
-    def count_finished(self) -> int:
-        """How many shards have a manifest."""
-        return len(self._glob(MANIFESTS, "*.json"))
+    def photos_kept(self, shards: Sequence[Shard], configuration: RunConfiguration) -> int:
+        """How many photos are here that a run over these shards will not do again."""
+        shard_of = {shard.id: shard for shard in shards}
+        return sum(
+            manifest["photos"]
+            for manifest in self.manifests()
+            if (shard := shard_of.get(manifest["shard"])) is None
+            or _is_current(manifest, shard, configuration)
+        )
+
+    def finished_shards(self) -> list[str]:
+        """Ids of all shards that have a manifest, sound or not, in order."""
+        paths = self._glob(MANIFESTS, "*.json")
+        return [path.rpartition("/")[2].removesuffix(".json") for path in paths]
+
+    def manifest(self, shard_id: str) -> dict[str, Any] | None:
+        """Of one shard; None if there is none, or it is not what was written there."""
+        document = self.read_json(self.path(MANIFESTS, f"{shard_id}.json"))
+        return document if document and _is_manifest(document, shard_id) else None
 
     def manifests(self) -> Iterator[dict[str, Any]]:
         """The manifests of all finished shards, in order of their names."""
-        for path in self._glob(MANIFESTS, "*.json"):
-            manifest = self.read_json(path)
-            if manifest is not None:
-                yield manifest
+        with ThreadPoolExecutor(READERS) as pool:
+            for manifest in pool.map(self.manifest, self.finished_shards()):
+                if manifest is not None:
+                    yield manifest
 
     def orphans(self, done: Collection[str]) -> list[str]:
         """Parts of shards other than these."""
+        known = set(done)
         return [
             path
             for folder in (PREDICTIONS, ERRORS)
             for path in self._glob(folder, "part-*.parquet")
-            if path.rpartition("/part-")[2].removesuffix(".parquet") not in done
+            if path.rpartition("/part-")[2].removesuffix(".parquet") not in known
         ]
 
     def read_json(self, path: str) -> dict[str, Any] | None:
         """A JSON object, or None if there is no such file or it holds something else."""
         try:
-            with fsspec.open(path, "rb") as file:
-                document = json.loads(file.read())
+            filesystem, name = fsspec.core.url_to_fs(path)
+            document = json.loads(filesystem.cat_file(name))
         except (FileNotFoundError, NotADirectoryError, ValueError):
             return None
         return document if isinstance(document, dict) else None
 
     def write(self, *names: str, data: bytes) -> None:
-        """Writes a file at once: locally by renaming, elsewhere by one PUT."""
-        filesystem, path = fsspec.core.url_to_fs(self.path(*names))
-        if not isinstance(filesystem, LocalFileSystem):
-            filesystem.pipe_file(path, data)
-            return
-        folder, name = os.path.split(path)
-        os.makedirs(folder, exist_ok=True)
-        temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-        with open(temporary, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
+        """Writes a file that appears whole or not at all."""
+        write_whole(self.path(*names), data)
 
     def _glob(self, folder: str, pattern: str) -> list[str]:
-        filesystem, path = fsspec.core.url_to_fs(self.path(folder))
+        filesystem, path = fsspec.core.url_to_fs(self.path(folder).rstrip("/"))
         filesystem.invalidate_cache()  # workers write behind the launcher's back
         names = filesystem.glob(f"{_escape(path)}/{pattern}")
         return sorted(filesystem.unstrip_protocol(name) for name in names)
@@ -217,11 +228,26 @@ class Output:
                     f"{source}, now it is {shard.url}; {remedy}"
                 )
 
+    def _remove_stale_groups(self, shards: Sequence[Shard]) -> None:
+        """Forgets groups of photos in these folders that are grouped otherwise now."""
+        folders = {shard.folder for shard in shards if shard.folder is not None}
+        current = {shard.id for shard in shards}
+        self._remove(
+            self.path(MANIFESTS, f"{manifest['shard']}.json")
+            for manifest in list(self.manifests())
+            if manifest["source"].rpartition("#")[0] in folders and manifest["shard"] not in current
+        )
+
     def _remove_unfinished(self) -> None:
-        """Deletes what a stopped run left: temporary files, and parts without a manifest."""
-        self._remove(self.orphans({manifest["shard"] for manifest in self.manifests()}))
+        """Deletes what a stopped run left: parts without a manifest."""
+        self._remove(self.orphans(self.finished_shards()))
+
+    def _remove_temporary(self) -> None:
+        """Deletes the files that a killed run was just writing."""
         for folder in (PREDICTIONS, ERRORS, MANIFESTS):
             self._remove(self._glob(folder, ".*.tmp"))
+        for name in (RUN, SUMMARY, MAP_PNG, MAP_HTML):
+            self._remove(self._glob("", f".{name}.*.tmp"))
 
     def _clear(self) -> None:
         """Deletes our own files and no others; run.json stays, to be replaced."""
@@ -284,6 +310,7 @@ def _manifest(
         "source_bytes": ending.source_bytes,
         "tar_status": ending.tar_status.value,
         "tar_message": ending.tar_message,
+        "read_failed": ending.read_failed,
         "ignored_members": ending.ignored_members,
         "photos": ending.photos,
         "predictions": predictions,
@@ -294,6 +321,28 @@ def _manifest(
         "schema_version": SCHEMA_VERSION,
         "versions": {name: importlib.metadata.version(name) for name in ("pillow", "pyarrow")},
     }
+
+
+def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunConfiguration) -> bool:
+    """Whether it tells of the shard as it is now, done by such a run."""
+    return (
+        not manifest.get("read_failed")
+        and manifest.get("config_hash") == configuration.hash
+        and manifest["source"] == shard.url
+        and manifest.get("source_bytes") == shard.bytes
+    )
+
+
+def _is_manifest(document: Mapping[str, Any], shard_id: str) -> bool:
+    """Whether it is this shard's, with every field that is read again."""
+    by_status = document.get("errors_by_status")
+    if document.get("shard") != shard_id or not isinstance(by_status, dict):
+        return False
+    counts = [*(document.get(name) for name in COUNTS), *by_status.values()]
+    texts = [document.get(name) for name in ("source", "tar_status")]
+    return all(isinstance(count, int) and count >= 0 for count in counts) and all(
+        isinstance(text, str) for text in texts
+    )
 
 
 def _parquet(table: pa.Table, metadata: Mapping[bytes, bytes]) -> bytes:

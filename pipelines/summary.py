@@ -5,19 +5,21 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import fsspec
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.sink import Output
-from schemas.geotags import THRESHOLDS_KM
+from pipelines.sink import COUNTS, MANIFESTS, READERS, Output
+from pipelines.tar import TarStatus
+from schemas.geotags import THRESHOLDS_KM, Status
 
 OVERALL = "all"
+KINDS = ("truth", "exif")
 CREDIBLE = {"radius_50_km": "coverage_50", "radius_90_km": "coverage_90"}
 
 
@@ -34,7 +36,8 @@ def summarise(output: Output) -> dict[str, Any]:
 
     Returns:
         JSON-able: `photos`, `predictions`, `photo_errors`, `shard_errors`, `errors_by_status`,
-        `shards` (by tar status), `mismatches` (sentences, empty when every count adds up),
+        `shards` (by tar status), `read_again` (shards of which something could not be had, which
+        another run will try again), `mismatches` (sentences, empty when every count adds up),
         `accuracy` against the truth and `accuracy_exif` against EXIF positions: for each group of
         shards and for all, what `accuracy_row` gives.
     """
@@ -42,69 +45,112 @@ def summarise(output: Output) -> dict[str, Any]:
     by_status: Counter[str] = Counter()
     shards: Counter[str] = Counter()
     mismatches: list[str] = []
-    scores: dict[str, dict[str, list[np.ndarray]]] = {
-        name: defaultdict(list) for name in ("truth", "exif")
-    }
-    seen = set()
-    for manifest in output.manifests():
+    scores: dict[str, dict[str, list[np.ndarray]]] = {kind: defaultdict(list) for kind in KINDS}
+    seen, again = set(), []
+    manifests = list(output.manifests())
+    with ThreadPoolExecutor(READERS) as pool:
+        looks = pool.map(lambda manifest: _look(output, manifest), manifests)
+    for manifest, (different, known) in zip(manifests, looks, strict=True):
         seen.add(manifest["shard"])
+        again += [manifest["shard"]] if manifest.get("read_failed") else []
         shards[manifest["tar_status"]] += 1
         by_status.update(manifest["errors_by_status"])
-        for name in ("photos", "predictions", "photo_errors", "shard_errors"):
-            totals[name] += manifest[name]
-        mismatches += check_shard(output, manifest)
-        if not mismatches:
-            _score_shard(output, manifest["shard"], scores)
-    mismatches += [f"{path} has no manifest" for path in output.orphans(seen)]
+        totals.update({name: manifest[name] for name in COUNTS})
+        mismatches += different
+        for kind, rows in known.items():
+            scores[kind][shard_group(manifest["shard"])].append(rows)
+    finished = output.finished_shards()
+    mismatches += [
+        f"{output.path(MANIFESTS, shard)}.json is not what was written there; delete it"
+        for shard in finished
+        if shard not in seen
+    ]
+    mismatches += [f"{path} has no manifest" for path in output.orphans(finished)]
     return {
-        **{name: totals[name] for name in ("photos", "predictions", "photo_errors")},
-        "shard_errors": totals["shard_errors"],
+        **{name: totals[name] for name in COUNTS},
         "errors_by_status": dict(sorted(by_status.items())),
         "shards": dict(sorted(shards.items())),
+        "read_again": again,
         "mismatches": mismatches,
         "accuracy": _accuracy(scores["truth"]),
         "accuracy_exif": _accuracy(scores["exif"]),
     }
 
 
+def _look(output: Output, manifest: Mapping[str, Any]) -> tuple[list[str], dict[str, np.ndarray]]:
+    """What is wrong with a shard and, if nothing is, what its known positions say."""
+    different = check_shard(output, manifest)
+    return different, {} if different else _known_positions(output, manifest["shard"])
+
+
 def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
     """Compares a manifest with itself and with the rows on disk; a sentence for each difference."""
-    shard = manifest["shard"]
-    wanted = (manifest["predictions"], manifest["photo_errors"] + manifest["shard_errors"])
-    found = []
+    shard, found = manifest["shard"], []
     if manifest["photos"] != manifest["predictions"] + manifest["photo_errors"]:
         found.append(
             f"shard {shard}: {manifest['photos']} photos are not {manifest['predictions']} "
             f"predictions + {manifest['photo_errors']} errors"
         )
-    for path, rows in zip(output.parts(shard), wanted, strict=True):
+    for path, read in zip(output.parts(shard), (_predictions, _errors), strict=True):
         try:
             with fsspec.open(path, "rb") as file:
-                on_disk = pq.ParquetFile(file).metadata.num_rows
-        except (OSError, pa.ArrowInvalid) as error:
+                pairs = read(file, manifest)
+        except (OSError, ValueError, KeyError) as error:
             found.append(f"shard {shard}: {path} cannot be read ({error})")
             continue
-        if on_disk != rows:
-            found.append(f"shard {shard}: {path} holds {on_disk} rows, the manifest says {rows}")
+        found += [
+            f"shard {shard}: {path} holds {held}, the manifest says {said}"
+            for held, said in pairs
+            if held != said
+        ]
     return found
 
 
-def _score_shard(
-    output: Output, shard: str, scores: Mapping[str, dict[str, list[np.ndarray]]]
-) -> None:
-    """Appends (rows, 3) arrays of distance and radii in km for each kind of known position."""
-    known = [f"{kind}_{axis}" for kind in scores for axis in ("latitude", "longitude")]
+def _predictions(file: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What a file of predictions holds, and what the manifest says of it."""
+    rows = pq.ParquetFile(file).metadata.num_rows
+    return [(f"{rows} rows", f"{manifest['predictions']} rows")]
+
+
+def _errors(file: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The same for a file of errors; a tar that is not complete has one row of its own."""
+    table = pq.read_table(file, columns=["key", "status"])
+    photos = table.num_rows - table["key"].null_count
+    held = Counter(table["status"].to_pylist())
+    tar = Counter({status: n for status, n in held.items() if Status(status).of_shard})
+    complete = manifest["tar_status"] == TarStatus.COMPLETE.value
+    said = Counter() if complete else Counter([f"shard_{manifest['tar_status']}"])
+    return [
+        (
+            f"{table.num_rows} rows, {photos} of photos",
+            f"{manifest['photo_errors'] + manifest['shard_errors']} rows, "
+            f"{manifest['photo_errors']} of photos",
+        ),
+        (_counted(held), _counted(manifest["errors_by_status"])),
+        (f"of the shard {_counted(tar)}", f"of the shard {_counted(said)}"),
+    ]
+
+
+def _counted(by_status: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())) or "none"
+
+
+def _known_positions(output: Output, shard: str) -> dict[str, np.ndarray]:
+    """By kind, where it is known at all: (rows, 3) of distance and radii in km."""
+    known = [f"{kind}_{axis}" for kind in KINDS for axis in ("latitude", "longitude")]
     with fsspec.open(output.parts(shard)[0], "rb") as file:
         table = pq.read_table(file, columns=["latitude", "longitude", *CREDIBLE, *known])
     columns = {name: table[name].to_numpy() for name in table.column_names}
-    for kind, groups in scores.items():
+    found = {}
+    for kind in KINDS:
         latitude = columns[f"{kind}_latitude"].astype(np.float64)
         longitude = columns[f"{kind}_longitude"].astype(np.float64)
         distance = great_circle_km(columns["latitude"], columns["longitude"], latitude, longitude)
         rows = np.stack([distance, *(columns[name] for name in CREDIBLE)], axis=1)
         rows = rows[np.isfinite(distance)]
         if len(rows):
-            groups[shard_group(shard)].append(rows)
+            found[kind] = rows
+    return found
 
 
 def _accuracy(groups: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, Any]]:
@@ -148,8 +194,9 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         rate = summary["images_per_second"]
         lines.append(f"seconds      {summary['seconds']:>10,.1f}   {rate:,.1f} images/s")
     if summary.get("stage_seconds"):
+        lines.append("  in the steps, over all workers:")
         stages = summary["stage_seconds"].items()
-        lines.append("  of these   " + "  ".join(f"{name} {value:.1f}" for name, value in stages))
+        lines += [f"  {name:<14} {value:>6,.1f}" for name, value in stages]
     for key, title in (("accuracy", "truth"), ("accuracy_exif", "EXIF position")):
         if summary[key]:
             lines += ["", *_accuracy_lines(summary[key], title)]

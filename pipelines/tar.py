@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import BinaryIO
 
+from pipelines.storage import ReadError
 from schemas.geotags import Status
 
 BLOCK = 512
 CHUNK = 2**20
 ENCODING = "utf-8"
 MAX_EXTENDED_HEADER_BYTES = 2**20
+MAX_FILLING_BYTES = tarfile.RECORDSIZE
+"""Zeros that a writer puts after the end; a file that was reserved and not filled holds more."""
 
 
 class TarStatus(str, Enum):
@@ -34,11 +37,19 @@ class TarStatus(str, Enum):
 
 @dataclass(frozen=True)
 class Member:
-    """One file of the archive; `problem` says why `data` is missing although it was wanted."""
+    """One file of the archive.
+
+    Attributes:
+        name: as stored.
+        data: payload, if it was wanted.
+        problem: why `data` is missing although it was wanted.
+        offset: first byte of `data` in the file; None in a gzip, which has no such place.
+    """
 
     name: str
     data: bytes | None = None
     problem: tuple[Status, str] | None = None
+    offset: int | None = None
 
 
 class ArchiveDamage(Exception):
@@ -47,18 +58,16 @@ class ArchiveDamage(Exception):
     Attributes:
         status: what to call it.
         offset: byte of the (decompressed) archive at which it was noticed.
+        why: what was found there.
         member: name of the member whose payload is cut, if its header was sound.
-        after_end: True when every sample had ended before the damage.
     """
 
-    def __init__(
-        self, status: TarStatus, offset: int, why: str, *, member: str = "", after_end: bool = False
-    ) -> None:
+    def __init__(self, status: TarStatus, offset: int, why: str, *, member: str = "") -> None:
         super().__init__(f"{status.value} at byte {offset}: {why}")
         self.status = status
         self.offset = offset
+        self.why = why
         self.member = member
-        self.after_end = after_end
 
 
 class _Blocks:
@@ -66,9 +75,13 @@ class _Blocks:
 
     def __init__(self, stream: BinaryIO) -> None:
         self.offset = 0
-        head = stream.read(2)
-        stream.seek(0)
-        self._stream: BinaryIO = gzip.GzipFile(fileobj=stream) if head == b"\x1f\x8b" else stream  # type: ignore[assignment]
+        try:
+            head = stream.read(2)
+            stream.seek(0)
+        except ReadError as error:
+            raise _unread(error, 0) from error
+        self.gzipped = head == b"\x1f\x8b"
+        self._stream: BinaryIO = gzip.GzipFile(fileobj=stream) if self.gzipped else stream  # type: ignore[assignment]
 
     def read(self, size: int, member: str = "") -> bytes:
         """Reads `size` bytes, fewer only at the end of the file."""
@@ -77,14 +90,15 @@ class _Blocks:
             while left and (part := self._stream.read(left)):
                 parts.append(part)
                 left -= len(part)
+        except ReadError as error:
+            raise _unread(error, start, member) from error
         except EOFError:
             raise ArchiveDamage(
                 TarStatus.TRUNCATED, start, "the gzip stream ends early", member=member
             ) from None
         except (gzip.BadGzipFile, zlib.error) as error:
-            raise ArchiveDamage(
-                TarStatus.CORRUPT, start, f"gzip says {error}", member=member
-            ) from None
+            why = f"gzip says {error}; what was read before may be wrong, too"
+            raise ArchiveDamage(TarStatus.CORRUPT, start, why, member=member) from None
         data = b"".join(parts)
         self.offset += len(data)
         return data
@@ -115,6 +129,10 @@ class _Blocks:
         )
 
 
+def _unread(error: ReadError, start: int, member: str = "") -> ArchiveDamage:
+    return ArchiveDamage(TarStatus.UNREADABLE, start, f"reading failed ({error})", member=member)
+
+
 def read_members(stream: BinaryIO, limit_of: Callable[[str], int | None]) -> Iterator[Member]:
     """Yields the members of a tar, plain or gzipped, holding one payload at a time.
 
@@ -131,6 +149,8 @@ def read_members(stream: BinaryIO, limit_of: Callable[[str], int | None]) -> Ite
         start = blocks.offset
         header = blocks.read(BLOCK)
         if header == bytes(BLOCK):
+            if path is not None or size is not None:
+                raise ArchiveDamage(TarStatus.CORRUPT, start, "a member's name without the member")
             _check_end(blocks)
             return
         info = _parse_header(header, start)
@@ -138,6 +158,7 @@ def read_members(stream: BinaryIO, limit_of: Callable[[str], int | None]) -> Ite
             records = _pax_records(_extended(blocks, info, start), start)
             if info.type != tarfile.XGLTYPE:
                 path, size = records.get("path", path), records.get("size", size)
+                path = path and path.rstrip(b"/")
         elif info.type == tarfile.GNUTYPE_LONGNAME:
             path = _extended(blocks, info, start).split(b"\0", 1)[0]
         elif info.type == tarfile.GNUTYPE_LONGLINK:
@@ -148,7 +169,7 @@ def read_members(stream: BinaryIO, limit_of: Callable[[str], int | None]) -> Ite
             if path is not None:
                 info.name = path.decode(ENCODING, "backslashreplace")
             if size is not None:
-                info.size = _pax_size(size, start)
+                info.size = _pax_size(size, info.size, start)
             path = size = None
             yield from _read_member(blocks, info, limit_of(info.name))
 
@@ -167,16 +188,24 @@ def _parse_header(header: bytes, start: int) -> tarfile.TarInfo:
 
 
 def _check_end(blocks: _Blocks) -> None:
-    """After one zero block: another one must follow, and then nothing but zeros."""
+    """After one zero block: another one must follow, and then nothing but a few zeros."""
     start = blocks.offset
     if blocks.read(BLOCK) != bytes(BLOCK):
         end = blocks.offset - start < BLOCK
         status = TarStatus.TRUNCATED if end else TarStatus.CORRUPT
-        raise ArchiveDamage(status, start, "a lone zero block", after_end=end)
+        raise ArchiveDamage(status, start, "a lone zero block")
+    end_blocks = blocks.offset
     while chunk := blocks.read(CHUNK):
         if chunk.count(0) != len(chunk):
             why = "data follows the end of the archive; were two tars joined with cat?"
-            raise ArchiveDamage(TarStatus.CORRUPT, blocks.offset - len(chunk), why, after_end=True)
+            raise ArchiveDamage(TarStatus.CORRUPT, end_blocks, why)
+    zeros = blocks.offset - end_blocks
+    if zeros > MAX_FILLING_BYTES:
+        why = f"{zeros:,} zero bytes follow the end of the archive; is a download unfinished?"
+        raise ArchiveDamage(TarStatus.CORRUPT, end_blocks, why)
+    if zeros % BLOCK:  # bytes may have gone or come inside the last payload
+        why = f"{blocks.offset:,} bytes are no whole number of blocks of {BLOCK}"
+        raise ArchiveDamage(TarStatus.TRUNCATED, end_blocks, why)
 
 
 def _extended(blocks: _Blocks, info: tarfile.TarInfo, start: int) -> bytes:
@@ -203,9 +232,11 @@ def _pax_records(data: bytes, start: int) -> dict[str, bytes]:
     return records
 
 
-def _pax_size(text: bytes, start: int) -> int:
-    if not text.isdigit() or len(text) > 18:
-        raise ArchiveDamage(TarStatus.CORRUPT, start, f"a pax size of {text[:20]!r}")
+def _pax_size(text: bytes, in_header: int, start: int) -> int:
+    """The size in a pax header, which no checksum protects; the member's own may be 0 instead."""
+    if not text.isdigit() or len(text) > 18 or in_header not in (0, int(text)):
+        why = f"a pax size of {text[:20]!r}, {in_header:,} bytes in the header"
+        raise ArchiveDamage(TarStatus.CORRUPT, start, why)
     return int(text)
 
 
@@ -219,7 +250,8 @@ def _read_member(blocks: _Blocks, info: tarfile.TarInfo, limit: int | None) -> I
             yield Member(name, problem=(Status.MISSING_IMAGE, why))
         return
     if limit is not None and info.size <= limit:
-        yield Member(name, blocks.payload(info.size, name))
+        start = None if blocks.gzipped else blocks.offset
+        yield Member(name, blocks.payload(info.size, name), offset=start)
         return
     blocks.skip(info.size, name)
     if limit is None:

@@ -299,4 +299,4 @@ def test_a_hostile_size_costs_no_memory(tmp_path: Path) -> None:
     assert read(path)[2].status is TarStatus.TRUNCATED
     pax = b"30 size=99999999999999999999\n"
     with pytest.raises(tar_module.ArchiveDamage):
-        tar_module._pax_size(tar_module._pax_records(b"29" + pax[2:], 0)["size"], 0)
+        tar_module._pax_size(tar_module._pax_records(b"29" + pax[2:], 0)["size"], 0, 0)

@@ -132,10 +132,10 @@ def test_other_file_systems(archive: Path) -> None:
     output = Output("memory://bucket/out")
     output.prepare(CONFIGURATION, [])
     write_shard(output, CONFIGURATION, decoded(archive))
-    assert output.count_finished() == 1
+    assert len(output.finished_shards()) == 1
     assert summarise(output)["mismatches"] == []
     output.prepare(CONFIGURATION, [], overwrite=True)
-    assert output.count_finished() == 0
+    assert output.finished_shards() == []
 
 
 def test_lost_photos_are_never_written_down_as_done(archive: Path, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_what_a_stopped_run_left_is_removed(archive: Path, tmp_path: Path) -> No
     before = set(tree(tmp_path / "out"))
     assert "no manifest" in summarise(output)["mismatches"][0]
     output.prepare(CONFIGURATION, [])
-    assert len(before - set(tree(tmp_path / "out"))) == 2 and output.count_finished() == 1
+    assert len(before - set(tree(tmp_path / "out"))) == 2 and len(output.finished_shards()) == 1
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -227,7 +227,7 @@ def test_a_path_full_of_glob_characters(archive: Path, tmp_path: Path) -> None:
     output = Output(str(tmp_path / "a[1] {b} *"))
     output.prepare(CONFIGURATION, [])
     write_shard(output, CONFIGURATION, decoded(archive))
-    assert output.count_finished() == 1 and summarise(output)["mismatches"] == []
+    assert len(output.finished_shards()) == 1 and summarise(output)["mismatches"] == []
 
 
 # Summary

@@ -6,11 +6,11 @@ import json
 import math
 from typing import Any
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.maps.rows import DATA, PALETTE, MapRows, colour_range_km, read_outlines, read_rows
+from pipelines.storage import write_whole
 from schemas.geotags import MODE_FIELDS, PROBABILITY_COLUMNS, THRESHOLDS_KM
 
 MAX_POINTS = 100_000
@@ -30,8 +30,7 @@ def write_map_html(output_dir: str, path: str) -> None:
     """
     rows = read_rows(output_dir, MAX_POINTS, with_modes=True)
     page = TEMPLATE.read_text(encoding="utf-8").replace(TEMPLATE_SLOT, script_json(page_data(rows)))
-    with fsspec.open(str(path), "w", encoding="utf-8") as file:
-        file.write(page)
+    write_whole(str(path), page.encode())
 
 
 def script_json(value: Any) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-import fsspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +19,7 @@ from pipelines.maps.rows import (
     read_outlines,
     read_rows,
 )
+from pipelines.storage import write_whole
 from schemas.geotags import THRESHOLDS_KM
 
 if TYPE_CHECKING:
@@ -60,9 +61,10 @@ def write_map_png(output_dir: str, path: str) -> None:
     """
     rows = read_rows(output_dir, MAX_POINTS)
     figure = draw_figure(rows)
-    with fsspec.open(str(path), "wb") as file:
-        # No time, no version: the same rows give the same bytes.
-        figure.savefig(file, format="png", dpi=140, metadata={"Software": None})
+    buffer = io.BytesIO()
+    # No time, no version: the same rows give the same bytes.
+    figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
+    write_whole(str(path), buffer.getvalue())
 
 
 def draw_figure(rows: MapRows) -> Figure:
@@ -85,7 +87,7 @@ def draw_figure(rows: MapRows) -> Figure:
     return figure
 
 
-def _draw_world(axes: Axes) -> Polygon:
+def draw_world(axes: Axes) -> Polygon:
     """Draws sea and countries; returns the rim of the map."""
     from matplotlib.collections import PolyCollection
     from matplotlib.patches import Polygon
@@ -115,7 +117,7 @@ def _colours(rows: MapRows) -> tuple[LinearSegmentedColormap, LogNorm]:
 
 
 def _draw_predictions(figure: Figure, axes: Axes, rows: MapRows) -> None:
-    _draw_world(axes)
+    draw_world(axes)
     colours, norm = _colours(rows)
     radius_km = rows.numbers["radius_90_km"]
     order = np.argsort(-radius_km, kind="stable")  # the most certain on top
@@ -145,7 +147,7 @@ def _draw_predictions(figure: Figure, axes: Axes, rows: MapRows) -> None:
 def _draw_truth_lines(axes: Axes, rows: MapRows) -> None:
     from matplotlib.collections import LineCollection
 
-    rim = _draw_world(axes)
+    rim = draw_world(axes)
     known = np.flatnonzero(np.isfinite(rows.error_km()))
     chosen = known[:: max(1, math.ceil(len(known) / MAX_TRUTH_LINES))]
     n = rows.numbers

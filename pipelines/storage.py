@@ -1,0 +1,106 @@
+"""Files wherever they lie: read in blocks ahead with one kind of error, written whole. No Beam."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any, BinaryIO, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+BLOCK_BYTES, BLOCKS_HELD = 8 * 2**20, 4
+READ_AHEAD: dict[str, Any] = {
+    # The block behind the one in use is fetched meanwhile. Set here because gcsfs on its own would
+    # hold up to 256 MiB per open file, and a worker has a file open per thread.
+    "cache_type": "background",
+    "block_size": BLOCK_BYTES,
+    "cache_options": {"maxblocks": BLOCKS_HELD},
+}
+
+
+class ReadError(OSError):
+    """A file could not be opened or read on, for whatever reason its file system has for it."""
+
+
+class _Stream(io.BufferedIOBase):
+    """A file whose every failure is a ReadError."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        # Block by block: a read over more blocks than are held would fetch some of them twice.
+        left = sys.maxsize if size is None or size < 0 else size
+        parts: list[bytes] = []
+        try:
+            while left and (part := self._file.read(min(left, READ_AHEAD["block_size"]))):
+                parts.append(part)
+                left -= len(part)
+        except Exception as error:
+            raise _told(error) from error
+        return b"".join(parts)
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        try:
+            position: int = self._file.seek(offset, whence)
+        except Exception as error:
+            raise _told(error) from error
+        return position
+
+    def readable(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def open_stream(url: str) -> BinaryIO:
+    """Opens a file to be read forwards, holding a few blocks of it.
+
+    File systems retry what may pass (gcsfs six times, within half a minute); what comes through is
+    final for now.
+
+    Args:
+        url: a path, or anything that fsspec opens.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        IsADirectoryError: it is none.
+        PermissionError: it may not be read.
+        ReadError: everything else.
+    """
+    try:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        ahead = {} if isinstance(filesystem, LocalFileSystem) else READ_AHEAD
+        file = filesystem.open(path, "rb", **ahead)
+    except (FileNotFoundError, IsADirectoryError, PermissionError):
+        raise
+    except Exception as error:  # aiohttp's, google-auth's, gcsfs's, botocore's, ...
+        raise _told(error) from error
+    return cast(BinaryIO, _Stream(file))
+
+
+def write_whole(url: str, data: bytes) -> None:
+    """Writes a file that appears whole or not at all: locally by renaming, elsewhere by one PUT.
+
+    Args:
+        url: a path, or anything that fsspec opens.
+        data: all of it. A process that is killed leaves at most a file named `.<name>.<pid>.tmp`.
+    """
+    filesystem, path = fsspec.core.url_to_fs(url)
+    if not isinstance(filesystem, LocalFileSystem):
+        filesystem.pipe_file(path, data)
+        return
+    folder, name = os.path.split(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
+    with open(temporary, "wb") as file:
+        file.write(data)
+    os.replace(temporary, path)
+
+
+def _told(error: Exception) -> ReadError:
+    return ReadError(f"{type(error).__name__}: {error}")
