@@ -12,12 +12,17 @@ from typing import Any
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from locdiffusion.image_formats import (
+    HEIF,
+    HEIF_REMEDY,
+    format_names,
+    is_heif,
+    open_picture,
+    readable_formats,
+)
 from pipelines.archive import Sample
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Truth, parse_metadata
-
-FORMATS = ("JPEG", "PNG", "WEBP")
-"""The only parsers that untrusted bytes may reach."""
 
 REDUCE_ABOVE_PIXELS = 25_000_000
 """A JPEG above this is decoded at 1/2, 1/4 or 1/8; below, pixels equal those of the library."""
@@ -101,7 +106,7 @@ def open_image(data: bytes) -> tuple[Image.Image, Truth | None]:
     """Decodes an image upright, in its own mode, with its EXIF position.
 
     Raises:
-        PhotoError: if the bytes are too many, are no JPEG, PNG or WebP, hold too many pixels
+        PhotoError: if the bytes are too many, are none of `readable_formats`, hold too many pixels
             (noticed before they are decoded) or break off.
     """
     if len(data) > MAX_IMAGE_BYTES:
@@ -135,14 +140,16 @@ def _open(data: bytes) -> Image.Image:
         with warnings.catch_warnings():
             # Our own limit follows, with a remedy.
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            return Image.open(io.BytesIO(data), formats=FORMATS)
+            return open_picture(io.BytesIO(data))
     except Image.DecompressionBombError:
         raise _too_many_pixels("more than Pillow opens") from None
     except UnidentifiedImageError:
+        remedy = "convert the photo before packing it"
+        if is_heif(data) and HEIF not in readable_formats():
+            remedy = HEIF_REMEDY
         raise PhotoError(
             Status.NOT_AN_IMAGE,
-            f"neither JPEG, PNG nor WebP: the {len(data):,} bytes begin with {data[:16]!r}; "
-            "convert the photo before packing it",
+            f"none of {format_names()}: the {len(data):,} bytes begin with {data[:16]!r}; {remedy}",
         ) from None
     except Exception as error:  # hostile bytes again
         raise PhotoError(

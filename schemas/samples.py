@@ -1,4 +1,4 @@
-"""One photo in a webdataset shard: `<key>.jpg|jpeg|png|webp`, optionally `<key>.json` with truth.
+"""One photo in a webdataset shard: `<key>.jpg`, optionally `<key>.json` with its true position.
 
 Shards are untrusted input, so every size has a limit that is checked before anything is decoded.
 """
@@ -9,7 +9,7 @@ import json
 import math
 from dataclasses import dataclass
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "heic", "heif")
 METADATA_EXTENSION = "json"
 
 MAX_IMAGE_BYTES = 64 * 2**20

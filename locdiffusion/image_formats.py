@@ -1,0 +1,46 @@
+"""The picture formats that untrusted bytes may reach, HEIC among them where its reader is there."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+
+from PIL import Image
+
+BUILT_IN = ("JPEG", "PNG", "WEBP")
+HEIF = "HEIF"
+HEIF_REMEDY = "install the reader of iPhone photos with `pip install pi-heif`"
+
+# ISO/IEC 23008-12:2022, annex B: brands of still images and of bursts coded with HEVC.
+_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+@functools.cache
+def readable_formats() -> tuple[str, ...]:
+    """Pillow's names of the formats that are opened: `BUILT_IN`, and HEIF if pi-heif is there."""
+    try:
+        importlib.import_module("pi_heif").register_heif_opener(thumbnails=False)
+    except ImportError:
+        return BUILT_IN
+    return (*BUILT_IN, HEIF)
+
+
+def is_heif(head: bytes) -> bool:
+    """Whether a file begins as HEIC does.
+
+    Args:
+        head: the first 12 bytes, or more.
+    """
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+
+
+def format_names() -> str:
+    """For messages: the formats in words."""
+    heic = "HEIC" if HEIF in readable_formats() else f"HEIC ({HEIF_REMEDY})"
+    return f"JPEG, PNG, WebP, {heic}"
+
+
+def open_picture(stream: object) -> Image.Image:
+    """Pillow's `Image.open`, restricted to these formats; raises what it raises."""
+    opened: Image.Image = Image.open(stream, formats=readable_formats())  # type: ignore[arg-type]
+    return opened
