@@ -4,24 +4,28 @@
 
 reads every shard, embeds each photo, runs conditional diffusion over locations, decodes, and writes
 GeoParquet, a summary and two maps to `out`. Typed again, it goes on where it was stopped.
-`--help` tells the rest. Parse, build, run: three functions.
+`--help` tells the rest. Parse, build, run, report: four functions. A job that nobody waits for is
+reported by another call, with `--summarise`.
 """
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 from pipelines.listing import InputError, Shard, list_shards
 from pipelines.loading import GeotaggerLike, Loader, loaded
-from pipelines.options import GeotagOptions, UsageError, beam_options, parse
+from pipelines.options import GeotagOptions, UsageError, parse
 from pipelines.progress import Progress
 from pipelines.sink import (
     MAP_HTML,
     MAP_PNG,
+    RUN,
     SUMMARY,
     Output,
     OutputError,
@@ -31,6 +35,7 @@ from pipelines.sink import (
 from pipelines.summary import summarise, summary_table
 
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+TIMES = ("seconds", "images_per_second", "stage_seconds")
 
 
 @dataclass(frozen=True)
@@ -56,22 +61,54 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
         UsageError: if the model cannot be had, or not with this encoder.
         OutputError: if the output directory belongs to something else.
     """
+    # A machine that only submits may have no GPU; rows do not depend on where it looked.
+    here = replace(options.loader, device="cpu", bf16=False)
+    check = load or (options.loader if options.is_local else here)
     load = load or options.loader
-    shards = tuple(list_shards(options.input))
+    shards = _shards(options)
     # RuntimeError: the encoder's weights are missing. All three carry their own remedy.
     try:
-        geotagger = loaded(load).geotagger
+        geotagger = loaded(check).geotagger
     except (ValueError, RuntimeError, OSError) as error:
         raise UsageError(f"the model cannot be loaded: {error}") from error
     configuration = _configuration(options, geotagger)
-    output = Output(options.output)
-    output.prepare(configuration, shards, options.overwrite)
+    output = _output(options)
+    try:
+        output.prepare(configuration, shards, options.overwrite)
+    except OutputError:
+        raise
+    except Exception as error:  # each file system has its own; all mean that we may not go on
+        raise OutputError(
+            f"--output {output.root} cannot be used ({type(error).__name__}: {error}); check that "
+            "the bucket or disk is there, and that you may list and write it"
+        ) from error
     return Job(options, shards, output, configuration, load)
+
+
+def _shards(options: GeotagOptions) -> tuple[Shard, ...]:
+    try:
+        return tuple(list_shards(options.input, _tell))
+    except InputError:
+        raise
+    except Exception as error:  # each file system has its own; none can be listed
+        raise InputError(
+            f"--input {shlex.join(options.input)} cannot be listed ({type(error).__name__}: "
+            f"{error}); check the name of the bucket, your rights and, for gs://, that you are "
+            "logged in: gcloud auth application-default login"
+        ) from error
+
+
+def _output(options: GeotagOptions) -> Output:
+    """Absolute if local: workers may live in another directory."""
+    root = options.output
+    return Output(root if "://" in root else os.path.abspath(root))
 
 
 def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfiguration:
     loader = options.loader
     settings: dict[str, Any] = {"mode": loader.mode}
+    if loader.bf16:
+        settings["bf16"] = True
     if loader.mode == "sampling":
         settings |= {"samples": loader.samples, "steps": loader.steps}
     spec: Any = getattr(geotagger, "encoder_spec", None)
@@ -81,52 +118,91 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
 
 
 def run(job: Job) -> int:
-    """Runs the job, then writes and prints the summary and draws the maps.
+    """Runs the job and reports it, or, where nobody waits for it, says how to follow it.
 
     Returns:
         The exit status.
     """
-    before = sum(manifest["photos"] for manifest in job.output.manifests())
+    from pipelines.launch import how_to_follow, launch, stage_seconds
+
+    before = job.output.photos_kept(job.shards, job.configuration)
     print(
         f"{len(job.shards):,} shards -> {job.output.root}, model {job.configuration.model_id}, "
         f"{before:,} photos done before",
         file=sys.stderr,
     )
-    timing = _run_pipeline(job)
+    start = time.monotonic()
+    with Progress(job.output, [shard.id for shard in job.shards]):
+        result = launch(job.options, job.load, job.configuration, job.output, job.shards)
+    if not job.options.wait:
+        print(how_to_follow(result, job.options))
+        return DONE
+    seconds = round(time.monotonic() - start, 2)
     summary = summarise(job.output)
     photos = summary["photos"] - before
-    if photos:
-        timing["images_per_second"] = round(photos / timing["seconds"], 2)
-    else:  # nothing was left to do: what is known about the time is in the earlier summary
-        earlier = job.output.read_json(job.output.path(SUMMARY)) or {}
-        timing = {name: earlier.get(name, value) for name, value in timing.items()}
-    summary |= {**timing, "configuration": job.configuration.to_dict()}
-    job.output.write(SUMMARY, data=to_json(summary))
+    now = zip(TIMES, (seconds, round(photos / seconds, 2), stage_seconds(result)), strict=True)
+    # Where nothing was left to do, what is known about the time is in the earlier summary.
+    earlier = {} if photos else _earlier_times(job.output, summary["photos"])
+    summary |= {**dict(now), **earlier, "configuration": job.configuration.to_dict()}
+    return report(job.options, job.output, summary, job.shards)
+
+
+def _earlier_times(output: Output, photos: int) -> dict[str, Any]:
+    """How long it took, from the summary that stands there, if it tells of the same photos."""
+    earlier = output.read_json(output.path(SUMMARY)) or {}
+    if earlier.get("photos") != photos:
+        return {}
+    return {name: earlier[name] for name in TIMES if name in earlier}
+
+
+def summarise_only(options: GeotagOptions) -> int:
+    """Reports an output directory as it stands, whoever filled it, finished or not.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        InputError: if no shard can be found.
+        OutputError: if no job has been started there.
+    """
+    output = _output(options)
+    configuration = output.read_json(output.path(RUN))
+    if configuration is None:
+        raise OutputError(
+            f"--output {output.root} holds no {RUN}: no job of this command was started there; "
+            "check the path"
+        )
+    shards = _shards(options)
+    summary = summarise(output)
+    summary |= {**_earlier_times(output, summary["photos"]), "configuration": configuration}
+    if not shards:
+        done = sum(summary["shards"].values())
+        _tell(f"{done:,} shards are finished; with --input, missing ones are named")
+    return report(options, output, summary, shards)
+
+
+def report(
+    options: GeotagOptions, output: Output, summary: Mapping[str, Any], shards: Sequence[Shard]
+) -> int:
+    """Writes and prints a summary, draws the maps, and says whether it went well.
+
+    Args:
+        options: for `max_error_fraction`.
+        output: that was summarised.
+        summary: what `summarise` gave, and how long it took, and the configuration.
+        shards: that must have a result.
+
+    Returns:
+        The exit status, with the reason on stderr where it is not 0.
+    """
+    output.write(SUMMARY, data=to_json(summary))
     print(summary_table(summary))
-    _draw_maps(job.output)
-    return _verdict(summary, job)
+    _draw_maps(output)
+    return _verdict(summary, output, shards, options.max_error_fraction)
 
 
-def _run_pipeline(job: Job) -> dict[str, Any]:
-    """The Beam job itself; `seconds`, `images_per_second` (0 as yet) and `stage_seconds`."""
-    import apache_beam as beam
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
-    from pipelines.transforms import Geotag, stage_seconds
-
-    options = job.options
-    # Given the name DirectRunner, Beam would look for another engine on the network first.
-    runner: Any = FnApiRunner() if options.is_local else options.runner
-    start = time.monotonic()
-    pipeline = beam.Pipeline(runner=runner, options=beam_options(options))
-    geotag = Geotag(job.load, job.configuration, job.output, options.batch_size)
-    _ = pipeline | "ListShards" >> beam.Create(job.shards) | "Geotag" >> geotag
-    with Progress(len(job.shards), job.output.count_finished):
-        result = pipeline.run()
-        result.wait_until_finish()
-    seconds = time.monotonic() - start
-    stages = {name: round(value, 2) for name, value in stage_seconds(result).items()}
-    return {"seconds": round(seconds, 2), "images_per_second": 0.0, "stage_seconds": stages}
+def _tell(note: str) -> None:
+    print(note, file=sys.stderr)
 
 
 def _draw_maps(output: Output) -> None:
@@ -141,18 +217,23 @@ def _draw_maps(output: Output) -> None:
         print(f"no map was drawn ({why}); all results are complete", file=sys.stderr)
 
 
-def _verdict(summary: dict[str, Any], job: Job) -> int:
+def _verdict(
+    summary: Mapping[str, Any], output: Output, shards: Sequence[Shard], limit: float
+) -> int:
     """The exit status, with the reason on stderr where it is not 0."""
     photos, failed = summary["photos"], summary["photo_errors"]
-    limit = job.options.max_error_fraction
-    look = f"look at {job.output.path('errors')}"
-    unread = {shard.id for shard in job.shards} - {
-        manifest["shard"] for manifest in job.output.manifests()
-    }
+    look = f"look at {output.path('errors')}"
+    unread = {shard.id for shard in shards}.difference(output.finished_shards())
     if summary["mismatches"] or unread:
         reason = f"the counts do not add up; shards without a result: {sorted(unread) or 'none'}"
+    elif again := summary["read_again"]:
+        more = f" and {len(again) - 5:,} more" if len(again) > 5 else ""
+        reason = (
+            f"not everything in {', '.join(again[:5])}{more} could be read; {look}, then type the "
+            "same command again: it reads them anew"
+        )
     elif photos == 0:
-        reason = f"no photo was found in {len(job.shards)} shards; {look}"
+        reason = f"no photo was found in {len(shards) or 'all'} shards; {look}"
     elif failed == photos:
         reason = f"all {photos:,} photos failed; {look}"
     elif failed > limit * photos:
@@ -176,12 +257,14 @@ def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> 
         The exit status; see `--help`.
     """
     try:
-        return run(build(parse(arguments), load))
+        options = parse(arguments)
+        return summarise_only(options) if options.summarise else run(build(options, load))
     except (UsageError, InputError, OutputError) as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
-    except KeyboardInterrupt:
-        print("stopped; type the same command again to go on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        again = "stopped; type the same command again to go on from here"
+        print(str(stop) or again, file=sys.stderr)
         return STOPPED
 
 

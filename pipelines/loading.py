@@ -9,6 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pipelines.model_files import local_checkpoint, local_encoder
+
 
 class GeotaggerLike(Protocol):
     """What the pipeline needs of `locdiffusion.geotagger.Geotagger`."""
@@ -42,13 +44,15 @@ class GeotaggerLoader:
     """How a worker builds the Geotagger; small enough to be sent, hashable so that one is kept.
 
     Attributes:
-        checkpoint: path, or None for the one that is shipped.
-        encoder: name the checkpoint must agree with, or None to take the checkpoint's.
+        checkpoint: path or URL, or None for the one that is shipped.
+        encoder: name the checkpoint must agree with, or None to take the checkpoint's; weights may
+            lie at a URL.
         device: a torch device.
         mode: `density` (one network call) or `sampling`.
         samples: per photo in sampling mode.
         steps: of the sampler in sampling mode.
         seed: of the run; a photo's own seed derives from it and from its key.
+        bf16: embed in bfloat16, on a GPU.
     """
 
     checkpoint: str | None = None
@@ -58,19 +62,21 @@ class GeotaggerLoader:
     samples: int = 16
     steps: int = 8
     seed: int = 0
+    bf16: bool = False
 
     def __call__(self) -> GeotaggerLike:
-        """Loads it; raises what `Geotagger.load` raises."""
+        """Loads it; raises what `Geotagger.load` and `model_files` raise."""
         from locdiffusion.geotagger import Geotagger
 
         geotagger: GeotaggerLike = Geotagger.load(
-            self.checkpoint,
-            encoder=self.encoder,
+            local_checkpoint(self.checkpoint),
+            encoder=self.encoder and local_encoder(self.encoder),
             device=self.device,
             mode=self.mode,
             samples=self.samples,
             steps=self.steps,
             seed=self.seed,
+            bf16=self.bf16,
         )
         return geotagger
 

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import difflib
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
 
+from pipelines.flags import (
+    SWITCH,
+    JobFlags,
+    Parser,
+    UsageError,
+    add_runner,
+    add_waiting,
+    check_runner,
+    check_wait,
+    fraction,
+    positive,
+    refuse_unknown,
+)
 from pipelines.loading import GeotaggerLoader
 
-DEFAULT_RUNNER = "DirectRunner"
-LOCAL_RUNNERS = ("directrunner", "fnapirunner", "bundlebaseddirectrunner")
-
 DESCRIPTION = """\
-Geotags an archive: reads photos from tar shards and writes where each was taken, how far off that
-may be, and the alternatives, as GeoParquet. Every photo becomes a row of predictions or a row of
-errors. A job that was stopped goes on where it was when the same command is typed again.
+Geotags an archive: reads photos from tar shards or folders and writes where each was taken, how far
+off that may be, and the alternatives, as GeoParquet. Every photo becomes a row of predictions or a
+row of errors. A job that was stopped goes on where it was when the same command is typed again.
 """
 
 EPILOG = """\
-a shard is a tar of <key>.jpg|jpeg|png|webp, with the true position in <key>.json where known:
-  {"latitude": 52.5, "longitude": 13.4}
+a shard is a tar of <key>.jpg|jpeg|png|webp|heic|heif, with the true position in <key>.json where
+known: {"latitude": 52.5, "longitude": 13.4}. A folder is searched for such photos, its sub-folders
+too; there the key is the path in the folder. HEIC needs `pip install pi-heif`.
 
 what is written to --output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("OUT/predictions") reads them all
@@ -30,62 +40,54 @@ what is written to --output:
 
 examples:
   python -m pipelines.geotag --input 'photos/*.tar' --output out
+  python -m pipelines.geotag --input ~/Pictures --output out
   python -m pipelines.geotag --input 'photos/{000..099}.tar' more.tar.gz --output out
   python -m pipelines.geotag --input 'photos/*.tar' --output out --mode sampling --samples 32
   python -m pipelines.geotag --input 'photos/*.tar' --output out \\
       --direct_num_workers 4 --direct_running_mode multi_processing
   python -m pipelines.geotag --input 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out \\
       --runner DataflowRunner --project PROJECT --region europe-west4 \\
-      --temp_location gs://BUCKET/tmp --setup_file ./setup.py
+      --temp_location gs://BUCKET/tmp --setup_file ./setup.py --no-wait
+  python -m pipelines.geotag --input 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out --summarise
 
-every flag of Apache Beam is understood as well. Exit status: 0 done, also with photos in errors;
-1 no photo could be geotagged, too many failed, or a count does not add up; 2 a mistake in the
-command.
+every flag of Apache Beam is understood as well. Exit status: 0 done, also with photos in errors
+(with --no-wait: submitted); 1 no photo could be geotagged, too many failed, a shard could not be
+read to its end, or a count does not add up; 2 a mistake in the command.
 """
 
 
-class UsageError(ValueError):
-    """A mistake in the command; the message names the remedy."""
-
-
 @dataclass(frozen=True)
-class GeotagOptions:
-    """What was asked for, checked.
+class GeotagOptions(JobFlags):
+    """What was asked for, checked; also where the job runs.
 
     Attributes:
         input: patterns of shards.
         output: directory or URL.
         loader: how to build the Geotagger.
-        runner: a name that Beam knows.
         batch_size: most photos per call of the model.
         overwrite: whether to delete an earlier run's files first.
         max_error_fraction: of photos, above which the exit status is 1.
-        beam_flags: the rest of the command, all known to Beam.
+        summarise: whether to run no job and only to summarise what is in `output`.
     """
 
     input: tuple[str, ...]
     output: str
     loader: GeotaggerLoader
-    runner: str
     batch_size: int
     overwrite: bool
     max_error_fraction: float
-    beam_flags: tuple[str, ...]
+    summarise: bool
 
     @property
-    def is_local(self) -> bool:
-        """Whether the job runs in Beam's own FnApiRunner on this machine."""
-        return self.runner.lower() in LOCAL_RUNNERS
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+    def again(self) -> list[str]:
+        """The words to type for the summary of a job that nobody waited for."""
+        words = ["python", "-m", "pipelines.geotag", "--input", *self.input]
+        return [*words, "--output", self.output, "--summarise"]
 
 
 def geotag_parser() -> argparse.ArgumentParser:
     """The flags that are ours."""
-    parser = _Parser(
+    parser = Parser(
         prog="python -m pipelines.geotag",
         description=DESCRIPTION,
         epilog=EPILOG,
@@ -96,11 +98,12 @@ def geotag_parser() -> argparse.ArgumentParser:
     add(
         "--input",
         nargs="+",
-        required=True,
-        metavar="TAR",
-        help="shards: paths, quoted globs, ranges {000..009}; local, gs:// or what fsspec opens",
+        default=[],
+        metavar="PATH",
+        help="shards or folders of photos: paths, quoted globs, ranges {000..009}; local, gs:// or "
+        "what fsspec opens",
     )
-    add("--output", required=True, metavar="DIR", help="directory to create, or to resume")
+    add("--output", metavar="DIR", help="directory to create, or to resume")
     add("--checkpoint", metavar="PATH", help="trained model; default: the one that is shipped")
     add(
         "--encoder",
@@ -116,14 +119,14 @@ def geotag_parser() -> argparse.ArgumentParser:
     )
     add(
         "--samples",
-        type=_positive,
+        type=positive,
         default=16,
         metavar="N",
         help="samples per photo in sampling mode (%(default)s)",
     )
     add(
         "--steps",
-        type=_positive,
+        type=positive,
         default=8,
         metavar="N",
         help="steps of the sampler in sampling mode (%(default)s)",
@@ -131,28 +134,36 @@ def geotag_parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=0, help="same seed, same rows (%(default)s)")
     add("--device", default="cpu", help="torch device on each worker (%(default)s)")
     add(
+        "--bf16",
+        **SWITCH,
+        help="embed in bfloat16: faster on a GPU, a little less exact; needs --device cuda",
+    )
+    add(
         "--batch_size",
-        type=_positive,
+        type=positive,
         default=32,
         metavar="N",
         help="most photos per call of the model; moves rows only by rounding (%(default)s)",
     )
-    add(
-        "--runner",
-        default=DEFAULT_RUNNER,
-        help="where the job runs: DirectRunner is this machine (%(default)s)",
-    )
+    add_runner(parser)
     add(
         "--overwrite",
-        action="store_true",
+        **SWITCH,
         help="delete what an earlier run wrote to --output, and nothing else, then start anew",
     )
     add(
         "--max_error_fraction",
-        type=_fraction,
+        type=fraction,
         default=1.0,
         metavar="X",
         help="exit with 1 if more than this part of the photos ended as errors (%(default)s)",
+    )
+    add_waiting(parser)
+    add(
+        "--summarise",
+        **SWITCH,
+        help="run no job: write the summary and the maps of what is in --output by now; with "
+        "--input, say which shards are missing",
     )
     return parser
 
@@ -168,16 +179,18 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     """
     parser = geotag_parser()
     ours, rest = parser.parse_known_args(arguments)
-    _refuse_unknown(rest, parser)
-    _check_runner(ours.runner)
+    refuse_unknown(rest, parser)
+    check_runner(ours.runner)
+    _check_required(ours)
     loader = GeotaggerLoader(
-        checkpoint=ours.checkpoint,
+        checkpoint=_located(ours.checkpoint),
         encoder=ours.encoder,
         device=ours.device,
         mode=ours.mode,
         samples=ours.samples,
         steps=ours.steps,
         seed=ours.seed,
+        bf16=ours.bf16,
     )
     return GeotagOptions(
         input=tuple(ours.input),
@@ -187,67 +200,21 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         batch_size=ours.batch_size,
         overwrite=ours.overwrite,
         max_error_fraction=ours.max_error_fraction,
+        wait=check_wait(ours.wait, ours.runner, rest),
+        summarise=ours.summarise,
         beam_flags=tuple(rest),
     )
 
 
-def _refuse_unknown(rest: Sequence[str], ours: argparse.ArgumentParser) -> None:
-    """Beam itself only warns of a misspelt flag, or not even that."""
-    if not rest:
-        return
-    from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
-
-    class BeamParser(_BeamArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            raise UsageError(message)
-
-    beam = BeamParser(add_help=False, allow_abbrev=False)
-    for options in {str(cls): cls for cls in PipelineOptions.__subclasses__()}.values():
-        options._add_argparse_args(beam)
-    unknown = beam.parse_known_args(list(rest))[1]
-    if not unknown:
-        return
-    flag = unknown[0].split("=")[0]
-    known = [*ours._option_string_actions, *beam._option_string_actions]
-    near = difflib.get_close_matches(flag, known, 1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else "see --help"
-    raise UsageError(f"{unknown[0]!r} is no flag of this command, nor of Beam; {hint}")
+def _located(checkpoint: str | None) -> str | None:
+    """A path as an absolute one: workers may live in another directory. URLs and names stay."""
+    if checkpoint is None or os.sep not in checkpoint or "://" in checkpoint:
+        return checkpoint
+    return os.path.abspath(checkpoint)
 
 
-def _check_runner(name: str) -> None:
-    if name.lower() == "daskrunner":
-        raise UsageError(
-            "DaskRunner mixes tagged outputs and drops branches without an error (Beam 2.77); "
-            "use --direct_num_workers N --direct_running_mode multi_processing on one machine"
-        )
-    if name.lower() in LOCAL_RUNNERS:
-        return
-    from apache_beam.options.pipeline_options import StandardOptions
-
-    known = list(StandardOptions.KNOWN_RUNNER_NAMES)
-    if name.lower() not in {runner.lower() for runner in known} and "." not in name:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-        raise UsageError(f"--runner {name!r} is unknown to Beam; {hint}")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}, wanted a whole number of at least 1")
-    return value
-
-
-def _fraction(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value}, wanted a number between 0 and 1")
-    return value
-
-
-def beam_options(options: GeotagOptions) -> Any:
-    """The PipelineOptions of the job."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-
-    runner = [] if options.is_local else [f"--runner={options.runner}"]
-    return PipelineOptions([*options.beam_flags, *runner])
+def _check_required(ours: argparse.Namespace) -> None:
+    wanted = ("output",) if ours.summarise else ("input", "output")
+    missing = [f"--{name}" for name in wanted if not getattr(ours, name)]
+    if missing:
+        raise UsageError(f"the following arguments are required: {', '.join(missing)}; see --help")
