@@ -1,0 +1,212 @@
+r"""Fits the radii of a checkpoint to an archive, on those of its photos whose position is known.
+
+    python -m pipelines.geotag --input 'photos/*.tar' --output out
+    python -m locdiffusion.calibrate --photos 'photos/*.tar' --predictions out --output MINE
+    python -m pipelines.geotag --input 'photos/*.tar' --output again --checkpoint MINE
+
+All temperatures are multiplied by one factor, so that the 50 % and 90 % radii hold as many truths
+as they say (`calibration.fit_factor`). What that does for photos that the fit did not see is
+measured first, by fitting on one half and looking at the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from locdiffusion.data import EmbeddedPhotos
+    from locdiffusion.model.image_encoder import ImageEncoder
+
+FEWEST = 50
+Positions = dict[str, tuple[float, float]]
+
+EPILOG = """examples:
+  python -m locdiffusion.calibrate --photos 'photos/*.tar' --predictions out --output MINE
+  python -m locdiffusion.calibrate --photos FOLDER --predictions out --output MINE
+  python -m locdiffusion.calibrate --photos 'scored/*.tar' --output MINE   # truth from <key>.json
+
+positions come from --predictions, what pipelines.geotag wrote for these photos: the true position
+where there is one, else that of the photo's EXIF. The accuracy stays as it is; only the stated
+uncertainty moves.
+"""
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line to settings."""
+    parser = argparse.ArgumentParser(
+        prog="python -m locdiffusion.calibrate",
+        description="Fit a checkpoint's stated uncertainty to an archive with some known positions.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--photos", nargs="+", required=True, metavar="PATH", help="shards, or one folder")
+    add("--predictions", type=Path, metavar="DIR", help="output of pipelines.geotag for them")
+    add("--checkpoint", metavar="PATH", help="default: the one that is shipped")
+    add("--output", required=True, type=Path, metavar="DIR", help="the new checkpoint")
+    add("--most", type=int, default=2000, help="photos used, drawn at random (%(default)s)")
+    add("--device", default="cpu", help="cpu, cuda, cuda:1 ... (%(default)s)")
+    add("--seed", type=int, default=0, help="of the draw and the halves (%(default)s)")
+    return parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    """Embeds, fits, measures, writes; returns what is recorded in the checkpoint.
+
+    Raises:
+      ValueError: too few photos have a position, or the output is a checkpoint already.
+    """
+    from locdiffusion import calibration, checkpoint
+    from locdiffusion.model.image_encoder import load_image_encoder
+    from locdiffusion.posterior import natural_parameters
+
+    if (options.output / checkpoint.CONFIG).exists():
+        raise ValueError(f"{options.output} holds a checkpoint; give another --output.")
+    loaded = checkpoint.load(options.checkpoint)
+    config = loaded.config
+    encoder = load_image_encoder(config.encoder.name, options.device)
+    photos = _photos(options, encoder)
+    denoiser = loaded.denoiser.to(options.device)
+    natural = natural_parameters(denoiser, photos.embeddings)
+    degree = config.model.max_degree
+
+    def fit(rows: np.ndarray) -> float:
+        part = photos.take(rows)
+        return calibration.fit_factor(natural[rows], part, degree, config.decode, loaded.base)
+
+    def coverages(rows: np.ndarray, factor: float) -> dict[str, float]:
+        part = photos.take(rows)
+        found = calibration.measure(
+            natural[rows] / factor, part, degree, config.decode, loaded.base
+        )
+        return {name: found[name] for name in ("coverage_50", "coverage_90", "nats")}
+
+    rows = np.random.default_rng(options.seed).permutation(len(photos))
+    halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
+    factor = fit(rows)
+    crossed = [coverages(halves[1], fit(halves[0])), coverages(halves[0], fit(halves[1]))]
+    record = {
+        "photos": len(photos),
+        "sha256": photos.fingerprint,
+        "from": loaded.model_id,
+        "factor": factor,
+        "before": coverages(rows, 1.0),
+        "other_half": {n: float(np.mean([c[n] for c in crossed])) for n in crossed[0]},
+    }
+    denoiser.temperatures.out.bias.add_(float(np.log(factor)))
+    changed = replace(config, record=config.record | {"refitted": record})
+    checkpoint.save(options.output, changed, denoiser, loaded.base)
+    return record
+
+
+def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhotos:
+    """At most `options.most` photos with a position, embedded."""
+    from locdiffusion.data import EmbeddedPhotos, read_samples
+
+    positions = None if options.predictions is None else _positions(options.predictions)
+    if positions is None:
+        found = [sample for shard in _shards(options.photos) for sample in read_samples(shard)]
+    else:
+        pairs = _images(options.photos)
+        found = [(key, image, *positions[key]) for key, image in pairs if key in positions]
+    if len(found) < FEWEST:
+        raise ValueError(
+            f"{len(found)} of these photos have a known position; want at least {FEWEST}, better "
+            "200, of the same kind as the rest of the archive."
+        )
+    chosen = np.sort(np.random.default_rng(options.seed).permutation(len(found))[: options.most])
+    some = [found[row] for row in chosen]
+    return EmbeddedPhotos(
+        [key for key, *_ in some],
+        _embedded([image for _, image, *_ in some], encoder),
+        np.array([latitude for *_, latitude, _ in some]),
+        np.array([longitude for *_, longitude in some]),
+    )
+
+
+def _embedded(images: Sequence[bytes], encoder: ImageEncoder) -> np.ndarray:
+    from PIL import ImageOps
+    from tqdm import tqdm
+
+    from locdiffusion.image_formats import open_picture
+
+    parts = []
+    for start in tqdm(range(0, len(images), 64), desc="embedding", unit="batch", file=sys.stderr):
+        pixels = []
+        for image in images[start : start + 64]:
+            with open_picture(io.BytesIO(image)) as opened:
+                pixels.append(encoder.preprocess(ImageOps.exif_transpose(opened)))
+        parts.append(encoder.embed(np.stack(pixels)))
+    return np.concatenate(parts)
+
+
+def _positions(predictions: Path) -> Positions:
+    """Known positions by key: the truth, else the EXIF's."""
+    import pyarrow.parquet as pq
+
+    folder = predictions / "predictions"
+    if not folder.is_dir():
+        raise ValueError(f"{predictions} holds no predictions; give the output of pipelines.geotag.")
+    kinds = ("truth", "exif")
+    names = [f"{kind}_{axis}" for kind in kinds for axis in ("latitude", "longitude")]
+    found: Positions = {}
+    for row in pq.read_table(folder, columns=["key", *names]).to_pylist():
+        for kind in kinds:
+            position = row[f"{kind}_latitude"], row[f"{kind}_longitude"]
+            if None not in position:
+                found[row["key"]] = position
+                break
+    return found
+
+
+def _images(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+    """Key and bytes of every photo, keys as pipelines.geotag writes them."""
+    from locdiffusion.data import read_images
+
+    folders = [Path(path) for path in paths if Path(path).is_dir()]
+    for folder in folders:
+        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+            yield file.relative_to(folder).as_posix(), file.read_bytes()
+    shards = [path for path in paths if not Path(path).is_dir()]
+    for shard in _shards(shards) if shards else ():
+        yield from read_images(shard)
+
+
+def _shards(patterns: Sequence[str]) -> list[str]:
+    from locdiffusion.data import expand_shards
+
+    return expand_shards(patterns)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = parse(argv)
+    from locdiffusion.model.image_encoder import EncoderWeightsError
+
+    try:
+        record = run(options)
+    except (ValueError, OSError, EncoderWeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    before, after = record["before"], record["other_half"]
+    print(f"{record['photos']:,} photos with a position; all temperatures x {record['factor']:.3f}")
+    for level in ("50", "90"):
+        name = f"coverage_{level}"
+        print(
+            f"truths within the {level} % radius: {100 * before[name]:.1f} % before, "
+            f"{100 * after[name]:.1f} % after (fitted on one half, measured on the other)"
+        )
+    print(f"checkpoint: {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
