@@ -271,7 +271,7 @@ class TestRefusals:
 class TestLoad:
     @pytest.fixture
     def saved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-        monkeypatch.setattr(geotagger, "load_image_encoder", lambda name, device: TinyEncoder(name))
+        monkeypatch.setattr(geotagger, "load_image_encoder", lambda name, *_: TinyEncoder(name))
         return str(write_checkpoint(tmp_path / "checkpoint", TinyEncoder().spec))
 
     def test_brings_the_checkpoints_own_encoder(self, saved: str) -> None:
@@ -302,7 +302,8 @@ class TestLoad:
         spec = TinyEncoder("open_clip:Tiny/old/w.pt").spec
         moved = str(write_checkpoint(tmp_path / "moved", spec))
         loaded = Geotagger.load(moved, encoder="open_clip:Tiny/new/w.pt")
-        assert loaded.encoder_spec.name == "open_clip:Tiny/new/w.pt"
+        assert loaded.encoder.spec.name == "open_clip:Tiny/new/w.pt"
+        assert loaded.encoder_spec == spec, "still the checkpoint's encoder: the run is the same"
 
     def test_nothing_there(self, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match="No checkpoint at"):

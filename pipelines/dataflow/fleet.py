@@ -1,0 +1,180 @@
+"""A job on a fleet of workers, simulated: how long it takes, and how long workers are paid for.
+
+A tar is read by one thread from its first byte to its last: nobody can take over its second half.
+So at the end of a job some workers wait for the last shards of others, and are paid for it. The
+larger the shards, the longer; the smaller, the more the fixed time of each shard counts. Dataflow
+can hand out shards that no thread has begun (we put a Reshuffle before reading, and its dynamic
+rebalancing splits what is left between shards), which is one queue that all threads draw from.
+
+Not simulated: quotas, machines that are taken away, autoscaling's own judgement. Pure Python.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+from collections import deque
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """A job and its workers. The defaults from `threads` on are assumptions, none was measured.
+
+    Attributes:
+        photos: in all shards.
+        shard_photos: in one, on average.
+        workers: at once; they start together.
+        images_per_second: of a worker whose threads are all busy.
+        threads: shards that a worker reads at once.
+        thread_images_per_second: of a thread that has the worker to itself: decoding, mostly.
+        shard_seconds: fixed time of a shard: opening it, three small files at its end.
+        start_seconds: until a worker's first photo: machine, driver, image, model.
+        start_spread: σ of the logarithm of that.
+        size_spread: σ of the logarithm of a shard's size.
+        slow_share: of the workers.
+        slow_speed: of those, in terms of the others.
+        seed: of sizes and workers.
+    """
+
+    photos: int
+    shard_photos: int
+    workers: int
+    images_per_second: float
+    threads: int = 8
+    thread_images_per_second: float = 80.0
+    shard_seconds: float = 2.0
+    start_seconds: float = 420.0
+    start_spread: float = 0.2
+    size_spread: float = 0.2
+    slow_share: float = 0.05
+    slow_speed: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuses what cannot be simulated."""
+        counts = (self.photos, self.shard_photos, self.workers, self.threads)
+        if min(counts) < 1 or min(self.images_per_second, self.thread_images_per_second) <= 0:
+            raise ValueError(f"{self}: counts and rates must be positive")
+
+    @property
+    def shards(self) -> int:
+        """How many there are."""
+        return math.ceil(self.photos / self.shard_photos)
+
+    @property
+    def ideal_worker_seconds(self) -> float:
+        """What the photos cost if workers did nothing but geotag, each at its full speed."""
+        return self.photos / self.images_per_second
+
+
+@dataclass(frozen=True)
+class Run:
+    """How a simulated job went.
+
+    Attributes:
+        seconds: from its start to its last photo.
+        paid_seconds: of all workers, if all are kept to the end.
+        needed_seconds: of all workers, if each went as soon as nothing was left for it: a perfect
+            autoscaler. The truth lies between the two.
+        tail_seconds: from the moment the last shard was begun to the end.
+    """
+
+    seconds: float
+    paid_seconds: float
+    needed_seconds: float
+    tail_seconds: float
+
+
+@dataclass
+class _Worker:
+    """Shares its speed evenly between the shards that it works on.
+
+    `work` counts the photos that each of them got so far, so a shard that joins now is done when
+    `work` has grown by its size.
+    """
+
+    speed: float
+    now: float = 0.0
+    work: float = 0.0
+    version: int = 0
+    ends: list[float] = field(default_factory=list)
+
+    def rate(self, fleet: Fleet) -> float:
+        """Photos per second and shard."""
+        shared = fleet.images_per_second / len(self.ends)
+        return self.speed * min(shared, fleet.thread_images_per_second)
+
+    def advance(self, now: float, fleet: Fleet) -> None:
+        if self.ends:
+            self.work += (now - self.now) * self.rate(fleet)
+        self.now = now
+
+    def next_end(self, fleet: Fleet) -> float | None:
+        if not self.ends:
+            return None
+        return self.now + max(self.ends[0] - self.work, 0.0) / self.rate(fleet)
+
+
+JOIN, END = 0, 1
+
+
+def simulate(fleet: Fleet) -> Run:
+    """Plays a job through, event by event; the same fleet gives the same run."""
+    random_source = random.Random(fleet.seed)
+    queue = deque(_sizes(fleet, random_source))
+    workers = _workers(fleet, random_source)
+    events: list[tuple[float, int, int, int, int]] = []  # second, tie, kind, worker, version
+    last_begun, finished = 0.0, [0.0] * fleet.workers
+    counter = 0
+    for number, (worker, start) in enumerate(workers):
+        for _ in range(fleet.threads):
+            heapq.heappush(events, (start, counter, JOIN, number, -1))
+            counter += 1
+        finished[number] = worker.now = start
+    opening: dict[int, float] = {}
+    while events:
+        now, event, kind, number, version = heapq.heappop(events)
+        worker = workers[number][0]
+        if kind == END and version != worker.version:
+            continue  # the worker has been joined by another shard since
+        worker.advance(now, fleet)
+        if kind == END:
+            heapq.heappop(worker.ends)
+            finished[number] = now
+        if event in opening:  # opened: the photos begin
+            heapq.heappush(worker.ends, worker.work + opening.pop(event))
+        elif queue:  # a free thread takes the next shard
+            opening[counter] = queue.popleft()
+            last_begun = now
+            begin = now + fleet.shard_seconds / worker.speed
+            heapq.heappush(events, (begin, counter, JOIN, number, -1))
+            counter += 1
+        worker.version += 1
+        end = worker.next_end(fleet)
+        if end is not None:
+            heapq.heappush(events, (end, counter, END, number, worker.version))
+            counter += 1
+    seconds = max(finished)
+    return Run(seconds, seconds * fleet.workers, sum(finished), seconds - last_begun)
+
+
+def _sizes(fleet: Fleet, source: random.Random) -> list[float]:
+    """Photos of each shard."""
+    raw = [source.lognormvariate(0.0, fleet.size_spread) for _ in range(fleet.shards)]
+    scale = fleet.photos / math.fsum(raw)
+    return [size * scale for size in raw]
+
+
+def _workers(fleet: Fleet, source: random.Random) -> list[tuple[_Worker, float]]:
+    """Each with the second at which it begins; the slow ones are spread evenly over those."""
+    starts = [
+        fleet.start_seconds * source.lognormvariate(0.0, fleet.start_spread)
+        for _ in range(fleet.workers)
+    ]
+    slow = set(source.sample(range(fleet.workers), round(fleet.slow_share * fleet.workers)))
+    return [
+        (_Worker(fleet.slow_speed if number in slow else 1.0), start)
+        for number, start in enumerate(starts)
+    ]

@@ -1,0 +1,172 @@
+"""Metadata of the Flex Templates: a pipeline's own parser, told to Google's console.
+
+    python -m pipelines.dataflow.flex --write deploy/flex
+
+writes one JSON file per pipeline; the tests hold them equal to the parsers. A template takes one
+value per parameter, and none of the flags that only make sense where somebody sits and waits.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+DONE, USAGE = 0, 2
+
+# Where each pipeline's parser is, and the template's name and description.
+TEMPLATES: Mapping[str, tuple[str, str, str, str]] = {
+    "geotag": (
+        "pipelines.options",
+        "geotag_parser",
+        "LocDiffusion: geotag a photo archive",
+        "Reads photos from tar shards and writes where each was taken, how far off that may be, "
+        "and the alternatives, as GeoParquet. A job that was stopped goes on where it was.",
+    ),
+    "build_shards": (
+        "pipelines.build_shards",
+        "build_shards_parser",
+        "LocDiffusion: build training shards",
+        "Reads lists of photos with known positions (MP-16, YFCC100M, webdataset), filters them "
+        "and writes training shards with an index and a reason for every record that was dropped.",
+    ),
+}
+
+# What the parsers ask for, unless they are to summarise.
+REQUIRED = ("input", "source", "metadata", "output")
+# Not for templates: the launcher chooses the runner and must not wait; a summary is no job.
+LEFT_OUT = ("help", "runner", "wait", "summarise")
+
+BUCKET_FILE = r"gs://[a-z0-9][a-z0-9._-]+/.+"
+TEXT = r".+"
+WHOLE = r"[0-9]+"
+SIGNED = r"-?[0-9]+"
+POSITIVE = r"[1-9][0-9]*"
+NUMBER = r"[0-9]*\.?[0-9]+"
+ENCODER = rf"(efficientnet_lite0|open_clip:[A-Za-z0-9_-]+/{BUCKET_FILE})"
+BOOLEAN = r"(true|false|True|False)"
+# Where a name tells more than a type.
+BY_NAME: Mapping[str, str] = {
+    "input": BUCKET_FILE,
+    "output": BUCKET_FILE,
+    "metadata": BUCKET_FILE,
+    "hashes": BUCKET_FILE,
+    "urls": BUCKET_FILE,
+    "images": BUCKET_FILE,
+    "exclude": BUCKET_FILE,
+    "checkpoint": rf"([A-Za-z0-9_-]+|{BUCKET_FILE})",
+    "encoder": ENCODER,
+    "embed": ENCODER,
+    "messages": r"[^/]+",
+    "device": r"(cpu|cuda)",
+}
+BY_TYPE: Mapping[str, str] = {
+    "int": SIGNED,
+    "float": NUMBER,
+    "positive": POSITIVE,
+    "whole": WHOLE,
+    "fraction": r"(0?\.[0-9]+|[01](\.0*)?)",
+    "boolean": BOOLEAN,
+}
+
+
+def metadata(template: str) -> dict[str, Any]:
+    """What `gcloud dataflow flex-template build --metadata-file` reads.
+
+    Args:
+        template: a key of TEMPLATES.
+    """
+    module, function, name, description = TEMPLATES[template]
+    make_parser: Callable[[], argparse.ArgumentParser] = getattr(
+        importlib.import_module(module), function
+    )
+    actions = parameters_of(make_parser())
+    return {
+        "name": name,
+        "description": description,
+        "parameters": [_parameter(action) for action in actions],
+    }
+
+
+def parameters_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """The flags that a template takes, in the parser's order, each destination once."""
+    kept: dict[str, argparse.Action] = {}
+    for action in parser._actions:
+        if action.dest not in LEFT_OUT:
+            kept.setdefault(action.dest, action)
+    return list(kept.values())
+
+
+def _parameter(action: argparse.Action) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "name": action.option_strings[0].removeprefix("--"),
+        "label": action.dest.replace("_", " ").capitalize(),
+        "helpText": _help(action),
+        "isOptional": action.dest not in REQUIRED,
+        "regexes": [f"^{pattern_of(action)}$"],
+    }
+    return told
+
+
+def _help(action: argparse.Action) -> str:
+    text = re.sub(r"%\(default\)s", str(action.default), action.help or "").replace("%%", "%")
+    text += "."
+    if action.choices:
+        text += f" One of: {', '.join(map(str, action.choices))}."
+    if action.nargs == "+":
+        glob = ", which may be a glob or a range" if action.dest in BY_NAME else ""
+        text += f" A template takes one{glob}."
+    return text
+
+
+def pattern_of(action: argparse.Action) -> str:
+    """An extended regular expression, as POSIX has it, that the whole value must match."""
+    if action.choices:
+        return f"({'|'.join(str(choice) for choice in action.choices)})"
+    if action.dest in BY_NAME:
+        return BY_NAME[action.dest]
+    if isinstance(action, argparse._StoreTrueAction | argparse._StoreFalseAction):
+        return BOOLEAN
+    return BY_TYPE.get(getattr(action.type, "__name__", ""), TEXT)
+
+
+def as_json(template: str) -> str:
+    """The metadata file's text."""
+    return json.dumps(metadata(template), indent=2, ensure_ascii=False) + "\n"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Writes the metadata files.
+
+    Args:
+        arguments: without the program's name; None takes `sys.argv`.
+
+    Returns:
+        The exit status.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m pipelines.dataflow.flex",
+        description="Writes the metadata of the Flex Templates from the pipelines' own parsers.",
+        epilog="example:\n  python -m pipelines.dataflow.flex --write deploy/flex",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--write", metavar="DIR", required=True, help="an existing directory")
+    folder = Path(parser.parse_args(arguments).write)
+    if not folder.is_dir():
+        print(f"error: {folder} is no directory; make it first", file=sys.stderr)
+        return USAGE
+    for template in TEMPLATES:
+        path = folder / f"{template}.json"
+        path.write_text(as_json(template), encoding="utf-8")
+        print(path)
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The steps of a job as text, without reading, writing or submitting anything."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
+
+from pipelines import options, transforms
+from pipelines.shards import options as shard_options
+from pipelines.shards.output import BuildOutput
+from pipelines.shards.settings import Inputs, Settings
+from pipelines.shards.transforms import BuildShards
+from pipelines.sink import Output, RunConfiguration
+
+
+class _Steps(PipelineVisitor):
+    """Collects the labels of our own steps; what Beam makes of one of its own is left out."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def enter_composite_transform(self, node: AppliedPTransform) -> None:
+        self._add(node)
+
+    def visit_transform(self, node: AppliedPTransform) -> None:
+        self._add(node)
+
+    def _add(self, node: AppliedPTransform) -> None:
+        parent = node.parent.transform if node.parent else None
+        if node.full_label and (parent is None or type(parent).__module__.startswith("pipelines.")):
+            depth = node.full_label.count("/")
+            self.lines.append("  " * (1 + depth) + node.full_label.rpartition("/")[2])
+
+
+def steps(pipeline: beam.Pipeline) -> str:
+    """The tree of a pipeline's transforms, one a line, indented by depth."""
+    visitor = _Steps()
+    pipeline.visit(visitor)
+    return "\n".join(visitor.lines)
+
+
+def geotag_steps(arguments: Sequence[str]) -> str:
+    """The job that these flags of `pipelines.geotag` describe; its shards are not listed.
+
+    Raises:
+        UsageError: for flags that the pipeline would refuse.
+    """
+    parsed = options.parse(arguments)
+    nothing = RunConfiguration("", "", parsed.loader.seed, {})
+    geotag = transforms.Geotag(parsed.loader, nothing, Output(parsed.output), parsed.batch_size)
+    pipeline = _pipeline()
+    _ = pipeline | "ListShards" >> beam.Create([]) | "Geotag" >> geotag
+    return steps(pipeline)
+
+
+def build_shards_steps(arguments: Sequence[str]) -> str:
+    """The job that these flags of `pipelines.build_shards` describe; no list is looked at.
+
+    Raises:
+        UsageError: for flags that the pipeline would refuse.
+    """
+    parsed = shard_options.parse(arguments)
+    inputs = Inputs(parsed.source, parsed.route, (), (), parsed.images)
+    settings, output = Settings(inputs, parsed.rules), BuildOutput(parsed.output)
+    pipeline = _pipeline()
+    _ = pipeline | "BuildShards" >> BuildShards(settings, output, parsed.workers, [], [], None)
+    return steps(pipeline)
+
+
+def _pipeline() -> beam.Pipeline:
+    """One that will never run."""
+    return beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))

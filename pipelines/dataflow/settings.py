@@ -1,0 +1,102 @@
+"""What a job on Dataflow is told, and what follows where it is told nothing."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from pipelines.dataflow import machines
+
+GEOTAG, SHARDS = "geotag", "shards"
+PIPELINES = (GEOTAG, SHARDS)
+
+
+def _setting(help: str, default: Any = "", *, only: str = "") -> Any:
+    return field(default=default, metadata={"help": help, "only": only})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings of one job; `reading.read_settings` makes one that is checked.
+
+    `EXPLANATIONS` tells what each means.
+    """
+
+    pipeline: str
+    project: str = _setting("Google Cloud project that pays")
+    region: str = _setting("where the job runs: the region of the buckets")
+    image: str = _setting("worker image in Artifact Registry, with a tag; see deploy/README.md")
+    input: str = _setting("shards: gs:// patterns, several apart by spaces", only=GEOTAG)
+    source: str = _setting("mp16, yfcc100m or webdataset", only=SHARDS)
+    metadata: str = _setting("gs:// lists of records, several apart by spaces", only=SHARDS)
+    images: str = _setting("gs:// root of the photos, where they are not downloaded", only=SHARDS)
+    output: str = _setting("gs:// directory to create, or to resume")
+    checkpoint: str = _setting("gs:// directory; default: the shipped one", only=GEOTAG)
+    encoder: str = _setting("where the encoder's weights moved to gs://", only=GEOTAG)
+    gpu: str = _setting("kind of GPU, or none (geotag: nvidia-l4, shards: none)")
+    machine_type: str = _setting("of a worker; default: the smallest that suits the GPU")
+    driver: str = _setting("NVIDIA driver version; default: Dataflow's choice")
+    zone: str = _setting("one zone of the region; default: Dataflow chooses")
+    check_zone: bool = _setting("refuse places that are not known to have the GPU", True)
+    max_workers: int = _setting("most workers at once", 10)
+    workers: int = _setting("workers to begin with; 0: Dataflow chooses", 0)
+    threads: int = _setting("shards at once on a worker; 0: one per vCPU", 0)
+    batch_size: int = _setting("photos per call of the model; 0: 128 on a GPU", 0, only=GEOTAG)
+    disk_gb: int = _setting("disk of a worker: the image needs about 15", 50)
+    temp_location: str = _setting("gs:// directory for staging; default: beside OUTPUT")
+    service_account: str = _setting("e-mail that the workers run as; default: the project's own")
+    network: str = _setting("VPC network of the workers")
+    subnetwork: str = _setting("regions/REGION/subnetworks/NAME")
+    public_ips: bool = _setting("no: workers have private addresses only", True)
+    job_name: str = _setting("default: the pipeline and the time")
+    wait: bool = _setting("stay until the job is over, then write the summary", False)
+    flags: str = _setting("more flags of the pipeline or of Beam, quoted as for a shell")
+    dry_run: bool = _setting("print the command and the job graph, submit nothing", False)
+
+    def __post_init__(self) -> None:
+        """Chooses the GPU where none was named."""
+        if not self.gpu:
+            default = machines.NONE if self.pipeline == SHARDS else "nvidia-l4"
+            object.__setattr__(self, "gpu", default)
+
+    @property
+    def accelerator(self) -> machines.Accelerator | None:
+        """The GPU of a worker."""
+        return machines.accelerator(self.gpu)
+
+    @property
+    def machine(self) -> str:
+        """The machine type, chosen where none was given."""
+        if self.machine_type:
+            return self.machine_type
+        return self.accelerator.machines[0] if self.accelerator else "n2-standard-8"
+
+    @property
+    def temp(self) -> str:
+        """Where Beam stages its files."""
+        if self.temp_location:
+            return self.temp_location.rstrip("/")
+        output = self.output.rstrip("/")
+        return output + ("-tmp" if "/" in output.removeprefix("gs://") else "/tmp")
+
+    @property
+    def extra_flags(self) -> list[str]:
+        """`flags`, split."""
+        return shlex.split(self.flags)
+
+
+EXPLANATIONS: Mapping[str, str] = {
+    one.name.upper(): one.metadata["help"] for one in fields(Settings) if one.name != "pipeline"
+}
+NAMES = tuple(EXPLANATIONS)
+
+
+def names_of(pipeline: str) -> list[str]:
+    """The settings that a pipeline takes."""
+    return [
+        one.name.upper()
+        for one in fields(Settings)
+        if one.name != "pipeline" and one.metadata["only"] in ("", pipeline)
+    ]
