@@ -1,0 +1,264 @@
+"""Images from the web, politely: few requests at a time, fewer per host, and no host is pressed.
+
+Limits hold for a process: a job with W workers makes W times as many requests.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from http.cookiejar import DefaultCookiePolicy
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from pipelines.sources.record import web_address
+from schemas.samples import MAX_IMAGE_BYTES
+from schemas.training import DropReason
+
+CHUNK = 64 * 2**10
+MAX_REDIRECTS = 5
+GONE = (404, 410)
+TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
+PLACEHOLDER = "photo_unavailable"
+"""Flickr leads from a photo that was deleted to a picture of this name, with status 200."""
+
+
+class FetchError(Exception):
+    """The bytes of an image cannot be had.
+
+    Attributes:
+        reason: no_image where there is none, too_large, or fetch_failed, which may pass.
+    """
+
+    def __init__(self, reason: DropReason, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+@dataclass(frozen=True)
+class FetchSettings:
+    """How images are fetched.
+
+    Attributes:
+        connections: most requests at a time.
+        per_host: most requests to one host at a time.
+        attempts: how often an address is tried.
+        backoff_s: seconds before the second attempt; doubled for each one more, with jitter.
+        max_wait_s: longest wait; where a host asks for a longer one, the image is given up.
+        connect_timeout_s: until a connection stands.
+        read_timeout_s: until the next bytes come.
+        timeout_s: for one attempt as a whole.
+        max_bytes: of one image, by whichever route.
+        seed: of the jitter.
+        user_agent: tells a host who asks; add an address where you can be reached.
+
+    Raises:
+        ValueError: if a limit is not positive.
+    """
+
+    connections: int = 16
+    per_host: int = 4
+    attempts: int = 4
+    backoff_s: float = 1.0
+    max_wait_s: float = 120.0
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 30.0
+    timeout_s: float = 120.0
+    max_bytes: int = MAX_IMAGE_BYTES
+    seed: int = 0
+    user_agent: str = "locdiffusion-build-shards/0.2 (research; one pass over a public photo list)"
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name not in ("seed", "user_agent") and not value > 0:
+                raise ValueError(f"{name} is {value}, wanted a positive number")
+
+
+class _Again(Exception):
+    """An attempt failed in a way that may pass."""
+
+    def __init__(self, message: str, wait_s: float = 0.0) -> None:
+        super().__init__(message)
+        self.wait_s = wait_s
+
+
+class _Host:
+    """Who may ask a host now, and until when it wants to be left alone."""
+
+    def __init__(self, per_host: int) -> None:
+        self.slots = threading.BoundedSemaphore(per_host)
+        self.resume_at = 0.0
+
+    def pause(self, until: float) -> None:
+        self.resume_at = max(self.resume_at, until)
+
+
+class Downloader:
+    """Fetches images; any number of threads may share one.
+
+    Args:
+        settings: limits.
+        sleep, clock: replaced by tests, which wait for nothing.
+    """
+
+    def __init__(
+        self,
+        settings: FetchSettings,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.settings = settings
+        self._sleep, self._clock = sleep, clock
+        self._slots = threading.BoundedSemaphore(settings.connections)
+        self._hosts: dict[str, _Host] = {}
+        self._lock = threading.Lock()
+        self._session = requests.Session()
+        self._session.max_redirects = MAX_REDIRECTS
+        self._session.headers.update(
+            # No compression: a small body must not become a large one.
+            {"User-Agent": settings.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
+        )
+        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+        adapter = requests.adapters.HTTPAdapter(
+            pool_connections=settings.connections, pool_maxsize=settings.connections
+        )
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, adapter)
+
+    def get(self, url: str) -> bytes:
+        """The body of an http(s) address.
+
+        Raises:
+            FetchError: if there is none, it is too large, or no attempt succeeded.
+        """
+        if web_address(url) is None:
+            raise FetchError(DropReason.NO_IMAGE, f"{url!r} is no http or https address")
+        host = self._host(url)
+        why = ""
+        for attempt in range(self.settings.attempts):
+            if attempt:
+                self._sleep(self._backoff(url, attempt))
+            with host.slots:
+                self._respect(host, url)
+                with self._slots:
+                    try:
+                        return self._once(url)
+                    except _Again as again:
+                        why = str(again)
+                        host.pause(self._clock() + again.wait_s)
+        tries = self.settings.attempts
+        raise FetchError(DropReason.FETCH_FAILED, f"{url}: {why}; gave up after {tries} attempts")
+
+    def _host(self, url: str) -> _Host:
+        name = urlsplit(url).netloc.rpartition("@")[2].lower()
+        with self._lock:
+            return self._hosts.setdefault(name, _Host(self.settings.per_host))
+
+    def _backoff(self, url: str, attempt: int) -> float:
+        """Seconds before an attempt; the same in every run."""
+        most = min(self.settings.backoff_s * 2.0 ** (attempt - 1), self.settings.max_wait_s)
+        return most * random.Random(f"{self.settings.seed} {attempt} {url}").uniform(0.5, 1.0)
+
+    def _respect(self, host: _Host, url: str) -> None:
+        """Waits until the host may be asked again."""
+        while (wait := host.resume_at - self._clock()) > 0:
+            if wait > self.settings.max_wait_s:
+                why = (
+                    f"{url}: the host asks to be left alone for {wait:.0f} s, limit "
+                    f"{self.settings.max_wait_s:g} s; build again later"
+                )
+                raise FetchError(DropReason.FETCH_FAILED, why)
+            self._sleep(wait)
+
+    def _once(self, url: str) -> bytes:
+        deadline = self._clock() + self.settings.timeout_s
+        timeouts = (self.settings.connect_timeout_s, self.settings.read_timeout_s)
+        try:
+            with self._session.get(url, stream=True, timeout=timeouts) as response:
+                self._check(response, url)
+                return self._body(response, url, deadline)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            # All of requests' errors are OSErrors, also those about the address, which will stay.
+            passing = (requests.ConnectionError, requests.Timeout)
+            if isinstance(error, requests.RequestException) and not isinstance(error, passing):
+                raise _final(url, error) from None
+            raise _Again(f"{type(error).__name__}: {error}"[:300]) from None
+        except ValueError as error:  # a host name that no encoding takes
+            raise _final(url, error) from None
+
+    def _check(self, response: requests.Response, url: str) -> None:
+        """Raises for anything but an image that may be read."""
+        status = response.status_code
+        if status in GONE:
+            raise FetchError(DropReason.NO_IMAGE, f"{url}: HTTP status {status}")
+        if status in TRY_AGAIN:
+            raise _Again(f"HTTP status {status}", _retry_after(response.headers))
+        if status != 200:
+            raise FetchError(DropReason.FETCH_FAILED, f"{url}: HTTP status {status}, wanted 200")
+        if PLACEHOLDER in urlsplit(response.url).path:
+            raise FetchError(DropReason.NO_IMAGE, f"{url}: was deleted, leads to {response.url}")
+        encoding = response.headers.get("Content-Encoding", "identity").lower()
+        if encoding != "identity":
+            why = f"{url}: the body is packed with {encoding!r} although that was not asked for"
+            raise FetchError(DropReason.FETCH_FAILED, why)
+
+    def _body(self, response: requests.Response, url: str, deadline: float) -> bytes:
+        limit = self.settings.max_bytes
+        told = response.headers.get("Content-Length", "")
+        announced = int(told) if told.isascii() and told.isdigit() and len(told) < 20 else None
+        size, parts = 0, []
+        if announced is not None and announced > limit:
+            raise _too_large(url, announced, limit)
+        # read1 returns what has come: a host that sends a byte now and then is noticed. urllib3
+        # raises for fewer bytes than were announced.
+        while part := response.raw.read1(CHUNK):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                raise _too_large(url, size, limit)
+            if self._clock() > deadline:
+                raise _Again(f"slower than {self.settings.timeout_s:g} s for {size:,} bytes")
+        return b"".join(parts)
+
+
+def _too_large(url: str, size: int, limit: int) -> FetchError:
+    return FetchError(DropReason.TOO_LARGE, f"{url}: {size:,} bytes or more, limit {limit:,}")
+
+
+def _final(url: str, error: Exception) -> FetchError:
+    return FetchError(DropReason.FETCH_FAILED, f"{url}: {type(error).__name__}: {error}"[:500])
+
+
+def _retry_after(headers: requests.structures.CaseInsensitiveDict[str]) -> float:
+    """Seconds that a host asks for, as a number or as a date; 0 if it does not, or not legibly."""
+    text = headers.get("Retry-After", "").strip()
+    if text.isascii() and text.isdigit() and len(text) < 10:
+        return float(text)
+    try:
+        when = parsedate_to_datetime(text)
+    except (ValueError, TypeError):
+        return 0.0
+    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+
+
+_shared: dict[FetchSettings, Downloader] = {}
+_shared_lock = threading.Lock()
+
+
+def shared(settings: FetchSettings) -> Downloader:
+    """The downloader of this process for these settings, so that all its threads share limits."""
+    with _shared_lock:
+        if settings not in _shared:
+            _shared[settings] = Downloader(settings)
+        return _shared[settings]

@@ -1,0 +1,88 @@
+"""The bytes of an image, by whichever route its ImageRef names. Knows no Beam."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import fsspec
+
+from pipelines.sources.download import FetchError, FetchSettings, shared
+from pipelines.sources.record import ImageRef
+from schemas.training import DropReason
+
+DEFAULTS = FetchSettings()
+
+_WEB = ("http://", "https://")
+
+
+def read(ref: ImageRef, settings: FetchSettings = DEFAULTS) -> bytes:
+    """Reads one image; only its own bytes, where it is a range of a larger file.
+
+    Whatever lies behind http(s) comes through the downloader, also under a folder's root.
+
+    Raises:
+        FetchError: no_image if there is none, too_large, or fetch_failed.
+    """
+    whole = ref.offset == 0 and ref.length is None
+    if ref.kind == "url" or (whole and ref.url.lower().startswith(_WEB)):
+        return shared(settings).get(ref.url)
+    return _read_file(ref, settings.max_bytes)
+
+
+def read_many(
+    refs: Iterable[ImageRef], settings: FetchSettings = DEFAULTS
+) -> Iterator[bytes | FetchError]:
+    """Reads images `settings.connections` at a time, and holds no more of them.
+
+    Args:
+        refs: taken as they are needed.
+        settings: limits.
+
+    Yields:
+        One item for each ref, in their order.
+    """
+    pool = ThreadPoolExecutor(settings.connections, thread_name_prefix="images")
+    waiting: deque[Future[bytes | FetchError]] = deque()
+    try:
+        for ref in refs:
+            waiting.append(pool.submit(_attempt, ref, settings))
+            if len(waiting) == settings.connections:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _attempt(ref: ImageRef, settings: FetchSettings) -> bytes | FetchError:
+    try:
+        return read(ref, settings)
+    except FetchError as error:
+        return error
+
+
+def _read_file(ref: ImageRef, limit: int) -> bytes:
+    """A file, or a range of one, in one request."""
+    if ref.length is not None and ref.length > limit:
+        raise FetchError(DropReason.TOO_LARGE, f"{ref.length:,} bytes, limit {limit:,}")
+    # One byte more than may be: a file that is too large shows itself.
+    wanted = limit + 1 if ref.length is None else ref.length
+    try:
+        filesystem, path = fsspec.core.url_to_fs(ref.url)
+        data: bytes = filesystem.cat_file(path, ref.offset, ref.offset + wanted)
+    except FileNotFoundError:
+        raise FetchError(DropReason.NO_IMAGE, f"there is no {ref.url}") from None
+    except Exception as error:  # of gcsfs, s3fs, aiohttp, a protocol that nobody knows, ...
+        why = f"{ref.url} cannot be read ({type(error).__name__}: {error})"
+        raise FetchError(DropReason.FETCH_FAILED, why[:500]) from error
+    if ref.length is None and len(data) > limit:
+        raise FetchError(DropReason.TOO_LARGE, f"{ref.url}: more than {limit:,} bytes")
+    if ref.length is not None and len(data) != ref.length:
+        why = (
+            f"{ref.url} has {len(data):,} bytes at {ref.offset:,}, wanted {ref.length:,}; "
+            "the file is not the one that was indexed"
+        )
+        raise FetchError(DropReason.FETCH_FAILED, why)
+    return data

@@ -1,0 +1,73 @@
+"""The lines of a metadata file, plain or bzip2, wherever it lies. Knows no Beam."""
+
+from __future__ import annotations
+
+import bz2
+from collections.abc import Iterable, Iterator
+from typing import BinaryIO
+
+from pipelines.storage import ReadError, open_stream
+
+CHUNK = 2**20
+MAX_LINE_BYTES = 2**20
+"""The longest line of YFCC100M has less than a tenth of this; a longer one is cut here."""
+
+BZIP2_MAGIC = b"BZh"
+
+
+def read_lines(url: str) -> Iterator[bytes]:
+    """Yields the lines of a file without their newlines, holding one chunk at a time.
+
+    Whether a file is bzip2 is seen from its first bytes, not from its name.
+
+    Args:
+        url: a path, or anything that fsspec opens.
+
+    Raises:
+        OSError: if the file cannot be opened, as `open_stream` raises it.
+        ReadError: if it cannot be read to its end, or is a bzip2 that is cut or damaged.
+    """
+    with open_stream(url) as file:
+        head = file.read(CHUNK)
+        packed = head.startswith(BZIP2_MAGIC)
+        yield from _split(_unpacked(head, file, url) if packed else _chunks(head, file))
+
+
+def _chunks(chunk: bytes, file: BinaryIO) -> Iterator[bytes]:
+    while chunk:
+        yield chunk
+        chunk = file.read(CHUNK)
+
+
+def _unpacked(head: bytes, file: BinaryIO, url: str) -> Iterator[bytes]:
+    """One stream after the other, as parallel bzip2 writes them.
+
+    Not bz2.BZ2File: from the second stream on, it takes damage for the end of the file.
+    """
+    stream = bz2.BZ2Decompressor()
+    begun = False
+    for chunk in _chunks(head, file):
+        left = chunk
+        while left or not (stream.eof or stream.needs_input):
+            if stream.eof:
+                stream, begun = bz2.BZ2Decompressor(), False
+            try:
+                data = stream.decompress(left, CHUNK)
+            except OSError as error:
+                raise ReadError(f"{url} is a damaged bzip2 ({error}); copy it again") from None
+            begun = begun or bool(left)
+            left = stream.unused_data if stream.eof else b""
+            yield data
+    if begun and not stream.eof:
+        raise ReadError(f"{url} is a bzip2 that breaks off; copy it again")
+
+
+def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line[:MAX_LINE_BYTES]
+        rest = rest[:MAX_LINE_BYTES]
+    if rest:
+        yield rest

@@ -1,0 +1,115 @@
+"""Existing shards as a source: every sample of a tar is a record whose image is a byte range of it.
+
+A sample's `.json` holds `latitude` and `longitude`, and may hold `author` and `licence` (or
+`license`). Shards are read by the strict reader: what it refuses is a drop.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+from pipelines.archive import Sample, ShardReader
+from pipelines.sources.record import Drop, ImageRef, Record, RowError, checked_author, shown
+from pipelines.storage import ReadError
+from schemas.geotags import ErrorRow, Status
+from schemas.samples import parse_metadata
+from schemas.training import DropReason
+
+SOURCE = "webdataset"
+
+_REASONS = {
+    Status.MISSING_IMAGE: DropReason.NO_IMAGE,
+    Status.DUPLICATE_KEY: DropReason.DUPLICATE_ID,
+    Status.TRUNCATED: DropReason.BROKEN_IMAGE,
+    Status.TOO_MANY_BYTES: DropReason.TOO_LARGE,
+    Status.BAD_METADATA: DropReason.MALFORMED_ROW,
+    Status.SHARD_TRUNCATED: DropReason.UNUSABLE_SHARD,
+    Status.SHARD_CORRUPT: DropReason.UNUSABLE_SHARD,
+    Status.SHARD_UNREADABLE: DropReason.UNUSABLE_SHARD,
+}
+
+
+def read_shard(url: str) -> Iterator[Record | Drop]:
+    """Yields one item for each sample of a shard, and a Drop without a key if it is damaged.
+
+    Images are passed over and found again by their byte range; a gzipped shard has no such ranges,
+    so that each of its samples is a drop.
+
+    Args:
+        url: a path, or anything that fsspec opens; it goes into each ImageRef as it is.
+
+    Raises:
+        ReadError: if the shard cannot be had now; what is in it is not known.
+    """
+    reader = ShardReader(url)
+    for item in reader:
+        if reader.read_failed:
+            raise ReadError(f"{url}: {reader.message}")
+        if isinstance(item, ErrorRow):
+            yield Drop(item.key, _REASONS[item.status], item.message, url)
+        else:
+            yield _record(item, url)
+
+
+def _record(sample: Sample, url: str) -> Record | Drop:
+    line = shown(sample.metadata or b"")
+    if sample.image_offset is None:
+        why = f"{url} is gzipped, and its images have no place to be read from; gunzip it first"
+        return Drop(sample.key, DropReason.UNUSABLE_SHARD, why, line)
+    assert sample.image is not None
+    image = ImageRef("tar", url, sample.image_offset, len(sample.image))
+    try:
+        return _with_metadata(sample, image)
+    except RowError as error:
+        return Drop(sample.key, error.reason, str(error), line)
+
+
+def _with_metadata(sample: Sample, image: ImageRef) -> Record:
+    if sample.metadata is None:
+        why = f"the sample has no .json, wanted {sample.key}.json with latitude and longitude"
+        raise RowError(DropReason.NO_COORDINATES, why)
+    document = _document(sample.metadata)
+    try:
+        truth = parse_metadata(sample.metadata)
+    except ValueError as error:
+        raise RowError(DropReason.BAD_COORDINATES, str(error)) from None
+    if truth is None:
+        why = "the .json has no latitude and longitude, wanted both"
+        raise RowError(DropReason.NO_COORDINATES, why)
+    author = _text(document, "author")
+    return Record(
+        key=sample.key,
+        author=checked_author(author, sample.key) if author else "",
+        latitude=truth.latitude,
+        longitude=truth.longitude,
+        source=SOURCE,
+        image=image,
+        licence=_text(document, "licence") or _text(document, "license") or None,
+    )
+
+
+def _document(metadata: bytes) -> dict[str, object]:
+    try:
+        document = json.loads(metadata)
+    except (ValueError, RecursionError) as error:
+        raise RowError(DropReason.MALFORMED_ROW, f"the .json is not JSON ({error})") from None
+    if not isinstance(document, dict):
+        why = f"the .json is a JSON {type(document).__name__}, wanted an object"
+        raise RowError(DropReason.MALFORMED_ROW, why)
+    return document
+
+
+def _text(document: dict[str, object], name: str) -> str:
+    """A text of the document, empty if it is not there."""
+    value = document.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        why = f"{name} is a JSON {type(value).__name__}, wanted text"
+        raise RowError(DropReason.MALFORMED_ROW, why)
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # "\ud800", which JSON can say and UTF-8 cannot
+        raise RowError(DropReason.MALFORMED_ROW, f"{name} is not Unicode text") from None
+    return value

@@ -1,0 +1,177 @@
+"""YFCC100M: `yfcc100m_dataset`, tab-separated without a header, text fields URL-encoded.
+
+23 columns from the photo's number to the marker that tells photos from videos. Later releases have
+25: a line number first, and the hash of the photo behind its number. `yfcc100m_hash` has the hashes
+for the earlier one. By its hash, a photo lies at HHH/HHH/HASH.jpg under the root of a mirror, such
+as `data/images` of the bucket `multimedia-commons`.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import unquote, unquote_plus
+
+from pipelines.sources.record import (
+    Drop,
+    ImageRef,
+    Record,
+    RowError,
+    check_columns,
+    checked_author,
+    file_image,
+    parse_row,
+    position,
+    web_address,
+)
+from schemas.training import DropReason
+
+SOURCE = "yfcc100m"
+COLUMNS = (
+    "photo id",
+    "user NSID",
+    "user nickname",
+    "date taken",
+    "date uploaded",
+    "capture device",
+    "title",
+    "description",
+    "user tags",
+    "machine tags",
+    "longitude",
+    "latitude",
+    "accuracy",
+    "page URL",
+    "download URL",
+    "licence name",
+    "licence URL",
+    "server id",
+    "farm id",
+    "secret",
+    "original secret",
+    "extension",
+    "marker",
+)
+"""The earlier release's; the later one has LINE NUMBER, photo id, HASH, user NSID, and so on."""
+
+HIGHEST_ACCURACY = 16
+
+_AUTHOR, _LONGITUDE, _LATITUDE, _ACCURACY, _URL, _LICENCE, _LICENCE_URL, _MARKER = (
+    COLUMNS.index(name)
+    for name in (
+        "user NSID",
+        "longitude",
+        "latitude",
+        "accuracy",
+        "download URL",
+        "licence name",
+        "licence URL",
+        "marker",
+    )
+)
+_ID = re.compile(r"[0-9]{1,20}")
+_HASH = re.compile(r"[0-9a-f]{32}")
+_MARKERS = {"0": True, "1": False}
+
+
+def is_header(line: bytes) -> bool:
+    """False: these files have none."""
+    return False
+
+
+def parse(line: bytes) -> Record | Drop:
+    """Reads one row of `yfcc100m_dataset`; never raises for what is in the bytes.
+
+    Args:
+        line: of 23 or 25 columns, with or without its end.
+    """
+    return parse_row(line, _record)
+
+
+def _record(text: str) -> Record:
+    fields = text.split("\t")
+    digest = None
+    if len(fields) == len(COLUMNS) + 2:
+        number, key, digest, *rest = fields
+        if not _ID.fullmatch(number):
+            raise _malformed(f"the line number is {number[:40]!r}, wanted digits")
+        fields = [key, *rest]
+    elif len(fields) != len(COLUMNS):
+        wanted = f"{len(COLUMNS)} or {len(COLUMNS) + 2} between tabs"
+        raise check_columns(len(fields), wanted, ", ".join(COLUMNS))
+    key = _checked_id(fields[0])
+    digest = None if digest is None else _checked_hash(digest, key)
+    is_photo = _MARKERS.get(fields[_MARKER])
+    if is_photo is None:
+        raise _malformed(f"the marker is {fields[_MARKER][:40]!r}, wanted 0 or 1", key)
+    latitude, longitude = position(fields[_LATITUDE], fields[_LONGITUDE], key)
+    return Record(
+        key=key,
+        author=checked_author(_decoded(fields[_AUTHOR], key), key),
+        latitude=latitude,
+        longitude=longitude,
+        source=SOURCE,
+        accuracy=_accuracy(fields[_ACCURACY], key),
+        licence=unquote(fields[_LICENCE_URL]) or unquote_plus(fields[_LICENCE]) or None,
+        is_photo=is_photo,
+        url=web_address(fields[_URL]),
+        hash=digest,
+    )
+
+
+def parse_hash(line: bytes) -> tuple[str, str] | Drop:
+    """Reads one row of `yfcc100m_hash`; never raises for what is in the bytes.
+
+    Returns:
+        The photo's number and its hash, 32 lower-case hexadecimal digits.
+    """
+    return parse_row(line, _key_and_hash)
+
+
+def _key_and_hash(text: str) -> tuple[str, str]:
+    fields = text.split("\t")
+    if len(fields) != 2:
+        raise check_columns(len(fields), "2 between tabs", "photo id, hash")
+    key = _checked_id(fields[0])
+    return key, _checked_hash(fields[1], key)
+
+
+def image_by_hash(root: str, digest: str) -> ImageRef:
+    """Where a photo lies under a root: ROOT/HHH/HHH/HASH.jpg, with the first six digits.
+
+    Args:
+        root: folder, or URL of one.
+        digest: `Record.hash`.
+    """
+    return file_image(root, f"{digest[:3]}/{digest[3:6]}/{digest}.jpg")
+
+
+def _malformed(why: str, key: str | None = None) -> RowError:
+    return RowError(DropReason.MALFORMED_ROW, why, key)
+
+
+def _checked_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise _malformed(f"the photo id is {text[:40]!r}, wanted digits")
+    return text
+
+
+def _checked_hash(text: str, key: str) -> str:
+    digest = text.lower()
+    if not _HASH.fullmatch(digest):
+        raise _malformed(f"the hash is {text[:40]!r}, wanted 32 hexadecimal digits", key)
+    return digest
+
+
+def _decoded(text: str, key: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise _malformed(f"the user NSID {text[:40]!r} does not decode to UTF-8", key) from None
+
+
+def _accuracy(text: str, key: str) -> int | None:
+    if text in ("", "null"):
+        return None
+    if not (_ID.fullmatch(text) and 1 <= int(text) <= HIGHEST_ACCURACY):
+        raise _malformed(f"the accuracy is {text[:40]!r}, wanted 1 to {HIGHEST_ACCURACY}", key)
+    return int(text)
