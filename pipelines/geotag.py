@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
+from locdiffusion.prior import prior_identity
 from pipelines.listing import InputError, Shard, list_shards
 from pipelines.loading import GeotaggerLike, Loader, loaded
 from pipelines.options import GeotagOptions, UsageError, parse
@@ -109,6 +110,8 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
     settings: dict[str, Any] = {"mode": loader.mode}
     if loader.bf16:
         settings["bf16"] = True
+    if loader.prior is not None:
+        settings["prior"] = prior_identity(loader.prior)
     if loader.mode == "sampling":
         settings |= {"samples": loader.samples, "steps": loader.steps}
     spec: Any = getattr(geotagger, "encoder_spec", None)

@@ -53,6 +53,7 @@ class GeotaggerLoader:
         steps: of the sampler in sampling mode.
         seed: of the run; a photo's own seed derives from it and from its key.
         bf16: embed in bfloat16, on a GPU.
+        prior: where the photos may come from, as `locdiffusion.prior.load_prior` has it.
     """
 
     checkpoint: str | None = None
@@ -63,6 +64,7 @@ class GeotaggerLoader:
     steps: int = 8
     seed: int = 0
     bf16: bool = False
+    prior: str | None = None
 
     def __call__(self) -> GeotaggerLike:
         """Loads it; raises what `Geotagger.load` and `model_files` raise."""
@@ -77,6 +79,7 @@ class GeotaggerLoader:
             steps=self.steps,
             seed=self.seed,
             bf16=self.bf16,
+            prior=self.prior,
         )
         return geotagger
 

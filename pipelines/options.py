@@ -111,6 +111,13 @@ def geotag_parser() -> argparse.ArgumentParser:
         help="image encoder; default: the checkpoint's own, and any other is refused",
     )
     add(
+        "--prior",
+        metavar="NAME|FILE",
+        help="where the photos may come from: land, uniform, or a file of polygons (GeoJSON or "
+        "GeoParquet, with a column `weight` if some are likelier); outside the polygons nothing is "
+        "an answer; default: the checkpoint's own",
+    )
+    add(
         "--mode",
         choices=["density", "sampling"],
         default="density",
@@ -191,6 +198,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         steps=ours.steps,
         seed=ours.seed,
         bf16=ours.bf16,
+        prior=ours.prior and _absolute(ours.prior),
     )
     return GeotagOptions(
         input=tuple(ours.input),
@@ -204,6 +212,11 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         summarise=ours.summarise,
         beam_flags=tuple(rest),
     )
+
+
+def _absolute(path: str) -> str:
+    """A local file as workers in another directory find it; names and URLs as they are."""
+    return os.path.abspath(path) if os.path.isfile(path) else path
 
 
 def _located(checkpoint: str | None) -> str | None:

@@ -23,9 +23,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import fsspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from locdiffusion.countries import country_codes
 from pipelines.batches import PhotoBatch, ShardEnding, shard_columns
 from pipelines.listing import Shard
 from pipelines.storage import write_whole
@@ -273,6 +275,8 @@ def write_shard(
     shard, ending = ordered[-1].shard, ordered[-1].ending
     assert ending is not None and len(ordered) == ending.batches, "batches of a shard are missing"
     columns = shard_columns(ordered)
+    codes = country_codes(columns["latitude"], columns["longitude"])
+    columns["country_code"] = np.array(codes, dtype=object)
     errors = [error for batch in ordered for error in batch.errors]
     manifest = _manifest(configuration, shard, ending, len(columns["key"]), errors)
     metadata = {
