@@ -2,7 +2,8 @@
 
 The image encoder is frozen, so each photo is embedded once and the result cached: one Parquet
 file per shard (key, latitude, longitude, embedding), named after the shard, the encoder and the
-shard's size and time. Training then never touches pixels.
+shard's size and time. A sample that brings its embedding (`<key>.npy`) is not even decoded.
+Training then never touches pixels, nor a shard in a bucket twice.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ import io
 import json
 import os
 import sys
-import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, cast
 
+import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from braceexpand import braceexpand
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
+from locdiffusion.image_formats import open_picture
+from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import ImageEncoder
+from locdiffusion.shard_files import DataError, check_builds, is_url, open_shard, version
 from locdiffusion.sphere.geodesy import unit_vectors
 from locdiffusion.threads import torch_threads
 from schemas.samples import (
@@ -37,11 +41,22 @@ from schemas.samples import (
     parse_metadata,
 )
 
-IMAGE_FORMATS = ("JPEG", "PNG", "WEBP")
+EMBEDDING_EXTENSION = "npy"
+PHOTOS_AT_ONCE = 64
 
 
-class DataError(ValueError):
-    """Training data is missing or unusable."""
+class EmbeddingRows(Protocol):
+    """Embeddings ``(N, E)`` by their rows: an array, or files that hold one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, E)."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
+        """``(n, E)`` of n rows."""
 
 
 @dataclass(frozen=True)
@@ -87,14 +102,14 @@ class EmbeddedPhotos:
 
 
 def expand_shards(patterns: Iterable[str]) -> list[str]:
-    """Files that globs and braces name, sorted, each once.
+    """Files that globs and braces name, sorted, each once; a URL may be any that fsspec opens.
 
     Raises:
       DataError: a pattern matches nothing.
     """
     found: list[str] = []
     for pattern in patterns:
-        matches = [m for p in braceexpand(pattern) for m in sorted(glob.glob(p))]
+        matches = [m for p in braceexpand(pattern) for m in sorted(_matches(p))]
         if not matches:
             raise DataError(
                 f"No shard matches {pattern!r}. Want webdataset tars; quote the pattern, as in "
@@ -104,13 +119,29 @@ def expand_shards(patterns: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def _matches(pattern: str) -> list[str]:
+    if not is_url(pattern):
+        return glob.glob(pattern)
+    try:
+        filesystem, path = fsspec.core.url_to_fs(pattern)
+        return [filesystem.unstrip_protocol(match) for match in filesystem.glob(path)]
+    except Exception as error:  # gcsfs's, aiohttp's, google-auth's, ...
+        raise DataError(
+            f"{pattern} cannot be listed ({type(error).__name__}: {error}); check the name, and "
+            "that you may read it."
+        ) from error
+
+
 def load_photos(
-    shards: Sequence[str], encoder: ImageEncoder, cache: Path, workers: int | None = None
+    shards: Sequence[str],
+    encoder: ImageEncoder | DeferredEncoder,
+    cache: Path,
+    workers: int | None = None,
 ) -> EmbeddedPhotos:
     """Embeds the photos of shards, or reads their embeddings from the cache.
 
     Args:
-      shards: paths of webdataset tars whose samples carry truth.
+      shards: paths or URLs of webdataset tars whose samples carry truth.
       encoder: frozen image encoder.
       cache: directory of the embeddings; shards found there are not read again.
       workers: shards embedded at the same time; default one per processor.
@@ -118,18 +149,44 @@ def load_photos(
     Raises:
       DataError: a photo has no truth or cannot be decoded.
     """
+    return read_embedded(embed_shards(shards, encoder, cache, workers))
+
+
+def embed_shards(
+    shards: Sequence[str],
+    encoder: ImageEncoder | DeferredEncoder,
+    cache: Path,
+    workers: int | None = None,
+    part: int = 0,
+    parts: int = 1,
+) -> list[Path]:
+    """Fills the cache; the other arguments and the errors are those of `load_photos`.
+
+    Args:
+      shards: of which only those that are not in the cache are read,
+      encoder: by this one
+      cache: into this directory,
+      workers: so many at a time.
+      part: number of this process among
+      parts: as many, each of which embeds every `parts`-th shard.
+
+    Returns:
+      The files of all shards in order; with several parts, complete when all have returned.
+    """
     from tqdm import tqdm
 
+    check_builds(shards, encoder.spec.name)
     cache.mkdir(parents=True, exist_ok=True)
     files = [cache / _cache_name(shard, encoder.spec.to_dict()) for shard in shards]
-    missing = [(s, f) for s, f in zip(shards, files, strict=True) if not f.is_file()]
+    mine = list(zip(shards, files, strict=True))[part::parts]
+    missing = [(shard, file) for shard, file in mine if not file.is_file()]
     if missing:
         with torch_threads(1), ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
             jobs = pool.map(lambda job: _embed_shard(job[0], encoder, job[1]), missing)
             label = f"embedding with {encoder.spec.name}"
             for _ in tqdm(jobs, total=len(missing), desc=label, unit="shard", file=sys.stderr):
                 pass
-    return _concatenate(files)
+    return files
 
 
 def read_samples(shard: str) -> Iterator[tuple[str, bytes, float, float]]:
@@ -138,16 +195,32 @@ def read_samples(shard: str) -> Iterator[tuple[str, bytes, float, float]]:
     Raises:
       DataError: a sample lacks an image or its truth, or the shard is no sound tar.
     """
+    for sample in _read(shard):
+        image = _image(sample)
+        latitude, longitude = _truth(sample, shard, image is not None)
+        assert image is not None
+        yield sample["__key__"], image, latitude, longitude
+
+
+def read_images(shard: str) -> Iterator[tuple[str, bytes]]:
+    """Key and image bytes of each sample that has an image, with or without truth.
+
+    Raises:
+      DataError: the shard is no sound tar.
+    """
+    for sample in _read(shard):
+        if (image := _image(sample)) is not None:
+            yield sample["__key__"], image
+
+
+def _read(shard: str) -> Iterator[Mapping[str, Any]]:
     from webdataset.tariterators import group_by_keys, tar_file_expander
 
     try:
         # Opened here: webdataset itself runs what a file named "pipe:..." says.
-        with open(shard, "rb") as stream:
-            for sample in group_by_keys(tar_file_expander([{"url": shard, "stream": stream}])):
-                yield _checked(sample, shard)
-    except DataError:
-        raise
-    except (tarfile.TarError, OSError, EOFError, ValueError) as error:
+        with open_shard(shard) as stream:
+            yield from group_by_keys(tar_file_expander([{"url": shard, "stream": stream}]))
+    except Exception as error:  # tarfile's, and whatever a remote file system throws
         reason = next((a for a in error.args if isinstance(a, str)), error)
         raise DataError(
             f"{shard} cannot be read ({reason}); want a webdataset tar, complete and with each "
@@ -155,48 +228,102 @@ def read_samples(shard: str) -> Iterator[tuple[str, bytes, float, float]]:
         ) from error
 
 
-def _checked(sample: Mapping[str, Any], shard: str) -> tuple[str, bytes, float, float]:
+def _image(sample: Mapping[str, Any]) -> bytes | None:
+    return next((sample[e] for e in IMAGE_EXTENSIONS if e in sample), None)
+
+
+def _truth(sample: Mapping[str, Any], shard: str, has_image: bool) -> tuple[float, float]:
+    """Latitude and longitude of a sample that has what training needs."""
     key = sample["__key__"]
-    image = next((sample[e] for e in IMAGE_EXTENSIONS if e in sample), None)
     try:
         truth = parse_metadata(sample.get(METADATA_EXTENSION, b"{}"))
     except ValueError as error:
         raise DataError(f"{key}.{METADATA_EXTENSION} of {shard}: {error}.") from error
-    if image is None or truth is None:
+    if not has_image or truth is None:
         raise DataError(
-            f"Sample {key!r} of {shard} lacks {'an image' if image is None else 'its truth'}; "
+            f"Sample {key!r} of {shard} lacks {'its truth' if has_image else 'an image'}; "
             f"training wants {key}.jpg and {key}.json with latitude and longitude."
         )
-    return key, image, truth.latitude, truth.longitude
+    return truth.latitude, truth.longitude
 
 
-def _embed_shard(shard: str, encoder: ImageEncoder, target: Path) -> None:
-    keys, latitude, longitude, blocks, pixels = [], [], [], [], []
-    for key, image, lat, lon in read_samples(shard):
-        pixels.append(_pixels(image, encoder, f"{key!r} of {shard}"))
-        keys.append(key)
-        latitude.append(lat)
-        longitude.append(lon)
-        if len(pixels) == 64:
-            blocks.append(encoder.embed(np.stack(pixels)))
-            pixels.clear()
-    if pixels:
-        blocks.append(encoder.embed(np.stack(pixels)))
+def _embed_shard(shard: str, encoder: ImageEncoder | DeferredEncoder, target: Path) -> None:
+    keys, positions = [], []
+    rows: list[NDArray[np.floating]] = []
+    waiting: dict[int, NDArray[np.uint8]] = {}  # pixels of rows that are still to be embedded
+
+    def embed_waiting() -> None:
+        if waiting:
+            for row, embedding in zip(
+                waiting, encoder.embed(np.stack([*waiting.values()])), strict=True
+            ):
+                rows[row] = embedding
+            waiting.clear()
+
+    for sample in _read(shard):
+        image, stored = _image(sample), sample.get(EMBEDDING_EXTENSION)
+        positions.append(_truth(sample, shard, image is not None or stored is not None))
+        keys.append(sample["__key__"])
+        place = f"{keys[-1]!r} of {shard}"
+        if stored is not None:
+            rows.append(_stored_embedding(stored, encoder, place))
+            continue
+        assert image is not None
+        waiting[len(rows)] = _pixels(image, encoder, place)
+        rows.append(np.empty(0))
+        if len(waiting) == PHOTOS_AT_ONCE:
+            embed_waiting()
+    embed_waiting()
     if not keys:
         raise DataError(f"{shard} holds no sample.")
-    flat = pa.array(np.concatenate(blocks).astype(np.float16).ravel())
-    embeddings = pa.FixedSizeListArray.from_arrays(flat, encoder.spec.embedding_dim)
+    latitude, longitude = np.array(positions).T
+    write_embedded(target, EmbeddedPhotos(keys, np.stack(rows), latitude, longitude))
+
+
+def write_embedded(target: Path, photos: EmbeddedPhotos) -> None:
+    """Writes a file of the cache, at once; embeddings in half precision."""
+    flat = pa.array(photos.embeddings.astype(np.float16).ravel())
+    embeddings = pa.FixedSizeListArray.from_arrays(flat, photos.embeddings.shape[1])
     table = pa.table(
-        {"key": keys, "latitude": latitude, "longitude": longitude, "embedding": embeddings}
+        {
+            "key": photos.keys,
+            "latitude": photos.latitude,
+            "longitude": photos.longitude,
+            "embedding": embeddings,
+        }
     )
-    temporary = target.with_suffix(".part")
-    pq.write_table(table, temporary, compression="zstd")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(f".{os.getpid()}.part")
+    # A dictionary of numbers that never repeat makes reading four times slower.
+    pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
     os.replace(temporary, target)
 
 
-def _pixels(image: bytes, encoder: ImageEncoder, place: str) -> NDArray[np.uint8]:
+def _stored_embedding(
+    data: bytes, encoder: ImageEncoder | DeferredEncoder, place: str
+) -> NDArray[np.floating]:
     try:
-        with Image.open(io.BytesIO(image), formats=IMAGE_FORMATS) as opened:
+        stored = np.load(io.BytesIO(data), allow_pickle=False)
+        found = f"{stored.dtype} {stored.shape}"
+        sound = stored.dtype.kind == "f" and stored.shape == (encoder.spec.embedding_dim,)
+        with np.errstate(over="ignore"):
+            half = stored.astype(np.float16)
+        sound = sound and bool(np.all(np.isfinite(half)))
+    except (ValueError, EOFError, OSError, AttributeError) as error:
+        found, sound = str(error), False
+    if not sound:
+        raise DataError(
+            f"The stored embedding of sample {place} is unusable ({found[:200]}); want floats of "
+            f"half precision and shape ({encoder.spec.embedding_dim},), as {encoder.spec.name} "
+            "gives: train with the encoder that the shards were built with (--encoder), or build "
+            "them again."
+        )
+    return cast("NDArray[np.float16]", half)
+
+
+def _pixels(image: bytes, encoder: ImageEncoder | DeferredEncoder, place: str) -> NDArray[np.uint8]:
+    try:
+        with open_picture(io.BytesIO(image)) as opened:
             if opened.width * opened.height > MAX_IMAGE_PIXELS:
                 raise ValueError(f"{opened.size} pixels, limit {MAX_IMAGE_PIXELS:,}")
             return encoder.preprocess(ImageOps.exif_transpose(opened))
@@ -208,23 +335,46 @@ def _pixels(image: bytes, encoder: ImageEncoder, place: str) -> NDArray[np.uint8
 
 
 def _cache_name(shard: str, encoder: dict[str, object]) -> str:
-    status = os.stat(shard)
-    identity = json.dumps(
-        [encoder, os.path.abspath(shard), status.st_size, status.st_mtime_ns], sort_keys=True
-    )
+    identity = json.dumps([encoder, *version(shard)], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return f"{Path(shard).stem}-{digest}.parquet"
 
 
-def _concatenate(files: Sequence[Path]) -> EmbeddedPhotos:
+def read_embedded(files: Sequence[Path]) -> EmbeddedPhotos:
+    """All photos of files that `embed_shards` wrote, in memory.
+
+    Raises:
+      DataError: this machine has not the memory.
+    """
+    _check_memory(files)
     tables = [pq.read_table(file) for file in files]
     table = pa.concat_tables(tables).combine_chunks()
-    column = table["embedding"].combine_chunks()
-    width = column.type.list_size
-    flat = column.flatten().to_numpy(zero_copy_only=False)
     return EmbeddedPhotos(
         keys=table["key"].to_pylist(),
-        embeddings=flat.astype(np.float32).reshape(-1, width),
+        embeddings=embedding_rows(table).astype(np.float32),
         latitude=table["latitude"].to_numpy(),
         longitude=table["longitude"].to_numpy(),
     )
+
+
+def embedding_rows(table: pa.Table) -> NDArray[np.float16]:
+    """The embeddings ``(N, E)`` of a table of the cache, as they are stored."""
+    column = table["embedding"].combine_chunks()
+    flat: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
+    return flat.reshape(-1, column.type.list_size)
+
+
+def _check_memory(files: Sequence[Path]) -> None:
+    """Stored as float16, held as float32, and for a moment both."""
+    wanted = 0
+    for file in files:
+        metadata = pq.read_metadata(file)
+        width = metadata.schema.to_arrow_schema().field("embedding").type.list_size
+        wanted += 6 * metadata.num_rows * width
+    held = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if wanted > 0.8 * held:
+        raise DataError(
+            f"The embeddings take {wanted / 2**30:.1f} GiB and this machine has "
+            f"{held / 2**30:.1f} GiB of memory; train from the disk with --stream, or name fewer "
+            "shards."
+        )

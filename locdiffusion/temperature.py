@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from locdiffusion.data import EmbeddingRows
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.prior import COLUMNS, ROWS, BaseMeasure, positions_measure, raster_cells
 from locdiffusion.spectral import ProductTransform
@@ -129,7 +130,7 @@ class TemperatureModel(nn.Module):
     @classmethod
     def of_training(
         cls,
-        embeddings: NDArray[np.float32],
+        embeddings: EmbeddingRows,
         vectors: NDArray[np.float64],
         max_degree: int,
         base: BaseMeasure,
@@ -139,7 +140,7 @@ class TemperatureModel(nn.Module):
         """The witness drawn from training photos; the network is still to be fitted.
 
         Args:
-          embeddings: ``(N, E)``.
+          embeddings: ``(N, E)``, of which only some rows are read.
           vectors: ``(N, 3)`` unit vectors of their positions.
           max_degree: L.
           base: q₀ of the answers.

@@ -1,39 +1,44 @@
 """The training loop: SHDD-KL over noise levels, an averaged model, exact resume.
 
 All randomness of step t comes from (seed, t), so a run that was stopped and resumed sees the same
-batches, noise and dropout as one that was not.
+batches, noise and dropout as one that was not. Several processes draw the same randomness, and each
+takes its rows of the batch; only dropout is drawn by each for itself.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import os
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from locdiffusion.config import to_dict
+from locdiffusion.batches import Ahead, PhotosInMemory, PhotoSource
+from locdiffusion.config import from_dict, to_dict
 from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.decoding import Decoder
 from locdiffusion.density import LogPartition, PartitionConfig
 from locdiffusion.diffusion.losses import shdd_kl
 from locdiffusion.diffusion.schedules import NoiseConfig, training_sigmas
+from locdiffusion.distributed import Processes
 from locdiffusion.metrics import error_summary
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.posterior import decode_all, log_probability, natural_parameters
 from locdiffusion.prior import BaseConfig
+from locdiffusion.run_state import read_state, write_state
+from locdiffusion.scalars import Scalars
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import great_circle_km
+from locdiffusion.streaming import StreamConfig
 
-STATE, PROGRESS = "training_state.safetensors", "training_state.json"
+EARLY, EARLIEST = (20, 5, 2), 5
+"""Before the first regular validation, one after each of these parts of the way to it."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,9 @@ class TrainConfig:
       gradient_clip: largest gradient norm.
       evaluate_every: steps between validations, which also save the state.
       seed: of everything.
+      bf16: the network in bfloat16 where that is safe; the loss stays in float32.
+      stream: how photos are shuffled that are read from disk as they are needed; None keeps them
+        in memory.
     """
 
     name: str = "overhead"
@@ -69,6 +77,8 @@ class TrainConfig:
     gradient_clip: float = 1.0
     evaluate_every: int = 500
     seed: int = 0
+    bf16: bool = False
+    stream: StreamConfig | None = None
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -90,24 +100,56 @@ class Stopped(Exception):
     """Training was asked to stop; its state is saved."""
 
 
+@dataclass(frozen=True)
+class StepInputs:
+    """What a step needs besides the weights: b rows of its batch, on the device.
+
+    Attributes:
+      code: ``(b, d)`` of the true points.
+      truth: ``(b, 3)`` the true points as unit vectors.
+      sigma: ``(b,)`` noise levels or ``inf``.
+      noise: ``(b, d)`` standard normal.
+      embeddings: ``(b, E)``.
+      generator: has drawn the above and draws what is left.
+    """
+
+    code: Tensor
+    truth: Tensor
+    sigma: Tensor
+    noise: Tensor
+    embeddings: Tensor
+    generator: torch.Generator
+
+
 class Trainer:
-    """Trains one network on embedded photos."""
+    """Trains one network on embedded photos.
+
+    Args:
+      config: the recipe.
+      train: photos in memory, or a stream of them.
+      val: photos for validation.
+      directory: of the run's state.
+      processes: this process and those it trains with; None is this one alone, on the CPU.
+    """
 
     def __init__(
         self,
         config: TrainConfig,
-        train: EmbeddedPhotos,
+        train: EmbeddedPhotos | PhotoSource,
         val: EmbeddedPhotos,
         directory: Path,
-        device: str = "cpu",
+        processes: Processes | None = None,
     ) -> None:
         self.config, self.directory, self.val = config, directory, val
-        self.device = torch.device(device)
+        self.processes = processes or Processes(torch.device("cpu"))
+        self.device = self.processes.device
         torch.manual_seed(config.seed)
         self.network = CSUNet(config.model).to(self.device)
-        self.embeddings = torch.from_numpy(train.embeddings)
+        if isinstance(train, EmbeddedPhotos):
+            train = PhotosInMemory(train, config.batch_size, config.seed, self.processes.share)
+        self.photos = train
         self.vectors = train.vectors
-        self.network.standardise(self.embeddings)
+        train.standardise(self.network)
         self.average = CSUNet(config.model).to(self.device)
         self.average.load_state_dict(self.network.state_dict())
         self.average.eval().requires_grad_(False)
@@ -121,34 +163,69 @@ class Trainer:
         )
         self.step = 0
         self.history: list[dict[str, float]] = []
+        self._joined = self.processes.joined(self.network)
         self._losses: list[float] = []  # since the last validation
+        self._last: dict[str, float] = {}  # step's learning rate and gradient norm
         self._identity = {"config": to_dict(config), "data": [train.fingerprint, val.fingerprint]}
+        # Codes and noise are made on processors; a GPU would wait for them.
+        threads = min(8, os.cpu_count() or 1) if self.device.type == "cuda" else 0
+        self._inputs = Ahead(self._make_inputs, config.steps, threads)
 
     def run(
-        self, report: Callable[[dict[str, float]], None], should_stop: Callable[[], bool]
+        self,
+        report: Callable[[dict[str, float]], None],
+        should_stop: Callable[[], bool],
+        save_every_s: float = math.inf,
+        scalars: Scalars | None = None,
     ) -> None:
         """Trains to the end.
 
         Args:
-          report: called with each validation's figures.
+          report: called with each validation's figures, in the first process; a few early ones
+            come before the first regular one.
           should_stop: asked after each step.
+          save_every_s: seconds after which the state is saved, besides at validations.
+          scalars: gets each step's figures.
 
         Raises:
           Stopped: after saving the state, when asked to stop.
         """
-        while self.step < self.config.steps:
+        config = self.config
+        early = {n for n in (config.evaluate_every // part for part in EARLY) if n >= EARLIEST}
+        saved = time.monotonic()
+        while self.step < config.steps:
+            began = time.monotonic()
             self._losses.append(self._train_step(self.step))
             self.step += 1
-            due = self.step % self.config.evaluate_every == 0 or self.step == self.config.steps
+            if scalars:
+                images = min(config.batch_size, len(self.vectors))
+                rate = images / max(1e-9, time.monotonic() - began)
+                figures = {"loss": self._losses[-1], **self._last, "images_per_s": rate}
+                scalars.step(self.step, figures)
+            due = self.step % config.evaluate_every == 0 or self.step == config.steps
+            if due or self.step in early:
+                self._validate(due, report, scalars)
+            stop = self.processes.any(should_stop())
+            if due or stop or time.monotonic() - saved >= save_every_s:
+                self.save_state()
+                saved = time.monotonic()
+            if stop:
+                raise Stopped(f"stopped after step {self.step} of {config.steps}")
+
+    def _validate(
+        self, due: bool, report: Callable[[dict[str, float]], None], scalars: Scalars | None
+    ) -> None:
+        """Validates in the first process; an early one leaves no trace in the run's state."""
+        if self.processes.is_first:
+            figures = {"step": self.step, "train_nats": float(np.mean(self._losses))}
+            figures |= self.validate()
             if due:
-                figures = {"step": self.step, "train_nats": float(np.mean(self._losses))}
-                self._losses.clear()
-                self.history.append(figures | self.validate())
-                self.save_state()
-                report(self.history[-1])
-            if should_stop():
-                self.save_state()
-                raise Stopped(f"stopped after step {self.step} of {self.config.steps}")
+                self.history.append(figures)
+            if scalars:
+                scalars.validation(self.step, figures)
+            report(figures)
+        if due:
+            self._losses.clear()
 
     def validate(self, limit: int = 1000) -> dict[str, float]:
         """Accuracy and likelihood of the averaged network's density mode on validation photos."""
@@ -164,50 +241,56 @@ class Trainer:
             "val_within_200": summary["within"]["200"],
         }
 
-    def _train_step(self, step: int) -> float:
+    def _make_inputs(self, step: int) -> StepInputs:
         config = self.config
         generator = torch.Generator().manual_seed(_mixed(config.seed, step))
-        torch.manual_seed(_mixed(config.seed, step) + 1)  # dropout
-        rows = batch_rows(step, len(self.vectors), config.batch_size, config.seed)
-        vectors = self.vectors[rows]
-        code = torch.from_numpy(encode_vectors(vectors, config.model.max_degree)).float()
-        code = code.to(self.device)
-        truth = torch.from_numpy(vectors).float().to(self.device)
-        sigma = training_sigmas(len(rows), config.model.dimension, config.noise, generator)
-        noise = torch.randn(code.shape, generator=generator).to(self.device)
-        sigma = sigma.to(self.device)
-        x = code + torch.where(torch.isinf(sigma), 0.0, sigma)[:, None] * noise
-        self.network.train()
-        natural = self.network(x, sigma, self.embeddings[rows].to(self.device))
-        loss = shdd_kl(natural, code, truth, self.partition, generator).mean()
-        self._update(loss, step)
-        return loss.item()
+        batch = self.photos.batch(step)
+        code = torch.from_numpy(encode_vectors(batch.vectors, config.model.max_degree)).float()
+        # Of the whole batch: what a row gets does not depend on how many processes share it.
+        sigma = training_sigmas(batch.size, config.model.dimension, config.noise, generator)
+        noise = torch.randn((batch.size, config.model.dimension), generator=generator)
+        return StepInputs(
+            code=code.to(self.device),
+            truth=torch.from_numpy(batch.vectors).float().to(self.device),
+            sigma=sigma[batch.rows].to(self.device),
+            noise=noise[batch.rows].to(self.device),
+            embeddings=batch.embeddings.to(self.device),
+            generator=generator,
+        )
 
-    def _update(self, loss: Tensor, step: int) -> None:
+    def _train_step(self, step: int) -> float:
+        seed = _mixed(self.config.seed, step)
+        torch.manual_seed(seed + 1 + self.processes.share.rank)  # dropout
+        inputs = self._inputs(step)
+        code, sigma = inputs.code, inputs.sigma
+        x = code + torch.where(torch.isinf(sigma), 0.0, sigma)[:, None] * inputs.noise
+        self.network.train()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+            natural = self._joined(x, sigma, inputs.embeddings)
+        loss = shdd_kl(natural.float(), code, inputs.truth, self.partition, inputs.generator).mean()
+        return self._update(loss, step)
+
+    def _update(self, loss: Tensor, step: int) -> float:
+        """Descends; returns the mean loss of all processes."""
         config = self.config
-        if not torch.isfinite(loss):
+        value = self.processes.mean(loss.item())
+        if not math.isfinite(value):
             raise FloatingPointError(
-                f"The loss is {loss.item()} at step {step}; lower learning_rate (now "
+                f"The loss is {value} at step {step}; lower learning_rate (now "
                 f"{config.learning_rate})."
             )
         rate = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
-        descend(loss, self.network, self.optimizer, rate, config.gradient_clip)
+        norm = descend(loss, self.network, self.optimizer, rate, config.gradient_clip)
+        self._last = {"learning_rate": rate, "gradient_norm": float(norm)}
         follow(self.average, self.network, step, config.ema_decay)
+        return value
 
     def save_state(self) -> None:
-        """Writes what a resumed run needs: one file, replaced at once; the JSON is for people."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"average.{k}": v for k, v in self.average.state_dict().items()}
-        for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
-        progress = {"step": self.step, "history": self.history, "losses": self._losses}
-        text = json.dumps(progress | self._identity, indent=1)
-        part = self.directory / (STATE + ".part")
-        copies = {k: v.contiguous().clone() for k, v in tensors.items()}
-        save_file(copies, part, metadata={"progress": text})
-        os.replace(part, self.directory / STATE)
-        (self.directory / PROGRESS).write_text(text + "\n")
+        """Writes what a resumed run needs, in the first process; the others only come by."""
+        if self.processes.is_first:
+            progress = {"step": self.step, "history": self.history, "losses": self._losses}
+            modules = {"network": self.network, "average": self.average}
+            write_state(self.directory, modules, self.optimizer, progress | self._identity)
 
     def resume(self) -> bool:
         """Continues a saved run of the same recipe and data; False if there is none.
@@ -215,51 +298,43 @@ class Trainer:
         Raises:
           ValueError: the directory holds another run.
         """
-        path = self.directory / STATE
-        if not path.is_file():
+        modules = {"network": self.network, "average": self.average}
+        progress = read_state(self.directory, modules, self.optimizer, self._check_identity)
+        if progress is None:
             return False
-        with safe_open(path, "pt") as opened:
-            progress = json.loads(opened.metadata()["progress"])
-        for name, mine in self._identity.items():
-            if progress.get(name) != mine:
-                raise ValueError(
-                    f"{self.directory} holds a run with another {name}; give a new --output, or "
-                    "--overwrite to start anew."
-                )
-        tensors = load_file(path)
-        for prefix, module in (("network.", self.network), ("average.", self.average)):
-            part = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-            module.load_state_dict(part)
-        state = self.optimizer.state_dict()
-        state["state"] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, name = key.split(".", 2)
-                state["state"].setdefault(int(index), {})[name] = value
-        self.optimizer.load_state_dict(state)
         self.step, self.history = progress["step"], progress["history"]
         self._losses = progress["losses"]
         return True
 
+    def _check_identity(self, progress: dict[str, Any]) -> None:
+        same = {
+            # Settings that are newer than the state have their defaults.
+            "config": from_dict(TrainConfig, progress["config"]) == self.config,
+            "data": progress["data"] == self._identity["data"],
+        }
+        for name, holds in same.items():
+            if not holds:
+                raise ValueError(
+                    f"{self.directory} holds a run with another {name}; give a new --output, or "
+                    "--overwrite to start anew."
+                )
 
-def batch_rows(step: int, count: int, batch_size: int, seed: int) -> NDArray[np.int64]:
-    """Rows of one step: consecutive pieces of a permutation that is new each epoch."""
-    size = min(batch_size, count)
-    epoch, piece = divmod(step, count // size)
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    return order[piece * size : (piece + 1) * size]
+    def close(self) -> None:
+        """Stops making what will not be used."""
+        self._inputs.close()
 
 
 def descend(
     loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, rate: float, clip: float
-) -> None:
-    """One step of the optimiser at a learning rate, with the gradient's norm clipped."""
+) -> Tensor:
+    """One step of the optimiser at a learning rate; returns the gradient's norm before clipping."""
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
+    norm = torch.nn.utils.clip_grad_norm_(network.parameters(), clip)
     optimizer.step()
+    return norm
 
 
 @torch.no_grad()

@@ -24,6 +24,7 @@ from locdiffusion.overhead.mosaics import MosaicSource
 from locdiffusion.overhead.patches import PatchGeometry
 from locdiffusion.overhead.splits import CentreRule, Split
 from locdiffusion.prior import BaseConfig, BaseKind
+from locdiffusion.streaming import StreamConfig
 from locdiffusion.temperature import TemperatureConfig
 from locdiffusion.training import TrainConfig
 
@@ -49,7 +50,9 @@ CONFIGS = [
     PartitionConfig(rows=10, cap_km=500.0),
     TemperatureConfig(gallery=20, hidden=3),
     BaseConfig(answers=BaseKind.LAND, smoothing_km=200.0),
+    StreamConfig(lanes=2, buffer=9),
     TrainConfig("b", model=MODEL, noise=NoiseConfig(sigma_max=30.0), learning_rate=1e-5, seed=3),
+    TrainConfig("c", bf16=True, stream=StreamConfig(lanes=4)),
     OverheadConfig(
         Split.UNSEEN,
         9,

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import fsspec
 import numpy as np
 import numpy.typing as npt
 import pytest
 from archives import encode, huge_png, photo, tar_bytes, truth, write_tar
 from PIL import Image
-from tiny import TinyEncoder, with_orientation, write_coloured_shard
+from tiny import EMBEDDING_DIM, TinyEncoder, with_orientation, write_coloured_shard
 
-from locdiffusion.data import DataError, EmbeddedPhotos, expand_shards, load_photos, read_samples
+from locdiffusion.data import (
+    DataError,
+    EmbeddedPhotos,
+    embed_shards,
+    expand_shards,
+    load_photos,
+    read_embedded,
+    read_samples,
+)
 
 
 @pytest.fixture(scope="module")
@@ -276,3 +286,178 @@ class TestBadData:
         Path("pipe:touch sprung #.tar").write_bytes(tar_bytes(GOOD))
         assert load_photos(expand_shards(["*.tar"]), encoder, tmp_path / "cache").keys == ["good"]
         assert not Path("sprung").exists()
+
+
+def npy(values: object, **kind: object) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.asarray(values, **kind), allow_pickle=True)  # type: ignore[call-overload]
+    return buffer.getvalue()
+
+
+STORED = np.random.default_rng(5).normal(size=(3, EMBEDDING_DIM)).astype(np.float16)
+
+
+class TestStoredEmbeddings:
+    def test_are_used_as_they_are_and_no_picture_is_decoded(
+        self, encoder: TinyEncoder, tmp_path: Path
+    ) -> None:
+        members = [
+            member
+            for i, stored in enumerate(STORED)
+            for member in (
+                (f"{i}.jpg", b"no picture"),
+                (f"{i}.json", truth(i)),
+                (f"{i}.npy", npy(stored)),
+            )
+        ]
+        photos = load_photos([str(write_tar(tmp_path / "x.tar", members))], encoder, tmp_path)
+        np.testing.assert_array_equal(photos.embeddings, STORED.astype(np.float32))
+        assert photos.latitude.tolist() == [0.0, 1.0, 2.0] and encoder.embedded == 0
+
+    def test_beside_photos_without(self, encoder: TinyEncoder, tmp_path: Path) -> None:
+        """More photos than go through the encoder at once; every third has its embedding."""
+        members: list[tuple[str, bytes]] = []
+        for i in range(200):
+            image = [] if i % 6 == 0 else [(f"{i:03d}.jpg", photo(i))]
+            stored = [(f"{i:03d}.npy", npy(STORED[0] + i))] if i % 3 == 0 else []
+            members += [*image, (f"{i:03d}.json", truth(i % 90)), *stored]
+        shard = str(write_tar(tmp_path / "x.tar", members))
+        photos = load_photos([shard], encoder, tmp_path)
+        assert photos.keys == [f"{i:03d}" for i in range(200)] and encoder.embedded == 133
+        for i, found in enumerate(photos.embeddings):
+            if i % 3 == 0:
+                np.testing.assert_array_equal(found, STORED[0] + np.float16(i))
+            else:
+                pixels = encoder.preprocess(Image.open(io.BytesIO(photo(i))))[None]
+                np.testing.assert_allclose(found, encoder.embed(pixels)[0], rtol=2.0**-10)
+
+    @pytest.mark.parametrize(
+        "data",
+        {
+            "another width": npy(np.zeros(512, np.float16)),
+            "a matrix": npy(np.zeros((1, EMBEDDING_DIM), np.float16)),
+            "whole numbers": npy(np.zeros(EMBEDDING_DIM, int)),
+            "not finite": npy([np.nan] * EMBEDDING_DIM),
+            "too large for half precision": npy([1e6] * EMBEDDING_DIM),
+            "objects": npy([{}] * EMBEDDING_DIM, dtype=object),
+            "no array": b"hello",
+            "nothing": b"",
+            "half an array": npy(STORED[0])[:-3],
+        }.items(),
+        ids=lambda item: item[0],
+    )
+    def test_unusable_ones_are_named(
+        self, data: tuple[str, bytes], encoder: TinyEncoder, tmp_path: Path
+    ) -> None:
+        members = [*GOOD, ("bad.jpg", photo(2)), ("bad.json", truth()), ("bad.npy", data[1])]
+        shard = str(write_tar(tmp_path / "x.tar", members))
+        with pytest.raises(
+            DataError, match=rf"sample 'bad' of .*x\.tar.*\({EMBEDDING_DIM},\).*tiny"
+        ):
+            load_photos([shard], encoder, tmp_path / "cache")
+
+    def test_of_another_encoder_are_refused(self, encoder: TinyEncoder, tmp_path: Path) -> None:
+        """As `pipelines.build_shards` writes down whose they are."""
+        shard = str(write_tar(tmp_path / "train" / "x.tar", GOOD))
+        run = tmp_path / "run.json"
+        run.write_text(json.dumps({"encoder": "open_clip:ViT-L-14/openai"}))
+        with pytest.raises(
+            DataError, match=r"of 'open_clip:ViT-L-14/openai', and.*'tiny'.*--embed"
+        ):
+            load_photos([shard], encoder, tmp_path / "cache")
+        for fine in ({"encoder": "tiny"}, {"encoder": None}, {}, []):
+            run.write_text(json.dumps(fine))
+            assert len(load_photos([shard], encoder, tmp_path / "cache")) == 1
+
+    def test_of_the_same_model_from_a_file_are_taken(self, tmp_path: Path) -> None:
+        encoder = TinyEncoder("open_clip:A/weights.pt")
+        shard = str(write_tar(tmp_path / "train" / "x.tar", GOOD))
+        (tmp_path / "run.json").write_text(json.dumps({"encoder": "open_clip:A/tag"}))
+        assert len(load_photos([shard], encoder, tmp_path / "cache")) == 1
+        other = TinyEncoder("open_clip:B/weights.pt")
+        with pytest.raises(DataError, match="train with --encoder open_clip:A/tag"):
+            load_photos([shard], other, tmp_path / "cache")
+
+
+@pytest.fixture
+def bucket() -> Iterator[str]:
+    """A folder of a remote file system."""
+    root = "memory://bucket-of-training"
+    filesystem = fsspec.filesystem("memory")
+    yield root
+    if filesystem.exists("/bucket-of-training"):
+        filesystem.rm("/bucket-of-training", recursive=True)
+
+
+class TestRemote:
+    def put(self, url: str, data: bytes) -> None:
+        with fsspec.open(url, "wb") as file:
+            file.write(data)
+
+    def test_shards_are_found_and_read_as_local_ones(
+        self, bucket: str, shards: list[str], encoder: TinyEncoder, tmp_path: Path
+    ) -> None:
+        for shard in shards:
+            self.put(f"{bucket}/train/{Path(shard).name}", Path(shard).read_bytes())
+        for pattern in (f"{bucket}/train/*.tar", f"{bucket}/train/part-{{0..3}}.tar"):
+            found = expand_shards([pattern])
+            assert [url.rpartition("/")[2] for url in found] == [Path(s).name for s in shards]
+            assert all(url.startswith("memory://") for url in found)
+        remote = load_photos(found, encoder, tmp_path / "remote")
+        local = load_photos(shards, encoder, tmp_path / "local")
+        assert remote.fingerprint == local.fingerprint
+        assert [key for key, *_ in read_samples(found[0])] == remote.keys[:5]
+
+    def test_are_read_once_and_again_when_they_change(
+        self, bucket: str, encoder: TinyEncoder, tmp_path: Path
+    ) -> None:
+        url = f"{bucket}/a.tar"
+        self.put(url, tar_bytes(GOOD))
+        for _ in range(2):
+            load_photos([url], encoder, tmp_path)
+            assert encoder.embedded == 1
+        self.put(url, tar_bytes([*GOOD, ("b.jpg", photo(2)), ("b.json", truth(4))]))
+        assert load_photos([url], encoder, tmp_path).keys == ["good", "b"]
+
+    def test_a_broken_one_is_named(self, bucket: str, encoder: TinyEncoder, tmp_path: Path) -> None:
+        self.put(f"{bucket}/cut.tar", tar_bytes(GOOD)[:900])
+        with pytest.raises(DataError, match=r"cut\.tar cannot be read \(.*write it again"):
+            load_photos([f"{bucket}/cut.tar"], encoder, tmp_path)
+
+    def test_nothing_there_teaches(self, bucket: str) -> None:
+        with pytest.raises(DataError, match=r"No shard matches 'memory://bucket-of-tr.*/\*\.zip'"):
+            expand_shards([f"{bucket}/*.zip"])
+        with pytest.raises(
+            DataError, match=r"nowhere://x/\*\.tar cannot be listed .*check the name"
+        ):
+            expand_shards(["nowhere://x/*.tar"])
+
+
+class TestParts:
+    def test_processes_embed_each_shard_once(self, shards: list[str], tmp_path: Path) -> None:
+        encoders = [TinyEncoder(), TinyEncoder()]
+        files = [
+            embed_shards(shards, encoder, tmp_path / "shared", part=part, parts=2)
+            for part, encoder in enumerate(encoders)
+        ]
+        assert files[0] == files[1] and [e.embedded for e in encoders] == [6, 79]
+        alone = load_photos(shards, TinyEncoder(), tmp_path / "alone")
+        assert read_embedded(files[0]).fingerprint == alone.fingerprint
+
+    def test_more_processes_than_shards(self, shards: list[str], tmp_path: Path) -> None:
+        encoder = TinyEncoder()
+        assert len(embed_shards(shards[:1], encoder, tmp_path, part=1, parts=2)) == 1
+        assert encoder.embedded == 0
+
+
+def test_photos_that_do_not_fit_into_memory(
+    shards: list[str], encoder: TinyEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = embed_shards(shards, encoder, tmp_path)
+    needed = 85 * EMBEDDING_DIM * 6
+    held = {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 2 * needed}
+    monkeypatch.setattr(os, "sysconf", held.__getitem__)
+    assert len(read_embedded(files)) == 85
+    held["SC_PHYS_PAGES"] = needed
+    with pytest.raises(DataError, match=r"this machine has 0\.0 GiB of memory.*--stream"):
+        read_embedded(files)

@@ -14,10 +14,12 @@ import torch
 from PIL import Image, ImageDraw
 
 from locdiffusion.model import image_encoder
+from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import (
     EncoderSpec,
     EncoderWeightsError,
     ImageEncoder,
+    encoder_spec,
     load_image_encoder,
 )
 
@@ -165,6 +167,43 @@ class TestOpenClip:
             assert encoder.spec.mean == (0.5, 0.5, 0.5)
             assert encoder.spec.framing.value == "squash"
             assert encoder.spec.interpolation.value == "bilinear"
+            assert encoder_spec(encoder.spec.name) == encoder.spec
+
+    def test_the_spec_is_known_without_the_weights(
+        self, tiny_weights: Path, lite: ImageEncoder, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        name = f"open_clip:{TINY}/{tiny_weights}"
+        caplog.clear()
+        assert encoder_spec(name) == load_image_encoder(name).spec
+        assert encoder_spec("efficientnet_lite0") == lite.spec
+        large = encoder_spec("open_clip:ViT-L-14/openai")  # whose weights are out of reach here
+        assert (large.embedding_dim, large.image_size) == (768, 224)
+        assert "initialized randomly" not in caplog.text
+
+    @pytest.mark.parametrize("name", ["resnet18", "open_clip:ViT-L-14/nobody", "open_clip:None/x"])
+    def test_a_spec_of_nothing(self, name: str) -> None:
+        with pytest.raises(ValueError, match=r"unknown|neither a file nor a tag|has no model"):
+            encoder_spec(name)
+
+    def test_deferred_weights_are_loaded_by_the_first_photo(
+        self, tiny_weights: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        loaded = []
+        original = image_encoder.load_image_encoder
+
+        def load(name: str, device: str) -> ImageEncoder:
+            loaded.append((name, device))
+            return original(name, device)
+
+        monkeypatch.setattr(image_encoder, "load_image_encoder", load)
+        name = f"open_clip:{TINY}/{tiny_weights}"
+        deferred = DeferredEncoder(name)
+        pixels = deferred.preprocess(smooth_photo(40, 40))[None]
+        assert deferred.spec.name == name and not loaded
+        first, again = deferred.embed(pixels), deferred.embed(pixels)
+        assert loaded == [(name, "cpu")]
+        np.testing.assert_array_equal(first, again)
+        np.testing.assert_array_equal(first, original(name).embed(pixels))
 
     def test_unreachable_hub(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from huggingface_hub import constants
@@ -344,3 +383,8 @@ class TestSpec:
         del fields["framing"]
         with pytest.raises(ValueError, match=r"unknown fields \['crop'\] and lacks \['framing'\]"):
             EncoderSpec.from_dict({**fields, "crop": "center"})
+
+
+def test_bf16_wants_a_gpu():
+    with pytest.raises(ValueError, match="--device cuda"):
+        image_encoder.load_image_encoder("efficientnet_lite0", "cpu", bf16=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
@@ -13,46 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from safetensors.torch import load_file
-from tiny import MODEL, PARTITION, learnable_photos
+from safetensors.torch import load_file, save_file
+from tiny import MODEL, learnable_photos
+from tiny_training import MEMORY as RECIPE
+from tiny_training import TRAIN, VAL, Spied
 
 from locdiffusion import training
-from locdiffusion.training import (
-    Stopped,
-    TrainConfig,
-    Trainer,
-    batch_rows,
-    learning_rate_factor,
-)
+from locdiffusion.batches import Ahead, Share, batch_rows
+from locdiffusion.density import LogPartition
+from locdiffusion.distributed import Processes
+from locdiffusion.run_state import PROGRESS, STATE
+from locdiffusion.scalars import Scalars
+from locdiffusion.training import Stopped, TrainConfig, Trainer, learning_rate_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-RECIPE = TrainConfig(
-    name="tiny",
-    encoder="tiny",
-    model=MODEL,
-    partition=PARTITION,
-    steps=12,
-    batch_size=16,
-    learning_rate=3e-3,
-    warmup=3,
-    ema_decay=0.9,
-    evaluate_every=5,
-    seed=4,
-)
-TRAIN, VAL = learnable_photos(64, seed=1), learnable_photos(32, seed=2)
-
-
-class Spied(Trainer):
-    """Keeps the loss of every step."""
-
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
-        self.losses: dict[int, float] = {}
-
-    def _train_step(self, step: int) -> float:
-        self.losses[step] = super()._train_step(step)
-        return self.losses[step]
 
 
 def ignore(_: object) -> None:
@@ -120,7 +96,7 @@ class TestResume:
         self, undisturbed: Spied, tmp_path: Path
     ) -> None:
         again = finished(tmp_path)
-        for name in (training.STATE, training.PROGRESS):
+        for name in (STATE, PROGRESS):
             assert (tmp_path / name).read_bytes() == (undisturbed.directory / name).read_bytes()
         assert again.losses == undisturbed.losses
 
@@ -154,11 +130,24 @@ class TestResume:
             trainer.resume()
         assert trainer.step == 0
 
+    def test_a_state_of_before_a_setting_was_invented(
+        self, undisturbed: Spied, tmp_path: Path
+    ) -> None:
+        """It had the setting's default, so it is the same run."""
+        shutil.copytree(undisturbed.directory, tmp_path, dirs_exist_ok=True)
+        tensors = load_file(tmp_path / STATE)
+        progress = json.loads((tmp_path / PROGRESS).read_text())
+        del progress["config"]["bf16"], progress["config"]["stream"]
+        save_file(tensors, tmp_path / STATE, metadata={"progress": json.dumps(progress)})
+        assert Trainer(RECIPE, TRAIN, VAL, tmp_path).resume()
+        with pytest.raises(ValueError, match="another config"):
+            Trainer(replace(RECIPE, bf16=True), TRAIN, VAL, tmp_path).resume()
+
     def test_the_state_holds_no_pickle(self, undisturbed: Spied) -> None:
         files = sorted(path.name for path in undisturbed.directory.iterdir())
-        assert files == [training.PROGRESS, training.STATE]
-        assert len(load_file(undisturbed.directory / training.STATE)) > 10
-        progress = json.loads((undisturbed.directory / training.PROGRESS).read_text())
+        assert files == [PROGRESS, STATE]
+        assert len(load_file(undisturbed.directory / STATE)) > 10
+        progress = json.loads((undisturbed.directory / PROGRESS).read_text())
         assert progress["step"] == 12 and len(progress["history"]) == 3
 
 
@@ -188,6 +177,60 @@ class TestBatches:
 
     def test_fewer_photos_than_a_batch(self) -> None:
         assert [sorted(r) for r in self.rows(count=5, size=20, steps=2)] == [[0, 1, 2, 3, 4]] * 2
+
+    def test_a_permutation_is_drawn_once_an_epoch(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        drawn: list[Any] = []
+        original = np.random.default_rng
+
+        def counted(seed: Any) -> np.random.Generator:
+            drawn.append(seed)
+            return original(seed)
+
+        expected = [original([7, epoch]).permutation(30) for epoch in range(2)]
+        monkeypatch.setattr(np.random, "default_rng", counted)
+        rows = [batch_rows(step, 30, 10, seed=7) for step in range(6)]
+        assert drawn == [[7, 0], [7, 1]]
+        np.testing.assert_array_equal(np.concatenate(rows), np.concatenate(expected))
+        rows[5][:] = 0  # a caller may do with them what it likes
+        np.testing.assert_array_equal(batch_rows(5, 30, 10, seed=7), expected[1][20:])
+
+
+class TestAhead:
+    def test_gives_each_step_its_own_in_any_number_of_threads(self) -> None:
+        for threads in (0, 1, 3):
+            ahead = Ahead(lambda step: step * step, steps=20, threads=threads)
+            assert [ahead(step) for step in range(5, 20)] == [n * n for n in range(5, 20)]
+            ahead.close()
+
+    def test_makes_each_once_and_none_past_the_end(self) -> None:
+        made: list[int] = []
+        ahead = Ahead(made.append, steps=6, threads=2)
+        for step in range(6):
+            ahead(step)
+        ahead.close()
+        assert sorted(made) == list(range(6))
+
+    def test_an_error_comes_out_where_it_is_asked_for(self) -> None:
+        def fail(step: int) -> int:
+            if step == 2:
+                raise OSError("the disk is gone")
+            return step
+
+        ahead = Ahead(fail, steps=5, threads=2)
+        assert [ahead(0), ahead(1)] == [0, 1]
+        with pytest.raises(OSError, match="the disk is gone"):
+            ahead(2)
+        ahead.close()
+
+    def test_a_training_that_prepares_its_steps_ahead_is_the_same(
+        self, undisturbed: Spied, tmp_path: Path
+    ) -> None:
+        """As on a GPU, where codes and noise are made in threads."""
+        trainer = Spied(RECIPE, TRAIN, VAL, tmp_path)
+        trainer._inputs = Ahead(trainer._make_inputs, RECIPE.steps, threads=3)
+        trainer.run(ignore, never)
+        trainer.close()
+        assert trainer.losses == undisturbed.losses
 
 
 class TestAverage:
@@ -263,3 +306,116 @@ def test_reports_every_validation(tmp_path: Path) -> None:
     trainer = Trainer(RECIPE, TRAIN, VAL, tmp_path)
     trainer.run(report, never)
     assert seen == trainer.history and [figures["step"] for figures in seen] == [5, 10, 12]
+
+
+class TestEarlyValidations:
+    def test_come_before_the_first_regular_one_and_leave_no_trace(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(training, "EARLIEST", 1)
+        seen: list[dict[str, float]] = []
+        trainer = Spied(RECIPE, TRAIN, VAL, tmp_path)
+        trainer.run(seen.append, never)
+        assert [figures["step"] for figures in seen] == [1, 2, 5, 10, 12]
+        assert trainer.history == seen[2:]
+        assert np.mean([trainer.losses[step] for step in range(5)]) == seen[2]["train_nats"]
+
+    def test_leave_the_losses_as_they_are(
+        self, undisturbed: Spied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(training, "EARLIEST", 1)
+        again = finished(tmp_path)
+        assert again.losses == undisturbed.losses and again.history == undisturbed.history
+
+
+class TestSaving:
+    @pytest.mark.parametrize(
+        ("every_s", "saves"),
+        [(25.0, [3, 5, 8, 10, 12]), (1e9, [5, 10, 12]), (0.0, [*range(1, 13)])],
+    )
+    def test_as_often_as_told_besides_validations(
+        self, every_s: float, saves: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The clock moves by ten seconds at each step; validations are after steps 5, 10, 12."""
+        trainer = Spied(RECIPE, TRAIN, VAL, tmp_path)
+        monkeypatch.setattr(training.time, "monotonic", lambda: 10.0 * len(trainer.losses))
+        saved: list[int] = []
+        monkeypatch.setattr(trainer, "save_state", lambda: saved.append(trainer.step))
+        trainer.run(ignore, never, save_every_s=every_s)
+        assert saved == saves
+
+    def test_only_the_first_process_writes(self, tmp_path: Path) -> None:
+        second = Processes(torch.device("cpu"), Share(1, 2))
+        trainer = Trainer(RECIPE, TRAIN, VAL, tmp_path)
+        trainer.processes = second
+        trainer.save_state()
+        assert not list(tmp_path.iterdir())
+
+
+class TestScalars:
+    def read(self, directory: Path) -> dict[str, dict[int, float]]:
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        events = EventAccumulator(str(directory / "tensorboard"))
+        events.Reload()
+        return {
+            tag: {event.step: event.value for event in events.Scalars(tag)}
+            for tag in events.Tags()["scalars"]
+        }
+
+    def test_tell_of_each_step_and_validation(self, tmp_path: Path) -> None:
+        trainer = Spied(replace(RECIPE, gradient_clip=0.1), TRAIN, VAL, tmp_path)
+        scalars = Scalars.open(tmp_path, 1, 0)
+        assert scalars is not None
+        trainer.run(ignore, never, scalars=scalars)
+        scalars.close()
+        found = self.read(tmp_path)
+        losses = {step + 1: loss for step, loss in trainer.losses.items()}
+        assert found["train/loss"] == pytest.approx(losses)
+        rates = [RECIPE.learning_rate * learning_rate_factor(step, 12, 3) for step in range(12)]
+        assert list(found["train/learning_rate"].values()) == pytest.approx(rates)
+        assert min(found["train/gradient_norm"].values()) > 0.1  # before clipping
+        assert min(found["train/images_per_s"].values()) > 0
+        for name in ("nats", "median_km", "within_25", "within_200"):
+            expected = {figures["step"]: figures[f"val_{name}"] for figures in trainer.history}
+            assert found[f"val/{name}"] == pytest.approx(expected)
+
+    def test_of_some_steps_alone(self, tmp_path: Path) -> None:
+        scalars = Scalars.open(tmp_path, 5, 0)
+        assert scalars is not None
+        for step in range(1, 13):
+            scalars.step(step, {"loss": 0.5})
+        scalars.close()
+        assert list(self.read(tmp_path)["train/loss"]) == [5, 10]
+
+    def test_what_a_resumed_run_does_again_stands_there_once(self, tmp_path: Path) -> None:
+        for start, stop, value in ((1, 10, 1.0), (7, 13, 2.0)):
+            scalars = Scalars.open(tmp_path, 1, start - 1)
+            assert scalars is not None
+            for step in range(start, stop):
+                scalars.step(step, {"loss": value})
+            scalars.close()
+        found = self.read(tmp_path)["train/loss"]
+        assert found == {step: 1.0 if step < 7 else 2.0 for step in range(1, 13)}
+
+    def test_without_the_package(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+        assert Scalars.open(tmp_path, 1, 0) is None
+
+
+def test_bf16_trains_nearly_the_same_with_the_loss_in_float32(
+    undisturbed: Spied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds: set[torch.dtype] = set()
+    original = LogPartition.forward
+
+    def forward(self: LogPartition, natural: torch.Tensor, *rest: Any) -> torch.Tensor:
+        kinds.add(natural.dtype)
+        return original(self, natural, *rest)
+
+    monkeypatch.setattr(LogPartition, "forward", forward)
+    trainer = finished(tmp_path, replace(RECIPE, bf16=True))
+    assert kinds == {torch.float32}
+    assert trainer.losses != undisturbed.losses
+    assert trainer.losses == pytest.approx(undisturbed.losses, abs=0.05)
+    assert all(p.dtype == torch.float32 for p in trainer.network.parameters())

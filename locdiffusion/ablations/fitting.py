@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from locdiffusion.ablations.encodings import draw_sigmas, encode, noise_range
 from locdiffusion.ablations.networks import build
 from locdiffusion.ablations.plan import Base, Budget, Encoding, Loss, Variant
+from locdiffusion.batches import batch_rows
 from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.density import LogPartition
 from locdiffusion.diffusion.losses import shdd_kl
@@ -23,7 +24,7 @@ from locdiffusion.prior import (
     positions_measure,
     uniform_measure,
 )
-from locdiffusion.training import batch_rows, descend, follow, learning_rate_factor
+from locdiffusion.training import descend, follow, learning_rate_factor
 
 EMA_DECAY, WEIGHT_DECAY, GRADIENT_CLIP = 0.99, 0.02, 1.0
 

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from locdiffusion.batches import batch_rows
 from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.training import batch_rows, descend, follow, learning_rate_factor
+from locdiffusion.training import descend, follow, learning_rate_factor
 
 Network = TypeVar("Network", bound=nn.Module)
 Loss = Callable[[Network, Tensor, Tensor, torch.Generator], Tensor]

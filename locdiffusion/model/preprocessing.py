@@ -125,7 +125,7 @@ class EncoderSpec:
             ValueError: The image is empty or of a mode that holds no colours (Pillow's `F`).
         """
         size = self.image_size
-        rgb = _as_rgb(image)
+        rgb = as_rgb(image)
         box, target = _frame(rgb.width, rgb.height, size, self.framing)
         filters = {
             Interpolation.BICUBIC: Image.Resampling.BICUBIC,
@@ -140,7 +140,7 @@ class EncoderSpec:
         return np.array(resized, dtype=np.uint8)
 
 
-def _as_rgb(image: Image.Image) -> Image.Image:
+def as_rgb(image: Image.Image) -> Image.Image:
     """Any mode to RGB: 16-bit grey is scaled, what is transparent becomes mid-grey."""
     if image.width < 1 or image.height < 1:
         raise ValueError(f"image is {image.width} x {image.height} pixels, wanted at least 1 x 1")

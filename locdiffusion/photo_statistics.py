@@ -1,0 +1,109 @@
+"""What training must know of all its photos before it sees the first: measured in one pass.
+
+Positions (for the base measure), mean and spread of the embeddings, and a fingerprint; kept beside
+the cache's files that they were measured on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from locdiffusion.data import embedding_rows
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Of N photos in S files.
+
+    Attributes:
+      counts: ``(S,)`` photos in each file.
+      latitude, longitude: ``(N,)`` degrees, in the order of the files.
+      mean, spread: ``(E,)`` float32, of each number of the embeddings.
+      spread_of_all: standard deviation of all numbers together.
+      fingerprint: SHA-256 of the files' content.
+    """
+
+    counts: NDArray[np.int64]
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    mean: NDArray[np.float32]
+    spread: NDArray[np.float32]
+    spread_of_all: float
+    fingerprint: str
+
+    @classmethod
+    def of(cls, files: Sequence[Path]) -> Statistics:
+        """Measured on files of the embedding cache, or as they were measured before.
+
+        Args:
+          files: as `locdiffusion.data.embed_shards` returns them.
+        """
+        names = "\n".join(file.name for file in files)
+        digest = hashlib.sha256(names.encode()).hexdigest()[:12]
+        kept = files[0].parent / f"statistics-{digest}.npz"
+        try:
+            with np.load(kept, allow_pickle=False) as stored:
+                values = {field.name: stored[field.name] for field in fields(cls)}
+            scalars = {name: values[name].item() for name in ("spread_of_all", "fingerprint")}
+            return cls(**{**values, **scalars})
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # none yet, or half of one
+            measured = _measure(files)
+        temporary = kept.with_suffix(".part")
+        with temporary.open("wb") as stream:
+            np.savez(stream, **{f.name: getattr(measured, f.name) for f in fields(cls)})
+        os.replace(temporary, kept)
+        return measured
+
+
+def _measure(files: Sequence[Path]) -> Statistics:
+    from tqdm import tqdm
+
+    counts: list[int] = []
+    latitude, longitude, marks = [], [], []
+    mean = deviation = np.zeros(0)  # of the photos so far: mean, and sum of squares around it
+    for file in tqdm(files, desc="measuring the training photos", unit="shard", file=sys.stderr):
+        table = pq.read_table(file)
+        stored = embedding_rows(table)
+        counts.append(len(table))
+        latitude.append(table["latitude"].to_numpy())
+        longitude.append(table["longitude"].to_numpy())
+        marks.append(_fingerprint(table["key"].to_pylist(), latitude[-1], longitude[-1], stored))
+        rows = stored.astype(np.float64)
+        here = rows.mean(0)
+        here_deviation = ((rows - here) ** 2).sum(0)
+        if len(counts) == 1:
+            mean, deviation = here, here_deviation
+            continue
+        # Chan, Golub and LeVeque 1983, eq. 2.1: two sets' sums of squares, joined.
+        total = sum(counts)
+        shift = here - mean
+        deviation = deviation + here_deviation + shift**2 * (total - len(rows)) * len(rows) / total
+        mean = mean + shift * len(rows) / total
+    total = sum(counts)
+    around_all = deviation.sum() + total * ((mean - mean.mean()) ** 2).sum()
+    return Statistics(
+        counts=np.array(counts),
+        latitude=np.concatenate(latitude),
+        longitude=np.concatenate(longitude),
+        mean=mean.astype(np.float32),
+        spread=np.sqrt(deviation / max(1, total - 1)).astype(np.float32),
+        spread_of_all=float(np.sqrt(around_all / max(1, total * len(mean) - 1))),
+        fingerprint=hashlib.sha256("\n".join(marks).encode()).hexdigest(),
+    )
+
+
+def _fingerprint(keys: Sequence[str], *arrays: NDArray[np.floating]) -> str:
+    digest = hashlib.sha256("\n".join(keys).encode())
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,285 @@
+"""Training photos that are not held in memory: read shard by shard, in an order of their own.
+
+An epoch is a ring of all photos: the shards in an order that is new each epoch, started at a random
+photo. It is cut into *lanes* of equal length. Each lane fills a shuffle buffer with its next
+photos, hands them out in random order, and fills the next meanwhile. A batch takes as many photos
+from each lane, and each process serves lanes of its own: it reads only their shards, and any number
+of processes that divides the lanes trains on the same batches.
+
+    epoch     shard 7 | shard 2 | shard 9 | shard 0 | ...
+    lanes    [----- lane 0 -----][----- lane 1 -----] ...
+    buffers  [ 0 ][ 1 ][ 2 ]...   [ 0 ][ 1 ][ 2 ]...       the photos of one number in memory
+
+All of it follows from (seed, epoch), so a batch is found by its step alone: a resumed run reads
+the buffers from its step on, nothing before. What does not fill a batch waits for another epoch.
+
+The shards are those of the cache of `locdiffusion.data`, which holds of each photo the position and
+the embedding alone: of a shard of photos a fiftieth.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+
+from locdiffusion.batches import Batch, Share
+from locdiffusion.data import DataError, embedding_rows
+from locdiffusion.model.cs_unet import CSUNet
+from locdiffusion.photo_statistics import Statistics
+from locdiffusion.sphere.geodesy import unit_vectors
+
+READERS = 4
+COLUMNS = ("latitude", "longitude", "embedding")
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a stream is shuffled.
+
+    Attributes:
+      lanes: how many parts of the epoch a batch is drawn from; as many processes at most.
+      buffer: photos in all shuffle buffers together; three times as many are in memory.
+    """
+
+    lanes: int = 8
+    buffer: int = 65_536
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if min(self.lanes, self.buffer) < 1:
+            raise ValueError(
+                f"lanes and buffer must be at least 1; found {self.lanes}, {self.buffer}."
+            )
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive photos of one shard.
+
+    Attributes:
+      shard: its number.
+      start, stop: rows in it.
+    """
+
+    shard: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class StreamOrder:
+    """Which photos each step draws, as numbers alone.
+
+    Attributes:
+      counts: ``(S,)`` photos in each shard.
+      batch_size: B.
+      config: lanes and buffer.
+      seed: of the order.
+    """
+
+    counts: NDArray[np.int64]
+    batch_size: int
+    config: StreamConfig
+    seed: int
+
+    def __post_init__(self) -> None:
+        """Checks that batches can be drawn.
+
+        Raises:
+          ValueError: the lanes do not divide the batch, or there are too few photos.
+        """
+        if self.batch_size % self.config.lanes:
+            raise ValueError(
+                f"The stream draws a batch from {self.config.lanes} lanes, which do not divide "
+                f"{self.batch_size} photos; choose another --batch-size or --lanes."
+            )
+        if self.steps_per_epoch < 1:
+            raise DataError(
+                f"{int(self.counts.sum())} photos in {len(self.counts)} shards do not fill a batch "
+                f"of {self.batch_size}; leave --stream out, or choose a smaller --batch-size."
+            )
+
+    @property
+    def lane_length(self) -> int:
+        """Photos of an epoch in each lane."""
+        return int(self.counts.sum()) // self.config.lanes
+
+    @property
+    def per_lane(self) -> int:
+        """Photos of a batch from each lane."""
+        return self.batch_size // self.config.lanes
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches of an epoch."""
+        return self.lane_length // self.per_lane
+
+    @property
+    def steps_per_buffer(self) -> int:
+        """Whole batches of a buffer."""
+        return max(1, self.config.buffer // self.batch_size)
+
+    def place(self, step: int) -> tuple[int, int, int]:
+        """Epoch, number of the buffer in it, and number of the batch in the buffer, of a step."""
+        epoch, batch = divmod(step, self.steps_per_epoch)
+        return epoch, *divmod(batch, self.steps_per_buffer)
+
+    def after(self, epoch: int, buffer: int) -> tuple[int, int]:
+        """Epoch and number of the buffer that follows one."""
+        more = (buffer + 1) * self.steps_per_buffer < self.steps_per_epoch
+        return (epoch, buffer + 1) if more else (epoch + 1, 0)
+
+    def pieces(self, epoch: int, buffer: int, lane: int) -> list[Piece]:
+        """What fills a lane's buffer."""
+        random = np.random.default_rng([self.seed, epoch])
+        order = random.permutation(len(self.counts))
+        total = int(self.counts.sum())
+        first = buffer * self.steps_per_buffer
+        steps = min(self.steps_per_buffer, self.steps_per_epoch - first)
+        start = int(random.integers(total)) + lane * self.lane_length + first * self.per_lane
+        stop = start + steps * self.per_lane
+        return [*self._between(order, start, stop, 0), *self._between(order, start, stop, total)]
+
+    def _between(
+        self, order: NDArray[np.int64], start: int, stop: int, turn: int
+    ) -> Iterator[Piece]:
+        """Pieces of the ring from `start` to `stop`, as far as they lie in one turn of it."""
+        ends = np.cumsum(self.counts[order])
+        for i in range(int(np.searchsorted(ends, start - turn, "right")), len(order)):
+            begin = int(ends[i] - self.counts[order[i]])
+            low, high = max(start - turn, begin), min(stop - turn, int(ends[i]))
+            if begin >= stop - turn:
+                return
+            if low < high:
+                yield Piece(int(order[i]), low - begin, high - begin)
+
+    def mixed(self, epoch: int, buffer: int, lane: int, count: int) -> NDArray[np.int64]:
+        """The order in which a buffer of so many photos is emptied."""
+        return np.random.default_rng([self.seed, epoch, buffer, lane]).permutation(count)
+
+
+@dataclass(frozen=True)
+class _Buffer:
+    """Photos of one lane in the order in which they are handed out; float16 as they are stored."""
+
+    embeddings: NDArray[np.float16]
+    vectors: NDArray[np.float64]
+
+
+class StreamedPhotos:
+    """Photos in the cache on disk, as a source of batches.
+
+    Args:
+      files: the cache's files, as `locdiffusion.data.embed_shards` returns them.
+      statistics: of these files.
+      order: which photos each step draws.
+      share: of this process; its number of processes divides the lanes.
+    """
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        statistics: Statistics,
+        order: StreamOrder,
+        share: Share | None = None,
+    ) -> None:
+        share = share or Share()
+        lanes = order.config.lanes
+        if lanes % share.world:
+            raise ValueError(
+                f"{share.world} processes cannot share {lanes} lanes of a stream evenly; start "
+                "another number of processes (--nproc_per_node) or choose other --lanes."
+            )
+        self.statistics, self.order = statistics, order
+        self.vectors = unit_vectors(statistics.latitude, statistics.longitude)
+        self.fingerprint = statistics.fingerprint
+        self.embeddings = StoredEmbeddings(files, statistics)
+        self._files = files
+        self._rows = share.rows(order.batch_size)
+        self._lanes = range(lanes)[share.rows(lanes)]
+        self._pool = ThreadPoolExecutor(min(READERS, len(self._lanes)))
+        self._lock = threading.Lock()
+        self._buffers: dict[tuple[int, int], list[Future[_Buffer]]] = {}
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.vectors)
+
+    def standardise(self, network: CSUNet) -> None:
+        """Tells a network the scale of the embeddings."""
+        statistics = self.statistics
+        network.embedding_mean.copy_(torch.from_numpy(statistics.mean))
+        spread = np.maximum(statistics.spread, 1e-3 * statistics.spread_of_all)
+        network.embedding_std.copy_(torch.from_numpy(spread))
+
+    def batch(self, step: int) -> Batch:
+        """The photos of a step."""
+        epoch, number, piece = self.order.place(step)
+        buffers = [future.result() for future in self._filled(epoch, number)]
+        rows = slice(piece * self.order.per_lane, (piece + 1) * self.order.per_lane)
+        embeddings = np.concatenate([buffer.embeddings[rows] for buffer in buffers])
+        vectors = np.concatenate([buffer.vectors[rows] for buffer in buffers])
+        floats = torch.from_numpy(embeddings.astype(np.float32))
+        return Batch(floats, vectors, self.order.batch_size, self._rows)
+
+    def _filled(self, epoch: int, number: int) -> list[Future[_Buffer]]:
+        """The buffers of this process's lanes; the next ones are filled meanwhile."""
+        now, then = (epoch, number), self.order.after(epoch, number)
+        with self._lock:
+            for place in (now, then):
+                if place not in self._buffers:
+                    self._buffers[place] = [
+                        self._pool.submit(self._fill, *place, lane) for lane in self._lanes
+                    ]
+            wanted = self._buffers[now]
+            # One more is kept: threads that prepare steps side by side may come a little late.
+            for place in sorted(self._buffers)[:-3]:
+                del self._buffers[place]
+        return wanted
+
+    def _fill(self, epoch: int, number: int, lane: int) -> _Buffer:
+        embeddings, vectors = [], []
+        for piece in self.order.pieces(epoch, number, lane):
+            table = pq.read_table(self._files[piece.shard], columns=list(COLUMNS))
+            table = table.slice(piece.start, piece.stop - piece.start)
+            embeddings.append(embedding_rows(table))
+            latitude, longitude = table["latitude"].to_numpy(), table["longitude"].to_numpy()
+            vectors.append(unit_vectors(latitude, longitude))
+        mixed = self.order.mixed(epoch, number, lane, sum(map(len, vectors)))
+        return _Buffer(np.concatenate(embeddings)[mixed], np.concatenate(vectors)[mixed])
+
+    def close(self) -> None:
+        """Stops reading ahead."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+class StoredEmbeddings:
+    """Embeddings ``(N, E)`` on disk, read by their rows."""
+
+    def __init__(self, files: Sequence[Path], statistics: Statistics) -> None:
+        self.shape = (len(statistics.latitude), len(statistics.mean))
+        self._files = files
+        self._ends = np.cumsum(statistics.counts)
+
+    def __len__(self) -> int:
+        """N."""
+        return self.shape[0]
+
+    def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """``(n, E)`` of n rows; reads each shard that holds one of them once."""
+        found = np.empty((len(rows), self.shape[1]), np.float32)
+        shard_of = np.searchsorted(self._ends, rows, "right")
+        for shard in np.unique(shard_of):
+            table = pq.read_table(self._files[shard], columns=["embedding"])
+            start = self._ends[shard] - len(table)
+            wanted = shard_of == shard
+            found[wanted] = embedding_rows(table)[rows[wanted] - start]
+        return found

@@ -1,0 +1,311 @@
+"""A run of `python -m locdiffusion.train`: photos, training, calibration, checkpoint."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+import signal
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from locdiffusion import calibration, checkpoint, model_card
+from locdiffusion.config import from_dict, to_dict
+from locdiffusion.data import EmbeddedPhotos, embed_shards, expand_shards, read_embedded
+from locdiffusion.distributed import Processes, check_bf16
+from locdiffusion.model.deferred_encoder import DeferredEncoder
+from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.photo_statistics import Statistics
+from locdiffusion.posterior import natural_parameters
+from locdiffusion.run_state import PROGRESS, STATE
+from locdiffusion.scalars import FOLDER as SCALARS
+from locdiffusion.scalars import MISSING, Scalars
+from locdiffusion.streaming import StreamedPhotos, StreamOrder
+from locdiffusion.temperature import CalibratedDenoiser, TemperatureModel
+from locdiffusion.training import TrainConfig, Trainer
+
+CHECKPOINT = "checkpoint"
+Patterns = Mapping[str, Sequence[str]]
+
+
+def recipe(
+    settings: Mapping[str, Any], device: torch.device
+) -> tuple[TrainConfig, DeferredEncoder]:
+    """The configuration of a run, and its image encoder.
+
+    Args:
+      settings: of `TrainConfig`, nested as there; what follows from others is filled in.
+      device: where the encoder runs.
+
+    Raises:
+      ValueError: a setting makes no sense, or not on this device.
+      EncoderWeightsError: the encoder's package or file is missing.
+    """
+    config = from_dict(TrainConfig, settings)
+    encoder = DeferredEncoder(config.encoder, str(device))
+    config = replace(
+        config,
+        model=replace(config.model, embedding_dim=encoder.spec.embedding_dim),
+        warmup=min(config.warmup, config.steps // 10 + 1),
+    )
+    if config.bf16:
+        check_bf16(device)
+    return config, encoder
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The photos of a run.
+
+    Attributes:
+      train: in memory or streamed.
+      validation: by their names, `val` first.
+      tests: files of the embedding cache, by names.
+      sources: what is known of how the photos were made, by names.
+    """
+
+    train: EmbeddedPhotos | StreamedPhotos
+    validation: dict[str, EmbeddedPhotos]
+    tests: dict[str, list[Path]]
+    sources: dict[str, list[dict[str, Any]]]
+
+
+def load(
+    patterns: Patterns,
+    tests: Patterns,
+    config: TrainConfig,
+    encoder: DeferredEncoder,
+    cache: Path,
+    group: Processes,
+    val_photos: int | None = None,
+) -> RunData:
+    """Embeds all photos, each process some shards, and opens them.
+
+    Args:
+      patterns: shards of `train`, `val` and, perhaps, `val_regions`.
+      tests: shards by the tests' names.
+      config: the recipe.
+      encoder: frozen image encoder.
+      cache: directory of the embeddings.
+      group: this process and the others.
+      val_photos: largest number of photos in a validation set; None for any.
+
+    Raises:
+      DataError: there is no such shard, or one is unusable.
+    """
+    share = group.share
+
+    def embedded(globs: Sequence[str]) -> list[Path]:
+        shards = expand_shards(globs)
+        return embed_shards(shards, encoder, cache, part=share.rank, parts=share.world)
+
+    files = {name: embedded(globs) for name, globs in patterns.items() if globs}
+    test_files = {name: embedded(globs) for name, globs in tests.items()}
+    group.wait()
+    train = _training_photos(files.pop("train"), config, group)
+    validation = {n: _thinned(read_embedded(paths), val_photos) for n, paths in files.items()}
+    if group.is_first:
+        counts = ", ".join(f"{len(part):,} {name}" for name, part in validation.items())
+        print(f"{len(train):,} training photos; validation: {counts}", flush=True)
+    sources = {name: _describe(globs) for name, globs in patterns.items()}
+    return RunData(train, validation, test_files, sources)
+
+
+def _thinned(photos: EmbeddedPhotos, most: int | None) -> EmbeddedPhotos:
+    """Evenly spaced photos, no more than so many."""
+    if most is None or len(photos) <= most:
+        return photos
+    return photos.take(np.arange(most) * len(photos) // most)
+
+
+def _training_photos(
+    files: Sequence[Path], config: TrainConfig, group: Processes
+) -> EmbeddedPhotos | StreamedPhotos:
+    if config.stream is None:
+        return read_embedded(files)
+    if group.is_first:
+        Statistics.of(files)
+    group.wait()
+    statistics = Statistics.of(files)
+    order = StreamOrder(statistics.counts, config.batch_size, config.stream, config.seed)
+    return StreamedPhotos(files, statistics, order, group.share)
+
+
+def _describe(patterns: Sequence[str]) -> list[dict[str, Any]]:
+    """The `dataset.json` beside the shards, where there is one: how the data were made."""
+    found = []
+    for directory in dict.fromkeys(Path(p).parent for p in patterns):
+        file = directory / "dataset.json"
+        if file.is_file():
+            found.append(json.loads(file.read_text()))
+    return found
+
+
+def remove(output: Path, group: Processes) -> None:
+    """Deletes a run but for its embeddings."""
+    if group.is_first:
+        for name in (PROGRESS, STATE, CHECKPOINT, SCALARS):
+            target = output / name
+            shutil.rmtree(target) if target.is_dir() else target.unlink(missing_ok=True)
+    group.wait()
+
+
+def train(
+    config: TrainConfig,
+    data: RunData,
+    output: Path,
+    group: Processes,
+    save_every_minutes: float,
+    log_every: int,
+) -> Trainer:
+    """Trains to the end, from where a run in the directory was left.
+
+    Args:
+      config: the recipe.
+      data: the photos.
+      output: directory of the run.
+      group: this process and the others.
+      save_every_minutes: how often the state is saved, besides after validations.
+      log_every: steps between TensorBoard scalars; 0 for none.
+
+    Raises:
+      Stopped: a signal came; the state is saved.
+      ValueError: the directory holds another run.
+    """
+    trainer = Trainer(config, data.train, data.validation["val"], output, group)
+    resumed = trainer.resume()
+    scalars = None
+    if group.is_first:
+        if resumed:
+            print(f"resuming at step {trainer.step}", flush=True)
+        if log_every:
+            scalars = Scalars.open(output, log_every, trainer.step)
+            if scalars is None:
+                print(MISSING, flush=True)
+    try:
+        _train_until_told(trainer, 60.0 * save_every_minutes, scalars)
+    finally:
+        trainer.close()
+        if isinstance(data.train, StreamedPhotos):
+            data.train.close()
+        if scalars:
+            scalars.close()
+    return trainer
+
+
+def _train_until_told(trainer: Trainer, save_every_s: float, scalars: Scalars | None) -> None:
+    """Trains to the end, or until the signal that Ctrl-C or `kill` sends."""
+    steps = trainer.config.steps
+    stop: list[bool] = []
+    previous = {
+        number: signal.signal(number, lambda *_: stop.append(True))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    began, first = time.monotonic(), trainer.step
+
+    def report(figures: dict[str, float]) -> None:
+        rate = (figures["step"] - first) / max(1e-9, time.monotonic() - began)
+        left = (steps - figures["step"]) / max(1e-9, rate) / 60.0
+        print(
+            f"step {figures['step']:.0f}/{steps}  train {figures['train_nats']:.3f} nats  "
+            f"val {figures['val_nats']:.3f} nats, median {figures['val_median_km']:.0f} km, "
+            f"{100 * figures['val_within_25']:.0f} % within 25 km, "
+            f"{100 * figures['val_within_200']:.0f} % within 200 km  "
+            f"({rate:.1f} steps/s, {left:.0f} min left)",
+            flush=True,
+        )
+
+    try:
+        trainer.run(report, lambda: bool(stop), save_every_s, scalars)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def finish(trainer: Trainer, data: RunData, encoder: EncoderSpec, about: str | None) -> Path:
+    """Calibrates, measures and writes the checkpoint; returns its directory.
+
+    Args:
+      trainer: at its end.
+      data: the photos.
+      encoder: that embedded them.
+      about: Markdown that opens the model card; None for a title alone.
+    """
+    config = trainer.config
+    degree, base = config.model.max_degree, trainer.answer_base
+    denoiser = _with_temperatures(trainer, data.train)
+    decode = calibration.fit(denoiser, list(data.validation.values()), base)
+    print(f"fitted on validation: temperatures, ρ {decode.radius_km:g} km", flush=True)
+    metrics = {}
+    tests = {name: read_embedded(files) for name, files in data.tests.items()}
+    for name, part in (data.validation | tests).items():
+        natural = natural_parameters(denoiser, part.embeddings)
+        metrics[name] = calibration.measure(natural, part, degree, decode, base)
+    _print_metrics(metrics)
+    saved = checkpoint.CheckpointConfig(
+        config.name,
+        config.model,
+        config.noise,
+        decode,
+        encoder,
+        denoiser.temperatures.config,
+        _record(trainer, metrics, data),
+    )
+    directory = trainer.directory / CHECKPOINT
+    checkpoint.save(directory, saved, denoiser, base)
+    about = f"# Model card: `{saved.name}`" if about is None else about
+    (directory / model_card.CARD).write_text(model_card.render(saved, about))
+    return directory
+
+
+def _with_temperatures(
+    trainer: Trainer, train: EmbeddedPhotos | StreamedPhotos
+) -> CalibratedDenoiser:
+    """The averaged network as a checkpoint stores it, and temperatures still to be fitted."""
+    config = trainer.config
+    temperatures = TemperatureModel.of_training(
+        train.embeddings,
+        train.vectors,
+        config.model.max_degree,
+        trainer.answer_base,
+        seed=config.seed,
+    )
+    return CalibratedDenoiser(
+        checkpoint.as_stored(trainer.average), temperatures.to(trainer.device)
+    )
+
+
+def _record(trainer: Trainer, metrics: dict[str, Any], data: RunData) -> dict[str, Any]:
+    """How the weights came to be."""
+    world = trainer.processes.share.world
+    return {
+        "environment": f"Python {platform.python_version()}, torch {torch.__version__}, "
+        f"{trainer.device}, {torch.get_num_threads()} threads"
+        + (f", {world} processes" if world > 1 else ""),
+        "parameters": sum(p.numel() for p in trainer.average.parameters()),
+        "recipe": to_dict(trainer.config),
+        "metrics": metrics,
+        "history": trainer.history,
+        "data": {
+            name: {
+                "photos": len(part),
+                "sha256": part.fingerprint,
+                "source": data.sources[name],
+            }
+            for name, part in ({"train": data.train} | data.validation).items()
+        },
+    }
+
+
+def _print_metrics(metrics: dict[str, dict[str, Any]]) -> None:
+    print(f"{'split':<12}{'n':>7}{'median km':>11}   within 1/25/200/750/2500 km   cover 50/90")
+    for name, m in metrics.items():
+        within = "/".join(f"{100 * v:.0f}" for v in m["within"].values())
+        cover = f"{100 * m['coverage_50']:.0f}/{100 * m['coverage_90']:.0f}"
+        print(f"{name:<12}{m['n']:>7}{m['median_km']:>11.0f}   {within:<28}  {cover}")
