@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = [
     "CSUNet",
     "CSUNetConfig",
