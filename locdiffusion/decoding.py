@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.density import FLOOR, GeotagColumns, Mode, log_sum_exp, mixed_log
+from locdiffusion.density import FLOOR, GeotagColumns, distinct_modes, log_sum_exp, mixed_log
 from locdiffusion.peaks import (
     Ascent,
     Peaks,
@@ -45,7 +45,7 @@ from locdiffusion.peaks import (
     spread_maxima,
     walked,
 )
-from locdiffusion.prior import BaseMeasure
+from locdiffusion.prior import BaseMeasure, LandShare
 from locdiffusion.radial import CAP_KM, RadialProfile, far_spread, ring_grids
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame
@@ -122,6 +122,8 @@ class Decoder(nn.Module):
     smoothing: Tensor
     far_spread: Tensor
     log_base: Tensor
+    land_share: Tensor
+    footholds: Tensor | None
 
     def __init__(
         self,
@@ -148,6 +150,10 @@ class Decoder(nn.Module):
         self.base = base
         log_base = torch.zeros(len(self.grid.nodes)) if base is None else base.on_grid(grid).cpu()
         self.register_buffer("log_base", log_base, persistent=False)
+        footholds = None if base is None or not base.excludes else base.footholds(grid).cpu()
+        self.register_buffer("footholds", footholds, persistent=False)
+        self.land = LandShare()
+        self._table("land_share", self.land.on_grid(grid, base))
         self._table("area", grid.weights / (4.0 * math.pi))
         self.rotation = PoleRotation(max_degree)
         # No density of this degree is narrower than that of an exact code, 2/d radians.
@@ -185,7 +191,7 @@ class Decoder(nn.Module):
         if not len(natural):
             none = np.zeros(0)
             share, nats = np.zeros((0, len(THRESHOLDS_KM)), np.float32), np.zeros(0, np.float32)
-            return GeotagColumns(none, none, none, none, share, nats, [])
+            return GeotagColumns(none, none, none, none, share, nats, nats, [])
         size = CPU_BATCH if natural.device.type == "cpu" else len(natural)
         return GeotagColumns.joined([self._decoded(part) for part in natural.split(size)])
 
@@ -194,7 +200,7 @@ class Decoder(nn.Module):
         candidates = self._candidates(mixture, peaks)
         ascent = self._ascent(mixture, candidates)
         places, ascent = self._climbed(mixture, candidates, ascent)
-        profile, information = self._profile(mixture, places[:, 0])
+        profile, information, on_land = self._profile(mixture, places[:, 0])
         latitude, longitude = latitude_longitude(places[:, 0].double().cpu().numpy())
         mass = ascent.mass.double().cpu().numpy().clip(0.0, 1.0)
         return GeotagColumns(
@@ -204,8 +210,10 @@ class Decoder(nn.Module):
             radius_90_km=profile.quantile_km(0.9),
             probability=profile.threshold_probability(),
             information_nats=information,
+            land_probability=on_land,
             modes=[
-                self._modes(p, w) for p, w in zip(places.double().cpu().numpy(), mass, strict=True)
+                distinct_modes(*row, self.config.radius_km, self.config.modes)
+                for row in zip(places.double().cpu().numpy(), mass, strict=True)
             ],
         )
 
@@ -265,7 +273,10 @@ class Decoder(nn.Module):
         return _Mixture(natural, log_z, log_density, mass), peaks
 
     def _candidates(self, mixture: _Mixture, peaks: Peaks) -> Tensor:
-        """``(N, M, 3)``: the best peaks of all K densities, and maxima of the coarse score."""
+        """``(N, M, 3)``: the best peaks of all K densities, and maxima of the coarse score.
+
+        And where a prior that excludes most places has most, between the nodes as it may be.
+        """
         n, k = mixture.log_z.shape
         pooled = peaks.vectors.reshape(n, -1, 3)
         # A peak of F just off the coast has its mass on the coast: do not count it for nothing.
@@ -276,7 +287,10 @@ class Decoder(nn.Module):
         chosen = pooled.gather(1, best[..., None].expand(-1, -1, 3))
         score = self.grid.analysis(mixture.mass.view(n, self.grid.rows, -1)) * self.smoothing
         _, broad = highest_nodes(self.thin.synthesis(score), 2)
-        return torch.cat([chosen, self.thin.nodes[broad]], 1)
+        found = [chosen, self.thin.nodes[broad]]
+        if self.footholds is not None:
+            found.append(self.footholds[mixture.mass.topk(4).indices])
+        return torch.cat(found, 1)
 
     def _log_z(self, natural: Tensor, field: Tensor, peak: Tensor) -> Tensor:
         """Rings around the highest peak, the grid beyond; ``(B,)``."""
@@ -300,7 +314,7 @@ class Decoder(nn.Module):
         """Log q₀ ``(..., nodes)`` on rings around the pole, carried to centres ``(..., 3)``."""
         if self.base is None:
             return 0.0
-        return self.log_base_at(rings.nodes @ pole_frame(centre).transpose(-1, -2))
+        return self.log_base_at(_turned(rings, centre))
 
     def _around(
         self, densities: _Densities, centre: Tensor, *grids: ProductTransform
@@ -349,10 +363,10 @@ class Decoder(nn.Module):
 
     def _profile(
         self, mixture: _Mixture, answer: Tensor
-    ) -> tuple[RadialProfile, NDArray[np.float32]]:
-        """Distribution of the distance from the answer, and the information in nats."""
+    ) -> tuple[RadialProfile, NDArray[np.float32], NDArray[np.float32]]:
+        """Distribution of the distance from the answer, information in nats, mass on land."""
         mass = []
-        knowledge = answer.new_zeros(len(answer))
+        knowledge, on_land = answer.new_zeros(2, len(answer))
         rings_of = (self.inner, self.outer)
         around = self._around(mixture, answer[:, None], *rings_of)
         for rings, density in zip(rings_of, around, strict=True):
@@ -360,27 +374,20 @@ class Decoder(nn.Module):
             weight = rings.row_weight / (4.0 * math.pi)
             mass.append(p.sum(-1) * weight)
             knowledge += torch.xlogy(p, p).sum(-1) @ weight
+            land = self.land(_turned(rings, answer)).view_as(p)
+            on_land += (p * land).sum(-1) @ weight
         cos_distance = answer @ self.grid.nodes.T
         far = mixture.mass * (cos_distance < math.cos(CAP_KM / EARTH_RADIUS_KM))
         knowledge += (far * mixture.log_density).sum(1)
+        on_land += far @ self.land_share
         near = torch.cat(mass, 1)
         # p was normalised around its peak; these nodes differ a little: make it sum to 1.
         total = near.sum(1) + far.sum(1)
         information = (knowledge / total - total.log()).clamp(min=0.0)
         profile = RadialProfile.from_masses(near, far, cos_distance, self.far_spread)
-        return profile, information.float().cpu().numpy()
+        return profile, information.float().cpu().numpy(), (on_land / total).float().cpu().numpy()
 
-    def _modes(self, places: np.ndarray, probability: np.ndarray) -> tuple[Mode, ...]:
-        """The answer first, then what lies more than 2ρ from all chosen before, likeliest first."""
-        apart = math.cos(min(math.pi, 2.0 * self.config.radius_km / EARTH_RADIUS_KM))
-        order = [0, *(1 + np.argsort(-probability[1:], kind="stable"))]
-        chosen: list[int] = []
-        for i in order:
-            far = all(float(places[i] @ places[j]) < apart for j in chosen)
-            if len(chosen) < self.config.modes and (not chosen or (far and probability[i] >= 0.01)):
-                chosen.append(i)
-        latitude, longitude = latitude_longitude(places[chosen])
-        return tuple(
-            Mode(float(a), float(b), float(probability[i]), self.config.radius_km)
-            for a, b, i in zip(latitude, longitude, chosen, strict=True)
-        )
+
+def _turned(rings: ProductTransform, centre: Tensor) -> Tensor:
+    """Nodes on rings around the pole carried to centres ``(..., 3)``: ``(..., nodes, 3)``."""
+    return rings.nodes @ pole_frame(centre).transpose(-1, -2)

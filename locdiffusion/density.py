@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from locdiffusion.prior import BaseMeasure
 from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame, turn_about_axis
-from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from locdiffusion.sphere.grids import polar_grid, shifted_grid
 
 LOG_SPHERE_AREA_KM2 = math.log(4.0 * math.pi * EARTH_RADIUS_KM**2)
@@ -169,6 +169,31 @@ class Mode:
     radius_km: float
 
 
+def distinct_modes(
+    places: NDArray[np.float64], probability: NDArray[np.float64], radius_km: float, count: int
+) -> tuple[Mode, ...]:
+    """The answer first, then what lies more than 2ρ from all chosen before, likeliest first.
+
+    Args:
+      places: ``(M, 3)`` unit vectors, the answer first.
+      probability: ``(M,)`` within `radius_km` of each.
+      radius_km: the decoder's ρ.
+      count: how many at most.
+    """
+    apart = math.cos(min(math.pi, 2.0 * radius_km / EARTH_RADIUS_KM))
+    order = [0, *(1 + np.argsort(-probability[1:], kind="stable"))]
+    chosen: list[int] = []
+    for i in order:
+        far = all(float(places[i] @ places[j]) < apart for j in chosen)
+        if len(chosen) < count and (not chosen or (far and probability[i] >= 0.01)):
+            chosen.append(i)
+    latitude, longitude = latitude_longitude(places[chosen])
+    return tuple(
+        Mode(float(a), float(b), float(probability[i]), radius_km)
+        for a, b, i in zip(latitude, longitude, chosen, strict=True)
+    )
+
+
 @dataclass(frozen=True)
 class GeotagColumns:
     """Answers for N photos, one column each (units and names as in `schemas.geotags`).
@@ -178,6 +203,7 @@ class GeotagColumns:
       radius_50_km, radius_90_km: ``(N,)`` float64.
       probability: ``(N, 5)`` float32, within each of `schemas.geotags.THRESHOLDS_KM`.
       information_nats: ``(N,)`` float32.
+      land_probability: ``(N,)`` float32, that the photo was taken on land.
       modes: N tuples: the answer itself, then the other places, likeliest first.
     """
 
@@ -187,6 +213,7 @@ class GeotagColumns:
     radius_90_km: NDArray[np.float64]
     probability: NDArray[np.float32]
     information_nats: NDArray[np.float32]
+    land_probability: NDArray[np.float32]
     modes: list[tuple[Mode, ...]]
 
     def __len__(self) -> int:

@@ -3,7 +3,8 @@ r"""Base measures q₀: what is known of a photo's place before it is looked at.
 A density is p(y) ∝ q₀(y) · exp F(y). Photos crowd into a small part of the Earth; with q₀ in the
 loss the network spends nothing on saying so, and is not taught that places without training photos
 are impossible. So q₀ can be *swapped* afterwards: trained with the places of the training photos,
-answered with all land (our choice).
+answered with all land (our choice), or with what a user knows of an archive: polygons, outside
+which nothing is an answer (`load_prior`).
 
 q₀ is kept as its logarithm on an equal-area raster: rows even in sin(latitude) from north to south,
 columns even in longitude from -180°.
@@ -11,24 +12,33 @@ columns even in longitude from -180°.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
 import numpy as np
+import shapely
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
+from scipy.sparse import csr_array
 from torch import Tensor, nn
 
+from locdiffusion.polygons import PolygonError, fingerprint, raster_share, read_polygons
 from locdiffusion.spectral import ProductTransform
-from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from locdiffusion.sphere.grids import LatLonGrid
 from locdiffusion.sphere.harmonics import degrees_and_orders
 
 ROWS, COLUMNS = 240, 480
+FINER = 4
+"""How many times more rows and columns polygons and coasts have: 13 by 21 km at the equator."""
+
 LAND = Path(__file__).parent / "data" / "land.png"
+EXCLUDED = -500.0
+"""Log q₀ where no answer may be: finite, for sums, and more than any density can make up for."""
 
 
 class BaseKind(str, Enum):
@@ -37,6 +47,18 @@ class BaseKind(str, Enum):
     POSITIONS = "positions"
     LAND = "land"
     UNIFORM = "uniform"
+
+
+class PriorName(str, Enum):
+    """The base measures that a user can name; anything else is a file."""
+
+    CHECKPOINT = "checkpoint"
+    LAND = "land"
+    UNIFORM = "uniform"
+
+
+WEIGHT = "weight"
+"""The column of a prior's file that says how many photos come from each polygon."""
 
 
 @dataclass(frozen=True)
@@ -76,11 +98,12 @@ class BaseMeasure(nn.Module):
 
     log_weight: Tensor
 
-    def __init__(self, weight: NDArray[np.float64]) -> None:
+    def __init__(self, weight: NDArray[np.float64], excluding: bool = False) -> None:
         """Normalises weights.
 
         Args:
           weight: ``(rows, columns)`` positive.
+          excluding: whether zero is a weight too, and means that no answer may be there.
 
         Raises:
           ValueError: a weight is zero, negative or not finite: such places could never be an
@@ -88,12 +111,16 @@ class BaseMeasure(nn.Module):
         """
         super().__init__()
         weight = np.asarray(weight, np.float64)
-        if weight.ndim != 2 or not np.all(np.isfinite(weight)) or np.any(weight <= 0):
+        least = np.min(weight, initial=np.inf)
+        fit = weight.ndim == 2 and np.all(np.isfinite(weight)) and np.any(weight > 0)
+        if not fit or least < 0 or (least == 0 and not excluding):
             raise ValueError(
-                f"Weights of shape {weight.shape} with minimum {np.min(weight, initial=np.inf)}; "
+                f"Weights of shape {weight.shape} with minimum {least}; "
                 "want positive numbers on a raster. Mix a little of the uniform measure in."
             )
-        log_weight = torch.from_numpy(np.log(weight / weight.mean())).to(torch.float16)
+        with np.errstate(divide="ignore"):
+            logarithm = np.maximum(np.log(weight / weight.mean()), EXCLUDED)
+        log_weight = torch.from_numpy(logarithm).to(torch.float16)
         self.register_buffer("log_weight", log_weight.float())
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -105,20 +132,51 @@ class BaseMeasure(nn.Module):
 
         For grids coarser than the raster: a coast between two nodes is not lost.
         """
-        rows, columns = grid.shape
-        z, longitude = _raster_centres(*self.log_weight.shape)
-        between = (grid.cos_theta[:-1] + grid.cos_theta[1:]) / 2.0
-        row = np.searchsorted(-between, -z)
-        column = np.rint(longitude / (2.0 * np.pi / columns)).astype(int) % columns
-        node = (row[:, None] * columns + column).ravel()
-        weight = self.log_weight.double().exp().flatten().cpu().numpy()
-        count = np.bincount(node, minlength=rows * columns)
-        total = np.bincount(node, weight, rows * columns)
-        average = torch.from_numpy(np.log(total.clip(1e-30) / count.clip(1))).float()
-        at_node = self(torch.from_numpy(grid.vectors).to(self.log_weight))
-        return torch.where(
-            torch.from_numpy(count > 0).to(at_node.device), average.to(at_node), at_node
-        )
+        weight = grid_average(self.log_weight.double().exp().cpu().numpy(), grid)
+        log_weight = np.log(weight.clip(math.exp(EXCLUDED)))
+        return torch.from_numpy(log_weight).float().to(self.log_weight)
+
+    @property
+    def excludes(self) -> bool:
+        """Whether there are places where no answer may be."""
+        return bool((self.log_weight <= EXCLUDED).any())
+
+    def footholds(self, grid: LatLonGrid) -> Tensor:
+        """Where q₀ lies within the cell of each node: unit vectors ``(rows·columns, 3)``.
+
+        A polygon between the nodes of a grid is not seen from them.
+        """
+        weight = self.log_weight.double().exp().cpu().numpy()
+        z, longitude = _raster_centres(*weight.shape)
+        centre = LatLonGrid(z, longitude, np.ones_like(z)).vectors.T.reshape(3, *weight.shape)
+        sums = np.stack([grid_average(weight * axis, grid) for axis in centre], -1)
+        found = np.where(self.on_grid(grid).cpu().numpy()[:, None] > EXCLUDED, sums, grid.vectors)
+        found /= np.linalg.norm(found, axis=1, keepdims=True)
+        return torch.from_numpy(found).to(self.log_weight)
+
+
+def grid_average(raster: NDArray[np.float64], grid: LatLonGrid) -> NDArray[np.float64]:
+    """The mean of a raster over the cell of each node of a grid, ``(rows·columns,)``.
+
+    Args:
+      raster: ``(R, C)`` equal-area cells.
+      grid: with even longitudes; a node whose cell no centre of the raster's lies in gets the value
+        of the raster's cell around it.
+    """
+    rows, columns = grid.shape
+    z, longitude = _raster_centres(*raster.shape)
+    between = (grid.cos_theta[:-1] + grid.cos_theta[1:]) / 2.0
+    row = np.searchsorted(-between, -z)
+    offset = longitude - grid.longitude[0]
+    column = np.rint(offset / (2.0 * np.pi / columns)).astype(int) % columns
+    in_row = csr_array((np.ones(len(row)), (row, np.arange(len(row)))), (rows, len(row)))
+    in_column = csr_array(
+        (np.ones(len(column)), (column, np.arange(len(column)))), (columns, len(column))
+    )
+    count = np.outer(in_row.sum(1), in_column.sum(1))
+    total = (in_column @ (in_row @ raster).T).T
+    at_node = raster.ravel()[raster_cells(torch.from_numpy(grid.vectors), *raster.shape).numpy()]
+    return np.where(count > 0, total / count.clip(1), at_node.reshape(rows, columns)).ravel()
 
 
 def uniform_measure() -> BaseMeasure:
@@ -132,9 +190,118 @@ def land_measure(uniform_share: float = 0.05) -> BaseMeasure:
     Args:
       uniform_share: part of q₀ that is spread over the whole sphere; the sea's only part.
     """
-    with Image.open(LAND) as image:
-        land = np.asarray(image, np.float64) / 255.0
+    land = land_share().reshape(ROWS, FINER, COLUMNS, FINER).mean((1, 3))
     return BaseMeasure(_with_uniform(land, uniform_share))
+
+
+@functools.lru_cache(maxsize=1)
+def land_share() -> NDArray[np.float64]:
+    """The share of land of each cell of the finer raster, ``(FINER·ROWS, FINER·COLUMNS)``."""
+    with Image.open(LAND) as image:
+        share = np.asarray(image, np.float64) / 255.0
+    share.flags.writeable = False
+    return share
+
+
+class LandShare(nn.Module):
+    """`land_share` at any point."""
+
+    share: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        share = torch.from_numpy(land_share().astype(np.float32))
+        self.register_buffer("share", share, persistent=False)
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Share of land ``(...)`` around unit vectors ``(..., 3)``."""
+        return self.share.flatten()[raster_cells(vectors, *self.share.shape)]
+
+    def on_grid(self, grid: LatLonGrid, base: BaseMeasure | None) -> NDArray[np.float64]:
+        """The share of q₀ that is on land in the cell of each node, ``(rows·columns,)``."""
+        land = self.share.double().cpu().numpy()
+        weight = np.ones_like(land)
+        if base is not None:
+            weight = base.log_weight.double().exp().cpu().numpy()
+            weight = _as_fine_as(weight, land.shape)
+            land = _as_fine_as(land, weight.shape)
+        total = grid_average(weight, grid).clip(math.exp(EXCLUDED) / 2.0)
+        return grid_average(weight * land, grid) / total
+
+
+def polygon_measure(geometries: ArrayLike, weights: ArrayLike | None = None) -> BaseMeasure:
+    """Polygons, and nothing outside them.
+
+    Args:
+      geometries: N valid (multi)polygons in degrees, within ±180.
+      weights: ``(N,)`` how many photos come from each, relative to the others; they are spread
+        evenly over its area. None: every place in any of the polygons alike.
+
+    Raises:
+      ValueError: a weight is negative or not finite, or nothing is left.
+    """
+    if weights is None:
+        return BaseMeasure(_polygon_share(shapely.union_all(geometries)), excluding=True)
+    weights = np.asarray(weights, np.float64)
+    if not np.all(np.isfinite(weights)) or np.any(weights < 0) or not np.any(weights > 0):
+        raise ValueError(
+            f"The weights of the prior's polygons are {weights[:10].tolist()}; want numbers of at "
+            "least 0, one of them above."
+        )
+    total = np.zeros((FINER * ROWS, FINER * COLUMNS))
+    for shape, weight in zip(np.asarray(geometries, object), weights, strict=True):
+        share = _polygon_share(shape)
+        total += share * (weight / share.sum())
+    return BaseMeasure(total, excluding=True)
+
+
+def _polygon_share(shape: shapely.Geometry) -> NDArray[np.float64]:
+    share = raster_share(shape, FINER * ROWS, FINER * COLUMNS, lines=16)
+    if not share.any():  # a garden: the cell around it
+        inside = shape.representative_point()
+        vector = torch.from_numpy(unit_vectors(inside.y, inside.x))
+        share.ravel()[int(raster_cells(vector, *share.shape))] = 1.0
+    return share
+
+
+def load_prior(prior: str | None, own: BaseMeasure) -> BaseMeasure:
+    """The base measure that a run answers with.
+
+    Args:
+      prior: `land`, `uniform`, `checkpoint` or None for the checkpoint's own, or a file of polygons
+        (GeoJSON or GeoParquet, path or URL) with an optional numeric column `weight`, see
+        `polygon_measure`.
+      own: of the checkpoint.
+
+    Raises:
+      PolygonError: the file cannot be used.
+    """
+    if prior is None or prior == PriorName.CHECKPOINT:
+        return own
+    if prior == PriorName.LAND:
+        return land_measure()
+    if prior == PriorName.UNIFORM:
+        return uniform_measure()
+    table = read_polygons(prior)
+    weights = table[WEIGHT] if WEIGHT in table.columns else None
+    try:
+        return polygon_measure(table.geometry.values, weights)
+    except (TypeError, ValueError) as error:
+        raise PolygonError(f"{prior} is no prior: {error}") from error
+
+
+def prior_identity(prior: str | None) -> str:
+    """What a run records of its prior: a name, or the file's name and the SHA-256 of its bytes.
+
+    The same wherever the file lies: a moved one does not make another run.
+
+    Raises:
+      PolygonError: there is no such file.
+    """
+    name = PriorName.CHECKPOINT.value if prior is None else prior
+    if name in {known.value for known in PriorName}:
+        return name
+    return f"{name.rpartition('/')[2]} sha256:{fingerprint(name)}"
 
 
 def positions_measure(
@@ -172,6 +339,12 @@ def raster_cells(vectors: Tensor, rows: int, columns: int) -> Tensor:
     row = ((1.0 - z) * (rows / 2.0)).long().clamp_(0, rows - 1)
     column = ((torch.atan2(y, x) + math.pi) * (columns / (2.0 * math.pi))).long()
     return row * columns + column.clamp_(0, columns - 1)
+
+
+def _as_fine_as(raster: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A raster with each of its cells as many, where another one's are more."""
+    rows, columns = (max(1, n // m) for n, m in zip(shape, raster.shape, strict=True))
+    return raster.repeat(rows, 0).repeat(columns, 1)
 
 
 def _raster_centres(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

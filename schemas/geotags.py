@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from typing import Any, NamedTuple
@@ -120,13 +121,13 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         "key": list(keys),
         "shard": [shard] * count,
         "model_id": [model_id] * count,
-        "modes": [_mode_rows(modes) for modes in columns["modes"]],
+        "modes": _mode_lists(columns["modes"]),
         "country_code": list(columns.get("country_code", [None] * count)),
         geoparquet.GEOMETRY: geoparquet.encode_points(longitude, latitude),
         geoparquet.BBOX: geoparquet.bbox_column(longitude, latitude),
     }
     for index, name in enumerate(PROBABILITY_COLUMNS):
-        made[name] = [row[index] for row in columns["probability"]]
+        made[name] = pa.array([row[index] for row in columns["probability"]], type=pa.float32())
     for name in OPTIONAL_COLUMNS:
         made[name] = pa.array(columns[name], type=pa.float64(), from_pandas=True)  # NaN is null
     for name in ("latitude", "longitude", "radius_50_km", "radius_90_km", "information_nats"):
@@ -154,5 +155,12 @@ def error_table(shard: str, errors: Iterable[ErrorRow]) -> pa.Table:
     return pa.table(columns, schema=ERROR_SCHEMA)
 
 
-def _mode_rows(modes: Sequence[Any]) -> list[dict[str, float]]:
-    return [{name: float(getattr(mode, name)) for name in MODE_FIELDS} for mode in modes]
+def _mode_lists(rows: Sequence[Sequence[Any]]) -> pa.Array:
+    """N lists of modes, by column: a dictionary for each mode would be most of a shard's memory."""
+    ends = itertools.accumulate((len(modes) for modes in rows), initial=0)
+    fields = [
+        pa.array((float(getattr(mode, name)) for modes in rows for mode in modes), pa.float64())
+        for name in MODE_FIELDS
+    ]
+    values = pa.StructArray.from_arrays(fields, fields=list(MODE_TYPE))
+    return pa.ListArray.from_arrays(pa.array(ends, pa.int32()), values)

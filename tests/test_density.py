@@ -209,5 +209,5 @@ def test_log_density_per_square_kilometre():
 def test_columns_know_their_length():
     row = np.zeros(1)
     mode = Mode(0.0, 0.0, 1.0, 100.0)
-    columns = GeotagColumns(row, row, row, row, np.zeros((1, 5)), row, [(mode,)])
+    columns = GeotagColumns(row, row, row, row, np.zeros((1, 5)), row, row, [(mode,)])
     assert len(columns) == 1

@@ -1,0 +1,334 @@
+"""Densities on cells of longitude and latitude that are small where the probability is.
+
+Quadrature for what a decoder's product grid is too coarse for: a region of 10 km, or of the whole
+Earth. All places are whole numbers of `Mesh` units, so that cells of different size share their
+edges exactly, and no cell lies across a pole or the antimeridian.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.ndimage import map_coordinates, spline_filter
+from torch import Tensor
+
+from locdiffusion.prior import EXCLUDED, BaseMeasure, grid_average
+from locdiffusion.shdd import max_degree_of
+from locdiffusion.spectral import ProductTransform
+from locdiffusion.sphere.grids import LatLonGrid
+
+Float = NDArray[np.float64]
+Int = NDArray[np.int64]
+
+UNITS = 2**20
+"""Units per root cell: the finest cell is 0.1 m wide."""
+
+MOST_MASS = 1e-3
+"""A cell that may hold more is split."""
+
+NEGLIGIBLE = 1e-4 * MOST_MASS
+BORDER_MASS = MOST_MASS / 8.0
+"""The same where a prior ends within the cell, so that regions follow its border."""
+
+
+class Mesh:
+    """Root cells for densities of degree L, and q₀ on them.
+
+    Attributes:
+      rows: n; the root cells are n x 2n squares of 180/n degrees.
+      log_base: ``(n, 2n)`` log of the mean q₀ of each root cell.
+      corner_base: ``(n + 1, 2n + 1)`` log q₀ at their corners.
+    """
+
+    def __init__(self, max_degree: int, base: BaseMeasure | None = None) -> None:
+        """Builds the tables.
+
+        Args:
+          max_degree: L.
+          base: q₀ of the densities; None is the uniform measure.
+        """
+        # Nine nodes on the shortest wave: a cubic spline is then off by less than 1e-3 of it.
+        self.rows = n = 4 * (max_degree + 1) + 16
+        self.degree = 180.0 / n / UNITS
+        theta = np.pi * (np.arange(n) + 0.5) / n
+        longitude = np.pi * ((np.arange(2 * n) + 0.5) / n - 1.0)
+        area = 2.0 * math.sin(math.pi / (2 * n)) * np.sin(theta) * np.pi / n
+        grid = LatLonGrid(np.cos(theta), longitude, area)
+        self.transform = ProductTransform(grid, max_degree)
+        self.raster: Float | None = None
+        self.log_base = np.zeros((n, 2 * n))
+        if base is not None and bool((base.log_weight != base.log_weight[0, 0]).any()):
+            self.raster = base.log_weight.double().cpu().numpy()
+            weight = grid_average(np.exp(self.raster), grid).clip(math.exp(EXCLUDED))
+            self.log_base = np.log(weight).reshape(n, 2 * n)
+        corner = np.meshgrid(np.arange(2 * n + 1) * UNITS, np.arange(n + 1) * UNITS)
+        self.corner_base = self.log_base_at(*corner)
+
+    def log_base_at(self, x: Float | Int, y: Float | Int) -> Float:
+        """Log q₀ at points given in units."""
+        if self.raster is None:
+            return np.zeros(np.broadcast(x, y).shape)
+        rows, columns = self.raster.shape
+        column = (x * (columns / (2.0 * self.rows * UNITS))).astype(int)
+        # 1 - cos θ = 2 sin²(θ/2)
+        half = y * (math.pi / (2.0 * self.rows * UNITS))
+        row = (np.sin(half) ** 2 * rows).astype(int)
+        return self.raster[np.minimum(row, rows - 1), np.minimum(column, columns - 1)]
+
+    def log_area(self, cells: Cells) -> Float:
+        """``(P,)`` log of the share of the sphere in each cell."""
+        unit = math.pi / (self.rows * UNITS)
+        middle, half = (cells.y + cells.height / 2.0) * unit, cells.height * (unit / 2.0)
+        share = np.sin(middle) * np.sin(half) * (cells.width / (2.0 * self.rows * UNITS))
+        logarithm: Float = np.log(share)
+        return logarithm
+
+    def slenderness(self, cells: Cells) -> Float:
+        """``(P,)`` how many times higher than wide each cell is, at least 1."""
+        return np.maximum(cells.height / (cells.width * self.narrowing(cells)), 1.0)
+
+    def narrowing(self, cells: Cells) -> Float:
+        """``(P,)`` length of a degree of longitude at the middle of each cell, of one at 0°."""
+        narrow: Float = np.sin((cells.y + cells.height / 2.0) * (math.pi / (self.rows * UNITS)))
+        return narrow
+
+    def tilt(self, y: ArrayLike) -> Float:
+        """Added to log densities: of places that are alike, the northern ones come first."""
+        tilt: Float = 1e-7 * np.cos(np.asarray(y) * (math.pi / (self.rows * UNITS)))
+        return tilt
+
+    def longitude_latitude(self, points: Float) -> Float:
+        """Degrees ``(..., 2)`` of points ``(..., 2)`` in units: x to the east, y to the south."""
+        return np.stack(
+            [points[..., 0] * self.degree - 180.0, 90.0 - points[..., 1] * self.degree], -1
+        )
+
+    def measure(self, natural: Tensor) -> AdaptiveDensity:
+        """The mixture of K densities with natural parameters ``(K, d)``."""
+        assert max_degree_of(natural.shape[-1]) == self.transform.max_degree
+        on_roots = self.transform.synthesis(natural).double().cpu().numpy()
+        return AdaptiveDensity.measure(self, Fields(on_roots))
+
+
+class Fields:
+    """K band-limited fields by cubic splines.
+
+    As functions of colatitude and longitude, both running all the way round, they are
+    trigonometric polynomials: periodic, and smooth at the poles as everywhere.
+
+    Attributes:
+      on_roots: ``(K, n, 2n)`` at the centres of the root cells.
+    """
+
+    def __init__(self, on_roots: Float) -> None:
+        self.on_roots = on_roots
+        behind = np.roll(on_roots[:, ::-1], on_roots.shape[1], axis=2)
+        whole = np.concatenate([on_roots, behind], axis=1)
+        self._spline = [spline_filter(f, 3, mode="grid-wrap") for f in whole]
+
+    def corners(self) -> Float:
+        """Values ``(K, n + 1, 2n + 1)`` at the corners of the root cells."""
+        n = self.on_roots.shape[1]
+        values = np.stack(self._spline)
+        for axis, count in ((1, n + 1), (2, 2 * n + 1)):
+            at = np.arange(count)[:, None] + np.arange(-2, 2)  # half way between two nodes
+            one, two, three, four = (values.take(column, axis, mode="wrap") for column in at.T)
+            values = (one + 23.0 * (two + three) + four) / 48.0
+        return values
+
+    def __call__(self, x: Float, y: Float) -> Float:
+        """Values ``(K, ...)`` at points given in units."""
+        at = np.stack([y / UNITS - 0.5, x / UNITS - 0.5])
+        values = [
+            map_coordinates(f, at, order=3, mode="grid-wrap", prefilter=False) for f in self._spline
+        ]
+        return np.stack(values)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """P cells that cover the sphere.
+
+    Attributes:
+      x, y: ``(P,)`` north-western corner in units.
+      width, height: ``(P,)`` in units.
+      field: ``(K, P)`` at the centres.
+      slack: ``(K, P)`` how much higher the field may be elsewhere in the cell.
+      log_base: ``(P,)`` log of the mean q₀.
+      border: ``(P,)`` whether q₀ excludes a part of the cell and not all.
+    """
+
+    x: Int
+    y: Int
+    width: Int
+    height: Int
+    field: Float
+    slack: Float
+    log_base: Float
+    border: NDArray[np.bool_]
+
+    def take(self, chosen: NDArray[np.bool_] | Int) -> Cells:
+        """Some of them."""
+        return Cells(*(getattr(self, f.name)[..., chosen] for f in fields(self)))
+
+    @classmethod
+    def joined(cls, parts: list[Cells]) -> Cells:
+        """All cells of several."""
+        return cls(*(np.concatenate([getattr(p, f.name) for p in parts], -1) for f in fields(cls)))
+
+
+@dataclass(frozen=True)
+class AdaptiveDensity:
+    """The equal-weight mixture of K densities.
+
+    Attributes:
+      mesh: of its degree and q₀.
+      fields: F of each.
+      cells: where it was measured.
+      log_z: ``(K,)``.
+    """
+
+    mesh: Mesh
+    fields: Fields
+    cells: Cells
+    log_z: Float
+
+    @classmethod
+    def measure(cls, mesh: Mesh, of: Fields, rounds: int = 24) -> AdaptiveDensity:
+        """Splits cells until none may hold more than `MOST_MASS`."""
+        cells, settled = _roots(mesh, of), []
+        log_z = np.full(len(cells.field), -np.inf)
+        for _ in range(rounds):
+            log_mass = cells.field + (mesh.log_area(cells) + cells.log_base)
+            whole = np.logaddexp(log_z, log_sum_exp(log_mass))
+            highest = log_mass + cells.slack - whole[:, None]
+            # Wedges at a pole are many to a ring: count each as the square on its long side.
+            mass = np.exp(highest.clip(-80.0, 0.0)).mean(0) * mesh.slenderness(cells)
+            split = mass > np.where(cells.border, BORDER_MASS, MOST_MASS)
+            split &= np.minimum(cells.width, cells.height) > 1
+            if not split.any():
+                break
+            # What is far too little now will not be much when the rest is known better.
+            done = mass < NEGLIGIBLE
+            settled.append(cells.take(done))
+            log_z = np.logaddexp(log_z, log_sum_exp(log_mass[:, done]))
+            cells = Cells.joined([cells.take(~split & ~done), _split(mesh, of, cells.take(split))])
+        whole = np.logaddexp(
+            log_z, log_sum_exp(cells.field + mesh.log_area(cells) + cells.log_base)
+        )
+        return cls(mesh, of, Cells.joined([*settled, cells]), whole)
+
+    def mass(self) -> Float:
+        """``(P,)`` probability of each cell."""
+        return np.exp(self.log_density() + self.mesh.log_area(self.cells))
+
+    def log_density(self) -> Float:
+        """``(P,)`` mean log density of each cell, against the uniform sphere."""
+        middle = self.cells.y + self.cells.height / 2.0
+        return self._mixed(self.cells.field) + self.cells.log_base + self.mesh.tilt(middle)
+
+    def highest(self) -> Float:
+        """``(P,)`` what the log density does not exceed in a cell."""
+        most = 0.0 if self.mesh.raster is None else float(self.mesh.raster.max())
+        return self._mixed(self.cells.field + self.cells.slack) + most
+
+    def at_corners(self, cells: Cells, x: Int, y: Int) -> tuple[Float, Float]:
+        """Log density and log q₀ at the corners ``(4, P)`` of cells; of root cells from a table."""
+        on_roots = np.broadcast_to((cells.width == UNITS) & (cells.height == UNITS), x.shape)
+        field, log_base = np.empty((len(self.log_z), *x.shape)), np.empty(x.shape)
+        i, j = y[on_roots] // UNITS, x[on_roots] // UNITS
+        field[:, on_roots] = self.fields.corners()[:, i, j]
+        log_base[on_roots] = self.mesh.corner_base[i, j]
+        inner_x, inner_y = x[~on_roots].astype(float), y[~on_roots].astype(float)
+        field[:, ~on_roots] = self.fields(inner_x, inner_y)
+        log_base[~on_roots] = self.mesh.log_base_at(inner_x, inner_y)
+        return self._mixed(field) + log_base + self.mesh.tilt(y), log_base
+
+    def log_density_at(self, x: Float, y: Float) -> Float:
+        """Log density ``(...)`` at points given in units."""
+        return self._mixed(self.fields(x, y)) + self.mesh.log_base_at(x, y)
+
+    def _mixed(self, field: Float) -> Float:
+        offset = self.log_z.reshape(-1, *[1] * (field.ndim - 1))
+        if len(field) == 1:
+            return (field - offset)[0]
+        mixed: Float = np.logaddexp.reduce(field - offset, axis=0) - math.log(len(field))
+        return mixed
+
+
+def log_sum_exp(values: Float) -> Float:
+    """Over the last axis, with no term less than e^-80 of the largest; -inf for none."""
+    if not values.shape[-1]:
+        return np.full(values.shape[:-1], -np.inf)
+    largest = values.max(-1, keepdims=True)
+    summed: Float = np.log(np.exp((values - largest).clip(-80.0)).sum(-1)) + largest[..., 0]
+    return summed
+
+
+def _roots(mesh: Mesh, of: Fields) -> Cells:
+    n = mesh.rows
+    field = of.on_roots
+    west_east = np.maximum(
+        np.abs(field - np.roll(field, 1, 2)), np.abs(field - np.roll(field, -1, 2))
+    )
+    around = np.concatenate(
+        [np.roll(field[:, :1], n, 2), field, np.roll(field[:, -1:], n, 2)], axis=1
+    )
+    steps = np.abs(np.diff(around, axis=1))
+    slack = np.maximum(west_east, np.maximum(steps[:, 1:], steps[:, :-1]))
+    y, x = np.meshgrid(np.arange(n) * UNITS, np.arange(2 * n) * UNITS, indexing="ij")
+    size = np.full(2 * n * n, UNITS)
+    border = np.zeros((n, 2 * n), bool)
+    if mesh.raster is not None and mesh.raster.min() <= EXCLUDED:
+        border = mesh.log_base > EXCLUDED  # inside as well: no harm
+        border &= _mean_base(mesh, x.ravel(), y.ravel(), size, size)[1].reshape(n, -1)
+    return Cells(
+        x.ravel(),
+        y.ravel(),
+        size,
+        size,
+        field.reshape(len(field), -1),
+        slack.reshape(len(field), -1),
+        mesh.log_base.ravel(),
+        border.ravel(),
+    )
+
+
+def _split(mesh: Mesh, of: Fields, cells: Cells) -> Cells:
+    """Halves or quarters, so that cells stay about as wide as they are high."""
+    wide = cells.width * mesh.narrowing(cells)
+    across = (wide > 0.7 * cells.height) & (cells.width > 1)
+    down = (cells.height > 0.7 * wide) & (cells.height > 1)
+    across |= ~down & (cells.width > 1)
+    parts = []
+    for i in (0, 1):
+        for j in (0, 1):
+            kept = np.flatnonzero((across | (i == 0)) & (down | (j == 0)))
+            width = np.where(across, cells.width // 2, cells.width)[kept]
+            height = np.where(down, cells.height // 2, cells.height)[kept]
+            parts.append(
+                (kept, cells.x[kept] + i * width, cells.y[kept] + j * height, width, height)
+            )
+    parent, x, y, width, height = (np.concatenate(column) for column in zip(*parts, strict=True))
+    field = of(x + width / 2.0, y + height / 2.0)
+    slack = np.maximum(np.abs(field - cells.field[:, parent]), cells.slack[:, parent] / 4.0)
+    log_base, border = _mean_base(mesh, x, y, width, height)
+    return Cells(x, y, width, height, field, slack, log_base, border)
+
+
+def _mean_base(
+    mesh: Mesh, x: Int, y: Int, width: Int, height: Int
+) -> tuple[Float, NDArray[np.bool_]]:
+    """Log of the mean q₀ of cells from 3 x 3 points in each, and whether it ends among them."""
+    if mesh.raster is None:
+        return np.zeros(len(x)), np.zeros(len(x), bool)
+    at = (np.arange(3) + 0.5) / 3.0
+    across = (x + np.outer(at, width))[:, None]
+    down = (y + np.outer(at, height))[None, :]
+    log_base = mesh.log_base_at(across, down).reshape(9, -1)
+    border = (log_base.min(0) <= EXCLUDED) & (log_base.max(0) > EXCLUDED)
+    mean = np.exp(log_base).mean(0)
+    return np.log(mean.clip(math.exp(EXCLUDED))), border

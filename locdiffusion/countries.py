@@ -1,0 +1,49 @@
+"""The country of a point: ISO 3166-1 alpha-2, from Natural Earth at 1:10m (public domain).
+
+The borders are Natural Earth's de facto ones, of version 4.1.0 (2018): **who administers a place,
+not whom it belongs to**. Crimea is thus found under RU, Western Sahara's two sides under MA and EH,
+Northern Cyprus and Somaliland, which have no code, under CY and SO; Kosovo under XK, which the
+standard leaves to its users; a few specks that several states claim (the Siachen glacier, the
+Spratly islands) under none. Giving a code takes no position. Who needs other borders gives polygons
+of their own (`locdiffusion.polygons.PolygonIndex.from_file`).
+
+Simplified to 0.01° (1.1 km): a point nearer to a border or coast than 1.2 km may be on the wrong
+side. Lakes are land, and the sea, piers and beaches often included, has no country.
+`deploy/make_countries.py` makes the file.
+"""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import shapely
+from numpy.typing import ArrayLike
+
+from locdiffusion.polygons import PolygonIndex
+
+COUNTRIES = Path(__file__).parent / "data" / "countries.parquet"
+BORDER_TOLERANCE_DEG = 0.011
+"""No border lies farther from Natural Earth's than this: simplified, then rounded to 0.001°."""
+
+
+@functools.lru_cache(maxsize=1)
+def countries() -> PolygonIndex:
+    """Natural Earth's countries by their code; read once per process."""
+    table = pq.read_table(COUNTRIES, columns=["code", "geometry"])
+    shapes = shapely.from_wkb(table["geometry"].to_numpy())
+    return PolygonIndex(table["code"].to_pylist(), shapes)
+
+
+def country_codes(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str | None]:
+    """The country of each point.
+
+    Args:
+      latitude_deg: ``(N,)``.
+      longitude_deg: ``(N,)``, any multiple of 360 may be added.
+
+    Returns:
+      N codes of two letters; None at sea, and where no code is agreed on.
+    """
+    return countries()(latitude_deg, longitude_deg)

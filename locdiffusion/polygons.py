@@ -1,0 +1,222 @@
+"""Polygons from a user's own file, and which of many polygons a point lies in.
+
+A polygon is one of the plane of longitude and latitude, its edges straight there: what GeoJSON and
+GeoParquet call planar. One that crosses the antimeridian is cut there, or goes on beyond ±180°.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import fsspec
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike, NDArray
+
+from locdiffusion.sphere.geodesy import wrap_longitude
+
+WORLD = (-180.0, -90.0, 180.0, 90.0)
+_PARQUET = (".parquet", ".geoparquet", ".pq")
+
+
+class PolygonError(ValueError):
+    """A file of polygons cannot be used; the message says why and what to do."""
+
+
+class PolygonIndex:
+    """Names of polygons by position; where polygons overlap the first one answers."""
+
+    def __init__(self, names: Sequence[str | None], geometries: ArrayLike) -> None:
+        """Takes polygons apart, so that a point is only tried on those near it.
+
+        Args:
+          names: one for each geometry.
+          geometries: N polygons or multipolygons in degrees, within ±180.
+        """
+        self._parts, owner = shapely.get_parts(geometries, return_index=True)
+        shapely.prepare(self._parts)
+        self._names = np.array([*(names[i] for i in owner), None], object)
+
+    @classmethod
+    def from_file(cls, path: str, column: str | None = None) -> PolygonIndex:
+        """The polygons of a file by one of its columns.
+
+        Args:
+          path: GeoJSON, GeoParquet or what else GeoPandas reads; a path or URL.
+          column: whose values are the names; default, the file's only column of text or `name`.
+
+        Raises:
+          PolygonError: the file, or the column, cannot be used.
+        """
+        table = read_polygons(path)
+        values = table[_name_column(table, path, column)]
+        names = [
+            None if missing else str(v) for v, missing in zip(values, values.isna(), strict=True)
+        ]
+        return cls(names, table.geometry.values)
+
+    def __call__(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str | None]:
+        """The name of the polygon around each of N points ``(N,)``, None outside all of them."""
+        points = shapely.points(wrap_longitude(longitude_deg), np.asarray(latitude_deg, float))
+        part, point = shapely.STRtree(points).query(self._parts, predicate="intersects")
+        found = np.full(len(points), -1)
+        found[point[::-1]] = part[::-1]  # parts come in order: the first one stays
+        names: list[str | None] = self._names[found].tolist()
+        return names
+
+
+def _name_column(table: Any, path: str, column: str | None) -> str:
+    columns = [str(name) for name in table.columns if name != table.geometry.name]
+    if column is not None:
+        if column not in columns:
+            raise PolygonError(f"{path} has no column {column!r}; want one of {columns}.")
+        return column
+    texts = [name for name in columns if table[name].map(lambda v: isinstance(v, str)).any()]
+    named = [name for name in columns if name.lower() == "name"]
+    for choice in (named, texts):
+        if len(choice) == 1:
+            return choice[0]
+    raise PolygonError(f"Which column of {path} holds the names? Say one of {columns}.")
+
+
+def read_polygons(path: str) -> Any:
+    """A GeoDataFrame of valid (multi)polygons in degrees, within ±180 and ±90, cut at ±180.
+
+    Args:
+      path: GeoJSON, GeoParquet or what else GeoPandas reads; a path or URL. Rows whose geometry is
+        no polygon are left out.
+
+    Raises:
+      PolygonError: the file cannot be read, holds no polygon, or does not hold degrees.
+    """
+    import geopandas
+
+    try:
+        data = io.BytesIO(_bytes(path))
+        parquet = path.lower().endswith(_PARQUET)
+        table = geopandas.read_parquet(data) if parquet else geopandas.read_file(data)
+        if table.crs is not None:
+            table = table.to_crs("OGC:CRS84")
+        shapes = table.geometry.values
+    except Exception as error:  # each reader has its own kinds
+        reason = " ".join(str(error).split())[:300]
+        raise PolygonError(
+            f"{path} cannot be read ({type(error).__name__}: {reason}); want GeoJSON or GeoParquet "
+            "with polygons."
+        ) from error
+    polygonal = shapely.get_dimensions(shapes) == 2
+    table = table[polygonal & ~shapely.is_empty(shapes)].reset_index(drop=True)
+    if not len(table):
+        raise PolygonError(f"{path} holds no polygon among its {len(shapes)} rows.")
+    west, south, east, north = table.total_bounds
+    if not (west >= -540 and east <= 540 and south >= -90.001 and north <= 90.001):
+        raise PolygonError(
+            f"{path} spans {west:g} to {east:g} in longitude and {south:g} to {north:g} in "
+            "latitude; want degrees. Are the coordinates projected, or swapped?"
+        )
+    return table.set_geometry([within_world(shape) for shape in table.geometry.values])
+
+
+def fingerprint(path: str) -> str:
+    """SHA-256 of a file's bytes: by it a resumed run knows that the file is the same."""
+    return hashlib.sha256(_bytes(path)).hexdigest()
+
+
+def _bytes(path: str) -> bytes:
+    try:
+        with fsspec.open(path, "rb") as file:
+            content: bytes = file.read()
+    except OSError as error:
+        raise PolygonError(f"{path} cannot be read: {error}") from error
+    return content
+
+
+def within_world(shape: shapely.Geometry) -> shapely.Geometry:
+    """The polygons of a shape, made valid; what lies beyond ±180° comes back at the other side."""
+    valid = shape if shape.is_valid else shapely.make_valid(shape)
+    west, south, east, north = valid.bounds
+    if west < -180.0 or east > 180.0 or south < -90.0 or north > 90.0:
+        turns = [
+            shapely.transform(
+                shapely.clip_by_rect(valid, -180.0 + turn, -90.0, 180.0 + turn, 90.0),
+                lambda xy, turn=turn: xy - (turn, 0.0),
+            )
+            for turn in (-360.0, 0.0, 360.0)
+        ]
+        valid = shapely.union_all(shapely.make_valid(turns))
+    return polygons_of(valid)
+
+
+def polygons_of(shape: shapely.Geometry) -> shapely.Geometry:
+    """The (multi)polygon in a shape, without its lines and points; empty where there is none."""
+    if shape.geom_type in ("Polygon", "MultiPolygon"):
+        return shape
+    parts = [p for p in _leaves(shape) if p.geom_type == "Polygon" and not p.is_empty]
+    return shapely.union_all(parts) if parts else shapely.MultiPolygon()
+
+
+def _leaves(shape: shapely.Geometry) -> list[shapely.Geometry]:
+    if not hasattr(shape, "geoms"):
+        return [shape]
+    return [leaf for part in shape.geoms for leaf in _leaves(part)]
+
+
+def signed_edges(geometries: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The edges of polygons, walked with the inside to their left.
+
+    Args:
+      geometries: valid polygons or multipolygons.
+
+    Returns:
+      Starts and ends ``(E, 2)``, longitude and latitude in degrees.
+    """
+    polygons = shapely.get_parts(np.atleast_1d(np.asarray(geometries, object)))
+    rings, owner = shapely.get_rings(polygons, return_index=True)
+    hole = np.append(False, owner[1:] == owner[:-1])[: len(rings)]
+    points, ring = shapely.get_coordinates(rings, return_index=True)
+    same = ring[1:] == ring[:-1]
+    start, end, ring = points[:-1][same], points[1:][same], ring[1:][same]
+    turned = (shapely.is_ccw(rings) == hole)[ring][:, None]
+    return np.where(turned, end, start), np.where(turned, start, end)
+
+
+def raster_share(
+    geometries: ArrayLike, rows: int, columns: int, lines: int = 4
+) -> NDArray[np.float64]:
+    """The share of each cell of an equal-area raster that lies in polygons.
+
+    Exact along parallels, of which `lines` are drawn through each row of cells.
+
+    Args:
+      geometries: valid (multi)polygons within ±180; where several overlap their shares add up.
+      rows: of the raster, even in sin(latitude) from north to south.
+      columns: even in longitude from -180°.
+      lines: parallels per row.
+
+    Returns:
+      ``(rows, columns)``.
+    """
+    start, end = signed_edges(geometries)
+    z = 1.0 - 2.0 * (np.arange(rows * lines) + 0.5) / (rows * lines)
+    latitude = np.degrees(np.arcsin(z))
+    # Parallels from `first` up to `last` cross an edge; southwards they lie in the polygon's east.
+    first = np.searchsorted(-latitude, -np.maximum(start[:, 1], end[:, 1]), side="right")
+    last = np.searchsorted(-latitude, -np.minimum(start[:, 1], end[:, 1]), side="right")
+    count = last - first
+    edge = np.repeat(np.arange(len(start)), count)
+    line = first[edge] + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+    (x0, y0), (x1, y1) = start[edge].T, end[edge].T
+    x = x0 + (x1 - x0) * (latitude[line] - y0) / (y1 - y0)
+    place = np.clip((x + 180.0) * (columns / 360.0), 0.0, columns)
+    column = np.minimum(place.astype(int), columns - 1)
+    sign = np.where(y1 < y0, 1.0, -1.0)
+    row, east = line // lines, column + 1.0 - place
+    # To the east of a crossing all is inside (or no longer): its own cell in part, the rest whole.
+    jumps = np.zeros((rows, columns + 1))
+    np.add.at(jumps, (row, column), sign * east)
+    np.add.at(jumps, (row, column + 1), sign * (1.0 - east))
+    share: NDArray[np.float64] = np.cumsum(jumps[:, :-1], axis=1) / lines
+    return np.where(share < 1e-9, 0.0, share)

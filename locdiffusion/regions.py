@@ -1,0 +1,274 @@
+"""Credible regions: the smallest places that hold 50 % or 90 % of a posterior, as polygons.
+
+A region is where the density exceeds a threshold, drawn by straight lines through the cells of
+`locdiffusion.adaptive`, which are small where the probability is; the threshold is the one at which
+the *drawn* region holds what it says. Polygons are of the plane of longitude and latitude (edges
+straight there, as GeoJSON and GeoParquet have them): valid, cut at the antimeridian, and along the
+edge at ±90° where they contain a pole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from locdiffusion.adaptive import AdaptiveDensity, Cells, Float, Int, Mesh
+from locdiffusion.polygons import polygons_of, signed_edges
+from locdiffusion.prior import EXCLUDED, BaseMeasure
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
+
+LEVELS = (0.5, 0.9)
+MASS_TOLERANCE = 0.001
+"""How far the mass inside may be from the level, while there is a better threshold."""
+
+_STEEP, _SHEER = 1.0, 9.0
+_SMOOTHING = 0.05
+_PARTS = 4
+
+
+@dataclass(frozen=True)
+class CredibleRegion:
+    """Where a photo comes from with a stated probability.
+
+    Attributes:
+      level: the probability asked for.
+      geometry: a valid Polygon or MultiPolygon in degrees, within ±180 and ±90.
+      area_km2: on the mean sphere.
+      probability: the mass inside, as the quadrature found it.
+    """
+
+    level: float
+    geometry: shapely.Geometry
+    area_km2: float
+    probability: float
+
+
+class RegionFinder:
+    """Regions of densities of degree L; holds tables, no learned parameter. Runs on the CPU."""
+
+    def __init__(
+        self,
+        max_degree: int,
+        base: BaseMeasure | None = None,
+        levels: Sequence[float] = LEVELS,
+    ) -> None:
+        """Builds the tables.
+
+        Args:
+          max_degree: L.
+          base: q₀ of the densities; None is the uniform measure.
+          levels: probabilities strictly between 0 and 1.
+
+        Raises:
+          ValueError: a level is none.
+        """
+        if not levels or not all(0.0 < level < 1.0 for level in levels):
+            raise ValueError(f"levels are {levels}; want probabilities between 0 and 1.")
+        self.levels = tuple(levels)
+        self.mesh = Mesh(max_degree, base)
+
+    def __call__(self, natural: Tensor) -> list[tuple[CredibleRegion, ...]]:
+        """The regions of N photos.
+
+        Args:
+          natural: ``(N, K, d)`` natural parameters; the K densities of a photo are mixed.
+
+        Returns:
+          N tuples of one region for each level.
+        """
+        natural = natural.float().cpu()
+        return [self._regions(self.mesh.measure(one)) for one in natural]
+
+    def _regions(self, density: AdaptiveDensity) -> tuple[CredibleRegion, ...]:
+        contour = _Contour(density, max(self.levels))
+        return tuple(contour.region(level) for level in self.levels)
+
+
+class _Contour:
+    """Superlevel sets of one density, drawn through its cells."""
+
+    def __init__(self, density: AdaptiveDensity, most: float) -> None:
+        """Evaluates the corners of all cells that a region of probability `most` may reach."""
+        self.density = density
+        mass, log_p = density.mass(), density.log_density()
+        order = np.argsort(-log_p)
+        cumulative = np.cumsum(mass[order])
+        self._sorted = cumulative / cumulative[-1], log_p[order]
+        least = self._threshold(most + 0.5 * (1.0 - most)) - _STEEP
+        near = np.flatnonzero(density.highest() >= least)
+        self.cells: Cells = density.cells.take(near)
+        self.mass = mass[near] / cumulative[-1]
+        x, y = self.cells.x, self.cells.y
+        self.x = np.stack([x, x + self.cells.width, x + self.cells.width, x])
+        self.y = np.stack([y, y, y + self.cells.height, y + self.cells.height])
+        self.corners, log_base = density.at_corners(self.cells, self.x, self.y)
+        self.excluded = log_base <= EXCLUDED
+        self._shares = np.full((_PARTS**2, len(near)), np.nan)
+
+    def _threshold(self, probability: float) -> float:
+        """Log density above which cells hold the probability."""
+        return float(np.interp(probability, *self._sorted))
+
+    def region(self, level: float) -> CredibleRegion:
+        """The drawn region that holds the level."""
+        aim, best, miss = level, 0.0, np.inf
+        low, high = 0.0, 1.0
+        for _ in range(12):
+            threshold = self._threshold(aim)
+            found = self._mass_above(threshold)
+            if abs(found - level) < miss:
+                best, miss = threshold, abs(found - level)
+            if miss < MASS_TOLERANCE or high - low < 1e-6:
+                break
+            low, high = (aim, high) if found < level else (low, aim)
+            aim += level - found
+            if not low < aim < high:
+                aim = (low + high) / 2.0
+        geometry = self._drawn(best)
+        return CredibleRegion(level, geometry, area_km2(geometry), self._mass_above(best))
+
+    def _mass_above(self, threshold: float) -> float:
+        cut, full, pieces = self._pieces(threshold)
+        x, y = self._points(cut)
+        inside = np.ones(x.shape, bool)
+        for i in range(8):  # a piece is convex
+            (x0, y0), (x1, y1) = pieces[:, i].T, pieces[:, (i + 1) % 8].T
+            inside &= (x1 - x0) * (y - y0) >= (y1 - y0) * (x - x0)
+        drawn = (self._share(cut) * inside).sum(0)
+        return float(self.mass[full].sum() + drawn @ self.mass[cut])
+
+    def _pieces(self, threshold: float) -> tuple[Int, Int, Float]:
+        """Cells that the border cuts, those inside it, and the parts ``(P, 8, 2)`` of the former.
+
+        A part is walked clockwise on a map; it has three to six corners, some given repeatedly.
+        """
+        # Where it is steep the border lies half way; where a prior ends, nearer to the inside.
+        above = np.clip(self.corners - threshold, -_STEEP, _STEEP)
+        above = np.where(self.excluded, -_SHEER, above)
+        inside = (above >= 0.0).sum(0)
+        cut = np.flatnonzero((inside > 0) & (inside < 4))
+        return (
+            cut,
+            np.flatnonzero(inside == 4),
+            _parts(self.x[:, cut], self.y[:, cut], above[:, cut]),
+        )
+
+    def _points(self, cells: Int) -> tuple[Float, Float]:
+        """4 x 4 points ``(16, P)`` in cells, by index."""
+        at = (np.arange(_PARTS) + 0.5) / _PARTS
+        across, down = (a.ravel()[:, None] for a in np.meshgrid(at, at))
+        x = self.cells.x[cells] + across * self.cells.width[cells]
+        return x, self.cells.y[cells] + down * self.cells.height[cells]
+
+    def _share(self, cells: Int) -> Float:
+        """Share ``(16, P)`` of a cell's mass at each of its points."""
+        unknown = cells[np.isnan(self._shares[0, cells])]
+        log_p = self.density.log_density_at(*self._points(unknown))
+        p = np.exp((log_p - log_p.max(0, initial=-np.inf)).clip(-80.0))
+        self._shares[:, unknown] = p / p.sum(0)
+        return self._shares[:, cells]
+
+    def _drawn(self, threshold: float) -> shapely.Geometry:
+        cut, full, pieces = self._pieces(threshold)
+        boxes = _merged(self.x[0, full], self.y[0, full], self.x[2, full], self.y[2, full])
+        outline = _outline(np.concatenate([_walks(pieces), _walks(boxes)]))
+        whole = shapely.build_area(shapely.multilinestrings(shapely.linestrings(outline)))
+        mesh = self.density.mesh
+        degrees = shapely.transform(whole, mesh.longitude_latitude)
+        finest = np.minimum(self.cells.width[cut], self.cells.height[cut]).min(initial=2**20)
+        simple = shapely.simplify(degrees, _SMOOTHING * float(finest) * mesh.degree)
+        return polygons_of(simple if simple.is_valid else shapely.make_valid(degrees))
+
+
+def _parts(x: Int, y: Int, above: Float) -> Float:
+    """The part of each cell where values, linear along its edges, are not negative.
+
+    Args:
+      x: ``(4, P)`` corners, from the north-western one clockwise.
+      y: the same.
+      above: ``(4, P)`` values, of both signs in each cell.
+
+    Returns:
+      ``(P, 8, 2)`` corners; two of the cell's that are inside and opposite are joined.
+    """
+    # Each edge is cut as seen from its western or northern end: alike for both its cells.
+    first, second = np.array([0, 1, 3, 0]), np.array([1, 2, 2, 3])
+    drop = above[first] - above[second]
+    share = (above[first] / np.where(drop == 0.0, 1.0, drop)).clip(0.02, 0.98)
+    points = np.empty((x.shape[1], 8, 2))
+    for axis, corner in enumerate((x, y)):
+        points[:, ::2, axis] = corner.T
+        points[:, 1::2, axis] = np.rint(corner[first] + share * (corner[second] - corner[first])).T
+    inside = above >= 0.0
+    used = np.empty((x.shape[1], 8), bool)
+    used[:, ::2], used[:, 1::2] = inside.T, (inside != inside[[1, 2, 3, 0]]).T
+    before = np.maximum.accumulate(np.where(used, np.arange(8), -1), axis=1)
+    before = np.where(before < 0, before[:, -1:], before)
+    return np.take_along_axis(points, before[..., None], axis=1)
+
+
+def _walks(corners: Float) -> Float:
+    """The edges ``(P·C, 2, 2)``, start and end, of polygons ``(P, C, 2)``."""
+    return np.stack([corners, np.roll(corners, -1, axis=1)], 2).reshape(-1, 2, 2)
+
+
+def _outline(edges: Float) -> Float:
+    """What remains of polygons' edges when those that two of them share are taken out.
+
+    Args:
+      edges: ``(E, 2, 2)`` start and end, each walked with its polygon to the same side.
+
+    Returns:
+      ``(O, 2, 2)``; those along meridians and parallels end wherever an edge ended.
+    """
+    sheer = edges[:, 0] == edges[:, 1]
+    kept = [edges[~sheer.any(1)]]
+    for axis in (0, 1):
+        along = edges[sheer[:, axis] & ~sheer[:, 1 - axis]]
+        line, ends = along[:, 0, axis], along[:, :, 1 - axis]
+        sign = np.where(ends[:, 1] > ends[:, 0], 1, -1)
+        line, place = np.tile(line, 2), np.concatenate([ends.min(1), ends.max(1)])
+        order = np.lexsort((place, line))
+        line, place = line[order], place[order]
+        walked = np.cumsum(np.concatenate([sign, -sign])[order])
+        between = (walked[:-1] != 0) & (place[1:] > place[:-1])
+        part = np.empty((between.sum(), 2, 2))
+        part[:, :, axis] = line[:-1][between][:, None]
+        part[:, :, 1 - axis] = np.stack([place[:-1], place[1:]], 1)[between]
+        kept.append(part)
+    return np.concatenate(kept)
+
+
+def _merged(west: Int, north: Int, east: Int, south: Int) -> Float:
+    """Boxes ``(B, 4, 2)`` that cover what many cells do: runs along parallels, then meridians."""
+    boxes = np.stack([west, north, east, south])
+    for a, b, c, d in ((0, 1, 2, 3), (1, 0, 3, 2)):
+        boxes = boxes[:, np.lexsort((boxes[a], boxes[d], boxes[b]))]
+        starts = np.ones(boxes.shape[1], bool)
+        starts[1:] = (
+            (boxes[a, 1:] != boxes[c, :-1])
+            | (boxes[b, 1:] != boxes[b, :-1])
+            | (boxes[d, 1:] != boxes[d, :-1])
+        )
+        first = np.flatnonzero(starts)
+        last = np.append(first[1:], boxes.shape[1])[: len(first)] - 1
+        far, boxes = boxes[c, last], boxes[:, first]
+        boxes[c] = far
+    corners = boxes[[0, 1, 2, 1, 2, 3, 0, 3]].T.astype(float)
+    return corners.reshape(-1, 4, 2)
+
+
+def area_km2(geometries: ArrayLike) -> float:
+    """Area of polygons whose edges are straight in longitude and latitude, on the mean sphere.
+
+    ∮ sin(latitude) d(longitude), in closed form along each edge.
+    """
+    start, end = (np.radians(a) for a in signed_edges(geometries))
+    middle, half = (start[:, 1] + end[:, 1]) / 2.0, (end[:, 1] - start[:, 1]) / 2.0
+    height = np.sin(middle) * np.sinc(half / np.pi)
+    return float(EARTH_RADIUS_KM**2 * np.sum(height * (start[:, 0] - end[:, 0])))
