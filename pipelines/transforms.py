@@ -10,6 +10,7 @@ that breaks the fusion loses nothing: what a bundle leaves incomplete is regroup
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,17 +21,23 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from pipelines.archive import Sample
 from pipelines.batches import PhotoBatch, read_batches, run_stage
 from pipelines.listing import Shard
 from pipelines.loading import LoadedGeotagger, Loader, loaded
+from pipelines.photo import PhotoRecord, decode_photo
 from pipelines.progress import TALLY
 from pipelines.sink import Output, RunConfiguration, write_shard
-from schemas.geotags import Stage
+from schemas.geotags import ErrorRow, Stage
 
 STAGES = (Stage.EMBED, Stage.SAMPLE, Stage.DECODE)
 SCATTERED = "scattered"
 MICROSECONDS = "microseconds"
-READ, WRITE = "read", "write"  # metric namespaces, beside the three of RunInference
+
+# Metric namespaces, and the names under which a summary tells the seconds of each step.
+READ, DECODE_PHOTO, WRITE = "read", "decode_photo", "write"
+MODEL_STEPS = {Stage.EMBED: "embed", Stage.SAMPLE: "sample", Stage.DECODE: "decode_density"}
+STEPS = (READ, DECODE_PHOTO, *MODEL_STEPS.values(), WRITE)
 
 
 class Geotag(beam.PTransform):
@@ -76,7 +83,8 @@ class ReadShard(beam.DoFn):
     def __init__(self, load: Loader, batch_size: int) -> None:
         self.load = load
         self.batch_size = batch_size
-        self.microseconds = Metrics.counter(READ, MICROSECONDS)
+        self.reading = Metrics.counter(READ, MICROSECONDS)
+        self.decoding = Metrics.counter(DECODE_PHOTO, MICROSECONDS)
 
     def setup(self) -> None:
         """Takes the preprocessing of the process's Geotagger."""
@@ -84,9 +92,38 @@ class ReadShard(beam.DoFn):
 
     def process(self, shard: Shard) -> Iterator[PhotoBatch]:
         """Yields batches; the time that the steps behind take is not counted here."""
-        batches = read_batches(shard, self.preprocess, self.batch_size)
-        while (batch := _timed(lambda: next(batches, None), self.microseconds)) is not None:
+        decode = TimedDecoder()
+        batches = read_batches(shard, self.preprocess, self.batch_size, decode)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            seconds, decoding = time.perf_counter() - start, decode.take_seconds()
+            self.reading.inc(round((seconds - decoding) * 1e6))
+            self.decoding.inc(round(decoding * 1e6))
+            if batch is None:
+                return
             yield batch
+
+
+class TimedDecoder:
+    """`photo.decode_photo` with a stopwatch."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def __call__(
+        self, sample: Sample, preprocess: Callable[[Any], np.ndarray]
+    ) -> PhotoRecord | ErrorRow:
+        """Decodes one sample."""
+        start = time.perf_counter()
+        result = decode_photo(sample, preprocess)
+        self._seconds += time.perf_counter() - start
+        return result
+
+    def take_seconds(self) -> float:
+        """Seconds since this was asked last."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
 
 
 class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
@@ -96,6 +133,7 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         super().__init__()
         self.load = load
         self.stage = stage
+        self.microseconds = Metrics.counter(MODEL_STEPS[stage], MICROSECONDS)
 
     def load_model(self) -> LoadedGeotagger:
         """The Geotagger that the three steps share."""
@@ -108,16 +146,19 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         inference_args: dict[str, Any] | None = None,
     ) -> list[PhotoBatch]:
         """Runs the step under the model's lock. A list: Beam loses errors of a generator."""
-        with model.lock:
-            return [run_stage(batch, self.stage, model.geotagger)]
+        with model.lock:  # the wait for it is no work: Beam's own latency would count it
+            start = time.perf_counter()
+            done = run_stage(batch, self.stage, model.geotagger)
+            self.microseconds.inc(round((time.perf_counter() - start) * 1e6))
+        return [done]
 
     def get_num_bytes(self, batch: PhotoBatch) -> int:  # type: ignore[override]
         """Size of the arrays; Beam's default pickles the batch to find out."""
         return batch.payload.nbytes if isinstance(batch.payload, np.ndarray) else 0
 
     def get_metrics_namespace(self) -> str:
-        """`embed`, `sample` or `decode`."""
-        return self.stage.value
+        """`embed`, `sample` or `decode_density`."""
+        return MODEL_STEPS[self.stage]
 
 
 class WriteShards(beam.PTransform):
@@ -153,9 +194,10 @@ class ShardWriter:
     def __call__(self, batches: Iterable[PhotoBatch]) -> dict[str, Any]:
         """Writes one shard and returns its manifest."""
         whole = list(batches)
-        return _timed(
-            lambda: write_shard(self.output, self.configuration, whole), self.microseconds
-        )
+        start = time.perf_counter()
+        manifest = write_shard(self.output, self.configuration, whole)
+        self.microseconds.inc(round((time.perf_counter() - start) * 1e6))
+        return manifest
 
 
 class GatherShard(beam.DoFn):
@@ -185,14 +227,6 @@ class GatherShard(beam.DoFn):
         self.held = {}
 
 
-def _timed(call: Callable[[], Any], microseconds: Any) -> Any:
-    start = time.perf_counter()
-    try:
-        return call()
-    finally:
-        microseconds.inc(round((time.perf_counter() - start) * 1e6))
-
-
 def stage_seconds(result: Any) -> dict[str, float]:
     """Seconds spent in each step, over all workers, from a finished job's metrics.
 
@@ -200,17 +234,12 @@ def stage_seconds(result: Any) -> dict[str, float]:
         result: what `Pipeline.run` returned.
 
     Returns:
-        `read`, `embed`, `sample`, `decode`, `write`, as far as the runner reports them.
+        By step, in the order of STEPS, as far as the runner reports them: `read` (bytes out of
+        files), `decode_photo` (bytes to pixels), `embed`, `sample`, `decode_density`, `write`.
     """
-    query = result.metrics().query()
-    microseconds: dict[str, int] = {}
-    for counter in query["counters"]:
+    microseconds: Counter[str] = Counter()
+    for counter in result.metrics().query()["counters"]:
         name = counter.key.metric
-        if name.namespace in (READ, WRITE) and name.name == MICROSECONDS:
-            microseconds[name.namespace] = counter.result
-    for distribution in query["distributions"]:
-        name = distribution.key.metric
-        if name.name == "inference_batch_latency_micro_secs":
-            microseconds[name.namespace] = distribution.result.sum
-    order = [READ, *(stage.value for stage in STAGES), WRITE]
-    return {name: microseconds[name] / 1e6 for name in order if name in microseconds}
+        if name.namespace in STEPS and name.name == MICROSECONDS:
+            microseconds[name.namespace] += counter.result  # whole and regrouped shards: two steps
+    return {name: microseconds[name] / 1e6 for name in STEPS if name in microseconds}

@@ -1,0 +1,128 @@
+"""A model that costs next to nothing, and photos to go with it: what is left is the pipeline."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import tarfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from schemas.geotags import THRESHOLDS_KM
+
+SIDE = 8
+DISTINCT = 256
+"""Different photos per archive; they repeat under other keys."""
+
+
+class TrivialMode(NamedTuple):
+    """One alternative: degrees, probability, km."""
+
+    latitude: float
+    longitude: float
+    probability: float
+    radius_km: float
+
+
+@dataclass(frozen=True)
+class TrivialColumns:
+    """Answers of N photos, with the columns of a real model's."""
+
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    radius_50_km: NDArray[np.float64]
+    radius_90_km: NDArray[np.float64]
+    probability: NDArray[np.float32]
+    information_nats: NDArray[np.float32]
+    modes: list[list[TrivialMode]]
+
+    def __len__(self) -> int:
+        return len(self.latitude)
+
+
+class TrivialGeotagger:
+    """Answers with the mean colour of a photo. All of `loading.GeotaggerLike`, in microseconds."""
+
+    model_id = "trivial"
+    checkpoint_hash = "0" * 64
+
+    def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
+        """uint8 ``(8, 8, 3)``."""
+        return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST))
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """``(N, 3)``: mean colours between 0 and 1."""
+        return pixels.mean(axis=(1, 2), dtype=np.float32) / np.float32(255)
+
+    def sample(self, embeddings: NDArray[np.float32], keys: Sequence[str]) -> NDArray[np.float32]:
+        """``(N, 1, 3)``: the same."""
+        return embeddings[:, None]
+
+    def decode(self, natural: NDArray[np.float32]) -> TrivialColumns:
+        """Red is the latitude, green the longitude, blue how sure."""
+        red, green, blue = natural[:, 0].astype(np.float64).T
+        latitude, longitude = 180 * red - 90, 360 * green - 180
+        share = np.linspace(0.2, 1.0, len(THRESHOLDS_KM))
+        return TrivialColumns(
+            latitude=latitude,
+            longitude=longitude,
+            radius_50_km=100 * blue,
+            radius_90_km=300 * blue,
+            probability=np.float32(share * blue[:, None]),
+            information_nats=blue.astype(np.float32),
+            modes=[
+                [TrivialMode(*position, 0.75, 10.0)]
+                for position in zip(latitude.tolist(), longitude.tolist(), strict=True)
+            ],
+        )
+
+
+@dataclass(frozen=True)
+class TrivialLoader:
+    """Stands in for `loading.GeotaggerLoader`."""
+
+    def __call__(self) -> TrivialGeotagger:
+        """Builds it."""
+        return TrivialGeotagger()
+
+
+def write_archive(
+    directory: Path, shards: int, photos: int, size: tuple[int, int] = (64, 48), seed: int = 0
+) -> list[Path]:
+    """Writes JPEGs of blurred noise as tar shards, the same bytes for the same arguments.
+
+    Args:
+        directory: to create.
+        shards: how many.
+        photos: per shard.
+        size: width and height in pixels.
+        seed: of the noise.
+
+    Returns:
+        Paths of the shards.
+    """
+    directory.mkdir(parents=True)
+    rng = np.random.default_rng(seed)
+    jpegs = itertools.cycle([_jpeg(rng, size) for _ in range(min(DISTINCT, shards * photos))])
+    paths = [directory / f"photos-{shard:03d}.tar" for shard in range(shards)]
+    for path in paths:
+        with tarfile.open(path, "w") as tar:
+            for index in range(photos):
+                data = next(jpegs)
+                member = tarfile.TarInfo(f"{path.stem}-{index:06d}.jpg")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+    return paths
+
+
+def _jpeg(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
+    noise = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+    file = io.BytesIO()
+    noise.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
+    return file.getvalue()
