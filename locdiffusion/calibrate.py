@@ -43,7 +43,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line to settings."""
     parser = argparse.ArgumentParser(
         prog="python -m locdiffusion.calibrate",
-        description="Fit a checkpoint's stated uncertainty to an archive with some known positions.",
+        description="Fit the radii of a checkpoint to an archive with some known positions.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -154,7 +154,9 @@ def _positions(predictions: Path) -> Positions:
 
     folder = predictions / "predictions"
     if not folder.is_dir():
-        raise ValueError(f"{predictions} holds no predictions; give the output of pipelines.geotag.")
+        raise ValueError(
+            f"{predictions} holds no predictions; give the output of pipelines.geotag."
+        )
     kinds = ("truth", "exif")
     names = [f"{kind}_{axis}" for kind in kinds for axis in ("latitude", "longitude")]
     found: Positions = {}

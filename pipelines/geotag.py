@@ -18,7 +18,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
-from locdiffusion.prior import prior_identity
 from pipelines.listing import InputError, Shard, list_shards
 from pipelines.loading import GeotaggerLike, Loader, loaded
 from pipelines.options import GeotagOptions, UsageError, parse
@@ -111,6 +110,8 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
     if loader.bf16:
         settings["bf16"] = True
     if loader.prior is not None:
+        from locdiffusion.prior import prior_identity  # torch: not for `--help`
+
         settings["prior"] = prior_identity(loader.prior)
     if loader.mode == "sampling":
         settings |= {"samples": loader.samples, "steps": loader.steps}

@@ -1,4 +1,4 @@
-"""`python -m locdiffusion.calibrate`: radii that fit an archive, from its photos with a position."""
+"""`python -m locdiffusion.calibrate`: radii that fit an archive, from those of its photos."""
 
 import json
 

@@ -43,6 +43,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shard = next(iter(sorted((root / "photos").glob("*.tar"))))
     _, image, _, _ = next(read_samples(str(shard)))
     Image.open(io.BytesIO(image)).save(root / "patch.jpg")
+    (root / "FOLDER").mkdir()
+    for key, data, _, _ in read_samples(str(shard)):
+        (root / "FOLDER" / f"{key}.jpg").write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for command in COMMANDS:

@@ -22,7 +22,7 @@ from archives import bad_members, sound_members, tar_bytes, write_tar
 from fake_geotagger import FakeGeotagger, FakeLoader
 from servers import job_service, python_path, worker_pool
 
-from pipelines import geotag, launch
+from pipelines import geotag, jobs
 from pipelines.geotag import main
 from pipelines.options import UsageError, parse
 from pipelines.progress import TALLY
@@ -332,7 +332,7 @@ def test_ctrl_c_does_not_pretend_to_stop_a_job_that_goes_on(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setattr(beam.Pipeline, "run", lambda self: Interrupted())
-    monkeypatch.setattr(launch, "_runner", lambda options: FnApiRunner())
+    monkeypatch.setattr(jobs, "_runner", lambda options: FnApiRunner())
     assert main(arguments(archive, tmp_path / "out", *DATAFLOW), load=FakeLoader()) == 130
     told = capsys.readouterr().err
     assert "the job goes on" in told and "type the same command" not in told

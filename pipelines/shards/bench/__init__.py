@@ -1,0 +1,1 @@
+"""What a build of training shards costs: Beam against a plain loop over the same functions."""

@@ -1,0 +1,94 @@
+"""Writes and copies training shards: the same samples, the same bytes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import tarfile
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+MOST_KEY_CHARACTERS = 80
+
+
+@dataclass(frozen=True)
+class ShardSample:
+    """One photo as it goes into a shard.
+
+    Attributes:
+        key: name of its members; see `member_key`.
+        jpeg: bytes.
+        latitude, longitude: degrees.
+        embedding: float16 (E,), or None.
+    """
+
+    key: str
+    jpeg: bytes
+    latitude: float
+    longitude: float
+    embedding: NDArray[np.float16] | None = None
+
+
+def member_key(photo: str) -> str:
+    """A key without dots and slashes, by which readers would cut it; different for each photo."""
+    clean = re.sub(r"[^A-Za-z0-9_-]", "_", photo)
+    if clean == photo and len(photo) <= MOST_KEY_CHARACTERS:
+        return photo
+    mark = hashlib.sha256(photo.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return f"{clean[:MOST_KEY_CHARACTERS]}-{mark}"
+
+
+class ShardWriter:
+    """Writes samples to a tar with nothing of the time, the machine or the user in it.
+
+    Args:
+        file: to write to.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        if kind is None:
+            self._tar.close()
+
+    def add(self, sample: ShardSample) -> None:
+        """Appends `<key>.jpg`, `<key>.json` and, with an embedding, `<key>.npy`."""
+        position = {"latitude": sample.latitude, "longitude": sample.longitude}
+        self.add_member(f"{sample.key}.jpg", sample.jpeg)
+        self.add_member(f"{sample.key}.json", json.dumps(position).encode())
+        if sample.embedding is not None:
+            buffer = io.BytesIO()
+            np.save(buffer, sample.embedding)
+            self.add_member(f"{sample.key}.npy", buffer.getvalue())
+
+    def add_member(self, name: str, data: bytes) -> None:
+        """Appends one file."""
+        info = tarfile.TarInfo(name)
+        info.size = len(data)
+        self._tar.addfile(info, io.BytesIO(data))
+
+
+def copy_without(source: BinaryIO, target: BinaryIO, keys: Collection[str]) -> None:
+    """Copies a shard but for some samples; the bytes are those of writing the rest alone.
+
+    Args:
+        source: of a tar that ShardWriter wrote.
+        target: to write to.
+        keys: of the samples to leave out.
+    """
+    with tarfile.open(fileobj=source, mode="r|") as tar, ShardWriter(target) as writer:
+        for info in tar:
+            if info.name.partition(".")[0] not in keys:
+                member = tar.extractfile(info)
+                assert member is not None
+                writer.add_member(info.name, member.read())
