@@ -12,7 +12,13 @@ from PIL import Image, ImageEnhance
 from pipelines.shards import duplicates
 from pipelines.shards.candidates import FINGERPRINTS
 from pipelines.shards.encoding import difference_hash
-from pipelines.shards.finishing import BY_BYTES, Duplicate, find_duplicates, spread
+from pipelines.shards.finishing import (
+    BY_BYTES,
+    Duplicate,
+    find_duplicates,
+    one_per_photo,
+    spread,
+)
 from schemas.training import DropReason
 
 import io  # isort: skip
@@ -143,6 +149,14 @@ def test_a_crowded_band_is_no_trouble() -> None:
     ranks = np.arange(10_000).astype(np.uint64)
     first = duplicates.first_near(values, ranks, 0)
     assert first[-1] == 0 and (first[:-1] == ranks[:-1]).sum() > 9_990
+
+
+def test_of_several_reasons_the_stronger_one_is_told_whatever_the_order() -> None:
+    near = [Duplicate("p", DropReason.NEAR_DUPLICATE, like) for like in ("a", "c")]
+    exact = Duplicate("p", DropReason.EXACT_DUPLICATE, "b")
+    for found in ([*near, exact], [exact, *near[::-1]]):
+        assert one_per_photo(found) == {"p": exact}
+    assert one_per_photo(near) == one_per_photo(near[::-1]) == {"p": near[0]}
 
 
 # The hash itself

@@ -108,7 +108,7 @@ def finish_shard(
     if done is not None and done["config_hash"] == settings.hash:
         return done
     table = output.read_table(CANDIDATES, f"{shard}.parquet")
-    gone = _reasons(found)
+    gone = one_per_photo(found)
     stays = np.array([photo not in gone for photo in table["photo"].to_pylist()], bool)
     leaving, staying = table.filter(pa.array(~stays)), table.filter(pa.array(stays))
     drops = _drop_rows(output.read_table(CANDIDATES, f"{shard}.dropped.parquet"))
@@ -147,7 +147,7 @@ _ALIKE = {
 }
 
 
-def _reasons(found: Iterable[Duplicate]) -> dict[str, Duplicate]:
+def one_per_photo(found: Iterable[Duplicate]) -> dict[str, Duplicate]:
     """One duplicate per photo: the exact one first, then by name."""
     chosen: dict[str, Duplicate] = {}
     for one in sorted(found, key=lambda one: (one.reason is not DropReason.EXACT_DUPLICATE, one)):
