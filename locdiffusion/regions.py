@@ -71,6 +71,8 @@ class RegionFinder:
             raise ValueError(f"levels are {levels}; want probabilities between 0 and 1.")
         self.levels = tuple(levels)
         self.mesh = Mesh(max_degree, base)
+        self.support = _support(base) if base is not None and base.excludes else None
+        shapely.prepare(self.support)
 
     def __call__(self, natural: Tensor) -> list[tuple[CredibleRegion, ...]]:
         """The regions of N photos.
@@ -86,7 +88,14 @@ class RegionFinder:
 
     def _regions(self, density: AdaptiveDensity) -> tuple[CredibleRegion, ...]:
         contour = _Contour(density, max(self.levels))
-        return tuple(contour.region(level) for level in self.levels)
+        return tuple(self._region(contour, level) for level in self.levels)
+
+    def _region(self, contour: _Contour, level: float) -> CredibleRegion:
+        geometry, probability = contour.region(level)
+        if self.support is not None and not shapely.covers(self.support, geometry):
+            # Across a bay that is narrower than a cell: nothing is lost.
+            geometry = polygons_of(shapely.intersection(geometry, self.support))
+        return CredibleRegion(level, geometry, area_km2(geometry), probability)
 
 
 class _Contour:
@@ -114,8 +123,8 @@ class _Contour:
         """Log density above which cells hold the probability."""
         return float(np.interp(probability, *self._sorted))
 
-    def region(self, level: float) -> CredibleRegion:
-        """The drawn region that holds the level."""
+    def region(self, level: float) -> tuple[shapely.Geometry, float]:
+        """The drawn region that holds the level, and what it holds."""
         aim, best, miss = level, 0.0, np.inf
         low, high = 0.0, 1.0
         for _ in range(12):
@@ -129,8 +138,7 @@ class _Contour:
             aim += level - found
             if not low < aim < high:
                 aim = (low + high) / 2.0
-        geometry = self._drawn(best)
-        return CredibleRegion(level, geometry, area_km2(geometry), self._mass_above(best))
+        return self._drawn(best), self._mass_above(best)
 
     def _mass_above(self, threshold: float) -> float:
         cut, full, pieces = self._pieces(threshold)
@@ -180,8 +188,7 @@ class _Contour:
     def _drawn(self, threshold: float) -> shapely.Geometry:
         cut, full, pieces = self._pieces(threshold)
         boxes = _merged(self.x[0, full], self.y[0, full], self.x[2, full], self.y[2, full])
-        outline = _outline(np.concatenate([_walks(pieces), _walks(boxes)]))
-        whole = shapely.build_area(shapely.multilinestrings(shapely.linestrings(outline)))
+        whole = _joined(np.concatenate([_walks(pieces), _walks(boxes)]))
         mesh = self.density.mesh
         degrees = shapely.transform(whole, mesh.longitude_latitude)
         finest = np.minimum(self.cells.width[cut], self.cells.height[cut]).min(initial=2**20)
@@ -219,6 +226,24 @@ def _parts(x: Int, y: Int, above: Float) -> Float:
 def _walks(corners: Float) -> Float:
     """The edges ``(P·C, 2, 2)``, start and end, of polygons ``(P, C, 2)``."""
     return np.stack([corners, np.roll(corners, -1, axis=1)], 2).reshape(-1, 2, 2)
+
+
+def _support(base: BaseMeasure) -> shapely.Geometry:
+    """The cells of a prior's raster where it is not zero, in degrees."""
+    rows, columns = base.log_weight.shape
+    row, column = np.nonzero(base.log_weight.cpu().numpy() > EXCLUDED)
+    whole = _joined(_walks(_merged(column, row, column + 1, row + 1)))
+
+    def degrees(points: Float) -> Float:
+        latitude = np.degrees(np.arcsin(1.0 - points[:, 1] * (2.0 / rows)))
+        return np.stack([points[:, 0] * (360.0 / columns) - 180.0, latitude], -1)
+
+    return shapely.transform(whole, degrees)
+
+
+def _joined(edges: Float) -> shapely.Geometry:
+    """The union of polygons that do not overlap, from their edges ``(E, 2, 2)``."""
+    return shapely.build_area(shapely.multilinestrings(shapely.linestrings(_outline(edges))))
 
 
 def _outline(edges: Float) -> Float:
