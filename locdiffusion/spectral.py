@@ -26,6 +26,9 @@ from locdiffusion.sphere.harmonics import (
     trigonometric,
 )
 
+DUST = 1e-20
+"""What is smaller counts as zero in a factor of a sum whose terms are about one."""
+
 
 def pad(coefficients: Tensor, max_degree: int) -> Tensor:
     """Flat ``(B, d)`` to padded ``(B, L + 1, 2L + 1)``; zeros where abs(m) > l."""
@@ -80,7 +83,7 @@ class ProductTransform(nn.Module):
 
     def _buffer(self, name: str, value: NDArray[np.float64]) -> None:
         tensor = torch.from_numpy(np.ascontiguousarray(value, np.float32))
-        self.register_buffer(name, tensor, persistent=False)
+        self.register_buffer(name, _without_dust(tensor), persistent=False)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
         """Field ``(B, rows, columns)`` of flat coefficients ``(B, d)``."""
@@ -93,9 +96,15 @@ class ProductTransform(nn.Module):
 
         With `mass` the probabilities of the nodes this is the mean parameter E_p[code].
         """
+        mass = _without_dust(mass)
         waves = (self.trigonometric @ mass.flatten(0, 1).T).view(-1, len(mass), self.rows)
         by_order = waves @ self.legendre.transpose(1, 2)
         return unpad(by_order.permute(1, 2, 0), self.max_degree)
+
+
+def _without_dust(values: Tensor) -> Tensor:
+    """Zero for what is too small to matter: its products are subnormal, which is slow."""
+    return torch.where(values.abs() < DUST, 0.0, values)
 
 
 class PoleRotation(nn.Module):
