@@ -13,7 +13,8 @@ TORCH_PINS := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sample test test-slow test-all lint train-sample benchmark-data bench bench-pipeline bench-shards report lock clean
+.PHONY: help setup sample test test-slow test-all lint distill geoclip-report
+.PHONY: train-sample benchmark-data bench bench-pipeline bench-shards report lock clean
 .PHONY: run-dataflow run-dataflow-shards dataflow-check
 
 help:  ## this list
@@ -81,6 +82,17 @@ train-sample: benchmark-data  ## train the shipped checkpoint again, from nothin
 	  --val-regions $(call shards,val_regions) --test $(call named,$(TESTS)) --output $(TRAIN) \
 	  --answer-base land --about locdiffusion/checkpoints/overhead/ABOUT.md --steps $(STEPS) \
 	  --seed $(SEED) $(TRAIN_FLAGS)
+
+distill: $(VENV)/.test  ## teach geoclip-distilled again from GeoCLIP's weights (two hours)
+	$(PY) -m locdiffusion.distillation --output $(OUT)/distillation --seed $(SEED) \
+	  --about locdiffusion/checkpoints/geoclip-distilled/ABOUT.md
+
+# Lists of real positions, columns LAT and LON: make geoclip-report LISTS='im2gps3k=PATH.csv'
+LISTS :=
+geoclip-report: $(VENV)/.test  ## docs/GEOCLIP.md: geoclip-distilled beside GeoCLIP (half an hour)
+	$(PY) -m locdiffusion.distillation.report --output $(OUT)/geoclip-report --truth $(LISTS) \
+	  --teacher $(OUT)/distillation/teacher.safetensors --count 1000 --sampled 100 --val-queries 400
+	cp $(OUT)/geoclip-report/GEOCLIP.md $(OUT)/geoclip-report/geoclip_fidelity.png docs/
 
 bench: $(OUT)/sample-archive.stamp  ## time the decoder and the head against other ways, as ratios
 	$(PY) -m locdiffusion.benchmark --photos '$(OUT)/sample-archive/*.tar' \

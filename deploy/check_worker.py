@@ -109,11 +109,10 @@ def check_model(device: str, checkpoint: str | None, encoder: str | None) -> str
         load = GeotaggerLoader(checkpoint=checkpoint, encoder=encoder, device=device)
         geotagger = load()
         photo = Image.linear_gradient("L").convert("RGB")
-        answer = geotagger.geotag([photo], ["check"])  # type: ignore[attr-defined]
+        [answer] = geotagger.geotag([photo], ["check"])  # type: ignore[attr-defined]
     except (ValueError, RuntimeError, OSError) as error:
         raise CheckFailed(f"the model cannot be used: {error}") from error
-    latitude, longitude = answer.latitude[0], answer.longitude[0]
-    return f"{geotagger.model_id} puts a test picture at {latitude:.2f}, {longitude:.2f}"
+    return f"{geotagger.model_id} puts a test picture at {answer}"
 
 
 def check(

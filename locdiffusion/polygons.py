@@ -27,7 +27,11 @@ class PolygonError(ValueError):
 
 
 class PolygonIndex:
-    """Names of polygons by position; where polygons overlap the first one answers."""
+    """Names of polygons by position; where polygons overlap the first one answers.
+
+    Attributes:
+      parts: the single polygons.
+    """
 
     def __init__(self, names: Sequence[str | None], geometries: ArrayLike) -> None:
         """Takes polygons apart, so that a point is only tried on those near it.
@@ -36,9 +40,15 @@ class PolygonIndex:
           names: one for each geometry.
           geometries: N polygons or multipolygons in degrees, within ±180.
         """
-        self._parts, owner = shapely.get_parts(geometries, return_index=True)
-        shapely.prepare(self._parts)
+        self.parts, owner = shapely.get_parts(geometries, return_index=True)
+        shapely.prepare(self.parts)
         self._names = np.array([*(names[i] for i in owner), None], object)
+
+    @property
+    def part_names(self) -> list[str | None]:
+        """The name of each of `parts`."""
+        names: list[str | None] = self._names[:-1].tolist()
+        return names
 
     @classmethod
     def from_file(cls, path: str, column: str | None = None) -> PolygonIndex:
@@ -61,7 +71,7 @@ class PolygonIndex:
     def __call__(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str | None]:
         """The name of the polygon around each of N points ``(N,)``, None outside all of them."""
         points = shapely.points(wrap_longitude(longitude_deg), np.asarray(latitude_deg, float))
-        part, point = shapely.STRtree(points).query(self._parts, predicate="intersects")
+        part, point = shapely.STRtree(points).query(self.parts, predicate="intersects")
         found = np.full(len(points), -1)
         found[point[::-1]] = part[::-1]  # parts come in order: the first one stays
         names: list[str | None] = self._names[found].tolist()
@@ -118,6 +128,17 @@ def read_polygons(path: str) -> Any:
             "latitude; want degrees. Are the coordinates projected, or swapped?"
         )
     return table.set_geometry([within_world(shape) for shape in table.geometry.values])
+
+
+def file_identity(path: str) -> str:
+    """What a run records of a file: its name and the SHA-256 of its bytes.
+
+    The same wherever the file lies: a moved one does not make another run.
+
+    Raises:
+      PolygonError: there is no such file.
+    """
+    return f"{path.rpartition('/')[2]} sha256:{fingerprint(path)}"
 
 
 def fingerprint(path: str) -> str:

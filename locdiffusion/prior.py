@@ -26,7 +26,7 @@ from PIL import Image
 from scipy.sparse import csr_array
 from torch import Tensor, nn
 
-from locdiffusion.polygons import PolygonError, fingerprint, raster_share, read_polygons
+from locdiffusion.polygons import PolygonError, file_identity, raster_share, read_polygons
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from locdiffusion.sphere.grids import LatLonGrid
@@ -125,7 +125,7 @@ class BaseMeasure(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Log q₀ ``(...)`` at unit vectors ``(..., 3)``."""
-        return self.log_weight.flatten()[raster_cells(vectors, *self.log_weight.shape)]
+        return looked_up(self.log_weight, vectors)
 
     def on_grid(self, grid: LatLonGrid) -> Tensor:
         """Log of the mean of q₀ over the cell of each node, ``(rows·columns,)``.
@@ -135,6 +135,10 @@ class BaseMeasure(nn.Module):
         weight = grid_average(self.log_weight.double().exp().cpu().numpy(), grid)
         log_weight = np.log(weight.clip(math.exp(EXCLUDED)))
         return torch.from_numpy(log_weight).float().to(self.log_weight)
+
+    def bounds(self) -> tuple[float, float]:
+        """The least and the most of log q₀."""
+        return float(self.log_weight.min()), float(self.log_weight.max())
 
     @property
     def excludes(self) -> bool:
@@ -215,7 +219,7 @@ class LandShare(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Share of land ``(...)`` around unit vectors ``(..., 3)``."""
-        return self.share.flatten()[raster_cells(vectors, *self.share.shape)]
+        return looked_up(self.share, vectors)
 
     def on_grid(self, grid: LatLonGrid, base: BaseMeasure | None) -> NDArray[np.float64]:
         """The share of q₀ that is on land in the cell of each node, ``(rows·columns,)``."""
@@ -291,9 +295,7 @@ def load_prior(prior: str | None, own: BaseMeasure) -> BaseMeasure:
 
 
 def prior_identity(prior: str | None) -> str:
-    """What a run records of its prior: a name, or the file's name and the SHA-256 of its bytes.
-
-    The same wherever the file lies: a moved one does not make another run.
+    """What a run records of its prior: a name, or `file_identity`.
 
     Raises:
       PolygonError: there is no such file.
@@ -301,7 +303,7 @@ def prior_identity(prior: str | None) -> str:
     name = PriorName.CHECKPOINT.value if prior is None else prior
     if name in {known.value for known in PriorName}:
         return name
-    return f"{name.rpartition('/')[2]} sha256:{fingerprint(name)}"
+    return file_identity(name)
 
 
 def positions_measure(
@@ -336,9 +338,16 @@ def _smoothed(counts: NDArray[np.int64], smoothing_km: float) -> NDArray[np.floa
 def raster_cells(vectors: Tensor, rows: int, columns: int) -> Tensor:
     """Flat index ``(...)`` of the raster's cell that holds each unit vector ``(..., 3)``."""
     x, y, z = vectors.unbind(-1)
-    row = ((1.0 - z) * (rows / 2.0)).long().clamp_(0, rows - 1)
-    column = ((torch.atan2(y, x) + math.pi) * (columns / (2.0 * math.pi))).long()
+    row = ((1.0 - z) * (rows / 2.0)).int().clamp_(0, rows - 1)
+    column = ((torch.atan2(y, x) + math.pi) * (columns / (2.0 * math.pi))).int()
     return row * columns + column.clamp_(0, columns - 1)
+
+
+def looked_up(raster: Tensor, vectors: Tensor) -> Tensor:
+    """Values ``(...)`` of a raster of equal-area cells at unit vectors ``(..., 3)``."""
+    cells = raster_cells(vectors, *raster.shape)
+    # index_select is 7 times faster than an indexed read.
+    return raster.flatten().index_select(0, cells.flatten()).view(cells.shape)
 
 
 def _as_fine_as(raster: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:

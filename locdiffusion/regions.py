@@ -37,7 +37,8 @@ class CredibleRegion:
 
     Attributes:
       level: the probability asked for.
-      geometry: a valid Polygon or MultiPolygon in degrees, within ±180 and ±90.
+      geometry: a valid Polygon or MultiPolygon in degrees, within ±180 and ±90; outer rings
+        anticlockwise, as GeoJSON has them.
       area_km2: on the mean sphere.
       probability: the mass inside, as the quadrature found it.
     """
@@ -95,6 +96,8 @@ class RegionFinder:
         if self.support is not None and not shapely.covers(self.support, geometry):
             # Across a bay that is narrower than a cell: nothing is lost.
             geometry = polygons_of(shapely.intersection(geometry, self.support))
+        # Normal form has a fixed first corner and part, and outer rings clockwise.
+        geometry = shapely.reverse(shapely.normalize(geometry))
         return CredibleRegion(level, geometry, area_km2(geometry), probability)
 
 
@@ -125,20 +128,20 @@ class _Contour:
 
     def region(self, level: float) -> tuple[shapely.Geometry, float]:
         """The drawn region that holds the level, and what it holds."""
-        aim, best, miss = level, 0.0, np.inf
+        aim, best, holds, miss = level, 0.0, 0.0, np.inf
         low, high = 0.0, 1.0
         for _ in range(12):
             threshold = self._threshold(aim)
             found = self._mass_above(threshold)
             if abs(found - level) < miss:
-                best, miss = threshold, abs(found - level)
+                best, holds, miss = threshold, found, abs(found - level)
             if miss < MASS_TOLERANCE or high - low < 1e-6:
                 break
             low, high = (aim, high) if found < level else (low, aim)
             aim += level - found
             if not low < aim < high:
                 aim = (low + high) / 2.0
-        return self._drawn(best), self._mass_above(best)
+        return self._drawn(best), holds
 
     def _mass_above(self, threshold: float) -> float:
         cut, full, pieces = self._pieces(threshold)

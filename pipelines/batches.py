@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import shapely
 
 from pipelines.archive import Sample, ShardReader
 from pipelines.folder import FolderReader
@@ -18,7 +19,10 @@ from pipelines.listing import Shard
 from pipelines.loading import GeotaggerLike
 from pipelines.photo import PhotoRecord, decode_photo
 from pipelines.tar import TarStatus
+from pipelines.thumbnails import Chosen
+from schemas import geoparquet
 from schemas.geotags import OPTIONAL_COLUMNS, ErrorRow, Stage, Status
+from schemas.layers import Region, Thumbnail
 
 DECODED_COLUMNS = (
     "latitude",
@@ -27,9 +31,13 @@ DECODED_COLUMNS = (
     "radius_90_km",
     "probability",
     "information_nats",
+    "land_probability",
 )
+REGIONS = "regions"
+"""The column of a decoded batch that holds, for each photo, its regions or why it has none."""
+
 Columns = dict[str, np.ndarray]
-PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray]], PhotoRecord | ErrorRow]
+PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
 
 
 @dataclass(frozen=True)
@@ -44,6 +52,7 @@ class ShardEnding:
         ignored_members: files that belong to no sample.
         source_bytes: size of the shard's file, if it has one.
         read_failed: whether some of it could not be had, so that another run should try again.
+        thumbnails: of the photos of the shard that were chosen to have one.
     """
 
     batches: int
@@ -53,6 +62,7 @@ class ShardEnding:
     ignored_members: int
     source_bytes: int | None
     read_failed: bool = False
+    thumbnails: tuple[Thumbnail, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,6 +96,7 @@ def read_batches(
     preprocess: Callable[[Any], np.ndarray],
     batch_size: int,
     decode: PhotoDecoder = decode_photo,
+    thumbnails: int = 0,
 ) -> Iterator[PhotoBatch]:
     """Reads and decodes a shard.
 
@@ -94,6 +105,7 @@ def read_batches(
         preprocess: from a PIL image to uint8 (S, S, 3).
         batch_size: most photos per batch; the last one may be smaller, or empty.
         decode: stands in for `decode_photo`, for those who watch it.
+        thumbnails: how many photos get one, at most.
 
     Yields:
         Batches with pixels as payload; the last one, and only it, has an `ending`.
@@ -101,14 +113,21 @@ def read_batches(
     reader = FolderReader(shard.photos) if shard.photos else ShardReader(shard.url)
     photos: list[PhotoRecord] = []
     errors: list[ErrorRow] = []
+    chosen = Chosen(thumbnails)
     index = seen = 0
     for item in reader:
         if max(len(photos), len(errors)) >= batch_size:
             yield _batch(shard, index, photos, errors)
             index, photos, errors = index + 1, [], []
-        result = decode(item, preprocess) if isinstance(item, Sample) else item
+        result: PhotoRecord | ErrorRow
+        if isinstance(item, Sample):
+            result = decode(item, preprocess, chosen.wants(item.key))
+        else:
+            result = item
         seen += result.key is not None
         if isinstance(result, PhotoRecord):
+            if result.thumbnail is not None:
+                chosen.add(Thumbnail(result.key, result.thumbnail))
             photos.append(result)
         else:
             errors.append(result)
@@ -120,6 +139,7 @@ def read_batches(
         ignored_members=reader.ignored_members,
         source_bytes=None if reader.read_failed else shard.bytes,
         read_failed=reader.read_failed,
+        thumbnails=chosen.thumbnails(),
     )
     yield replace(_batch(shard, index, photos, errors), ending=ending)
 
@@ -146,19 +166,27 @@ def _batch(
     )
 
 
-def run_stage(batch: PhotoBatch, stage: Stage, geotagger: GeotaggerLike) -> PhotoBatch:
+def run_stage(
+    batch: PhotoBatch, stage: Stage, geotagger: GeotaggerLike, regions: bool = False
+) -> PhotoBatch:
     """Takes a batch one step further: embed, sample or decode.
 
     A batch that fails is halved until the photo that fails stands alone (this also gets a batch
     that is too large for the memory through), and that photo becomes an error row. So does one
-    whose result is not finite.
+    whose result is not finite. Regions that fail cost the photo nothing else.
+
+    Args:
+        batch: to take on.
+        stage: the step.
+        geotagger: that does it.
+        regions: whether to draw credible regions when decoding.
     """
     if not len(batch):
         return batch
     step: Callable[[np.ndarray, Sequence[str]], Any] = {
         Stage.EMBED: lambda payload, keys: geotagger.embed(payload),
         Stage.SAMPLE: geotagger.sample,
-        Stage.DECODE: lambda payload, keys: _columns(geotagger.decode(payload)),
+        Stage.DECODE: lambda payload, keys: _decoded(geotagger, payload, regions),
     }[stage]
     pieces: list[tuple[np.ndarray, Any]] = []
     failures: dict[int, str] = {}
@@ -203,13 +231,38 @@ def _attempt(
         pieces.append((start + np.flatnonzero(finite), _take(result, finite)))
 
 
-def _columns(decoded: Any) -> Columns:
+def _decoded(geotagger: GeotaggerLike, natural: np.ndarray, regions: bool) -> Columns:
     """GeotagColumns as a dictionary of arrays, so that it can be sliced and joined like one."""
+    decoded = geotagger.decode(natural)
     columns = {name: np.asarray(getattr(decoded, name)) for name in DECODED_COLUMNS}
     columns["modes"] = np.empty(len(decoded), dtype=object)
     for row, modes in enumerate(decoded.modes):
         columns["modes"][row] = modes
+    if regions:
+        columns[REGIONS] = np.empty(len(decoded), dtype=object)
+        for row in range(len(decoded)):
+            columns[REGIONS][row] = _regions(geotagger, natural[row : row + 1])
     return columns
+
+
+def _regions(geotagger: GeotaggerLike, natural: np.ndarray) -> tuple[Region, ...] | str:
+    """The regions of one photo, or why there are none: the rest of the answer stands without."""
+    try:
+        (found,) = geotagger.regions(natural)
+        return tuple(_region(one) for one in found)
+    except Exception as error:  # as with the model itself
+        return f"{type(error).__name__}: {error}"
+
+
+def _region(found: Any) -> Region:
+    """A CredibleRegion as it is written."""
+    if found.geometry.geom_type not in geoparquet.POLYGONS:
+        raise ValueError(f"the {found.level:.0%} region is a {found.geometry.geom_type}")
+    bounds = found.geometry.bounds
+    if not np.isfinite([*bounds, found.area_km2, found.probability]).all():
+        raise ValueError(f"the {found.level:.0%} region is empty, or its numbers are not finite")
+    wkb = shapely.to_wkb(found.geometry, byte_order=1)
+    return Region(found.level, wkb, bounds, found.area_km2, found.probability)
 
 
 def _finite_rows(result: Any, count: int) -> np.ndarray:
@@ -245,7 +298,8 @@ def shard_columns(batches: Sequence[PhotoBatch]) -> Columns:
         batches: in any order, with columns as payload where they are not empty.
 
     Returns:
-        `key`, OPTIONAL_COLUMNS, DECODED_COLUMNS and `modes`, each of N rows.
+        `key`, OPTIONAL_COLUMNS, DECODED_COLUMNS, `modes` and, if they were drawn, REGIONS, each of
+        N rows.
     """
     filled = sorted((batch for batch in batches if len(batch)), key=lambda batch: batch.index)
     if not filled:

@@ -3,7 +3,7 @@
     python -m pipelines.geotag --input 'photos/*.tar' --output out
 
 reads every shard, embeds each photo, runs conditional diffusion over locations, decodes, and writes
-GeoParquet, a summary and two maps to `out`. Typed again, it goes on where it was stopped.
+GeoParquet, a summary, two maps and a report to `out`. Typed again, it goes on where it was stopped.
 `--help` tells the rest. Parse, build, run, report: four functions. A job that nobody waits for is
 reported by another call, with `--summarise`.
 """
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
+from locdiffusion.polygons import PolygonError
 from pipelines.listing import InputError, Shard, list_shards
 from pipelines.loading import GeotaggerLike, Loader, loaded
 from pipelines.options import GeotagOptions, UsageError, parse
@@ -25,6 +26,7 @@ from pipelines.progress import Progress
 from pipelines.sink import (
     MAP_HTML,
     MAP_PNG,
+    REPORT_HTML,
     RUN,
     SUMMARY,
     Output,
@@ -58,7 +60,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
 
     Raises:
         InputError: if no shard can be found.
-        UsageError: if the model cannot be had, or not with this encoder.
+        UsageError: if the model cannot be had, or not with this encoder, or not the polygons.
         OutputError: if the output directory belongs to something else.
     """
     # A machine that only submits may have no GPU; rows do not depend on where it looked.
@@ -118,7 +120,17 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
     spec: Any = getattr(geotagger, "encoder_spec", None)
     if is_dataclass(spec) and not isinstance(spec, type):
         settings["encoder"] = asdict(spec)
+    settings |= _extra_settings(options)
     return RunConfiguration(geotagger.model_id, geotagger.checkpoint_hash, loader.seed, settings)
+
+
+def _extra_settings(options: GeotagOptions) -> dict[str, Any]:
+    """What the run records of its extras, after a look at whether they can be had."""
+    try:
+        options.extras.admin_units()
+        return options.extras.settings()
+    except PolygonError as error:
+        raise UsageError(f"--admin cannot be used: {error}") from error
 
 
 def run(job: Job) -> int:
@@ -210,15 +222,16 @@ def _tell(note: str) -> None:
 
 
 def _draw_maps(output: Output) -> None:
-    """Maps are for looking at: what goes wrong here is told, and the results stay."""
+    """Pages are for looking at: what goes wrong here is told, and the results stay."""
     try:
-        from pipelines.maps import write_map_html, write_map_png
+        from pipelines.maps import write_map_html, write_map_png, write_report_html
 
         write_map_png(output.root, output.path(MAP_PNG))
         write_map_html(output.root, output.path(MAP_HTML))
+        write_report_html(output.root, output.path(REPORT_HTML))
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        print(f"no map was drawn ({why}); all results are complete", file=sys.stderr)
+        print(f"a map or the report is missing ({why}); all results are complete", file=sys.stderr)
 
 
 def _verdict(

@@ -39,7 +39,7 @@ def launch(
     Raises:
         UsageError, KeyboardInterrupt: as `run_job` does.
     """
-    geotag = transforms.Geotag(load, configuration, output, options.batch_size)
+    geotag = transforms.Geotag(load, configuration, output, options.batch_size, options.extras)
 
     def build(pipeline: beam.Pipeline) -> None:
         _ = pipeline | "ListShards" >> beam.Create(shards) | "Geotag" >> geotag

@@ -35,6 +35,9 @@ class GeotaggerLike(Protocol):
     def decode(self, natural: np.ndarray) -> Any:
         """float32 (N, K, d) to GeotagColumns of N rows."""
 
+    def regions(self, natural: np.ndarray) -> Any:
+        """float32 (N, K, d) to N tuples of CredibleRegion."""
+
 
 Loader = Callable[[], GeotaggerLike]
 

@@ -12,7 +12,8 @@ from typing import Any
 
 import fsspec
 
-OPEN_CLIP_PREFIX = "open_clip:"
+from locdiffusion.model.weights import join_name, split_name
+
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # kept, and so emptied when the process ends
 
 
@@ -37,15 +38,13 @@ def local_encoder(name: str) -> str:
     """An encoder's name, with a local file in place of a URL.
 
     Args:
-        name: as `load_image_encoder` takes it, or `open_clip:MODEL/URL`.
+        name: as `load_image_encoder` takes it, `open_clip:MODEL/URL` or `geoclip:URL`.
 
     Raises:
         ModelFileError: nothing can be read there.
     """
-    if "://" not in name or not name.startswith(OPEN_CLIP_PREFIX):
-        return name
-    model, _, url = name.partition("/")
-    return f"{model}/{_copied(url)}"
+    model, weights = split_name(name)
+    return join_name(model, str(_copied(weights))) if "://" in weights else name
 
 
 @functools.cache

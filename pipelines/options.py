@@ -19,7 +19,9 @@ from pipelines.flags import (
     fraction,
     positive,
     refuse_unknown,
+    whole,
 )
+from pipelines.layers import Extras
 from pipelines.loading import GeotaggerLoader
 
 DESCRIPTION = """\
@@ -36,7 +38,9 @@ too; there the key is the path in the folder. HEIC needs `pip install pi-heif`.
 what is written to --output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("OUT/predictions") reads them all
   errors/part-<shard>.parquet        key, shard, stage, status, message
-  summary.json map.png map.html      counts, accuracy where the truth is known, a map
+  regions/ thumbnails/               the same way, with --regions and --thumbnails
+  summary.json map.png map.html      counts, accuracy where the truth is known, maps
+  report.html                        how good it is where positions are known
 
 examples:
   python -m pipelines.geotag --input 'photos/*.tar' --output out
@@ -64,6 +68,7 @@ class GeotagOptions(JobFlags):
         input: patterns of shards.
         output: directory or URL.
         loader: how to build the Geotagger.
+        extras: what to write besides points.
         batch_size: most photos per call of the model.
         overwrite: whether to delete an earlier run's files first.
         max_error_fraction: of photos, above which the exit status is 1.
@@ -73,6 +78,7 @@ class GeotagOptions(JobFlags):
     input: tuple[str, ...]
     output: str
     loader: GeotaggerLoader
+    extras: Extras
     batch_size: int
     overwrite: bool
     max_error_fraction: float
@@ -116,6 +122,30 @@ def geotag_parser() -> argparse.ArgumentParser:
         help="where the photos may come from: land, uniform, or a file of polygons (GeoJSON or "
         "GeoParquet, with a column `weight` if some are likelier); outside the polygons nothing is "
         "an answer; default: the checkpoint's own",
+    )
+    add(
+        "--admin",
+        metavar="FILE",
+        help="polygons of your own (GeoJSON or GeoParquet), such as districts: the name of the one "
+        "around each point goes into the column `admin`",
+    )
+    add(
+        "--admin_name",
+        metavar="COLUMN",
+        help="which column of --admin holds the names; default: `name`, or the only one of text",
+    )
+    add(
+        "--regions",
+        **SWITCH,
+        help="draw the regions that hold the photo with 50 %% and 90 %%, as polygons in a layer of "
+        "their own; about 50 ms per photo",
+    )
+    add(
+        "--thumbnails",
+        type=whole,
+        default=0,
+        metavar="N",
+        help="keep small pictures of at most N photos of each shard, for the map (%(default)s)",
     )
     add(
         "--mode",
@@ -169,8 +199,8 @@ def geotag_parser() -> argparse.ArgumentParser:
     add(
         "--summarise",
         **SWITCH,
-        help="run no job: write the summary and the maps of what is in --output by now; with "
-        "--input, say which shards are missing",
+        help="run no job: write the summary, the maps and the report of what is in --output by "
+        "now; with --input, say which shards are missing",
     )
     return parser
 
@@ -189,6 +219,11 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     refuse_unknown(rest, parser)
     check_runner(ours.runner)
     _check_required(ours)
+    if ours.admin_name is not None and ours.admin is None:
+        raise UsageError(
+            f"--admin_name {ours.admin_name} is a column of no file; name the file: --admin FILE"
+        )
+    _check_seen_by_workers(ours)
     loader = GeotaggerLoader(
         checkpoint=_located(ours.checkpoint),
         encoder=ours.encoder,
@@ -204,6 +239,12 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         input=tuple(ours.input),
         output=ours.output,
         loader=loader,
+        extras=Extras(
+            regions=ours.regions,
+            thumbnails=ours.thumbnails,
+            admin=ours.admin and _absolute(ours.admin),
+            admin_name=ours.admin_name,
+        ),
         runner=ours.runner,
         batch_size=ours.batch_size,
         overwrite=ours.overwrite,
@@ -212,6 +253,18 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         summarise=ours.summarise,
         beam_flags=tuple(rest),
     )
+
+
+def _check_seen_by_workers(ours: argparse.Namespace) -> None:
+    """Raises UsageError for polygons on this machine that workers in the cloud would look for."""
+    if "dataflow" not in ours.runner.lower():
+        return
+    for flag, path in (("--prior", ours.prior), ("--admin", ours.admin)):
+        if path and os.path.isfile(path):
+            raise UsageError(
+                f"{flag} {path} lies on this machine, which workers of {ours.runner} do not see; "
+                f"copy it to a bucket and give {flag} gs://BUCKET/{os.path.basename(path)}"
+            )
 
 
 def _absolute(path: str) -> str:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import io
-import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from locdiffusion.exif_position import read_gps
 from locdiffusion.image_formats import (
     HEIF,
     HEIF_REMEDY,
@@ -21,6 +20,7 @@ from locdiffusion.image_formats import (
     readable_formats,
 )
 from pipelines.archive import Sample
+from pipelines.thumbnails import small_jpeg
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Truth, parse_metadata
 
@@ -50,22 +50,25 @@ class PhotoRecord:
         pixels: uint8 (S, S, 3), as the encoder's preprocessing gives them.
         exif: the camera's own position, if it wrote a sound one.
         truth: the position in the sample's JSON, if there.
+        thumbnail: a small JPEG, if it was asked for and could be made.
     """
 
     key: str
     pixels: np.ndarray
     exif: Truth | None
     truth: Truth | None
+    thumbnail: bytes | None = None
 
 
 def decode_photo(
-    sample: Sample, preprocess: Callable[[Image.Image], np.ndarray]
+    sample: Sample, preprocess: Callable[[Image.Image], np.ndarray], thumbnail: bool = False
 ) -> PhotoRecord | ErrorRow:
     """Decodes one sample. Never raises for what is in the bytes.
 
     Args:
         sample: with an image.
         preprocess: from an upright image of any mode to uint8 (S, S, 3).
+        thumbnail: whether to make one.
 
     Returns:
         The photo, or the error row that takes its place.
@@ -80,7 +83,7 @@ def decode_photo(
         pixels = _preprocess(image, preprocess)
     except PhotoError as error:
         return ErrorRow(sample.key, Stage.PHOTO, error.status, str(error))
-    return PhotoRecord(sample.key, pixels, exif, truth)
+    return PhotoRecord(sample.key, pixels, exif, truth, small_jpeg(image) if thumbnail else None)
 
 
 def _preprocess(image: Image.Image, preprocess: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
@@ -175,41 +178,3 @@ def _exif(image: Image.Image) -> tuple[int, Truth | None]:
     except Exception:  # as above: a tag parser on hostile bytes
         return 1, None
     return (orientation if isinstance(orientation, int) else 1), read_gps(gps)
-
-
-def read_gps(gps: dict[int, Any]) -> Truth | None:
-    """Reads a position out of an EXIF GPS block.
-
-    Args:
-        gps: tag number to value; degrees, minutes and seconds as three rationals.
-
-    Returns:
-        Degrees; None where a part is missing or impossible, or where the position is exactly
-        (0, 0), which cameras write when they have no fix.
-    """
-    latitude = _angle(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef), "NS")
-    longitude = _angle(
-        gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef), "EW"
-    )
-    if latitude is None or longitude is None or latitude == longitude == 0:
-        return None
-    try:
-        return Truth(latitude, longitude)
-    except ValueError:
-        return None
-
-
-def _angle(parts: Any, reference: Any, letters: str) -> float | None:
-    """Degrees from three rationals and a hemisphere letter; None if anything is off."""
-    if isinstance(reference, bytes):
-        reference = reference.decode("ascii", "replace")
-    if not isinstance(reference, str) or reference.strip("\0 ").upper() not in tuple(letters):
-        return None
-    try:
-        degrees, minutes, seconds = (float(part) for part in parts)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    angle = degrees + minutes / 60 + seconds / 3600
-    if not math.isfinite(angle) or min(degrees, minutes, seconds) < 0:
-        return None
-    return -angle if reference.strip("\0 ").upper() == letters[1] else angle

@@ -1,10 +1,11 @@
-"""The output directory: per shard two Parquet files, then the manifest that declares them done.
+"""The output directory: per shard its Parquet files, then the manifest that declares them done.
 
     predictions/part-<shard>.parquet    GeoParquet, also where there is no row
     errors/part-<shard>.parquet
+    regions/ thumbnails/                the same, if they were asked for
     _manifest/<shard>.json              written last: a shard without one is not done
     run.json                            written first: whose directory this is
-    summary.json map.png map.html       written by `pipelines.geotag` after the job
+    summary.json, `PAGES`               written by `pipelines.geotag` after the job
 
 Bytes depend on the photos, the model and the settings, and on nothing else: no time, no path of
 the output, no order of arrival. (Another batch size may move a real network's last bits.) Each file
@@ -23,20 +24,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import fsspec
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from locdiffusion.countries import country_codes
-from pipelines.batches import PhotoBatch, ShardEnding, shard_columns
+from pipelines.batches import PhotoBatch, ShardEnding
+from pipelines.layers import (
+    LAYERS,
+    PREDICTIONS,
+    REGIONS,
+    Extras,
+    ShardTables,
+    parquet_bytes,
+    shard_tables,
+)
 from pipelines.listing import Shard
 from pipelines.storage import write_whole
-from schemas.geotags import SCHEMA_VERSION, ErrorRow, error_table, prediction_table
+from schemas.geotags import SCHEMA_VERSION, ErrorRow
 
-PREDICTIONS, ERRORS, MANIFESTS = "predictions", "errors", "_manifest"
-RUN, SUMMARY, MAP_PNG, MAP_HTML = "run.json", "summary.json", "map.png", "map.html"
+MANIFESTS = "_manifest"
+RUN, SUMMARY = "run.json", "summary.json"
+MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
+PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
 COUNTS = ("photos", "predictions", "photo_errors", "shard_errors")
-ROW_GROUP_ROWS = 10_000
 READERS = 16
 """Threads that read small files: from a cloud storage one after the other would take too long."""
 
@@ -93,10 +100,9 @@ class Output:
         """Joins names to the root."""
         return "/".join([self.root.rstrip("/"), *names])
 
-    def parts(self, shard_id: str) -> tuple[str, str]:
-        """Paths of a shard's predictions and errors."""
-        name = f"part-{shard_id}.parquet"
-        return self.path(PREDICTIONS, name), self.path(ERRORS, name)
+    def part(self, layer: str, shard_id: str) -> str:
+        """Path of a shard's file in a layer."""
+        return self.path(layer, f"part-{shard_id}.parquet")
 
     def prepare(
         self, configuration: RunConfiguration, shards: Sequence[Shard], overwrite: bool = False
@@ -130,7 +136,7 @@ class Output:
         return (
             manifest is not None
             and _is_current(manifest, shard, configuration)
-            and all(filesystem.exists(part) for part in self.parts(shard.id))
+            and all(filesystem.exists(self.part(layer, shard.id)) for layer in manifest["layers"])
         )
 
     def photos_kept(self, shards: Sequence[Shard], configuration: RunConfiguration) -> int:
@@ -165,7 +171,7 @@ class Output:
         known = set(done)
         return [
             path
-            for folder in (PREDICTIONS, ERRORS)
+            for folder in LAYERS
             for path in self._glob(folder, "part-*.parquet")
             if path.rpartition("/part-")[2].removesuffix(".parquet") not in known
         ]
@@ -199,7 +205,7 @@ class Output:
         filesystem, path = fsspec.core.url_to_fs(self.root)
         if filesystem.isfile(path):
             raise OutputError(f"--output {self.root} is a file, wanted a directory to create")
-        ours = (PREDICTIONS, ERRORS, MANIFESTS, SUMMARY, MAP_PNG, MAP_HTML)
+        ours = (*LAYERS, MANIFESTS, SUMMARY, *PAGES)
         found = [name for name in ours if filesystem.exists(f"{path}/{name}")]
         if found:
             raise OutputError(
@@ -212,6 +218,12 @@ class Output:
     ) -> None:
         remedy = "choose another --output, or start anew here with --overwrite"
         wanted = configuration.to_dict()
+        version = run.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise OutputError(
+                f"--output {self.root} holds files of schema version {version}, and this release "
+                f"writes version {SCHEMA_VERSION}, with other columns; {remedy}"
+            )
         different = [
             f"{name} {run.get(name)!r} there, {wanted.get(name)!r} now"
             for name in sorted({*run, *wanted})
@@ -246,51 +258,50 @@ class Output:
 
     def _remove_temporary(self) -> None:
         """Deletes the files that a killed run was just writing."""
-        for folder in (PREDICTIONS, ERRORS, MANIFESTS):
+        for folder in (*LAYERS, MANIFESTS):
             self._remove(self._glob(folder, ".*.tmp"))
-        for name in (RUN, SUMMARY, MAP_PNG, MAP_HTML):
+        for name in (RUN, SUMMARY, *PAGES):
             self._remove(self._glob("", f".{name}.*.tmp"))
 
     def _clear(self) -> None:
         """Deletes our own files and no others; run.json stays, to be replaced."""
         self._remove(self._glob(MANIFESTS, "*.json"))  # first: nothing may look finished
         self._remove_unfinished()
-        self._remove(self.path(name) for name in (SUMMARY, MAP_PNG, MAP_HTML))
+        self._remove(self.path(name) for name in (SUMMARY, *PAGES))
 
 
 def write_shard(
-    output: Output, configuration: RunConfiguration, batches: Sequence[PhotoBatch]
+    output: Output,
+    configuration: RunConfiguration,
+    batches: Sequence[PhotoBatch],
+    extras: Extras | None = None,
 ) -> dict[str, Any]:
-    """Writes one shard: predictions, errors, then the manifest.
+    """Writes one shard: its layers, then the manifest.
 
     Args:
         output: where to.
         configuration: of the run.
         batches: all of one shard, in any order, decoded.
+        extras: what else is wanted; None for nothing.
 
     Returns:
         The manifest.
     """
-    ordered = sorted(batches, key=lambda batch: batch.index)
-    shard, ending = ordered[-1].shard, ordered[-1].ending
-    assert ending is not None and len(ordered) == ending.batches, "batches of a shard are missing"
-    columns = shard_columns(ordered)
-    codes = country_codes(columns["latitude"], columns["longitude"])
-    columns["country_code"] = np.array(codes, dtype=object)
-    errors = [error for batch in ordered for error in batch.errors]
-    manifest = _manifest(configuration, shard, ending, len(columns["key"]), errors)
+    last = max(batches, key=lambda batch: batch.index)
+    shard, ending = last.shard, last.ending
+    assert ending is not None and len(batches) == ending.batches, "batches of a shard are missing"
+    made = shard_tables(configuration.model_id, batches, extras or Extras())
+    errors = [error for batch in batches for error in batch.errors]
+    manifest = _manifest(configuration, shard, ending, made, errors)
     metadata = {
         b"schema_version": SCHEMA_VERSION.encode(),
         b"config": to_json(configuration.to_dict()),
         b"checkpoint_hash": configuration.checkpoint_hash.encode(),
         b"seed": str(configuration.seed).encode(),
     }
-    tables = (
-        (PREDICTIONS, prediction_table(shard.id, configuration.model_id, columns)),
-        (ERRORS, error_table(shard.id, errors)),
-    )
-    for folder, table in tables:
-        output.write(folder, f"part-{shard.id}.parquet", data=_parquet(table, metadata))
+    for layer, table in made.tables.items():
+        data = parquet_bytes(layer, table, metadata)
+        output.write(layer, f"part-{shard.id}.parquet", data=data)
     output.write(MANIFESTS, f"{shard.id}.json", data=to_json(manifest))
     return manifest
 
@@ -299,9 +310,10 @@ def _manifest(
     configuration: RunConfiguration,
     shard: Shard,
     ending: ShardEnding,
-    predictions: int,
+    made: ShardTables,
     errors: Sequence[ErrorRow],
 ) -> dict[str, Any]:
+    predictions = made.tables[PREDICTIONS].num_rows
     photo_errors = Counter(row.status.value for row in errors if not row.status.of_shard)
     shard_errors = Counter(row.status.value for row in errors if row.status.of_shard)
     assert ending.photos == predictions + photo_errors.total(), (
@@ -321,6 +333,8 @@ def _manifest(
         "photo_errors": photo_errors.total(),
         "shard_errors": shard_errors.total(),
         "errors_by_status": dict(sorted((photo_errors + shard_errors).items())),
+        "layers": {layer: table.num_rows for layer, table in made.tables.items()},
+        **({"regions_failed": dict(made.regions_failed)} if REGIONS in made.tables else {}),
         "config_hash": configuration.hash,
         "schema_version": SCHEMA_VERSION,
         "versions": {name: importlib.metadata.version(name) for name in ("pillow", "pyarrow")},
@@ -339,21 +353,19 @@ def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunCon
 
 def _is_manifest(document: Mapping[str, Any], shard_id: str) -> bool:
     """Whether it is this shard's, with every field that is read again."""
-    by_status = document.get("errors_by_status")
-    if document.get("shard") != shard_id or not isinstance(by_status, dict):
+    tables = [
+        document.get("errors_by_status"),
+        document.get("layers", {}),  # older versions have none
+        document.get("regions_failed", {}),
+    ]
+    if document.get("shard") != shard_id or not all(isinstance(table, dict) for table in tables):
         return False
-    counts = [*(document.get(name) for name in COUNTS), *by_status.values()]
+    counts = [document.get(name) for name in COUNTS]
+    counts += [count for table in tables if table for count in table.values()]
     texts = [document.get(name) for name in ("source", "tar_status")]
     return all(isinstance(count, int) and count >= 0 for count in counts) and all(
         isinstance(text, str) for text in texts
     )
-
-
-def _parquet(table: pa.Table, metadata: Mapping[bytes, bytes]) -> bytes:
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
-    buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, row_group_size=ROW_GROUP_ROWS, compression="zstd")
-    return bytes(buffer.getvalue())
 
 
 def to_json(document: Mapping[str, Any]) -> bytes:

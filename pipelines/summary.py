@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.sphere.geodesy import great_circle_km
+from pipelines.layers import ERRORS, PREDICTIONS
 from pipelines.sink import COUNTS, MANIFESTS, READERS, Output
 from pipelines.tar import TarStatus
 from schemas.geotags import THRESHOLDS_KM, Status
@@ -36,13 +38,16 @@ def summarise(output: Output) -> dict[str, Any]:
 
     Returns:
         JSON-able: `photos`, `predictions`, `photo_errors`, `shard_errors`, `errors_by_status`,
-        `shards` (by tar status), `read_again` (shards of which something could not be had, which
-        another run will try again), `mismatches` (sentences, empty when every count adds up),
-        `accuracy` against the truth and `accuracy_exif` against EXIF positions: for each group of
-        shards and for all, what `accuracy_row` gives.
+        `layers` (rows of what else was written), `regions_failed` (photos without regions, by
+        reason), `shards` (by tar status), `read_again` (shards of which something could not be
+        had, which another run will try again), `mismatches` (sentences, empty when every count
+        adds up), `accuracy` against the truth and `accuracy_exif` against EXIF positions: for each
+        group of shards and for all, what `accuracy_row` gives.
     """
     totals: Counter[str] = Counter()
     by_status: Counter[str] = Counter()
+    layers: Counter[str] = Counter()
+    failed: Counter[str] = Counter()
     shards: Counter[str] = Counter()
     mismatches: list[str] = []
     scores: dict[str, dict[str, list[np.ndarray]]] = {kind: defaultdict(list) for kind in KINDS}
@@ -55,6 +60,8 @@ def summarise(output: Output) -> dict[str, Any]:
         again += [manifest["shard"]] if manifest.get("read_failed") else []
         shards[manifest["tar_status"]] += 1
         by_status.update(manifest["errors_by_status"])
+        layers.update(_other_layers(manifest))
+        failed.update(manifest.get("regions_failed", {}))
         totals.update({name: manifest[name] for name in COUNTS})
         mismatches += different
         for kind, rows in known.items():
@@ -69,6 +76,8 @@ def summarise(output: Output) -> dict[str, Any]:
     return {
         **{name: totals[name] for name in COUNTS},
         "errors_by_status": dict(sorted(by_status.items())),
+        "layers": dict(sorted(layers.items())),
+        "regions_failed": dict(sorted(failed.items())),
         "shards": dict(sorted(shards.items())),
         "read_again": again,
         "mismatches": mismatches,
@@ -91,7 +100,13 @@ def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
             f"shard {shard}: {manifest['photos']} photos are not {manifest['predictions']} "
             f"predictions + {manifest['photo_errors']} errors"
         )
-    for path, read in zip(output.parts(shard), (_predictions, _errors), strict=True):
+    reads: dict[str, Callable[[Any, Mapping[str, Any]], list[tuple[str, str]]]] = {
+        PREDICTIONS: _predictions,
+        ERRORS: _errors,
+        **{layer: functools.partial(_rows, layer) for layer in _other_layers(manifest)},
+    }
+    for layer, read in reads.items():
+        path = output.part(layer, shard)
         try:
             with fsspec.open(path, "rb") as file:
                 pairs = read(file, manifest)
@@ -110,6 +125,18 @@ def _predictions(file: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]
     """What a file of predictions holds, and what the manifest says of it."""
     rows = pq.ParquetFile(file).metadata.num_rows
     return [(f"{rows} rows", f"{manifest['predictions']} rows")]
+
+
+def _other_layers(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of the layers that only some runs write."""
+    layers: Mapping[str, int] = manifest.get("layers", {})
+    return {layer: rows for layer, rows in layers.items() if layer not in (PREDICTIONS, ERRORS)}
+
+
+def _rows(layer: str, file: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The same for a file of another layer."""
+    rows = pq.ParquetFile(file).metadata.num_rows
+    return [(f"{rows} rows", f"{manifest['layers'][layer]} rows")]
 
 
 def _errors(file: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -138,7 +165,7 @@ def _counted(by_status: Mapping[str, int]) -> str:
 def _known_positions(output: Output, shard: str) -> dict[str, np.ndarray]:
     """By kind, where it is known at all: (rows, 3) of distance and radii in km."""
     known = [f"{kind}_{axis}" for kind in KINDS for axis in ("latitude", "longitude")]
-    with fsspec.open(output.parts(shard)[0], "rb") as file:
+    with fsspec.open(output.part(PREDICTIONS, shard), "rb") as file:
         table = pq.read_table(file, columns=["latitude", "longitude", *CREDIBLE, *known])
     columns = {name: table[name].to_numpy() for name in table.column_names}
     found = {}
@@ -188,6 +215,9 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     ]
     statuses = summary["errors_by_status"].items()
     lines += [f"  {name:<18} {count:>7,}" for name, count in statuses]
+    lines += [f"{name:<12} {rows:>10,}" for name, rows in summary.get("layers", {}).items()]
+    failed = summary.get("regions_failed", {}).items()
+    lines += [f"  {count:,} photos without: {reason}" for reason, count in failed]
     shards = ", ".join(f"{count:,} {status}" for status, count in summary["shards"].items())
     lines.append(f"shards       {shards or 'none':>10}")
     if "seconds" in summary:

@@ -23,6 +23,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 
 from pipelines.archive import Sample
 from pipelines.batches import PhotoBatch, read_batches, run_stage
+from pipelines.layers import Extras
 from pipelines.listing import Shard
 from pipelines.loading import LoadedGeotagger, Loader, loaded
 from pipelines.photo import PhotoRecord, decode_photo
@@ -48,29 +49,37 @@ class Geotag(beam.PTransform):
         configuration: of the run.
         output: where to write.
         batch_size: most photos per call of the model.
+        extras: what else is wanted; None for nothing.
     """
 
     def __init__(
-        self, load: Loader, configuration: RunConfiguration, output: Output, batch_size: int
+        self,
+        load: Loader,
+        configuration: RunConfiguration,
+        output: Output,
+        batch_size: int,
+        extras: Extras | None = None,
     ) -> None:
         super().__init__()
         self.load = load
         self.configuration = configuration
         self.output = output
         self.batch_size = batch_size
+        self.extras = extras or Extras()
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
         """The job, top to bottom."""
+        read = ReadShard(self.load, self.batch_size, self.extras.thumbnails)
         photos = (
             shards
             | "DropFinished" >> beam.Filter(_unfinished, self.output, self.configuration)
             | "Reshuffle" >> beam.Reshuffle()
-            | "ReadShards" >> beam.ParDo(ReadShard(self.load, self.batch_size))
+            | "ReadShards" >> beam.ParDo(read)
         )
         for stage in STAGES:
-            handler = StageHandler(self.load, stage).with_no_batching()
+            handler = StageHandler(self.load, stage, self.extras.regions).with_no_batching()
             photos = photos | stage.value.capitalize() >> RunInference(handler)
-        return photos | "WriteShards" >> WriteShards(self.output, self.configuration)
+        return photos | "WriteShards" >> WriteShards(self.output, self.configuration, self.extras)
 
 
 def _unfinished(shard: Shard, output: Output, configuration: RunConfiguration) -> bool:
@@ -80,9 +89,10 @@ def _unfinished(shard: Shard, output: Output, configuration: RunConfiguration) -
 class ReadShard(beam.DoFn):
     """Reads, decodes and batches one shard; see `batches.read_batches`."""
 
-    def __init__(self, load: Loader, batch_size: int) -> None:
+    def __init__(self, load: Loader, batch_size: int, thumbnails: int = 0) -> None:
         self.load = load
         self.batch_size = batch_size
+        self.thumbnails = thumbnails
         self.reading = Metrics.counter(READ, MICROSECONDS)
         self.decoding = Metrics.counter(DECODE_PHOTO, MICROSECONDS)
 
@@ -93,7 +103,7 @@ class ReadShard(beam.DoFn):
     def process(self, shard: Shard) -> Iterator[PhotoBatch]:
         """Yields batches; the time that the steps behind take is not counted here."""
         decode = TimedDecoder()
-        batches = read_batches(shard, self.preprocess, self.batch_size, decode)
+        batches = read_batches(shard, self.preprocess, self.batch_size, decode, self.thumbnails)
         while True:
             start = time.perf_counter()
             batch = next(batches, None)
@@ -112,11 +122,11 @@ class TimedDecoder:
         self._seconds = 0.0
 
     def __call__(
-        self, sample: Sample, preprocess: Callable[[Any], np.ndarray]
+        self, sample: Sample, preprocess: Callable[[Any], np.ndarray], thumbnail: bool = False
     ) -> PhotoRecord | ErrorRow:
         """Decodes one sample."""
         start = time.perf_counter()
-        result = decode_photo(sample, preprocess)
+        result = decode_photo(sample, preprocess, thumbnail)
         self._seconds += time.perf_counter() - start
         return result
 
@@ -129,10 +139,11 @@ class TimedDecoder:
 class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
     """One step of the model for RunInference; one element is one batch of columns."""
 
-    def __init__(self, load: Loader, stage: Stage) -> None:
+    def __init__(self, load: Loader, stage: Stage, regions: bool = False) -> None:
         super().__init__()
         self.load = load
         self.stage = stage
+        self.regions = regions
         self.microseconds = Metrics.counter(MODEL_STEPS[stage], MICROSECONDS)
 
     def load_model(self) -> LoadedGeotagger:
@@ -148,7 +159,7 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         """Runs the step under the model's lock. A list: Beam loses errors of a generator."""
         with model.lock:  # the wait for it is no work: Beam's own latency would count it
             start = time.perf_counter()
-            done = run_stage(batch, self.stage, model.geotagger)
+            done = run_stage(batch, self.stage, model.geotagger, self.regions)
             self.microseconds.inc(round((time.perf_counter() - start) * 1e6))
         return [done]
 
@@ -164,9 +175,11 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
 class WriteShards(beam.PTransform):
     """Brings each shard's batches together and writes it."""
 
-    def __init__(self, output: Output, configuration: RunConfiguration) -> None:
+    def __init__(
+        self, output: Output, configuration: RunConfiguration, extras: Extras | None = None
+    ) -> None:
         super().__init__()
-        self.write = ShardWriter(output, configuration)
+        self.write = ShardWriter(output, configuration, extras or Extras())
 
     def expand(self, photos: beam.PCollection[PhotoBatch]) -> beam.PCollection[dict[str, Any]]:
         """Whole shards directly, scattered ones after a GroupByKey."""
@@ -186,16 +199,17 @@ class WriteShards(beam.PTransform):
 class ShardWriter:
     """`sink.write_shard` with its time counted."""
 
-    def __init__(self, output: Output, configuration: RunConfiguration) -> None:
+    def __init__(self, output: Output, configuration: RunConfiguration, extras: Extras) -> None:
         self.output = output
         self.configuration = configuration
+        self.extras = extras
         self.microseconds = Metrics.counter(WRITE, MICROSECONDS)
 
     def __call__(self, batches: Iterable[PhotoBatch]) -> dict[str, Any]:
         """Writes one shard and returns its manifest."""
         whole = list(batches)
         start = time.perf_counter()
-        manifest = write_shard(self.output, self.configuration, whole)
+        manifest = write_shard(self.output, self.configuration, whole, self.extras)
         self.microseconds.inc(round((time.perf_counter() - start) * 1e6))
         return manifest
 

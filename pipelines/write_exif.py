@@ -23,6 +23,7 @@ from typing import Any
 from pipelines.archive import Sample, ShardReader
 from pipelines.exif import ExifError, Position, with_position
 from pipelines.folder import FolderReader
+from pipelines.layers import PREDICTIONS
 from pipelines.listing import InputError, Shard, list_shards
 from pipelines.options import UsageError
 from pipelines.photo import PhotoError, open_image
@@ -128,7 +129,7 @@ def _geotags(output: Output, shard: Shard) -> Mapping[str, Mapping[str, Any]]:
     """Predictions of one shard by key."""
     import pyarrow.parquet as pq
 
-    path = output.parts(shard.id)[0]
+    path = output.part(PREDICTIONS, shard.id)
     if not os.path.exists(path) and "://" not in path:
         return {}
     rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()

@@ -1,7 +1,9 @@
-"""GeoParquet 1.1 for points: WKB, the `bbox` covering column and the `geo` metadata.
+"""GeoParquet 1.1: WKB points and polygons, the `bbox` covering column and the `geo` metadata.
 
 The coordinate system is OGC:CRS84 (longitude, latitude, WGS84), which the format defines as the
 meaning of a missing `crs`; it is left out, so that no copy of a PROJJSON document has to be kept.
+A polygon across the antimeridian is cut there; its box spans ±180°, as the plain comparisons of
+every reader need it (boxes whose west is greater than their east are lost by statistics).
 Source: https://geoparquet.org/releases/v1.1.0/
 """
 
@@ -22,7 +24,11 @@ BBOX = "bbox"
 BBOX_FIELDS = ("xmin", "ymin", "xmax", "ymax")
 BBOX_TYPE = pa.struct([pa.field(name, pa.float64(), nullable=False) for name in BBOX_FIELDS])
 
+POINT = "Point"
+POLYGONS = POLYGON, MULTIPOLYGON = ("Polygon", "MultiPolygon")
+
 _POINT = struct.Struct("<BIdd")  # little endian flag, geometry type, x, y
+_TYPE_NAMES = {1: POINT, 3: POLYGON, 6: MULTIPOLYGON}
 
 
 def encode_points(longitude: Sequence[float], latitude: Sequence[float]) -> pa.Array:
@@ -64,11 +70,33 @@ def decode_point(wkb: bytes) -> tuple[float, float]:
     return x, y
 
 
+def geometry_type(wkb: bytes) -> str:
+    """The name of a WKB geometry's type: one of those that this project writes.
+
+    Raises:
+        ValueError: if the bytes are none of them.
+    """
+    number = struct.unpack("<I" if wkb[:1] == b"\x01" else ">I", wkb[1:5])[0] if len(wkb) > 5 else 0
+    if number not in _TYPE_NAMES:
+        known = ", ".join(f"{name} ({kind})" for kind, name in _TYPE_NAMES.items())
+        raise ValueError(f"WKB geometry type {number} is none of {known}")
+    return _TYPE_NAMES[number]
+
+
 def bbox_column(longitude: Sequence[float], latitude: Sequence[float]) -> pa.Array:
     """The covering column: for a point, a box without extent. Degrees, N rows of BBOX_TYPE."""
     x = pa.array(longitude, type=pa.float64())
     y = pa.array(latitude, type=pa.float64())
     return pa.StructArray.from_arrays([x, y, x, y], fields=list(BBOX_TYPE))
+
+
+def boxes_column(bounds: Sequence[Sequence[float]]) -> pa.Array:
+    """The covering column of N boxes: west, south, east, north in degrees."""
+    sides = [
+        pa.array([float(box[side]) for box in bounds], pa.float64())
+        for side in range(len(BBOX_FIELDS))
+    ]
+    return pa.StructArray.from_arrays(sides, fields=list(BBOX_TYPE))
 
 
 def create_metadata(longitude: Sequence[float], latitude: Sequence[float]) -> bytes:
@@ -78,20 +106,46 @@ def create_metadata(longitude: Sequence[float], latitude: Sequence[float]) -> by
         longitude: N degrees; with N = 0 the optional extent is left out.
         latitude: N degrees.
     """
-    column: dict[str, Any] = {
-        "encoding": "WKB",
-        "geometry_types": ["Point"],
-        "covering": {"bbox": {name: [BBOX, name] for name in BBOX_FIELDS}},
-    }
+    extent = None
     if len(longitude):
         extent = (min(longitude), min(latitude), max(longitude), max(latitude))
+    return _document([POINT], extent)
+
+
+def create_polygon_metadata(wkb: Sequence[bytes], bounds: Sequence[Sequence[float]]) -> bytes:
+    """The value of the `geo` key for a file of polygons, outer rings anticlockwise.
+
+    Args:
+        wkb: N polygons or multipolygons; with N = 0 extent and types are left open.
+        bounds: N boxes: west, south, east, north in degrees.
+    """
+    extent = None
+    if len(bounds):
+        west, south, east, north = zip(*bounds, strict=True)
+        extent = (min(west), min(south), max(east), max(north))
+    types = sorted({geometry_type(one) for one in wkb})
+    return _document(types, extent, orientation="counterclockwise")
+
+
+def _document(types: Sequence[str], extent: Sequence[float] | None, **more: str) -> bytes:
+    column: dict[str, Any] = {
+        "encoding": "WKB",
+        "geometry_types": list(types),
+        "covering": {"bbox": {name: [BBOX, name] for name in BBOX_FIELDS}},
+        **more,
+    }
+    if extent is not None:
         column["bbox"] = [float(value) for value in extent]
     document = {"version": VERSION, "primary_column": GEOMETRY, "columns": {GEOMETRY: column}}
     return json.dumps(document, sort_keys=True).encode()
 
 
-def validate(schema: pa.Schema) -> None:
+def validate(schema: pa.Schema, types: Sequence[str] = (POINT,)) -> None:
     """Checks that a file's schema is the GeoParquet that this project writes.
+
+    Args:
+        schema: with its metadata.
+        types: of geometry that may be in the file.
 
     Raises:
         ValueError: with what was found and what was wanted.
@@ -106,7 +160,8 @@ def validate(schema: pa.Schema) -> None:
     column = document.get("columns", {}).get(primary)
     if primary != GEOMETRY or column is None:
         raise ValueError(f"primary column is {primary!r}, wanted {GEOMETRY!r} and its description")
-    if column.get("encoding") != "WKB" or column.get("geometry_types") != ["Point"]:
-        raise ValueError(f"geometry is {column}, wanted WKB points")
+    found = column.get("geometry_types")
+    if column.get("encoding") != "WKB" or found is None or not set(found) <= set(types):
+        raise ValueError(f"geometry is {column}, wanted WKB of {' or '.join(types)}")
     if schema.field(GEOMETRY).type != pa.binary() or schema.field(BBOX).type != BBOX_TYPE:
         raise ValueError("columns geometry and bbox must be binary and a struct of four doubles")

@@ -1,4 +1,7 @@
-"""The rows a geotag run writes: predictions, errors, and the closed set of fates of a photo."""
+"""The rows a geotag run writes: predictions, errors, and the closed set of fates of a photo.
+
+Regions and thumbnails, which a run writes if asked to, are in `schemas.layers`.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,21 @@ import pyarrow as pa
 
 from schemas import geoparquet
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+"""1: without `land_probability` and `admin`, rows by key. 2: with both, rows in spatial order."""
+
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 """The distances at which the field counts a prediction as right."""
 
 PROBABILITY_COLUMNS = tuple(f"prob_{kilometres}km" for kilometres in THRESHOLDS_KM)
+NUMBER_COLUMNS = (
+    "latitude",
+    "longitude",
+    "radius_50_km",
+    "radius_90_km",
+    "information_nats",
+    "land_probability",
+)
 OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
 MODE_FIELDS = ("latitude", "longitude", "probability", "radius_km")
 MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
@@ -78,8 +91,10 @@ PREDICTION_SCHEMA = pa.schema(
         _field("radius_90_km", pa.float64()),
         *(_field(name, pa.float32()) for name in PROBABILITY_COLUMNS),
         _field("information_nats", pa.float32()),
+        _field("land_probability", pa.float32()),
         _field("modes", pa.list_(MODE_TYPE)),
         _field("country_code", pa.string(), nullable=True),
+        _field("admin", pa.string(), nullable=True),
         *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS),
         _field("model_id", pa.string()),
     ]
@@ -97,15 +112,16 @@ ERROR_SCHEMA = pa.schema(
 
 
 def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> pa.Table:
-    """Builds the table of one shard's predictions, sorted by key.
+    """Builds the table of one shard's predictions, rows in the order of the columns.
 
     Args:
         shard: id of the shard, in every row.
         model_id: name of the model, in every row.
         columns: N values each: `key`, `latitude`, `longitude` (degrees), `radius_50_km`,
-            `radius_90_km`, `information_nats`, `probability` (N rows of one number for each of
-            THRESHOLDS_KM), `modes` (N lists of objects with MODE_FIELDS), OPTIONAL_COLUMNS
-            (degrees, NaN where unknown) and, if known, `country_code`.
+            `radius_90_km`, `information_nats`, `land_probability`, `probability` (N rows of one
+            number for each of THRESHOLDS_KM), `modes` (N lists of objects with MODE_FIELDS),
+            OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known, `country_code` and
+            `admin` (None where there is none).
 
     Returns:
         A table of PREDICTION_SCHEMA, with the `geo` metadata.
@@ -123,6 +139,7 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         "model_id": [model_id] * count,
         "modes": _mode_lists(columns["modes"]),
         "country_code": list(columns.get("country_code", [None] * count)),
+        "admin": list(columns.get("admin", [None] * count)),
         geoparquet.GEOMETRY: geoparquet.encode_points(longitude, latitude),
         geoparquet.BBOX: geoparquet.bbox_column(longitude, latitude),
     }
@@ -130,14 +147,14 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         made[name] = pa.array([row[index] for row in columns["probability"]], type=pa.float32())
     for name in OPTIONAL_COLUMNS:
         made[name] = pa.array(columns[name], type=pa.float64(), from_pandas=True)  # NaN is null
-    for name in ("latitude", "longitude", "radius_50_km", "radius_90_km", "information_nats"):
+    for name in NUMBER_COLUMNS:
         made[name] = columns[name]
     arrays = [
         column if isinstance(column, pa.Array) else pa.array(column, type=field.type)
         for field in PREDICTION_SCHEMA
         for column in [made[field.name]]
     ]
-    table = pa.Table.from_arrays(arrays, schema=PREDICTION_SCHEMA).sort_by("key")
+    table = pa.Table.from_arrays(arrays, schema=PREDICTION_SCHEMA)
     metadata = {geoparquet.METADATA_KEY: geoparquet.create_metadata(longitude, latitude)}
     return table.replace_schema_metadata(metadata)
 

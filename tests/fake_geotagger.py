@@ -8,11 +8,18 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import shapely
 from PIL import Image
+
+from locdiffusion.polygons import within_world
+from locdiffusion.regions import CredibleRegion
 
 SIZE = 8
 POISON = 255
 """A photo that is pure white breaks `embed`, as a real model might on one photo."""
+
+BLUELESS_KM = 1.0
+"""So small is the radius of a photo of which `regions` fails."""
 
 
 class Mode(NamedTuple):
@@ -30,10 +37,16 @@ class FakeColumns:
     radius_90_km: np.ndarray
     probability: np.ndarray
     information_nats: np.ndarray
+    land_probability: np.ndarray
     modes: list[list[Mode]]
 
     def __len__(self) -> int:
         return len(self.latitude)
+
+
+def box(latitude: float, longitude: float, size: float) -> shapely.Geometry:
+    whole = shapely.box(longitude - size, latitude - size, longitude + size, latitude + size)
+    return shapely.reverse(shapely.normalize(within_world(whole)))
 
 
 class FakeGeotagger:
@@ -68,13 +81,29 @@ class FakeGeotagger:
             radius_90_km=300 * blue,
             probability=np.float32(np.linspace(0.1, 0.9, 5) * blue[:, None]),
             information_nats=blue.astype(np.float32),
+            land_probability=(blue / 2).astype(np.float32),
             modes=[
                 [Mode(lat, lon, 0.75, 10.0), Mode(-lat, lon, 0.25, 20.0)]
                 for lat, lon in zip(latitude, longitude, strict=True)
             ],
         )
 
-    def geotag(self, images: Sequence[Image.Image], keys: Sequence[str]) -> FakeColumns:
+    def regions(self, natural: np.ndarray) -> list[tuple[CredibleRegion, ...]]:
+        """Boxes around the answers, cut at the antimeridian; a photo without blue breaks it."""
+        columns, found = self.decode(natural), []
+        for row in range(len(columns)):
+            if columns.radius_50_km[row] < BLUELESS_KM:
+                raise RuntimeError("not blue enough for a region")
+            latitude, longitude = columns.latitude[row], columns.longitude[row]
+            found.append(
+                tuple(
+                    CredibleRegion(level, box(latitude, longitude, 4.0 * level), 1e6 * level, level)
+                    for level in (0.5, 0.9)
+                )
+            )
+        return found
+
+    def columns(self, images: Sequence[Image.Image], keys: Sequence[str]) -> FakeColumns:
         pixels = np.stack([self.preprocess(image) for image in images])
         return self.decode(self.sample(self.embed(pixels), keys))
 

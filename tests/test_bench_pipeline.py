@@ -87,10 +87,10 @@ def test_bytes_of_photos_do_not_pile_up(shards: tuple[str, ...]) -> None:
     seen: list[weakref.ref[Sample]] = []
     alive: list[int] = []
 
-    def decode(sample: Sample, preprocess: Callable) -> PhotoRecord | ErrorRow:
+    def decode(sample: Sample, preprocess: Callable, thumbnail: bool) -> PhotoRecord | ErrorRow:
         seen.append(weakref.ref(sample))
         alive.append(sum(one() is not None for one in seen))
-        return decode_photo(sample, preprocess)
+        return decode_photo(sample, preprocess, thumbnail)
 
     batches = read_batches(Shard("s", shards[0]), TrivialGeotagger().preprocess, 32, decode)
     assert sum(len(batch) for batch in batches) == len(seen) == 40

@@ -295,7 +295,7 @@ def test_damaged_archives_through_the_whole_command(
         samples = {item.key: item for item in items if isinstance(item, Sample)}
         for row in rows:
             sample = samples[row["key"]]
-            wanted = FakeGeotagger().geotag([Image.open(io.BytesIO(sample.image))], [row["key"]])
+            wanted = FakeGeotagger().columns([Image.open(io.BytesIO(sample.image))], [row["key"]])
             assert (row["latitude"], row["longitude"]) == (wanted.latitude, wanted.longitude)
             position = json.loads(sample.metadata or b"{}")
             assert row["truth_latitude"] == position.get("latitude")

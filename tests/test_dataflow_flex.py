@@ -83,6 +83,7 @@ def example(action: Any) -> str:
         ("geotag", "output", "/tmp/out"),
         ("geotag", "checkpoint", "runs/checkpoint"),
         ("geotag", "encoder", "open_clip:ViT-B-32/openai"),
+        ("geotag", "encoder", "geoclip:clip.safetensors"),
         ("geotag", "device", "gpu"),
         ("geotag", "mode", "densities"),
         ("geotag", "samples", "0"),

@@ -29,7 +29,10 @@ def test_local_names_are_left_alone() -> None:
     assert local_checkpoint(None) is None
     assert local_checkpoint("overhead") == "overhead"
     assert local_checkpoint("runs/checkpoint") == "runs/checkpoint"
-    for name in ("efficientnet_lite0", "open_clip:ViT-B-32/openai", "open_clip:X/clip.pt"):
+    for name in (
+        *("efficientnet_lite0", "open_clip:ViT-B-32/openai", "open_clip:X/clip.pt"),
+        *("geoclip", "geoclip:weights/clip.pt"),
+    ):
         assert local_encoder(name) == name
 
 
@@ -43,6 +46,7 @@ def test_files_are_copied_once_and_whole(bucket: str) -> None:
     assert model == "open_clip:ViT-B-32"
     assert Path(path).name == "clip.safetensors"
     assert Path(path).read_bytes() == b"weights"
+    assert local_encoder(f"geoclip:{bucket}/weights/clip.safetensors") == f"geoclip:{path}"
 
 
 @pytest.mark.parametrize("place", ["nothing", "weights/other.pt"])

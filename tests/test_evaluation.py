@@ -29,7 +29,7 @@ from locdiffusion.evaluation import (
 )
 from locdiffusion.evaluation.proximity import EDGES_KM, MIN_PHOTOS, quantile_edges, strata_numbers
 from locdiffusion.evaluation.record import Training
-from locdiffusion.evaluation.reliability import equal_mass_bins
+from locdiffusion.evaluation.reliability import equal_mass_bins, wilson
 from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import destination, great_circle_km
@@ -224,6 +224,13 @@ class TestReliability:
         assert set(np.bincount(equal_mass_bins(rng.random(1500))).tolist()) == {100}
         assert equal_mass_bins(rng.random(45)).max() == 1
         assert equal_mass_bins(rng.random(3)).max() == 0
+
+    @pytest.mark.parametrize(("hits", "n"), [(0, 5), (5, 5), (3, 7), (50, 100), (0, 1)])
+    def test_wilson_is_scipys(self, hits: int, n: int) -> None:
+        wanted = scipy.stats.binomtest(hits, n).proportion_ci(0.9, method="wilson")
+        found = wilson(hits, n, 0.9)
+        np.testing.assert_allclose([found.low, found.high], [wanted.low, wanted.high], atol=1e-12)
+        assert found.value == hits / n
 
     def test_a_probability_above_one(self) -> None:
         with pytest.raises(ValueError, match=r"A probability is 1\.5"):

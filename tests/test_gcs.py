@@ -114,7 +114,7 @@ def test_rows_counts_and_maps_as_on_disk(bucket: Bucket, local: Path) -> None:
     assert run(bucket) == 0
     found = written(bucket)
     wanted = {str(p.relative_to(local)): p.read_bytes() for p in local.rglob("*") if p.is_file()}
-    assert set(found) == {*wanted, "map.png", "map.html"}
+    assert set(found) == {*wanted, "map.png", "map.html", "report.html"}
     assert found["map.png"].startswith(b"\x89PNG") and b"12" in found["map.html"]
     assert parquet(found) == parquet(wanted)
     for name in found:

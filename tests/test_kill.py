@@ -85,7 +85,7 @@ def schedule(kills: int) -> list[Kill]:
         return lambda count, event: seconds if count == events else None
 
     rng = np.random.default_rng(SEED)
-    ends = [at(f"write {name}") for name in ("summary.json", "map.png", "map.html")]
+    ends = [at(f"write {name}") for name in ("summary.json", "map.png", "map.html", "report.html")]
     ends = ends if kills > 6 else ends[:1]
     moments = [
         after(int(rng.integers(4, 26)), float(rng.choice([0, rng.uniform(0, 0.02)])))
@@ -132,7 +132,7 @@ def test_a_run_killed_again_and_again(
     assert len(caught) >= kills / 4, "too few kills came while a file was being written"
     whole, found = tree(tmp_path / "whole"), tree(output)
     assert sorted(found) == sorted(whole)  # and so no temporary file
-    assert {"map.png", "map.html"} <= set(whole)
+    assert {"map.png", "map.html", "report.html"} <= set(whole)
     for name, data in whole.items():
         if name != "summary.json":
             assert found[name] == data, name

@@ -86,21 +86,25 @@ def zonal(peak: Peak, vectors: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 GLOBAL = fibonacci_grid(100_000)
+SPACING = np.sqrt(4.0 * np.pi / len(GLOBAL))
+"""Radians between its nodes: 71 km."""
 
 
-def fine_grid(density: Density, local: int = 30_000) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and their areas (of 1): dense around every peak, 71 km apart elsewhere."""
+def fine_grid(
+    density: Density, more: list[np.ndarray], local: int = 30_000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Nodes and their areas (of 1): dense around every peak and `more` points, then GLOBAL."""
     peaks = sorted((p for s in density.samples for p in s), key=lambda p: p.width)
+    caps = [(peak.vector, min(9.0 * peak.width, 0.5)) for peak in peaks]
     nodes, areas, before = [], [], []
-    for peak in peaks:
-        radius = min(9.0 * peak.width, 0.5)
-        cap = spiral(peak.vector, radius, local)
+    for centre, radius in [*caps, *((point, 5.0 * SPACING) for point in more)]:
+        cap = spiral(centre, radius, local)
         free = np.ones(len(cap), bool)
-        for centre, cos in before:
-            free &= cap @ centre < cos
+        for other, cos in before:
+            free &= cap @ other < cos
         nodes.append(cap[free])
         areas.append(np.full(free.sum(), np.sin(radius / 2.0) ** 2 / local))
-        before.append((peak.vector, np.cos(radius)))
+        before.append((centre, np.cos(radius)))
     free = np.ones(len(GLOBAL), bool)
     for centre, cos in before:
         free &= GLOBAL @ centre < cos
@@ -143,14 +147,28 @@ class Measured:
 
 
 def measured(density: Density, base: BaseMeasure | None) -> Measured:
-    nodes, area = fine_grid(density)
+    """Sums of peaks may be highest far from each of them: no node of GLOBAL may hold much."""
+    more: list[np.ndarray] = []
+    while True:
+        nodes, found = on_fine_grid(density, base, more)
+        coarse = found.area == 1.0 / len(GLOBAL)
+        heaviest = int(np.argmax(np.where(coarse, found.mass, 0.0)))
+        if not coarse[heaviest] or found.mass[heaviest] < 1e-3:
+            return found
+        more.append(nodes[heaviest])
+
+
+def on_fine_grid(
+    density: Density, base: BaseMeasure | None, more: list[np.ndarray]
+) -> tuple[np.ndarray, Measured]:
+    nodes, area = fine_grid(density, more)
     field = density.fields(nodes)
     if base is not None:
         field = field + base(torch.from_numpy(nodes)).double().numpy()
     p = np.exp(field - field.max(1, keepdims=True)) * area
     mass = (p / p.sum(1, keepdims=True)).mean(0)
     latitude, longitude = latitude_longitude(nodes)
-    return Measured(latitude, longitude, area, mass)
+    return nodes, Measured(latitude, longitude, area, mass)
 
 
 def random_density(rng: np.random.Generator) -> Density:

@@ -405,9 +405,9 @@ class TestMaps:
         np.testing.assert_array_equal(posterior_maps.land_share(vectors), [1.0, 0.0, 1.0, 1.0])
 
     def test_the_window_holds_the_radius_and_a_near_truth(self) -> None:
-        assert posterior_maps.half_width_km(10.0, 5.0) == posterior_maps.MIN_HALF_KM
-        assert posterior_maps.half_width_km(1000.0, 2000.0) >= 2000.0
-        assert posterior_maps.half_width_km(9e3, 1.0) == posterior_maps.MAX_HALF_KM
+        assert posterior_maps.half_width_km(10.0, 5.0, 400.0, 4e3) == 400.0
+        assert posterior_maps.half_width_km(1000.0, 2000.0, 400.0, 4e3) >= 2000.0
+        assert posterior_maps.half_width_km(9e3, 1.0, 400.0, 4e3) == 4e3
 
     def test_densities_are_the_decoders(self, tmp_path: Path) -> None:
         path = tiny.write_checkpoint(tmp_path / "c", tiny.TinyEncoder().spec)

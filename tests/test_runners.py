@@ -26,6 +26,7 @@ from pipelines import geotag, jobs
 from pipelines.geotag import main
 from pipelines.options import UsageError, parse
 from pipelines.progress import TALLY
+from pipelines.sink import PAGES
 
 SUBPROCESS = (
     "--environment_type=beam:env:harness_subprocess_python:v1",
@@ -382,14 +383,14 @@ def test_summarise_says_what_the_job_itself_said(
         summary.write_bytes(before)
 
 
-def test_summarise_draws_the_maps(
+def test_summarise_draws_the_maps_and_the_report(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command = arguments(archive, tmp_path / "out")
     assert main(command, load=FakeLoader()) == 0
     monkeypatch.undo()
     assert main([*command, "--summarise"]) == 0
-    assert (tmp_path / "out/map.png").is_file() and (tmp_path / "out/map.html").is_file()
+    assert all((tmp_path / "out" / page).is_file() for page in PAGES)
 
 
 def test_summarise_of_an_unfinished_job_names_what_is_missing(

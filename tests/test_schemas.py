@@ -37,8 +37,10 @@ PROMISED = [
     "prob_750km",
     "prob_2500km",
     "information_nats",
+    "land_probability",
     "modes",
     "country_code",
+    "admin",
     "exif_latitude",
     "exif_longitude",
     "truth_latitude",
@@ -53,6 +55,7 @@ def columns(count: int) -> dict[str, object]:
         "key": [f"k{count - index}" for index in range(count)],
         **{name: numbers for name in ("latitude", "longitude", "radius_50_km", "radius_90_km")},
         "information_nats": numbers,
+        "land_probability": numbers,
         "probability": [[0.1, 0.2, 0.3, 0.4, 0.5]] * count,
         "modes": [[Mode(1.0, 2.0, 0.5, 10.0)]] * count,
         **{f"{kind}_latitude": [float("nan")] * count for kind in ("exif", "truth")},
@@ -68,6 +71,7 @@ def test_columns_are_those_of_the_design() -> None:
     nullable = {field.name for field in PREDICTION_SCHEMA if field.nullable}
     assert nullable == {
         "country_code",
+        "admin",
         *(name for name in PROMISED if name.startswith(("exif", "truth"))),
     }
 
@@ -78,7 +82,7 @@ def test_prediction_table(count: int) -> None:
     assert table.schema.equals(PREDICTION_SCHEMA)
     geoparquet.validate(table.schema)
     keys = table["key"].to_pylist()
-    assert keys == sorted(keys) and len(keys) == count
+    assert keys == columns(count)["key"]
     assert table["truth_latitude"].null_count == count  # NaN is not a number to a reader
     document = json.loads(table.schema.metadata[b"geo"])
     assert ("bbox" in document["columns"]["geometry"]) == (count > 0)

@@ -79,8 +79,8 @@ def test_file_without_exif_and_second_writing():
 @given(st.floats(-90, 90), st.floats(-180, 180))
 def test_any_position_survives(latitude, longitude):
     found = open_image(with_position(photo(2), Position(latitude, longitude, 1.0, "m", "n")))[1]
-    if abs(latitude) < 1e-7 and abs(longitude) < 1e-7:
-        assert found is None  # cameras write (0, 0) when they have no fix
+    if found is None:  # cameras write (0, 0) when they have no fix
+        assert abs(latitude) < 1e-7 and abs(longitude) < 1e-7
     else:
         assert found.latitude == pytest.approx(latitude, abs=2e-8)
         assert found.longitude == pytest.approx(longitude, abs=2e-8)

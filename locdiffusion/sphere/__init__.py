@@ -13,5 +13,5 @@
   with P̄ normalised so that Y is orthonormal. ``d = (L + 1)²`` is the number of harmonics.
 
 Rooms: `geodesy` (points, distances), `harmonics` (Y_lm and rotations), `grids` (nodes with
-weights for integrals).
+weights for integrals), `hilbert` (an order in which neighbours come together).
 """

@@ -199,7 +199,7 @@ def plain_loop(job: Job) -> None:
             for stage in (Stage.EMBED, Stage.SAMPLE, Stage.DECODE):
                 batch = run_stage(batch, stage, geotagger)
             batches.append(batch)
-        write_shard(job.output, job.configuration, batches)
+        write_shard(job.output, job.configuration, batches, job.options.extras)
 
 
 def cpu_seconds() -> float:

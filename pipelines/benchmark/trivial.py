@@ -40,6 +40,7 @@ class TrivialColumns:
     radius_90_km: NDArray[np.float64]
     probability: NDArray[np.float32]
     information_nats: NDArray[np.float32]
+    land_probability: NDArray[np.float32]
     modes: list[list[TrivialMode]]
 
     def __len__(self) -> int:
@@ -76,11 +77,16 @@ class TrivialGeotagger:
             radius_90_km=300 * blue,
             probability=np.float32(share * blue[:, None]),
             information_nats=blue.astype(np.float32),
+            land_probability=blue.astype(np.float32),
             modes=[
                 [TrivialMode(*position, 0.75, 10.0)]
                 for position in zip(latitude.tolist(), longitude.tolist(), strict=True)
             ],
         )
+
+    def regions(self, natural: NDArray[np.float32]) -> list[tuple[()]]:
+        """None for any photo."""
+        return [()] * len(natural)
 
 
 @dataclass(frozen=True)

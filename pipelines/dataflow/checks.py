@@ -87,7 +87,7 @@ def _places(job: Settings) -> Iterable[str]:
     if job.encoder and "gs://" not in job.encoder:
         yield (
             f"ENCODER={job.encoder}: a worker fetches weights from gs:// only, never from a hub; "
-            "wanted open_clip:MODEL/gs://BUCKET/FILE.safetensors"
+            "wanted open_clip:MODEL/gs://BUCKET/FILE.safetensors, or geoclip:gs://BUCKET/FILE"
         )
 
 
