@@ -4,8 +4,9 @@
     from locdiffusion import Geotagger
 
     geotagger = Geotagger.load()                      # the shipped checkpoint: overhead imagery
-    answer = geotagger.geotag([Image.open("patch.jpg")])
-    print(answer.latitude[0], answer.longitude[0], answer.radius_90_km[0])
+    [answer] = geotagger.geotag([Image.open("patch.jpg")])   # or a path
+    print(answer.latitude, answer.longitude, answer.radius_90_km)
+    answer.to_geojson()
 
 Importing this package loads nothing heavy; the names below are resolved when they are first used.
 """
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from locdiffusion.checkpoint import Checkpoint, CheckpointError
     from locdiffusion.decoding import DecodeConfig, Decoder
     from locdiffusion.density import GeotagColumns, Mode
+    from locdiffusion.geotag import Geotag
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 
@@ -30,6 +32,7 @@ __all__ = [
     "CheckpointError",
     "DecodeConfig",
     "Decoder",
+    "Geotag",
     "GeotagColumns",
     "Geotagger",
     "Mode",
@@ -42,6 +45,7 @@ _HOMES = {
     "CheckpointError": "checkpoint",
     "DecodeConfig": "decoding",
     "Decoder": "decoding",
+    "Geotag": "geotag",
     "GeotagColumns": "density",
     "Geotagger": "geotagger",
     "Mode": "density",

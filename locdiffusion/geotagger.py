@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import Enum
@@ -11,7 +12,7 @@ from enum import Enum
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from locdiffusion.checkpoint import Checkpoint, CheckpointError, check_encoder, load
 from locdiffusion.decoding import Decoder
@@ -19,10 +20,16 @@ from locdiffusion.density import GeotagColumns
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
+from locdiffusion.geotag import Geotag, geotags
+from locdiffusion.image_formats import load_picture, upright
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
+from locdiffusion.posterior import log_density_around
 from locdiffusion.prior import load_prior
 from locdiffusion.regions import CredibleRegion, RegionFinder
 from locdiffusion.threads import torch_threads
+
+Photo = Image.Image | str | os.PathLike[str]
+"""An image in memory, or the path of one."""
 
 
 class PosteriorMode(str, Enum):
@@ -185,24 +192,53 @@ class Geotagger:
         with torch_threads(1):
             return self._region_finder(self._tensor(natural))
 
+    def log_density_around(
+        self,
+        natural: NDArray[np.float32],
+        centre: tuple[float, float],
+        distance_deg: NDArray[np.float64],
+        bearings: int,
+    ) -> NDArray[np.float64]:
+        """One photo's log density on circles, see `posterior.log_density_around`."""
+        with torch_threads(1):
+            densities = self._tensor(natural)
+            return log_density_around(self._decoder, densities, centre, distance_deg, bearings)
+
     @functools.cached_property
     def _region_finder(self) -> RegionFinder:
         return RegionFinder(self.checkpoint.config.model.max_degree, self.checkpoint.base)
 
     def geotag(
-        self, images: Sequence[Image.Image], keys: Sequence[str] | None = None
-    ) -> GeotagColumns:
-        """Geotags images in memory, EXIF orientation applied.
+        self,
+        photos: Sequence[Photo],
+        keys: Sequence[str] | None = None,
+        *,
+        regions: bool = False,
+    ) -> list[Geotag]:
+        """Geotags photos, turned upright as their EXIF says.
 
         Args:
-          images: N images of any size.
-          keys: N names that seed the noise of sampling mode; default "0", "1", ...
+          photos: N images, or paths of images, of any size.
+          keys: N names, which seed the noise of sampling mode; default: its path, or a photo's
+            number in the list.
+          regions: whether to draw the 50 % and 90 % credible regions too, see `Geotag.region`.
+
+        Raises:
+          FileNotFoundError: there is no such photo.
+          TypeError: something is neither an image nor a path.
+          ValueError: a photo cannot be decoded, or there are not as many keys as photos.
         """
-        keys = [str(i) for i in range(len(images))] if keys is None else keys
-        pixels = [self.preprocess(ImageOps.exif_transpose(image)) for image in images]
+        if isinstance(photos, (str, os.PathLike, Image.Image)):
+            raise TypeError("geotag takes a list of photos; for one photo write geotag([photo]).")
+        paths = [photo if isinstance(photo, (str, os.PathLike)) else None for photo in photos]
+        if keys is None:
+            keys = [str(i if path is None else os.fspath(path)) for i, path in enumerate(paths)]
+        pixels = [self.preprocess(upright(_opened(photo))) for photo in photos]
         size = self.encoder_spec.image_size
         stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
-        return self.decode(self.sample(self.embed(stacked), keys))
+        natural = self.sample(self.embed(stacked), keys)
+        drawn = self.regions(natural) if regions else None
+        return geotags(self.decode(natural), keys, self.model_id, drawn)
 
     def _reverse_diffusion(
         self, condition: torch.Tensor, keys: Sequence[str]
@@ -229,3 +265,14 @@ class Geotagger:
         digest = hashlib.sha256(f"{self.seed}/{key}".encode()).digest()
         generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
         return generator.standard_normal((self.samples, dimension), dtype=np.float32)
+
+
+def _opened(photo: Photo) -> Image.Image:
+    if isinstance(photo, Image.Image):
+        return photo
+    if isinstance(photo, (str, os.PathLike)):
+        return load_picture(photo)
+    raise TypeError(
+        f"a photo is a {type(photo).__name__}; want a PIL image or a path (of an array: "
+        "PIL.Image.fromarray)."
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+from pathlib import Path
 
-from PIL import Image
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 BUILT_IN = ("JPEG", "PNG", "WEBP")
 HEIF = "HEIF"
@@ -44,3 +46,39 @@ def open_picture(stream: object) -> Image.Image:
     """Pillow's `Image.open`, restricted to these formats; raises what it raises."""
     opened: Image.Image = Image.open(stream, formats=readable_formats())  # type: ignore[arg-type]
     return opened
+
+
+def load_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """A picture's file, decoded, as it was stored (EXIF says how to turn it).
+
+    Raises:
+      FileNotFoundError: nothing is there, or a folder.
+      ValueError: the file is none of these formats, or is damaged.
+    """
+    file = Path(path)
+    if not file.is_file():
+        found = "is a folder" if file.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {found}; want the file of one photo ({format_names()}).")
+    try:
+        image = open_picture(file)
+        image.load()
+    except UnidentifiedImageError:
+        with file.open("rb") as stream:
+            head = stream.read(16)
+        remedy = HEIF_REMEDY if is_heif(head) else "convert it first"
+        raise ValueError(
+            f"{path} is none of {format_names()}: it begins with {head!r}; {remedy}."
+        ) from None
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} cannot be decoded ({error}); copy the photo again from its source."
+        ) from error
+    return image
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """The picture turned as its EXIF orientation says; one with a broken EXIF block stays."""
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow's parser raises almost anything on hostile bytes
+        return image

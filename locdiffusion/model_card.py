@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from locdiffusion.checkpoint import CheckpointConfig
+from locdiffusion.checkpoint import CheckpointConfig, resolve
 
 CARD = "MODEL_CARD.md"
 
@@ -66,3 +67,15 @@ def _photos(part: Mapping[str, Any]) -> str:
     return (
         f"{part['photos']:,} photos{f' ({made})' if made else ''}, SHA-256 {part['sha256'][:16]}…"
     )
+
+
+def purpose(checkpoint: str | None) -> str:
+    """What a checkpoint is for, in the words of its card; empty where it has none.
+
+    Args:
+      checkpoint: a directory, the name of a shipped checkpoint, or None for the default.
+    """
+    card = resolve(checkpoint) / CARD
+    text = card.read_text("utf-8") if card.is_file() else ""
+    found = re.search(r"\*\*What it is for\.\*\*(.+?)(?:\n\s*\n|\Z)", text, re.DOTALL)
+    return " ".join(re.sub(r"[*`]", "", found[1]).split()) if found else ""

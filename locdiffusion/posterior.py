@@ -10,9 +10,13 @@ from torch import Tensor
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.decoding import Decoder
-from locdiffusion.density import LOG_SPHERE_AREA_KM2, GeotagColumns
+from locdiffusion.density import LOG_SPHERE_AREA_KM2, GeotagColumns, mixed_log
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.predictions import Predictions
+from locdiffusion.shdd import encode_vectors
+from locdiffusion.spectral import ProductTransform, pole_frame
+from locdiffusion.sphere.geodesy import unit_vectors
+from locdiffusion.sphere.grids import LatLonGrid
 from locdiffusion.temperature import CalibratedDenoiser
 
 
@@ -80,3 +84,43 @@ def predictions(
         probability=columns.probability.astype(np.float64),
         log_density_km2=log_probability(decoder, natural, vectors) - LOG_SPHERE_AREA_KM2,
     )
+
+
+@torch.inference_mode()
+def log_density_around(
+    decoder: Decoder,
+    natural: Tensor,
+    centre: tuple[float, float],
+    distance_deg: NDArray[np.float64],
+    bearings: int,
+) -> NDArray[np.float64]:
+    """Log density of one photo on circles around a place: what a map of it is drawn from.
+
+    Args:
+      decoder: of the densities.
+      natural: ``(K, d)``, mixed with equal weight.
+      centre: latitude and longitude in degrees.
+      distance_deg: ``(T,)`` radii of the circles in degrees.
+      bearings: B places on each, from the north clockwise.
+
+    Returns:
+      ``(T, B)`` nats per km².
+    """
+    vector = torch.from_numpy(unit_vectors(*centre))[None]
+    frame = pole_frame(vector)[0]
+    # The frame's columns are south, east and up: its longitude counts from south to east.
+    longitude = np.pi - 2.0 * np.pi * np.arange(bearings) / bearings
+    nodes = LatLonGrid(np.cos(np.radians(distance_deg)), longitude, np.ones(len(distance_deg)))
+    circles = ProductTransform(nodes, decoder.max_degree).to(natural.device)
+    here = vector.expand(len(natural), 3).to(natural)
+    at_pole = decoder.rotation(natural, here)
+    places = torch.from_numpy(nodes.vectors) @ frame.T
+    # log p = F + log q₀ - log Z: the decoder's own value at the centre gives log Z.
+    at_centre = decoder.log_probability(natural[:, None], here.double().cpu().numpy())
+    code = torch.from_numpy(encode_vectors(vector.numpy(), decoder.max_degree)).to(natural)
+    log_base = decoder.log_base_at(vector.to(natural))
+    log_z = natural @ code[0] + log_base - torch.from_numpy(at_centre).to(natural)
+    field = circles.synthesis(at_pole).flatten(1) - log_z[:, None]
+    log_p = mixed_log(field) + decoder.log_base_at(places.to(natural))
+    density: NDArray[np.float64] = log_p.double().cpu().numpy() - LOG_SPHERE_AREA_KM2
+    return density.reshape(len(distance_deg), bearings)

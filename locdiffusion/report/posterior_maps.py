@@ -16,6 +16,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from locdiffusion.card.views import (
+    ANSWER_COLOUR,
+    INK,
+    TRUTH_COLOUR,
+    density_style,
+    half_width_km,
+    offset_km,
+)
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.data import EmbeddedPhotos, read_samples
 from locdiffusion.decoding import Decoder
@@ -30,8 +38,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE = 121
-SEA, LAND_COLOUR, COAST, INK = "#eef3f6", "#dcd8cd", "#7d8791", "#22303c"
-TRUTH_COLOUR, ANSWER_COLOUR = "#d55e00", "#0072b2"
+SEA, LAND_COLOUR, COAST = "#eef3f6", "#dcd8cd", "#7d8791"
 MIN_HALF_KM, MAX_HALF_KM = 400.0, 4000.0
 VISIBLE_KM = 20.0
 """Where a pixel is larger, each place is painted at least three pixels wide, to be seen at all."""
@@ -204,7 +211,7 @@ def _draw_near(
     """A window around the answer, azimuthal equidistant: circles about the answer stay circles."""
     from scipy.ndimage import maximum_filter
 
-    half = half_width_km(chosen.radii_km[1], chosen.error_km)
+    half = half_width_km(chosen.radii_km[1], chosen.error_km, MIN_HALF_KM, MAX_HALF_KM)
     side = np.linspace(-half, half, SIZE)
     x, y = np.meshgrid(side, side)
     latitude, longitude = destination(*chosen.answer, np.degrees(np.arctan2(x, y)), np.hypot(x, y))
@@ -247,40 +254,15 @@ def _paint(
     density: NDArray[np.float64],
 ) -> None:
     """Land, density down to a thousandth of its peak, coast."""
-    from matplotlib.colors import LinearSegmentedColormap, ListedColormap, LogNorm
+    from matplotlib.colors import ListedColormap
 
     ground = ListedColormap([SEA, LAND_COLOUR])
     axes.pcolormesh(x, y, land > 0.5, cmap=ground, vmin=0, vmax=1, rasterized=True)
-    peak = float(density.max())
-    shown = np.ma.masked_less(density, peak * 1e-3)
-    colours = LinearSegmentedColormap.from_list("density", ["#f6e8c300", "#dfa13ccc", "#8c510aff"])
-    axes.pcolormesh(
-        x, y, shown, cmap=colours, norm=LogNorm(peak * 1e-3, peak), rasterized=True, zorder=2
-    )
+    style = density_style(float(density.max()))
+    axes.pcolormesh(x, y, density, rasterized=True, zorder=2, **style)
     if land.min() < 0.5 < land.max():
         axes.contour(x, y, land, [0.5], colors=COAST, linewidths=0.6, zorder=3)
     axes.spines[:].set_color("#b9c2c9")
-
-
-def half_width_km(radius_90_km: float, error_km: float) -> float:
-    """Half the side of the window: the 90 % radius fits, and the truth where that costs little."""
-    half = 1.35 * radius_90_km
-    if error_km < 2.5 * radius_90_km:
-        half = max(half, 1.2 * error_km)
-    return float(np.clip(half, MIN_HALF_KM, MAX_HALF_KM))
-
-
-def offset_km(centre: tuple[float, float], place: tuple[float, float]) -> tuple[float, float]:
-    """East and north km of a place in the azimuthal equidistant map about a centre, degrees."""
-    from locdiffusion.spectral import pole_frame
-    from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
-
-    frame = pole_frame(torch.from_numpy(unit_vectors(*centre))).numpy()
-    south, east, up = unit_vectors(*place) @ frame
-    angle = np.arctan2(np.hypot(south, east), up)
-    bearing = np.arctan2(east, -south)
-    distance = EARTH_RADIUS_KM * angle
-    return float(distance * np.sin(bearing)), float(distance * np.cos(bearing))
 
 
 def land_share(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,0 +1,172 @@
+"""What a card says of one photo, as rows of text: for the picture and for the terminal alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from locdiffusion.exif_position import exif_position
+from locdiffusion.geotag import Geotag, geotags, km_text, place_text
+from locdiffusion.geotagger import Geotagger
+from locdiffusion.image_formats import load_picture, upright
+from locdiffusion.sphere.geodesy import great_circle_km
+from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
+from schemas.samples import MAX_METADATA_BYTES, METADATA_EXTENSION, Truth, parse_metadata
+
+FROM_JSON, FROM_EXIF = "its JSON", "EXIF"
+LOST_KM = 2500.0
+"""A 50 % radius beyond the coarsest of the field's thresholds is no answer."""
+
+
+@dataclass(frozen=True)
+class Known:
+    """Where a photo is known to be from.
+
+    Attributes:
+      place: degrees.
+      source: who says so, `FROM_JSON` or `FROM_EXIF`.
+      error_km: from the answer to there.
+    """
+
+    place: Truth
+    source: str
+    error_km: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A photo, its geotag and its density.
+
+    Attributes:
+      path: of the photo.
+      image: upright.
+      geotag: the answer.
+      known: the true position, if the photo or its JSON says it.
+      log_density: of circles around a place, see `posterior.log_density_around`.
+      about: what the checkpoint is for, in its own words; empty if it does not say.
+    """
+
+    path: Path
+    image: Image.Image
+    geotag: Geotag
+    known: Known | None
+    log_density: Callable[[tuple[float, float], NDArray[np.float64], int], NDArray[np.float64]]
+    about: str
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Latitude and longitude of the answer."""
+        return self.geotag.latitude, self.geotag.longitude
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The table: what, and its value."""
+        tag = self.geotag
+        country = tag.country_code or "none: at sea, or nobody's"
+        rows = [
+            ("answer", place_text(*self.centre)),
+            ("country", f"{country} (on land: {percent(tag.land_probability)})"),
+            ("50 % radius", km_text(tag.radius_50_km)),
+            ("90 % radius", km_text(tag.radius_90_km)),
+        ]
+        rows += [(f"within {km:,} km", percent(p)) for km, p in self.probabilities()]
+        rows.append(("information", f"{tag.information_nats:.1f} nats (0: knows nothing)"))
+        for i, mode in enumerate(tag.modes):
+            where = place_text(mode.latitude, mode.longitude)
+            share = f"{percent(mode.probability)} within {km_text(mode.radius_km)}"
+            rows.append((f"place {i + 1}", f"{where}: {share}"))
+        if self.known is not None:
+            place = self.known.place
+            rows.append(
+                (f"truth ({self.known.source})", place_text(place.latitude, place.longitude))
+            )
+            rows.append(("error", f"{km_text(self.known.error_km)}, {self.verdict()}"))
+        rows.append(("model", tag.model_id))
+        return rows
+
+    def certainty(self) -> str:
+        """The radii in one line, and whether they say that the model does not know."""
+        tag = self.geotag
+        lost = ": the model does not know" if tag.radius_50_km > LOST_KM else ""
+        return (
+            f"within {km_text(tag.radius_50_km)} with probability 50 %, "
+            f"within {km_text(tag.radius_90_km)} with 90 %{lost}"
+        )
+
+    def probabilities(self) -> list[tuple[int, float]]:
+        """Each threshold in km, with the probability of the truth within it."""
+        values = (getattr(self.geotag, name) for name in PROBABILITY_COLUMNS)
+        return list(zip(THRESHOLDS_KM, values, strict=True))
+
+    def verdict(self) -> str:
+        """Where the truth lies, seen from the answer's radii."""
+        assert self.known is not None
+        if self.known.error_km <= self.geotag.radius_50_km:
+            return "inside the 50 % radius"
+        if self.known.error_km <= self.geotag.radius_90_km:
+            return "inside the 90 % radius"
+        return "outside the 90 % radius"
+
+    def to_geojson(self) -> dict[str, Any]:
+        """The geotag's Feature, with what is known of the photo."""
+        feature = self.geotag.to_geojson()
+        if self.known is not None:
+            feature["properties"] |= {
+                "truth_latitude": self.known.place.latitude,
+                "truth_longitude": self.known.place.longitude,
+                "truth_source": self.known.source,
+                "error_km": self.known.error_km,
+            }
+        return feature
+
+
+def answer(geotagger: Geotagger, path: Path, about: str = "") -> Answer:
+    """Geotags one photo and keeps its density.
+
+    Args:
+      geotagger: the model.
+      path: of the photo. `<name>.json` beside it may hold its true `latitude` and `longitude`.
+      about: what the checkpoint is for.
+
+    Raises:
+      FileNotFoundError: there is no such photo.
+      ValueError: it cannot be decoded, or its JSON holds half a position.
+    """
+    stored = load_picture(path)
+    image = upright(stored)
+    key = str(path)
+    natural = geotagger.sample(geotagger.embed(geotagger.preprocess(image)[None]), [key])
+    [tag] = geotags(geotagger.decode(natural), [key], geotagger.model_id)
+
+    def log_density(
+        centre: tuple[float, float], distance_deg: NDArray[np.float64], bearings: int
+    ) -> NDArray[np.float64]:
+        return geotagger.log_density_around(natural[0], centre, distance_deg, bearings)
+
+    return Answer(path, image, tag, _known(path, stored, tag), log_density, about)
+
+
+def _known(path: Path, stored: Image.Image, tag: Geotag) -> Known | None:
+    beside = path.with_suffix(f".{METADATA_EXTENSION}")
+    place, source = None, FROM_JSON
+    if beside.is_file():
+        with beside.open("rb") as stream:
+            place = parse_metadata(stream.read(MAX_METADATA_BYTES + 1))
+    if place is None:
+        place, source = exif_position(stored), FROM_EXIF
+    if place is None:
+        return None
+    error = great_circle_km(tag.latitude, tag.longitude, place.latitude, place.longitude)
+    return Known(place, source, float(error))
+
+
+def percent(share: float) -> str:
+    """A probability for people; never a certainty that nobody has."""
+    if share < 0.01:
+        return "< 1 %"
+    return "> 99 %" if share > 0.99 else f"{100.0 * share:.0f} %"

@@ -1,0 +1,249 @@
+"""The picture of a card."""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locdiffusion.card.answer import Answer
+from locdiffusion.card.views import (
+    ANSWER_COLOUR,
+    DASHED,
+    DENSITY,
+    FAINT,
+    HORIZON_KM,
+    INK,
+    SOLID,
+    TRUTH_COLOUR,
+    View,
+    draw_base,
+    draw_codes,
+    draw_radius,
+    half_width_km,
+    paint_density,
+)
+from locdiffusion.geotag import place_text
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, HEIGHT = 15.0, 8.0
+LEFT, COLUMN = 0.3, 4.3
+BEARINGS = 480
+NARROW_KM = 2500.0
+"""With a smaller 90 % radius there is a closer map; else one of the other side of the Earth."""
+MIN_HALF_KM = 250.0
+BROWN = DENSITY[-1][:7]
+
+
+def card_png(answer: Answer, dpi: int = 110) -> bytes:
+    """The card as a PNG; the same answer gives the same bytes."""
+    buffer = io.BytesIO()
+    draw_card(answer).savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def draw_card(answer: Answer) -> Figure:
+    """Photo and table to the left, the globe, and to the right a closer map or the other side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(WIDTH, HEIGHT), facecolor="white")
+    FigureCanvasAgg(figure)
+    _draw_title(figure, answer)
+    _draw_table(figure, answer, _draw_photo(figure, answer))
+    _draw_maps(figure, answer)
+    _draw_legend(figure, answer)
+    _draw_footer(figure, answer)
+    return figure
+
+
+# ---------------------------------------------------------------------------------------- maps
+
+
+def _draw_maps(figure: Figure, answer: Answer) -> None:
+    globe = View(*answer.centre, globe=True)
+    whole = np.arange(0.125, 90.0, 0.25)
+    here = answer.log_density(answer.centre, whole, BEARINGS)
+    error = None if answer.known is None else answer.known.error_km
+    half = half_width_km(answer.geotag.radius_90_km, error, MIN_HALF_KM, 1.35 * NARROW_KM)
+    reach = np.degrees((np.arange(200) + 0.5) / 200.0 * 1.42 * half / EARTH_RADIUS_KM)
+    closer = answer.log_density(answer.centre, reach, BEARINGS)
+    peak = float(np.exp(max(here.max(), closer.max())))
+    axes = _axes(figure, 4.85, 1.35, 5.3)
+    _draw_map(axes, answer, globe, EARTH_RADIUS_KM, (whole, here), peak)
+    if answer.geotag.radius_90_km < NARROW_KM:
+        _draw_window(axes, globe, half)
+        near = View(*answer.centre, globe=False)
+        axes = _axes(figure, 10.5, 1.9, 4.2)
+        _draw_map(axes, answer, near, half, (reach, closer), peak)
+        draw_codes(axes, near, half)
+        _draw_scale(axes, half)
+    else:
+        beyond = globe.opposite
+        there = answer.log_density((beyond.latitude, beyond.longitude), whole, BEARINGS)
+        axes = _axes(figure, 10.65, 2.05, 3.9)
+        _draw_map(axes, answer, beyond, EARTH_RADIUS_KM, (whole, there), peak)
+        axes.set_title("the other side of the Earth", fontsize=10.5, color=FAINT, pad=10)
+
+
+def _axes(figure: Figure, left: float, bottom: float, side: float) -> Axes:
+    """A square; inches."""
+    return figure.add_axes((left / WIDTH, bottom / HEIGHT, side / WIDTH, side / HEIGHT))
+
+
+def _draw_map(
+    axes: Axes,
+    answer: Answer,
+    view: View,
+    half_km: float,
+    circles: tuple[NDArray[np.float64], NDArray[np.float64]],
+    peak: float,
+) -> None:
+    """One map with density, radii about the answer where it is the centre, places and truth."""
+    draw_base(axes, view, half_km)
+    paint_density(axes, view, half_km, *circles, peak)
+    radii = ((answer.geotag.radius_50_km, SOLID), (answer.geotag.radius_90_km, DASHED))
+    for radius, style in radii:
+        # Seen from the other side, a circle about the answer is one about the opposite point.
+        centred = (view.latitude, view.longitude) == answer.centre
+        draw_radius(axes, view, radius if centred else 2.0 * HORIZON_KM - radius, style)
+    for i, mode in reversed(list(enumerate(answer.geotag.modes))):
+        for x, y in _visible(view, half_km, mode.latitude, mode.longitude):
+            if i == 0:
+                axes.plot(x, y, "x", color="white", ms=11, mew=4.0, zorder=8)
+                axes.plot(x, y, "x", color=ANSWER_COLOUR, ms=9, mew=2.2, zorder=8)
+            else:
+                axes.plot(x, y, "o", color="white", mec=ANSWER_COLOUR, ms=13, mew=1.4, zorder=7)
+                number: Any = axes.text(x, y, str(i + 1), fontsize=9, weight="bold", zorder=7.5)
+                number.set(ha="center", va="center_baseline", color=ANSWER_COLOUR)
+    if answer.known is not None:
+        place = answer.known.place
+        for x, y in _visible(view, half_km, place.latitude, place.longitude):
+            axes.plot(x, y, "o", color="white", mfc="none", ms=11, mew=4.4, zorder=8)
+            axes.plot(x, y, "o", color=TRUTH_COLOUR, mfc="none", ms=11, mew=2.2, zorder=8)
+
+
+def _visible(
+    view: View, half_km: float, latitude: float, longitude: float
+) -> list[tuple[float, float]]:
+    """The place on the map, if it is on it."""
+    (x,), (y,), (this_side,) = view(unit_vectors(latitude, longitude)[None])
+    on_it = this_side and max(abs(x), abs(y)) <= half_km
+    return [(float(x), float(y))] if on_it else []
+
+
+def _draw_window(axes: Axes, globe: View, half_km: float) -> None:
+    """The closer map's frame on the globe."""
+    from matplotlib.patches import Rectangle
+
+    half = float(globe.radius(half_km))
+    frame = Rectangle((-half, -half), 2 * half, 2 * half, fill=False, ec=INK, lw=0.9, zorder=6)
+    axes.add_patch(frame)
+
+
+def _draw_scale(axes: Axes, half_km: float) -> None:
+    """A bar of a round length in the lower left corner."""
+    exponent = 10.0 ** np.floor(np.log10(0.6 * half_km))
+    length = max(step * exponent for step in (1, 2, 5) if step * exponent <= 0.6 * half_km)
+    x, y = -0.94 * half_km, -0.93 * half_km
+    axes.plot([x, x + length], [y, y], color="white", lw=5, zorder=8, solid_capstyle="butt")
+    axes.plot([x, x + length], [y, y], color=INK, lw=2.5, zorder=8, solid_capstyle="butt")
+    label = axes.text(x, y + 0.03 * half_km, f"{length:,.0f} km", fontsize=9, color=INK, zorder=8)
+    label.set_bbox({"facecolor": "white", "alpha": 0.6, "edgecolor": "none", "pad": 1.0})
+
+
+# ---------------------------------------------------------------------------------- photo and text
+
+
+def _draw_title(figure: Figure, answer: Answer) -> None:
+    tag = answer.geotag
+    title = f"{place_text(*answer.centre)}   {tag.country_code or 'at sea'}"
+    figure.text(LEFT / WIDTH, 7.42 / HEIGHT, title, fontsize=21, weight="bold", color=INK)
+    figure.text(LEFT / WIDTH, 7.08 / HEIGHT, answer.certainty(), fontsize=13, color=FAINT)
+
+
+def _draw_photo(figure: Figure, answer: Answer) -> float:
+    """The photo in the upper left; returns how high its lower edge lies, in inches."""
+    image = answer.image.convert("RGB")
+    image.thumbnail((900, 900))
+    wide, high = image.size
+    scale = min(COLUMN / wide, 2.75 / high)
+    bottom = 6.85 - scale * high
+    box = (LEFT / WIDTH, bottom / HEIGHT, scale * wide / WIDTH, scale * high / HEIGHT)
+    axes = figure.add_axes(box)
+    axes.imshow(np.asarray(image), aspect="auto", interpolation="lanczos")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color("#b4c0c9")
+    return bottom
+
+
+def _draw_table(figure: Figure, answer: Answer, top: float) -> None:
+    """The rows that the title does not say, and the probabilities as bars."""
+    y = top - 0.32
+    step = 0.235
+    said = ("answer", "50 % radius", "90 % radius", "model")
+    bars = {f"within {km:,} km": share for km, share in answer.probabilities()}
+    for name, value in answer.rows():
+        if name in said:
+            continue
+        figure.text(LEFT / WIDTH, y / HEIGHT, name, fontsize=10, color=FAINT)
+        x = LEFT + 1.35
+        if name in bars:
+            _draw_bar(figure, x, y, bars[name])
+            x += 2.2
+        figure.text(x / WIDTH, y / HEIGHT, value, fontsize=10, color=INK)
+        y -= step
+
+
+def _draw_bar(figure: Figure, x: float, y: float, share: float) -> None:
+    from matplotlib.patches import Rectangle
+
+    for width, colour in ((2.0, "#e4e9ed"), (2.0 * share, ANSWER_COLOUR)):
+        corner = (x / WIDTH, (y - 0.005) / HEIGHT)
+        bar = Rectangle(
+            corner, width / WIDTH, 0.12 / HEIGHT, fc=colour, transform=figure.transFigure
+        )
+        figure.add_artist(bar)
+
+
+def _draw_legend(figure: Figure, answer: Answer) -> None:
+    from matplotlib.lines import Line2D
+
+    marks = [
+        Line2D([], [], color=ANSWER_COLOUR, marker="x", mew=2.2, ms=8, ls="none"),
+        Line2D([], [], color=ANSWER_COLOUR, lw=1.5),
+        Line2D([], [], color=ANSWER_COLOUR, lw=1.5, ls=DASHED),
+        Line2D([], [], color=BROWN, marker="s", ms=8, ls="none"),
+    ]
+    labels = ["answer", "50 % radius", "90 % radius", "probability density (log scale)"]
+    if len(answer.geotag.modes) > 1:
+        marks.append(Line2D([], [], marker="o", mfc="white", mec=ANSWER_COLOUR, ms=9, ls="none"))
+        labels.append("other likely places")
+    if answer.known is not None:
+        style: dict[str, Any] = {"mfc": "none", "mew": 2.2, "ms": 9, "ls": "none"}
+        marks.append(Line2D([], [], color=TRUTH_COLOUR, marker="o", **style))
+        labels.append(f"truth ({answer.known.source})")
+    place: dict[str, Any] = {"loc": "center", "bbox_to_anchor": (9.75 / WIDTH, 1.02 / HEIGHT)}
+    figure.legend(marks, labels, ncols=6, frameon=False, fontsize=9.5, **place)
+
+
+def _draw_footer(figure: Figure, answer: Answer) -> None:
+    model = f"Model {answer.geotag.model_id}."
+    text = f"{model} {answer.about}" if answer.about else model
+    lines = textwrap.wrap(text, 225)[:3]
+    figure.text(
+        LEFT / WIDTH,
+        0.66 / HEIGHT,
+        "\n".join(lines),
+        fontsize=9,
+        color=FAINT,
+        va="top",
+        linespacing=1.4,
+    )

@@ -1,0 +1,56 @@
+"""The position that a camera wrote into a photo's EXIF."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from schemas.samples import Truth
+
+
+def exif_position(image: Image.Image) -> Truth | None:
+    """The GPS position of an opened image, not yet turned; None where there is no sound one."""
+    try:
+        return read_gps(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
+    except Exception:  # a tag parser on hostile bytes raises almost anything
+        return None
+
+
+def read_gps(gps: dict[int, Any]) -> Truth | None:
+    """Reads a position out of an EXIF GPS block.
+
+    Args:
+        gps: tag number to value; degrees, minutes and seconds as three rationals.
+
+    Returns:
+        Degrees; None where a part is missing or impossible, or where the position is exactly
+        (0, 0), which cameras write when they have no fix.
+    """
+    latitude = _angle(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef), "NS")
+    longitude = _angle(
+        gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef), "EW"
+    )
+    if latitude is None or longitude is None or latitude == longitude == 0:
+        return None
+    try:
+        return Truth(latitude, longitude)
+    except ValueError:
+        return None
+
+
+def _angle(parts: Any, reference: Any, letters: str) -> float | None:
+    """Degrees from three rationals and a hemisphere letter; None if anything is off."""
+    if isinstance(reference, bytes):
+        reference = reference.decode("ascii", "replace")
+    if not isinstance(reference, str) or reference.strip("\0 ").upper() not in tuple(letters):
+        return None
+    try:
+        degrees, minutes, seconds = (float(part) for part in parts)
+    except (TypeError, ValueError, ZeroDivisionError):
+        return None
+    angle = degrees + minutes / 60 + seconds / 3600
+    if not math.isfinite(angle) or min(degrees, minutes, seconds) < 0:
+        return None
+    return -angle if reference.strip("\0 ").upper() == letters[1] else angle

@@ -1,0 +1,136 @@
+"""One photo's answer in plain Python: what `Geotagger.geotag` returns, ready for GeoJSON."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from locdiffusion.countries import country_codes
+from locdiffusion.density import GeotagColumns, Mode
+from locdiffusion.regions import CredibleRegion
+from schemas.geotags import NUMBER_COLUMNS, PROBABILITY_COLUMNS
+
+_POSITION = ("latitude", "longitude")
+
+
+@dataclass(frozen=True)
+class Geotag:
+    """Where one photo was taken, how far off that may be, and where else it may be from.
+
+    The names are those of the columns that `pipelines.geotag` writes.
+
+    Attributes:
+      key: which photo: its path, or its number in the list that was geotagged.
+      latitude: degrees north, WGS84, of the answer.
+      longitude: degrees east, in [-180, 180).
+      radius_50_km: the photo was taken within this many km of the answer with probability 0.5.
+      radius_90_km: the same with probability 0.9.
+      prob_1km, prob_25km, prob_200km, prob_750km, prob_2500km: probability (0 to 1) that the photo
+        was taken within 1, 25, 200, 750, 2500 km of the answer.
+      information_nats: how far the density is from knowing nothing: 0 is nothing, larger is surer;
+        one more means that the possible area is e = 2.7 times smaller.
+      land_probability: that the photo was taken on land.
+      country_code: ISO 3166-1 alpha-2 of the answer, de facto borders (`locdiffusion.countries`);
+        None at sea.
+      modes: the likeliest places, the answer first, each with its probability.
+      model_id: which checkpoint answered.
+      regions: the 50 % and the 90 % credible region, if they were asked for.
+    """
+
+    key: str
+    latitude: float
+    longitude: float
+    radius_50_km: float
+    radius_90_km: float
+    prob_1km: float
+    prob_25km: float
+    prob_200km: float
+    prob_750km: float
+    prob_2500km: float
+    information_nats: float
+    land_probability: float
+    country_code: str | None
+    modes: tuple[Mode, ...]
+    model_id: str
+    regions: tuple[CredibleRegion, ...] = field(default=(), repr=False)
+
+    def __str__(self) -> str:
+        """One line for people."""
+        country = f" ({self.country_code})" if self.country_code else ""
+        return (
+            f"{place_text(self.latitude, self.longitude)}{country}, "
+            f"within {km_text(self.radius_50_km)} with probability 50 %, "
+            f"within {km_text(self.radius_90_km)} with 90 %"
+        )
+
+    def region(self, level: float) -> CredibleRegion:
+        """The smallest place that holds a probability; its `geometry` is a shapely (multi)polygon.
+
+        Args:
+          level: 0.5 or 0.9.
+
+        Raises:
+          ValueError: regions were not asked for, or none of this level is there.
+        """
+        for region in self.regions:
+            if math.isclose(region.level, level):
+                return region
+        if not self.regions:
+            raise ValueError(
+                "this answer has no regions; ask for them: geotag(photos, regions=True)."
+            )
+        known = ", ".join(f"{region.level:g}" for region in self.regions)
+        raise ValueError(f"there is no region of level {level!r}; want one of {known}.")
+
+    def to_geojson(self) -> dict[str, Any]:
+        """A GeoJSON Feature (RFC 7946) of plain JSON types: the point, all else as properties."""
+        left_out = ("key", "modes", "regions", *_POSITION)
+        properties = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        return {
+            "type": "Feature",
+            "id": self.key,
+            "geometry": {"type": "Point", "coordinates": [self.longitude, self.latitude]},
+            "properties": {**properties, "modes": [asdict(mode) for mode in self.modes]},
+        }
+
+
+def geotags(
+    columns: GeotagColumns,
+    keys: Sequence[str],
+    model_id: str,
+    regions: Sequence[tuple[CredibleRegion, ...]] | None = None,
+) -> list[Geotag]:
+    """The rows of columns, one object each.
+
+    Args:
+      columns: answers for N photos.
+      keys: N names.
+      model_id: which checkpoint answered.
+      regions: of N photos, or None.
+    """
+    codes = country_codes(columns.latitude, columns.longitude)
+    return [
+        Geotag(
+            key=keys[i],
+            **{name: float(getattr(columns, name)[i]) for name in NUMBER_COLUMNS},
+            **dict(zip(PROBABILITY_COLUMNS, columns.probability[i].tolist(), strict=True)),
+            country_code=codes[i],
+            modes=columns.modes[i],
+            model_id=model_id,
+            regions=() if regions is None else regions[i],
+        )
+        for i in range(len(columns))
+    ]
+
+
+def place_text(latitude: float, longitude: float) -> str:
+    """A position for people, to about a kilometre: 47.37° N, 8.54° E."""
+    north, east = ("N" if latitude >= 0 else "S"), ("E" if longitude >= 0 else "W")
+    return f"{abs(latitude):.2f}° {north}, {abs(longitude):.2f}° {east}"
+
+
+def km_text(km: float) -> str:
+    """A distance for people, to three digits at most: it is not meant more exactly."""
+    return f"{km:.1f} km" if km < 10 else f"{float(f'{km:.3g}'):,.0f} km"

@@ -1,0 +1,272 @@
+"""docs/RECIPES.md, run: every block in its order, in a folder with what the page speaks of."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import duckdb
+import geopandas
+import pandas
+import pyarrow.dataset as ds
+import pyogrio
+import pytest
+import shapely
+from google.cloud import bigquery
+from PIL import Image
+
+from locdiffusion.data import read_samples
+from locdiffusion.overhead.__main__ import main as cut_patches
+from locdiffusion.sphere.geodesy import great_circle_km
+from schemas.bigquery import TABLES, bigquery_schema
+
+PAGE = (Path(__file__).parents[1] / "docs/RECIPES.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+PHOTOS = 56
+BOX = (-20, -35, 52, 38)
+
+
+class Recipes(NamedTuple):
+    """What is left when all blocks have run."""
+
+    root: Path
+    names: dict[str, Any]
+    answers: dict[str, pandas.DataFrame]
+    google: list[list[str]]
+    failures: dict[int, BaseException]
+
+
+@pytest.fixture(scope="module")
+def recipes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipes]:
+    root = tmp_path_factory.mktemp("recipes")
+    lay_out(root)
+    ran = Recipes(root, {}, {}, [], {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        for number, (language, code) in enumerate(BLOCKS):
+            try:
+                RUNNERS[language](code, ran)
+            except (Exception, SystemExit) as error:
+                ran.failures[number] = error
+    yield ran
+
+
+def lay_out(root: Path) -> None:
+    """Photos with truth, a catalogue of them, an area, districts, one photo alone."""
+    arguments = ["--split", "sample", "--count", str(PHOTOS), "--shard-size", "40"]
+    assert cut_patches([*arguments, "--output", str(root / "photos")]) == 0
+    samples = [s for shard in sorted(root.glob("photos/*.tar")) for s in read_samples(str(shard))]
+    (root / "patch.jpg").write_bytes(samples[0][1])
+    keys = [key for key, *_ in samples[5:]] + ["no-such-photo"]
+    titles = [f"photo {i}" for i in range(len(keys))]
+    pandas.DataFrame({"key": keys, "title": titles}).to_csv(root / "catalogue.csv", index=False)
+    area = geopandas.GeoDataFrame(geometry=[shapely.box(*BOX)], crs="OGC:CRS84")
+    area.to_file(root / "area.geojson")
+    halves = [shapely.box(-180, 0, 180, 90), shapely.box(-180, -90, 180, 0)]
+    table = {"district": ["north", "south"], "number": ["1", "2"]}
+    districts = geopandas.GeoDataFrame(table, geometry=halves, crs="OGC:CRS84")
+    districts.to_file(root / "districts.geojson")
+
+
+def run_python(code: str, ran: Recipes) -> None:
+    exec(compile(code, "RECIPES.md", "exec"), ran.names)
+
+
+def run_sql(code: str, ran: Recipes) -> None:
+    for statement in duckdb.extract_statements(code):
+        found = duckdb.sql(statement.query)
+        if found is not None:
+            ran.answers[code] = found.df()
+
+
+def run_bash(code: str, ran: Recipes) -> None:
+    for line in code.replace("\\\n", " ").splitlines():
+        words = shlex.split(line)
+        if words[0] == "bq":
+            ran.google.append(words)
+            continue
+        assert words[:2] == ["python", "-m"], f"{line}: not a command that this test can run"
+        command, *target = line.split(" > ")
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            module, *arguments = shlex.split(command)[2:]
+            assert importlib.import_module(main_of(module)).main(arguments) == 0, line
+        for name in target:
+            Path(name.strip()).write_text(printed.getvalue())
+
+
+def main_of(module: str) -> str:
+    """The module that `python -m` runs."""
+    package = importlib.util.find_spec(module)
+    return f"{module}.__main__" if package and package.submodule_search_locations else module
+
+
+RUNNERS = {"python": run_python, "sql": run_sql, "bash": run_bash}
+
+
+def answer_of(recipes: Recipes, words: str) -> pandas.DataFrame:
+    [found] = [table for code, table in recipes.answers.items() if words in code]
+    return found
+
+
+@pytest.mark.parametrize(
+    "number", range(len(BLOCKS)), ids=[f"{n}-{language}" for n, (language, _) in enumerate(BLOCKS)]
+)
+def test_every_block_runs(number: int, recipes: Recipes) -> None:
+    if number in recipes.failures:
+        raise AssertionError(BLOCKS[number][1]) from recipes.failures[number]
+
+
+def test_every_block_has_a_language_that_is_run() -> None:
+    assert {language for language, _ in BLOCKS} == set(RUNNERS)
+    assert PAGE.count("```") == 2 * len(BLOCKS)
+
+
+class TestGeoPandas:
+    def test_filters(self, recipes: Recipes) -> None:
+        geotags, africa = recipes.names["geotags"], recipes.names["africa"]
+        assert len(geotags) == PHOTOS
+        assert 0 < len(recipes.names["region"]) < PHOTOS
+        assert (recipes.names["city"].prob_25km > 0.5).all()
+        wanted = geotags.cx[BOX[0] : BOX[2], BOX[1] : BOX[3]]
+        assert set(africa.key) == set(wanted.key) and 0 < len(africa) < PHOTOS
+
+    def test_regions(self, recipes: Recipes) -> None:
+        most, inside = recipes.names["most"], recipes.names["inside"]
+        assert sorted(most.key) == sorted(recipes.names["geotags"].key)
+        assert 0 < len(inside) < len(most)
+        assert set(inside.key) <= set(recipes.names["africa"].key)
+
+    def test_join(self, recipes: Recipes) -> None:
+        placed = recipes.names["placed"]
+        assert len(placed) == PHOTOS - 5 + 1
+        assert placed[placed.latitude.isna()].key.tolist() == ["no-such-photo"]
+        written = geopandas.read_file(recipes.root / "catalogue.gpkg", layer="photos")
+        assert set(written.columns) == {"key", "title", "radius_90_km", "geometry"}
+        assert len(written) == len(placed)
+
+    def test_thumbnails(self, recipes: Recipes) -> None:
+        assert len(recipes.names["thumbnails"]) == PHOTOS
+        assert max(recipes.names["first"].size) <= 96
+
+
+class TestDuckDb:
+    def test_agrees_with_geopandas(self, recipes: Recipes) -> None:
+        geotags = recipes.names["geotags"]
+        counted = answer_of(recipes, "GROUP BY country_code")
+        certain = geotags[geotags.radius_90_km < 300]
+        assert counted.photos.sum() == len(certain)
+        by_country = certain.country_code.value_counts().to_dict()
+        found = dict(zip(counted.country_code, counted.photos, strict=True))
+        assert {k: v for k, v in found.items() if isinstance(k, str)} == by_country
+        area = answer_of(recipes, "bbox.xmin >= -20")
+        assert set(area.key) == set(recipes.names["africa"].key)
+
+    def test_second_places(self, recipes: Recipes) -> None:
+        second = answer_of(recipes, "modes[2]")
+        geotags = recipes.names["geotags"].set_index("key")
+        assert set(second.key) == set(geotags.index[geotags.modes.map(len) > 1])
+        for row in second.itertuples():
+            assert row.p == geotags.modes[row.key][1]["probability"]
+
+    def test_the_joined_file(self, recipes: Recipes) -> None:
+        joined = pandas.read_parquet(recipes.root / "catalogue_with_places.parquet")
+        certain = recipes.names["geotags"].set_index("key").prob_200km > 0.8
+        assert len(joined) == PHOTOS - 5 + 1
+        placed = joined.set_index("key").latitude.notna()
+        assert all(has == certain.get(key, False) for key, has in placed.items())
+        assert 0 < placed.sum() < len(joined)
+
+    def test_errors_are_great_circles(self, recipes: Recipes) -> None:
+        [row] = answer_of(recipes, "error_km").to_dict("records")
+        g = recipes.names["geotags"]
+        wanted = great_circle_km(g.latitude, g.longitude, g.truth_latitude, g.truth_longitude)
+        assert row["photos"] == PHOTOS
+        assert row["median_km"] == pytest.approx(pandas.Series(wanted).median(), rel=1e-6)
+        assert row["in_radius_90"] == pytest.approx((wanted <= g.radius_90_km).mean())
+
+
+class TestBigQuery:
+    def test_the_schema_is_that_of_the_files(self, recipes: Recipes) -> None:
+        described = json.loads((recipes.root / "predictions.json").read_text())
+        assert described == bigquery_schema(TABLES["predictions"])
+        for name in ("predictions", "regions", "thumbnails", "errors"):
+            files = ds.dataset(recipes.root / "out" / name, format="parquet")
+            made = [bigquery.SchemaField.from_api_repr(f) for f in bigquery_schema(TABLES[name])]
+            assert [field.name for field in made] == files.schema.names
+
+    def test_types_and_modes(self) -> None:
+        fields = {f["name"]: f for f in bigquery_schema(TABLES["predictions"])}
+        assert fields["geometry"] == {"name": "geometry", "type": "GEOGRAPHY", "mode": "REQUIRED"}
+        assert (fields["modes"]["type"], fields["modes"]["mode"]) == ("RECORD", "REPEATED")
+        assert [f["name"] for f in fields["modes"]["fields"]][:2] == ["latitude", "longitude"]
+        assert fields["country_code"]["mode"] == "NULLABLE"
+        assert {f["type"] for f in fields["bbox"]["fields"]} == {"FLOAT"}
+        assert {f["name"]: f["type"] for f in bigquery_schema(TABLES["thumbnails"])}[
+            "jpeg"
+        ] == "BYTES"
+
+    def test_a_type_without_counterpart(self) -> None:
+        import pyarrow as pa
+
+        with pytest.raises(ValueError, match="column when is date32"):
+            bigquery_schema(pa.schema([("when", pa.date32())]))
+
+    def test_the_commands_name_the_files_and_the_schema(self, recipes: Recipes) -> None:
+        make, load = recipes.google
+        assert make[:3] == ["bq", "mk", "--table"]
+        assert (recipes.root / make[make.index("--schema") + 1]).is_file()
+        assert load[:2] == ["bq", "load"]
+        flags = {word for word in load if word.startswith("--")}
+        assert flags == {"--source_format=PARQUET", "--parquet_enable_list_inference=true"}
+        table, source = load[-2:]
+        assert table == make[-1] == "DATASET.predictions"
+        assert source.startswith("gs://BUCKET/")
+        assert list(recipes.root.glob(source.removeprefix("gs://BUCKET/")))
+
+
+class TestQgis:
+    def test_the_file_holds_both_layers(self, recipes: Recipes) -> None:
+        file = recipes.root / "geotags.gpkg"
+        layers = {name: kind for name, kind in pyogrio.list_layers(file)}
+        assert set(layers) == {"predictions", "regions"}
+        points = geopandas.read_file(file, layer="predictions")
+        assert len(points) == PHOTOS and points.crs.to_epsg() == 4326
+        assert set(points.geometry.geom_type) == {"Point"}
+        assert points.radius_90_km.tolist() == recipes.names["geotags"].radius_90_km.tolist()
+        polygons = geopandas.read_file(file, layer="regions", where='"level" = 0.9')
+        assert len(polygons) == PHOTOS and polygons.is_valid.all()
+
+
+class TestRuns:
+    def test_the_prior_keeps_answers_in_the_area(self, recipes: Recipes) -> None:
+        geotags = geopandas.read_parquet(recipes.root / "out-area/predictions")
+        assert geotags.within(shapely.box(*BOX).buffer(0.5)).all()
+
+    def test_districts(self, recipes: Recipes) -> None:
+        by_district = recipes.names["by_district"].to_dict()
+        assert set(by_district) == {"north", "south"} and sum(by_district.values()) == PHOTOS
+
+    def test_copies_with_positions(self, recipes: Recipes) -> None:
+        copies = [*recipes.root.glob("COPIES/**/*.jpg")]
+        geotags = recipes.names["geotags"]
+        assert len(copies) == (geotags.radius_90_km <= 200).sum() > 0
+        assert Image.open(copies[0]).getexif().get_ifd(0x8825)
+
+    def test_refitted_radii(self, recipes: Recipes) -> None:
+        before = recipes.names["geotags"].set_index("key").radius_90_km
+        after = geopandas.read_parquet(recipes.root / "out-mine/predictions").set_index("key")
+        assert not (after.radius_90_km == before).all()
+
+    def test_the_card_and_the_feature(self, recipes: Recipes) -> None:
+        assert (recipes.root / "patch-card.png").stat().st_size > 50_000
+        feature, polygon = recipes.names["feature"], recipes.names["polygon"]
+        assert polygon.contains(shapely.geometry.shape(feature["geometry"]))
