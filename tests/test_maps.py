@@ -1,5 +1,6 @@
 """The maps read only what a run wrote, in bounded memory, and trust none of it."""
 
+import base64
 import json
 import re
 from types import SimpleNamespace
@@ -10,15 +11,19 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from locdiffusion.countries import country_codes
 from locdiffusion.sphere.geodesy import destination
 from pipelines.maps import page, picture, rows, write_map_html, write_map_png
+from pipelines.maps.filling import fill
 from schemas.geotags import THRESHOLDS_KM, prediction_table
+from schemas.layers import Thumbnail, thumbnail_table
 
 HOSTILE_KEY = "</script><script>alert(1)</script><!--\u2028'\"&amp;"
 
 
-def write_predictions(directory, shard, count, rng, truth=True, keys=None):
+def write_predictions(directory, shard, count, rng, truth=True, keys=None, **columns):
     """Writes a shard of synthetic predictions; every second row has a truth if `truth`."""
+    given = columns
     latitude, longitude = rng.uniform(-85, 85, count), rng.uniform(-180, 180, count)
     radius_90_km = np.exp(rng.normal(6, 1, count))
     true_latitude, true_longitude = destination(
@@ -33,6 +38,7 @@ def write_predictions(directory, shard, count, rng, truth=True, keys=None):
         "radius_50_km": radius_90_km / 2,
         "radius_90_km": radius_90_km,
         "information_nats": 9 - np.log(radius_90_km),
+        "land_probability": np.full(len(radius_90_km), 0.5),
         "probability": [[1 - np.exp(-km / r) for km in THRESHOLDS_KM] for r in radius_90_km],
         "modes": [
             [SimpleNamespace(latitude=a, longitude=b, probability=0.75, radius_km=r / 2)]
@@ -43,9 +49,23 @@ def write_predictions(directory, shard, count, rng, truth=True, keys=None):
         "truth_latitude": np.where(hidden, np.nan, true_latitude),
         "truth_longitude": np.where(hidden, np.nan, true_longitude),
     }
+    columns |= given
     predictions = directory / "predictions"
     predictions.mkdir(parents=True, exist_ok=True)
     pq.write_table(prediction_table(shard, "model", columns), predictions / f"part-{shard}.parquet")
+
+
+def write_thumbnails(directory, shard, jpeg_of):
+    """Writes a shard's thumbnails."""
+    (directory / "thumbnails").mkdir(exist_ok=True)
+    table = thumbnail_table(shard, [Thumbnail(*item) for item in jpeg_of.items()])
+    pq.write_table(table, directory / f"thumbnails/part-{shard}.parquet")
+
+
+def unpacked(column):
+    """The numbers of a packed column, as the page reads them."""
+    kind = column["type"].removesuffix("Array").lower()
+    return np.frombuffer(base64.b64decode(column["base64"]), np.dtype(kind).newbyteorder("<"))
 
 
 def page_json(path):
@@ -95,10 +115,10 @@ def test_a_directory_without_predictions_is_an_error_that_says_what_to_do(tmp_pa
 
 def test_thinning_is_even_across_files_and_keeps_the_total(run):
     everything = rows.read_rows(str(run), 80)
-    third = rows.read_rows(str(run), 27)
-    assert (len(everything), third.total) == (80, 80)
-    assert third.rows["key"] == everything.rows["key"][::3]
-    np.testing.assert_array_equal(third.numbers["latitude"], everything.numbers["latitude"][::3])
+    fourth = rows.read_rows(str(run), 20)  # 30 rows of a file are no multiple of 4
+    assert (len(everything), fourth.total) == (80, 80)
+    assert fourth.text["key"] == everything.text["key"][::4]
+    np.testing.assert_array_equal(fourth.numbers["latitude"], everything.numbers["latitude"][::4])
 
 
 def test_accuracy_is_grouped_by_shard_name_and_counts_only_rows_with_truth(run):
@@ -113,14 +133,6 @@ def test_many_groups_are_merged_without_losing_a_row(tmp_path, rng):
     groups = picture.accuracy_groups(rows.read_rows(str(tmp_path), 1000))
     assert len(groups) == len(picture.GROUP_COLOURS)
     assert sum(map(len, groups.values())) == 9 * 2
-
-
-@pytest.mark.parametrize(
-    ("shard", "group"),
-    [("unseen-000003", "unseen"), ("a.b_12", "a.b"), ("000", "all shards"), ("x", "x")],
-)
-def test_group_of_shard(shard, group):
-    assert rows.group_of_shard(shard) == group
 
 
 @pytest.mark.parametrize(
@@ -146,14 +158,79 @@ def test_equal_earth_keeps_areas():
 def test_page_holds_the_rows(run):
     write_map_html(str(run), str(run / "map.html"))
     data = page_json(run / "map.html")
+    columns = {name: unpacked(column) for name, column in data["columns"].items()}
     shown = geopandas.read_parquet(run / "predictions")
     assert sorted(data["key"]) == sorted(shown["key"])
     by_key = shown.set_index("key").loc[data["key"]]
-    np.testing.assert_allclose(data["latitude"], by_key["latitude"], atol=5e-5)
-    np.testing.assert_allclose(data["probability"][2], by_key["prob_200km"], atol=5e-4)
-    assert [data["shards"][i] for i in data["shard"]] == list(by_key["shard"])
-    assert sum(value is None for value in data["truth_latitude"]) == 40
-    np.testing.assert_allclose(data["modes"][0][2:], [0.75, data["radius_50_km"][0]], atol=0.05)
+    np.testing.assert_allclose(columns["latitude"], by_key["latitude"], atol=1e-5)
+    np.testing.assert_allclose(columns["radius_90_km"], by_key["radius_90_km"], rtol=1e-6)
+    np.testing.assert_allclose(columns["prob_200km"] / page.UNIT, by_key["prob_200km"], atol=6e-5)
+    assert [data["shards"][i - 1] for i in columns["shard"]] == list(by_key["shard"])
+    known = columns["known_kind"] == 1
+    assert known.sum() == 40
+    np.testing.assert_array_equal(known, by_key["truth_latitude"].notna())
+    np.testing.assert_allclose(
+        columns["known_longitude"][known], by_key["truth_longitude"][known], atol=2e-5
+    )
+    assert columns["mode_count"].tolist() == [1] * 80
+    np.testing.assert_allclose(columns["mode_radius_km"], by_key["radius_90_km"] / 2, rtol=1e-6)
+
+
+def test_the_better_known_position_counts(tmp_path, rng):
+    truth, exif = [10, np.nan, np.nan], [20, 30, np.nan]
+    positions = {"truth_latitude": truth, "truth_longitude": truth}
+    positions |= {"exif_latitude": exif, "exif_longitude": exif}
+    write_predictions(tmp_path, "a-0", 3, rng, **{k: np.array(v) for k, v in positions.items()})
+    known = rows.read_rows(str(tmp_path), 10).known
+    assert known.kind.tolist() == [1, 2, 0]
+    np.testing.assert_array_equal(known.latitude, [10, 30, np.nan])
+    only = rows.read_rows(str(tmp_path), 10, known_only=True)
+    assert (only.total, only.text["key"]) == (2, ["a-0-0", "a-0-1"])
+
+
+def test_columns_that_an_older_file_lacks_are_empty(run):
+    whole = rows.read_rows(str(run), 100)
+    for file in (run / "predictions").iterdir():
+        older = pq.read_table(file).drop_columns(["land_probability", "admin", "exif_latitude"])
+        pq.write_table(older, file)
+    older = rows.read_rows(str(run), 100)
+    assert np.isnan(older.numbers["land_probability"]).all()
+    assert set(older.text["admin"]) == {None}
+    np.testing.assert_array_equal(older.error_km, whole.error_km)
+    data = page.page_data(older)
+    assert data["columns"]["land"]["base64"] == ""
+    assert data["columns"]["known_kind"]["base64"]
+
+
+def test_places_have_their_names(tmp_path, rng):
+    named = {"country_code": ["NZ", None, "DE"], "admin": [None, "<b>", ""]}
+    write_predictions(tmp_path, "a-0", 3, rng, **named)
+    data = page.page_data(rows.read_rows(str(tmp_path), 10))
+    for column, names in (("country", "countries"), ("unit", "units")):
+        numbers = unpacked(data["columns"][column])
+        told = [data[names][i - 1] if i else None for i in numbers]
+        assert told == named["country_code" if column == "country" else "admin"]
+
+
+def test_thumbnails_are_those_of_the_rows_and_not_too_many(run, monkeypatch):
+    write_thumbnails(run, "seen-000001", {"seen-000001-3": b"one", "elsewhere": b"two"})
+    write_thumbnails(run, "unseen-000000", {"unseen-000000-9": b"three", "seen-000001-4": b"four"})
+    write_map_html(str(run), str(run / "map.html"))
+    data = page_json(run / "map.html")
+    shown = {data["key"][row]: base64.b64decode(jpeg) for row, jpeg in data["thumbnails"]}
+    assert shown == {"seen-000001-3": b"one", "unseen-000000-9": b"three"}
+    monkeypatch.setattr("pipelines.maps.page.MAX_THUMBNAIL_BYTES", 9)
+    monkeypatch.setattr("pipelines.maps.thumbnails.FILE_BYTES", 4)
+    write_map_html(str(run), str(run / "map.html"))
+    shown = [data["key"][row] for row, _ in page_json(run / "map.html")["thumbnails"]]
+    assert shown == ["seen-000001-3"]
+
+
+def test_what_is_put_into_a_page_is_not_searched_for_slots(tmp_path):
+    (tmp_path / "page").write_text("a __ONE__ b __TWO__ c")
+    assert fill(tmp_path / "page", {"ONE": "__TWO__", "TWO": "__ONE__"}) == "a __TWO__ b __ONE__ c"
+    with pytest.raises(KeyError, match="TWO"):
+        fill(tmp_path / "page", {"ONE": ""})
 
 
 def test_a_hostile_key_cannot_leave_its_place(tmp_path, rng):
@@ -166,12 +243,13 @@ def test_a_hostile_key_cannot_leave_its_place(tmp_path, rng):
     assert HOSTILE_KEY in page_json(tmp_path / "map.html")["key"]
 
 
-def test_page_asks_nobody_and_builds_no_html_from_strings():
-    template = page.TEMPLATE.read_text(encoding="utf-8")
-    assert template.count(page.TEMPLATE_SLOT) == 1
-    assert "default-src 'none'" in template
-    for forbidden in ("http:", "https:", "src=", "href=", "innerHTML", "document.write", "fetch("):
-        assert forbidden not in template
+@pytest.mark.parametrize("name", ["map.html", "map.js", "report.html"])
+def test_pages_ask_nobody_and_build_no_html_from_strings(name):
+    text = (rows.DATA / name).read_text(encoding="utf-8")
+    assert name == "map.js" or "default-src 'none'" in text
+    links = ["http:", "https:", "src=", "innerHTML", "insertAdjacent", "document.write", "eval("]
+    for forbidden in [*links, "fetch(", "XMLHttp", "import(", "@import", "url("]:
+        assert forbidden not in text
 
 
 def test_outlines_are_small_and_cover_the_world():
@@ -180,6 +258,19 @@ def test_outlines_are_small_and_cover_the_world():
     assert points.min(axis=0).tolist() == [-180, -90]
     assert points[:, 0].max() == 180
     assert points[:, 1].max() > 83
-    ring = rows.read_outlines()[0]
-    steps = np.reshape(page._compact_ring(ring), (-1, 2))
-    np.testing.assert_allclose(np.cumsum(steps, axis=0) / 100, ring, atol=1e-9)
+
+
+def test_a_country_is_packed_whole_and_its_name_lies_in_it():
+    country = next(c for c in rows.read_countries() if c.name == "Chile")
+    packed = page.compact_country(country)
+    numbers, rings = unpacked(packed["rings"]).astype(int).tolist(), []
+    while numbers:
+        count = numbers.pop(0)
+        rings.append(np.cumsum(np.reshape(numbers[: 2 * count], (-1, 2)), axis=0) / 100)
+        del numbers[: 2 * count]
+    assert len(rings) == len(country.rings)
+    for ring, wanted in zip(rings, country.rings, strict=True):
+        np.testing.assert_allclose(ring, wanted, atol=1e-9)
+    longitude, latitude, width = packed["label"]
+    assert country_codes([latitude], [longitude]) == ["CL"]
+    assert 5 < width < 15

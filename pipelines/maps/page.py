@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import math
+import base64
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+import shapely
+from numpy.typing import ArrayLike, NDArray
 
-from pipelines.maps.rows import DATA, PALETTE, MapRows, colour_range_km, read_outlines, read_rows
+from pipelines.maps.filling import fill, script_json
+from pipelines.maps.rows import (
+    DATA,
+    KNOWN,
+    PALETTE,
+    Country,
+    MapRows,
+    colour_range_km,
+    layer_files,
+    read_countries,
+    read_rows,
+)
+from pipelines.maps.thumbnails import read_thumbnails
 from pipelines.storage import write_whole
-from schemas.geotags import MODE_FIELDS, PROBABILITY_COLUMNS, THRESHOLDS_KM
+from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
 
 MAX_POINTS = 100_000
-TEMPLATE = DATA / "map.html"
-TEMPLATE_SLOT = "__MAP_DATA__"
+MAX_THUMBNAIL_BYTES = 8_000_000
+TEMPLATE, SCRIPT = DATA / "map.html", DATA / "map.js"
+
+UNIT = 10_000
+"""Probabilities are whole numbers of 1/10,000: what a reader sees has two digits at most."""
 
 
 def write_map_html(output_dir: str, path: str) -> None:
@@ -29,53 +45,109 @@ def write_map_html(output_dir: str, path: str) -> None:
         FileNotFoundError: if the directory holds no predictions.
     """
     rows = read_rows(output_dir, MAX_POINTS, with_modes=True)
-    page = TEMPLATE.read_text(encoding="utf-8").replace(TEMPLATE_SLOT, script_json(page_data(rows)))
-    write_whole(str(path), page.encode())
+    names = zip(rows.text["shard"], rows.text["key"], strict=True)
+    row_of = {name: row for row, name in enumerate(names)}
+    files = layer_files(output_dir, "thumbnails")
+    pictures = read_thumbnails(*files, row_of, MAX_THUMBNAIL_BYTES)
+    data = script_json(page_data(rows, pictures))
+    script = SCRIPT.read_text(encoding="utf-8")
+    write_whole(str(path), fill(TEMPLATE, {"MAP_SCRIPT": script, "MAP_DATA": data}).encode())
 
 
-def script_json(value: Any) -> str:
-    """JSON that cannot end the <script> around it, whatever an archive calls its photos."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> dict[str, Any]:
+    """What the page draws; numbers packed as `packed` does, NaN where there is none.
 
-
-def page_data(rows: MapRows) -> dict[str, Any]:
-    """What the page draws: columns, with degrees to 4 decimals and probabilities to 3."""
-    shards = sorted(set(rows.rows["shard"]))
-    number_of = {shard: number for number, shard in enumerate(shards)}
-    degrees = ("latitude", "longitude", "truth_latitude", "truth_longitude")
+    Args:
+        rows: to show.
+        thumbnails: JPEG by number of the row.
+    """
+    n, known, modes = rows.numbers, rows.known, rows.modes
+    shards, shard = _numbered(rows.text["shard"], np.uint32)
+    countries, country = _numbered(rows.text["country_code"], np.uint16)
+    units, unit = _numbered(rows.text["admin"], np.uint32)
     return {
         "title": rows.title(),
         "subtitle": rows.subtitle(),
         "palette": PALETTE,
-        "range_km": colour_range_km(rows.numbers["radius_90_km"]),
+        "range_km": colour_range_km(n["radius_90_km"]),
         "thresholds_km": THRESHOLDS_KM,
-        "outlines": [_compact_ring(ring) for ring in read_outlines()],
+        "known_kinds": KNOWN,
+        "unit": UNIT,
+        "world": [compact_country(country) for country in read_countries()],
         "shards": shards,
-        "shard": [number_of[shard] for shard in rows.rows["shard"]],
-        "key": rows.rows["key"],
-        **{name: _rounded(rows.numbers[name], 4) for name in degrees},
-        **{name: _rounded(rows.numbers[name], 1) for name in ("radius_50_km", "radius_90_km")},
-        "probability": [_rounded(rows.numbers[name], 3) for name in PROBABILITY_COLUMNS],
-        "modes": [_compact_modes(modes) for modes in rows.rows["modes"]],
+        "countries": countries,
+        "units": units,
+        "key": rows.text["key"],
+        "thumbnails": [
+            [row, base64.b64encode(jpeg).decode()] for row, jpeg in (thumbnails or {}).items()
+        ],
+        "columns": {
+            "shard": shard,
+            "country": country,
+            "unit": unit,
+            **{name: packed(n[name], np.float32) for name in ("latitude", "longitude")},
+            **{name: packed(n[name], np.float32) for name in ("radius_50_km", "radius_90_km")},
+            **{name: _probability(n[name]) for name in PROBABILITY_COLUMNS},
+            "land": packed(n["land_probability"], np.float32),
+            "known_latitude": packed(known.latitude, np.float32),
+            "known_longitude": packed(known.longitude, np.float32),
+            "known_kind": packed(known.kind, np.uint8),
+            "mode_count": packed(rows.mode_counts, np.uint8),
+            "mode_latitude": packed(modes[:, 0], np.float32),
+            "mode_longitude": packed(modes[:, 1], np.float32),
+            "mode_probability": _probability(modes[:, 2]),
+            "mode_radius_km": packed(modes[:, 3], np.float32),
+        },
     }
 
 
-def _rounded(values: NDArray, decimals: int) -> list[float | None]:
-    return [round(v, decimals) if math.isfinite(v) else None for v in values.tolist()]
+def packed(values: ArrayLike, kind: type[np.generic]) -> dict[str, str]:
+    """Numbers as the bytes of a JavaScript typed array: its name, and base64 of the bytes.
+
+    A column that is NaN throughout is left empty.
+    """
+    array = np.asarray(values).astype(kind)
+    if array.dtype.kind == "f" and np.isnan(array).all():
+        array = array[:0]
+    little = array.astype(array.dtype.newbyteorder("<"))
+    name = {"f": "Float", "u": "Uint", "i": "Int"}[array.dtype.kind]
+    return {
+        "type": f"{name}{8 * array.dtype.itemsize}Array",
+        "base64": base64.b64encode(little.tobytes()).decode(),
+    }
 
 
-def _compact_modes(modes: list[dict[str, float]] | None) -> list[float]:
-    """The fields of every mode in one row, one mode after the other."""
-    decimals = (3, 3, 3, 1)
-    return [
-        round(mode[name], digits)
-        for mode in modes or []
-        for name, digits in zip(MODE_FIELDS, decimals, strict=True)
-    ]
+def _probability(values: NDArray[np.float64]) -> dict[str, str]:
+    return packed(np.rint(np.clip(values, 0, 1) * UNIT), np.uint16)
 
 
-def _compact_ring(ring: NDArray[np.float64]) -> list[int]:
-    """Longitude and latitude in hundredths of a degree, the first absolute, the others as steps."""
-    hundredths = np.rint(ring * 100).astype(int)
-    return np.diff(hundredths, axis=0, prepend=np.zeros((1, 2), int)).ravel().tolist()
+def _numbered(
+    names: Sequence[str | None], kind: type[np.generic]
+) -> tuple[list[str], dict[str, str]]:
+    """The different names, sorted, and for each row the number of its own, from 1; 0 for None."""
+    different = sorted({name for name in names if name is not None})
+    number_of: dict[str | None, int] = {name: i for i, name in enumerate(different, start=1)}
+    return different, packed([number_of.get(name, 0) for name in names], kind)
+
+
+def compact_country(country: Country) -> dict[str, Any]:
+    """A country's name, a place for it and the width there, and its rings for the page.
+
+    Returns:
+        `name`; `label`: longitude, latitude, width in degrees; `rings`: packed Int16, each ring
+        its number of points, then longitude and latitude in hundredths of a degree, the first
+        absolute, the others as steps.
+    """
+    numbers = []
+    for ring in country.rings:
+        hundredths = np.rint(ring * 100).astype(int)
+        steps = np.diff(hundredths, axis=0, prepend=np.zeros((1, 2), int))
+        numbers += [[len(ring)], steps.ravel().tolist()]
+    largest = max((shapely.Polygon(ring) for ring in country.rings), key=lambda p: p.area)
+    place = shapely.line_interpolate_point(shapely.maximum_inscribed_circle(largest, 0.5), 0)
+    west, _, east, _ = largest.bounds
+    return {
+        "name": country.name,
+        "label": [round(place.x, 1), round(place.y, 1), round(east - west, 1)],
+        "rings": packed(np.concatenate(numbers), np.int16),
+    }

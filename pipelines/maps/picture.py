@@ -15,11 +15,11 @@ from pipelines.maps.rows import (
     ROUND_KM,
     MapRows,
     colour_range_km,
-    group_of_shard,
     read_outlines,
     read_rows,
 )
 from pipelines.storage import write_whole
+from pipelines.summary import shard_group
 from schemas.geotags import THRESHOLDS_KM
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def draw_figure(rows: MapRows) -> Figure:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    with_truth = bool(np.isfinite(rows.error_km()).any())
+    with_truth = bool(np.isfinite(rows.error_km).any())
     figure = Figure(figsize=(12, 10.2 if with_truth else 6.4), facecolor="white")
     FigureCanvasAgg(figure)
     top, height = (0.395, 0.525) if with_truth else (0.02, 0.86)
@@ -148,13 +148,14 @@ def _draw_truth_lines(axes: Axes, rows: MapRows) -> None:
     from matplotlib.collections import LineCollection
 
     rim = draw_world(axes)
-    known = np.flatnonzero(np.isfinite(rows.error_km()))
+    known = np.flatnonzero(np.isfinite(rows.error_km))
     chosen = known[:: max(1, math.ceil(len(known) / MAX_TRUTH_LINES))]
     n = rows.numbers
     # The short way round: a line that leaves the map on one side is cut by the map's edge.
-    step = (n["longitude"][chosen] - n["truth_longitude"][chosen] + 180) % 360 - 180
-    start = equal_earth(n["truth_longitude"][chosen], n["truth_latitude"][chosen])
-    end = equal_earth(n["truth_longitude"][chosen] + step, n["latitude"][chosen])
+    true_longitude, true_latitude = rows.known.longitude[chosen], rows.known.latitude[chosen]
+    step = (n["longitude"][chosen] - true_longitude + 180) % 360 - 180
+    start = equal_earth(true_longitude, true_latitude)
+    end = equal_earth(true_longitude + step, n["latitude"][chosen])
     lines = np.stack([np.column_stack(start), np.column_stack(end)], axis=1)
     colours, norm = _colours(rows)
     drawn = LineCollection(
@@ -169,16 +170,18 @@ def _draw_truth_lines(axes: Axes, rows: MapRows) -> None:
     axes.add_collection(drawn)
     axes.scatter(*start, s=7, c="white", edgecolors=INK, linewidths=0.5, zorder=3)
     axes.set_title(
-        f"From the truth (circle) to the prediction, {len(chosen)} photos", fontsize=10, color=INK
+        f"From the known position (circle) to the prediction, {len(chosen)} photos",
+        fontsize=10,
+        color=INK,
     )
 
 
 def accuracy_groups(rows: MapRows) -> dict[str, NDArray[np.float64]]:
-    """Errors in km, sorted, of the rows with truth: by group of shard, the largest six first."""
+    """Errors in km, sorted, where known: by group of shard, the largest six first."""
     groups: dict[str, list[float]] = defaultdict(list)
-    for shard, error_km in zip(rows.rows["shard"], rows.error_km(), strict=True):
+    for shard, error_km in zip(rows.text["shard"], rows.error_km, strict=True):
         if math.isfinite(error_km):
-            groups[group_of_shard(shard)].append(error_km)
+            groups[shard_group(shard)].append(error_km)
     largest = sorted(groups, key=lambda name: (-len(groups[name]), name))
     kept = largest if len(largest) <= len(GROUP_COLOURS) else largest[: len(GROUP_COLOURS) - 1]
     merged = {name: groups[name] for name in kept}
@@ -209,5 +212,7 @@ def _draw_accuracy(axes: Axes, rows: MapRows) -> None:
     axes.grid(color="#e4e9ed", linewidth=0.8)
     axes.tick_params(length=0, labelsize=9, colors=INK)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
-    axes.set_title("Share of photos within this many km of the truth", fontsize=10, color=INK)
+    axes.set_title(
+        "Share of photos within this many km of the known position", fontsize=10, color=INK
+    )
     axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
