@@ -61,12 +61,15 @@ class Batch:
       vectors: ``(b, 3)`` unit vectors of the true points.
       size: B, photos in the whole batch.
       rows: the b rows of the whole batch that these are.
+      mean_code: ``(b, d)`` mean code of several points that may all be true; the loss takes it
+        where only the image speaks. None: the code of `vectors`.
     """
 
     embeddings: Tensor
     vectors: NDArray[np.float64]
     size: int
     rows: slice
+    mean_code: Tensor | None = None
 
 
 class PhotoSource(Protocol):

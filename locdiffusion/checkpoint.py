@@ -20,7 +20,8 @@ from locdiffusion.config import ConfigError, from_dict, to_dict
 from locdiffusion.decoding import DecodeConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
-from locdiffusion.model.image_encoder import OPEN_CLIP_PREFIX, WEIGHT_SUFFIXES, EncoderSpec
+from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.model.weights import may_move, split_name
 from locdiffusion.prior import BaseMeasure, uniform_measure
 from locdiffusion.temperature import (
     STORED_IN_HALF,
@@ -218,8 +219,8 @@ def save(
 def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
     """The name of the encoder to load; refuses any other than the checkpoint's own.
 
-    The weights of an open_clip model may lie in another file now: then `encoder` names that file,
-    and it is for the caller to know that they are the same. Another tag is another encoder.
+    The weights of a CLIP may lie in another file now: then `encoder` names that file, and it is for
+    the caller to know that they are the same. Another tag is another encoder.
 
     Raises:
       CheckpointError: embeddings of another encoder mean nothing to the network.
@@ -227,9 +228,7 @@ def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
     own = config.encoder.name
     if encoder is None or encoder == own:
         return own
-    model, _, weights = encoder.partition("/")
-    same_model = encoder.startswith(OPEN_CLIP_PREFIX) and model == own.partition("/")[0]
-    if not (same_model and Path(weights).suffix in WEIGHT_SUFFIXES):
+    if not (may_move(encoder) and split_name(encoder)[0] == split_name(own)[0]):
         raise CheckpointError(
             f"The checkpoint '{config.name}' was trained on embeddings of '{own}', not of "
             f"'{encoder}'. Leave --encoder out, or give a checkpoint trained with '{encoder}' "

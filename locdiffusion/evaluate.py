@@ -15,6 +15,7 @@ import argparse
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,11 +24,14 @@ if TYPE_CHECKING:
     from locdiffusion.evaluation.proximity import Stratum
     from locdiffusion.evaluation.record import Evaluation, SplitRecord
     from locdiffusion.evaluation.sources import Answers, Float
+    from locdiffusion.geotagger import Geotagger
 
 EPILOG = """examples:
   python -m locdiffusion.evaluate --test val='DATA/val/*.tar' --output SCORES    # shipped model
   python -m locdiffusion.evaluate --checkpoint RUN/checkpoint --train 'DATA/train/*.tar' \\
       --test seen='DATA/seen/*.tar' unseen='DATA/unseen/*.tar' --output SCORES
+  python -m locdiffusion.evaluate --photos im2gps3ktest --truth im2gps3k_places365.csv \\
+      --checkpoint geoclip-distilled    # a benchmark list: CSV of ids and positions
   python -m locdiffusion.evaluate --predictions OUT --output SCORES    # OUT of pipelines.geotag
   python -m locdiffusion.evaluate --output SCORES \\
       --predictions seen='OUT/predictions/part-seen-*.parquet'
@@ -39,9 +43,12 @@ writes into SCORES:
   coverage.png              truths inside the stated 50 % and 90 % radii
   reliability-<split>.png   stated probabilities against what came true
   by-distance-<km>km.png    accuracy against distance to the nearest training photo (--train)
+  missing-<list>.txt        photos of a list that were not found, or could not be decoded
 
 Shards are webdataset tars with <key>.jpg and <key>.json {"latitude": ..., "longitude": ...}; make
 some with: python -m locdiffusion.overhead --split val --count 1000 --output DATA/val
+--truth reads the lists of Im2GPS3k, YFCC26k, GWS15k and OSV-5M, and any CSV with columns such as
+id,latitude,longitude; a photo's id is its file's name or path, with or without the extension.
 Choose and calibrate on validation photos; look at test photos once, at the end.
 """
 
@@ -61,6 +68,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--checkpoint", help="directory or name of a shipped one (default: the shipped default)")
     add("--test", nargs="+", default=[], metavar="NAME=GLOB", help="splits: shards to answer")
+    add("--photos", type=Path, metavar="DIR", help="instead of shards: photos of a benchmark list,")
+    add("--truth", type=Path, metavar="CSV", help="and the list: ids, latitudes and longitudes")
     add(
         "--predictions",
         nargs="+",
@@ -76,9 +85,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="GLOB",
         help="training shards: scores by distance to the nearest of their photos",
     )
-    add("--output", required=True, type=Path, help="directory of the scores; files are replaced")
+    add(
+        "--output",
+        default=Path("scores"),
+        type=Path,
+        help="directory of the scores; files are replaced (default %(default)s)",
+    )
     add("--embeddings", type=Path, help="cache of embeddings (default OUTPUT/embeddings)")
-    add("--encoder", help="where the checkpoint's open_clip weights lie now, if they have moved")
+    add("--encoder", help="where the weights of the checkpoint's CLIP lie, as in geoclip:FILE")
     add(
         "--edges",
         nargs="+",
@@ -114,6 +128,7 @@ def run(options: argparse.Namespace) -> Evaluation:
         print(f"scoring {name}: {len(answers.predictions):,} photos", file=sys.stderr, flush=True)
         record, errors[name] = _score(name, splits[name], answers, near, bootstrap, options.edges)
         records.append(record)
+        _tell_missing(name, answers.missing, options.output)
         models[answers.model] = answers.model_sha256
     if len(models) > 1:
         raise ValueError(f"The splits were answered by {sorted(models)}; want one model at a time.")
@@ -150,16 +165,39 @@ def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str,
         for name, places in splits.items():
             yield name, stored(places)
         return
+    if options.photos:
+        yield next(iter(splits)), _listed(options)
+        return
     from locdiffusion.data import expand_shards, load_photos
-    from locdiffusion.geotagger import Geotagger
 
     shards = {name: expand_shards(patterns) for name, patterns in splits.items()}
-    # The geotagger knows which encoder belongs to the checkpoint.
-    tagger = Geotagger.load(options.checkpoint, encoder=options.encoder, device=options.device)
-    cache = options.embeddings or options.output / "embeddings"
+    tagger, cache = _tagger(options)
     for name, files in shards.items():
         photos = load_photos(files, tagger.encoder, cache)
         yield name, predicted(tagger.checkpoint, photos, options.device, name)
+
+
+def _listed(options: argparse.Namespace) -> Answers:
+    """Answers for the photos of a benchmark list that are there."""
+    from locdiffusion.evaluation.lists import embed_list, find_photos, read_truth
+    from locdiffusion.evaluation.sources import predicted
+
+    truth = read_truth(options.truth)
+    files = find_photos(truth.ids, options.photos)
+    print(f"{options.truth}: {len(files):,} of {len(truth):,} photos found", file=sys.stderr)
+    tagger, cache = _tagger(options)
+    photos = embed_list(truth, files, tagger.encoder, cache)
+    missing = tuple(sorted(set(truth.ids) - set(photos.keys)))
+    answers = predicted(tagger.checkpoint, photos, options.device, options.truth.stem)
+    return replace(answers, missing=missing)
+
+
+def _tagger(options: argparse.Namespace) -> tuple[Geotagger, Path]:
+    """The model, which knows its encoder, and where the embeddings are kept."""
+    from locdiffusion.geotagger import Geotagger
+
+    tagger = Geotagger.load(options.checkpoint, encoder=options.encoder, device=options.device)
+    return tagger, options.embeddings or options.output / "embeddings"
 
 
 def _score(
@@ -187,8 +225,20 @@ def _score(
         answers.without_truth,
         score(*scored, bootstrap),
         strata,
+        len(answers.missing),
     )
     return record, errors_km(*scored)
+
+
+def _tell_missing(name: str, missing: Sequence[str], output: Path) -> None:
+    if not missing:
+        return
+    path = output / f"missing-{name}.txt"
+    path.write_text("\n".join(missing) + "\n", encoding="utf-8")
+    print(
+        f"{len(missing):,} photos of {name} are missing or unreadable, and not scored: see {path}",
+        file=sys.stderr,
+    )
 
 
 def _write(output: Path, evaluation: Evaluation, errors: dict[str, Float]) -> None:
@@ -211,11 +261,19 @@ def _write(output: Path, evaluation: Evaluation, errors: dict[str, Float]) -> No
 
 def _splits(options: argparse.Namespace) -> _Named:
     """Patterns by the name of the split, from whichever of the two flags is given."""
-    if bool(options.test) == bool(options.predictions):
-        raise ValueError(
-            f"{'Both --test and' if options.test else 'Neither --test nor'} --predictions given; "
-            "want one: --test NAME=GLOB of shards, or --predictions DIR of answers already written."
-        )
+    ways = {
+        "--test NAME=GLOB of shards": options.test,
+        "--photos DIR --truth CSV of a benchmark list": options.photos or options.truth,
+        "--predictions DIR of answers already written": options.predictions,
+    }
+    given = [way.split()[0] for way, value in ways.items() if value]
+    if len(given) != 1:
+        raise ValueError(f"Given: {', '.join(given) or 'nothing'}; want one of {', '.join(ways)}.")
+    if bool(options.photos) != bool(options.truth):
+        raise ValueError("--photos DIR and --truth CSV go together; one of them is missing.")
+    if options.photos:
+        name = re.sub(r"[^\w.-]", "-", options.truth.stem)
+        return {name: [str(options.photos), str(options.truth)]}
     if options.predictions and (options.checkpoint or options.encoder or options.embeddings):
         raise ValueError(
             "--predictions are answers already; leave out --checkpoint, --encoder, --embeddings."

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, cast
 
 import fsspec
 
-from locdiffusion.model.image_encoder import WEIGHT_SUFFIXES
+from locdiffusion.model.weights import may_move, split_name
 
 BUILD_RECORD = "run.json"  # of pipelines.build_shards, in the folder above train/ and val/
 FORWARDS: dict[str, Any] = {"cache_type": "readahead", "block_size": 8 * 2**20}
@@ -53,9 +53,9 @@ def check_builds(shards: Sequence[str], encoder: str) -> None:
         except (OSError, ValueError):  # other shards than those of pipelines.build_shards
             continue
         stored = record.get("encoder") if isinstance(record, dict) else None
-        files = any(str(name).endswith(WEIGHT_SUFFIXES) for name in (stored, encoder))
-        same_model = str(stored).partition("/")[0] == encoder.partition("/")[0]
-        if stored not in (None, encoder) and not (files and same_model):
+        names = (str(stored), encoder)
+        moved = any(map(may_move, names)) and len({split_name(name)[0] for name in names}) == 1
+        if stored not in (None, encoder) and not moved:
             raise DataError(
                 f"The shards below {folder} hold embeddings of {stored!r}, and the encoder is "
                 f"{encoder!r}; train with --encoder {stored}, or build the shards again with "

@@ -89,7 +89,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--encoder",
         help="frozen image encoder: efficientnet_lite0, "
-        "open_clip:MODEL/TAG or open_clip:MODEL/FILE (default efficientnet_lite0)",
+        "open_clip:MODEL/TAG or /FILE, geoclip or geoclip:FILE (default efficientnet_lite0)",
     )
     add("--max-degree", type=int, help="L, detail of the codes (default 31)")
     add(

@@ -106,6 +106,7 @@ class StepInputs:
 
     Attributes:
       code: ``(b, d)`` of the true points.
+      target: ``(b, d)`` what the loss compares with: `code`, or a mean of several (`Batch`).
       truth: ``(b, 3)`` the true points as unit vectors.
       sigma: ``(b,)`` noise levels or ``inf``.
       noise: ``(b, d)`` standard normal.
@@ -114,6 +115,7 @@ class StepInputs:
     """
 
     code: Tensor
+    target: Tensor
     truth: Tensor
     sigma: Tensor
     noise: Tensor
@@ -249,8 +251,12 @@ class Trainer:
         # Of the whole batch: what a row gets does not depend on how many processes share it.
         sigma = training_sigmas(batch.size, config.model.dimension, config.noise, generator)
         noise = torch.randn((batch.size, config.model.dimension), generator=generator)
+        target = code
+        if batch.mean_code is not None:
+            target = torch.where(torch.isinf(sigma[batch.rows])[:, None], batch.mean_code, code)
         return StepInputs(
             code=code.to(self.device),
+            target=target.to(self.device),
             truth=torch.from_numpy(batch.vectors).float().to(self.device),
             sigma=sigma[batch.rows].to(self.device),
             noise=noise[batch.rows].to(self.device),
@@ -267,8 +273,10 @@ class Trainer:
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
             natural = self._joined(x, sigma, inputs.embeddings)
-        loss = shdd_kl(natural.float(), code, inputs.truth, self.partition, inputs.generator).mean()
-        return self._update(loss, step)
+        loss = shdd_kl(
+            natural.float(), inputs.target, inputs.truth, self.partition, inputs.generator
+        )
+        return self._update(loss.mean(), step)
 
     def _update(self, loss: Tensor, step: int) -> float:
         """Descends; returns the mean loss of all processes."""

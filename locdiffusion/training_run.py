@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from locdiffusion import calibration, checkpoint, model_card
+from locdiffusion.batches import PhotoSource
 from locdiffusion.config import from_dict, to_dict
 from locdiffusion.data import EmbeddedPhotos, embed_shards, expand_shards, read_embedded
 from locdiffusion.distributed import Processes, check_bf16
@@ -27,7 +28,7 @@ from locdiffusion.run_state import PROGRESS, STATE
 from locdiffusion.scalars import FOLDER as SCALARS
 from locdiffusion.scalars import MISSING, Scalars
 from locdiffusion.streaming import StreamedPhotos, StreamOrder
-from locdiffusion.temperature import CalibratedDenoiser, TemperatureModel
+from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 from locdiffusion.training import TrainConfig, Trainer
 
 CHECKPOINT = "checkpoint"
@@ -64,15 +65,15 @@ class RunData:
     """The photos of a run.
 
     Attributes:
-      train: in memory or streamed.
+      train: in memory, streamed, or from elsewhere.
       validation: by their names, `val` first.
-      tests: files of the embedding cache, by names.
+      tests: photos, or files of the embedding cache, by names.
       sources: what is known of how the photos were made, by names.
     """
 
-    train: EmbeddedPhotos | StreamedPhotos
+    train: EmbeddedPhotos | PhotoSource
     validation: dict[str, EmbeddedPhotos]
-    tests: dict[str, list[Path]]
+    tests: Mapping[str, list[Path] | EmbeddedPhotos]
     sources: dict[str, list[dict[str, Any]]]
 
 
@@ -228,7 +229,13 @@ def _train_until_told(trainer: Trainer, save_every_s: float, scalars: Scalars | 
             signal.signal(number, handler)
 
 
-def finish(trainer: Trainer, data: RunData, encoder: EncoderSpec, about: str | None) -> Path:
+def finish(
+    trainer: Trainer,
+    data: RunData,
+    encoder: EncoderSpec,
+    about: str | None,
+    witness: TemperatureConfig | None = None,
+) -> Path:
     """Calibrates, measures and writes the checkpoint; returns its directory.
 
     Args:
@@ -236,14 +243,18 @@ def finish(trainer: Trainer, data: RunData, encoder: EncoderSpec, about: str | N
       data: the photos.
       encoder: that embedded them.
       about: Markdown that opens the model card; None for a title alone.
+      witness: size of the temperature model; None for its default.
     """
     config = trainer.config
     degree, base = config.model.max_degree, trainer.answer_base
-    denoiser = _with_temperatures(trainer, data.train)
+    denoiser = _with_temperatures(trainer, data.train, witness)
     decode = calibration.fit(denoiser, list(data.validation.values()), base)
     print(f"fitted on validation: temperatures, ρ {decode.radius_km:g} km", flush=True)
     metrics = {}
-    tests = {name: read_embedded(files) for name, files in data.tests.items()}
+    tests = {
+        name: part if isinstance(part, EmbeddedPhotos) else read_embedded(part)
+        for name, part in data.tests.items()
+    }
     for name, part in (data.validation | tests).items():
         natural = natural_parameters(denoiser, part.embeddings)
         metrics[name] = calibration.measure(natural, part, degree, decode, base)
@@ -265,7 +276,7 @@ def finish(trainer: Trainer, data: RunData, encoder: EncoderSpec, about: str | N
 
 
 def _with_temperatures(
-    trainer: Trainer, train: EmbeddedPhotos | StreamedPhotos
+    trainer: Trainer, train: EmbeddedPhotos | PhotoSource, witness: TemperatureConfig | None
 ) -> CalibratedDenoiser:
     """The averaged network as a checkpoint stores it, and temperatures still to be fitted."""
     config = trainer.config
@@ -274,6 +285,7 @@ def _with_temperatures(
         train.vectors,
         config.model.max_degree,
         trainer.answer_base,
+        witness,
         seed=config.seed,
     )
     return CalibratedDenoiser(

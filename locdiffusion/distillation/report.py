@@ -1,0 +1,199 @@
+r"""Writes how faithful a distilled checkpoint is to GeoCLIP: tables, a figure, a page.
+
+    python -m locdiffusion.distillation.report --checkpoint geoclip-distilled --output REPORT \
+        --truth im2gps3k=im2gps3k_places365.csv
+
+asks GeoCLIP and the checkpoint the same simulated queries at the positions of the lists and on land
+far from GeoCLIP's gallery; both heads are timed in turns. Positions are all that is read of a list.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from locdiffusion.distillation.fidelity import (
+    ARGMAX,
+    DECODED,
+    DENSITY,
+    HYBRID,
+    SAMPLING,
+    Fidelity,
+    Split,
+)
+from locdiffusion.evaluation.scores import Scores
+from locdiffusion.evaluation.tables import markdown, number, percent
+from schemas.geotags import THRESHOLDS_KM
+
+METHODS = (ARGMAX, DECODED, DENSITY, SAMPLING, HYBRID)
+PAGE, FIGURE, RESULTS = "GEOCLIP.md", "geoclip_fidelity.png", "fidelity.json"
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m locdiffusion.distillation.report",
+        description="Compare a distilled checkpoint with GeoCLIP on simulated queries.",
+    )
+    add = parser.add_argument
+    add("--checkpoint", default="geoclip-distilled", help="directory or name (%(default)s)")
+    add("--output", type=Path, required=True, help="directory of page, figure and numbers")
+    add(
+        "--truth",
+        nargs="*",
+        default=[],
+        metavar="NAME=CSV",
+        help="lists of real positions, columns LAT and LON; without one, the gallery's, moved",
+    )
+    add("--count", type=int, default=2000, help="queries of each split (%(default)s)")
+    add("--sampled", type=int, default=500, help="of them in sampling mode (%(default)s)")
+    add("--val-queries", type=int, default=1000, help="for choices (%(default)s)")
+    add("--batch", type=int, default=64, help="photos at once when timed (%(default)s)")
+    add("--teacher", type=Path, metavar="FILE", help="keeps the location embeddings")
+    add("--seed", type=int, default=0, help="(%(default)s)")
+    return parser.parse_args(argv)
+
+
+def run(options: argparse.Namespace) -> Path:
+    """Measures and writes; returns the page."""
+    from locdiffusion import checkpoint
+    from locdiffusion.distillation import fidelity, heads
+    from locdiffusion.distillation.teacher import Teacher, TeacherConfig
+
+    loaded = checkpoint.load(options.checkpoint)
+    teacher = Teacher.of_geoclip(TeacherConfig(seed=options.seed), options.teacher)
+    student = fidelity.Student(loaded, teacher)
+    lists = {}
+    for pair in options.truth:
+        name, _, file = pair.partition("=")
+        lists[name] = fidelity.read_places(Path(file))
+    tests = fidelity.splits(teacher, lists, options.count, options.seed)
+    val = fidelity.validation(teacher, options.val_queries, options.seed)
+    found = fidelity.measure(student, teacher, tests, val, options.sampled, _say)
+    _say("timing both heads")
+    cost = heads.measure(student, teacher, options.batch)
+    options.output.mkdir(parents=True, exist_ok=True)
+    results = {"model": loaded.model_id, "cost": cost, "fidelity": found}
+    text = json.dumps(results, default=_plain, indent=1)
+    (options.output / RESULTS).write_text(text + "\n", "utf-8")
+    draw(found, options.output / FIGURE)
+    page = options.output / PAGE
+    page.write_text(render(loaded.model_id, tests, found, cost), "utf-8")
+    return page
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _plain(value: Any) -> Any:
+    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+
+
+def render(model_id: str, tests: Sequence[Split], found: Fidelity, cost: Any) -> str:
+    """The page, in Markdown."""
+    about = Path(__file__).with_name("about.md").read_text("utf-8").rstrip()
+    lines = [f"# `{model_id}` beside GeoCLIP", "", about, ""]
+    lines += ["## Who finds the place", "", f"![accuracy by distance]({FIGURE})", ""]
+    for split in tests:
+        scores = found.scores[split.name]
+        lines += [f"### {split.name}", "", f"{split.about}; {len(split.photos):,} queries.", ""]
+        lines += [_table(scores), "", _differences(scores), ""]
+    lines += ["## How much like the teacher", "", _divergences(found), ""]
+    lines += ["## What a head costs", "", _costs(cost), ""]
+    lines += ["## What was chosen on validation queries", ""]
+    for name, chosen in found.chosen.items():
+        values = ", ".join(f"{key} {value:g}" for key, value in chosen.items())
+        lines.append(f"- {name}: {values}")
+    return "\n".join(lines) + "\n"
+
+
+def _table(scores: Mapping[str, Scores]) -> str:
+    heads = ["method", "n", "median km", *(f"% within {t:,} km" for t in THRESHOLDS_KM)]
+    heads += ["% in 50 % radius", "% in 90 % radius"]
+    rows = []
+    for method in METHODS:
+        s = scores[method]
+        within = [percent(share) for share in s.within]
+        cover = [percent(s.coverage_50), percent(s.coverage_90)]
+        rows.append([method, f"{s.n:,}", number(s.median_km), *within, *cover])
+    return markdown(heads, rows)
+
+
+def _differences(scores: Mapping[str, Scores]) -> str:
+    """Points ahead of GeoCLIP's argmax, in one line for each of our ways."""
+    lines = []
+    for method in (DENSITY, HYBRID):
+        points = [
+            f"{100 * (ours.value - theirs.value):+.1f}"
+            for ours, theirs in zip(scores[method].within, scores[ARGMAX].within, strict=True)
+        ]
+        lines.append(f"- {method}, points ahead of GeoCLIP's argmax: {' / '.join(points)}")
+    return "\n".join(lines)
+
+
+def _divergences(found: Fidelity) -> str:
+    rows = [
+        [name, f"{ours:.2f}", f"{nothing:.2f}"] for name, (ours, nothing) in found.kl_nats.items()
+    ]
+    return markdown(["split", "KL(teacher ‖ ours), nats", "KL(teacher ‖ q₀), nats"], rows)
+
+
+def _costs(cost: Any) -> str:
+    ratio, low, high = cost.speedup
+    rows = [
+        ["GeoCLIP's head", f"{cost.theirs_ms:.2f}", f"{cost.theirs_bytes / 1e6:,.0f}"],
+        ["ours", f"{cost.ours_ms:.2f}", f"{cost.ours_bytes / 1e6:,.0f}"],
+    ]
+    where = ", ".join(f"{name} {value}" for name, value in cost.machine.items())
+    return (
+        markdown(["head", "ms per photo", "MB"], rows)
+        + f"\n\nOurs is {ratio:.2f} times as fast ({low:.2f}-{high:.2f} over the turns), batches "
+        f"of {cost.batch}, one thread, in turns in one run. Theirs: image head, 100,000 cached "
+        "location embeddings, softmax, top 5, no radius. Ours: image head, density, temperature, "
+        f"decoding with radii, probabilities and modes.\n\n({where})"
+    )
+
+
+def draw(found: Fidelity, path: Path) -> None:
+    """Accuracy at the thresholds, a panel for each split."""
+    names = list(found.scores)
+    figure = Figure(figsize=(4.2 * len(names), 3.8), layout="constrained")
+    panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
+    for axes, name in zip(panels, names, strict=True):
+        for method, style in zip(METHODS, ("s--", "d--", "o-", "v-", "^-"), strict=True):
+            shares = [100 * share.value for share in found.scores[name][method].within]
+            axes.plot(range(len(shares)), shares, style, label=method, markersize=5)
+        axes.set_xticks(range(len(THRESHOLDS_KM)), [f"{t:,}" for t in THRESHOLDS_KM])
+        axes.set_xlabel("within km")
+        axes.set_title(name, fontsize=10)
+        axes.grid(alpha=0.3)
+    panels[0].set_ylabel("% of queries")
+    panels[0].set_ylim(0, 100)
+    panels[0].legend(fontsize=7, frameon=False)
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = parse(argv)
+    from locdiffusion.model.image_encoder import EncoderWeightsError
+
+    try:
+        page = run(options)
+    except (ValueError, OSError, EncoderWeightsError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"page: {page}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,132 @@
+"""A distillation from GeoCLIP's weights to a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from locdiffusion.config import to_dict
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.distillation import dataset
+from locdiffusion.distillation.dataset import PlaceMix, Queries
+from locdiffusion.distillation.queries import TRAINING, Ambiguity, QuerySimulator
+from locdiffusion.distillation.source import TaughtQueries
+from locdiffusion.distillation.teacher import Teacher, TeacherConfig
+from locdiffusion.distributed import Processes
+from locdiffusion.temperature import TemperatureConfig
+from locdiffusion.training import TrainConfig
+from locdiffusion.training_run import RunData
+
+TEACHER = "teacher.safetensors"
+CALIBRATED = 800
+"""Validation queries that the calibration decodes, each some thirty times."""
+
+WITNESS = TemperatureConfig(gallery=2000)
+"""A small witness: simulated queries know no regions that training never saw."""
+
+
+@dataclass(frozen=True)
+class DistillConfig:
+    """What is taught.
+
+    Attributes:
+      queries, val_queries: how many are simulated to learn from and to choose by.
+      draws: places drawn from the teacher's density for each training query.
+      teacher: which places it is asked about.
+      places: where queries are taken.
+      settings: of the simulator, in equal shares.
+      seed: of the queries.
+    """
+
+    queries: int = 200_000
+    val_queries: int = 4_000
+    draws: int = 16
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    places: PlaceMix = field(default_factory=PlaceMix)
+    settings: Mapping[str, Ambiguity] = field(default_factory=lambda: TRAINING)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the counts."""
+        if min(self.queries, self.val_queries, self.draws) < 1:
+            raise ValueError(
+                f"queries = {self.queries}, val_queries = {self.val_queries}, draws = {self.draws};"
+                " want at least 1 of each."
+            )
+
+
+def load(
+    config: DistillConfig, training: TrainConfig, output: Path, group: Processes
+) -> tuple[RunData, Teacher]:
+    """Makes the queries, or finds them in the run's directory.
+
+    Raises:
+      EncoderWeightsError: the package with GeoCLIP's weights is missing.
+    """
+    teacher = Teacher.of_geoclip(config.teacher, output / TEACHER)
+    val = _queries("val", config.val_queries, 0, config, teacher, output)
+    train = _queries("train", config.queries, config.draws, config, teacher, output)
+    source = TaughtQueries(
+        train,
+        teacher.vectors,
+        training.model.max_degree,
+        training.batch_size,
+        training.seed,
+        group.share,
+    )
+    how = [{"split": "simulated", "seed": config.seed, "distillation": to_dict(config)}]
+    sources: dict[str, list[dict[str, Any]]] = {"train": how, "val": how}
+    return RunData(source, {"val": val.as_photos()}, {}, sources), teacher
+
+
+def thinned(data: RunData) -> RunData:
+    """The same with the first `CALIBRATED` validation queries."""
+    few = {
+        name: part.take(np.arange(len(part))[:CALIBRATED]) for name, part in data.validation.items()
+    }
+    return replace(data, validation=few)
+
+
+def _queries(
+    name: str, count: int, draws: int, config: DistillConfig, teacher: Teacher, output: Path
+) -> Queries:
+    path = output / f"queries-{name}.safetensors"
+    identity = json.dumps([name, count, draws, to_dict(config)], sort_keys=True)
+    queries = dataset.load(path, identity)
+    if queries is None:
+        stream = [config.seed, ("train", "val").index(name)]
+        rng = np.random.default_rng(stream)
+        simulator = gallery_simulator(teacher)
+        places = dataset.true_places(teacher, count, config.places, rng)
+        print(f"simulating {count:,} queries ({name})", flush=True)
+        seed = 2 * stream[0] + stream[1]
+        queries = dataset.simulate(teacher, simulator, config.settings, places, draws, seed)
+        dataset.save(path, queries, identity)
+    return queries
+
+
+def gallery_simulator(teacher: Teacher, gap_seed: int = 0) -> QuerySimulator:
+    """A simulator that mistakes places for those of GeoCLIP's gallery."""
+    gallery = teacher.gallery
+    return QuerySimulator(teacher.vectors[:gallery], teacher.embeddings[:gallery], gap_seed)
+
+
+def photos_at(
+    teacher: Teacher,
+    setting: Ambiguity,
+    places: np.ndarray[Any, np.dtype[np.float64]],
+    seed: int,
+    gap_seed: int = 1,
+) -> EmbeddedPhotos:
+    """Test queries at given places ``(N, 2)`` in degrees, with a gap of their own."""
+    embedded = dataset.embed_places(places)
+    simulator = gallery_simulator(teacher, gap_seed)
+    with torch.inference_mode():
+        made = dataset.simulate(teacher, simulator, {"": setting}, (places, embedded), 0, seed)
+    return made.as_photos()

@@ -1,0 +1,147 @@
+"""The teacher: GeoCLIP's density over positions, for any query."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from locdiffusion.model import geoclip
+from locdiffusion.prior import land_measure
+from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
+
+ROWS_AT_ONCE = 2000
+
+
+@dataclass(frozen=True)
+class TeacherConfig:
+    """Which places the teacher is asked about.
+
+    Attributes:
+      land_places: random places on land beside GeoCLIP's gallery, so that regions without a photo
+        of MP-16 can be an answer.
+      land_share: their part of q₀; the gallery has the rest.
+      seed: of the random places.
+    """
+
+    land_places: int = 25_000
+    land_share: float = 0.12
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        if self.land_places < 0 or not 0 <= self.land_share < 1:
+            raise ValueError(
+                f"land_places = {self.land_places}, land_share = {self.land_share}; want at least "
+                "0, and a share in [0, 1)."
+            )
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """M places with what GeoCLIP thinks of them.
+
+    Attributes:
+      positions: ``(M, 2)`` float64 latitude, longitude in degrees; the gallery first.
+      embeddings: ``(M, E)`` unit vectors loc(y).
+      log_weight: ``(M,)`` log q₀, summing to one.
+      scale: s.
+      gallery: how many of the places are GeoCLIP's own.
+    """
+
+    positions: NDArray[np.float64]
+    embeddings: Tensor
+    log_weight: Tensor
+    scale: float
+    gallery: int
+
+    @classmethod
+    def of_geoclip(cls, config: TeacherConfig, cache: Path | None = None) -> Teacher:
+        """GeoCLIP's weights and gallery, from its installed package.
+
+        Args:
+          config: the places.
+          cache: a file that keeps the embeddings (a minute of work) for the next time.
+
+        Raises:
+          EncoderWeightsError: the package is missing.
+        """
+        gallery = geoclip.load_gallery().astype(np.float64)
+        land = random_land(config.land_places, np.random.default_rng(config.seed))
+        positions = np.concatenate([gallery, land])
+        embeddings = _cached(positions, cache)
+        share = config.land_share if len(land) else 0.0
+        log_weight = torch.full((len(positions),), math.log((1.0 - share) / len(gallery)))
+        if len(land):
+            log_weight[len(gallery) :] = math.log(max(share, 1e-12) / len(land))
+        return cls(positions, embeddings, log_weight, geoclip.logit_scale(), len(gallery))
+
+    @property
+    def vectors(self) -> NDArray[np.float64]:
+        """``(M, 3)`` unit vectors of the places."""
+        return unit_vectors(self.positions[:, 0], self.positions[:, 1])
+
+    @torch.inference_mode()
+    def log_posterior(self, queries: Tensor) -> Tensor:
+        """Log t ``(B, M)`` of queries ``(B, E)``; each row sums to one as probabilities."""
+        return torch.log_softmax(self.scale * queries @ self.embeddings.T + self.log_weight, 1)
+
+    @torch.inference_mode()
+    def gallery_similarity(self, queries: Tensor) -> Tensor:
+        """⟨q, loc(y)⟩ ``(B, gallery)``: GeoCLIP's answer is where it is largest."""
+        return queries @ self.embeddings[: self.gallery].T
+
+    @torch.inference_mode()
+    def draw(self, queries: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Places ``(B, count)``, by index, drawn from t of queries ``(B, E)``."""
+        cumulative = self.log_posterior(queries).exp_().cumsum(1)
+        uniform = torch.rand((len(queries), count), generator=generator) * cumulative[:, -1:]
+        return torch.searchsorted(cumulative, uniform).clamp_(max=len(self.positions) - 1)
+
+
+def embed_places(positions: NDArray[np.float64]) -> Tensor:
+    """GeoCLIP's location embeddings, unit vectors ``(N, 512)``, of degrees ``(N, 2)``."""
+    encoder = geoclip.location_encoder()
+    parts = []
+    with torch.inference_mode():
+        for first in range(0, len(positions), ROWS_AT_ONCE):
+            rows = torch.from_numpy(positions[first : first + ROWS_AT_ONCE].astype(np.float32))
+            parts.append(torch.nn.functional.normalize(encoder(rows), dim=1))
+    return torch.cat(parts) if parts else torch.zeros(0, geoclip.EMBEDDING_DIM)
+
+
+def random_land(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Random places on land, ``(count, 2)`` degrees, even by area; no Antarctica."""
+    land = land_measure()
+    found = np.zeros((0, 2))
+    while len(found) < count:
+        v = rng.normal(size=(4 * count + 16, 3))
+        v /= np.linalg.norm(v, axis=1, keepdims=True)
+        on_land = land(torch.from_numpy(v)).numpy() > 0.0
+        latitude, longitude = latitude_longitude(v[on_land])
+        places = np.stack([latitude, longitude], 1)
+        found = np.concatenate([found, places[latitude > -60.0]])
+    return found[:count]
+
+
+def _cached(positions: NDArray[np.float64], cache: Path | None) -> Tensor:
+    wanted = torch.from_numpy(positions)
+    if cache is not None and cache.is_file():
+        try:
+            kept = load_file(cache)
+            if torch.equal(kept["positions"], wanted):
+                return kept["embeddings"]
+        except (SafetensorError, KeyError):
+            pass  # half written, or something else: made again
+    embeddings = embed_places(positions).clone()
+    if cache is not None:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"positions": wanted, "embeddings": embeddings}, cache)
+    return embeddings

@@ -1,0 +1,240 @@
+"""The field's benchmark lists: a CSV of positions, and a folder of photos.
+
+| list | id | position |
+|---|---|---|
+| Im2GPS3k, YFCC26k (`*_places365.csv`) | `IMG_ID` | `LAT`, `LON` |
+| OSV-5M (`test.csv`) | `id` | `latitude`, `longitude` |
+| GWS15k, and any other | one of `ID_COLUMNS` | of `LATITUDE_COLUMNS`, `LONGITUDE_COLUMNS` |
+
+A photo is looked for by its id: as a path below the folder, then by its name anywhere below it,
+with or without an extension.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locdiffusion.data import DataError, EmbeddedPhotos, read_embedded, write_embedded
+from locdiffusion.image_formats import load_picture, upright
+from schemas.samples import IMAGE_EXTENSIONS
+
+if TYPE_CHECKING:
+    from locdiffusion.model.image_encoder import ImageEncoder
+
+# In the order in which they are believed; compared without case.
+ID_COLUMNS = (
+    "img_id",
+    "image_id",
+    "photo_id",
+    "id",
+    "img_file",
+    "image",
+    "filename",
+    "file",
+    "key",
+)
+LATITUDE_COLUMNS = ("lat", "latitude", "truth_latitude", "gt_lat")
+LONGITUDE_COLUMNS = ("lon", "lng", "long", "longitude", "truth_longitude", "gt_lon")
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class TruthList:
+    """What a list says.
+
+    Attributes:
+      ids: of N photos, each once.
+      latitude, longitude: ``(N,)`` degrees.
+    """
+
+    ids: list[str]
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.ids)
+
+
+def read_truth(path: Path) -> TruthList:
+    """Reads a list; commas or tabs, columns by their names.
+
+    Raises:
+      DataError: no such file or columns, a position that is none, an id with two positions.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as lines:
+            head = lines.readline()
+            lines.seek(0)
+            rows = csv.DictReader(lines, delimiter="\t" if "\t" in head else ",")
+            names = _columns(rows.fieldnames or (), path)
+            places: dict[str, tuple[float, float]] = {}
+            for row in rows:
+                place = f"{path}, line {rows.line_num}"
+                key, latitude, longitude = ((row[name] or "").strip() for name in names)
+                found = _degrees(latitude, 90.0, place), _degrees(longitude, 180.0, place)
+                if not key or places.setdefault(key, found) != found:
+                    raise DataError(
+                        f"{place}: {'no id' if not key else f'a second position of {key!r}'}; want "
+                        "a line per photo, each with an id of its own."
+                    )
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"--truth {path} cannot be read as CSV: {error}") from error
+    if not places:
+        raise DataError(f"{path} lists no photo; want a line for each below the header.")
+    latitudes, longitudes = np.array(list(places.values()), np.float64).T
+    return TruthList(list(places), latitudes, longitudes)
+
+
+def _columns(header: Sequence[str], path: Path) -> list[str]:
+    """Of the header, the names of the columns of id, latitude and longitude."""
+    own = {name.strip().lower(): name for name in header if name}
+    chosen = []
+    for what, known in (
+        ("photo's id", ID_COLUMNS),
+        ("latitude", LATITUDE_COLUMNS),
+        ("longitude", LONGITUDE_COLUMNS),
+    ):
+        found = next((own[name] for name in known if name in own), None)
+        if found is None:
+            raise DataError(
+                f"{path} has the columns {list(header)}, none of which is known as the {what}; "
+                f"rename it to one of {known}."
+            )
+        chosen.append(found)
+    return chosen
+
+
+def _degrees(text: str, most: float, place: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not abs(value) <= most:  # NaN too
+        raise DataError(
+            f"{place}: {text!r} is no angle of at most {most:g}°; mend or drop the line."
+        )
+    return value
+
+
+def find_photos(ids: Sequence[str], folder: Path) -> dict[str, Path]:
+    """The files of those photos that are there.
+
+    Raises:
+      DataError: the folder holds no photo, or two files answer to one id.
+    """
+    files = [
+        Path(parent, name)
+        for parent, _, names in os.walk(folder, followlinks=True)
+        for name in names
+        if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
+    ]
+    if not files:
+        raise DataError(f"--photos {folder} holds no photo ({', '.join(IMAGE_EXTENSIONS)}).")
+    by_path = {str(PurePosixPath(file.relative_to(folder))): file for file in sorted(files)}
+    by_name: defaultdict[str, list[str]] = defaultdict(list)
+    for path in by_path:
+        for name in {PurePosixPath(path).name, PurePosixPath(path).stem}:
+            by_name[name].append(path)
+    found = {}
+    for key in ids:
+        paths = [key] if key in by_path else _named(key, by_name)
+        if len(paths) > 1:
+            raise DataError(f"{paths[0]!r} and {paths[1]!r} may both be photo {key!r}; remove one.")
+        if paths:
+            found[key] = by_path[paths[0]]
+    return found
+
+
+def _named(key: str, by_name: Mapping[str, list[str]]) -> list[str]:
+    """Paths of the files of that name; those whose folders fit best if there are several."""
+    name = PurePosixPath(key).name
+    stem, dot, extension = name.rpartition(".")
+    bare = stem if dot and extension.lower() in IMAGE_EXTENSIONS else name
+    paths = by_name.get(name) or by_name.get(bare) or []
+    whole = str(PurePosixPath(key).with_name(bare))
+    fitting = [path for path in paths if f"/{path.rpartition('.')[0]}".endswith(f"/{whole}")]
+    return fitting or paths
+
+
+def embed_list(
+    truth: TruthList, files: Mapping[str, Path], encoder: ImageEncoder, cache: Path
+) -> EmbeddedPhotos:
+    """Embeds the photos of a list, or reads their embeddings from the cache.
+
+    Args:
+      truth: the list.
+      files: its photos that are there; one that cannot be decoded is left out, and told on stderr.
+      encoder: frozen image encoder.
+      cache: directory of the embeddings; what was done before a stop is not done again.
+
+    Raises:
+      DataError: no photo is left.
+    """
+    from tqdm import tqdm
+
+    rows = [row for row, key in enumerate(truth.ids) if key in files]
+    cached = []
+    with tqdm(total=len(rows), desc="embedding", unit="photo", file=sys.stderr) as bar:
+        for start in range(0, len(rows), CHUNK):
+            chunk = rows[start : start + CHUNK]
+            paths = [files[truth.ids[row]] for row in chunk]
+            cached.append(cache / _cache_name(truth, chunk, paths, encoder.spec.to_dict()))
+            if not cached[-1].is_file():
+                write_embedded(cached[-1], _embedded(truth, chunk, paths, encoder))
+            bar.update(len(chunk))
+    photos = read_embedded(cached) if cached else None
+    if not photos:
+        raise DataError(
+            f"None of the {len(truth):,} photos of the list can be had, for example "
+            f"{truth.ids[0]!r}; want files of these names below --photos."
+        )
+    return photos
+
+
+def _embedded(
+    truth: TruthList, rows: Sequence[int], paths: Sequence[Path], encoder: ImageEncoder
+) -> EmbeddedPhotos:
+    def pixels_of(path: Path) -> NDArray[np.uint8] | ValueError:
+        try:
+            return encoder.preprocess(upright(load_picture(path)))
+        except ValueError as error:
+            return error
+
+    side = encoder.spec.image_size
+    pixels, kept = [np.zeros((0, side, side, 3), np.uint8)], []
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for row, found in zip(rows, pool.map(pixels_of, paths), strict=True):
+            if isinstance(found, ValueError):
+                print(f"left out: {found}", file=sys.stderr)
+            else:
+                pixels.append(found[None])
+                kept.append(row)
+    return EmbeddedPhotos(
+        [truth.ids[row] for row in kept],
+        encoder.embed(np.concatenate(pixels)),
+        truth.latitude[kept],
+        truth.longitude[kept],
+    )
+
+
+def _cache_name(
+    truth: TruthList, rows: Sequence[int], paths: Sequence[Path], encoder: Mapping[str, object]
+) -> str:
+    places = [(truth.ids[row], truth.latitude[row], truth.longitude[row]) for row in rows]
+    stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
+    identity = json.dumps([encoder, places, stamps], sort_keys=True)
+    return f"list-{hashlib.sha256(identity.encode()).hexdigest()[:16]}.parquet"

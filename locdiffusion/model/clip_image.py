@@ -1,0 +1,184 @@
+"""OpenAI's CLIP ViT-L/14, its image half alone, from any file that it is published in.
+
+* `openai/clip-vit-large-patch14` on Hugging Face, transformers' names: `model.safetensors`
+* `timm/vit_large_patch14_clip_224.openai` there, open_clip's names: `open_clip_model.safetensors`
+* OpenAI's own `ViT-L-14.pt`, TorchScript in half precision, which the package `clip` fetches
+
+All hold the same numbers. The network is open_clip's ViT-L-14 with QuickGELU.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import Tensor, nn
+
+from locdiffusion.model.weights import EncoderWeightsError, offline_if_unreachable
+
+MODEL = "ViT-L-14-quickgelu"
+REPOSITORY, FILE = "openai/clip-vit-large-patch14", "model.safetensors"
+REVISION = "32bd64288804d66eefd0ccbe215aa642df71cc41"
+FILE_BYTES = 1_710_540_580
+FILE_SHA256 = "a2bf730a0c7debf160f7a6b50b3aaf3703e7e88ac73de7a314903141db026dcb"
+HUB_FILES = (
+    (REPOSITORY, FILE),
+    (REPOSITORY, "pytorch_model.bin"),
+    ("timm/vit_large_patch14_clip_224.openai", "open_clip_model.safetensors"),
+    ("timm/vit_large_patch14_clip_224.openai", "open_clip_pytorch_model.bin"),
+)
+OPENAI_FILE = "~/.cache/clip/ViT-L-14.pt"
+
+REMEDY = (
+    f"Fetch https://huggingface.co/{REPOSITORY}/resolve/main/{FILE} "
+    f"({FILE_BYTES:,} bytes, sha256 {FILE_SHA256}), put it anywhere on this machine, and name it: "
+    "--encoder geoclip:/path/to/model.safetensors"
+)
+
+# transformers' names to open_clip's, but for query, key and value, which open_clip has in one
+RENAMED = (
+    (r"embeddings\.class_embedding", "class_embedding"),
+    (r"embeddings\.patch_embedding\.", "conv1."),
+    (r"embeddings\.position_embedding\.weight", "positional_embedding"),
+    (r"pre_layrnorm\.", "ln_pre."),
+    (r"post_layernorm\.", "ln_post."),
+    (r"encoder\.layers\.", "transformer.resblocks."),
+    (r"\.layer_norm([12])\.", r".ln_\1."),
+    (r"\.self_attn\.", ".attn."),
+    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
+    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
+)
+
+
+def image_tower(file: str = "") -> nn.Module:
+    """The network: normalised images, float32 (N, 3, 224, 224), to features (N, 768) of any length.
+
+    Args:
+        file: Where the weights lie; if empty, in one of the usual caches, or on the hub.
+
+    Raises:
+        EncoderWeightsError: There are no weights, or they are of another model.
+    """
+    path = named_file(file) if file else _cached() or _downloaded()
+    tower: nn.Module = shapes_only(MODEL).visual
+    try:
+        weights = {name: tensor.float() for name, tensor in _image_weights(path).items()}
+        tower.load_state_dict(weights, assign=True)
+    except Exception as error:  # whatever the unpickler or the model throw: no weights
+        reason = " ".join(str(error).split())[:300]  # torch lists every tensor
+        raise EncoderWeightsError(
+            f"{path} does not hold CLIP ViT-L/14 ({type(error).__name__}: {reason}). {REMEDY}"
+        ) from error
+    return tower.eval().requires_grad_(False)
+
+
+def named_file(file: str) -> Path:
+    """The path of a weight file that somebody named.
+
+    Raises:
+        EncoderWeightsError: It is not there.
+    """
+    path = Path(file).expanduser()
+    if not path.is_file():
+        raise EncoderWeightsError(f"there is no weight file {path}. {REMEDY}")
+    return path
+
+
+def shapes_only(model: str, **arguments: Any) -> Any:
+    """One of open_clip's models, its tensors without numbers."""
+    import open_clip
+
+    with torch.device("meta"), _silent("initialized randomly"):
+        return open_clip.create_model(model, device="meta", **arguments)
+
+
+def _cached() -> Path | None:
+    """The weights where Hugging Face's libraries or OpenAI's left them; nobody is asked."""
+    from huggingface_hub import try_to_load_from_cache
+
+    for repository, name in HUB_FILES:
+        # whoever names a revision, as GeoCLIP does, leaves no "main" in the cache
+        for revision in ("main", REVISION):
+            found = try_to_load_from_cache(repository, name, revision=revision)
+            if isinstance(found, str):
+                return Path(found)
+    path = Path(OPENAI_FILE).expanduser()
+    return path if path.is_file() else None
+
+
+def _downloaded() -> Path:
+    from huggingface_hub import constants, hf_hub_download
+
+    try:
+        with offline_if_unreachable():
+            return Path(hf_hub_download(REPOSITORY, FILE))
+    except Exception as error:  # whatever the hub throws: no weights
+        raise EncoderWeightsError(
+            "the image encoder geoclip needs the weights of CLIP ViT-L/14, which are neither in "
+            f"{constants.HF_HUB_CACHE} nor to be had from the hub ({type(error).__name__}). "
+            f"{REMEDY}"
+        ) from error
+
+
+def _image_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of the image half by open_clip's names."""
+    tensors = dict(_tensors(path, ("visual.", "vision_model.", "visual_projection.")))
+    if any(name.startswith("vision_model.") for name in tensors):
+        return _from_transformers(tensors)
+    return {name.removeprefix("visual."): tensor for name, tensor in tensors.items()}
+
+
+def _tensors(path: Path, prefixes: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118  (it is no mapping)
+                if name.startswith(prefixes):
+                    yield name, file.get_tensor(name)
+        return
+    with zipfile.ZipFile(path) as archive:
+        scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
+    if scripted:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated by torch, and what OpenAI publishes
+            tensors = torch.jit.load(path, map_location="cpu").state_dict()
+    else:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    yield from ((name, tensors[name]) for name in tensors if name.startswith(prefixes))
+
+
+def _from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {"proj": tensors["visual_projection.weight"].T.contiguous()}
+    for name, tensor in tensors.items():
+        ours = name.removeprefix("vision_model.")
+        if ours == name or ours == "embeddings.position_ids":
+            continue
+        for theirs, replacement in RENAMED:
+            ours = re.sub(theirs, replacement, ours)
+        renamed[ours] = tensor
+    for query in [name for name in renamed if ".q_proj." in name]:
+        parts = [renamed.pop(query.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
+        renamed[query.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
+    return renamed
+
+
+@contextlib.contextmanager
+def _silent(text: str) -> Iterator[None]:
+    """Without the log's lines that hold a text."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return text not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)
