@@ -99,8 +99,13 @@ def _plain(value: Any) -> Any:
 
 def render(model_id: str, tests: Sequence[Split], found: Fidelity, cost: Any) -> str:
     """The page, in Markdown."""
-    about = Path(__file__).with_name("about.md").read_text("utf-8").rstrip()
+    about, findings = (
+        Path(__file__).with_name(name).read_text("utf-8").rstrip()
+        for name in ("about.md", "findings.md")
+    )
     lines = [f"# `{model_id}` beside GeoCLIP", "", about, ""]
+    if model_id in findings:  # they are about one checkpoint
+        lines += ["## What we found", "", findings, ""]
     lines += ["## Who finds the place", "", f"![accuracy by distance]({FIGURE})", ""]
     for split in tests:
         scores = found.scores[split.name]
