@@ -16,6 +16,8 @@ from locdiffusion.config import ConfigError, from_dict, to_dict
 from locdiffusion.decoding import DecodeConfig
 from locdiffusion.density import PartitionConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
+from locdiffusion.distillation.teacher import TeacherConfig
+from locdiffusion.hybrid import HybridConfig
 from locdiffusion.model.cs_unet import CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec, Framing, Interpolation
 from locdiffusion.overhead.augmentation import Augmentation
@@ -42,6 +44,8 @@ CHECKPOINT = CheckpointConfig(
     {"seed": [1, {"b": 2}]},
 )
 CONFIGS = [
+    TeacherConfig(10, 0.25),
+    HybridConfig(2.0, 0.5, 300.0),
     ENCODER,
     MODEL,
     CHECKPOINT,

@@ -249,7 +249,10 @@ class TestConfigurations:
     @pytest.mark.parametrize(
         ("text", "said"),
         [
-            (None, r"'.*mine\.json'; want one of \['mp16_vit_l_14', 'sample'\]"),
+            (
+                None,
+                r"'.*mine\.json'; want one of \['geoclip_distilled', 'mp16_vit_l_14', 'sample'\]",
+            ),
             ("{", "is not JSON"),
             ("[1]", "holds no object"),
             ('{"step": 7}', "Unknown setting step; TrainConfig has"),

@@ -68,7 +68,7 @@ def run(options: argparse.Namespace) -> Path:
     settings = recipes.with_flags(recipes.read(options.config), vars(options))
     config = from_dict(TrainConfig, settings)
     config = replace(config, warmup=min(config.warmup, config.steps // 10 + 1))
-    taught = distillation.DistillConfig(
+    taught = distillation.Curriculum(
         queries=options.queries,
         val_queries=options.val_queries,
         draws=options.draws,

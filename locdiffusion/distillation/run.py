@@ -32,7 +32,7 @@ WITNESS = TemperatureConfig(gallery=2000)
 
 
 @dataclass(frozen=True)
-class DistillConfig:
+class Curriculum:
     """What is taught.
 
     Attributes:
@@ -62,7 +62,7 @@ class DistillConfig:
 
 
 def load(
-    config: DistillConfig, training: TrainConfig, output: Path, group: Processes
+    config: Curriculum, training: TrainConfig, output: Path, group: Processes
 ) -> tuple[RunData, Teacher]:
     """Makes the queries, or finds them in the run's directory.
 
@@ -94,7 +94,7 @@ def thinned(data: RunData) -> RunData:
 
 
 def _queries(
-    name: str, count: int, draws: int, config: DistillConfig, teacher: Teacher, output: Path
+    name: str, count: int, draws: int, config: Curriculum, teacher: Teacher, output: Path
 ) -> Queries:
     path = output / f"queries-{name}.safetensors"
     identity = json.dumps([name, count, draws, to_dict(config)], sort_keys=True)
