@@ -86,18 +86,20 @@ def zonal(peak: Peak, vectors: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 GLOBAL = fibonacci_grid(100_000)
-SPACING = np.sqrt(4.0 * np.pi / len(GLOBAL))
-"""Radians between its nodes: 71 km."""
+MOST_ON_A_NODE = 2e-3
+"""A peak in a cap of its own has less: at most 81/60,000."""
 
 
 def fine_grid(
-    density: Density, more: list[np.ndarray], local: int = 30_000
+    density: Density, more: list[tuple[np.ndarray, float]], local: int = 30_000
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and their areas (of 1): dense around every peak and `more` points, then GLOBAL."""
-    peaks = sorted((p for s in density.samples for p in s), key=lambda p: p.width)
-    caps = [(peak.vector, min(9.0 * peak.width, 0.5)) for peak in peaks]
+    """Nodes and their areas (of 1): dense around every peak and in `more` caps, 71 km apart else.
+
+    A cap is a unit vector and a radius in radians.
+    """
+    caps = [(p.vector, min(9.0 * p.width, 0.5)) for s in density.samples for p in s]
     nodes, areas, before = [], [], []
-    for centre, radius in [*caps, *((point, 5.0 * SPACING) for point in more)]:
+    for centre, radius in sorted([*caps, *more], key=lambda cap: cap[1]):
         cap = spiral(centre, radius, local)
         free = np.ones(len(cap), bool)
         for other, cos in before:
@@ -147,19 +149,19 @@ class Measured:
 
 
 def measured(density: Density, base: BaseMeasure | None) -> Measured:
-    """Sums of peaks may be highest far from each of them: no node of GLOBAL may hold much."""
-    more: list[np.ndarray] = []
-    while True:
+    """On the fine grid; finer still where a sum of peaks is highest, far from each of them."""
+    more: list[tuple[np.ndarray, float]] = []
+    for _ in range(20):
         nodes, found = on_fine_grid(density, base, more)
-        coarse = found.area == 1.0 / len(GLOBAL)
-        heaviest = int(np.argmax(np.where(coarse, found.mass, 0.0)))
-        if not coarse[heaviest] or found.mass[heaviest] < 1e-3:
+        heaviest = int(np.argmax(found.mass))
+        if found.mass[heaviest] < MOST_ON_A_NODE:
             return found
-        more.append(nodes[heaviest])
+        more.append((nodes[heaviest], 5.0 * np.sqrt(4.0 * np.pi * found.area[heaviest])))
+    raise AssertionError(f"no grid is fine enough for {density}")
 
 
 def on_fine_grid(
-    density: Density, base: BaseMeasure | None, more: list[np.ndarray]
+    density: Density, base: BaseMeasure | None, more: list[tuple[np.ndarray, float]]
 ) -> tuple[np.ndarray, Measured]:
     nodes, area = fine_grid(density, more)
     field = density.fields(nodes)
