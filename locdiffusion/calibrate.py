@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from locdiffusion.model.image_encoder import ImageEncoder
 
 FEWEST = 50
+"""Photos with a known position that a fit wants at least."""
+
 Positions = dict[str, tuple[float, float]]
 
 EPILOG = """examples:

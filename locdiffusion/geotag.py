@@ -59,8 +59,12 @@ class Geotag:
     def __str__(self) -> str:
         """One line for people."""
         country = f" ({self.country_code})" if self.country_code else ""
+        return f"{place_text(self.latitude, self.longitude)}{country}, {self.radii_text}"
+
+    @property
+    def radii_text(self) -> str:
+        """Both radii for people."""
         return (
-            f"{place_text(self.latitude, self.longitude)}{country}, "
             f"within {km_text(self.radius_50_km)} with probability 50 %, "
             f"within {km_text(self.radius_90_km)} with 90 %"
         )

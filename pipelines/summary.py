@@ -22,6 +22,7 @@ from schemas.geotags import THRESHOLDS_KM, Status
 
 OVERALL = "all"
 KINDS = ("truth", "exif")
+"""Where a photo's known position may come from, the better first: its JSON, its EXIF."""
 CREDIBLE = {"radius_50_km": "coverage_50", "radius_90_km": "coverage_90"}
 
 
@@ -100,16 +101,17 @@ def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
             f"shard {shard}: {manifest['photos']} photos are not {manifest['predictions']} "
             f"predictions + {manifest['photo_errors']} errors"
         )
-    reads: dict[str, Callable[[Any, Mapping[str, Any]], list[tuple[str, str]]]] = {
-        PREDICTIONS: _predictions,
-        ERRORS: _errors,
-        **{layer: functools.partial(_rows, layer) for layer in _other_layers(manifest)},
+    others = _other_layers(manifest)
+    reads: dict[str, Callable[[Any], list[tuple[str, str]]]] = {
+        PREDICTIONS: functools.partial(_rows, manifest["predictions"]),
+        ERRORS: functools.partial(_errors, manifest),
+        **{layer: functools.partial(_rows, count) for layer, count in others.items()},
     }
     for layer, read in reads.items():
         path = output.part(layer, shard)
         try:
             with fsspec.open(path, "rb") as file:
-                pairs = read(file, manifest)
+                pairs = read(file)
         except (OSError, ValueError, KeyError) as error:
             found.append(f"shard {shard}: {path} cannot be read ({error})")
             continue
@@ -121,25 +123,19 @@ def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
     return found
 
 
-def _predictions(file: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """What a file of predictions holds, and what the manifest says of it."""
-    rows = pq.ParquetFile(file).metadata.num_rows
-    return [(f"{rows} rows", f"{manifest['predictions']} rows")]
-
-
 def _other_layers(manifest: Mapping[str, Any]) -> dict[str, int]:
     """Rows of the layers that only some runs write."""
     layers: Mapping[str, int] = manifest.get("layers", {})
     return {layer: rows for layer, rows in layers.items() if layer not in (PREDICTIONS, ERRORS)}
 
 
-def _rows(layer: str, file: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The same for a file of another layer."""
+def _rows(said: int, file: Any) -> list[tuple[str, str]]:
+    """How many rows a file holds, and how many the manifest says."""
     rows = pq.ParquetFile(file).metadata.num_rows
-    return [(f"{rows} rows", f"{manifest['layers'][layer]} rows")]
+    return [(f"{rows} rows", f"{said} rows")]
 
 
-def _errors(file: Any, manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _errors(manifest: Mapping[str, Any], file: Any) -> list[tuple[str, str]]:
     """The same for a file of errors; a tar that is not complete has one row of its own."""
     table = pq.read_table(file, columns=["key", "status"])
     photos = table.num_rows - table["key"].null_count

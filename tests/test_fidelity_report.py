@@ -13,6 +13,7 @@ from tiny import TEMPERATURE
 from tiny_teacher import WIDTH, tiny_queries, tiny_teacher
 
 from locdiffusion import checkpoint
+from locdiffusion.config import to_dict
 from locdiffusion.decoding import DecodeConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.distillation import fidelity, report, rivals
@@ -96,7 +97,7 @@ def test_the_page_says_what_was_measured(measured, tmp_path: Path):
     report.draw(found, tmp_path / "figure.png")
     with Image.open(tmp_path / "figure.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 10
-    kept = json.loads(json.dumps({"cost": COST, "fidelity": found}, default=report._plain))
+    kept = json.loads(json.dumps(to_dict({"cost": COST, "fidelity": found})))
     assert kept["fidelity"]["scores"]["far"][fidelity.HYBRID]["n"] == 30
 
 

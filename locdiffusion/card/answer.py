@@ -91,12 +91,8 @@ class Answer:
 
     def certainty(self) -> str:
         """The radii in one line, and whether they say that the model does not know."""
-        tag = self.geotag
-        lost = ": the model does not know" if tag.radius_50_km > LOST_KM else ""
-        return (
-            f"within {km_text(tag.radius_50_km)} with probability 50 %, "
-            f"within {km_text(tag.radius_90_km)} with 90 %{lost}"
-        )
+        lost = ": the model does not know" if self.geotag.radius_50_km > LOST_KM else ""
+        return f"{self.geotag.radii_text}{lost}"
 
     def probabilities(self) -> list[tuple[int, float]]:
         """Each threshold in km, with the probability of the truth within it."""

@@ -11,14 +11,15 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
 from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.distillation.queries import Ambiguity, QuerySimulator
+from locdiffusion.distillation.queries import Ambiguity, QuerySimulator, moved
 from locdiffusion.distillation.teacher import Teacher, embed_places
-from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude, unit_vectors
+from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 
 BATCH = 256
 
@@ -76,17 +77,15 @@ def true_places(
     weight = teacher.log_weight.double().exp().numpy()
     chosen = rng.choice(len(weight), count, p=weight / weight.sum())
     places, embeddings = teacher.positions[chosen], teacher.embeddings[torch.from_numpy(chosen)]
-    moved = np.flatnonzero(rng.random(count) < mix.jittered)
-    places[moved] = jitter(places[moved], mix.jitter_km, rng)
-    embeddings[torch.from_numpy(moved)] = embed_places(places[moved])
+    beside = np.flatnonzero(rng.random(count) < mix.jittered)
+    places[beside] = jitter(places[beside], mix.jitter_km, rng)
+    embeddings[torch.from_numpy(beside)] = embed_places(places[beside])
     return places, embeddings
 
 
 def jitter(places: NDArray[np.float64], km: float, rng: np.random.Generator) -> NDArray[np.float64]:
     """Places ``(N, 2)`` in degrees moved by Gaussian steps of `km` in each direction."""
-    vectors = unit_vectors(places[:, 0], places[:, 1])
-    vectors = vectors + rng.normal(size=vectors.shape) * (km / EARTH_RADIUS_KM)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    vectors = moved(unit_vectors(places[:, 0], places[:, 1]), km, rng)
     return np.stack(latitude_longitude(vectors), 1)
 
 
@@ -141,12 +140,10 @@ def save(path: Path, queries: Queries, identity: str) -> None:
 
 def load(path: Path, identity: str) -> Queries | None:
     """Queries that were kept; None if there are none, or others."""
-    from safetensors import safe_open
-
     if not path.is_file():
         return None
     with safe_open(path, "pt") as file:
         if (file.metadata() or {}).get("identity") != identity:
             return None
-    kept = load_file(path)
+        kept = {name: file.get_tensor(name) for name in ("embeddings", "places", "drawn")}
     return Queries(kept["embeddings"], kept["places"].numpy(), kept["drawn"])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.density import GeotagColumns
 from locdiffusion.distillation import rivals
 from locdiffusion.distillation.dataset import PlaceMix, jitter, simulate, true_places
 from locdiffusion.distillation.queries import HELD_OUT, HELD_OUT_ALONG, TRAINING
@@ -145,6 +146,7 @@ class Student:
         self.checkpoint = checkpoint
         self.max_degree = checkpoint.config.model.max_degree
         self._encoder = ImageEncoder(checkpoint.config.encoder, nn.Identity())
+        self._geotaggers: dict[PosteriorMode, Geotagger] = {}
         self._gallery = (
             teacher.positions[: teacher.gallery],
             teacher.embeddings[: teacher.gallery],
@@ -153,7 +155,9 @@ class Student:
 
     def geotagger(self, mode: PosteriorMode = PosteriorMode.DENSITY) -> Geotagger:
         """As a pipeline holds it, but for the photos."""
-        return Geotagger(self.checkpoint, self._encoder, mode=mode)
+        if mode not in self._geotaggers:  # a decoder's tables take seconds
+            self._geotaggers[mode] = Geotagger(self.checkpoint, self._encoder, mode=mode)
+        return self._geotaggers[mode]
 
     def natural(
         self, photos: EmbeddedPhotos, mode: PosteriorMode = PosteriorMode.DENSITY
@@ -172,7 +176,7 @@ class Student:
         """What the decoder says of densities ``(N, K, d)`` whose truths are ``(N, 3)``."""
         geotagger = self.geotagger()
         columns = [geotagger.decode(natural[i : i + BATCH]) for i in range(0, len(natural), BATCH)]
-        joined = type(columns[0]).joined(columns)
+        joined = GeotagColumns.joined(columns)
         return Predictions(
             joined.latitude,
             joined.longitude,
@@ -234,6 +238,7 @@ def measure(
     hybrid = student.fit_hybrid(val)
     scores: dict[str, dict[str, Scores]] = {}
     divergence = {}
+    codes = code_table(teacher.vectors, student.max_degree)
     for split in tests:
         report(f"{split.name}: {len(split.photos):,} queries")
         photos, truth = split.photos, (split.photos.latitude, split.photos.longitude)
@@ -250,7 +255,7 @@ def measure(
         drawn = student.natural(some, PosteriorMode.SAMPLING)
         by_samples = student.answers(drawn, some.vectors)
         scores[split.name][SAMPLING] = score(by_samples, some.latitude, some.longitude)
-        divergence[split.name] = _divergence(teacher, some, natural[: len(some), 0], student)
+        divergence[split.name] = _divergence(teacher, some, natural[: len(some), 0], codes)
     chosen = {"rival": vars(rival), "hybrid": vars(hybrid)}
     return Fidelity(scores, divergence, chosen)
 
@@ -262,13 +267,12 @@ def _points(places: rivals.Places) -> Predictions:
 
 
 def _divergence(
-    teacher: Teacher, photos: EmbeddedPhotos, natural: NDArray[np.float32], student: Student
+    teacher: Teacher, photos: EmbeddedPhotos, natural: NDArray[np.float32], codes: Tensor
 ) -> tuple[float, float]:
     """Mean KL(t ‖ p) and KL(t ‖ q₀) in nats over the teacher's places.
 
     Both densities are tilts of the same q₀ there, so this is what the exponents differ in.
     """
-    codes = code_table(teacher.vectors, student.max_degree)
     ours, nothing = [], []
     for i in range(0, len(photos), BATCH):
         log_t = teacher.log_posterior(torch.from_numpy(photos.embeddings[i : i + BATCH]))

@@ -127,11 +127,17 @@ class QuerySimulator:
         """One place of the gallery for each true place ``(B, 3)``."""
         count = len(vectors)
         log_km = rng.uniform(np.log(setting.nearest_km), np.log(setting.farthest_km), (count, 1))
-        moved = vectors + rng.normal(size=vectors.shape) * (np.exp(log_km) / EARTH_RADIUS_KM)
-        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
-        near = self._tree.query(moved)[1]
+        near = self._tree.query(moved(vectors, np.exp(log_km), rng))[1]
         anywhere = rng.integers(0, len(self._vectors), count)
         return np.where(rng.random(count) < setting.near, near, anywhere)
+
+
+def moved(
+    vectors: NDArray[np.float64], km: NDArray[np.float64] | float, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Unit vectors ``(N, 3)`` after Gaussian steps of `km`, ``(N, 1)`` or one for all."""
+    stepped = vectors + rng.normal(size=vectors.shape) * (km / EARTH_RADIUS_KM)
+    return stepped / np.linalg.norm(stepped, axis=1, keepdims=True)
 
 
 def _covariance_root(embeddings: Tensor) -> Tensor:

@@ -10,7 +10,6 @@ far from GeoCLIP's gallery; both heads are timed in turns. Positions are all tha
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -19,6 +18,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from locdiffusion.config import to_dict
 from locdiffusion.distillation.fidelity import (
     ARGMAX,
     DECODED,
@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> Path:
     cost = heads.measure(student, teacher, options.batch)
     options.output.mkdir(parents=True, exist_ok=True)
     results = {"model": loaded.model_id, "cost": cost, "fidelity": found}
-    text = json.dumps(results, default=_plain, indent=1)
+    text = json.dumps(to_dict(results), indent=1)
     (options.output / RESULTS).write_text(text + "\n", "utf-8")
     draw(found, options.output / FIGURE)
     page = options.output / PAGE
@@ -91,10 +91,6 @@ def run(options: argparse.Namespace) -> Path:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _plain(value: Any) -> Any:
-    return {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
 
 
 def render(model_id: str, tests: Sequence[Split], found: Fidelity, cost: Any) -> str:

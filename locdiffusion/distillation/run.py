@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 
 from locdiffusion.config import to_dict
 from locdiffusion.data import EmbeddedPhotos
@@ -100,12 +100,12 @@ def _queries(
     identity = json.dumps([name, count, draws, to_dict(config)], sort_keys=True)
     queries = dataset.load(path, identity)
     if queries is None:
-        stream = [config.seed, ("train", "val").index(name)]
-        rng = np.random.default_rng(stream)
+        split = ("train", "val").index(name)
+        rng = np.random.default_rng([config.seed, split])
         simulator = gallery_simulator(teacher)
         places = dataset.true_places(teacher, count, config.places, rng)
         print(f"simulating {count:,} queries ({name})", flush=True)
-        seed = 2 * stream[0] + stream[1]
+        seed = 2 * config.seed + split
         queries = dataset.simulate(teacher, simulator, config.settings, places, draws, seed)
         dataset.save(path, queries, identity)
     return queries
@@ -120,13 +120,12 @@ def gallery_simulator(teacher: Teacher, gap_seed: int = 0) -> QuerySimulator:
 def photos_at(
     teacher: Teacher,
     setting: Ambiguity,
-    places: np.ndarray[Any, np.dtype[np.float64]],
+    places: NDArray[np.float64],
     seed: int,
     gap_seed: int = 1,
 ) -> EmbeddedPhotos:
     """Test queries at given places ``(N, 2)`` in degrees, with a gap of their own."""
     embedded = dataset.embed_places(places)
     simulator = gallery_simulator(teacher, gap_seed)
-    with torch.inference_mode():
-        made = dataset.simulate(teacher, simulator, {"": setting}, (places, embedded), 0, seed)
+    made = dataset.simulate(teacher, simulator, {"": setting}, (places, embedded), 0, seed)
     return made.as_photos()

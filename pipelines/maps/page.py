@@ -13,7 +13,6 @@ from numpy.typing import ArrayLike, NDArray
 from pipelines.maps.filling import fill, script_json
 from pipelines.maps.rows import (
     DATA,
-    KNOWN,
     PALETTE,
     Country,
     MapRows,
@@ -24,6 +23,7 @@ from pipelines.maps.rows import (
 )
 from pipelines.maps.thumbnails import read_thumbnails
 from pipelines.storage import write_whole
+from pipelines.summary import KINDS
 from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
 
 MAX_POINTS = 100_000
@@ -71,7 +71,7 @@ def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> d
         "palette": PALETTE,
         "range_km": colour_range_km(n["radius_90_km"]),
         "thresholds_km": THRESHOLDS_KM,
-        "known_kinds": KNOWN,
+        "known_kinds": KINDS,
         "unit": UNIT,
         "world": [compact_country(country) for country in read_countries()],
         "shards": shards,

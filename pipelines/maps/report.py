@@ -8,6 +8,7 @@ from typing import Any
 
 import fsspec
 
+from locdiffusion.calibrate import FEWEST
 from pipelines.maps.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.maps.filling import escaped, fill
 from pipelines.maps.rows import DATA, MapRows, read_rows
@@ -18,8 +19,6 @@ from pipelines.summary import CREDIBLE
 MAX_ROWS = 20_000
 TEMPLATE = DATA / "report.html"
 SHOWN_KM = (25, 200, 750)
-FEWEST = 50
-"""Photos with a known position that `locdiffusion.calibrate` wants at least."""
 
 NO_TRUTH = """\
 <p>No photo of this run has a known position, so nothing can be said about how good it is here.

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from locdiffusion.sphere.geodesy import great_circle_km
+from pipelines.summary import KINDS
 from schemas.geotags import MODE_FIELDS, PROBABILITY_COLUMNS
 
 DATA = Path(__file__).parents[1] / "data"
@@ -28,9 +29,6 @@ PALETTE = ("#0d0887", "#5402a3", "#8b0aa5", "#b93289", "#db5c68", "#f48849", "#f
 
 ROUND_KM = tuple(float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5))
 
-KNOWN = ("truth", "exif")
-"""Where a photo's true position may come from, the better first: its JSON, its EXIF."""
-
 _TEXT_COLUMNS = ("key", "shard", "country_code", "admin")
 _NUMBER_COLUMNS = (
     "latitude",
@@ -38,7 +36,7 @@ _NUMBER_COLUMNS = (
     "radius_50_km",
     "radius_90_km",
     "land_probability",
-    *(f"{kind}_{axis}" for kind in KNOWN for axis in ("latitude", "longitude")),
+    *(f"{kind}_{axis}" for kind in KINDS for axis in ("latitude", "longitude")),
     *PROBABILITY_COLUMNS,
 )
 
@@ -49,7 +47,7 @@ class KnownPositions:
 
     Attributes:
         latitude, longitude: (N,) degrees; NaN where unknown.
-        kind: (N,) 0 unknown, 1 truth, 2 EXIF: the number of the kind in `KNOWN`, plus 1.
+        kind: (N,) 0 unknown, 1 truth, 2 EXIF: the number of the kind in `KINDS`, plus 1.
     """
 
     latitude: NDArray[np.float64]
@@ -82,12 +80,12 @@ class MapRows:
     def known(self) -> KnownPositions:
         """The truth where it was given, else the position in the photo's EXIF."""
         n = self.numbers
-        has = [np.isfinite(n[f"{kind}_latitude"] + n[f"{kind}_longitude"]) for kind in KNOWN]
+        has = [np.isfinite(n[f"{kind}_latitude"] + n[f"{kind}_longitude"]) for kind in KINDS]
         latitude, longitude = (
-            np.select(has, [n[f"{kind}_{axis}"] for kind in KNOWN], np.nan)
+            np.select(has, [n[f"{kind}_{axis}"] for kind in KINDS], np.nan)
             for axis in ("latitude", "longitude")
         )
-        kind = np.select(has, range(1, len(KNOWN) + 1), 0).astype(np.uint8)
+        kind = np.select(has, range(1, len(KINDS) + 1), 0).astype(np.uint8)
         return KnownPositions(latitude, longitude, kind)
 
     @functools.cached_property
@@ -140,7 +138,7 @@ def read_rows(
             "`python -m pipelines.geotag --output` has written"
         )
     if known_only:
-        needed = [f"{kind}_latitude" for kind in KNOWN]
+        needed = [f"{kind}_latitude" for kind in KINDS]
         batches = _batches(filesystem, names, needed, known_only=True)
         total = sum(len(batch) for batch in batches)
     else:
@@ -184,7 +182,7 @@ def _batches(
                     if column not in there:
                         batch = batch.append_column(column, pa.nulls(len(batch)))
                 if known_only:
-                    has = [batch[f"{kind}_latitude"].is_valid() for kind in KNOWN]
+                    has = [batch[f"{kind}_latitude"].is_valid() for kind in KINDS]
                     batch = batch.filter(functools.reduce(pc.or_, has))
                 yield batch
 

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from locdiffusion.countries import country_codes
 from locdiffusion.evaluation import Bootstrap, Estimate, Scores, score
 from locdiffusion.predictions import Predictions
-from pipelines.maps.rows import KNOWN, MapRows
-from pipelines.summary import accuracy_row, shard_group
+from pipelines.maps.rows import MapRows
+from pipelines.summary import KINDS, accuracy_row, shard_group
 from schemas.geotags import PROBABILITY_COLUMNS
 
 RESAMPLES = 200
@@ -51,7 +51,7 @@ class ReportScores:
 
     Attributes:
         photos: with a known position, in the run.
-        by_kind: how many of the rows that were scored have it from where, as in `KNOWN`.
+        by_kind: how many of the rows that were scored have it from where, as in `KINDS`.
         overall: of all rows that were scored, with intervals.
         error_km: (n,) their errors, rising.
         stated: mean stated probability of each of `THRESHOLDS_KM`.
@@ -83,7 +83,7 @@ def score_rows(rows: MapRows) -> ReportScores | None:
     overall = score(predictions, known.latitude, known.longitude, Bootstrap(RESAMPLES))
     return ReportScores(
         photos=rows.total,
-        by_kind={kind: int(np.sum(known.kind == i)) for i, kind in enumerate(KNOWN, start=1)},
+        by_kind={kind: int(np.sum(known.kind == i)) for i, kind in enumerate(KINDS, start=1)},
         overall=overall,
         error_km=np.sort(rows.error_km),
         stated=tuple(probability.mean(0).tolist()),
