@@ -171,10 +171,11 @@ class TestBatches:
                 assert part.size == whole.size == 12
 
     def test_a_process_reads_only_the_shards_of_its_lanes(
-        self, files: list[Path], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        files = write_cache(tmp_path)
         source = stream(files, Share(1, 4), buffer=1000)
-        read = spied_reads(monkeypatch)
+        read = spied_reads(monkeypatch, tmp_path)
         source.batch(0)
         source.close()
         first, then = ({p.shard for p in source.order.pieces(e, 0, 1)} for e in (0, 1))
@@ -189,10 +190,11 @@ class TestBatches:
             assert torch.equal(other.batch(step).embeddings, expected[step])
 
     def test_a_resumed_run_reads_what_lies_ahead_and_no_more(
-        self, files: list[Path], monkeypatch: pytest.MonkeyPatch
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        files = write_cache(tmp_path)
         source = stream(files, batch=8, lanes=1, buffer=8)
-        read = spied_reads(monkeypatch)
+        read = spied_reads(monkeypatch, tmp_path)
         step = source.order.steps_per_epoch - 3
         source.batch(step)
         source.close()
@@ -211,13 +213,17 @@ class TestBatches:
             stream(files, Share(0, 3))
 
 
-def spied_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of the files that a stream reads from now on."""
+def spied_reads(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[str]:
+    """Names of the files that are read from a folder from now on.
+
+    The folder is the test's own: streams of earlier tests may still be reading ahead.
+    """
     read: list[str] = []
     original = pq.read_table
 
     def spy(path: Path, **kind: Any) -> Any:
-        read.append(path.name)
+        if path.parent == folder:
+            read.append(path.name)
         return original(path, **kind)
 
     monkeypatch.setattr(streaming.pq, "read_table", spy)
