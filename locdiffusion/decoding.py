@@ -9,12 +9,14 @@ The paper decodes by mode seeking; this kernel is our choice, because its deriva
 the same nodes (`locdiffusion.peaks.ScoreKernel`). ρ → 0 gives the highest peak; a larger ρ answers
 "within ρ km" better. Coarse to fine:
 
-1. fields on a product grid, one batched product; Newton's method on their highest nodes gives
-   peaks, and the grid's mass, convolved with the kernel, a coarse map of the score itself;
+1. fields on a thin product grid, one batched product; Newton's method on their highest nodes gives
+   peaks, and rings around the highest one its mass (`locdiffusion.survey`). Only where there is
+   mass beyond these rings a grid twice as fine is laid over the whole sphere; its mass, convolved
+   with the kernel, is a coarse map of the score itself;
 2. around a point, everything is measured in a frame with that point at the pole (a rotation of
-   coefficients), where fixed tables hold rings: log Z around the highest peak, score, slope and
-   curvature of each candidate, Newton's method on the score from the best one;
-3. the winner's rings, and the grid beyond them, give the distribution of the distance.
+   coefficients), where fixed tables hold rings: score, slope and curvature of each candidate,
+   Newton's method on the score from the best ones;
+3. the winner's rings, and the grid where there is one, give the distribution of the distance.
 
 A photo may have K densities (samples of the diffusion); they are mixed with equal weight. Peaks
 other than the highest that are narrower than half the grid's spacing (a standard deviation of 70 km
@@ -26,39 +28,43 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.density import FLOOR, GeotagColumns, distinct_modes, log_sum_exp, mixed_log
+from locdiffusion.density import FLOOR, LEAST_MODE, GeotagColumns, distinct_modes, mixed_log
 from locdiffusion.peaks import (
     Ascent,
-    Peaks,
     ScoreKernel,
-    climb,
+    climb_score,
     highest_nodes,
     kernel_spectrum,
     neighbourhood_mass,
-    panel_edges,
     spread_maxima,
-    walked,
 )
 from locdiffusion.prior import BaseMeasure, LandShare
-from locdiffusion.radial import CAP_KM, RadialProfile, far_spread, ring_grids
+from locdiffusion.radial import CAP_KM, RadialProfile, far_masses, far_spread, ring_grids
 from locdiffusion.shdd import encode_vectors
-from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame
+from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
-from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid, polar_grid
+from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders
+from locdiffusion.survey import Densities, Mixtures, Survey
 from schemas.geotags import THRESHOLDS_KM
 
-CPU_BATCH = 32
-"""Photos decoded together on a CPU: more no longer fit its caches and take longer each."""
+CPU_BATCH, SPHERES, POINTS = 64, 16, 96
+"""Photos decoded together on a CPU, those on the grid, places climbed from: as caches allow."""
 
-CONVERGED = 3e-7
-"""The share of the score that a step must promise to be tried; float32 sees no less."""
+UNLIKELY = 1e-3
+"""The share of the most mass around a peak below which another peak is not looked at."""
+
+HOPELESS = 0.5
+"""The share of the best promise below which a place is climbed from only as another mode."""
+
+COS_CAP = math.cos(CAP_KM / EARTH_RADIUS_KM)
 
 
 @dataclass(frozen=True)
@@ -83,36 +89,6 @@ class DecodeConfig:
             raise ValueError(f"radius_km is {self.radius_km}; want 1 to 5000 km.")
         if min(self.modes, self.candidates, self.shifts) < 1:
             raise ValueError(f"modes, candidates and shifts must be at least 1: {self}.")
-
-
-@dataclass(frozen=True)
-class _Densities:
-    """The densities of N photos.
-
-    Attributes:
-      natural: ``(N, K, d)``.
-      log_z: ``(N, K)``.
-    """
-
-    natural: Tensor
-    log_z: Tensor
-
-    def of(self, photo: Tensor) -> _Densities:
-        """Those of some photos, by index."""
-        return _Densities(self.natural[photo], self.log_z[photo])
-
-
-@dataclass(frozen=True)
-class _Mixture(_Densities):
-    """The same, and their mixtures on the decoder's grid.
-
-    Attributes:
-      log_density: ``(N, nodes)`` of the mixture, on the decoder's grid.
-      mass: ``(N, nodes)`` probability of each node.
-    """
-
-    log_density: Tensor
-    mass: Tensor
 
 
 class Decoder(nn.Module):
@@ -146,7 +122,6 @@ class Decoder(nn.Module):
         grid = gauss_legendre_grid(rows, 2 * rows)
         thin = LatLonGrid(grid.cos_theta[::2], grid.longitude[::2], 4.0 * grid.row_weight[::2])
         self.grid = ProductTransform(grid, max_degree)
-        self.thin = ProductTransform(thin, max_degree)
         self.base = base
         log_base = torch.zeros(len(self.grid.nodes)) if base is None else base.on_grid(grid).cpu()
         self.register_buffer("log_base", log_base, persistent=False)
@@ -156,17 +131,14 @@ class Decoder(nn.Module):
         self._table("land_share", self.land.on_grid(grid, base))
         self._table("area", grid.weights / (4.0 * math.pi))
         self.rotation = PoleRotation(max_degree)
-        # No density of this degree is narrower than that of an exact code, 2/d radians.
-        finest, self.spacing = 6.0 / (max_degree + 1) ** 2, math.pi / rows
-        self.kernel = ScoreKernel(self.radius, finest, self.spacing)
-        self.disc = ProductTransform(self.kernel.grid, max_degree)
-        self.cap = 8.0 * self.spacing
-        around_peak = polar_grid(panel_edges(self.cap, finest, 4.0 * self.spacing), 4, 48)
-        self.peak_rings = ProductTransform(around_peak, max_degree)
+        spacing = math.pi / rows
+        self.survey = Survey(thin, self.rotation, spacing, base)
+        self.kernel = ScoreKernel(self.radius, 6.0 / (max_degree + 1) ** 2, spacing)
+        self.disc = RingTransform(self.kernel.grid, max_degree)
         inner, outer = ring_grids()
-        self.inner = ProductTransform(inner, max_degree)
-        self.outer = ProductTransform(outer, max_degree)
-        self._table("far_spread", far_spread(self.spacing))
+        self.inner = RingTransform(inner, max_degree)
+        self.outer = RingTransform(outer, max_degree)
+        self._table("far_spread", far_spread(spacing))
         degree, _ = degrees_and_orders(max_degree)
         width = max(self.radius, 2.0 / (max_degree + 1))
         self._table("smoothing", kernel_spectrum(width, max_degree)[degree])
@@ -196,13 +168,11 @@ class Decoder(nn.Module):
         return GeotagColumns.joined([self._decoded(part) for part in natural.split(size)])
 
     def _decoded(self, natural: Tensor) -> GeotagColumns:
-        mixture, peaks = self._mixture(natural)
-        candidates = self._candidates(mixture, peaks)
-        ascent = self._ascent(mixture, candidates)
-        places, ascent = self._climbed(mixture, candidates, ascent)
-        profile, information, on_land = self._profile(mixture, places[:, 0])
+        densities = self.survey(natural, self.config.candidates)
+        mixtures = self._mixtures(natural, densities, torch.nonzero(~densities.settled)[:, 0])
+        places, ascent = self._climbed(mixtures, *self._candidates(mixtures, densities))
+        profile, information, on_land = self._profile(mixtures, places[:, 0])
         latitude, longitude = latitude_longitude(places[:, 0].double().cpu().numpy())
-        mass = ascent.mass.double().cpu().numpy().clip(0.0, 1.0)
         return GeotagColumns(
             latitude=latitude,
             longitude=longitude,
@@ -211,10 +181,12 @@ class Decoder(nn.Module):
             probability=profile.threshold_probability(),
             information_nats=information,
             land_probability=on_land,
-            modes=[
-                distinct_modes(*row, self.config.radius_km, self.config.modes)
-                for row in zip(places.double().cpu().numpy(), mass, strict=True)
-            ],
+            modes=distinct_modes(
+                places.double().cpu().numpy(),
+                ascent.mass.double().cpu().numpy().clip(0.0, 1.0),
+                self.config.radius_km,
+                self.config.modes,
+            ),
         )
 
     @torch.inference_mode()
@@ -228,8 +200,8 @@ class Decoder(nn.Module):
           ``(N, rows, columns)`` log p against the uniform probability of the sphere; rows are
           Gauss-Legendre latitudes from north to south, columns start at longitude 0.
         """
-        mixture, _ = self._mixture(self._checked(natural))
-        return mixture.log_density.view(-1, self.grid.rows, self.grid.columns)
+        mixtures = self._everywhere(self._checked(natural))
+        return mixtures.log_density.view(-1, self.grid.rows, self.grid.columns)
 
     @torch.inference_mode()
     def log_probability(self, natural: Tensor, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -242,10 +214,10 @@ class Decoder(nn.Module):
         Returns:
           ``(N,)`` nats against the uniform probability of the sphere.
         """
-        mixture, _ = self._mixture(self._checked(natural))
+        log_z = self._everywhere(natural := self._checked(natural)).log_z
         code = torch.from_numpy(encode_vectors(vectors, self.max_degree)).to(self.grid.nodes)
-        field = torch.einsum("nkd,nd->nk", mixture.natural, code)
-        log_density = mixed_log((field - mixture.log_z)[..., None]).squeeze(-1)
+        field = torch.einsum("nkd,nd->nk", natural, code)
+        log_density = mixed_log((field - log_z)[..., None]).squeeze(-1)
         log_density = log_density + self.log_base_at(torch.from_numpy(vectors).to(self.grid.nodes))
         return log_density.double().cpu().numpy()
 
@@ -260,48 +232,75 @@ class Decoder(nn.Module):
             raise ValueError("natural holds values that are not finite; is the checkpoint broken?")
         return natural.to(self.grid.nodes)
 
-    def _mixture(self, natural: Tensor) -> tuple[_Mixture, Peaks]:
-        """The mixture, and the peaks of its N·K densities."""
+    def _everywhere(self, natural: Tensor) -> Mixtures:
+        everyone = torch.arange(len(natural), device=natural.device)
+        return self._mixtures(natural, self.survey(natural, 1), everyone)
+
+    def _mixtures(self, natural: Tensor, densities: Densities, wide: Tensor) -> Mixtures:
+        log_z = densities.log_near.clone()
+        log_density = log_z.new_empty(len(wide), len(self.area))
+        mass = torch.empty_like(log_density)
+        peak = densities.peaks.vectors[:, 0].view(*log_z.shape, 3)
+        size = SPHERES if natural.device.type == "cpu" else max(1, len(wide))
+        for part, *out in zip(*(t.split(size) for t in (wide, log_density, mass)), strict=True):
+            log_z[part] = self._sphere(natural[part], log_z[part], peak[part], *out)
+        return Mixtures(densities.by_degree, log_z, wide, log_density, mass)
+
+    def _sphere(
+        self, natural: Tensor, log_near: Tensor, peak: Tensor, log_density: Tensor, mass: Tensor
+    ) -> Tensor:
+        """Log Z: the rings around the highest peak, the grid beyond. Fills the last two in."""
         n, k, _ = natural.shape
-        flat = natural.flatten(0, 1)
-        field = self.grid.synthesis(flat)
-        value, index = highest_nodes(field[:, ::2, ::2], self.config.candidates)
-        peaks = climb(flat, self.thin.nodes[index], value, self.rotation, 2.0 * self.spacing)
-        log_z = self._log_z(flat, field.flatten(1), peaks.vectors[:, 0]).view(n, k)
-        log_density = mixed_log(field.view(n, k, -1) - log_z[..., None]) + self.log_base
-        mass = log_density.clamp(min=FLOOR).exp() * self.area
-        return _Mixture(natural, log_z, log_density, mass), peaks
+        field = self.grid.synthesis(natural.flatten(0, 1)).flatten(1).add_(self.log_base)
+        highest = field.amax(1)
+        weight = (field - highest[:, None]).clamp_(min=FLOOR).exp_().mul_(self.area)
+        outside = (peak.flatten(0, 1) @ self.grid.nodes.T).le_(math.cos(self.survey.radius))
+        log_far = torch.linalg.vecdot(weight, outside).log() + highest
+        log_z = torch.logaddexp(log_near, log_far.view(n, k))
+        if k == 1:
+            torch.sub(field, log_z, out=log_density)
+            torch.mul(weight, (highest[:, None] - log_z).exp(), out=mass)
+        else:
+            log_density.copy_(mixed_log(field.view(n, k, -1).sub_(log_z[..., None])))
+            torch.mul(log_density.clamp(min=FLOOR).exp_(), self.area, out=mass)
+        return log_z
 
-    def _candidates(self, mixture: _Mixture, peaks: Peaks) -> Tensor:
-        """``(N, M, 3)``: the best peaks of all K densities, and maxima of the coarse score.
+    def _candidates(self, mixtures: Mixtures, densities: Densities) -> tuple[Tensor, Tensor]:
+        """``(N, M, 3)``: the best peaks of all K densities, and marks near the best of each.
 
-        And where a prior that excludes most places has most, between the nodes as it may be.
+        Where mass is far from it, also maxima of the coarse score, and where a prior that excludes
+        most places has most, between the nodes as it may be. And which of them are worth a closer
+        look, ``(N, M)``.
         """
-        n, k = mixture.log_z.shape
-        pooled = peaks.vectors.reshape(n, -1, 3)
+        n, k = mixtures.log_z.shape
+        pooled = densities.peaks.vectors.reshape(n, -1, 3)
         # A peak of F just off the coast has its mass on the coast: do not count it for nothing.
-        log_mass = peaks.log_mass + self.log_base_at(peaks.vectors).clamp(min=-2.0)
-        share = (log_mass.view(n, k, -1) - mixture.log_z[..., None]).exp().reshape(n, -1)
+        log_base = self.log_base_at(pooled).clamp(min=-2.0).view(n * k, -1)
+        log_mass = (densities.peaks.log_mass + log_base).view(n, k, -1)
+        share = (log_mass - mixtures.log_z[..., None]).exp().reshape(n, -1)
         gathered = neighbourhood_mass(pooled, share, self.radius)
         best = spread_maxima(pooled, gathered, self.config.candidates, self.radius)
-        chosen = pooled.gather(1, best[..., None].expand(-1, -1, 3))
-        score = self.grid.analysis(mixture.mass.view(n, self.grid.rows, -1)) * self.smoothing
-        _, broad = highest_nodes(self.thin.synthesis(score), 2)
-        found = [chosen, self.thin.nodes[broad]]
-        if self.footholds is not None:
-            found.append(self.footholds[mixture.mass.topk(4).indices])
-        return torch.cat(found, 1)
+        peaks = pooled.gather(1, best[..., None].expand(-1, -1, 3))
+        apart = (densities.marks @ peaks[:, 0, :, None])[..., 0] < math.cos(self.radius / 4.0)
+        gathered = gathered.gather(1, best)
+        likely = gathered >= UNLIKELY * gathered[:, :1]
+        elsewhere = self._elsewhere(mixtures)
+        more = peaks.new_zeros(n, elsewhere.shape[1], 3)
+        more[mixtures.wide] = elsewhere
+        found = torch.cat([peaks, densities.marks, more], 1)
+        return found, torch.cat([likely, apart, more.any(2)], 1)
 
-    def _log_z(self, natural: Tensor, field: Tensor, peak: Tensor) -> Tensor:
-        """Rings around the highest peak, the grid beyond; ``(B,)``."""
-        near = self.peak_rings.synthesis(self.rotation(natural, peak))
-        near = (near + self.peak_rings.row_weight.log()[:, None]).flatten(1)
-        near = log_sum_exp(near + self._log_base(peak, self.peak_rings))
-        outside = peak @ self.grid.nodes.T <= math.cos(self.cap)
-        field = field + self.log_base
-        unit = field.amax(1)
-        far = ((field - unit[:, None]).clamp_(min=FLOOR).exp_() * outside) @ self.area
-        return torch.logaddexp(near - math.log(4.0 * math.pi), far.log() + unit)
+    def _elsewhere(self, mixtures: Mixtures) -> Tensor:
+        """Candidates ``(W, M, 3)`` that only the whole sphere shows."""
+        mass = mixtures.mass
+        if not len(mass):
+            return mass.new_zeros(0, 0, 3)
+        score = self.grid.analysis(mass.view(len(mass), self.grid.rows, -1)) * self.smoothing
+        thin = self.survey.thin
+        found = [thin.nodes[highest_nodes(thin.synthesis(score), 2)[1]]]
+        if self.footholds is not None:
+            found.append(self.footholds[mass.topk(4).indices])
+        return torch.cat(found, 1)
 
     def log_base_at(self, vectors: Tensor) -> Tensor:
         """Log q₀ ``(...)`` at unit vectors ``(..., 3)``."""
@@ -310,84 +309,81 @@ class Decoder(nn.Module):
         log_base: Tensor = self.base(vectors)
         return log_base
 
-    def _log_base(self, centre: Tensor, rings: ProductTransform) -> Tensor | float:
-        """Log q₀ ``(..., nodes)`` on rings around the pole, carried to centres ``(..., 3)``."""
-        if self.base is None:
-            return 0.0
-        return self.log_base_at(_turned(rings, centre))
-
     def _around(
-        self, densities: _Densities, centre: Tensor, *grids: ProductTransform
+        self, mixtures: Mixtures, photo: Tensor, centre: Tensor, *rings: RingTransform
     ) -> list[Tensor]:
-        """Density of the mixture on rings around points ``(N, M, 3)``: ``(N, M, nodes)`` each."""
-        n, k, d = densities.natural.shape
-        m = centre.shape[1]
-        natural = densities.natural[:, None].expand(n, m, k, d).reshape(-1, d)
-        at_pole = self.rotation(natural, centre[:, :, None].expand(n, m, k, 3).reshape(-1, 3))
+        """Density of mixtures, by index ``(P,)``, around points ``(P, 3)``: ``(P, nodes)`` each."""
+        k = mixtures.log_z.shape[1]
+        row = (photo[:, None] * k + torch.arange(k, device=photo.device)).flatten()
+        by_degree = mixtures.by_degree.index_select(1, row)
+        tilted = self.rotation.tilted(by_degree, centre.repeat_interleave(k, 0))
+        offset = mixtures.log_z[photo][..., None]
         around = []
-        for grid in grids:
-            field = grid.synthesis(at_pole).view(n, m, k, -1)
-            mixed = mixed_log(field - densities.log_z[:, None, :, None])
-            around.append((mixed + self._log_base(centre, grid)).clamp(min=FLOOR).exp())
+        for transform in rings:
+            mixed = mixed_log(transform(tilted).view(len(photo), k, -1) - offset)
+            if self.base is not None:
+                mixed = mixed + self.base(transform.around(centre))
+            around.append(mixed.clamp(min=FLOOR).exp_())
         return around
 
-    def _ascent(self, densities: _Densities, centre: Tensor) -> Ascent:
-        """Score, mass and uphill step of points ``(N, M, 3)``."""
-        ascent: Ascent = self.kernel(*self._around(densities, centre, self.disc))
-        return ascent
+    def _ascent(self, mixtures: Mixtures, photo: Tensor, points: Tensor) -> Ascent:
+        """Score, mass and uphill step of points ``(P, 3)``."""
+        size = POINTS if points.device.type == "cpu" else max(1, len(points))
+        parts = zip(photo.split(size), points.split(size), strict=True)
+        found = [self.kernel(*self._around(mixtures, *part, self.disc)).values for part in parts]
+        return Ascent(torch.cat(found))
 
     def _climbed(
-        self, mixture: _Mixture, candidates: Tensor, ascent: Ascent
+        self, mixtures: Mixtures, candidates: Tensor, likely: Tensor
     ) -> tuple[Tensor, Ascent]:
-        """The best candidates moved to their maxima: ``(N, modes, 3)``, the best of all first."""
+        """The best candidates moved to their maxima: ``(N, modes + 1, 3)``, the best one first."""
+        index = torch.nonzero(likely, as_tuple=True)
+        found = self._ascent(mixtures, index[0], candidates[index])
+        ascent = found.spread(index, likely.shape)
         # Far from a maximum the promise is a guess: count at most half of the score of it.
         promise = ascent.score + torch.minimum(ascent.gain, ascent.score / 2.0)
         chosen = spread_maxima(candidates, promise, self.config.modes, 4.0 * self.radius)
+        # And the best of all others, near the answer as it may be: which one climbs higher?
+        others = promise.scatter(1, chosen, -1.0).argmax(1, keepdim=True)
+        chosen = torch.cat([chosen, others], 1)
         row = torch.arange(len(chosen), device=chosen.device)[:, None]
         places, at = candidates[row, chosen], ascent.at(row, chosen)
-        for _ in range(self.config.shifts):
-            photo, mode = torch.nonzero(at.gain > CONVERGED * at.score, as_tuple=True)
-            if not len(photo):
-                break
-            here, place = at.at(photo, mode), places[photo, mode]
-            trial = walked(place, here.step)
-            there = self._ascent(mixture.of(photo), trial[:, None]).at(slice(None), 0)
-            better = there.score >= here.score * (1.0 - CONVERGED)
-            places[photo, mode] = torch.where(better[:, None], trial, place)
-            at.put(photo, mode, there.where(better, here.shortened()))
-        # A last step on trust: the slope is known better than float32 can confirm by the score.
-        small = at.gain <= CONVERGED * at.score
-        places = torch.where(small[..., None], walked(places, at.step), places)
+        hopeless = promise.gather(1, chosen) < HOPELESS * promise.amax(1, keepdim=True)
+        hopeless &= at.mass < LEAST_MODE / 4.0
+        at.gain.masked_fill_(hopeless, 0.0)
+        places, at = climb_score(places, at, partial(self._ascent, mixtures), self.config.shifts)
         order = at.score.argsort(1, descending=True)
         return places[row, order], at.at(row, order)
 
     def _profile(
-        self, mixture: _Mixture, answer: Tensor
+        self, mixtures: Mixtures, answer: Tensor
     ) -> tuple[RadialProfile, NDArray[np.float32], NDArray[np.float32]]:
         """Distribution of the distance from the answer, information in nats, mass on land."""
-        mass = []
-        knowledge, on_land = answer.new_zeros(2, len(answer))
+        n, near = len(answer), []
+        knowledge, on_land = answer.new_zeros(2, n)
         rings_of = (self.inner, self.outer)
-        around = self._around(mixture, answer[:, None], *rings_of)
-        for rings, density in zip(rings_of, around, strict=True):
-            p = density.view(len(answer), -1, rings.columns)
-            weight = rings.row_weight / (4.0 * math.pi)
-            mass.append(p.sum(-1) * weight)
-            knowledge += torch.xlogy(p, p).sum(-1) @ weight
-            land = self.land(_turned(rings, answer)).view_as(p)
-            on_land += (p * land).sum(-1) @ weight
-        cos_distance = answer @ self.grid.nodes.T
-        far = mixture.mass * (cos_distance < math.cos(CAP_KM / EARTH_RADIUS_KM))
-        knowledge += (far * mixture.log_density).sum(1)
-        on_land += far @ self.land_share
-        near = torch.cat(mass, 1)
-        # p was normalised around its peak; these nodes differ a little: make it sum to 1.
-        total = near.sum(1) + far.sum(1)
+        around = self._around(mixtures, torch.arange(n, device=answer.device), answer, *rings_of)
+        for rings, p in zip(rings_of, around, strict=True):
+            weight = (rings.row_weight / (4.0 * math.pi)).repeat_interleave(rings.columns)
+            knowledge += (p * p.log()) @ weight
+            mass = p.mul_(weight)
+            on_land += torch.linalg.vecdot(mass, self.land(rings.around(answer)))
+            near.append(mass.view(n, -1, rings.columns).sum(-1))
+        within, wide = torch.cat(near, 1), mixtures.wide
+        total = within.sum(1)
+        beyond = answer.new_zeros(n, len(self.far_spread))
+        size = SPHERES if answer.device.type == "cpu" else max(1, len(wide))
+        everywhere = (wide, mixtures.mass, mixtures.log_density)
+        for photo, mass, log_density in zip(*(t.split(size) for t in everywhere), strict=True):
+            if not len(photo):
+                break
+            cosine = answer[photo] @ self.grid.nodes.T
+            far = mass * torch.lt(cosine, COS_CAP, out=torch.empty_like(cosine))
+            knowledge[photo] += torch.linalg.vecdot(far, log_density)
+            on_land[photo] += far @ self.land_share
+            # p was normalised around its peak; these nodes differ a little: make it sum to 1.
+            total[photo] += far.sum(1)
+            beyond[photo] = far_masses(far, cosine, self.far_spread)
         information = (knowledge / total - total.log()).clamp(min=0.0)
-        profile = RadialProfile.from_masses(near, far, cos_distance, self.far_spread)
+        profile = RadialProfile.from_masses(within, beyond)
         return profile, information.float().cpu().numpy(), (on_land / total).float().cpu().numpy()
-
-
-def _turned(rings: ProductTransform, centre: Tensor) -> Tensor:
-    """Nodes on rings around the pole carried to centres ``(..., 3)``: ``(..., nodes, 3)``."""
-    return rings.nodes @ pole_frame(centre).transpose(-1, -2)

@@ -153,6 +153,10 @@ def mixed_log(log_density: Tensor) -> Tensor:
     return log_sum_exp(log_density.transpose(-1, -2)) - math.log(samples)
 
 
+LEAST_MODE = 0.01
+"""Probability of another place below which it is not reported."""
+
+
 @dataclass(frozen=True)
 class Mode:
     """A place the photo may come from.
@@ -171,27 +175,32 @@ class Mode:
 
 def distinct_modes(
     places: NDArray[np.float64], probability: NDArray[np.float64], radius_km: float, count: int
-) -> tuple[Mode, ...]:
+) -> list[tuple[Mode, ...]]:
     """The answer first, then what lies more than 2ρ from all chosen before, likeliest first.
 
     Args:
-      places: ``(M, 3)`` unit vectors, the answer first.
-      probability: ``(M,)`` within `radius_km` of each.
+      places: ``(N, M, 3)`` unit vectors, the answer first.
+      probability: ``(N, M)`` within `radius_km` of each.
       radius_km: the decoder's ρ.
-      count: how many at most.
+      count: how many at most for each photo.
     """
-    apart = math.cos(min(math.pi, 2.0 * radius_km / EARTH_RADIUS_KM))
-    order = [0, *(1 + np.argsort(-probability[1:], kind="stable"))]
-    chosen: list[int] = []
-    for i in order:
-        far = all(float(places[i] @ places[j]) < apart for j in chosen)
-        if len(chosen) < count and (not chosen or (far and probability[i] >= 0.01)):
-            chosen.append(i)
-    latitude, longitude = latitude_longitude(places[chosen])
-    return tuple(
-        Mode(float(a), float(b), float(probability[i]), radius_km)
-        for a, b, i in zip(latitude, longitude, chosen, strict=True)
+    order = np.argsort(-np.where(np.arange(probability.shape[1]) == 0, np.inf, probability), 1)
+    places = np.take_along_axis(places, order[..., None], 1)
+    probability = np.take_along_axis(probability, order, 1)
+    near = np.einsum("nix,njx->nij", places, places) >= math.cos(
+        min(math.pi, 2.0 * radius_km / EARTH_RADIUS_KM)
     )
+    chosen = probability >= LEAST_MODE
+    chosen[:, 0] = True
+    for i in range(1, chosen.shape[1]):
+        kept = chosen[:, :i]
+        chosen[:, i] &= ~(kept & near[:, i, :i]).any(1) & (kept.sum(1) < count)
+    latitude, longitude = (c.tolist() for c in latitude_longitude(places))
+    numbers = zip(latitude, longitude, probability.tolist(), chosen.tolist(), strict=True)
+    return [
+        tuple(Mode(a, b, p, radius_km) for a, b, p, kept in zip(*row, strict=True) if kept)
+        for row in numbers
+    ]
 
 
 @dataclass(frozen=True)
@@ -231,3 +240,8 @@ class GeotagColumns:
             if field.name != "modes"
         }
         return cls(**columns, modes=[modes for part in parts for modes in part.modes])
+
+    def take(self, rows: NDArray[np.int64]) -> GeotagColumns:
+        """Some rows, by index."""
+        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "modes"}
+        return GeotagColumns(**columns, modes=[self.modes[row] for row in rows])

@@ -136,6 +136,10 @@ class BaseMeasure(nn.Module):
         log_weight = np.log(weight.clip(math.exp(EXCLUDED)))
         return torch.from_numpy(log_weight).float().to(self.log_weight)
 
+    def bounds(self) -> tuple[float, float]:
+        """The least and the most of log q₀."""
+        return float(self.log_weight.min()), float(self.log_weight.max())
+
     @property
     def excludes(self) -> bool:
         """Whether there are places where no answer may be."""

@@ -41,32 +41,23 @@ class RadialProfile:
     cumulative: NDArray[np.float64]
 
     @classmethod
-    def from_masses(
-        cls, rings: Tensor, far: Tensor, cos_distance: Tensor, spread: Tensor
-    ) -> RadialProfile:
+    def from_masses(cls, rings: Tensor, beyond: Tensor | None = None) -> RadialProfile:
         """Sums masses outwards.
 
         Args:
           rings: ``(N, rings)`` mass on each ring of `ring_grids`, as its quadrature weighs it.
-          far: ``(N, nodes)`` mass of nodes beyond `CAP_KM`, 0 at the others.
-          cos_distance: ``(N, nodes)`` of all nodes.
-          spread: `far_spread` of these nodes.
+          beyond: `far_masses`; None where there is nothing beyond the rings.
 
         Returns:
           The profile, scaled to sum to one.
         """
         n = len(rings)
-        edge = math.cos(CAP_KM / EARTH_RADIUS_KM)
-        # Bins of equal area: an index without an arc cosine.
-        bins = ((edge - cos_distance) * (_FAR_BINS / (1.0 + edge))).clamp_(0, _FAR_BINS - 1).int()
-        bins += _FAR_BINS * torch.arange(n, dtype=torch.int32, device=bins.device)[:, None]
-        counted = torch.bincount(bins.flatten(), far.flatten(), n * _FAR_BINS)
-        beyond = (counted.view(n, -1) @ spread).double().cpu().numpy()
         panels = rings.double().cpu().numpy().reshape(n, -1, _NODES)
         within = panels.sum(-1, keepdims=True)
         partial = np.cumsum(within, 1) - within + panels @ _PARTIAL
         parts = [np.zeros((n, 1)), partial.reshape(n, -1)]
-        parts.append(parts[-1][:, -1:] + np.cumsum(beyond, 1))
+        far = np.zeros((n, _FAR_BINS)) if beyond is None else beyond.double().cpu().numpy()
+        parts.append(parts[-1][:, -1:] + np.cumsum(far, 1))
         cumulative = np.maximum.accumulate(np.concatenate(parts, 1), axis=1)
         return cls(_EDGES_KM, cumulative / cumulative[:, -1:])
 
@@ -84,6 +75,23 @@ class RadialProfile:
         """``(N, 5)`` probability within each of `THRESHOLDS_KM`."""
         columns = [int(np.argmin(np.abs(self.radius_km - t))) for t in THRESHOLDS_KM]
         return self.cumulative[:, columns].astype(np.float32)
+
+
+def far_masses(mass: Tensor, cos_distance: Tensor, spread: Tensor) -> Tensor:
+    """Mass in bins of the distance beyond `CAP_KM`, ``(N, bins)``.
+
+    Args:
+      mass: ``(N, nodes)`` of nodes beyond `CAP_KM`, 0 at the others.
+      cos_distance: ``(N, nodes)`` of all nodes.
+      spread: `far_spread` of these nodes.
+    """
+    n = len(mass)
+    edge = math.cos(CAP_KM / EARTH_RADIUS_KM)
+    # Bins of equal area: an index without an arc cosine.
+    bins = ((edge - cos_distance) * (_FAR_BINS / (1.0 + edge))).clamp_(0, _FAR_BINS - 1).int()
+    bins += _FAR_BINS * torch.arange(n, dtype=torch.int32, device=bins.device)[:, None]
+    counted = torch.bincount(bins.flatten(), mass.flatten(), n * _FAR_BINS)
+    return counted.view(n, _FAR_BINS) @ spread
 
 
 def far_spread(spacing: float) -> NDArray[np.float64]:

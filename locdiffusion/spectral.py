@@ -29,6 +29,9 @@ from locdiffusion.sphere.harmonics import (
 DUST = 1e-20
 """What is smaller counts as zero in a factor of a sum whose terms are about one."""
 
+UNSEEN = 1e-8
+"""Orders whose functions stay below this share of the largest on all rings are left out of sums."""
+
 
 def pad(coefficients: Tensor, max_degree: int) -> Tensor:
     """Flat ``(B, d)`` to padded ``(B, L + 1, 2L + 1)``; zeros where abs(m) > l."""
@@ -138,7 +141,7 @@ class PoleRotation(nn.Module):
         Returns:
           ``(B, d)``.
         """
-        by_degree = self._tilted(coefficients, vectors) @ self.swap
+        by_degree = self.tilted(self.by_degree(coefficients), vectors) @ self.swap
         return unpad(by_degree.transpose(0, 1), self.max_degree)
 
     def jet(self, coefficients: Tensor, vectors: Tensor) -> Tensor:
@@ -151,14 +154,71 @@ class PoleRotation(nn.Module):
         Returns:
           ``(B, 6)``: f, g_south, g_east, H_ss, H_se, H_ee, for steps in radians.
         """
-        return (self._tilted(coefficients, vectors) @ self.jet_table).sum(0)
+        return self.jet_of(self.by_degree(coefficients), vectors)
 
-    def _tilted(self, coefficients: Tensor, vectors: Tensor) -> Tensor:
-        """Everything but the last swap: ``(L + 1, B, 2L + 1)``."""
+    def jet_of(self, by_degree: Tensor, vectors: Tensor) -> Tensor:
+        """The same from coefficients `by_degree`."""
+        return (self.tilted(by_degree, vectors) @ self.jet_table).sum(0)
+
+    def by_degree(self, coefficients: Tensor) -> Tensor:
+        """Padded ``(L + 1, B, 2L + 1)``, where fields are picked by index on the second axis."""
+        return pad(coefficients, self.max_degree).transpose(0, 1).contiguous()
+
+    def tilted(self, by_degree: Tensor, vectors: Tensor) -> Tensor:
+        """Everything but the last swap, ``(L + 1, B, 2L + 1)``: what `RingTransform` takes.
+
+        Args:
+          by_degree: ``(L + 1, B, 2L + 1)``.
+          vectors: ``(B, 3)`` unit vectors.
+        """
         x, y, z = vectors.unbind(-1)
-        by_degree = pad(coefficients, self.max_degree).transpose(0, 1)
         by_degree = _turn(by_degree, torch.atan2(y, x), self.order) @ self.swap
         return _turn(by_degree, -torch.atan2(torch.hypot(x, y), z), self.order)
+
+
+class RingTransform(nn.Module):
+    """Fields on rings around a point, from coefficients that `PoleRotation.tilted` tilted there.
+
+    Near its pole a harmonic of order m goes with the m-th power of the distance: the wide rings
+    see all orders, a disc of 50 km four. What is not seen is neither rotated nor summed.
+
+    Attributes:
+      rows, columns: how many rings, and nodes on each.
+      row_weight: ``(rows,)`` area in steradians of one node.
+      nodes: ``(rows·columns, 3)`` unit vectors in the frame of the point.
+    """
+
+    swap: Tensor
+    legendre: Tensor
+    trigonometric: Tensor
+    row_weight: Tensor
+    nodes: Tensor
+
+    def __init__(self, grid: LatLonGrid, max_degree: int) -> None:
+        """Builds the tables of rings around the north pole for fields of degree L."""
+        super().__init__()
+        whole = ProductTransform(grid, max_degree)
+        self.rows, self.columns = grid.shape
+        height = whole.legendre.abs().amax((1, 2))
+        seen = height > UNSEEN * height.max()
+        swap = torch.from_numpy(axis_swap(max_degree).astype(np.float32))
+        for name, table in {
+            "swap": swap[:, :, seen],
+            "legendre": whole.legendre[seen],
+            "trigonometric": whole.trigonometric[seen],
+            "row_weight": whole.row_weight,
+            "nodes": whole.nodes,
+        }.items():
+            self.register_buffer(name, table.contiguous(), persistent=False)
+
+    def forward(self, tilted: Tensor) -> Tensor:
+        """Field ``(B, rows, columns)`` of tilted coefficients ``(L + 1, B, 2L + 1)``."""
+        waves = ((tilted @ self.swap).permute(2, 1, 0) @ self.legendre).flatten(1)
+        return (waves.T @ self.trigonometric).view(-1, self.rows, self.columns)
+
+    def around(self, centre: Tensor) -> Tensor:
+        """The nodes around points ``(..., 3)``: ``(..., nodes, 3)``, each coordinate contiguous."""
+        return (pole_frame(centre) @ self.nodes.T).transpose(-1, -2)
 
 
 def _jet_table(max_degree: int) -> NDArray[np.float64]:
@@ -199,7 +259,7 @@ def turn_about_axis(coefficients: Tensor, angle: Tensor, max_degree: int) -> Ten
 
 def _turn(by_degree: Tensor, angle: Tensor, order: Tensor) -> Tensor:
     phase = angle[:, None] * order
-    return torch.addcmul(by_degree * phase.cos(), by_degree.flip(-1), phase.sin())
+    return (by_degree * phase.cos()).addcmul_(by_degree.flip(-1), phase.sin())
 
 
 def pole_frame(vectors: Tensor) -> Tensor:

@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from locdiffusion.data import EmbeddingRows
+from locdiffusion.density import FLOOR
 from locdiffusion.model.cs_unet import CSUNet
-from locdiffusion.prior import COLUMNS, ROWS, BaseMeasure, positions_measure, raster_cells
+from locdiffusion.prior import COLUMNS, ROWS, BaseMeasure, looked_up, positions_measure
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import gauss_legendre_grid
@@ -91,6 +92,8 @@ class TemperatureModel(nn.Module):
     feature_spread: Tensor
     log_area: Tensor
     log_base: Tensor
+    half_squares: Tensor
+    rarity_of_nodes: Tensor
 
     def __init__(
         self, config: TemperatureConfig, max_degree: int, embedding_dim: int, base: BaseMeasure
@@ -126,6 +129,10 @@ class TemperatureModel(nn.Module):
         log_area = torch.from_numpy(np.log(grid.weights / (4.0 * math.pi))).float()
         self.register_buffer("log_area", log_area, persistent=False)
         self.register_buffer("log_base", base.on_grid(grid).cpu(), persistent=False)
+        self.register_buffer("half_squares", torch.zeros(config.gallery), persistent=False)
+        nodes = torch.zeros(len(self.grid.nodes))
+        self.register_buffer("rarity_of_nodes", nodes, persistent=False)
+        self.register_load_state_dict_post_hook(TemperatureModel._derive)
 
     @classmethod
     def of_training(
@@ -168,7 +175,14 @@ class TemperatureModel(nn.Module):
         for name in STORED_IN_HALF:
             tensor = getattr(model, name)
             tensor.copy_(tensor.half().float())
+        model._derive()
         return model.requires_grad_(False)
+
+    @torch.no_grad()
+    def _derive(self, *_: object) -> None:
+        """What follows from the stored tensors, once instead of with each photo."""
+        self.half_squares.copy_(0.5 * self.gallery.square().sum(1))
+        self.rarity_of_nodes.copy_(self._rarity(self.grid.nodes))
 
     @torch.inference_mode()
     def features(self, condition: Tensor, natural: Tensor) -> Tensor:
@@ -179,8 +193,8 @@ class TemperatureModel(nn.Module):
           natural: ``(B, d)`` densities at τ = 1.
         """
         projected = (condition - self.mean) @ self.projection
-        half_squares = 0.5 * self.gallery.square().sum(1)
-        alike, index = (projected @ self.gallery.T - half_squares).topk(self.config.neighbours)
+        likeness = torch.addmm(self.half_squares, projected, self.gallery.T, beta=-1.0)
+        alike, index = largest(likeness, self.config.neighbours)
         norm = projected.square().sum(1, keepdim=True)
         unlike = (norm - 2.0 * alike).clamp(min=1e-6).sqrt().log()
         mass, information = self._softened(natural)
@@ -188,7 +202,7 @@ class TemperatureModel(nn.Module):
         km = _km(torch.einsum("bkj,bj->bk", self.places[index], answer))
         similar = (km + 20.0).log()
         deepest = min(max(_RANKS), len(self.places))
-        nearest = _km((answer @ self.places.T).topk(deepest).values)
+        nearest = _km(largest(answer @ self.places.T, deepest)[0])
         ranks = [min(rank, deepest) - 1 for rank in _RANKS]
         columns = [
             similar.amin(1),
@@ -201,21 +215,23 @@ class TemperatureModel(nn.Module):
             0.5 * norm.clamp(min=1e-6).log()[:, 0],
             *(nearest[:, ranks] + 10.0).log().unbind(1),
             self._rarity(answer),
-            mass @ self._rarity(self.grid.nodes),
+            mass @ self.rarity_of_nodes,
             information,
             0.5 * natural.square().sum(1).clamp(min=1e-6).log(),
         ]
         return torch.stack(columns, 1)
 
     def _rarity(self, vectors: Tensor) -> Tensor:
-        return self.rarity.flatten()[raster_cells(vectors, *self.rarity.shape)]
+        return looked_up(self.rarity, vectors)
 
     def _softened(self, natural: Tensor) -> tuple[Tensor, Tensor]:
         """Mass ``(B, nodes)`` and information ``(B,)`` of the softened densities."""
-        field = self.grid.synthesis(natural / _SOFTENING).flatten(1)
-        log_p = torch.log_softmax(field + self.log_base + self.log_area, 1)
-        mass = log_p.exp()
-        return mass, (mass * (log_p - self.log_area)).sum(1)
+        field = self.grid.synthesis(natural / _SOFTENING).flatten(1).add_(self.log_base)
+        weight = (field + self.log_area).sub_(field.amax(1, keepdim=True))
+        mass = weight.clamp_(min=FLOOR).exp_()
+        total = mass.sum(1)
+        mass = mass.div_(total[:, None])
+        return mass, torch.linalg.vecdot(mass, field) - total.log() - field.amax(1)
 
     @torch.inference_mode()
     def forward(self, condition: Tensor, natural: Tensor) -> Tensor:
@@ -230,6 +246,28 @@ class TemperatureModel(nn.Module):
         log_temperature: Tensor = self.out(torch.tanh(self.hidden(standard)))
         return log_temperature.squeeze(1)
 
+
+def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """`topk` along the last axis of ``(B, P)``, three times faster for P in the ten thousands.
+
+    The largest values lie in the groups whose largest values are largest.
+    """
+    groups = values.shape[1] // _GROUP
+    if groups <= count:
+        best = values.topk(count, dim=1)
+        return best.values, best.indices
+    # Group g is g, g + groups, g + 2·groups …: maxima of whole rows, not within them.
+    whole = values[:, : groups * _GROUP].unflatten(1, (_GROUP, groups))
+    of_group = whole.amax(1).topk(count, dim=1).indices
+    steps = groups * torch.arange(_GROUP, device=values.device)
+    rest = torch.arange(groups * _GROUP, values.shape[1], device=values.device)
+    among = (of_group[..., None] + steps).flatten(1)
+    among = torch.cat([among, rest.expand(len(values), -1)], 1)
+    best = values.gather(1, among).topk(count, dim=1)
+    return best.values, among.gather(1, best.indices)
+
+
+_GROUP = 32
 
 STORED_IN_HALF = ("mean", "projection", "gallery", "places", "rarity")
 """Tensors that a checkpoint keeps in half precision."""

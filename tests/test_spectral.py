@@ -8,6 +8,7 @@ from locdiffusion import shdd
 from locdiffusion.spectral import (
     PoleRotation,
     ProductTransform,
+    RingTransform,
     pad,
     pole_frame,
     turn_about_axis,
@@ -104,6 +105,21 @@ def test_rotation_moves_the_point_to_the_pole(rng):
         wanted = shdd.field(c[i].numpy(), u @ frame[i].T)
         np.testing.assert_allclose(shdd.field(rotated[i], u), wanted, atol=2e-3)
     np.testing.assert_allclose(np.linalg.norm(rotated, axis=-1), c.norm(dim=-1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("radius", [0.01, 0.2, 3.0])
+def test_rings_around_a_point_are_the_field_there(rng, radius):
+    """Orders that the rings do not see are left out; the field does not feel it."""
+    v = points(rng, 6)
+    c = coefficients(rng, len(v))
+    vectors, rotation = torch.from_numpy(v.astype(np.float32)), PoleRotation(L)
+    rings = RingTransform(polar_grid([0.0, radius / 3, radius], 3, 16), L)
+    assert (rings.legendre.shape[0] < 2 * L + 1) == (radius < 1.0)
+    field = rings(rotation.tilted(rotation.by_degree(c), vectors)).flatten(1)
+    nodes = rings.around(vectors).numpy()
+    for i in range(len(v)):
+        wanted = shdd.field(c[i].numpy(), nodes[i])
+        np.testing.assert_allclose(field[i], wanted, atol=2e-3)
 
 
 def test_a_code_rotated_to_the_pole_is_the_code_of_the_pole(rng):

@@ -10,7 +10,7 @@ from tiny import MODEL, learnable_photos, random_denoiser
 from locdiffusion.prior import land_measure, positions_measure, uniform_measure
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
-from locdiffusion.temperature import FEATURES, TemperatureConfig, TemperatureModel
+from locdiffusion.temperature import FEATURES, TemperatureConfig, TemperatureModel, largest
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -62,6 +62,29 @@ def test_features_are_those_of_brute_force(model: TemperatureModel) -> None:
         column = found[:, FEATURES.index(name)]
         np.testing.assert_allclose(np.exp(column), values, rtol=0.06, atol=1.0, err_msg=name)
     assert found.shape == (20, len(FEATURES)) and np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("columns", [7, 64, 1000, 1003])
+def test_the_largest_are_those_of_topk(rng: np.random.Generator, columns: int) -> None:
+    values = torch.from_numpy(rng.normal(size=(5, columns)))
+    values[1, : columns // 2] += 10.0
+    wanted = values.topk(5, dim=1)
+    found, index = largest(values, 5)
+    assert torch.equal(found, wanted.values)
+    assert torch.equal(index, wanted.indices)
+
+
+def test_a_loaded_model_has_the_same_features(model: TemperatureModel) -> None:
+    """What is derived from the stored tensors is derived anew."""
+    loaded = TemperatureModel(
+        model.config, MODEL.max_degree, PHOTOS.embeddings.shape[1], uniform_measure()
+    )
+    loaded.load_state_dict(model.state_dict())
+    condition = torch.from_numpy(PHOTOS.embeddings[:4])
+    natural = natural_at(PHOTOS.vectors[:4], 0.5)
+    torch.testing.assert_close(
+        loaded.features(condition, natural), model.features(condition, natural), rtol=0, atol=0
+    )
 
 
 def great_circle_to(places: np.ndarray, points: np.ndarray) -> np.ndarray:

@@ -71,7 +71,8 @@ def highest_points(field: Tensor, max_degree: int, batch: int = 512) -> NDArray[
     for start in range(0, len(field), batch):
         part = field[start : start + batch].float()
         value, index = highest_nodes(grid.synthesis(part), 1)
-        peaks = climb(part, grid.nodes[index], value, rotation, 2.0 * math.pi / rows)
+        by_degree = rotation.by_degree(part)
+        peaks = climb(by_degree, grid.nodes[index], value, rotation, 2.0 * math.pi / rows)
         found.append(peaks.vectors[:, 0].double().numpy())
     return np.concatenate(found)
 

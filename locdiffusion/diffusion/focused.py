@@ -45,7 +45,8 @@ class FocusedMean(nn.Module):
         """Mean parameters ``(B, d)`` of ``(B, d)``."""
         value, index = highest_nodes(self.search.synthesis(natural), 1)
         start = self.search.nodes[index]
-        peak = climb(natural, start, value, self.rotation, self.spacing).vectors[:, 0]
+        by_degree = self.rotation.by_degree(natural)
+        peak = climb(by_degree, start, value, self.rotation, self.spacing).vectors[:, 0]
         field = self.rings.synthesis(self.rotation(natural, peak))
         log_mass = field + self.rings.row_weight.log()[:, None]
         if self.base is not None:

@@ -1,0 +1,138 @@
+r"""The first look at densities: a thin grid, the peaks, and rings around the highest.
+
+Most photos are settled by it: nothing outside the rings can hold a share of the mass that shows in
+an answer. Only for the others is the whole sphere integrated (`locdiffusion.decoding`).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from locdiffusion.density import FLOOR
+from locdiffusion.peaks import Peaks, climb, highest_nodes, panel_edges
+from locdiffusion.prior import BaseMeasure
+from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform
+from locdiffusion.sphere.grids import LatLonGrid, polar_grid
+
+NEGLIGIBLE = 1e-7
+"""A share of the mass that shows in no answer: 1 km on a radius is about 1e-4."""
+
+DEEP = 25.0
+"""Nats below the highest peak at which another one is not looked at."""
+
+
+@dataclass(frozen=True)
+class Densities:
+    """K densities of each of N photos, after the first look at them.
+
+    Attributes:
+      by_degree: ``(L + 1, N·K, 2L + 1)`` natural parameters, see `spectral.PoleRotation.by_degree`.
+      peaks: of the N·K densities, C each.
+      log_near: ``(N, K)`` log of ∫ q₀ exp F / 4π within the rings around the highest peak.
+      marks: ``(N, 2K, 3)`` on these rings: where q₀ exp F is highest, and its mean direction.
+      settled: ``(N,)`` whether all mass is within them.
+    """
+
+    by_degree: Tensor
+    peaks: Peaks
+    log_near: Tensor
+    marks: Tensor
+    settled: Tensor
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """N photos, and the whole sphere for those W that need it.
+
+    Attributes:
+      by_degree: ``(L + 1, N·K, 2L + 1)`` natural parameters.
+      log_z: ``(N, K)``.
+      wide: ``(W,)`` which photos have mass far from the highest peak.
+      log_density: ``(W, nodes)`` of their mixtures, on the decoder's grid.
+      mass: ``(W, nodes)`` probability of each node.
+    """
+
+    by_degree: Tensor
+    log_z: Tensor
+    wide: Tensor
+    log_density: Tensor
+    mass: Tensor
+
+
+class Survey(nn.Module):
+    """The first look at densities of degree L; holds tables, no learned parameter."""
+
+    def __init__(
+        self, thin: LatLonGrid, rotation: PoleRotation, spacing: float, base: BaseMeasure | None
+    ) -> None:
+        """Builds the tables.
+
+        Args:
+          thin: a grid for finding peaks.
+          rotation: of degree L.
+          spacing: of the grid that integrates what is not settled, in radians.
+          base: q₀; None is the uniform measure.
+        """
+        super().__init__()
+        degree = rotation.max_degree
+        self.rotation, self.base, self.spacing = rotation, base, spacing
+        self.thin = ProductTransform(thin, degree)
+        self.radius = 8.0 * spacing
+        # No density of this degree is narrower than that of an exact code, 2/d radians.
+        edges = panel_edges(self.radius, 6.0 / (degree + 1) ** 2, 4.0 * spacing)
+        self.rings = RingTransform(polar_grid(edges, 4, 48), degree)
+        low, high = (0.0, 0.0) if base is None else base.bounds()
+        self.base_range, self.most_base = high - low, high
+        self.may_settle = base is None or not base.excludes
+
+    def forward(self, natural: Tensor, candidates: int) -> Densities:
+        """Looks at densities.
+
+        Args:
+          natural: ``(N, K, d)``.
+          candidates: C, how many peaks are kept of each.
+        """
+        n, k, _ = natural.shape
+        flat = natural.flatten(0, 1)
+        field = self.thin.synthesis(flat)
+        value, index = highest_nodes(field, candidates)
+        # The highest peak of F may lie where q₀ is least.
+        value = value.masked_fill(value < value[:, :1] - (DEEP + self.base_range), -torch.inf)
+        by_degree = self.rotation.by_degree(flat)
+        start = self.thin.nodes.index_select(0, index.flatten()).view(*index.shape, 3)
+        peaks = climb(by_degree, start, value, self.rotation, 2.0 * self.spacing)
+        log_near, marks = self._within(by_degree, peaks.vectors[:, 0])
+        settled = log_near.new_zeros(n, dtype=torch.bool)
+        if k == 1 and self.may_settle:
+            elsewhere = torch.logaddexp(
+                self._outside(field, peaks.vectors[:, 0]), peaks.log_mass[:, 1:].logsumexp(1)
+            )
+            settled = elsewhere + self.most_base < log_near + math.log(NEGLIGIBLE)
+        return Densities(by_degree, peaks, log_near.view(n, k), marks.view(n, -1, 3), settled)
+
+    def _within(self, by_degree: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
+        """Log of the mass on the rings around ``(B, 3)``; highest node and centre ``(B, 2, 3)``."""
+        field = self.rings(self.rotation.tilted(by_degree, peak)).flatten(1)
+        nodes = self.rings.around(peak)
+        if self.base is not None:
+            field = field + self.base(nodes)
+        highest, crest = field.max(1)
+        weight = (field - highest[:, None]).clamp_(min=FLOOR).exp_()
+        area = self.rings.row_weight / (4.0 * math.pi)
+        mass = weight.mul_(area.repeat_interleave(self.rings.columns))
+        centre = nn.functional.normalize((mass[:, None] @ nodes)[:, 0], dim=1)
+        at_crest = nodes[torch.arange(len(peak), device=peak.device), crest]
+        return mass.sum(1).log() + highest, torch.stack([at_crest, centre], 1)
+
+    def _outside(self, field: Tensor, peak: Tensor) -> Tensor:
+        """Log of ∫ exp F / 4π outside the rings, by the thin grid."""
+        field = field.flatten(1)
+        highest = field.amax(1)
+        weight = (field - highest[:, None]).clamp_(min=FLOOR).exp_()
+        outside = (peak @ self.thin.nodes.T).le_(math.cos(self.radius))
+        area = (self.thin.row_weight / (4.0 * math.pi)).repeat_interleave(self.thin.columns)
+        return (weight.mul_(outside) @ area).log() + highest
