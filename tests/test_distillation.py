@@ -14,11 +14,11 @@ from tiny_teacher import GALLERY, PLACES, WIDTH, tiny_queries, tiny_teacher
 from locdiffusion.distillation import dataset, fidelity, rivals
 from locdiffusion.distillation import run as distillation
 from locdiffusion.distillation.queries import HELD_OUT, TRAINING, Ambiguity, QuerySimulator
-from locdiffusion.distillation.source import TaughtQueries
+from locdiffusion.distillation.source import TaughtQueries, projected_exponent
 from locdiffusion.distillation.teacher import Teacher, random_land
 from locdiffusion.evaluation.scores import score
 from locdiffusion.hybrid import HybridConfig, HybridGallery
-from locdiffusion.model.cs_unet import CSUNetConfig
+from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.prior import land_measure
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
@@ -105,16 +105,101 @@ def test_queries_are_kept_and_only_found_by_their_identity(
 
 def test_a_batch_brings_the_mean_code_of_its_draws(teacher: Teacher) -> None:
     made = tiny_queries(teacher, 40)
-    source = TaughtQueries(made, teacher.vectors, L, 8, 0)
-    batch = source.batch(2)
-    assert batch.mean_code is not None
-    row = int((made.embeddings.float() - batch.embeddings[0]).abs().sum(1).argmin())
-    drawn = teacher.vectors[made.drawn[row].numpy()]
-    wanted = encode_vectors(drawn, L).mean(0)
-    assert batch.mean_code[0].numpy() == pytest.approx(wanted, abs=1e-5)
-    assert any(np.allclose(batch.vectors[0], v) for v in drawn)
+    for share in (0.0, 0.8, 1.0):
+        batch = TaughtQueries(made, teacher.vectors, L, 8, 0, share).batch(2)
+        assert batch.mean_code is not None
+        row = int((made.embeddings.float() - batch.embeddings[0]).abs().sum(1).argmin())
+        drawn = teacher.vectors[made.drawn[row].numpy()]
+        truth = unit_vectors(*made.places[row : row + 1].T)
+        taught = encode_vectors(drawn, L).mean(0)
+        wanted = share * encode_vectors(truth, L)[0] + (1 - share) * taught
+        assert batch.mean_code[0].numpy() == pytest.approx(wanted, abs=1e-5)
+        assert any(np.allclose(batch.vectors[0], v) for v in [*drawn, *truth])
     with pytest.raises(ValueError, match="no draws"):
         TaughtQueries(replace(made, drawn=made.drawn[:, :0]), teacher.vectors, L, 8, 0)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.8, 1.0])
+def test_the_true_place_is_the_point_in_its_share_of_epochs(teacher: Teacher, share: float) -> None:
+    made = tiny_queries(teacher, 64)
+    truths = unit_vectors(*made.places.T)
+    source = TaughtQueries(made, teacher.vectors, L, 64, 0, share)
+    drawn = made.drawn[:, 0].numpy()
+    outside = np.abs(truths - teacher.vectors[drawn]).max(1) > 1e-6  # a draw can be the truth
+    rows = np.arange(64)
+    hits = [
+        np.abs(source._one_of(rows, made.drawn[:, 0], epoch) - truths).max(1) < 1e-12
+        for epoch in range(20)
+    ]
+    assert np.mean(hits, 0)[outside] == pytest.approx(share, abs=0.11)
+    assert np.mean(hits, 1) == pytest.approx(np.mean(hits), abs=0.1), "each epoch has its share"
+
+
+def test_a_query_to_learn_from_has_a_gap_of_its_own_and_a_test_has_one(teacher: Teacher) -> None:
+    setting = Ambiguity(0, 0.0, 1.0, 1.0, 0.0, gap=1.0)
+    rows = torch.arange(200) % GALLERY
+    for seed, common in ((None, False), (1, True)):
+        simulator = distillation.gallery_simulator(teacher, seed)
+        place = teacher.embeddings[rows]
+        q = simulator(setting, teacher.vectors[rows], place, np.random.default_rng(0))
+        # q is (place + gap) / |place + gap|: the plane of both holds the gap.
+        along = q - (q * place).sum(1, keepdim=True) * place
+        gap = torch.nn.functional.normalize(along, dim=1).mean(0).norm()
+        assert (gap > 0.9) == common
+
+
+def test_land_without_photos_is_drawn_anew(
+    teacher: Teacher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def marked(places: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(places[:, :1]).float().expand(-1, WIDTH)
+
+    monkeypatch.setattr(dataset, "embed_places", marked)
+    places, embeddings = dataset.true_places(
+        teacher, 300, dataset.PlaceMix(jittered=0.0), np.random.default_rng(0)
+    )
+    known = {tuple(row) for row in teacher.positions}
+    new = np.array([tuple(row) not in known for row in places])
+    land = float(teacher.log_weight[teacher.gallery :].exp().sum())
+    assert new.mean() == pytest.approx(land, abs=0.1)
+    assert torch.equal(embeddings[new], marked(places[new]))
+
+
+def test_the_projected_exponent_is_the_weighted_least_squares_fit(teacher: Teacher) -> None:
+    """NumPy's own solver on the stacked system, ridge and all."""
+    found = projected_exponent(teacher, L, ridge=0.2)
+    weight = teacher.log_weight.exp().double().numpy()
+    codes = encode_vectors(teacher.vectors, L)
+    unit = (weight @ codes**2).mean()
+    rows = np.concatenate(
+        [np.sqrt(weight)[:, None] * codes, np.sqrt(0.2 * unit) * np.eye(codes.shape[1])]
+    )
+    right = np.zeros((len(rows), WIDTH))
+    right[: len(weight)] = np.sqrt(weight)[:, None] * teacher.embeddings.double().numpy()
+    wanted = teacher.scale * np.linalg.lstsq(rows, right, rcond=None)[0]
+    assert found.numpy() == pytest.approx(wanted, rel=1e-3, abs=1e-4 * np.abs(wanted).max())
+
+
+def test_a_network_with_a_linear_skip_starts_from_the_projected_exponent(
+    teacher: Teacher, tmp_path: Path
+) -> None:
+    made = tiny_queries(teacher, 64)
+    start = projected_exponent(teacher, L)
+    config = TrainConfig(
+        model=CSUNetConfig(L, WIDTH, 16, (16, 8), linear_skip=True), steps=2, batch_size=64
+    )
+    source = TaughtQueries(made, teacher.vectors, L, 64, 0, start=start)
+    network = Trainer(config, source, made.as_photos(), tmp_path).average
+    q = made.embeddings.float()
+    with torch.no_grad():
+        linear = network.config.natural_scale * network.linear(q)
+        rest = network.from_image(q) - linear
+    assert torch.allclose(linear, q @ start.T, rtol=1e-4, atol=1e-5)
+    without = CSUNet(replace(network.config, linear_skip=False))
+    weights = {n: t for n, t in network.state_dict().items() if not n.startswith("linear.")}
+    without.load_state_dict(weights)
+    with torch.no_grad():
+        assert torch.allclose(rest, without.eval().from_image(q), rtol=1e-3, atol=1e-4)
 
 
 def test_the_loss_sees_the_mean_code_only_where_the_image_speaks_alone(

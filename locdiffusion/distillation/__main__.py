@@ -39,7 +39,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="RUN", help="directory of the run")
-    add("--queries", type=int, default=200_000, help="to learn from (%(default)s)")
+    add("--queries", type=int, default=300_000, help="to learn from (%(default)s)")
     add("--val-queries", type=int, default=4_000, help="to choose and calibrate by (%(default)s)")
     add("--draws", type=int, default=16, help="places the teacher draws for each (%(default)s)")
     add("--land-places", type=int, default=25_000, help="beside the gallery's (%(default)s)")

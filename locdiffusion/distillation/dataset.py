@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.distillation.queries import Ambiguity, QuerySimulator, moved
-from locdiffusion.distillation.teacher import Teacher, embed_places
+from locdiffusion.distillation.teacher import Teacher, embed_places, random_land
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 
 BATCH = 256
@@ -26,10 +26,10 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class PlaceMix:
-    """Where queries are taken.
+    """Where queries are taken: at places drawn from q₀, those on land without photos drawn anew.
 
     Attributes:
-      jittered: share of true places that lie beside a place of the teacher's, not on it.
+      jittered: share of true places that lie beside a place of the gallery, not on it.
       jitter_km: how far, the standard deviation in each direction.
     """
 
@@ -73,13 +73,17 @@ class Queries:
 def true_places(
     teacher: Teacher, count: int, mix: PlaceMix, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], Tensor]:
-    """Places drawn from q₀, some moved: ``(count, 2)`` degrees and embeddings ``(count, E)``."""
+    """Places for queries: ``(count, 2)`` degrees and embeddings ``(count, E)``."""
     weight = teacher.log_weight.double().exp().numpy()
     chosen = rng.choice(len(weight), count, p=weight / weight.sum())
     places, embeddings = teacher.positions[chosen], teacher.embeddings[torch.from_numpy(chosen)]
-    beside = np.flatnonzero(rng.random(count) < mix.jittered)
+    photographed = chosen < teacher.gallery
+    beside = np.flatnonzero(photographed & (rng.random(count) < mix.jittered))
     places[beside] = jitter(places[beside], mix.jitter_km, rng)
-    embeddings[torch.from_numpy(beside)] = embed_places(places[beside])
+    land = np.flatnonzero(~photographed)
+    places[land] = random_land(len(land), rng)
+    new = np.concatenate([beside, land])
+    embeddings[torch.from_numpy(new)] = embed_places(places[new])
     return places, embeddings
 
 

@@ -26,7 +26,7 @@ from locdiffusion.distillation import rivals
 from locdiffusion.distillation.dataset import PlaceMix, jitter, simulate, true_places
 from locdiffusion.distillation.queries import HELD_OUT, HELD_OUT_ALONG, TRAINING
 from locdiffusion.distillation.run import gallery_simulator, photos_at
-from locdiffusion.distillation.source import code_table
+from locdiffusion.distillation.source import code_table, projected_exponent
 from locdiffusion.distillation.teacher import Teacher, random_land
 from locdiffusion.evaluation.bootstrap import Bootstrap
 from locdiffusion.evaluation.scores import Scores, score
@@ -47,6 +47,7 @@ HYBRIDS = tuple(
     for least in (100.0, 300.0)
 )
 ARGMAX, DECODED = "GeoCLIP, argmax", "GeoCLIP, decoded by mass"
+CLOSED_FORM = "GeoCLIP's exponent, projected"
 DENSITY, SAMPLING, HYBRID = "ours, density mode", "ours, sampling mode", "ours, hybrid (LocDiff-H)"
 
 
@@ -239,6 +240,7 @@ def measure(
     scores: dict[str, dict[str, Scores]] = {}
     divergence = {}
     codes = code_table(teacher.vectors, student.max_degree)
+    exponent = projected_exponent(teacher, student.max_degree)
     for split in tests:
         report(f"{split.name}: {len(split.photos):,} queries")
         photos, truth = split.photos, (split.photos.latitude, split.photos.longitude)
@@ -247,6 +249,7 @@ def measure(
         answers = {
             ARGMAX: _points(rivals.best_places(teacher, photos.embeddings)),
             DECODED: _points(rival.answer(teacher, photos.embeddings)),
+            CLOSED_FORM: student.answers(_projected(exponent, photos), photos.vectors),
             DENSITY: pure,
             HYBRID: _points(student.hybrid(photos, natural, pure, hybrid)),
         }
@@ -258,6 +261,11 @@ def measure(
         divergence[split.name] = _divergence(teacher, some, natural[: len(some), 0], codes)
     chosen = {"rival": vars(rival), "hybrid": vars(hybrid)}
     return Fidelity(scores, divergence, chosen)
+
+
+def _projected(exponent: Tensor, photos: EmbeddedPhotos) -> NDArray[np.float32]:
+    """Natural parameters ``(N, 1, d)`` of the closed form: no training."""
+    return (torch.from_numpy(photos.embeddings) @ exponent.T)[:, None].numpy()
 
 
 def _points(places: rivals.Places) -> Predictions:

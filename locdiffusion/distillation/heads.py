@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from locdiffusion.benchmark.timing import compare, machine
+from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.distillation.fidelity import Student
 from locdiffusion.distillation.teacher import Teacher
 from locdiffusion.model import geoclip
@@ -38,30 +39,36 @@ class HeadCost:
     machine: dict[str, Any]
 
 
-def measure(student: Student, teacher: Teacher, batch: int, turns: int = 9) -> HeadCost:
-    """Times both heads in turns on the same CLIP features, one thread.
+def measure(
+    student: Student, teacher: Teacher, photos: EmbeddedPhotos, batch: int, turns: int = 9
+) -> HeadCost:
+    """Times both heads in turns on the same queries, one thread.
 
     Theirs: image head, similarity with the 100,000 cached location embeddings, softmax, top 5; no
     radius. Ours: image head, density mode, temperature, decoder with radii, probabilities and
-    modes.
+    modes. CLIP's features are random; what both heads answer from there on are the queries, since
+    how ambiguous they are decides what decoding costs.
     """
     rng = np.random.default_rng(0)
     features = torch.from_numpy(rng.normal(size=(batch, geoclip.CLIP_DIM))).float()
+    queries = torch.from_numpy(photos.embeddings[rng.integers(0, len(photos), batch)])
     head = geoclip.image_head()
     geotagger = student.geotagger()
     gallery = teacher.embeddings[: teacher.gallery].T.contiguous()
     keys = [str(i) for i in range(batch)]
 
     @torch.inference_mode()
-    def queries() -> torch.Tensor:
-        return torch.nn.functional.normalize(head(features), dim=1)
+    def image_head() -> None:
+        torch.nn.functional.normalize(head(features), dim=1)
 
     @torch.inference_mode()
     def theirs() -> None:
-        torch.softmax(teacher.scale * (queries() @ gallery), 1).topk(TOP)
+        image_head()
+        torch.softmax(teacher.scale * (queries @ gallery), 1).topk(TOP)
 
     def ours() -> None:
-        geotagger.decode(geotagger.sample(queries().numpy(), keys))
+        image_head()
+        geotagger.decode(geotagger.sample(queries.numpy(), keys))
 
     with torch_threads(1):
         found = compare(ours, theirs, (batch, batch), turns)

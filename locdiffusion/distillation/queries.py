@@ -10,7 +10,8 @@ A photo rarely says one place. A query is
   normalised before noise is added.
 * n is Gaussian with norm about `noise`. Most of it lies in directions in which no two places
   differ: those leave the order of places alone and flatten the density.
-* g is one fixed unit vector, the gap between the modalities of a contrastive model, γ its size.
+* g is a unit vector, the gap between the modalities of a contrastive model, γ its size. An encoder
+  has one such direction and nobody knows which: queries to learn from have each another.
 
 The setting `typical` was chosen so that GeoCLIP's own answer is right within 1/25/200/750/2500 km
 about as often as published for Im2GPS3k (14/34/51/70/84 %; PAPER arXiv 2309.16020). Whether real
@@ -78,14 +79,17 @@ class QuerySimulator:
     Args:
       vectors: ``(M, 3)`` unit vectors of the gallery.
       embeddings: ``(M, E)`` their location embeddings.
-      gap_seed: of the direction g.
+      gap_seed: of the direction g that all queries share; None for one of each query's own.
     """
 
-    def __init__(self, vectors: NDArray[np.float64], embeddings: Tensor, gap_seed: int = 0) -> None:
+    def __init__(
+        self, vectors: NDArray[np.float64], embeddings: Tensor, gap_seed: int | None = None
+    ) -> None:
         self._vectors, self._embeddings = vectors, embeddings
         self._tree = cKDTree(vectors)
-        gap = np.random.default_rng(gap_seed).normal(size=embeddings.shape[1])
-        self._gap = torch.from_numpy(gap / np.linalg.norm(gap)).float()
+        self._gap = None
+        if gap_seed is not None:
+            self._gap = _directions(1, embeddings.shape[1], np.random.default_rng(gap_seed))
         self._spread = _covariance_root(embeddings)
 
     def __call__(
@@ -118,7 +122,8 @@ class QuerySimulator:
         if setting.along_places:
             noise = noise @ self._spread
         size = setting.noise * rng.uniform(0.7, 1.3, (count, 1))
-        noisy = seen + torch.from_numpy(size).float() * noise + setting.gap * self._gap
+        gap = self._gap if self._gap is not None else _directions(count, width, rng)
+        noisy = seen + torch.from_numpy(size).float() * noise + setting.gap * gap
         return torch.nn.functional.normalize(noisy, dim=1)
 
     def _mistaken_for(
@@ -138,6 +143,12 @@ def moved(
     """Unit vectors ``(N, 3)`` after Gaussian steps of `km`, ``(N, 1)`` or one for all."""
     stepped = vectors + rng.normal(size=vectors.shape) * (km / EARTH_RADIUS_KM)
     return stepped / np.linalg.norm(stepped, axis=1, keepdims=True)
+
+
+def _directions(count: int, width: int, rng: np.random.Generator) -> Tensor:
+    """Random unit vectors ``(count, width)``."""
+    drawn = torch.from_numpy(rng.normal(size=(count, width))).float()
+    return torch.nn.functional.normalize(drawn, dim=1)
 
 
 def _covariance_root(embeddings: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from locdiffusion.config import to_dict
 from locdiffusion.distillation.fidelity import (
     ARGMAX,
+    CLOSED_FORM,
     DECODED,
     DENSITY,
     HYBRID,
@@ -32,7 +33,7 @@ from locdiffusion.evaluation.scores import Scores
 from locdiffusion.evaluation.tables import markdown, number, percent
 from schemas.geotags import THRESHOLDS_KM
 
-METHODS = (ARGMAX, DECODED, DENSITY, SAMPLING, HYBRID)
+METHODS = (ARGMAX, DECODED, CLOSED_FORM, DENSITY, SAMPLING, HYBRID)
 PAGE, FIGURE, RESULTS = "GEOCLIP.md", "geoclip_fidelity.png", "fidelity.json"
 
 
@@ -78,7 +79,7 @@ def run(options: argparse.Namespace) -> Path:
     val = fidelity.validation(teacher, options.val_queries, options.seed)
     found = fidelity.measure(student, teacher, tests, val, options.sampled, _say)
     _say("timing both heads")
-    cost = heads.measure(student, teacher, options.batch)
+    cost = heads.measure(student, teacher, tests[0].photos, options.batch)
     options.output.mkdir(parents=True, exist_ok=True)
     results = {"model": loaded.model_id, "cost": cost, "fidelity": found}
     text = json.dumps(to_dict(results), indent=1)
@@ -157,7 +158,8 @@ def _costs(cost: Any) -> str:
     return (
         markdown(["head", "ms per photo", "MB"], rows)
         + f"\n\nOurs is {ratio:.2f} times as fast ({low:.2f}-{high:.2f} over the turns), batches "
-        f"of {cost.batch}, one thread, in turns in one run. Theirs: image head, 100,000 cached "
+        f"of {cost.batch}, queries of the first split, one thread, in turns in one run. Theirs: "
+        "image head, 100,000 cached "
         "location embeddings, softmax, top 5, no radius. Ours: image head, density, temperature, "
         f"decoding with radii, probabilities and modes.\n\n({where})"
     )
@@ -169,7 +171,7 @@ def draw(found: Fidelity, path: Path) -> None:
     figure = Figure(figsize=(4.2 * len(names), 3.8), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
-        for method, style in zip(METHODS, ("s--", "d--", "o-", "v-", "^-"), strict=True):
+        for method, style in zip(METHODS, ("s--", "d--", "x:", "o-", "v-", "^-"), strict=True):
             shares = [100 * share.value for share in found.scores[name][method].within]
             axes.plot(range(len(shares)), shares, style, label=method, markersize=5)
         axes.set_xticks(range(len(THRESHOLDS_KM)), [f"{t:,}" for t in THRESHOLDS_KM])

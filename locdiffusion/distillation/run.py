@@ -16,7 +16,7 @@ from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.distillation import dataset
 from locdiffusion.distillation.dataset import PlaceMix, Queries
 from locdiffusion.distillation.queries import TRAINING, Ambiguity, QuerySimulator
-from locdiffusion.distillation.source import TaughtQueries
+from locdiffusion.distillation.source import TaughtQueries, projected_exponent
 from locdiffusion.distillation.teacher import Teacher, TeacherConfig
 from locdiffusion.distributed import Processes
 from locdiffusion.temperature import TemperatureConfig
@@ -40,15 +40,17 @@ class Curriculum:
       draws: places drawn from the teacher's density for each training query.
       teacher: which places it is asked about.
       places: where queries are taken.
+      truth_share: weight of a query's true place in what is learned; the teacher has the rest.
       settings: of the simulator, in equal shares.
       seed: of the queries.
     """
 
-    queries: int = 200_000
+    queries: int = 300_000
     val_queries: int = 4_000
     draws: int = 16
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     places: PlaceMix = field(default_factory=PlaceMix)
+    truth_share: float = 0.8
     settings: Mapping[str, Ambiguity] = field(default_factory=lambda: TRAINING)
     seed: int = 0
 
@@ -59,6 +61,8 @@ class Curriculum:
                 f"queries = {self.queries}, val_queries = {self.val_queries}, draws = {self.draws};"
                 " want at least 1 of each."
             )
+        if not 0 <= self.truth_share <= 1:
+            raise ValueError(f"truth_share is {self.truth_share}; want [0, 1].")
 
 
 def load(
@@ -78,7 +82,9 @@ def load(
         training.model.max_degree,
         training.batch_size,
         training.seed,
+        config.truth_share,
         group.share,
+        projected_exponent(teacher, training.model.max_degree),
     )
     how = [{"split": "simulated", "seed": config.seed, "distillation": to_dict(config)}]
     sources: dict[str, list[dict[str, Any]]] = {"train": how, "val": how}
@@ -111,8 +117,8 @@ def _queries(
     return queries
 
 
-def gallery_simulator(teacher: Teacher, gap_seed: int = 0) -> QuerySimulator:
-    """A simulator that mistakes places for those of GeoCLIP's gallery."""
+def gallery_simulator(teacher: Teacher, gap_seed: int | None = None) -> QuerySimulator:
+    """A simulator that mistakes places for those of GeoCLIP's gallery; see `QuerySimulator`."""
     gallery = teacher.gallery
     return QuerySimulator(teacher.vectors[:gallery], teacher.embeddings[:gallery], gap_seed)
 

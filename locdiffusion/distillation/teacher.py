@@ -32,7 +32,7 @@ class TeacherConfig:
     """
 
     land_places: int = 25_000
-    land_share: float = 0.12
+    land_share: float = 0.25
     seed: int = 0
 
     def __post_init__(self) -> None:

@@ -9,6 +9,8 @@ image and the time step. Everything else is our choice:
   x_σ = code + σε is p(x₀ | x_σ, image) ∝ exp⟨η + x_σ/σ², code⟩, since |code|² is constant. So the
   network returns ``η = x_σ/σ² + f(x_σ, σ, image)`` and f only has to learn the image's part and
   what the exponential family cannot say. At σ = ∞ only f is left: p(x₀ | image).
+* **Linear skip**, where it is asked for: f has a part that is linear in the embedding. A model that
+  compares an image with places by scalar products, as CLIP's kind does, has such an exponent.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class CSUNetConfig:
       widths: hidden width of each level, finest first.
       dropout: on the image embedding and the condition.
       natural_scale: typical size of one natural parameter, the unit of the output.
+      linear_skip: whether f has a part that is linear in the embedding; it starts at zero.
     """
 
     max_degree: int = 31
@@ -40,6 +43,7 @@ class CSUNetConfig:
     widths: tuple[int, ...] = (320, 160, 80)
     dropout: float = 0.1
     natural_scale: float = 0.05
+    linear_skip: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -105,6 +109,10 @@ class CSUNet(nn.Module):
             nn.Linear(width + c, size) for size, width in zip(sizes, widths, strict=True)
         )
         self._start_from_the_image_alone()
+        self.linear: nn.Linear | None = None
+        if config.linear_skip:
+            self.linear = nn.Linear(config.embedding_dim, config.dimension, bias=False)
+            nn.init.zeros_(self.linear.weight)
 
     def _start_from_the_image_alone(self) -> None:
         """Sets what x and σ contribute to f to zero.
@@ -145,7 +153,10 @@ class CSUNet(nn.Module):
         scaled = (x / torch.sqrt(1.0 + level**2)).masked_fill(pure, 0.0)
         image = self.image((condition - self.embedding_mean) / self.embedding_std)
         c = self.condition_norm(image + self.noise(self.level_features(sigma)))
-        learned = self.config.natural_scale * self._unet(scaled, image, c)
+        learned = self._unet(scaled, image, c)
+        if self.linear is not None:
+            learned = learned + self.linear(condition)
+        learned = self.config.natural_scale * learned
         if temperature is not None:
             learned = learned / temperature[:, None]
         return learned + (x / level**2).masked_fill(pure, 0.0)
