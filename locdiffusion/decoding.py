@@ -221,6 +221,11 @@ class Decoder(nn.Module):
         log_density = log_density + self.log_base_at(torch.from_numpy(vectors).to(self.grid.nodes))
         return log_density.double().cpu().numpy()
 
+    @torch.inference_mode()
+    def log_normaliser(self, natural: Tensor) -> Tensor:
+        """Log Z ``(N, K)`` of densities ``(N, K, d)``, with the base measure."""
+        return self._everywhere(self._checked(natural)).log_z
+
     def _checked(self, natural: Tensor) -> Tensor:
         dimension = (self.max_degree + 1) ** 2
         if natural.ndim != 3 or natural.shape[-1] != dimension:

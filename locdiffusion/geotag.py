@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from locdiffusion.countries import country_codes
 from locdiffusion.density import GeotagColumns, Mode
 from locdiffusion.regions import CredibleRegion
-from schemas.geotags import NUMBER_COLUMNS, PROBABILITY_COLUMNS
+from schemas.geotags import HYBRID_COLUMNS, NUMBER_COLUMNS, PROBABILITY_COLUMNS
 
 _POSITION = ("latitude", "longitude")
 
@@ -36,6 +39,8 @@ class Geotag:
         None at sea.
       modes: the likeliest places, the answer first, each with its probability.
       model_id: which checkpoint answered.
+      hybrid_latitude, hybrid_longitude: degrees of the gallery's best place near the answer (see
+        `locdiffusion.hybrid`); None without a gallery, or where it has no place there.
       regions: the 50 % and the 90 % credible region, if they were asked for.
     """
 
@@ -54,6 +59,8 @@ class Geotag:
     country_code: str | None
     modes: tuple[Mode, ...]
     model_id: str
+    hybrid_latitude: float | None = None
+    hybrid_longitude: float | None = None
     regions: tuple[CredibleRegion, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
@@ -90,7 +97,9 @@ class Geotag:
 
     def to_geojson(self) -> dict[str, Any]:
         """A GeoJSON Feature (RFC 7946) of plain JSON types: the point, all else as properties."""
-        left_out = ("key", "modes", "regions", *_POSITION)
+        left_out = ["key", "modes", "regions", *_POSITION]
+        if self.hybrid_latitude is None:
+            left_out += HYBRID_COLUMNS
         properties = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {
             "type": "Feature",
@@ -105,6 +114,7 @@ def geotags(
     keys: Sequence[str],
     model_id: str,
     regions: Sequence[tuple[CredibleRegion, ...]] | None = None,
+    hybrid: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> list[Geotag]:
     """The rows of columns, one object each.
 
@@ -113,8 +123,10 @@ def geotags(
       keys: N names.
       model_id: which checkpoint answered.
       regions: of N photos, or None.
+      hybrid: latitude and longitude in degrees of N photos, NaN where there is none, or None.
     """
     codes = country_codes(columns.latitude, columns.longitude)
+    near = [_known(degrees, len(columns)) for degrees in hybrid or (None, None)]
     return [
         Geotag(
             key=keys[i],
@@ -123,10 +135,19 @@ def geotags(
             country_code=codes[i],
             modes=columns.modes[i],
             model_id=model_id,
+            hybrid_latitude=near[0][i],
+            hybrid_longitude=near[1][i],
             regions=() if regions is None else regions[i],
         )
         for i in range(len(columns))
     ]
+
+
+def _known(degrees: NDArray[np.float64] | None, count: int) -> list[float | None]:
+    """Plain numbers, None where they are NaN or there are none at all."""
+    if degrees is None:
+        return [None] * count
+    return [None if math.isnan(number) else number for number in degrees.tolist()]
 
 
 def place_text(latitude: float, longitude: float) -> str:

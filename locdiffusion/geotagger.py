@@ -20,9 +20,12 @@ from locdiffusion.density import GeotagColumns
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
+from locdiffusion.gallery import GalleryError, embedded_gallery, read_gallery
 from locdiffusion.geotag import Geotag, geotags
+from locdiffusion.hybrid import HybridGallery
 from locdiffusion.image_formats import load_picture, upright
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
+from locdiffusion.model.weights import GEOCLIP, split_name
 from locdiffusion.posterior import log_density_around
 from locdiffusion.prior import load_prior
 from locdiffusion.regions import CredibleRegion, RegionFinder
@@ -60,6 +63,7 @@ class Geotagger:
         samples: int = 16,
         steps: int = 8,
         seed: int = 0,
+        gallery: HybridGallery | None = None,
     ) -> None:
         if samples < 1 or steps < 1:
             raise ValueError(f"samples is {samples} and steps is {steps}; want at least 1 of each.")
@@ -70,6 +74,7 @@ class Geotagger:
             raise ValueError(f"mode is {mode!r}; want one of {known}.")
         self.mode = PosteriorMode(mode)
         self.samples, self.steps, self.seed = samples, steps, seed
+        self.gallery = gallery
         self.device = encoder.device
         degree = checkpoint.config.model.max_degree
         self._denoiser = checkpoint.denoiser.to(self.device)
@@ -90,6 +95,7 @@ class Geotagger:
         seed: int = 0,
         bf16: bool = False,
         prior: str | None = None,
+        gallery: str | None = None,
     ) -> Geotagger:
         """Loads a checkpoint and its image encoder.
 
@@ -108,23 +114,37 @@ class Geotagger:
             which nothing is an answer. It takes the place of the base measure of the answers and
             of the sampler's means; how far a photo's density is believed (its temperature) was
             fitted with the checkpoint's own, and stays.
+          gallery: places for a second answer of each photo, see `hybrid`: "geoclip" for GeoCLIP's
+            own 100,000, or a list (see `gallery.read_gallery`); embedded here, about a minute for
+            100,000 places. Only for a checkpoint of the encoder `geoclip`.
 
         Raises:
           ValueError: bf16 without a GPU.
           CheckpointError: the checkpoint cannot be used, or not with this encoder.
+          GalleryError: the gallery cannot be used, or not with this checkpoint.
           EncoderWeightsError: the encoder's weights cannot be had.
           PolygonError: the prior's file cannot be used.
         """
         loaded = load(checkpoint)
         loaded = replace(loaded, base=load_prior(prior, loaded.base))
         name = check_encoder(loaded.config, encoder)
+        places = None if gallery is None else _places(gallery, loaded)
         image_encoder = load_image_encoder(name, device, bf16)
         if replace(image_encoder.spec, name=loaded.config.encoder.name) != loaded.config.encoder:
             raise CheckpointError(
                 f"{name} preprocesses differently from what the checkpoint was trained with: "
                 f"{image_encoder.spec} instead of {loaded.config.encoder}."
             )
-        return cls(loaded, image_encoder, mode=mode, samples=samples, steps=steps, seed=seed)
+        degree = loaded.config.model.max_degree
+        return cls(
+            loaded,
+            image_encoder,
+            mode=mode,
+            samples=samples,
+            steps=steps,
+            seed=seed,
+            gallery=None if places is None else embedded_gallery(places, degree),
+        )
 
     @property
     def model_id(self) -> str:
@@ -192,6 +212,39 @@ class Geotagger:
         with torch_threads(1):
             return self._region_finder(self._tensor(natural))
 
+    @torch.inference_mode()
+    def hybrid(
+        self,
+        embeddings: NDArray[np.float32],
+        natural: NDArray[np.float32],
+        latitude: NDArray[np.float64],
+        longitude: NDArray[np.float64],
+        radius_50_km: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The gallery's place that agrees best with each photo and its density, see `hybrid`.
+
+        Args:
+          embeddings: ``(N, E)``, as of `embed`.
+          natural: ``(N, K, d)``, as of `sample`.
+          latitude: ``(N,)`` of the answers, in degrees, as of `decode`.
+          longitude: the same.
+          radius_50_km: ``(N,)`` of the answers.
+
+        Returns:
+          Latitude and longitude, ``(N,)`` each; NaN where the gallery has no place near the answer.
+
+        Raises:
+          ValueError: no gallery was loaded.
+        """
+        if self.gallery is None:
+            raise ValueError("there is no gallery; load one: Geotagger.load(gallery='geoclip').")
+        queries, densities = self._tensor(embeddings).cpu(), self._tensor(natural)
+        answers = latitude, longitude, radius_50_km
+        with torch_threads(1):
+            several = densities.shape[1] > 1
+            log_z = self._decoder.log_normaliser(densities).cpu() if several else None
+            return self.gallery.find(queries, densities.cpu(), *answers, log_z)
+
     def log_density_around(
         self,
         natural: NDArray[np.float32],
@@ -236,9 +289,13 @@ class Geotagger:
         pixels = [self.preprocess(upright(_opened(photo))) for photo in photos]
         size = self.encoder_spec.image_size
         stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
-        natural = self.sample(self.embed(stacked), keys)
+        embeddings = self.embed(stacked)
+        natural = self.sample(embeddings, keys)
         drawn = self.regions(natural) if regions else None
-        return geotags(self.decode(natural), keys, self.model_id, drawn)
+        columns = self.decode(natural)
+        answers = columns.latitude, columns.longitude, columns.radius_50_km
+        near = None if self.gallery is None else self.hybrid(embeddings, natural, *answers)
+        return geotags(columns, keys, self.model_id, drawn, near)
 
     def _reverse_diffusion(
         self, condition: torch.Tensor, keys: Sequence[str]
@@ -265,6 +322,18 @@ class Geotagger:
         digest = hashlib.sha256(f"{self.seed}/{key}".encode()).digest()
         generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
         return generator.standard_normal((self.samples, dimension), dtype=np.float32)
+
+
+def _places(gallery: str, checkpoint: Checkpoint) -> NDArray[np.float64]:
+    """The places of a gallery, which this checkpoint's image embeddings can be compared with."""
+    name = checkpoint.config.encoder.name
+    if split_name(name)[0] != GEOCLIP:
+        raise GalleryError(
+            f"the gallery {gallery} needs the image encoder {GEOCLIP!r}, whose embeddings its "
+            f"places are compared with, and this checkpoint has {name!r}; choose the checkpoint "
+            "geoclip-distilled, or leave the gallery out."
+        )
+    return read_gallery(gallery)
 
 
 def _opened(photo: Photo) -> Image.Image:

@@ -6,8 +6,9 @@ with the place of the gallery that, inside the circle around our answer, has mos
     log p(y | image) + λ · s ⟨q, g(y)⟩
 
 p our density without its base measure (the gallery is its own), s⟨q, g(y)⟩ the gallery's
-similarity as log odds. Without a place in the circle the answer stays ours. The paper combines
-LocDiff with GeoCLIP as well (LocDiff-H); how exactly was not available to us, so this is our rule.
+similarity as log odds. Of K samples p is the mixture. Without a place in the circle the answer
+stays ours. The paper combines LocDiff with GeoCLIP as well (LocDiff-H); how exactly was not
+available to us, so this is our rule.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from locdiffusion.density import mixed_log
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 
@@ -29,7 +31,9 @@ CANDIDATES = 64
 
 @dataclass(frozen=True)
 class HybridConfig:
-    """How the gallery is used; chosen on validation queries.
+    """How the gallery is used.
+
+    The defaults were chosen on validation queries, from `distillation.fidelity.HYBRIDS`.
 
     Attributes:
       similarity_weight: λ.
@@ -37,9 +41,9 @@ class HybridConfig:
       least_km: its least radius.
     """
 
-    similarity_weight: float = 1.0
-    radius_factor: float = 1.0
-    least_km: float = 100.0
+    similarity_weight: float = 2.0
+    radius_factor: float = 2.0
+    least_km: float = 300.0
 
 
 class HybridGallery:
@@ -70,7 +74,6 @@ class HybridGallery:
         self._vectors = torch.from_numpy(unit_vectors(places[:, 0], places[:, 1]))
         self._max_degree = max_degree
 
-    @torch.inference_mode()
     def refine(
         self,
         embeddings: Tensor,
@@ -78,43 +81,71 @@ class HybridGallery:
         latitude: NDArray[np.float64],
         longitude: NDArray[np.float64],
         radius_50_km: NDArray[np.float64],
+        log_z: Tensor | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The hybrid answers of N photos.
-
-        Args:
-          embeddings: ``(N, E)`` unit vectors of the images.
-          natural: ``(N, d)`` their calibrated densities.
-          latitude: ``(N,)`` of our answers, in degrees.
-          longitude: the same.
-          radius_50_km: ``(N,)``.
+        """The hybrid answers of N photos; arguments as of `find`.
 
         Returns:
           Latitude and longitude, ``(N,)`` each; ours where the gallery has no place in the circle.
         """
-        answers = unit_vectors(latitude, longitude)
-        best = [
-            self._best(embeddings[i], natural[i], torch.from_numpy(answers[i]), radius_50_km[i])
-            for i in range(len(embeddings))
-        ]
-        found = np.array([index is not None for index in best], bool)
-        chosen = self.places[[index or 0 for index in best]] if best else np.zeros((0, 2))
-        return (
-            np.where(found, chosen[:, 0], latitude),
-            np.where(found, chosen[:, 1], longitude),
-        )
+        places = self.find(embeddings, natural, latitude, longitude, radius_50_km, log_z)
+        nowhere = np.isnan(places[0])
+        return np.where(nowhere, latitude, places[0]), np.where(nowhere, longitude, places[1])
 
-    def _best(
-        self, embedding: Tensor, natural: Tensor, answer: Tensor, radius_50_km: float
-    ) -> int | None:
+    @torch.inference_mode()
+    def find(
+        self,
+        embeddings: Tensor,
+        natural: Tensor,
+        latitude: NDArray[np.float64],
+        longitude: NDArray[np.float64],
+        radius_50_km: NDArray[np.float64],
+        log_z: Tensor | None = None,
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The gallery's best places for N photos.
+
+        Args:
+          embeddings: ``(N, E)`` unit vectors of the images.
+          natural: ``(N, K, d)`` their calibrated densities, mixed with equal weight.
+          latitude: ``(N,)`` of our answers, in degrees.
+          longitude: the same.
+          radius_50_km: ``(N,)``.
+          log_z: ``(N, K)`` of the densities, see `Decoder.log_normaliser`; wanted where K > 1.
+
+        Returns:
+          Latitude and longitude, ``(N,)`` each; NaN where the gallery has no place in the circle.
+
+        Raises:
+          ValueError: several densities of a photo, and no `log_z` to mix them by.
+        """
+        if natural.shape[1] > 1 and log_z is None:
+            raise ValueError(f"{natural.shape[1]} densities per photo without log_z; want both.")
+        answers = torch.from_numpy(unit_vectors(latitude, longitude))
+        found = np.full((len(embeddings), 2), np.nan)
+        for i in range(len(embeddings)):
+            inside, score = self._likely(embeddings[i], answers[i], radius_50_km[i])
+            if len(inside):
+                codes = encode_vectors(self._vectors[inside].numpy(), self._max_degree)
+                code = torch.from_numpy(codes).to(natural)
+                score = score + _log_density(natural[i], code, None if log_z is None else log_z[i])
+                found[i] = self.places[int(inside[score.argmax()])]
+        return found[:, 0], found[:, 1]
+
+    def _likely(
+        self, embedding: Tensor, answer: Tensor, radius_50_km: float
+    ) -> tuple[Tensor, Tensor]:
+        """Places of the circle by index, the most similar ones, and their log odds ``(C,)``."""
         config = self.config
         radius = max(config.least_km, config.radius_factor * radius_50_km)
         cosine = math.cos(min(math.pi, radius / EARTH_RADIUS_KM))
         inside = torch.nonzero(self._vectors @ answer >= cosine)[:, 0]
-        if not len(inside):
-            return None
         score = config.similarity_weight * self.scale * (self.embeddings[inside] @ embedding)
         likely = score.topk(min(CANDIDATES, len(inside))).indices
-        inside, score = inside[likely], score[likely]
-        codes = encode_vectors(self._vectors[inside].numpy(), self._max_degree)
-        score = score + torch.from_numpy(codes).to(natural) @ natural
-        return int(inside[score.argmax()])
+        return inside[likely], score[likely]
+
+
+def _log_density(natural: Tensor, code: Tensor, log_z: Tensor | None) -> Tensor:
+    """Log p ``(C,)`` of densities ``(K, d)`` at codes ``(C, d)``, but for what is common to all."""
+    if log_z is None or len(natural) == 1:  # a single log Z moves every place alike
+        return code @ natural[0]
+    return mixed_log(natural @ code.T - log_z.to(natural)[:, None])

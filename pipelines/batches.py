@@ -36,6 +36,9 @@ DECODED_COLUMNS = (
 REGIONS = "regions"
 """The column of a decoded batch that holds, for each photo, its regions or why it has none."""
 
+HYBRID = "hybrid"
+"""The same for latitude and longitude of its place in the gallery, NaN where none is near."""
+
 Columns = dict[str, np.ndarray]
 PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
 
@@ -75,6 +78,7 @@ class PhotoBatch:
         keys: N keys.
         positions: OPTIONAL_COLUMNS, float64 (N,) degrees, NaN where unknown.
         payload: pixels, then embeddings, then natural parameters (arrays of N rows), then columns.
+        embeddings: N rows, from sampling to decoding, where a gallery is asked about them.
         errors: photos, and perhaps the shard, that were lost on the way.
         ending: on the last batch only.
     """
@@ -84,6 +88,7 @@ class PhotoBatch:
     keys: tuple[str, ...]
     positions: Columns
     payload: Any
+    embeddings: np.ndarray | None = None
     errors: tuple[ErrorRow, ...] = ()
     ending: ShardEnding | None = None
 
@@ -167,47 +172,56 @@ def _batch(
 
 
 def run_stage(
-    batch: PhotoBatch, stage: Stage, geotagger: GeotaggerLike, regions: bool = False
+    batch: PhotoBatch,
+    stage: Stage,
+    geotagger: GeotaggerLike,
+    regions: bool = False,
+    hybrid: bool = False,
 ) -> PhotoBatch:
     """Takes a batch one step further: embed, sample or decode.
 
     A batch that fails is halved until the photo that fails stands alone (this also gets a batch
     that is too large for the memory through), and that photo becomes an error row. So does one
-    whose result is not finite. Regions that fail cost the photo nothing else.
+    whose result is not finite. Regions and a gallery that fail cost the photo nothing else.
 
     Args:
         batch: to take on.
         stage: the step.
         geotagger: that does it.
         regions: whether to draw credible regions when decoding.
+        hybrid: whether to ask the gallery when decoding; then for all three stages.
     """
     if not len(batch):
         return batch
-    step: Callable[[np.ndarray, Sequence[str]], Any] = {
-        Stage.EMBED: lambda payload, keys: geotagger.embed(payload),
-        Stage.SAMPLE: geotagger.sample,
-        Stage.DECODE: lambda payload, keys: _decoded(geotagger, payload, regions),
+    step: Callable[[slice], Any] = {
+        Stage.EMBED: lambda some: geotagger.embed(batch.payload[some]),
+        Stage.SAMPLE: lambda some: geotagger.sample(batch.payload[some], batch.keys[some]),
+        Stage.DECODE: lambda some: _decoded(geotagger, batch, some, regions, hybrid),
     }[stage]
     pieces: list[tuple[np.ndarray, Any]] = []
     failures: dict[int, str] = {}
-    _attempt(step, batch, 0, len(batch), pieces, failures)
+    _attempt(step, 0, len(batch), pieces, failures)
     errors = [
         ErrorRow(batch.keys[row], stage, Status.INFERENCE_FAILED, why)
         for row, why in sorted(failures.items())
     ]
     rows = np.concatenate([rows for rows, _ in pieces]) if pieces else np.empty(0, int)
+    payload = _join([piece for _, piece in pieces]) if len(rows) else None
+    embeddings = None
+    if hybrid and stage is not Stage.DECODE:
+        embeddings = payload if stage is Stage.EMBED else _rows(batch.embeddings, rows)
     return replace(
         batch,
         keys=tuple(batch.keys[row] for row in rows),
         positions={name: column[rows] for name, column in batch.positions.items()},
-        payload=_join([piece for _, piece in pieces]) if len(rows) else None,
+        payload=payload,
+        embeddings=embeddings,
         errors=batch.errors + tuple(errors),
     )
 
 
 def _attempt(
-    step: Callable[[np.ndarray, Sequence[str]], Any],
-    batch: PhotoBatch,
+    step: Callable[[slice], Any],
     start: int,
     stop: int,
     pieces: list[tuple[np.ndarray, Any]],
@@ -215,15 +229,15 @@ def _attempt(
 ) -> None:
     """Runs rows start..stop, halving on failure; appends to `pieces` in row order."""
     try:
-        result = step(batch.payload[start:stop], batch.keys[start:stop])
+        result = step(slice(start, stop))
         finite = _finite_rows(result, stop - start)
     except Exception as error:  # whatever a model raises, it must cost one photo and not the job
         if stop - start == 1:
             failures[start] = f"{type(error).__name__}: {error}"
             return
         middle = (start + stop) // 2
-        _attempt(step, batch, start, middle, pieces, failures)
-        _attempt(step, batch, middle, stop, pieces, failures)
+        _attempt(step, start, middle, pieces, failures)
+        _attempt(step, middle, stop, pieces, failures)
         return
     for row in np.flatnonzero(~finite):
         failures[start + int(row)] = "the result holds numbers that are not finite"
@@ -231,8 +245,11 @@ def _attempt(
         pieces.append((start + np.flatnonzero(finite), _take(result, finite)))
 
 
-def _decoded(geotagger: GeotaggerLike, natural: np.ndarray, regions: bool) -> Columns:
+def _decoded(
+    geotagger: GeotaggerLike, batch: PhotoBatch, some: slice, regions: bool, hybrid: bool
+) -> Columns:
     """GeotagColumns as a dictionary of arrays, so that it can be sliced and joined like one."""
+    natural = batch.payload[some]
     decoded = geotagger.decode(natural)
     columns = {name: np.asarray(getattr(decoded, name)) for name in DECODED_COLUMNS}
     columns["modes"] = np.empty(len(decoded), dtype=object)
@@ -242,7 +259,29 @@ def _decoded(geotagger: GeotaggerLike, natural: np.ndarray, regions: bool) -> Co
         columns[REGIONS] = np.empty(len(decoded), dtype=object)
         for row in range(len(decoded)):
             columns[REGIONS][row] = _regions(geotagger, natural[row : row + 1])
+    if hybrid:
+        columns[HYBRID] = np.empty(len(decoded), dtype=object)
+        embeddings = _rows(batch.embeddings, some)
+        answers = [columns[name] for name in ("latitude", "longitude", "radius_50_km")]
+        for row in range(len(decoded)):
+            one = [array[row : row + 1] for array in (embeddings, natural, *answers)]
+            columns[HYBRID][row] = _hybrid(geotagger, *one)
     return columns
+
+
+def _rows(embeddings: np.ndarray | None, rows: Any) -> np.ndarray:
+    assert embeddings is not None, "every stage must know that a gallery will be asked"
+    some: np.ndarray = embeddings[rows]
+    return some
+
+
+def _hybrid(geotagger: GeotaggerLike, *one: np.ndarray) -> tuple[float, float] | str:
+    """The place of one photo in the gallery, or why it is not known: the answer stands without."""
+    try:
+        (latitude,), (longitude,) = geotagger.hybrid(*one)
+        return float(latitude), float(longitude)
+    except Exception as error:  # as with the model itself
+        return f"{type(error).__name__}: {error}"
 
 
 def _regions(geotagger: GeotaggerLike, natural: np.ndarray) -> tuple[Region, ...] | str:
@@ -298,8 +337,8 @@ def shard_columns(batches: Sequence[PhotoBatch]) -> Columns:
         batches: in any order, with columns as payload where they are not empty.
 
     Returns:
-        `key`, OPTIONAL_COLUMNS, DECODED_COLUMNS, `modes` and, if they were drawn, REGIONS, each of
-        N rows.
+        `key`, OPTIONAL_COLUMNS, DECODED_COLUMNS, `modes` and, if they were asked for, REGIONS and
+        HYBRID, each of N rows.
     """
     filled = sorted((batch for batch in batches if len(batch)), key=lambda batch: batch.index)
     if not filled:

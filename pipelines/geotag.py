@@ -115,6 +115,10 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
         from locdiffusion.prior import prior_identity  # torch: not for `--help`
 
         settings["prior"] = prior_identity(loader.prior)
+    if loader.gallery is not None:
+        from locdiffusion.gallery import gallery_identity
+
+        settings["gallery"] = gallery_identity(loader.gallery)
     if loader.mode == "sampling":
         settings |= {"samples": loader.samples, "steps": loader.steps}
     spec: Any = getattr(geotagger, "encoder_spec", None)

@@ -7,7 +7,8 @@ cover a small area: a reader that wants one country skips most of a file. Knows 
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +19,16 @@ import pyarrow.parquet as pq
 from locdiffusion.countries import country_codes
 from locdiffusion.polygons import PolygonIndex, file_identity
 from locdiffusion.sphere.hilbert import hilbert_index
+from pipelines.batches import HYBRID, Columns, PhotoBatch, shard_columns
 from pipelines.batches import REGIONS as REGION_COLUMN
-from pipelines.batches import Columns, PhotoBatch, shard_columns
-from schemas.geotags import error_table, prediction_table
+from schemas.geotags import HYBRID_COLUMNS, error_table, prediction_table
 from schemas.layers import Region, region_table, thumbnail_table
 
 PREDICTIONS, ERRORS, REGIONS, THUMBNAILS = "predictions", "errors", "regions", "thumbnails"
 LAYERS = (PREDICTIONS, ERRORS, REGIONS, THUMBNAILS)
+
+FAILED = REGIONS_FAILED, HYBRID_FAILED = ("regions_failed", "hybrid_failed")
+"""Fields of a manifest: how many photos got a prediction and not this, by reason."""
 
 ROW_GROUP_ROWS = {PREDICTIONS: 5_000, ERRORS: 5_000, REGIONS: 1_000, THUMBNAILS: 1_000}
 
@@ -41,12 +45,14 @@ class Extras:
         thumbnails: how many photos of each shard get one, at most.
         admin: a file of polygons, path or URL, whose names fill the column `admin`.
         admin_name: which column of that file holds them; None where it is plain.
+        hybrid: whether the Geotagger has a gallery, whose answers go into HYBRID_COLUMNS.
     """
 
     regions: bool = False
     thumbnails: int = 0
     admin: str | None = None
     admin_name: str | None = None
+    hybrid: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -55,7 +61,7 @@ class Extras:
         return tuple(layer for layer in LAYERS if wanted.get(layer, True))
 
     def settings(self) -> dict[str, Any]:
-        """What a run records of them: nothing of what is not asked for.
+        """What a run records of them: nothing of what is not asked for, or known otherwise.
 
         Raises:
             PolygonError: there is no such file.
@@ -91,11 +97,11 @@ class ShardTables:
 
     Attributes:
         tables: by layer.
-        regions_failed: how many photos got a prediction but no regions, by reason.
+        failed: those of FAILED that were asked for: photos by reason.
     """
 
     tables: Mapping[str, pa.Table]
-    regions_failed: Mapping[str, int]
+    failed: Mapping[str, Mapping[str, int]]
 
 
 def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -> ShardTables:
@@ -110,19 +116,24 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     shard = ordered[-1].shard.id
     columns = _in_spatial_order(shard_columns(ordered))
     columns |= _names_of_places(columns, extras)
+    failed: dict[str, dict[str, int]] = {}
+    if extras.hybrid:
+        places, failed[HYBRID_FAILED] = _hybrid_places(columns)
+        columns |= places
     keys = columns["key"].tolist()
     tables = {
         PREDICTIONS: prediction_table(shard, model_id, columns),
         ERRORS: error_table(shard, (error for batch in ordered for error in batch.errors)),
     }
-    failed: dict[str, int] = {}
     if REGIONS in extras.layers:
-        rows: list[tuple[str, Region]] = []
-        for key, regions in zip(keys, columns.get(REGION_COLUMN, ()), strict=True):
-            if isinstance(regions, str):
-                failed[regions] = failed.get(regions, 0) + 1
-            else:
-                rows += [(key, region) for region in regions]
+        found_regions = columns.get(REGION_COLUMN, ())
+        rows: list[tuple[str, Region]] = [
+            (key, region)
+            for key, regions in zip(keys, found_regions, strict=True)
+            if not isinstance(regions, str)
+            for region in regions
+        ]
+        failed[REGIONS_FAILED] = _reasons(found_regions)
         # Boxes across the map, as at the antimeridian, must not widen every group: they come last.
         rows.sort(key=lambda row: row[1].bounds[2] - row[1].bounds[0] > WIDE_DEG)
         tables[REGIONS] = region_table(shard, rows)
@@ -132,7 +143,21 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         predicted = set(keys)
         kept = [thumbnail for thumbnail in found if thumbnail.key in predicted]
         tables[THUMBNAILS] = thumbnail_table(shard, kept)
-    return ShardTables(tables, dict(sorted(failed.items())))
+    return ShardTables(tables, failed)
+
+
+def _reasons(found: Iterable[Any]) -> dict[str, int]:
+    """How often each reason stands where a result would."""
+    return dict(sorted(Counter(one for one in found if isinstance(one, str)).items()))
+
+
+def _hybrid_places(columns: Columns) -> tuple[Columns, dict[str, int]]:
+    """HYBRID_COLUMNS in degrees, NaN where there is none, and how many failed, by reason."""
+    found = columns.get(HYBRID, np.empty(0, object)).tolist()
+    nowhere = (np.nan, np.nan)
+    places = [nowhere if isinstance(place, str) else place for place in found]
+    table = np.array(places, np.float64).reshape(len(places), len(HYBRID_COLUMNS))
+    return dict(zip(HYBRID_COLUMNS, table.T, strict=True)), _reasons(found)
 
 
 def _in_spatial_order(columns: Columns) -> Columns:

@@ -38,6 +38,16 @@ class GeotaggerLike(Protocol):
     def regions(self, natural: np.ndarray) -> Any:
         """float32 (N, K, d) to N tuples of CredibleRegion."""
 
+    def hybrid(
+        self,
+        embeddings: np.ndarray,
+        natural: np.ndarray,
+        latitude: np.ndarray,
+        longitude: np.ndarray,
+        radius_50_km: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What `embed`, `sample` and `decode` gave to (N,) latitude, longitude, NaN for none."""
+
 
 Loader = Callable[[], GeotaggerLike]
 
@@ -57,6 +67,7 @@ class GeotaggerLoader:
         seed: of the run; a photo's own seed derives from it and from its key.
         bf16: embed in bfloat16, on a GPU.
         prior: where the photos may come from, as `locdiffusion.prior.load_prior` has it.
+        gallery: places for `hybrid`, as `locdiffusion.gallery.read_gallery` has it.
     """
 
     checkpoint: str | None = None
@@ -68,6 +79,7 @@ class GeotaggerLoader:
     seed: int = 0
     bf16: bool = False
     prior: str | None = None
+    gallery: str | None = None
 
     def __call__(self) -> GeotaggerLike:
         """Loads it; raises what `Geotagger.load` and `model_files` raise."""
@@ -83,6 +95,7 @@ class GeotaggerLoader:
             seed=self.seed,
             bf16=self.bf16,
             prior=self.prior,
+            gallery=self.gallery,
         )
         return geotagger
 

@@ -27,9 +27,9 @@ import fsspec
 
 from pipelines.batches import PhotoBatch, ShardEnding
 from pipelines.layers import (
+    FAILED,
     LAYERS,
     PREDICTIONS,
-    REGIONS,
     Extras,
     ShardTables,
     parquet_bytes,
@@ -334,7 +334,7 @@ def _manifest(
         "shard_errors": shard_errors.total(),
         "errors_by_status": dict(sorted((photo_errors + shard_errors).items())),
         "layers": {layer: table.num_rows for layer, table in made.tables.items()},
-        **({"regions_failed": dict(made.regions_failed)} if REGIONS in made.tables else {}),
+        **made.failed,
         "config_hash": configuration.hash,
         "schema_version": SCHEMA_VERSION,
         "versions": {name: importlib.metadata.version(name) for name in ("pillow", "pyarrow")},
@@ -356,7 +356,7 @@ def _is_manifest(document: Mapping[str, Any], shard_id: str) -> bool:
     tables = [
         document.get("errors_by_status"),
         document.get("layers", {}),  # older versions have none
-        document.get("regions_failed", {}),
+        *(document.get(name, {}) for name in FAILED),
     ]
     if document.get("shard") != shard_id or not all(isinstance(table, dict) for table in tables):
         return False

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.layers import ERRORS, PREDICTIONS
+from pipelines.layers import ERRORS, FAILED, HYBRID_FAILED, PREDICTIONS, REGIONS_FAILED
 from pipelines.sink import COUNTS, MANIFESTS, READERS, Output
 from pipelines.tar import TarStatus
 from schemas.geotags import THRESHOLDS_KM, Status
@@ -23,6 +23,7 @@ from schemas.geotags import THRESHOLDS_KM, Status
 OVERALL = "all"
 KINDS = ("truth", "exif")
 """Where a photo's known position may come from, the better first: its JSON, its EXIF."""
+FAILURES = {REGIONS_FAILED: "without", HYBRID_FAILED: "that the gallery failed for"}
 CREDIBLE = {"radius_50_km": "coverage_50", "radius_90_km": "coverage_90"}
 
 
@@ -39,16 +40,17 @@ def summarise(output: Output) -> dict[str, Any]:
 
     Returns:
         JSON-able: `photos`, `predictions`, `photo_errors`, `shard_errors`, `errors_by_status`,
-        `layers` (rows of what else was written), `regions_failed` (photos without regions, by
-        reason), `shards` (by tar status), `read_again` (shards of which something could not be
-        had, which another run will try again), `mismatches` (sentences, empty when every count
-        adds up), `accuracy` against the truth and `accuracy_exif` against EXIF positions: for each
-        group of shards and for all, what `accuracy_row` gives.
+        `layers` (rows of what else was written), `regions_failed` and `hybrid_failed` (photos whose
+        regions failed, or the gallery for them, by reason), `shards` (by tar status), `read_again`
+        (shards of which something could not be had, which another run will try again), `mismatches`
+        (sentences, empty when every count adds up), `accuracy` against the truth and
+        `accuracy_exif` against EXIF positions: for each group of shards and for all, what
+        `accuracy_row` gives.
     """
     totals: Counter[str] = Counter()
     by_status: Counter[str] = Counter()
     layers: Counter[str] = Counter()
-    failed: Counter[str] = Counter()
+    failed: dict[str, Counter[str]] = {name: Counter() for name in FAILED}
     shards: Counter[str] = Counter()
     mismatches: list[str] = []
     scores: dict[str, dict[str, list[np.ndarray]]] = {kind: defaultdict(list) for kind in KINDS}
@@ -62,7 +64,8 @@ def summarise(output: Output) -> dict[str, Any]:
         shards[manifest["tar_status"]] += 1
         by_status.update(manifest["errors_by_status"])
         layers.update(_other_layers(manifest))
-        failed.update(manifest.get("regions_failed", {}))
+        for name, reasons in failed.items():
+            reasons.update(manifest.get(name, {}))
         totals.update({name: manifest[name] for name in COUNTS})
         mismatches += different
         for kind, rows in known.items():
@@ -78,7 +81,7 @@ def summarise(output: Output) -> dict[str, Any]:
         **{name: totals[name] for name in COUNTS},
         "errors_by_status": dict(sorted(by_status.items())),
         "layers": dict(sorted(layers.items())),
-        "regions_failed": dict(sorted(failed.items())),
+        **{name: dict(sorted(reasons.items())) for name, reasons in failed.items()},
         "shards": dict(sorted(shards.items())),
         "read_again": again,
         "mismatches": mismatches,
@@ -212,8 +215,9 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     statuses = summary["errors_by_status"].items()
     lines += [f"  {name:<18} {count:>7,}" for name, count in statuses]
     lines += [f"{name:<12} {rows:>10,}" for name, rows in summary.get("layers", {}).items()]
-    failed = summary.get("regions_failed", {}).items()
-    lines += [f"  {count:,} photos without: {reason}" for reason, count in failed]
+    for name, how in FAILURES.items():
+        reasons = summary.get(name, {}).items()
+        lines += [f"  {count:,} photos {how}: {reason}" for reason, count in reasons]
     shards = ", ".join(f"{count:,} {status}" for status, count in summary["shards"].items())
     lines.append(f"shards       {shards or 'none':>10}")
     if "seconds" in summary:

@@ -77,7 +77,7 @@ class Geotag(beam.PTransform):
             | "ReadShards" >> beam.ParDo(read)
         )
         for stage in STAGES:
-            handler = StageHandler(self.load, stage, self.extras.regions).with_no_batching()
+            handler = StageHandler(self.load, stage, self.extras).with_no_batching()
             photos = photos | stage.value.capitalize() >> RunInference(handler)
         return photos | "WriteShards" >> WriteShards(self.output, self.configuration, self.extras)
 
@@ -139,11 +139,11 @@ class TimedDecoder:
 class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
     """One step of the model for RunInference; one element is one batch of columns."""
 
-    def __init__(self, load: Loader, stage: Stage, regions: bool = False) -> None:
+    def __init__(self, load: Loader, stage: Stage, extras: Extras | None = None) -> None:
         super().__init__()
         self.load = load
         self.stage = stage
-        self.regions = regions
+        self.extras = extras or Extras()
         self.microseconds = Metrics.counter(MODEL_STEPS[stage], MICROSECONDS)
 
     def load_model(self) -> LoadedGeotagger:
@@ -159,7 +159,8 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         """Runs the step under the model's lock. A list: Beam loses errors of a generator."""
         with model.lock:  # the wait for it is no work: Beam's own latency would count it
             start = time.perf_counter()
-            done = run_stage(batch, self.stage, model.geotagger, self.regions)
+            wanted = self.extras.regions, self.extras.hybrid
+            done = run_stage(batch, self.stage, model.geotagger, *wanted)
             self.microseconds.inc(round((time.perf_counter() - start) * 1e6))
         return [done]
 

@@ -15,7 +15,8 @@ import pyarrow as pa
 from schemas import geoparquet
 
 SCHEMA_VERSION = "2"
-"""1: without `land_probability` and `admin`, rows by key. 2: with both, rows in spatial order."""
+"""1: without `land_probability`, `admin` and HYBRID_COLUMNS, rows by key. 2: with them, rows in
+spatial order."""
 
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 """The distances at which the field counts a prediction as right."""
@@ -29,6 +30,7 @@ NUMBER_COLUMNS = (
     "information_nats",
     "land_probability",
 )
+HYBRID_COLUMNS = ("hybrid_latitude", "hybrid_longitude")
 OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
 MODE_FIELDS = ("latitude", "longitude", "probability", "radius_km")
 MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
@@ -95,6 +97,7 @@ PREDICTION_SCHEMA = pa.schema(
         _field("modes", pa.list_(MODE_TYPE)),
         _field("country_code", pa.string(), nullable=True),
         _field("admin", pa.string(), nullable=True),
+        *(_field(name, pa.float64(), nullable=True) for name in HYBRID_COLUMNS),
         *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS),
         _field("model_id", pa.string()),
     ]
@@ -121,7 +124,8 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
             `radius_90_km`, `information_nats`, `land_probability`, `probability` (N rows of one
             number for each of THRESHOLDS_KM), `modes` (N lists of objects with MODE_FIELDS),
             OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known, `country_code` and
-            `admin` (None where there is none).
+            `admin` (None where there is none) and HYBRID_COLUMNS (degrees, NaN where there is
+            none).
 
     Returns:
         A table of PREDICTION_SCHEMA, with the `geo` metadata.
@@ -145,8 +149,9 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     }
     for index, name in enumerate(PROBABILITY_COLUMNS):
         made[name] = pa.array([row[index] for row in columns["probability"]], type=pa.float32())
-    for name in OPTIONAL_COLUMNS:
-        made[name] = pa.array(columns[name], type=pa.float64(), from_pandas=True)  # NaN is null
+    for name in (*HYBRID_COLUMNS, *OPTIONAL_COLUMNS):
+        degrees = columns[name] if name in OPTIONAL_COLUMNS else columns.get(name, [None] * count)
+        made[name] = pa.array(degrees, type=pa.float64(), from_pandas=True)  # NaN is null
     for name in NUMBER_COLUMNS:
         made[name] = columns[name]
     arrays = [

@@ -19,7 +19,7 @@ POISON = 255
 """A photo that is pure white breaks `embed`, as a real model might on one photo."""
 
 BLUELESS_KM = 1.0
-"""So small is the radius of a photo of which `regions` fails."""
+"""So small is the radius of a photo of which `regions` and `hybrid` fail."""
 
 
 class Mode(NamedTuple):
@@ -102,6 +102,21 @@ class FakeGeotagger:
                 )
             )
         return found
+
+    def hybrid(
+        self,
+        embeddings: np.ndarray,
+        natural: np.ndarray,
+        latitude: np.ndarray,
+        longitude: np.ndarray,
+        radius_50_km: np.ndarray,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Whole degrees, none in the south; a photo without blue breaks it."""
+        assert np.abs(natural[:, 0] - embeddings).max() < 0.011, "those of other photos"
+        if (radius_50_km < BLUELESS_KM).any():
+            raise RuntimeError("not blue enough for a gallery")
+        south = latitude < 0
+        return tuple(np.where(south, np.nan, degrees.round()) for degrees in (latitude, longitude))
 
     def columns(self, images: Sequence[Image.Image], keys: Sequence[str]) -> FakeColumns:
         pixels = np.stack([self.preprocess(image) for image in images])

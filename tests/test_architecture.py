@@ -25,6 +25,7 @@ LAYERS = (
         "locdiffusion.threads",
         "locdiffusion.shdd",
         "locdiffusion.hybrid",
+        "locdiffusion.gallery",
         "locdiffusion.spectral",
         "locdiffusion.polygons",
         "locdiffusion.countries",

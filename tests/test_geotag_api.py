@@ -19,7 +19,7 @@ from locdiffusion.countries import country_codes
 from locdiffusion.geotag import geotags, km_text, place_text
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.prior import uniform_measure
-from schemas.geotags import PREDICTION_SCHEMA, PROBABILITY_COLUMNS
+from schemas.geotags import HYBRID_COLUMNS, PREDICTION_SCHEMA, PROBABILITY_COLUMNS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -109,7 +109,7 @@ class TestGeoJson:
             assert properties["radius_90_km"] == answer.radius_90_km
             assert properties["modes"][0] == dataclasses.asdict(answer.modes[0])
             left = {f.name for f in dataclasses.fields(Geotag)} - set(properties)
-            assert left == {"key", "latitude", "longitude", "regions"}
+            assert left == {"key", "latitude", "longitude", "regions", *HYBRID_COLUMNS}
 
     def test_is_what_geopandas_reads(self, answers: list[Geotag]) -> None:
         import geopandas

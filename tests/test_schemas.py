@@ -13,6 +13,7 @@ from fake_geotagger import Mode
 from schemas import geoparquet
 from schemas.geotags import (
     ERROR_SCHEMA,
+    HYBRID_COLUMNS,
     PREDICTION_SCHEMA,
     ErrorRow,
     Stage,
@@ -41,6 +42,8 @@ PROMISED = [
     "modes",
     "country_code",
     "admin",
+    "hybrid_latitude",
+    "hybrid_longitude",
     "exif_latitude",
     "exif_longitude",
     "truth_latitude",
@@ -72,7 +75,7 @@ def test_columns_are_those_of_the_design() -> None:
     assert nullable == {
         "country_code",
         "admin",
-        *(name for name in PROMISED if name.startswith(("exif", "truth"))),
+        *(name for name in PROMISED if name.startswith(("hybrid", "exif", "truth"))),
     }
 
 
@@ -84,6 +87,10 @@ def test_prediction_table(count: int) -> None:
     keys = table["key"].to_pylist()
     assert keys == columns(count)["key"]
     assert table["truth_latitude"].null_count == count  # NaN is not a number to a reader
+    assert table["hybrid_latitude"].null_count == count  # where nothing is said of them
+    hybrid = {name: [1.5, float("nan"), 2.0][:count] for name in HYBRID_COLUMNS}
+    told = prediction_table("s", "m", columns(count) | hybrid)
+    assert told["hybrid_longitude"].to_pylist() == [1.5, None, 2.0][:count]
     document = json.loads(table.schema.metadata[b"geo"])
     assert ("bbox" in document["columns"]["geometry"]) == (count > 0)
     table.validate(full=True)

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.distillation.queries import Ambiguity, QuerySimulator, moved
-from locdiffusion.distillation.teacher import Teacher, embed_places, random_land
+from locdiffusion.distillation.teacher import Teacher, random_land
+from locdiffusion.gallery import embed_places
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 
 BATCH = 256

@@ -198,7 +198,7 @@ class Student:
         gallery = HybridGallery(*self._gallery, self.max_degree, config)
         return gallery.refine(
             torch.from_numpy(photos.embeddings),
-            torch.from_numpy(natural[:, 0]),
+            torch.from_numpy(natural),
             pure.latitude,
             pure.longitude,
             pure.radius_50_km,

@@ -13,11 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from locdiffusion.gallery import embed_places
 from locdiffusion.model import geoclip
 from locdiffusion.prior import land_measure
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
-
-ROWS_AT_ONCE = 2000
 
 
 @dataclass(frozen=True)
@@ -104,17 +103,6 @@ class Teacher:
         cumulative = self.log_posterior(queries).exp_().cumsum(1)
         uniform = torch.rand((len(queries), count), generator=generator) * cumulative[:, -1:]
         return torch.searchsorted(cumulative, uniform).clamp_(max=len(self.positions) - 1)
-
-
-def embed_places(positions: NDArray[np.float64]) -> Tensor:
-    """GeoCLIP's location embeddings, unit vectors ``(N, 512)``, of degrees ``(N, 2)``."""
-    encoder = geoclip.location_encoder()
-    parts = []
-    with torch.inference_mode():
-        for first in range(0, len(positions), ROWS_AT_ONCE):
-            rows = torch.from_numpy(positions[first : first + ROWS_AT_ONCE].astype(np.float32))
-            parts.append(torch.nn.functional.normalize(encoder(rows), dim=1))
-    return torch.cat(parts) if parts else torch.zeros(0, geoclip.EMBEDDING_DIM)
 
 
 def random_land(count: int, rng: np.random.Generator) -> NDArray[np.float64]:

@@ -88,6 +88,17 @@ class TrivialGeotagger:
         """None for any photo."""
         return [()] * len(natural)
 
+    def hybrid(
+        self,
+        embeddings: NDArray[np.float32],
+        natural: NDArray[np.float32],
+        latitude: NDArray[np.float64],
+        longitude: NDArray[np.float64],
+        radius_50_km: NDArray[np.float64],
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The answers themselves."""
+        return latitude, longitude
+
 
 @dataclass(frozen=True)
 class TrivialLoader:

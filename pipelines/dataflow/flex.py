@@ -61,6 +61,7 @@ BY_NAME: Mapping[str, str] = {
     "exclude": BUCKET_FILE,
     "checkpoint": rf"([A-Za-z0-9_-]+|{BUCKET_FILE})",
     "encoder": ENCODER,
+    "gallery": rf"(geoclip|{BUCKET_FILE})",
     "embed": ENCODER,
     "messages": r"[^/]+",
     "device": r"(cpu|cuda)",
