@@ -78,9 +78,9 @@ class PhotoBatch:
         keys: N keys.
         positions: OPTIONAL_COLUMNS, float64 (N,) degrees, NaN where unknown.
         payload: pixels, then embeddings, then natural parameters (arrays of N rows), then columns.
-        embeddings: N rows, from sampling to decoding, where a gallery is asked about them.
         errors: photos, and perhaps the shard, that were lost on the way.
         ending: on the last batch only.
+        embeddings: N rows, from sampling to decoding, where a gallery is asked about them.
     """
 
     shard: Shard
@@ -88,9 +88,9 @@ class PhotoBatch:
     keys: tuple[str, ...]
     positions: Columns
     payload: Any
-    embeddings: np.ndarray | None = None
     errors: tuple[ErrorRow, ...] = ()
     ending: ShardEnding | None = None
+    embeddings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
