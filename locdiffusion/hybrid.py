@@ -41,7 +41,7 @@ class HybridConfig:
       least_km: its least radius.
     """
 
-    similarity_weight: float = 2.0
+    similarity_weight: float = 1.0
     radius_factor: float = 2.0
     least_km: float = 300.0
 
