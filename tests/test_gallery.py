@@ -108,7 +108,7 @@ def test_of_several_samples_the_mixture_decides(rng: np.random.Generator) -> Non
     natural = torch.from_numpy(2.0 * rng.normal(size=(6, 3, (L + 1) ** 2))).float()
     decoder = Decoder(L, base=land_measure())
     log_z = decoder.log_normaliser(natural)
-    gallery = gallery_of(places, embeddings, least_km=30_000.0)
+    gallery = gallery_of(places, embeddings, similarity_weight=2.0, least_km=30_000.0)
     nowhere = np.zeros(6), np.zeros(6), np.ones(6)
     found = np.stack(gallery.find(queries, natural, *nowhere, log_z), 1)
     vectors = unit_vectors(places[:, 0], places[:, 1])
