@@ -83,7 +83,7 @@ train-sample: benchmark-data  ## train the shipped checkpoint again, from nothin
 	  --answer-base land --about locdiffusion/checkpoints/overhead/ABOUT.md --steps $(STEPS) \
 	  --seed $(SEED) $(TRAIN_FLAGS)
 
-distill: $(VENV)/.test  ## teach geoclip-distilled again from GeoCLIP's weights (two hours)
+distill: $(VENV)/.test  ## teach geoclip-distilled again from GeoCLIP's weights (an hour and a half)
 	$(PY) -m locdiffusion.distillation --output $(OUT)/distillation --seed $(SEED) \
 	  --about locdiffusion/checkpoints/geoclip-distilled/ABOUT.md
 

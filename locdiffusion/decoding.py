@@ -40,6 +40,7 @@ from locdiffusion.peaks import (
     Ascent,
     ScoreKernel,
     climb_score,
+    finest_panel,
     highest_nodes,
     kernel_spectrum,
     neighbourhood_mass,
@@ -133,7 +134,7 @@ class Decoder(nn.Module):
         self.rotation = PoleRotation(max_degree)
         spacing = math.pi / rows
         self.survey = Survey(thin, self.rotation, spacing, base)
-        self.kernel = ScoreKernel(self.radius, 6.0 / (max_degree + 1) ** 2, spacing)
+        self.kernel = ScoreKernel(self.radius, finest_panel(max_degree), spacing)
         self.disc = RingTransform(self.kernel.grid, max_degree)
         inner, outer = ring_grids()
         self.inner = RingTransform(inner, max_degree)

@@ -240,8 +240,3 @@ class GeotagColumns:
             if field.name != "modes"
         }
         return cls(**columns, modes=[modes for part in parts for modes in part.modes])
-
-    def take(self, rows: NDArray[np.int64]) -> GeotagColumns:
-        """Some rows, by index."""
-        columns = {f.name: getattr(self, f.name)[rows] for f in fields(self) if f.name != "modes"}
-        return GeotagColumns(**columns, modes=[self.modes[row] for row in rows])

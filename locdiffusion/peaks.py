@@ -354,6 +354,11 @@ def kernel_spectrum(radius: float, max_degree: int) -> NDArray[np.float64]:
     return (w * (t - low) / (1.0 - low) / 2.0) @ legendre
 
 
+def finest_panel(max_degree: int) -> float:
+    """First panel in radians: no density of degree L is narrower than an exact code's, 2/d."""
+    return 6.0 / (max_degree + 1) ** 2
+
+
 def panel_edges(radius: float, finest: float, widest: float) -> NDArray[np.float64]:
     """Radii from 0 to `radius`: panels that double from `finest` until they are `widest`."""
     edges = [0.0]

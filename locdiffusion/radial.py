@@ -41,12 +41,12 @@ class RadialProfile:
     cumulative: NDArray[np.float64]
 
     @classmethod
-    def from_masses(cls, rings: Tensor, beyond: Tensor | None = None) -> RadialProfile:
+    def from_masses(cls, rings: Tensor, beyond: Tensor) -> RadialProfile:
         """Sums masses outwards.
 
         Args:
           rings: ``(N, rings)`` mass on each ring of `ring_grids`, as its quadrature weighs it.
-          beyond: `far_masses`; None where there is nothing beyond the rings.
+          beyond: `far_masses`.
 
         Returns:
           The profile, scaled to sum to one.
@@ -56,8 +56,7 @@ class RadialProfile:
         within = panels.sum(-1, keepdims=True)
         partial = np.cumsum(within, 1) - within + panels @ _PARTIAL
         parts = [np.zeros((n, 1)), partial.reshape(n, -1)]
-        far = np.zeros((n, _FAR_BINS)) if beyond is None else beyond.double().cpu().numpy()
-        parts.append(parts[-1][:, -1:] + np.cumsum(far, 1))
+        parts.append(parts[-1][:, -1:] + np.cumsum(beyond.double().cpu().numpy(), 1))
         cumulative = np.maximum.accumulate(np.concatenate(parts, 1), axis=1)
         return cls(_EDGES_KM, cumulative / cumulative[:, -1:])
 

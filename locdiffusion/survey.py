@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from locdiffusion.density import FLOOR
-from locdiffusion.peaks import Peaks, climb, highest_nodes, panel_edges
+from locdiffusion.peaks import Peaks, climb, finest_panel, highest_nodes, panel_edges
 from locdiffusion.prior import BaseMeasure
 from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform
 from locdiffusion.sphere.grids import LatLonGrid, polar_grid
@@ -82,8 +82,7 @@ class Survey(nn.Module):
         self.rotation, self.base, self.spacing = rotation, base, spacing
         self.thin = ProductTransform(thin, degree)
         self.radius = 8.0 * spacing
-        # No density of this degree is narrower than that of an exact code, 2/d radians.
-        edges = panel_edges(self.radius, 6.0 / (degree + 1) ** 2, 4.0 * spacing)
+        edges = panel_edges(self.radius, finest_panel(degree), 4.0 * spacing)
         self.rings = RingTransform(polar_grid(edges, 4, 48), degree)
         low, high = (0.0, 0.0) if base is None else base.bounds()
         self.base_range, self.most_base = high - low, high

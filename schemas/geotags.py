@@ -149,9 +149,10 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     }
     for index, name in enumerate(PROBABILITY_COLUMNS):
         made[name] = pa.array([row[index] for row in columns["probability"]], type=pa.float32())
-    for name in (*HYBRID_COLUMNS, *OPTIONAL_COLUMNS):
-        degrees = columns[name] if name in OPTIONAL_COLUMNS else columns.get(name, [None] * count)
-        made[name] = pa.array(degrees, type=pa.float64(), from_pandas=True)  # NaN is null
+    degrees = {name: columns.get(name, [None] * count) for name in HYBRID_COLUMNS}
+    degrees |= {name: columns[name] for name in OPTIONAL_COLUMNS}
+    for name, values in degrees.items():
+        made[name] = pa.array(values, type=pa.float64(), from_pandas=True)  # NaN is null
     for name in NUMBER_COLUMNS:
         made[name] = columns[name]
     arrays = [

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from locdiffusion.diffusion.denoiser import Denoiser, MeanDenoiser
-from locdiffusion.peaks import climb, highest_nodes, panel_edges
+from locdiffusion.peaks import climb, finest_panel, highest_nodes, panel_edges
 from locdiffusion.prior import BaseMeasure
 from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame, turn_about_axis
 from locdiffusion.sphere.grids import gauss_legendre_grid, polar_grid
@@ -37,8 +37,7 @@ class FocusedMean(nn.Module):
         self.spacing = math.pi / rows
         self.search = ProductTransform(gauss_legendre_grid(rows, 2 * rows), max_degree)
         self.rotation = PoleRotation(max_degree)
-        finest = 6.0 / (max_degree + 1) ** 2
-        edges = panel_edges(math.pi, finest, 4.0 * self.spacing)
+        edges = panel_edges(math.pi, finest_panel(max_degree), 4.0 * self.spacing)
         self.rings = ProductTransform(polar_grid(edges, 4, 2 * rows), max_degree)
 
     def forward(self, natural: Tensor) -> Tensor:

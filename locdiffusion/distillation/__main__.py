@@ -25,7 +25,7 @@ EPILOG = """examples:
   python -m locdiffusion.distillation.report --checkpoint RUN/checkpoint --output REPORT
 
 GeoCLIP's weights come with its package: pip install 'locdiffusion[geoclip]'. The shipped checkpoint
-took about two hours on two processors.
+took about an hour and a half on two processors.
 """
 
 

@@ -84,7 +84,9 @@ def load(
         training.seed,
         config.truth_share,
         group.share,
-        projected_exponent(teacher, training.model.max_degree),
+        projected_exponent(teacher, training.model.max_degree)
+        if training.model.linear_skip
+        else None,
     )
     how = [{"split": "simulated", "seed": config.seed, "distillation": to_dict(config)}]
     sources: dict[str, list[dict[str, Any]]] = {"train": how, "val": how}
