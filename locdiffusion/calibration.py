@@ -1,7 +1,9 @@
 """Fitted on validation photos only: temperatures, the decoding radius ρ, and coverage.
 
 1. The network of `locdiffusion.temperature` minimises the negative log likelihood over all parts of
-   the validation data; the first part, of the regions of training, counts `FIRST_COUNTS` times.
+   the validation data; the first part, of the regions of training, counts `FIRST_COUNTS` times. It
+   starts from one temperature for all photos, and how far it may leave that is decided by
+   cross-validation over parts of the Earth: where its features tell nothing, it stays.
 2. ρ is the one with the best mean accuracy over the thresholds, on a tie the smallest.
 3. All temperatures are multiplied by one factor, so that on the first part the 50 % and 90 % radii
    hold as many truths as they say: likelihood alone would widen them there to insure against the
@@ -12,7 +14,8 @@ Never run this on tests.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,15 +30,21 @@ from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.decoding import DecodeConfig, Decoder
 from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.posterior import decode_all, log_probability, natural_parameters
-from locdiffusion.prior import BaseMeasure
+from locdiffusion.prior import BaseMeasure, raster_cells
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureModel
 
 RADII_KM = (25.0, 50.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0)
 LOG_TEMPERATURES = np.linspace(np.log(0.25), np.log(16.0), 13)
 FIRST_COUNTS = 4.0
-FIT_STEPS, FIT_RATE, FIT_DECAY = 400, 5e-3, 0.05
+FIT_STEPS = (0, 25, 50, 100, 200, 400)
+"""How long the network of temperatures may learn: one of these, by cross-validation."""
+
+FIT_RATE, FIT_DECAY = 5e-3, 0.05
 """Chosen by cross-validation over the validation cells."""
+
+FOLDS, FOLD_ROWS = 4, 18
+"""Parts of the Earth for cross-validation, made of whole cells of 18 rows of equal area."""
 
 
 @dataclass(frozen=True)
@@ -83,36 +92,103 @@ def fit_temperatures(
     model: TemperatureModel,
     tables: Sequence[LikelihoodTable],
     features: Sequence[NDArray[np.float64]],
-) -> None:
+    vectors: Sequence[NDArray[np.float64]],
+) -> int:
     """Fits the network of temperatures in place by likelihood.
 
     Args:
       model: to fit.
       tables: of each part of the validation data.
       features: ``(N, F)`` of each part.
+      vectors: ``(N, 3)`` where the photos of each part were taken.
+
+    Returns:
+      The number of steps, one of `FIT_STEPS`; 0 is one temperature for all photos.
     """
     joined_features = np.concatenate(list(features))
     spread = joined_features.std(0)
     model.feature_mean.copy_(torch.from_numpy(joined_features.mean(0)))
     model.feature_spread.copy_(torch.from_numpy(np.where(spread > 1e-6, spread, 1.0)))
     inputs = [torch.from_numpy(part).to(model.feature_mean) for part in features]
-    counts = [FIRST_COUNTS, *[1.0] * (len(tables) - 1)]
-    with torch.no_grad():
-        model.out.bias.fill_(float(np.log(fit_temperature(tables[0]))))
+    folds = [_folds(part) for part in vectors]
+    held_out = torch.zeros(len(FIT_STEPS))
+    for fold in range(FOLDS):
+        kept = [of_photo != fold for of_photo in folds]
+        held_out += _held_out(copy.deepcopy(model), tables, inputs, kept)
+    steps = FIT_STEPS[int(held_out.argmin())]
+    weights = _weights([torch.ones(len(part), dtype=torch.bool) for part in inputs])
+    for _ in _descent(model, tables, inputs, weights, steps):
+        pass
+    return steps
+
+
+def _folds(vectors: NDArray[np.float64]) -> Tensor:
+    """Which fold each photo is of ``(N,)``: as many photos in each, neighbours in the same."""
+    cells = raster_cells(torch.from_numpy(vectors), FOLD_ROWS, 2 * FOLD_ROWS)
+    shuffled = np.random.default_rng(0).permutation(2 * FOLD_ROWS**2)[cells.numpy()]
+    found = np.empty(len(vectors), np.int64)
+    for fold, rows in enumerate(np.array_split(shuffled.argsort(kind="stable"), FOLDS)):
+        found[rows] = fold
+    return torch.from_numpy(found)
+
+
+def _weights(chosen: Sequence[Tensor]) -> list[Tensor]:
+    """What the chosen photos ``(N,)`` of each part count; `FIRST_COUNTS` together in the first."""
+    counts = [FIRST_COUNTS, *[1.0] * (len(chosen) - 1)]
+    return [count * rows / len(rows) for count, rows in zip(counts, chosen, strict=True)]
+
+
+def _held_out(
+    model: TemperatureModel,
+    tables: Sequence[LikelihoodTable],
+    inputs: Sequence[Tensor],
+    kept: Sequence[Tensor],
+) -> Tensor:
+    """What photos ``(N,)`` that are not kept say after each of `FIT_STEPS`: ``(steps,)`` nats."""
+    weights, others = _weights(kept), _weights([~rows for rows in kept])
+    nats = []
+    for step in _descent(model, tables, inputs, weights, FIT_STEPS[-1]):
+        if step in FIT_STEPS:
+            with torch.no_grad():
+                nats.append(_loss(model, tables, inputs, others))
+    return torch.stack(nats)
+
+
+def _descent(
+    model: TemperatureModel,
+    tables: Sequence[LikelihoodTable],
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    steps: int,
+) -> Iterator[int]:
+    """Fits in place, from one temperature for all; yields how many steps were taken, 0 first."""
+    nats = sum(weight @ table.nats for weight, table in zip(weights, tables, strict=True))
+    assert isinstance(nats, Tensor)
     parameters = [*model.hidden.parameters(), *model.out.parameters()]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
+    with torch.no_grad():
+        model.out.weight.zero_()
+        model.out.bias.fill_(float(tables[0].log_temperature[int(nats.argmin())]))
     optimizer = torch.optim.AdamW(parameters, lr=FIT_RATE, weight_decay=FIT_DECAY)
-    for _ in range(FIT_STEPS):
-        parts = [
-            count * table.at(model.log_temperature(x)).mean()
-            for count, table, x in zip(counts, tables, inputs, strict=True)
-        ]
+    yield 0
+    for step in range(1, steps + 1):
+        for parameter in parameters:
+            parameter.requires_grad_(True)
         optimizer.zero_grad()
-        torch.stack(parts).sum().backward()
+        _loss(model, tables, inputs, weights).backward()
         optimizer.step()
-    for parameter in parameters:
-        parameter.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(False)
+        yield step
+
+
+def _loss(
+    model: TemperatureModel,
+    tables: Sequence[LikelihoodTable],
+    inputs: Sequence[Tensor],
+    weights: Sequence[Tensor],
+) -> Tensor:
+    parts = zip(tables, inputs, weights, strict=True)
+    return torch.stack([w @ table.at(model.log_temperature(x)) for table, x, w in parts]).sum()
 
 
 def fit_factor(
@@ -186,7 +262,7 @@ def fit(
         decoder.to(natural.device)
         tables.append(LikelihoodTable.measure(natural, part.vectors, decoder))
         features.append(temperature_features(denoiser.temperatures, part, natural))
-    fit_temperatures(denoiser.temperatures, tables, features)
+    fit_temperatures(denoiser.temperatures, tables, features, [part.vectors for part in parts])
     first = natural_parameters(denoiser, parts[0].embeddings)
     config = replace(config, radius_km=fit_radius(first, parts[0], degree, config, base))
     factor = fit_factor(first, parts[0], degree, config, base)

@@ -219,14 +219,32 @@ class TestTemperatures:
         features = generator.normal(size=(COUNT, len(FEATURES)))
         features[:, 4] = sharp
         model = random_denoiser().temperatures
-        model.out.weight.zero_()
-        calibration.fit_temperatures(
-            model, [table(world.natural * factor, world.photos)], [features]
-        )
+        tables = [table(world.natural * factor, world.photos)]
+        assert calibration.fit_temperatures(model, tables, [features], [world.photos.vectors]) > 0
         found = model.log_temperature(torch.from_numpy(features).float()).numpy()
         assert np.exp(found[sharp].mean()) == pytest.approx(2.5, rel=0.15)
         assert np.exp(found[~sharp].mean()) == pytest.approx(1.0, rel=0.15)
         assert not model.out.weight.requires_grad
+
+    def test_features_that_tell_nothing_change_nothing(self, world: World) -> None:
+        """Noise fits a few photos well and all others badly: one temperature is left for all."""
+        features = np.random.default_rng(4).normal(size=(COUNT, len(FEATURES)))
+        model = random_denoiser().temperatures
+        tables, vectors = [table(2.5 * world.natural, world.photos)], [world.photos.vectors]
+        assert calibration.fit_temperatures(model, tables, [features], vectors) == 0
+        condition, natural = torch.randn(7, EMBEDDING_DIM), torch.randn(7, MODEL.dimension)
+        found = model(condition, natural)
+        assert torch.equal(found, found[:1].expand(7))
+        assert float(found[0]) == pytest.approx(calibration.fit_temperature(tables[0]), rel=0.01)
+
+    def test_few_photos_can_be_fitted_too(self, world: World) -> None:
+        """Fewer than there are parts of the Earth to hold out."""
+        few = first(world, 3)
+        model = random_denoiser().temperatures
+        tables, features = [table(few.natural, few.photos)], [np.zeros((3, len(FEATURES)))]
+        steps = calibration.fit_temperatures(model, tables, features, [few.photos.vectors])
+        assert steps in calibration.FIT_STEPS
+        assert torch.isfinite(model.log_temperature(torch.zeros(1, len(FEATURES)))).all()
 
     def test_the_table_agrees_with_the_decoder_between_its_knots(self, world: World) -> None:
         few = first(world, 20)

@@ -7,6 +7,7 @@ hybrid's weights) was fitted on the validation queries.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +24,10 @@ from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.density import GeotagColumns
 from locdiffusion.distillation import rivals
+from locdiffusion.distillation.dataset import BATCH as SIMULATED_TOGETHER
 from locdiffusion.distillation.dataset import PlaceMix, jitter, simulate, true_places
 from locdiffusion.distillation.queries import HELD_OUT, HELD_OUT_ALONG, TRAINING
-from locdiffusion.distillation.run import gallery_simulator, photos_at
+from locdiffusion.distillation.run import gallery_simulator, photos_at, spread_out
 from locdiffusion.distillation.source import code_table, projected_exponent
 from locdiffusion.distillation.teacher import Teacher, random_land
 from locdiffusion.evaluation.bootstrap import Bootstrap
@@ -116,11 +118,13 @@ def _beside_the_gallery(
 
 
 def validation(teacher: Teacher, count: int, seed: int) -> EmbeddedPhotos:
-    """Queries to choose by: of the training settings, at places drawn from q₀."""
+    """Queries to choose by: of all training settings alike, at places drawn from q₀."""
     rng = np.random.default_rng([seed, 98])
-    places = true_places(teacher, count, PlaceMix(), rng)
+    batches = math.ceil(count / (SIMULATED_TOGETHER * len(TRAINING))) * len(TRAINING)
+    places = true_places(teacher, batches * SIMULATED_TOGETHER, PlaceMix(), rng)
     simulator = gallery_simulator(teacher)
-    return simulate(teacher, simulator, TRAINING, places, 0, seed + 98).as_photos()
+    made = simulate(teacher, simulator, TRAINING, places, 0, seed + 98)
+    return spread_out(made.as_photos(), count)
 
 
 def far_places(teacher: Teacher, count: int, rng: np.random.Generator) -> NDArray[np.float64]:

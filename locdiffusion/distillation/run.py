@@ -24,7 +24,7 @@ from locdiffusion.training import TrainConfig
 from locdiffusion.training_run import RunData
 
 TEACHER = "teacher.safetensors"
-CALIBRATED = 800
+CALIBRATED = 2000
 """Validation queries that the calibration decodes, each some thirty times."""
 
 WITNESS = TemperatureConfig(gallery=2000)
@@ -94,11 +94,15 @@ def load(
 
 
 def thinned(data: RunData) -> RunData:
-    """The same with the first `CALIBRATED` validation queries."""
-    few = {
-        name: part.take(np.arange(len(part))[:CALIBRATED]) for name, part in data.validation.items()
-    }
+    """The same with at most `CALIBRATED` validation queries, of all settings alike."""
+    few = {name: spread_out(part, CALIBRATED) for name, part in data.validation.items()}
     return replace(data, validation=few)
+
+
+def spread_out(photos: EmbeddedPhotos, count: int) -> EmbeddedPhotos:
+    """At most `count` of them, evenly spaced: queries come in batches of one setting each."""
+    rows = np.linspace(0, len(photos), min(count, len(photos)), endpoint=False).astype(np.int64)
+    return photos.take(rows)
 
 
 def _queries(
