@@ -68,12 +68,15 @@ class BaseConfig:
     Attributes:
       training: q₀ of the loss.
       answers: q₀ that the finished checkpoint answers with.
+      towards_land: t of answers by q₀^(1 - t) · land^t, from 0, q₀ alone, to 1, land: for photos
+        from where fewer training photos are than one would think.
       smoothing_km: of the histogram of positions.
       uniform_share: part that is spread over the whole sphere: what keeps F sane elsewhere.
     """
 
     training: BaseKind = BaseKind.POSITIONS
     answers: BaseKind = BaseKind.POSITIONS
+    towards_land: float = 0.0
     smoothing_km: float = 150.0
     uniform_share: float = 0.1
 
@@ -83,6 +86,17 @@ class BaseConfig:
             raise ValueError(f"smoothing_km is {self.smoothing_km}; the raster resolves 50 km.")
         if not 0.0 < self.uniform_share <= 1.0:
             raise ValueError(f"uniform_share is {self.uniform_share}; want above 0, at most 1.")
+        if not 0.0 <= self.towards_land <= 1.0:
+            raise ValueError(f"towards_land is {self.towards_land}; want 0 to 1.")
+
+    def for_answers(self, vectors: NDArray[np.float64]) -> BaseMeasure:
+        """What the checkpoint answers with; `vectors` as in `build`."""
+        own = self.build(self.answers, vectors)
+        if not self.towards_land:
+            return own
+        logarithms = (1.0 - self.towards_land) * own.log_weight.double()
+        logarithms = logarithms + self.towards_land * land_measure().log_weight.double()
+        return BaseMeasure(logarithms.exp().numpy())
 
     def build(self, kind: BaseKind, vectors: NDArray[np.float64]) -> BaseMeasure:
         """The measure of one kind; `vectors` ``(N, 3)`` are the training photos' places."""

@@ -88,8 +88,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--name", help="name of the checkpoint (default overhead)")
     add(
         "--encoder",
-        help="frozen image encoder: efficientnet_lite0, "
-        "open_clip:MODEL/TAG or /FILE, geoclip or geoclip:FILE (default efficientnet_lite0)",
+        help="frozen image encoder: efficientnet_lite0, the same @32px (that many pixels of "
+        "detail, whatever a photo's resolution), open_clip:MODEL/TAG or /FILE, geoclip or "
+        "geoclip:FILE (default efficientnet_lite0)",
     )
     add("--max-degree", type=int, help="L, detail of the codes (default 31)")
     add(
@@ -97,6 +98,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         choices=("positions", "land", "uniform"),
         help="where photos may be before they are looked at: as the training photos, on land, "
         "or anywhere (default positions)",
+    )
+    add(
+        "--towards-land",
+        type=float,
+        metavar="T",
+        help="answers by base^(1-T) * land^T: 0, the answer base alone, to 1 (default 0)",
     )
     add("--steps", type=int, help="training steps (default 3000)")
     add("--batch-size", type=int, help="photos per step, of all processes (default 256)")

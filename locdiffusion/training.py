@@ -158,7 +158,7 @@ class Trainer:
         degree, base = config.model.max_degree, config.base
         trained_over = base.build(base.training, self.vectors)
         self.partition = LogPartition(degree, config.partition, trained_over).to(self.device)
-        self.answer_base = base.build(base.answers, self.vectors)
+        self.answer_base = base.for_answers(self.vectors)
         self.decoder = Decoder(degree, base=self.answer_base).to(self.device)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image, ImageDraw
 
-from locdiffusion.model import image_encoder
+from locdiffusion.model import image_encoder, lite0
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import (
     EncoderSpec,
@@ -97,6 +97,27 @@ class TestEfficientNetLite0:
         assert embeddings.dtype == np.float32 and embeddings.shape == (1, 1280)
         assert lite.preprocess(smooth_photo(128, 128)).shape == (224, 224, 3)
 
+    def test_with_less_detail_pictures_of_any_resolution_are_alike(self) -> None:
+        """The same place at 128 px and seen through a lens that resolves 32: one picture."""
+        coarse = load_image_encoder("efficientnet_lite0@32px")
+        assert (coarse.spec.image_size, coarse.spec.detail) == (128, 32)
+        noise = np.random.default_rng(1).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+        sharp = Image.fromarray(noise).resize((128, 128), Image.Resampling.NEAREST)
+        blurred = sharp.resize((64, 64), Image.Resampling.BOX).resize((128, 128))
+        fine = load_image_encoder("efficientnet_lite0")
+        near, far = (
+            np.linalg.norm(np.subtract(*e.embed(np.stack([e.preprocess(p) for p in pair]))))
+            for e, pair in ((coarse, (sharp, blurred)), (fine, (sharp, blurred)))
+        )
+        assert near < 0.5 * far
+        assert encoder_spec("efficientnet_lite0@32px") == coarse.spec
+
+    @pytest.mark.parametrize("name", ["efficientnet_lite0@", "efficientnet_lite0@4px"])
+    def test_a_detail_has_bounds(self, name: str) -> None:
+        for build in (load_image_encoder, encoder_spec):
+            with pytest.raises(ValueError, match="8 to 56, such as efficientnet_lite0@32px"):
+                build(name)
+
     def test_same_photo_same_embedding_whatever_the_batch(self, lite: ImageEncoder) -> None:
         pixels = np.concatenate([pictures(224), pictures(224)[::-1, ::-1]])[:7]
         together = lite.embed(pixels)
@@ -118,11 +139,11 @@ class TestEfficientNetLite0:
     def test_weights_of_another_shape(self) -> None:
         weights = {"_conv.weight": torch.zeros(3, 2), "_fc.weight": torch.zeros(4)}
         ours = {"conv.weight": torch.zeros(3, 2)}
-        assert list(image_encoder._renamed_in_order(weights, ours)) == ["conv.weight"]
+        assert list(lite0._renamed_in_order(weights, ours)) == ["conv.weight"]
         with pytest.raises(ValueError, match=r"_conv.weight has shape \(3, 2\)"):
-            image_encoder._renamed_in_order(weights, {"conv.weight": torch.zeros(2, 3)})
+            lite0._renamed_in_order(weights, {"conv.weight": torch.zeros(2, 3)})
         with pytest.raises(ValueError, match="found 1 tensors, wanted 0"):
-            image_encoder._renamed_in_order(weights, {})
+            lite0._renamed_in_order(weights, {})
 
 
 class TestOpenClip:
@@ -359,7 +380,8 @@ class TestPreprocess:
 
 class TestSpec:
     def test_round_trip_through_json(self) -> None:
-        assert EncoderSpec.from_dict(json.loads(json.dumps(SPEC.to_dict()))) == SPEC
+        for spec in (SPEC, dataclasses.replace(SPEC, detail=16)):
+            assert EncoderSpec.from_dict(json.loads(json.dumps(spec.to_dict()))) == spec
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -370,6 +392,7 @@ class TestSpec:
             ({"mean": (127.0, 127.0, 127.0)}, "divide"),
             ({"std": (0.0, 0.5, 0.5)}, "std"),
             ({"std": (0.5, 0.5)}, "3 numbers"),
+            ({"detail": 0}, "detail is 0"),
             ({"framing": "fit"}, "'shortest', 'shortest_floor', 'squash', 'longest'"),
             ({"interpolation": "nearest"}, "'bicubic', 'bilinear'"),
         ],

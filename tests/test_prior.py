@@ -10,6 +10,7 @@ import shapely
 import torch
 from PIL import Image
 from scipy.special import logsumexp
+from tiny import random_points
 
 from locdiffusion import shdd
 from locdiffusion.checkpoint import load
@@ -329,6 +330,23 @@ def test_identities_follow_the_bytes_and_not_the_place(tmp_path):
 
 # One that no node of the grid sees, and a large one.
 PRIORS = {"Luxembourg": shapely.Point(6.1, 49.8).buffer(0.4), "Iberia": shapely.box(-9, 36, 3, 44)}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_answers_towards_land_are_a_geometric_mean(share: float) -> None:
+    vectors = random_points(50, seed=2)
+    config = BaseConfig(towards_land=share)
+    own, land = config.build(BaseKind.POSITIONS, vectors), config.build(BaseKind.LAND, vectors)
+    points = torch.from_numpy(random_points(200, seed=3)).float()
+    wanted = (1.0 - share) * own(points) + share * land(points)
+    found = config.for_answers(vectors)(points)
+    torch.testing.assert_close(found - found[0], wanted - wanted[0], atol=0.02, rtol=0.0)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.5])
+def test_a_share_of_land_has_bounds(share: float) -> None:
+    with pytest.raises(ValueError, match=f"towards_land is {share}; want 0 to 1"):
+        BaseConfig(towards_land=share)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from locdiffusion.benchmark.timing import compare, machine
 from locdiffusion.data import EmbeddedPhotos
@@ -26,6 +27,7 @@ class HeadCost:
       batch: photos at once.
       theirs_ms, ours_ms: median per photo.
       speedup: theirs over ours; and its 10 % and 90 % quantile over the turns.
+      density_ms, density_speedup: the same of ours without the decoding, up to the posterior.
       theirs_bytes, ours_bytes: weights and, for theirs, embeddings of the gallery.
       machine: where it ran.
     """
@@ -34,6 +36,8 @@ class HeadCost:
     theirs_ms: float
     ours_ms: float
     speedup: tuple[float, float, float]
+    density_ms: float
+    density_speedup: tuple[float, float, float]
     theirs_bytes: int
     ours_bytes: int
     machine: dict[str, Any]
@@ -66,12 +70,16 @@ def measure(
         image_head()
         torch.softmax(teacher.scale * (queries @ gallery), 1).topk(TOP)
 
-    def ours() -> None:
+    def density() -> NDArray[np.float32]:
         image_head()
-        geotagger.decode(geotagger.sample(queries.numpy(), keys))
+        return geotagger.sample(queries.numpy(), keys)
+
+    def ours() -> None:
+        geotagger.decode(density())
 
     with torch_threads(1):
         found = compare(ours, theirs, (batch, batch), turns)
+        posterior = compare(density, theirs, (batch, batch), turns)
         where = machine()
     weights = sum(p.numel() for p in head.parameters())
     network = sum(t.numel() for t in student.checkpoint.denoiser.state_dict().values())
@@ -80,6 +88,8 @@ def measure(
         1e3 * float(np.median(found.second)),
         1e3 * float(np.median(found.first)),
         (found.ratio, *found.spread),
+        1e3 * float(np.median(posterior.first)),
+        (posterior.ratio, *posterior.spread),
         4 * (weights + gallery.numel()),
         4 * (weights + network),
         where,

