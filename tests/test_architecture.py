@@ -150,7 +150,7 @@ ONLY_IN = {
     "open_clip": ("locdiffusion.model.image_encoder", "locdiffusion.model.clip_image"),
     "geoclip": (),  # its files are read, its code is not run
     "transformers": (),
-    "timm": ("locdiffusion.model.image_encoder",),
+    "timm": ("locdiffusion.model.lite0",),
 }
 WITHOUT_TORCH = ("schemas", "locdiffusion.sphere", "locdiffusion.overhead", "locdiffusion.config")
 
