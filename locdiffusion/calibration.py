@@ -162,23 +162,23 @@ def _descent(
     steps: int,
 ) -> Iterator[int]:
     """Fits in place, from one temperature for all; yields how many steps were taken, 0 first."""
-    nats = sum(weight @ table.nats for weight, table in zip(weights, tables, strict=True))
-    assert isinstance(nats, Tensor)
-    parameters = [*model.hidden.parameters(), *model.out.parameters()]
+    weighted = torch.cat([w[:, None] * t.nats for w, t in zip(weights, tables, strict=True)])
     with torch.no_grad():
         model.out.weight.zero_()
-        model.out.bias.fill_(float(tables[0].log_temperature[int(nats.argmin())]))
+        start = fit_temperature(LikelihoodTable(tables[0].log_temperature, weighted))
+        model.out.bias.fill_(float(np.log(start)))
+    parameters = [*model.hidden.parameters(), *model.out.parameters()]
     optimizer = torch.optim.AdamW(parameters, lr=FIT_RATE, weight_decay=FIT_DECAY)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
     yield 0
     for step in range(1, steps + 1):
-        for parameter in parameters:
-            parameter.requires_grad_(True)
         optimizer.zero_grad()
         _loss(model, tables, inputs, weights).backward()
         optimizer.step()
-        for parameter in parameters:
-            parameter.requires_grad_(False)
         yield step
+    for parameter in parameters:
+        parameter.requires_grad_(False)
 
 
 def _loss(

@@ -168,12 +168,11 @@ def assert_same_rows(found: dict[str, list], wanted: dict[str, list], mode: str)
     """Equal to float32; where that says little of a place, the heights say it.
 
     In sampling mode a network of random weights turns the last bit of a matrix product into 1e-5 of
-    a coefficient. The heights of the density move by as much, the place of a flat top by more. In
-    density mode it is the last bit of one matrix product: metres of a flat top.
+    a coefficient. The heights of the density move by as much, the place of a flat top by more.
     """
     assert list(found) == list(wanted)
     exact = 1e-5
-    loose = 1e-3 if mode == "sampling" else 5e-5
+    loose = 1e-3 if mode == "sampling" else exact
     for name in wanted:
         if name in EXACT:
             assert found[name] == wanted[name], name

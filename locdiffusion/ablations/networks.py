@@ -61,8 +61,8 @@ class ResidualMLP(CSUNet):
             assert isinstance(last, nn.Linear)
             nn.init.zeros_(last.weight)
 
-    def _unet(self, x: Tensor | None, image: Tensor, c: Tensor) -> Tensor:
-        hidden = c + (self.entrance.bias if x is None else self.entrance(x))
+    def _unet(self, x: Tensor, image: Tensor, c: Tensor) -> Tensor:
+        hidden = self.entrance(x) + c
         for block in self.blocks:
             hidden = hidden + block(hidden)
         out: Tensor = self.exit(hidden)

@@ -151,7 +151,14 @@ class CSUNet(nn.Module):
         pure = torch.isinf(sigma)[:, None]
         level = torch.where(pure, 1.0, sigma[:, None])
         scaled = (x / torch.sqrt(1.0 + level**2)).masked_fill(pure, 0.0)
-        learned = self._learned(scaled, sigma, condition, temperature)
+        image = self.image((condition - self.embedding_mean) / self.embedding_std)
+        c = self.condition_norm(image + self.noise(self.level_features(sigma)))
+        learned = self._unet(scaled, image, c)
+        if self.linear is not None:
+            learned = learned + self.linear(condition)
+        learned = self.config.natural_scale * learned
+        if temperature is not None:
+            learned = learned / temperature[:, None]
         return learned + (x / level**2).masked_fill(pure, 0.0)
 
     def from_image(self, condition: Tensor, temperature: Tensor | None = None) -> Tensor:
@@ -161,31 +168,19 @@ class CSUNet(nn.Module):
           condition: ``(B, E)`` image embeddings.
           temperature: ``(B,)``, as in `forward`.
         """
+        x = condition.new_zeros(len(condition), self.config.dimension)
         level = torch.full((len(condition),), torch.inf, device=condition.device)
-        return self._learned(None, level, condition, temperature)
+        natural: Tensor = self(x, level, condition, temperature)
+        return natural
 
-    def _learned(
-        self, x: Tensor | None, sigma: Tensor, condition: Tensor, temperature: Tensor | None
-    ) -> Tensor:
-        """f, of scaled codes ``(B, d)`` or None for zeros."""
-        image = self.image((condition - self.embedding_mean) / self.embedding_std)
-        c = self.condition_norm(image + self.noise(self.level_features(sigma)))
-        learned = self._unet(x, image, c)
-        if self.linear is not None:
-            learned = learned + self.linear(condition)
-        learned = self.config.natural_scale * learned
-        return learned if temperature is None else learned / temperature[:, None]
-
-    def _unet(self, x: Tensor | None, image: Tensor, c: Tensor) -> Tensor:
+    def _unet(self, x: Tensor, image: Tensor, c: Tensor) -> Tensor:
         skips = []
-        hidden = image[:, :0]
+        hidden = x[:, :0]
         for layer, size in zip(self.down, self.config.level_dimensions, strict=True):
-            # What is zero need not be multiplied: a tenth of the parameters in density mode.
-            seen = hidden if x is None else torch.cat([x[:, :size], hidden], -1)
-            hidden = layer(seen, c)
+            hidden = layer(torch.cat([x[:, :size], hidden], -1), c)
             skips.append(hidden)
         hidden = self.bottom(hidden, c)
-        out = image.new_zeros(len(image), self.config.dimension)
+        out = torch.zeros_like(x)
         for i in reversed(range(len(skips))):
             hidden = self.up[i](torch.cat([skips[i], hidden], -1), c)
             part = self.heads[i](torch.cat([hidden, image], -1))

@@ -31,17 +31,12 @@ class ConditionedSine(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """``(B, outputs)`` of x ``(B, inputs)`` and condition ``(B, condition)``.
-
-        A narrower x is the end of the inputs; the others are zero.
-        """
+        """``(B, outputs)`` of x ``(B, inputs)`` and condition ``(B, condition)``."""
         # Divided here, not in the initial weights: one step of Adam then moves the phase of the
         # sine by the learning rate times √condition instead of condition, and stays stable.
         normalised = condition / math.sqrt(condition.shape[-1])
         scale, shift = self.modulation(normalised).chunk(2, dim=-1)
-        weight = self.linear.weight[:, self.linear.in_features - x.shape[1] :]
-        linear = nn.functional.linear(x, weight, self.linear.bias)
-        return torch.sin((self.omega + scale) * linear + shift)
+        return torch.sin((self.omega + scale) * self.linear(x) + shift)
 
 
 class NoiseLevelFeatures(nn.Module):
