@@ -88,9 +88,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--name", help="name of the checkpoint (default overhead)")
     add(
         "--encoder",
-        help="frozen image encoder: efficientnet_lite0, the same @32px (that many pixels of "
-        "detail, whatever a photo's resolution), open_clip:MODEL/TAG or /FILE, geoclip or "
-        "geoclip:FILE (default efficientnet_lite0)",
+        help="frozen image encoder: efficientnet_lite0, efficientnet_lite0+texture@32px (for "
+        "overhead imagery: textures too, and 32 pixels of detail whatever a photo's resolution), "
+        "open_clip:MODEL/TAG or /FILE, geoclip or geoclip:FILE (default efficientnet_lite0)",
     )
     add("--max-degree", type=int, help="L, detail of the codes (default 31)")
     add(

@@ -68,7 +68,7 @@ def example(action: Any) -> str:
     if action.default not in (None, "", []):
         return str(action.default)
     special = {
-        "encoder": "efficientnet_lite0",
+        "encoder": "efficientnet_lite0+texture@32px",
         "embed": "efficientnet_lite0",
         "messages": "s_*.msg",
     }

@@ -112,11 +112,31 @@ class TestEfficientNetLite0:
         assert near < 0.5 * far
         assert encoder_spec("efficientnet_lite0@32px") == coarse.spec
 
-    @pytest.mark.parametrize("name", ["efficientnet_lite0@", "efficientnet_lite0@4px"])
-    def test_a_detail_has_bounds(self, name: str) -> None:
+    def test_texture_is_what_the_stages_between_say(self, lite: ImageEncoder) -> None:
+        """Against the same stages read by hooks, on another size of picture."""
+        textured = load_image_encoder("efficientnet_lite0+texture@32px")
+        assert encoder_spec("efficientnet_lite0+texture@32px") == textured.spec
+        assert (textured.spec.embedding_dim, textured.spec.image_size) == (2128, 128)
+        pixels = pictures(128)
+        seen: list[np.ndarray] = []
+
+        def keep(_: object, __: object, maps: torch.Tensor) -> None:
+            flat = maps.flatten(2)
+            seen.extend([flat.mean(2).numpy(), flat.var(2).sqrt().numpy()])
+
+        network = lite0.network()
+        for block in list(network.blocks)[2:6]:  # type: ignore[call-overload]
+            block.register_forward_hook(keep)
+        images = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127.0) / 128.0
+        with torch.inference_mode():
+            seen.insert(0, network(images).numpy())
+        np.testing.assert_allclose(textured.embed(pixels), np.concatenate(seen, 1), atol=1e-4)
+
+    @pytest.mark.parametrize("addition", ["@", "@4px", "@57px", "@32px+texture", "+texture@32"])
+    def test_refuses_other_additions(self, addition: str) -> None:
         for build in (load_image_encoder, encoder_spec):
-            with pytest.raises(ValueError, match="8 to 56, such as efficientnet_lite0@32px"):
-                build(name)
+            with pytest.raises(ValueError, match=r"8 to 56, such as .*lite0\+texture@32px"):
+                build("efficientnet_lite0" + addition)
 
     def test_same_photo_same_embedding_whatever_the_batch(self, lite: ImageEncoder) -> None:
         pixels = np.concatenate([pictures(224), pictures(224)[::-1, ::-1]])[:7]

