@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates, spline_filter
 from torch import Tensor
 
-from locdiffusion.prior import EXCLUDED, BaseMeasure, grid_average
+from locdiffusion.prior import EXCLUDED, BaseMeasure, grid_average, log_or_excluded
 from locdiffusion.shdd import max_degree_of
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.grids import LatLonGrid
@@ -62,8 +62,8 @@ class Mesh:
         self.log_base = np.zeros((n, 2 * n))
         if base is not None and bool((base.log_weight != base.log_weight[0, 0]).any()):
             self.raster = base.log_weight.double().cpu().numpy()
-            weight = grid_average(np.exp(self.raster), grid).clip(math.exp(EXCLUDED))
-            self.log_base = np.log(weight).reshape(n, 2 * n)
+            weight = grid_average(np.exp(self.raster), grid)
+            self.log_base = log_or_excluded(weight).reshape(n, 2 * n)
         corner = np.meshgrid(np.arange(2 * n + 1) * UNITS, np.arange(n + 1) * UNITS)
         self.corner_base = self.log_base_at(*corner)
 
@@ -331,4 +331,4 @@ def _mean_base(
     log_base = mesh.log_base_at(across, down).reshape(9, -1)
     border = (log_base.min(0) <= EXCLUDED) & (log_base.max(0) > EXCLUDED)
     mean = np.exp(log_base).mean(0)
-    return np.log(mean.clip(math.exp(EXCLUDED))), border
+    return log_or_excluded(mean), border

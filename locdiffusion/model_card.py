@@ -52,7 +52,9 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "|--|--|--|--|--|--|",
     ]
     for name, m in metrics.items():
-        within = " / ".join(f"{100 * share:.1f}" for share in m["within"].values())
+        # config.json sorts its keys as text: 1, 200, 25
+        shares = sorted(m["within"].items(), key=lambda item: float(item[0]))
+        within = " / ".join(f"{100 * share:.1f}" for _, share in shares)
         lines.append(
             f"| `{name}` | {m['n']:,} | {m['median_km']:.0f} | {within} | "
             f"{100 * m['coverage_50']:.1f} / {100 * m['coverage_90']:.1f} | {m['nats']:.2f} |"

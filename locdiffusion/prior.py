@@ -37,8 +37,9 @@ FINER = 4
 """How many times more rows and columns polygons and coasts have: 13 by 21 km at the equator."""
 
 LAND = Path(__file__).parent / "data" / "land.png"
-EXCLUDED = -500.0
-"""Log q₀ where no answer may be: finite, for sums, and more than any density can make up for."""
+EXCLUDED = -1e4
+"""Log q₀ where no answer may be: finite, for sums, and more than any density can make up for: the
+exponents of the shipped `overhead` differ by up to 2,600 nats over the sphere for one photo."""
 
 
 class BaseKind(str, Enum):
@@ -132,9 +133,7 @@ class BaseMeasure(nn.Module):
                 f"Weights of shape {weight.shape} with minimum {least}; "
                 "want positive numbers on a raster. Mix a little of the uniform measure in."
             )
-        with np.errstate(divide="ignore"):
-            logarithm = np.maximum(np.log(weight / weight.mean()), EXCLUDED)
-        log_weight = torch.from_numpy(logarithm).to(torch.float16)
+        log_weight = torch.from_numpy(log_or_excluded(weight / weight.mean())).to(torch.float16)
         self.register_buffer("log_weight", log_weight.float())
 
     def forward(self, vectors: Tensor) -> Tensor:
@@ -147,8 +146,7 @@ class BaseMeasure(nn.Module):
         For grids coarser than the raster: a coast between two nodes is not lost.
         """
         weight = grid_average(self.log_weight.double().exp().cpu().numpy(), grid)
-        log_weight = np.log(weight.clip(math.exp(EXCLUDED)))
-        return torch.from_numpy(log_weight).float().to(self.log_weight)
+        return torch.from_numpy(log_or_excluded(weight)).float().to(self.log_weight)
 
     def bounds(self) -> tuple[float, float]:
         """The least and the most of log q₀."""
@@ -171,6 +169,12 @@ class BaseMeasure(nn.Module):
         found = np.where(self.on_grid(grid).cpu().numpy()[:, None] > EXCLUDED, sums, grid.vectors)
         found /= np.linalg.norm(found, axis=1, keepdims=True)
         return torch.from_numpy(found).to(self.log_weight)
+
+
+def log_or_excluded(weight: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Logarithm of weights ``(...)`` of at least 0: `EXCLUDED` where there is none."""
+    with np.errstate(divide="ignore"):
+        return np.maximum(np.log(weight), EXCLUDED)
 
 
 def grid_average(raster: NDArray[np.float64], grid: LatLonGrid) -> NDArray[np.float64]:
@@ -243,7 +247,7 @@ class LandShare(nn.Module):
             weight = base.log_weight.double().exp().cpu().numpy()
             weight = _as_fine_as(weight, land.shape)
             land = _as_fine_as(land, weight.shape)
-        total = grid_average(weight, grid).clip(math.exp(EXCLUDED) / 2.0)
+        total = grid_average(weight, grid).clip(np.finfo(np.float64).tiny)
         return grid_average(weight * land, grid) / total
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import pickle
 import shutil
 from dataclasses import replace
@@ -293,4 +294,7 @@ def test_the_shipped_card_is_what_the_run_recorded() -> None:
     about = (directory / "ABOUT.md").read_text("utf-8")
     rendered = model_card.render(checkpoint.read_config(None), about)
     assert (directory / model_card.CARD).read_text("utf-8") == rendered
+    for row in re.findall(r"\| ([0-9. /]+) \| [0-9. /]+ \| -", rendered):
+        within = [float(share) for share in row.split(" / ")]
+        assert len(within) == 5 and within == sorted(within), "thresholds are in order of distance"
     assert (directory / checkpoint.WEIGHTS).stat().st_size <= 20_000_000
