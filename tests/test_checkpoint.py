@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 import pickle
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
