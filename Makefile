@@ -54,7 +54,6 @@ MOSAICS     := $(OUT)/mosaics
 SPRING      := spring=$(MOSAICS)/spring.jpg
 MAY         := may=$(MOSAICS)/may.jpg
 TRAIN_FLAGS :=
-FEATURES    := efficientnet_lite0+texture@32px
 
 # $(call cut,FOLDER,SPLIT,THOUSANDS,SEED AFTER THE FIRST,FLAGS)
 cut = $(PY) -m locdiffusion.overhead --output $(TRAIN)/$(1) --split $(2) \
@@ -78,12 +77,12 @@ benchmark-data: $(VENV)/.sample $(FETCHED)  ## cut the overhead benchmark: 155,0
 	$(call cut,unseen,unseen,2,0)
 	$(call cut,unseen_may,unseen,2,0,--mosaic $(MAY))
 
-train-sample: benchmark-data  ## train the shipped checkpoint again, from nothing (two or three hours)
-	$(PY) -m locdiffusion.train --encoder $(FEATURES) \
+train-sample: benchmark-data  ## train the shipped checkpoint again, from nothing (an hour and a half)
+	$(PY) -m locdiffusion.train --config sample \
 	  --train $(call shards,$(SETS)) --val $(call shards,val) \
 	  --val-regions $(call shards,val_regions) --test $(call named,$(TESTS)) --output $(TRAIN) \
-	  --answer-base land --about locdiffusion/checkpoints/overhead/ABOUT.md --steps $(STEPS) \
-	  --seed $(SEED) $(TRAIN_FLAGS)
+	  --about locdiffusion/checkpoints/overhead/ABOUT.md --steps $(STEPS) --seed $(SEED) \
+	  $(TRAIN_FLAGS)
 
 distill: $(VENV)/.test  ## teach geoclip-distilled again from GeoCLIP's weights (an hour and a half)
 	$(PY) -m locdiffusion.distillation --output $(OUT)/distillation --seed $(SEED) \
@@ -135,8 +134,7 @@ sampled = $(PY) -m locdiffusion.sampling_study --photos $(call shards,val_region
   --samplers $(1) --placings $(2) --steps $(3)
 
 report: benchmark-data bench  ## docs/REPORT.md: rivals, ablations, figures (three hours)
-	$(PY) -m locdiffusion.ablations --encoder $(FEATURES) \
-	  --train $(call shards,plain plain_spring) \
+	$(PY) -m locdiffusion.ablations --train $(call shards,plain plain_spring) \
 	  --val $(call shards,val) --val-regions $(call shards,val_regions) --embeddings $(CACHE) \
 	  --output $(REPORT)/ablations --jobs 2
 	$(call sampled,ddim dpm_solver,recentred,1 2 4 8 16)

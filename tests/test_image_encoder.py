@@ -112,7 +112,7 @@ class TestEfficientNetLite0:
         assert near < 0.5 * far
         assert encoder_spec("efficientnet_lite0@32px") == coarse.spec
 
-    def test_texture_is_what_the_stages_between_say(self, lite: ImageEncoder) -> None:
+    def test_texture_is_what_the_stages_between_say(self) -> None:
         """Against the same stages read by hooks, on another size of picture."""
         textured = load_image_encoder("efficientnet_lite0+texture@32px")
         assert encoder_spec("efficientnet_lite0+texture@32px") == textured.spec

@@ -24,6 +24,7 @@ EPILOG = """examples:
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Command line to settings."""
+    from locdiffusion import recipes
     from locdiffusion.ablations.plan import Budget
 
     default = Budget()
@@ -40,7 +41,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--val-regions", nargs="+", required=True, metavar="GLOB", help="shards of other regions")
     add("--embeddings", required=True, type=Path, metavar="DIR", help="cache of embeddings")
     add("--output", required=True, type=Path, metavar="DIR", help="one JSON file per run")
-    add("--encoder", default="efficientnet_lite0", help="frozen image encoder (%(default)s)")
+    shipped = recipes.read("sample")["encoder"]
+    add("--encoder", default=shipped, help="frozen image encoder (%(default)s)")
     add("--steps", type=int, default=default.steps, help="training steps (%(default)s)")
     add("--batch-size", type=int, default=default.batch_size, help="photos a step (%(default)s)")
     add("--limit", type=int, default=default.photos, help="training photos (%(default)s)")
