@@ -24,6 +24,7 @@ from locdiffusion.gallery import GalleryError, embedded_gallery, read_gallery
 from locdiffusion.geotag import Geotag, geotags
 from locdiffusion.hybrid import HybridGallery
 from locdiffusion.image_formats import load_picture, upright
+from locdiffusion.locating import Locator
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
 from locdiffusion.model.weights import GEOCLIP, split_name
 from locdiffusion.posterior import log_density_around
@@ -203,6 +204,23 @@ class Geotagger:
         with torch_threads(1):
             return self._decoder(self._tensor(natural))
 
+    def locate(
+        self, natural: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Places alone, at a tenth of the cost of `decode`: no radius says how far to trust them.
+
+        Args:
+          natural: ``(N, 1, d)`` natural parameters, of density mode.
+
+        Returns:
+          Latitude and longitude ``(N,)`` in degrees.
+
+        Raises:
+          ValueError: sampling mode, or a prior that excludes places; see `locating.Locator`.
+        """
+        with torch_threads(1):
+            return self._locator(self._tensor(natural))
+
     def regions(self, natural: NDArray[np.float32]) -> list[tuple[CredibleRegion, ...]]:
         """The 50 % and 90 % regions of N photos, on the CPU.
 
@@ -256,6 +274,10 @@ class Geotagger:
         with torch_threads(1):
             densities = self._tensor(natural)
             return log_density_around(self._decoder, densities, centre, distance_deg, bearings)
+
+    @functools.cached_property
+    def _locator(self) -> Locator:
+        return Locator(self._decoder).to(self.device)
 
     @functools.cached_property
     def _region_finder(self) -> RegionFinder:

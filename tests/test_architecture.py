@@ -37,6 +37,7 @@ LAYERS = (
         "locdiffusion.density",
         "locdiffusion.survey",
         "locdiffusion.decoding",
+        "locdiffusion.locating",
         "locdiffusion.metrics",
         "locdiffusion.geotag",
         "locdiffusion.image_formats",

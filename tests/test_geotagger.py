@@ -107,6 +107,16 @@ class TestDensity:
             for modes, lat in zip(answer.modes, answer.latitude, strict=True)
         )
 
+    def test_places_alone_are_those_of_the_answers(
+        self, density: Geotagger, embeddings: npt.NDArray[np.float32]
+    ) -> None:
+        natural = density.sample(embeddings, KEYS)
+        whole = density.decode(natural)
+        latitude, longitude = density.locate(natural)
+        assert latitude.shape == longitude.shape == (6,) and latitude.dtype == np.float64
+        apart = great_circle_km(latitude, longitude, whole.latitude, whole.longitude)
+        assert np.median(apart) < 1.0
+
     def test_is_one_call_of_the_network_without_noise(
         self, density: Geotagger, embeddings: npt.NDArray[np.float32]
     ) -> None:

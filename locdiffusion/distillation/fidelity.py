@@ -50,6 +50,7 @@ HYBRIDS = tuple(
 )
 ARGMAX, DECODED = "GeoCLIP, argmax", "GeoCLIP, decoded by mass"
 CLOSED_FORM = "GeoCLIP's exponent, projected"
+PLACE = "ours, place alone"
 DENSITY, SAMPLING, HYBRID = "ours, density mode", "ours, sampling mode", "ours, hybrid (LocDiff-H)"
 
 
@@ -191,6 +192,10 @@ class Student:
             np.full(len(truth), np.nan),
         )
 
+    def places(self, natural: NDArray[np.float32]) -> rivals.Places:
+        """Where the answers of densities ``(N, 1, d)`` are, and nothing else."""
+        return self.geotagger().locate(natural)
+
     def hybrid(
         self,
         photos: EmbeddedPhotos,
@@ -255,6 +260,7 @@ def measure(
             DECODED: _points(rival.answer(teacher, photos.embeddings)),
             CLOSED_FORM: student.answers(_projected(exponent, photos), photos.vectors),
             DENSITY: pure,
+            PLACE: _points(student.places(natural)),
             HYBRID: _points(student.hybrid(photos, natural, pure, hybrid)),
         }
         scores[split.name] = {n: score(a, *truth, Bootstrap()) for n, a in answers.items()}

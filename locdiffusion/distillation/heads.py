@@ -28,6 +28,7 @@ class HeadCost:
       theirs_ms, ours_ms: median per photo.
       speedup: theirs over ours; and its 10 % and 90 % quantile over the turns.
       density_ms, density_speedup: the same of ours without the decoding, up to the posterior.
+      place_ms, place_speedup: the same of ours up to a place, without radii and the rest.
       theirs_bytes, ours_bytes: weights and, for theirs, embeddings of the gallery.
       machine: where it ran.
     """
@@ -38,6 +39,8 @@ class HeadCost:
     speedup: tuple[float, float, float]
     density_ms: float
     density_speedup: tuple[float, float, float]
+    place_ms: float
+    place_speedup: tuple[float, float, float]
     theirs_bytes: int
     ours_bytes: int
     machine: dict[str, Any]
@@ -50,8 +53,9 @@ def measure(
 
     Theirs: image head, similarity with the 100,000 cached location embeddings, softmax, top 5; no
     radius. Ours: image head, density mode, temperature, decoder with radii, probabilities and
-    modes. CLIP's features are random; what both heads answer from there on are the queries, since
-    how ambiguous they are decides what decoding costs.
+    modes; and the same with the place alone, which is all that theirs gives. CLIP's features are
+    random; what both heads answer from there on are the queries, since how ambiguous they are
+    decides what decoding costs.
     """
     rng = np.random.default_rng(0)
     features = torch.from_numpy(rng.normal(size=(batch, geoclip.CLIP_DIM))).float()
@@ -77,9 +81,13 @@ def measure(
     def ours() -> None:
         geotagger.decode(density())
 
+    def place() -> None:
+        geotagger.locate(density())
+
     with torch_threads(1):
         found = compare(ours, theirs, (batch, batch), turns)
         posterior = compare(density, theirs, (batch, batch), turns)
+        located = compare(place, theirs, (batch, batch), turns)
         where = machine()
     weights = sum(p.numel() for p in head.parameters())
     network = sum(t.numel() for t in student.checkpoint.denoiser.state_dict().values())
@@ -90,6 +98,8 @@ def measure(
         (found.ratio, *found.spread),
         1e3 * float(np.median(posterior.first)),
         (posterior.ratio, *posterior.spread),
+        1e3 * float(np.median(located.first)),
+        (located.ratio, *located.spread),
         4 * (weights + gallery.numel()),
         4 * (weights + network),
         where,

@@ -24,6 +24,7 @@ from locdiffusion.distillation.fidelity import (
     DECODED,
     DENSITY,
     HYBRID,
+    PLACE,
     SAMPLING,
     Fidelity,
     Split,
@@ -33,7 +34,7 @@ from locdiffusion.evaluation.scores import Scores
 from locdiffusion.evaluation.tables import markdown, number, percent
 from schemas.geotags import THRESHOLDS_KM
 
-METHODS = (ARGMAX, DECODED, CLOSED_FORM, DENSITY, SAMPLING, HYBRID)
+METHODS = (ARGMAX, DECODED, CLOSED_FORM, DENSITY, PLACE, SAMPLING, HYBRID)
 PAGE, FIGURE, RESULTS = "GEOCLIP.md", "geoclip_fidelity.png", "fidelity.json"
 
 
@@ -141,7 +142,7 @@ def _table(scores: Mapping[str, Scores]) -> str:
 def _differences(scores: Mapping[str, Scores]) -> str:
     """Points ahead of GeoCLIP's argmax, in one line for each of our ways."""
     lines = []
-    for method in (DENSITY, HYBRID):
+    for method in (DENSITY, PLACE, HYBRID):
         points = [
             f"{100 * (ours.value - theirs.value):+.1f}"
             for ours, theirs in zip(scores[method].within, scores[ARGMAX].within, strict=True)
@@ -158,13 +159,16 @@ def _divergences(found: Fidelity) -> str:
 
 
 def _costs(costs: Sequence[HeadCost]) -> str:
-    heads = ["photos at once", "GeoCLIP's head, ms per photo", "ours", "of that, the density"]
-    heads += ["ours is as fast, times", "our density alone"]
+    heads = ["photos at once", "GeoCLIP's head, ms per photo", "ours", "up to the place"]
+    heads += ["up to the density", "ours is as fast, times", "up to the place", "up to the density"]
     rows = [
         [
             str(cost.batch),
-            *(f"{ms:.2f}" for ms in (cost.theirs_ms, cost.ours_ms, cost.density_ms)),
-            *(f"{m:.2f} ({a:.2f}-{b:.2f})" for m, a, b in (cost.speedup, cost.density_speedup)),
+            *(f"{ms:.2f}" for ms in (cost.theirs_ms, cost.ours_ms, cost.place_ms, cost.density_ms)),
+            *(
+                f"{times:.2f} ({low:.2f}-{high:.2f})"
+                for times, low, high in (cost.speedup, cost.place_speedup, cost.density_speedup)
+            ),
         ]
         for cost in costs
     ]
@@ -174,9 +178,10 @@ def _costs(costs: Sequence[HeadCost]) -> str:
         markdown(heads, rows)
         + "\n\nQueries of the first split, one thread, in turns in one run; in brackets the spread "
         "over the turns. Theirs: image head, 100,000 cached location embeddings, softmax, top 5, "
-        "no radius. Ours: image head, density, temperature (so far *the density*, which like "
-        "theirs is a distribution and no answer yet), decoding with radii, probabilities and "
-        f"modes. Memory: theirs {theirs}, ours {ours}.\n\n({where})"
+        "no radius. Ours: image head, density, temperature, decoding with radii, probabilities and "
+        "modes; *up to the place*: with the place instead of all that, which is what theirs gives; "
+        "*up to the density*: a distribution and no answer yet. "
+        f"Memory: theirs {theirs}, ours {ours}.\n\n({where})"
     )
 
 
@@ -186,7 +191,9 @@ def draw(found: Fidelity, path: Path) -> None:
     figure = Figure(figsize=(4.2 * len(names), 3.8), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
-        for method, style in zip(METHODS, ("s--", "d--", "x:", "o-", "v-", "^-"), strict=True):
+        for method, style in zip(
+            METHODS, ("s--", "d--", "x:", "o-", "+:", "v-", "^-"), strict=True
+        ):
             shares = [100 * share.value for share in found.scores[name][method].within]
             axes.plot(range(len(shares)), shares, style, label=method, markersize=5)
         axes.set_xticks(range(len(THRESHOLDS_KM)), [f"{t:,}" for t in THRESHOLDS_KM])
