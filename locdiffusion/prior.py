@@ -27,10 +27,10 @@ from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from locdiffusion.polygons import PolygonError, file_identity, raster_share, read_polygons
+from locdiffusion.shdd import heat_flow
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from locdiffusion.sphere.grids import LatLonGrid
-from locdiffusion.sphere.harmonics import degrees_and_orders
 
 ROWS, COLUMNS = 240, 480
 FINER = 4
@@ -342,12 +342,10 @@ def positions_measure(
 
 
 def _smoothed(counts: NDArray[np.int64], smoothing_km: float) -> NDArray[np.float64]:
-    """Heat flow on the sphere: degree l is damped by exp(-l(l + 1)σ²/2)."""
     sigma = smoothing_km / EARTH_RADIUS_KM
     max_degree = min(math.ceil(4.0 / sigma), ROWS - 1)
     transform = ProductTransform(_raster_grid(), max_degree)
-    degree, _ = degrees_and_orders(max_degree)
-    damping = torch.from_numpy(np.exp(-0.5 * degree * (degree + 1) * sigma**2)).float()
+    damping = torch.from_numpy(heat_flow(max_degree, smoothing_km)).float()
     mass = torch.from_numpy(counts / counts.sum()).float()[None]
     smooth = transform.synthesis(transform.analysis(mass) * damping)[0]
     return smooth.clamp(min=0.0).double().numpy()

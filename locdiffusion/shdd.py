@@ -16,9 +16,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude, unit_vectors
 from locdiffusion.sphere.grids import fibonacci_grid
-from locdiffusion.sphere.harmonics import coefficient_count, real_harmonics
+from locdiffusion.sphere.harmonics import (
+    coefficient_count,
+    degrees_and_orders,
+    real_harmonics,
+)
 
 Float = NDArray[np.float64]
 
@@ -51,6 +55,17 @@ def encode(latitude_deg: ArrayLike, longitude_deg: ArrayLike, max_degree: int) -
 def encode_vectors(vectors: ArrayLike, max_degree: int) -> Float:
     """SHDD codes ``(..., d)`` of unit vectors ``(..., 3)``."""
     return np.sqrt(4.0 * np.pi) * real_harmonics(vectors, max_degree)
+
+
+def heat_flow(max_degree: int, smoothing_km: float) -> Float:
+    """What heat flow leaves of each coefficient: ``(d,)`` factors exp(-l(l + 1)σ²/2).
+
+    A code times these is the mean code of points scattered around it with a standard deviation of
+    `smoothing_km` in each direction, as a Gaussian is scattered on the sphere (Roberts and Ursell
+    1960).
+    """
+    degree, _ = degrees_and_orders(max_degree)
+    return np.exp(-0.5 * degree * (degree + 1) * (smoothing_km / EARTH_RADIUS_KM) ** 2)
 
 
 def field(coefficients: ArrayLike, vectors: ArrayLike) -> Float:

@@ -113,6 +113,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--dropout", type=float, help="in the network (default 0.1)")
     add("--evaluate-every", type=int, help="steps between validations (default 500)")
     add("--seed", type=int, help="of weights, batches and noise (default 0)")
+    add(
+        "--smoothing-km",
+        type=float,
+        metavar="KM",
+        help="learn from places scattered around the true ones this far, which generalises to new "
+        "ground (default 0)",
+    )
     add("--bf16", action=switch, help="the network in bfloat16, on a GPU (default no)")
     add(
         "--stream",

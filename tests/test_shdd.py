@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.special import eval_legendre
 
 from locdiffusion import shdd
-from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km, unit_vectors
 
 LATITUDES = st.one_of(
     st.sampled_from([-90.0, -89.999999, 0.0, 89.999999, 90.0]), st.floats(-90.0, 90.0)
@@ -84,3 +84,17 @@ def test_coordinates_that_are_none_are_errors(latitude, longitude, message):
 def test_a_dimension_that_is_no_square_is_an_error(dimension):
     with pytest.raises(ValueError, match=rf"{dimension}.*\(L \+ 1\)²"):
         shdd.max_degree_of(dimension)
+
+
+def test_heat_flow_is_the_mean_code_of_points_that_wander(rng):
+    """Small random steps on the sphere: their end points are as scattered as heat is."""
+    degree, sigma_km, steps = 11, 900.0, 40
+    points = np.tile(unit_vectors(50.0, 10.0), (100_000, 1))
+    for _ in range(steps):
+        step = rng.normal(size=points.shape) * sigma_km / EARTH_RADIUS_KM / np.sqrt(steps)
+        points += step - points * (points * step).sum(1, keepdims=True)
+        points /= np.linalg.norm(points, axis=1, keepdims=True)
+    wanted = shdd.encode(50.0, 10.0, degree) * shdd.heat_flow(degree, sigma_km)
+    # The mean of 100,000 codes of unit root-mean-square is known to about 0.003.
+    np.testing.assert_allclose(shdd.encode_vectors(points, degree).mean(0), wanted, atol=0.02)
+    np.testing.assert_array_equal(shdd.heat_flow(degree, 0.0), 1.0)

@@ -26,6 +26,7 @@ from locdiffusion.density import LogPartition
 from locdiffusion.distributed import Processes
 from locdiffusion.run_state import PROGRESS, STATE
 from locdiffusion.scalars import Scalars
+from locdiffusion.shdd import heat_flow
 from locdiffusion.training import Stopped, TrainConfig, Trainer, learning_rate_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -70,6 +71,18 @@ def test_learns_what_the_embedding_tells(tmp_path: Path) -> None:
     assert last["val_nats"] < -1.0
     assert last["val_median_km"] < 2500.0
     assert [figures["step"] for figures in trainer.history] == [50, 100, 150]
+
+
+def test_smoothed_places_are_learned_only_where_the_image_speaks_alone(tmp_path: Path) -> None:
+    config = replace(RECIPE, smoothing_km=800.0)
+    inputs = Trainer(config, TRAIN, VAL, tmp_path)._make_inputs(0)
+    plain = Trainer(RECIPE, TRAIN, VAL, tmp_path)._make_inputs(0)
+    pure = torch.isinf(inputs.sigma)
+    assert pure.any() and not pure.all()
+    factors = torch.from_numpy(heat_flow(MODEL.max_degree, 800.0)).float()
+    assert torch.equal(inputs.target[pure], inputs.code[pure] * factors)
+    assert torch.equal(inputs.target[~pure], inputs.code[~pure])
+    assert torch.equal(plain.target, plain.code)
 
 
 class TestResume:
@@ -292,6 +305,7 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
         {"gradient_clip": -1.0},
         {"weight_decay": -0.1},
         {"ema_decay": 1.0},
+        {"smoothing_km": -1.0},
     ],
     ids=str,
 )

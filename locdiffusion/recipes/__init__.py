@@ -30,6 +30,7 @@ FLAGS = {
     "ema_decay": ("ema_decay",),
     "evaluate_every": ("evaluate_every",),
     "seed": ("seed",),
+    "smoothing_km": ("smoothing_km",),
     "bf16": ("bf16",),
 }
 """Flags of `locdiffusion.train` and the setting that each one is."""
