@@ -117,9 +117,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--smoothing-km",
         type=float,
         metavar="KM",
-        help="learn from places scattered around the true ones this far, which generalises to new "
+        help="learn from places scattered this far around the true ones, which generalises to new "
         "ground (default 0)",
     )
+    add("--smoothing-broad-share", type=float, help="of places scattered farther (default 0)")
+    add("--smoothing-broad-km", type=float, metavar="KM", help="how far those (default 500)")
     add("--bf16", action=switch, help="the network in bfloat16, on a GPU (default no)")
     add(
         "--stream",

@@ -33,7 +33,8 @@ from locdiffusion.posterior import decode_all, log_probability, natural_paramete
 from locdiffusion.prior import BaseConfig
 from locdiffusion.run_state import read_state, write_state
 from locdiffusion.scalars import Scalars
-from locdiffusion.shdd import encode_vectors, heat_flow
+from locdiffusion.shdd import encode_vectors
+from locdiffusion.smoothing import SmoothingConfig
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.streaming import StreamConfig
 
@@ -57,9 +58,7 @@ class TrainConfig:
       gradient_clip: largest gradient norm.
       evaluate_every: steps between validations, which also save the state.
       seed: of everything.
-      smoothing_km: where only the image speaks, the loss compares with the mean code of points
-        scattered around the true one with this standard deviation, as labels are smoothed over
-        neighbouring classes: sharp densities are then learned by calibration, not by heart.
+      smoothing: of places, where only the image speaks.
       bf16: the network in bfloat16 where that is safe; the loss stays in float32.
       stream: how photos are shuffled that are read from disk as they are needed; None keeps them
         in memory.
@@ -80,7 +79,7 @@ class TrainConfig:
     gradient_clip: float = 1.0
     evaluate_every: int = 500
     seed: int = 0
-    smoothing_km: float = 0.0
+    smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
     bf16: bool = False
     stream: StreamConfig | None = None
 
@@ -96,8 +95,6 @@ class TrainConfig:
                 "learning_rate and gradient_clip must be positive, weight_decay not negative; "
                 f"found {self.learning_rate}, {self.gradient_clip}, {self.weight_decay}."
             )
-        if not 0 <= self.smoothing_km <= 5000:
-            raise ValueError(f"smoothing_km is {self.smoothing_km}; want 0 to 5000.")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"ema_decay is {self.ema_decay}; want [0, 1).")
 
@@ -164,8 +161,7 @@ class Trainer:
         degree, base = config.model.max_degree, config.base
         trained_over = base.build(base.training, self.vectors)
         self.partition = LogPartition(degree, config.partition, trained_over).to(self.device)
-        smoothing = heat_flow(degree, config.smoothing_km)
-        self._smoothing = torch.from_numpy(smoothing).float()
+        self._smoothing = torch.from_numpy(config.smoothing.factors(degree)).float()
         self.answer_base = base.for_answers(self.vectors)
         self.decoder = Decoder(degree, base=self.answer_base).to(self.device)
         self.optimizer = torch.optim.AdamW(

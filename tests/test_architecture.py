@@ -24,6 +24,7 @@ LAYERS = (
     (
         "locdiffusion.threads",
         "locdiffusion.shdd",
+        "locdiffusion.smoothing",
         "locdiffusion.hybrid",
         "locdiffusion.gallery",
         "locdiffusion.spectral",

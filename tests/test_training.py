@@ -27,6 +27,7 @@ from locdiffusion.distributed import Processes
 from locdiffusion.run_state import PROGRESS, STATE
 from locdiffusion.scalars import Scalars
 from locdiffusion.shdd import heat_flow
+from locdiffusion.smoothing import SmoothingConfig
 from locdiffusion.training import Stopped, TrainConfig, Trainer, learning_rate_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -74,15 +75,22 @@ def test_learns_what_the_embedding_tells(tmp_path: Path) -> None:
 
 
 def test_smoothed_places_are_learned_only_where_the_image_speaks_alone(tmp_path: Path) -> None:
-    config = replace(RECIPE, smoothing_km=800.0)
+    config = replace(RECIPE, smoothing=SmoothingConfig(800.0, 2000.0, 0.25))
     inputs = Trainer(config, TRAIN, VAL, tmp_path)._make_inputs(0)
     plain = Trainer(RECIPE, TRAIN, VAL, tmp_path)._make_inputs(0)
     pure = torch.isinf(inputs.sigma)
     assert pure.any() and not pure.all()
-    factors = torch.from_numpy(heat_flow(MODEL.max_degree, 800.0)).float()
+    sharp, broad = (heat_flow(MODEL.max_degree, km) for km in (800.0, 2000.0))
+    factors = torch.from_numpy(0.75 * sharp + 0.25 * broad).float()
     assert torch.equal(inputs.target[pure], inputs.code[pure] * factors)
     assert torch.equal(inputs.target[~pure], inputs.code[~pure])
     assert torch.equal(plain.target, plain.code)
+
+
+@pytest.mark.parametrize("wrong", [{"km": -1.0}, {"broad_km": 6000.0}, {"broad_share": 1.5}])
+def test_impossible_smoothing_is_an_error(wrong: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
+        SmoothingConfig(**wrong)
 
 
 class TestResume:
@@ -305,7 +313,6 @@ def test_learning_rate_rises_then_falls_to_zero() -> None:
         {"gradient_clip": -1.0},
         {"weight_decay": -0.1},
         {"ema_decay": 1.0},
-        {"smoothing_km": -1.0},
     ],
     ids=str,
 )

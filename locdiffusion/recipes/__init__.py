@@ -30,7 +30,9 @@ FLAGS = {
     "ema_decay": ("ema_decay",),
     "evaluate_every": ("evaluate_every",),
     "seed": ("seed",),
-    "smoothing_km": ("smoothing_km",),
+    "smoothing_km": ("smoothing", "km"),
+    "smoothing_broad_km": ("smoothing", "broad_km"),
+    "smoothing_broad_share": ("smoothing", "broad_share"),
     "bf16": ("bf16",),
 }
 """Flags of `locdiffusion.train` and the setting that each one is."""
@@ -63,7 +65,7 @@ def read(name: str) -> Settings:
     if not isinstance(settings, dict):
         raise ValueError(f"--config {name} holds no object; compare a shipped one.")
     settings.pop("about", None)
-    for group in ("model", "base", "stream"):  # those that a flag reaches into
+    for group in ("model", "base", "smoothing", "stream"):  # those that a flag reaches into
         found = settings.get(group, {})
         if not isinstance(found, dict) and not (group == "stream" and found is None):
             raise ValueError(f"--config {name}: {group} is {found!r}; want an object.")
