@@ -75,6 +75,7 @@ class TestPlan:
             ({"base": None}, "want one for KL"),
             ({"encoding": Encoding.XYZ}, "use standard noise"),
             ({"image_first": False, "network": Network.MLP}, "about CS-UNet"),
+            ({"loss": Loss.L2, "base": None, "smoothing_km": 75.0}, "SHDD codes under KL"),
         ],
     )
     def test_what_has_no_meaning_is_refused(self, change: dict, message: str) -> None:
@@ -187,6 +188,16 @@ class TestFitting:
             fitted = fitting.fit(SHDD, budget, photos)
             nll.append(answers.measure(fitted, photos, budget)["density"]["nll_km2"])
         assert nll[1] < nll[0] - 0.3
+
+    def test_smoothed_places_are_learned_broader(self) -> None:
+        """What is learned of blurred places is blurred: less likely at the true ones."""
+        photos = tiny.learnable_photos(256, 0)
+        budget = replace(BUDGET, steps=60, learning_rate=1e-2, measured=100)
+        nll = []
+        for km in (0.0, 4000.0):
+            fitted = fitting.fit(replace(SHDD, smoothing_km=km), budget, photos)
+            nll.append(answers.measure(fitted, photos, budget)["density"]["nll_km2"])
+        assert nll[1] > nll[0] + 0.1
 
     def test_progress_is_told_each_step(self) -> None:
         told: list[int] = []

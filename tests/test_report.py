@@ -161,6 +161,7 @@ def records() -> dict[str, dict[str, Any]]:
         ablation("degree-15", "degree", ("density",), max_degree=15),
         ablation("noise-standard", "noise", ("density",), noise="standard"),
         ablation("no-bayes-skip", "structure", ("density",), bayes_skip=False),
+        ablation("foot", "smoothing", ("density",), smoothing_km=75.0, broad_share=0.3),
     ]
     within = {"1": 0.01, "25": 0.1234, "200": 0.5, "750": 0.75, "2500": 0.9}
     made[0]["radii"] = {
@@ -350,6 +351,11 @@ class TestPage:
                 for found in by_answer.values():
                     assert f"{found['median_km']:,.0f}" in text
         assert "20,000" in text and "12.3" in text  # of the radii
+
+    def test_smoothing_is_named_by_its_kernel(self, records: dict[str, Any]) -> None:
+        lines = ablation_tables.ablations(records)
+        table = lines[lines.index("### Smoothing of places") + 2]
+        assert "| none " in table and "| 75 km, 30 % over 500 km " in table
 
     def test_lat_lon_has_a_dash_for_kl(self, records: dict[str, Any]) -> None:
         unet = ablation("flat", "design", ("mean",), encoding="lat/lon", loss="L2", base=None)

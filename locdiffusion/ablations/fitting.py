@@ -24,6 +24,7 @@ from locdiffusion.prior import (
     positions_measure,
     uniform_measure,
 )
+from locdiffusion.smoothing import SmoothingConfig
 from locdiffusion.training import descend, follow, learning_rate_factor
 
 EMA_DECAY, WEIGHT_DECAY, GRADIENT_CLIP = 0.99, 0.02, 1.0
@@ -107,6 +108,10 @@ def _loss(
     codes, truth = encode(vectors, variant), torch.from_numpy(vectors).float()
     trained_over, answered_over = _bases(variant, vectors)
     degree = variant.max_degree if variant.encoding is Encoding.SHDD else 1
+    smoothing = SmoothingConfig(variant.smoothing_km, broad_share=variant.broad_share)
+    factors = torch.ones(codes.shape[1])
+    if variant.encoding is Encoding.SHDD:
+        factors = torch.from_numpy(smoothing.factors(degree)).float()
     partition = LogPartition(degree, base=trained_over) if variant.loss is Loss.KL else None
 
     def mean_loss(
@@ -122,7 +127,8 @@ def _loss(
         out = network(x, sigma, condition)
         if partition is None:
             return (out - code).square().mean()
-        whole = as_natural(out, variant), as_natural(code, variant)
+        target = torch.where(torch.isinf(sigma)[:, None], code * factors, code)
+        whole = as_natural(out, variant), as_natural(target, variant)
         return shdd_kl(*whole, truth[rows], partition, generator).mean()
 
     return mean_loss, answered_over

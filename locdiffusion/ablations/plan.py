@@ -55,6 +55,7 @@ class Variant:
       max_degree: L of SHDD; of no meaning to the other encodings.
       bayes_skip: η = x_σ/σ² + f (KL only), or f alone.
       image_first: x and σ contribute nothing to f at the start of training.
+      smoothing_km, broad_share: of the true places at σ = ∞, see `SmoothingConfig` (SHDD with KL).
     """
 
     encoding: Encoding = Encoding.SHDD
@@ -65,6 +66,8 @@ class Variant:
     max_degree: int = 23
     bayes_skip: bool = True
     image_first: bool = True
+    smoothing_km: float = 0.0
+    broad_share: float = 0.0
 
     def __post_init__(self) -> None:
         """Refuses what has no meaning."""
@@ -78,6 +81,12 @@ class Variant:
         if self.encoding is not Encoding.SHDD and self.noise is Noise.RECENTRED:
             raise ValueError(
                 f"σ* is a property of SHDD codes; on {self.encoding.value} use standard noise."
+            )
+        smoothed = self.smoothing_km > 0 or self.broad_share > 0
+        if smoothed and (self.encoding, self.loss) != (Encoding.SHDD, Loss.KL):
+            raise ValueError(
+                f"Smoothing is of SHDD codes under KL; found {self.encoding.value} with "
+                f"{self.loss.value}."
             )
         if not self.image_first and self.network is Network.MLP:
             raise ValueError("image_first=False is a question about CS-UNet; found it with MLP.")
@@ -154,6 +163,11 @@ def all_runs() -> tuple[Run, ...]:
         Run("noise-standard", "noise", Variant(noise=Noise.STANDARD), sweep=True),
         Run("no-bayes-skip", "structure", Variant(bayes_skip=False)),
         Run("noisy-start", "structure", Variant(image_first=False)),
+        *(
+            Run(f"smoothing-{km}", "smoothing", Variant(smoothing_km=float(km)))
+            for km in (75, 150, 300)
+        ),
+        Run("smoothing-foot", "smoothing", Variant(smoothing_km=75.0, broad_share=0.3)),
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from locdiffusion.evaluation.tables import markdown
 from locdiffusion.report.sections import NOT_MEASURED
+from locdiffusion.smoothing import SmoothingConfig
 
 Record = Mapping[str, Any]
 _SHOWN_KM = ("25", "200", "750")
@@ -36,6 +37,7 @@ def ablations(records: Mapping[str, Record]) -> list[str]:
     for group, head, name in (
         ("noise", "Noise of training", lambda s: s["noise"]),
         ("structure", "Structure", _structure),
+        ("smoothing", "Smoothing of places", _smoothing),
     ):
         members = [r for r in records.values() if r["group"] == group]
         if members:
@@ -137,6 +139,15 @@ def _structure(settings: Record) -> str:
     if not settings["image_first"]:
         changed.append("x and σ enter f from the start")
     return ", ".join(changed) or "full model"
+
+
+def _smoothing(settings: Record) -> str:
+    """The kernel; records of before had none."""
+    km, share = settings.get("smoothing_km", 0.0), settings.get("broad_share", 0.0)
+    if not km and not share:
+        return "none"
+    foot = f", {100 * share:.0f} % over {SmoothingConfig().broad_km:g} km" if share else ""
+    return f"{km:g} km{foot}"
 
 
 def _radii(rows: list[Record]) -> str:
