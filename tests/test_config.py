@@ -26,6 +26,7 @@ from locdiffusion.overhead.mosaics import MosaicSource
 from locdiffusion.overhead.patches import PatchGeometry
 from locdiffusion.overhead.splits import CentreRule, Split
 from locdiffusion.prior import BaseConfig, BaseKind
+from locdiffusion.smoothing import SmoothingConfig
 from locdiffusion.streaming import StreamConfig
 from locdiffusion.temperature import TemperatureConfig
 from locdiffusion.training import TrainConfig
@@ -54,6 +55,7 @@ CONFIGS = [
     PartitionConfig(rows=10, cap_km=500.0),
     TemperatureConfig(gallery=20, hidden=3),
     BaseConfig(answers=BaseKind.LAND, smoothing_km=200.0),
+    SmoothingConfig(75.0, 400.0, 0.3),
     StreamConfig(lanes=2, buffer=9),
     TrainConfig("b", model=MODEL, noise=NoiseConfig(sigma_max=30.0), learning_rate=1e-5, seed=3),
     TrainConfig("c", bf16=True, stream=StreamConfig(lanes=4)),
