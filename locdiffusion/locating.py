@@ -105,18 +105,21 @@ class Locator(nn.Module):
     def _first_guess(self, flat: Tensor, by_degree: Tensor) -> Tensor:
         field = self.thin.synthesis(flat).flatten(1).add_(self.log_base)
         highest, peak = field.max(1, keepdim=True)
+        if not self.sums_tell:
+            return self._climbed(by_degree, peak, highest)
         mass = _relative(field).mul_(self.area)
         sums = _neighbourhoods(mass.view(-1, self.thin.rows, self.thin.columns)).flatten(1)
         most, centre = sums.max(1)
         guess = self.thin.nodes[centre]
-        share = NARROW if self.sums_tell else 0.0
-        narrow = torch.nonzero(mass.gather(1, peak)[:, 0] > share * most)[:, 0]
+        narrow = torch.nonzero(mass.gather(1, peak)[:, 0] > NARROW * most)[:, 0]
         if len(narrow):
-            peaks = self.thin.nodes[peak[narrow]], highest[narrow]
-            rotation, reach = self.decoder.rotation, 2.0 * self.spacing
-            climbed = climb(by_degree[:, narrow], *peaks, rotation, reach)
-            guess[narrow] = climbed.vectors[:, 0]
+            guess[narrow] = self._climbed(by_degree[:, narrow], peak[narrow], highest[narrow])
         return guess
+
+    def _climbed(self, by_degree: Tensor, peak: Tensor, height: Tensor) -> Tensor:
+        """Peaks ``(B, 3)`` near nodes ``(B, 1)``, by index."""
+        start, reach = self.thin.nodes[peak], 2.0 * self.spacing
+        return climb(by_degree, start, height, self.decoder.rotation, reach).vectors[:, 0]
 
 
 def _relative(field: Tensor) -> Tensor:

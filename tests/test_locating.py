@@ -53,7 +53,7 @@ def test_places_are_those_of_the_decoder(rng, dense, radius_km):
 
 
 def test_needles_are_found_wherever_they_are(rng):
-    """A standard deviation of 20 km, where nodes are 1,100 km apart."""
+    """A standard deviation of 24 km, where nodes are 620 km apart."""
     vectors = rng.normal(size=(300, 3))
     vectors[:4] = [[0, 0, 1], [0, 0, -1], [-1, 1e-3, 0], [-1, -1e-3, 0]]
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
