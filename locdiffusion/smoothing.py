@@ -12,7 +12,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from locdiffusion.shdd import heat_flow
 
@@ -45,3 +47,20 @@ class SmoothingConfig:
         sharp, broad = heat_flow(max_degree, self.km), heat_flow(max_degree, self.broad_km)
         mixed: NDArray[np.float64] = (1.0 - self.broad_share) * sharp + self.broad_share * broad
         return mixed
+
+
+def smoothed_where_pure(
+    code: Tensor, sigma: Tensor, factors: Tensor, mean_code: Tensor | None = None
+) -> Tensor:
+    """What the loss compares with: smoothed where only the image speaks, exact under noise.
+
+    Under noise the noisy code itself says how exactly the place is known.
+
+    Args:
+      code: ``(B, d)`` of the true places.
+      sigma: ``(B,)`` noise levels, ``inf`` where only the image speaks.
+      factors: ``(d,)`` of `SmoothingConfig.factors`.
+      mean_code: ``(B, d)`` smoothed instead of `code`, where a photo has several true places.
+    """
+    mean_code = code if mean_code is None else mean_code
+    return torch.where(torch.isinf(sigma)[:, None], mean_code * factors, code)

@@ -34,7 +34,7 @@ from locdiffusion.prior import BaseConfig
 from locdiffusion.run_state import read_state, write_state
 from locdiffusion.scalars import Scalars
 from locdiffusion.shdd import encode_vectors
-from locdiffusion.smoothing import SmoothingConfig
+from locdiffusion.smoothing import SmoothingConfig, smoothed_where_pure
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.streaming import StreamConfig
 
@@ -255,14 +255,13 @@ class Trainer:
         # Of the whole batch: what a row gets does not depend on how many processes share it.
         sigma = training_sigmas(batch.size, config.model.dimension, config.noise, generator)
         noise = torch.randn((batch.size, config.model.dimension), generator=generator)
-        pure = torch.isinf(sigma[batch.rows])[:, None]
-        mean_code = code if batch.mean_code is None else batch.mean_code
-        target = torch.where(pure, mean_code * self._smoothing, code)
+        own = sigma[batch.rows]
+        target = smoothed_where_pure(code, own, self._smoothing, batch.mean_code)
         return StepInputs(
             code=code.to(self.device),
             target=target.to(self.device),
             truth=torch.from_numpy(batch.vectors).float().to(self.device),
-            sigma=sigma[batch.rows].to(self.device),
+            sigma=own.to(self.device),
             noise=noise[batch.rows].to(self.device),
             embeddings=batch.embeddings.to(self.device),
             generator=generator,

@@ -24,7 +24,7 @@ from locdiffusion.prior import (
     positions_measure,
     uniform_measure,
 )
-from locdiffusion.smoothing import SmoothingConfig
+from locdiffusion.smoothing import SmoothingConfig, smoothed_where_pure
 from locdiffusion.training import descend, follow, learning_rate_factor
 
 EMA_DECAY, WEIGHT_DECAY, GRADIENT_CLIP = 0.99, 0.02, 1.0
@@ -127,7 +127,7 @@ def _loss(
         out = network(x, sigma, condition)
         if partition is None:
             return (out - code).square().mean()
-        target = torch.where(torch.isinf(sigma)[:, None], code * factors, code)
+        target = smoothed_where_pure(code, sigma, factors)
         whole = as_natural(out, variant), as_natural(target, variant)
         return shdd_kl(*whole, truth[rows], partition, generator).mean()
 
