@@ -49,7 +49,7 @@ lint: $(VENV)/.dev  ## ruff and mypy
 # The recipe of the shipped checkpoint. CI runs it small: these can be set on the command line.
 TRAIN       := $(OUT)/train-sample
 K           := 1000
-STEPS       := 5000
+STEPS       := 3000
 MOSAICS     := $(OUT)/mosaics
 SPRING      := spring=$(MOSAICS)/spring.jpg
 MAY         := may=$(MOSAICS)/may.jpg

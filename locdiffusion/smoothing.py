@@ -4,7 +4,9 @@ A network that learns exact places learns to tell training places apart by whate
 where it has learned none, to be sure of a wrong continent. Smoothed places say that near is nearly
 right, as labels are smoothed over neighbouring classes in classification. What is sharp is then
 learned by the temperatures, on validation photos. The broad share is a foot under a sharp kernel:
-it says which part of the Earth is right while the kernel still says which place.
+it says which part of the Earth is right while the kernel still says which place. It is for the
+beginning: a code of degree L cannot be a sharp peak on a broad foot, and where the foot stays large
+the peak stays wide.
 """
 
 from __future__ import annotations
@@ -26,12 +28,14 @@ class SmoothingConfig:
     Attributes:
       km: standard deviation of the kernel.
       broad_km: standard deviation of the foot.
-      broad_share: of the foot, from 0 to 1.
+      broad_share: of the foot, from 0 to 1, when training begins.
+      last_broad_share: of the foot when training ends; in between it changes evenly. None keeps it.
     """
 
     km: float = 0.0
     broad_km: float = 500.0
     broad_share: float = 0.0
+    last_broad_share: float | None = None
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -39,13 +43,25 @@ class SmoothingConfig:
             raise ValueError(
                 f"smoothing is over {self.km} and {self.broad_km} km; want 0 to 5000 each."
             )
-        if not 0.0 <= self.broad_share <= 1.0:
-            raise ValueError(f"broad_share is {self.broad_share}; want 0 to 1.")
+        for name in ("broad_share", "last_broad_share"):
+            share = getattr(self, name)
+            if share is not None and not 0.0 <= share <= 1.0:
+                raise ValueError(f"{name} is {share}; want 0 to 1.")
 
-    def factors(self, max_degree: int) -> NDArray[np.float64]:
-        """``(d,)``: a code times these is the mean code of the places around."""
+    def factors(self, max_degree: int, progress: float = 0.0) -> NDArray[np.float64]:
+        """A code times these is the mean code of the places around.
+
+        Args:
+          max_degree: L.
+          progress: how much of the training is done, from 0 to 1.
+
+        Returns:
+          ``(d,)``.
+        """
         sharp, broad = heat_flow(max_degree, self.km), heat_flow(max_degree, self.broad_km)
-        mixed: NDArray[np.float64] = (1.0 - self.broad_share) * sharp + self.broad_share * broad
+        last = self.broad_share if self.last_broad_share is None else self.last_broad_share
+        share = (1.0 - progress) * self.broad_share + progress * last
+        mixed: NDArray[np.float64] = (1.0 - share) * sharp + share * broad
         return mixed
 
 

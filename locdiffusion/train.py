@@ -121,6 +121,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "ground (default 0)",
     )
     add("--smoothing-broad-share", type=float, help="of places scattered farther (default 0)")
+    add(
+        "--smoothing-last-broad-share",
+        type=float,
+        help="of those at the end of the run, which then changes evenly (default as at first)",
+    )
     add("--smoothing-broad-km", type=float, metavar="KM", help="how far those (default 500)")
     add("--bf16", action=switch, help="the network in bfloat16, on a GPU (default no)")
     add(

@@ -161,7 +161,6 @@ class Trainer:
         degree, base = config.model.max_degree, config.base
         trained_over = base.build(base.training, self.vectors)
         self.partition = LogPartition(degree, config.partition, trained_over).to(self.device)
-        self._smoothing = torch.from_numpy(config.smoothing.factors(degree)).float()
         self.answer_base = base.for_answers(self.vectors)
         self.decoder = Decoder(degree, base=self.answer_base).to(self.device)
         self.optimizer = torch.optim.AdamW(
@@ -256,7 +255,9 @@ class Trainer:
         sigma = training_sigmas(batch.size, config.model.dimension, config.noise, generator)
         noise = torch.randn((batch.size, config.model.dimension), generator=generator)
         own = sigma[batch.rows]
-        target = smoothed_where_pure(code, own, self._smoothing, batch.mean_code)
+        smoothing = config.smoothing.factors(config.model.max_degree, step / config.steps)
+        factors = torch.from_numpy(smoothing).float()
+        target = smoothed_where_pure(code, own, factors, batch.mean_code)
         return StepInputs(
             code=code.to(self.device),
             target=target.to(self.device),

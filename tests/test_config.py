@@ -55,7 +55,7 @@ CONFIGS = [
     PartitionConfig(rows=10, cap_km=500.0),
     TemperatureConfig(gallery=20, hidden=3),
     BaseConfig(answers=BaseKind.LAND, smoothing_km=200.0),
-    SmoothingConfig(75.0, 400.0, 0.3),
+    SmoothingConfig(75.0, 400.0, 0.3, 0.1),
     StreamConfig(lanes=2, buffer=9),
     TrainConfig("b", model=MODEL, noise=NoiseConfig(sigma_max=30.0), learning_rate=1e-5, seed=3),
     TrainConfig("c", bf16=True, stream=StreamConfig(lanes=4)),

@@ -87,7 +87,26 @@ def test_smoothed_places_are_learned_only_where_the_image_speaks_alone(tmp_path:
     assert torch.equal(plain.target, plain.code)
 
 
-@pytest.mark.parametrize("wrong", [{"km": -1.0}, {"broad_km": 6000.0}, {"broad_share": 1.5}])
+def test_the_share_of_the_foot_changes_evenly_over_the_run(tmp_path: Path) -> None:
+    fading = SmoothingConfig(800.0, 2000.0, 0.5, last_broad_share=0.1)
+    steps = {0: 0.5, 3: 0.4, 6: 0.3, 9: 0.2, 12: 0.1}
+    for step, share in steps.items():
+        same = SmoothingConfig(800.0, 2000.0, share).factors(MODEL.max_degree)
+        np.testing.assert_allclose(fading.factors(MODEL.max_degree, step / 12), same, rtol=1e-12)
+    assert RECIPE.steps == 12
+    trainer = Trainer(replace(RECIPE, smoothing=fading), TRAIN, VAL, tmp_path)
+    for step in (0, 6):
+        inputs = trainer._make_inputs(step)
+        pure = torch.isinf(inputs.sigma)
+        factors = torch.from_numpy(fading.factors(MODEL.max_degree, step / 12)).float()
+        assert pure.any()
+        assert torch.equal(inputs.target[pure], inputs.code[pure] * factors)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"km": -1.0}, {"broad_km": 6000.0}, {"broad_share": 1.5}, {"last_broad_share": -0.5}],
+)
 def test_impossible_smoothing_is_an_error(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         SmoothingConfig(**wrong)
