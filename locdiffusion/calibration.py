@@ -35,7 +35,7 @@ from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureModel
 
 RADII_KM = (25.0, 50.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0)
-LOG_TEMPERATURES = np.linspace(np.log(0.25), np.log(16.0), 13)
+LOG_TEMPERATURES = np.linspace(np.log(0.02), np.log(16.0), 20)
 FIRST_COUNTS = 4.0
 FIT_STEPS = (0, 25, 50, 100, 200, 400)
 """How long the network of temperatures may learn: one of these, by cross-validation."""

@@ -51,7 +51,8 @@ photos of any look; how rare training photos are at the answer and under the den
 information and the norm of the density."""
 
 _SOFTENING = 4.0  # so wide that the coarse grid resolves every density
-_BOUNDS = (math.log(0.2), math.log(20.0))
+_BOUNDS = (math.log(0.02), math.log(20.0))
+"""Below 1 by as much as a density is wider than it errs: far, where smoothed places were learned."""
 
 
 @dataclass(frozen=True)
