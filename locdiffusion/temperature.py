@@ -52,7 +52,7 @@ information and the norm of the density."""
 
 _SOFTENING = 4.0  # so wide that the coarse grid resolves every density
 _BOUNDS = (math.log(0.02), math.log(20.0))
-"""Below 1 by as much as a density is wider than it errs: far, where smoothed places were learned."""
+"""Far below 1 where smoothed places were learned: such densities are wider than they err."""
 
 
 @dataclass(frozen=True)
