@@ -51,7 +51,7 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "`radius_50_km` / `radius_90_km`, % | nats |",
         "|--|--|--|--|--|--|",
     ]
-    for name, m in metrics.items():
+    for name, m in sorted(metrics.items()):  # as config.json sorts them
         # config.json sorts its keys as text: 1, 200, 25
         shares = sorted(m["within"].items(), key=lambda item: float(item[0]))
         within = " / ".join(f"{100 * share:.1f}" for _, share in shares)

@@ -27,7 +27,7 @@ Give some: a file <code>&lt;key&gt;.json</code> beside the picture with
 start, two hundred are good.</p>"""
 
 REFIT = """\
-<p>The radii can be fitted to this archive; the points stay as they are:</p>
+<p>The radii can be fitted to this archive; the points hardly move:</p>
 <pre>python -m locdiffusion.calibrate --photos <i>PHOTOS</i> --predictions <i class="here">OUT</i> \
 --output calibrated
 python -m pipelines.geotag --input <i>PHOTOS</i> --output again --checkpoint calibrated</pre>
