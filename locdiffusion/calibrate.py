@@ -36,8 +36,8 @@ EPILOG = """examples:
   python -m locdiffusion.calibrate --photos 'scored/*.tar' --output MINE   # truth from <key>.json
 
 positions come from --predictions, what pipelines.geotag wrote for these photos: the true position
-where there is one, else that of the photo's EXIF. The accuracy stays as it is; only the stated
-uncertainty moves.
+where there is one, else that of the photo's EXIF. The points hardly move; the stated
+uncertainty does.
 """
 
 

@@ -32,10 +32,10 @@ from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.posterior import decode_all, log_probability, natural_parameters
 from locdiffusion.prior import BaseMeasure, raster_cells
 from locdiffusion.sphere.geodesy import great_circle_km
-from locdiffusion.temperature import CalibratedDenoiser, TemperatureModel
+from locdiffusion.temperature import COLDEST, CalibratedDenoiser, TemperatureModel
 
 RADII_KM = (25.0, 50.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0)
-LOG_TEMPERATURES = np.linspace(np.log(0.02), np.log(16.0), 20)
+LOG_TEMPERATURES = np.linspace(np.log(COLDEST), np.log(16.0), 20)
 FIRST_COUNTS = 4.0
 FIT_STEPS = (0, 25, 50, 100, 200, 400)
 """How long the network of temperatures may learn: one of these, by cross-validation."""

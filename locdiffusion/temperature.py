@@ -51,8 +51,8 @@ photos of any look; how rare training photos are at the answer and under the den
 information and the norm of the density."""
 
 _SOFTENING = 4.0  # so wide that the coarse grid resolves every density
-_BOUNDS = (math.log(0.02), math.log(20.0))
-"""Far below 1 where smoothed places were learned: such densities are wider than they err."""
+COLDEST, HOTTEST = 0.02, 20.0
+"""Bounds of τ. Far below 1 where smoothed places were learned: they are wider than they err."""
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,9 @@ class TemperatureModel(nn.Module):
             log_temperature = self.log_temperature(self.features(condition, natural))
         else:  # features were found to tell nothing: they need not be computed
             log_temperature = self.out.bias.expand(len(natural))
+        bounded = log_temperature.clamp(math.log(COLDEST), math.log(HOTTEST))
         # Rounded, so that the last bit of a sum over the batch does not start another sample.
-        return (log_temperature.clamp(*_BOUNDS) * 256.0).round().div(256.0).exp()
+        return (bounded * 256.0).round().div(256.0).exp()
 
     def log_temperature(self, features: Tensor) -> Tensor:
         """Log τ ``(B,)`` of features ``(B, F)``, without bounds."""
