@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from locdiffusion.shdd import heat_flow
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,15 @@ class SmoothingConfig:
       broad_km: standard deviation of the foot.
       broad_share: of the foot, from 0 to 1, when training begins.
       last_broad_share: of the foot when training ends; in between it changes evenly. None keeps it.
+      under_noise: whether rows with noise learn scattered places too (`scattered`), so that
+        sampling mode draws from the density that density mode gives.
     """
 
     km: float = 0.0
     broad_km: float = 500.0
     broad_share: float = 0.0
     last_broad_share: float | None = None
+    under_noise: bool = False
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -48,6 +52,11 @@ class SmoothingConfig:
             if share is not None and not 0.0 <= share <= 1.0:
                 raise ValueError(f"{name} is {share}; want 0 to 1.")
 
+    def share(self, progress: float) -> float:
+        """The foot's share when `progress` (0 to 1) of the training is done."""
+        last = self.broad_share if self.last_broad_share is None else self.last_broad_share
+        return (1.0 - progress) * self.broad_share + progress * last
+
     def factors(self, max_degree: int, progress: float = 0.0) -> NDArray[np.float64]:
         """A code times these is the mean code of the places around.
 
@@ -59,21 +68,50 @@ class SmoothingConfig:
           ``(d,)``.
         """
         sharp, broad = heat_flow(max_degree, self.km), heat_flow(max_degree, self.broad_km)
-        last = self.broad_share if self.last_broad_share is None else self.last_broad_share
-        share = (1.0 - progress) * self.broad_share + progress * last
+        share = self.share(progress)
         mixed: NDArray[np.float64] = (1.0 - share) * sharp + share * broad
         return mixed
+
+
+def scattered(
+    vectors: NDArray[np.float64],
+    config: SmoothingConfig,
+    progress: float,
+    generator: torch.Generator,
+) -> NDArray[np.float64]:
+    """One place drawn around each true place: `SmoothingConfig.factors` gives their mean code.
+
+    Gaussian steps in the tangent plane; at 500 km the sphere's curvature changes the mean code by
+    less than a thousandth.
+
+    Args:
+      vectors: ``(B, 3)`` unit vectors of the true places.
+      config: the kernel and its foot.
+      progress: how much of the training is done, from 0 to 1.
+      generator: draws.
+
+    Returns:
+      ``(B, 3)`` unit vectors.
+    """
+    draws = torch.randn((len(vectors), 3), generator=generator, dtype=torch.float64).numpy()
+    broad = torch.rand(len(vectors), generator=generator).numpy() < config.share(progress)
+    angle = np.where(broad, config.broad_km, config.km)[:, None] / EARTH_RADIUS_KM
+    # Of an isotropic draw in space, what is left across the vector is isotropic in its plane.
+    step = angle * (draws - (draws * vectors).sum(1, keepdims=True) * vectors)
+    length = np.linalg.norm(step, axis=1, keepdims=True)
+    moved: NDArray[np.float64] = np.cos(length) * vectors + np.sinc(length / np.pi) * step
+    return moved / np.linalg.norm(moved, axis=1, keepdims=True)
 
 
 def smoothed_where_pure(
     code: Tensor, sigma: Tensor, factors: Tensor, mean_code: Tensor | None = None
 ) -> Tensor:
-    """What the loss compares with: smoothed where only the image speaks, exact under noise.
+    """What the loss compares with: smoothed where only the image speaks, `code` under noise.
 
     Under noise the noisy code itself says how exactly the place is known.
 
     Args:
-      code: ``(B, d)`` of the true places.
+      code: ``(B, d)`` of the true places, or of `scattered` ones under noise.
       sigma: ``(B,)`` noise levels, ``inf`` where only the image speaks.
       factors: ``(d,)`` of `SmoothingConfig.factors`.
       mean_code: ``(B, d)`` smoothed instead of `code`, where a photo has several true places.

@@ -126,6 +126,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=float,
         help="of those at the end of the run, which then changes evenly (default as at first)",
     )
+    add(
+        "--smoothing-under-noise",
+        action=switch,
+        help="scatter them in rows with noise too, for sampling mode (default no)",
+    )
     add("--smoothing-broad-km", type=float, metavar="KM", help="how far those (default 500)")
     add("--bf16", action=switch, help="the network in bfloat16, on a GPU (default no)")
     add(

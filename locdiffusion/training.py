@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.batches import Ahead, PhotosInMemory, PhotoSource
+from locdiffusion.batches import Ahead, Batch, PhotosInMemory, PhotoSource
 from locdiffusion.config import from_dict, to_dict
 from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.decoding import Decoder
@@ -34,7 +35,7 @@ from locdiffusion.prior import BaseConfig
 from locdiffusion.run_state import read_state, write_state
 from locdiffusion.scalars import Scalars
 from locdiffusion.shdd import encode_vectors
-from locdiffusion.smoothing import SmoothingConfig, smoothed_where_pure
+from locdiffusion.smoothing import SmoothingConfig, scattered, smoothed_where_pure
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.streaming import StreamConfig
 
@@ -58,7 +59,7 @@ class TrainConfig:
       gradient_clip: largest gradient norm.
       evaluate_every: steps between validations, which also save the state.
       seed: of everything.
-      smoothing: of places, where only the image speaks.
+      smoothing: of places, where only the image speaks or under noise too.
       bf16: the network in bfloat16 where that is safe; the loss stays in float32.
       stream: how photos are shuffled that are read from disk as they are needed; None keeps them
         in memory.
@@ -108,9 +109,9 @@ class StepInputs:
     """What a step needs besides the weights: b rows of its batch, on the device.
 
     Attributes:
-      code: ``(b, d)`` of the true points.
+      code: ``(b, d)`` of `truth`.
       target: ``(b, d)`` what the loss compares with: `code`, or a mean of several (`Batch`).
-      truth: ``(b, 3)`` the true points as unit vectors.
+      truth: ``(b, 3)`` the true points as unit vectors, under noise perhaps scattered.
       sigma: ``(b,)`` noise levels or ``inf``.
       noise: ``(b, d)`` standard normal.
       embeddings: ``(b, E)``.
@@ -250,23 +251,36 @@ class Trainer:
         config = self.config
         generator = torch.Generator().manual_seed(_mixed(config.seed, step))
         batch = self.photos.batch(step)
-        code = torch.from_numpy(encode_vectors(batch.vectors, config.model.max_degree)).float()
         # Of the whole batch: what a row gets does not depend on how many processes share it.
         sigma = training_sigmas(batch.size, config.model.dimension, config.noise, generator)
         noise = torch.randn((batch.size, config.model.dimension), generator=generator)
-        own = sigma[batch.rows]
-        smoothing = config.smoothing.factors(config.model.max_degree, step / config.steps)
+        own, progress = sigma[batch.rows], step / config.steps
+        vectors = self._places(batch, own, progress, generator)
+        code = torch.from_numpy(encode_vectors(vectors, config.model.max_degree)).float()
+        smoothing = config.smoothing.factors(config.model.max_degree, progress)
         factors = torch.from_numpy(smoothing).float()
         target = smoothed_where_pure(code, own, factors, batch.mean_code)
         return StepInputs(
             code=code.to(self.device),
             target=target.to(self.device),
-            truth=torch.from_numpy(batch.vectors).float().to(self.device),
+            truth=torch.from_numpy(vectors).float().to(self.device),
             sigma=own.to(self.device),
             noise=noise[batch.rows].to(self.device),
             embeddings=batch.embeddings.to(self.device),
             generator=generator,
         )
+
+    def _places(
+        self, batch: Batch, sigma: Tensor, progress: float, generator: torch.Generator
+    ) -> NDArray[np.float64]:
+        """``(b, 3)`` places whose codes get noise: scattered, where the recipe wants that."""
+        smoothing = self.config.smoothing
+        if not smoothing.under_noise:
+            return batch.vectors
+        whole = np.zeros((batch.size, 3))
+        whole[batch.rows] = batch.vectors
+        moved = scattered(whole, smoothing, progress, generator)[batch.rows]
+        return np.where(torch.isinf(sigma)[:, None].numpy(), batch.vectors, moved)
 
     def _train_step(self, step: int) -> float:
         seed = _mixed(self.config.seed, step)

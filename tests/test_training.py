@@ -26,8 +26,9 @@ from locdiffusion.density import LogPartition
 from locdiffusion.distributed import Processes
 from locdiffusion.run_state import PROGRESS, STATE
 from locdiffusion.scalars import Scalars
-from locdiffusion.shdd import heat_flow
-from locdiffusion.smoothing import SmoothingConfig
+from locdiffusion.shdd import encode_vectors, heat_flow
+from locdiffusion.smoothing import SmoothingConfig, scattered
+from locdiffusion.sphere.geodesy import great_circle_km, latitude_longitude, unit_vectors
 from locdiffusion.training import Stopped, TrainConfig, Trainer, learning_rate_factor
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -101,6 +102,38 @@ def test_the_share_of_the_foot_changes_evenly_over_the_run(tmp_path: Path) -> No
         factors = torch.from_numpy(fading.factors(MODEL.max_degree, step / 12)).float()
         assert pure.any()
         assert torch.equal(inputs.target[pure], inputs.code[pure] * factors)
+
+
+def test_places_under_noise_are_scattered_where_the_recipe_says_so(tmp_path: Path) -> None:
+    smoothing = SmoothingConfig(800.0, 2000.0, 0.25, under_noise=True)
+    inputs = Trainer(replace(RECIPE, smoothing=smoothing), TRAIN, VAL, tmp_path)._make_inputs(0)
+    plain = Trainer(RECIPE, TRAIN, VAL, tmp_path)._make_inputs(0)
+    pure = torch.isinf(inputs.sigma)
+    factors = torch.from_numpy(smoothing.factors(MODEL.max_degree)).float()
+    assert torch.equal(inputs.truth[pure], plain.truth[pure])
+    assert torch.equal(inputs.target[pure], plain.code[pure] * factors)
+    moved_km = great_circle_km(
+        *latitude_longitude(inputs.truth[~pure].numpy()),
+        *latitude_longitude(plain.truth[~pure].numpy()),
+    )
+    assert 300.0 < np.median(moved_km) < 3000.0
+    codes = torch.from_numpy(encode_vectors(inputs.truth[~pure].numpy(), MODEL.max_degree))
+    torch.testing.assert_close(inputs.code[~pure], codes.float(), rtol=1e-4, atol=1e-4)
+    assert torch.equal(inputs.target[~pure], inputs.code[~pure])
+
+
+def test_the_mean_code_of_scattered_places_is_the_smoothed_code() -> None:
+    config = SmoothingConfig(150.0, 500.0, 0.3, last_broad_share=0.1)
+    start = unit_vectors(np.full(100_000, 62.0), np.full(100_000, -117.0))
+    generator = torch.Generator().manual_seed(0)
+    drawn = scattered(start, config, 0.5, generator)
+    np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1.0, rtol=1e-12)
+    mean = encode_vectors(drawn, 15).mean(0)
+    want = encode_vectors(start[:1], 15)[0] * config.factors(15, 0.5)
+    # The codes' own spread over 100,000 draws is 0.003 at most.
+    np.testing.assert_allclose(mean, want, atol=0.02)
+    still = SmoothingConfig()
+    np.testing.assert_allclose(scattered(start[:5], still, 0.0, generator), start[:5], atol=1e-15)
 
 
 @pytest.mark.parametrize(

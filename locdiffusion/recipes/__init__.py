@@ -34,6 +34,7 @@ FLAGS = {
     "smoothing_broad_km": ("smoothing", "broad_km"),
     "smoothing_broad_share": ("smoothing", "broad_share"),
     "smoothing_last_broad_share": ("smoothing", "last_broad_share"),
+    "smoothing_under_noise": ("smoothing", "under_noise"),
     "bf16": ("bf16",),
 }
 """Flags of `locdiffusion.train` and the setting that each one is."""
