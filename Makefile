@@ -62,6 +62,9 @@ shards = $(foreach name,$(1),'$(TRAIN)/$(name)/*.tar')
 named  = $(foreach name,$(1),$(name)='$(TRAIN)/$(name)/*.tar')
 SETS   := train plain seasons plain_spring
 TESTS  := seen seen_may unseen unseen_may
+# Validation photos recoloured beyond what training saw: as if from a month that it never saw.
+LOOKS   := --augment --augment-strength 2 --augment-clean 0
+LOOKING := val_looks val_regions_looks
 
 # May is never trained on: it is the unseen month of the tests.
 FETCHED := $(filter $(MOSAICS)/%,$(patsubst spring=%,%,$(SPRING)) $(patsubst may=%,%,$(MAY)))
@@ -72,6 +75,8 @@ benchmark-data: $(VENV)/.sample $(FETCHED)  ## cut the overhead benchmark: 155,0
 	$(call cut,plain_spring,train,15,2,--no-augment --mosaic $(SPRING))
 	$(call cut,val,val,4,0,--mosaic july --mosaic $(SPRING))
 	$(call cut,val_regions,val_regions,2,0,--mosaic july --mosaic $(SPRING))
+	$(call cut,val_looks,val,2,1,--mosaic july --mosaic $(SPRING) $(LOOKS))
+	$(call cut,val_regions_looks,val_regions,2,1,--mosaic july --mosaic $(SPRING) $(LOOKS))
 	$(call cut,seen,seen,2,0)
 	$(call cut,seen_may,seen,2,0,--mosaic $(MAY))
 	$(call cut,unseen,unseen,2,0)
@@ -80,7 +85,8 @@ benchmark-data: $(VENV)/.sample $(FETCHED)  ## cut the overhead benchmark: 155,0
 train-sample: benchmark-data  ## train the shipped checkpoint again, from nothing (an hour and a half)
 	$(PY) -m locdiffusion.train --config sample \
 	  --train $(call shards,$(SETS)) --val $(call shards,val) \
-	  --val-regions $(call shards,val_regions) --test $(call named,$(TESTS)) --output $(TRAIN) \
+	  --val-regions $(call shards,val_regions) \
+	  --val-looks $(call shards,$(LOOKING)) --test $(call named,$(TESTS)) --output $(TRAIN) \
 	  --about locdiffusion/checkpoints/overhead/ABOUT.md --steps $(STEPS) --seed $(SEED) \
 	  $(TRAIN_FLAGS)
 
@@ -142,7 +148,7 @@ report: benchmark-data bench  ## docs/REPORT.md: rivals, ablations, figures (thr
 	$(PY) -m locdiffusion.normalisation --photos $(call shards,val) \
 	  --train $(call shards,$(SETS)) --embeddings $(CACHE) --output $(REPORT)/log_z.json
 	$(PY) -m locdiffusion.report table --train $(call shards,$(SETS)) \
-	  --calibration $(call shards,val val_regions) \
+	  --calibration $(call shards,val val_regions $(LOOKING)) \
 	  --test $(call named,val val_regions $(TESTS)) --embeddings $(CACHE) --output $(REPORT)
 	$(PY) -m locdiffusion.report figures --output $(REPORT) --embeddings $(CACHE) \
 	  --maps $(call named,val unseen unseen_may) --ablations $(REPORT)/ablations \

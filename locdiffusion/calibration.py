@@ -4,10 +4,11 @@
    the validation data; the first part, of the regions of training, counts `FIRST_COUNTS` times. It
    starts from one temperature for all photos, and how far it may leave that is decided by
    cross-validation over parts of the Earth: where its features tell nothing, it stays.
-2. ρ is the one with the best mean accuracy over the thresholds, on a tie the smallest.
-3. All temperatures are multiplied by one factor, so that on the first part the 50 % and 90 % radii
-   hold as many truths as they say: likelihood alone would widen them there to insure against the
-   other parts.
+2. ρ is the one with the best mean accuracy over the thresholds, the parts weighted in the same way,
+   on a tie the smallest.
+3. All log temperatures are moved and stretched (`locdiffusion.radii`), so that the 50 % and 90 %
+   radii hold as many truths as they say: on the first part above all, where likelihood alone would
+   widen them to insure against the other parts, and on those as nearly as that allows.
 
 Never run this on tests.
 """
@@ -31,11 +32,13 @@ from locdiffusion.decoding import DecodeConfig, Decoder
 from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.posterior import decode_all, log_probability, natural_parameters
 from locdiffusion.prior import BaseMeasure, raster_cells
+from locdiffusion.radii import RadiiTable, fit_stretch
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.temperature import COLDEST, CalibratedDenoiser, TemperatureModel
 
 RADII_KM = (25.0, 50.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0)
 LOG_TEMPERATURES = np.linspace(np.log(COLDEST), np.log(16.0), 20)
+RADII_LOG_TEMPERATURES = np.linspace(np.log(COLDEST), np.log(8.0), 14)
 FIRST_COUNTS = 4.0
 FIT_STEPS = (0, 25, 50, 100, 200, 400)
 """How long the network of temperatures may learn: one of these, by cross-validation."""
@@ -134,8 +137,13 @@ def _folds(vectors: NDArray[np.float64]) -> Tensor:
 
 def _weights(chosen: Sequence[Tensor]) -> list[Tensor]:
     """What the chosen photos ``(N,)`` of each part count; `FIRST_COUNTS` together in the first."""
-    counts = [FIRST_COUNTS, *[1.0] * (len(chosen) - 1)]
+    counts = part_weights(len(chosen))
     return [count * rows / len(rows) for count, rows in zip(counts, chosen, strict=True)]
+
+
+def part_weights(parts: int) -> list[float]:
+    """What each part of the validation data counts, the first one `FIRST_COUNTS` times."""
+    return [FIRST_COUNTS, *[1.0] * (parts - 1)]
 
 
 def _held_out(
@@ -223,19 +231,29 @@ def fit_factor(
 
 
 def fit_radius(
-    natural: Tensor,
-    photos: EmbeddedPhotos,
+    naturals: Sequence[Tensor],
+    parts: Sequence[EmbeddedPhotos],
     degree: int,
     config: DecodeConfig,
     base: BaseMeasure | None = None,
 ) -> float:
-    """ρ in km of best mean accuracy over the thresholds, among `RADII_KM`."""
+    """ρ in km of best mean accuracy over the thresholds, the first part weighted, of `RADII_KM`.
+
+    Args:
+      naturals: ``(N, d)`` calibrated densities of the photos of each part.
+      parts: N photos with truth each.
+      degree: L.
+      config: of the decoder but for ρ.
+      base: q₀ of the answers.
+    """
     best, best_score = RADII_KM[0], -1.0
     for radius in RADII_KM:
-        decoder = Decoder(degree, replace(config, radius_km=radius), base).to(natural.device)
-        latitude, longitude, *_ = decode_all(decoder, natural)
-        distance = great_circle_km(latitude, longitude, photos.latitude, photos.longitude)
-        score = float(np.mean(list(error_summary(distance)["within"].values())))
+        score = 0.0
+        for natural, photos, weight in zip(naturals, parts, part_weights(len(parts)), strict=True):
+            decoder = Decoder(degree, replace(config, radius_km=radius), base).to(natural.device)
+            latitude, longitude, *_ = decode_all(decoder, natural)
+            distance = great_circle_km(latitude, longitude, photos.latitude, photos.longitude)
+            score += weight * float(np.mean(list(error_summary(distance)["within"].values())))
         if score > best_score + 1e-9:
             best, best_score = radius, score
     return best
@@ -256,18 +274,43 @@ def fit(
     """
     config, degree = DecodeConfig(), denoiser.network.config.max_degree
     decoder = Decoder(degree, config, base)
-    tables, features = [], []
+    temperatures = denoiser.temperatures
+    naturals, tables, features = [], [], []
     for part in parts:
         natural = natural_parameters(denoiser.network, part.embeddings)
         decoder.to(natural.device)
+        naturals.append(natural)
         tables.append(LikelihoodTable.measure(natural, part.vectors, decoder))
-        features.append(temperature_features(denoiser.temperatures, part, natural))
-    fit_temperatures(denoiser.temperatures, tables, features, [part.vectors for part in parts])
-    first = natural_parameters(denoiser, parts[0].embeddings)
-    config = replace(config, radius_km=fit_radius(first, parts[0], degree, config, base))
-    factor = fit_factor(first, parts[0], degree, config, base)
-    denoiser.temperatures.out.bias.add_(float(np.log(factor)))
+        features.append(temperature_features(temperatures, part, natural))
+    fit_temperatures(temperatures, tables, features, [part.vectors for part in parts])
+    calibrated = [natural_parameters(denoiser, part.embeddings) for part in parts]
+    config = replace(config, radius_km=fit_radius(calibrated, parts, degree, config, base))
+    _stretch(temperatures, naturals, features, parts, Decoder(degree, config, base))
     return config
+
+
+def _stretch(
+    temperatures: TemperatureModel,
+    naturals: Sequence[Tensor],
+    features: Sequence[NDArray[np.float64]],
+    parts: Sequence[EmbeddedPhotos],
+    decoder: Decoder,
+) -> None:
+    """Moves and stretches the temperatures in place for the radii's sake."""
+    found = [
+        temperatures.log_temperature(torch.from_numpy(part).to(temperatures.feature_mean))
+        for part in features
+    ]
+    logs = [part.double().cpu().numpy() for part in found]
+    tables = [
+        RadiiTable.measure(natural, photos, decoder.to(natural.device), RADII_LOG_TEMPERATURES)
+        for natural, photos in zip(naturals, parts, strict=True)
+    ]
+    stretch = fit_stretch(tables, logs, part_weights(len(parts)))
+    temperatures.out.weight.mul_(stretch.factor)
+    temperatures.out.bias.copy_(
+        torch.from_numpy(stretch(temperatures.out.bias.double().cpu().numpy()))
+    )
 
 
 def temperature_features(

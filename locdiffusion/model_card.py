@@ -27,8 +27,8 @@ def render(config: CheckpointConfig, about: str) -> str:
         "",
         *_metrics_table(record.get("metrics", {})),
         "",
-        f"Decoded with ρ = {decode.radius_km:g} km, fitted on `val`; temperatures "
-        "were fitted on every `val` split.",
+        f"Decoded with ρ = {decode.radius_km:g} km; it and the temperatures were fitted on every "
+        "`val` split.",
         "`nats` is the mean -log density of the truth against the uniform sphere (lower: better).",
         "",
         "## Recipe",

@@ -61,6 +61,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "how far to trust the network on new ground",
     )
     add(
+        "--val-looks",
+        nargs="*",
+        default=[],
+        metavar="GLOB",
+        help="validation shards of photos that look unlike those of --train (another season or "
+        "camera): with them the radii learn how far to trust the network on such",
+    )
+    add(
         "--val-photos",
         type=int,
         metavar="N",
@@ -187,7 +195,8 @@ def run(options: argparse.Namespace) -> Path | None:
 
     settings = recipes.read(options.config) if options.config else {}
     settings = recipes.with_flags(settings, vars(options))
-    patterns = {"train": options.train, "val": options.val, "val_regions": options.val_regions}
+    named = ("train", "val", "val_regions", "val_looks")
+    patterns = {name: getattr(options, name) for name in named}
     with processes(options.device) as group:
         config, encoder = training_run.recipe(settings, group.device)
         cache = options.embeddings or options.output / "embeddings"

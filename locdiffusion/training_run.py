@@ -89,7 +89,7 @@ def load(
     """Embeds all photos, each process some shards, and opens them.
 
     Args:
-      patterns: shards of `train`, `val` and, perhaps, `val_regions`.
+      patterns: shards of `train`, `val` and, perhaps, `val_regions` and `val_looks`.
       tests: shards by the tests' names.
       config: the recipe.
       encoder: frozen image encoder.

@@ -63,6 +63,7 @@ LAYERS = (
     ("locdiffusion.posterior",),
     (
         "locdiffusion.geotagger",
+        "locdiffusion.radii",
         "locdiffusion.calibration",
         "locdiffusion.model_card",
         "locdiffusion.training",

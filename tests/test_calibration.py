@@ -170,7 +170,7 @@ class TestRadius:
             np.zeros((len(vectors), 1), np.float32),
             *latitude_longitude(vectors),
         )
-        return calibration.fit_radius(natural, photos, self.degree, DecodeConfig())
+        return calibration.fit_radius([natural], [photos], self.degree, DecodeConfig())
 
     def test_wide_where_the_broad_hill_is_right(
         self, natural: torch.Tensor, centres: tuple[npt.NDArray[np.float64], ...]

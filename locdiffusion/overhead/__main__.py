@@ -34,6 +34,8 @@ examples:
   python -m locdiffusion.overhead --split sample --output out/sample/shards
   python -m locdiffusion.overhead --split train --count 20000 --output out/train --workers 2
   python -m locdiffusion.overhead --split unseen --count 2000 --output out/unseen --mosaic relief
+  python -m locdiffusion.overhead --split val --count 2000 --output out/val_looks \
+      --augment --augment-strength 2 --augment-clean 0    # as if from months never seen
   python -m locdiffusion.overhead --split train --count 20000 --output out/mixed \\
       --mosaic july:0.7 --mosaic january=bmng_january.jpg:0.3
 
@@ -70,9 +72,11 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     add(
         "--augment",
         action=argparse.BooleanOptionalAction,
-        help="vary season, colours, haze, sharpness, scale and direction (only for train)",
+        help="vary season, colours, haze, sharpness, scale and direction (by default, train alone)",
     )
     add("--augment-strength", type=float, default=1.0, help="0 none, 1 normal, 2 most (1)")
+    clean = Augmentation().clean_fraction
+    add("--augment-clean", type=float, default=clean, help=f"share left as it is ({clean:g})")
     add("--workers", type=int, default=1, help="processes (1)")
     options = parser.parse_args(arguments)
     if options.count is None and options.split != Split.SAMPLE.value:
@@ -90,7 +94,9 @@ def make_config(options: argparse.Namespace) -> OverheadConfig:
         count=_SAMPLE_COUNT if options.count is None else options.count,
         seed=options.seed,
         mosaics=tuple(MosaicSource.parse(text) for text in options.mosaic or ["july"]),
-        augmentation=Augmentation(options.augment_strength) if augment else None,
+        augmentation=Augmentation(options.augment_strength, options.augment_clean)
+        if augment
+        else None,
         shard_size=(_SAMPLE_SHARD_SIZE if is_sample else _SHARD_SIZE)
         if options.shard_size is None
         else options.shard_size,
