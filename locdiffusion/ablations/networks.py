@@ -96,6 +96,7 @@ def build(variant: Variant, budget: Budget, embeddings: Tensor) -> nn.Module:
         widths=budget.widths,
         dropout=budget.dropout,
         natural_scale=scale,
+        trunk_blocks=variant.trunk_blocks,
     )
     if is_code:
         shared = {k: v for k, v in vars(config).items() if k not in ("numbers", "max_degree")}

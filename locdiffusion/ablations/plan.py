@@ -55,6 +55,7 @@ class Variant:
       max_degree: L of SHDD; of no meaning to the other encodings.
       bayes_skip: η = x_σ/σ² + f (KL only), or f alone.
       image_first: x and σ contribute nothing to f at the start of training.
+      trunk_blocks: residual blocks of CS-UNet's trunk.
       smoothing_km, broad_share: of the true places at σ = ∞, see `SmoothingConfig` (SHDD with KL).
     """
 
@@ -66,6 +67,7 @@ class Variant:
     max_degree: int = 23
     bayes_skip: bool = True
     image_first: bool = True
+    trunk_blocks: int = 0
     smoothing_km: float = 0.0
     broad_share: float = 0.0
 
@@ -88,8 +90,10 @@ class Variant:
                 f"Smoothing is of SHDD codes under KL; found {self.encoding.value} with "
                 f"{self.loss.value}."
             )
-        if not self.image_first and self.network is Network.MLP:
-            raise ValueError("image_first=False is a question about CS-UNet; found it with MLP.")
+        if self.network is Network.MLP and (self.trunk_blocks or not self.image_first):
+            raise ValueError(
+                "image_first=False and trunk_blocks are questions about CS-UNet; found with MLP."
+            )
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ def all_runs() -> tuple[Run, ...]:
         Run("noise-standard", "noise", Variant(noise=Noise.STANDARD), sweep=True),
         Run("no-bayes-skip", "structure", Variant(bayes_skip=False)),
         Run("noisy-start", "structure", Variant(image_first=False)),
+        Run("trunk-2", "structure", Variant(trunk_blocks=2)),
         *(
             Run(f"smoothing-{km}", "smoothing", Variant(smoothing_km=float(km)))
             for km in (75, 150, 300)

@@ -9,6 +9,8 @@ image and the time step. Everything else is our choice:
   x_σ = code + σε is p(x₀ | x_σ, image) ∝ exp⟨η + x_σ/σ², code⟩, since |code|² is constant. So the
   network returns ``η = x_σ/σ² + f(x_σ, σ, image)`` and f only has to learn the image's part and
   what the exponential family cannot say. At σ = ∞ only f is left: p(x₀ | image).
+* **Trunk**, where it is asked for: residual blocks between the image's branch and what the levels
+  write, so that what the image says of a place does not have to pass the sines.
 * **Linear skip**, where it is asked for: f has a part that is linear in the embedding. A model that
   compares an image with places by scalar products, as CLIP's kind does, has such an exponent.
 """
@@ -34,6 +36,7 @@ class CSUNetConfig:
       widths: hidden width of each level, finest first.
       dropout: on the image embedding and the condition.
       natural_scale: typical size of one natural parameter, the unit of the output.
+      trunk_blocks: residual blocks on the image's way to the output; they start as the identity.
       linear_skip: whether f has a part that is linear in the embedding; it starts at zero.
     """
 
@@ -44,6 +47,7 @@ class CSUNetConfig:
     dropout: float = 0.1
     natural_scale: float = 0.05
     linear_skip: bool = False
+    trunk_blocks: int = 0
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -56,6 +60,8 @@ class CSUNetConfig:
                 f"{len(self.widths)} levels halve max_degree = {self.max_degree} below 1; "
                 "use fewer widths."
             )
+        if self.trunk_blocks < 0:
+            raise ValueError(f"trunk_blocks is {self.trunk_blocks}; want 0 or more.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout is {self.dropout}; want [0, 1).")
 
@@ -108,6 +114,7 @@ class CSUNet(nn.Module):
         self.heads = nn.ModuleList(
             nn.Linear(width + c, size) for size, width in zip(sizes, widths, strict=True)
         )
+        self.trunk = nn.ModuleList(_block(c, config.dropout) for _ in range(config.trunk_blocks))
         self._start_from_the_image_alone()
         self.linear: nn.Linear | None = None
         if config.linear_skip:
@@ -153,13 +160,21 @@ class CSUNet(nn.Module):
         scaled = (x / torch.sqrt(1.0 + level**2)).masked_fill(pure, 0.0)
         image = self.image((condition - self.embedding_mean) / self.embedding_std)
         c = self.condition_norm(image + self.noise(self.level_features(sigma)))
-        learned = self._unet(scaled, image, c)
+        learned = self._unet(scaled, self._told(image, c), c)
         if self.linear is not None:
             learned = learned + self.linear(condition)
         learned = self.config.natural_scale * learned
         if temperature is not None:
             learned = learned / temperature[:, None]
         return learned + (x / level**2).masked_fill(pure, 0.0)
+
+    def _told(self, image: Tensor, c: Tensor) -> Tensor:
+        """What the image, at this noise level, tells the output of every level ``(B, c)``."""
+        if not len(self.trunk):
+            return image
+        for block in self.trunk:
+            c = c + block(c)
+        return nn.functional.layer_norm(c, c.shape[-1:])
 
     def from_image(self, condition: Tensor, temperature: Tensor | None = None) -> Tensor:
         """η of p(x₀ | image) ``(B, d)``: density mode, one call at σ = ∞.
@@ -186,3 +201,13 @@ class CSUNet(nn.Module):
             part = self.heads[i](torch.cat([hidden, image], -1))
             out = out + nn.functional.pad(part, (0, out.shape[-1] - part.shape[-1]))
         return out
+
+
+def _block(width: int, dropout: float) -> nn.Sequential:
+    """A residual branch ``(B, width)`` that starts at zero."""
+    last = nn.Linear(width, width)
+    nn.init.zeros_(last.weight)
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(
+        nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Dropout(dropout), last
+    )

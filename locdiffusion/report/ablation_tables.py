@@ -138,6 +138,8 @@ def _structure(settings: Record) -> str:
         changed.append("no Bayes skip (x_σ/σ²)")
     if not settings["image_first"]:
         changed.append("x and σ enter f from the start")
+    if blocks := settings.get("trunk_blocks", 0):
+        changed.append(f"trunk of {blocks} residual blocks")
     return ", ".join(changed) or "full model"
 
 
