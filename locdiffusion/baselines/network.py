@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from locdiffusion.batches import batch_rows
 from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.training import descend, follow, learning_rate_factor
+from locdiffusion.training import descend, follow, learning_rate_factor, optimizer_of
 
 Network = TypeVar("Network", bound=nn.Module)
 Loss = Callable[[Network, Tensor, Tensor, torch.Generator], Tensor]
@@ -151,7 +151,7 @@ def train(
         if isinstance(module, Trunk):
             module.standardise(embeddings)
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=budget.weight_decay)
+    optimizer = optimizer_of(network, budget.weight_decay)
     network.train()
     warmup = min(budget.warmup, budget.steps // 5)
     for step in trange(budget.steps, desc=label, unit="step", file=sys.stderr, leave=False):
