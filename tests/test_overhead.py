@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from locdiffusion.overhead import dataset, mosaics, shards, splits
-from locdiffusion.overhead.__main__ import main
+from locdiffusion.overhead.__main__ import main, make_config, parse_arguments
 from locdiffusion.overhead.augmentation import Augmentation, Look, apply_look, draw_look
 from locdiffusion.overhead.dataset import OverheadConfig, iter_patches
 from locdiffusion.overhead.mosaics import LandMask, Mosaic, MosaicSource
@@ -465,6 +465,17 @@ def test_command_line_wants_a_count(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--split", "train", "--output", "unused"])
     assert stop.value.code == 2
     assert "--count" in capsys.readouterr().err
+
+
+def test_validation_photos_can_be_made_to_look_like_another_month() -> None:
+    """None of them as it was cut, and further from it than training's."""
+    flags = "--split val --count 3 --output x --augment --augment-strength 2 --augment-clean 0"
+    config = make_config(parse_arguments(flags.split()))
+    assert config.augmentation == Augmentation(strength=2.0, clean_fraction=0.0)
+    looks = [draw_look(np.random.default_rng(i), config.augmentation) for i in range(50)]
+    assert all(look != Look() for look in looks)
+    plain = make_config(parse_arguments("--split val --count 3 --output x".split()))
+    assert plain.augmentation is None
 
 
 def test_describe_is_json() -> None:

@@ -35,6 +35,7 @@ from locdiffusion import (
     training_run,
 )
 from locdiffusion.config import from_dict
+from locdiffusion.decoding import DecodeConfig
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model import image_encoder
 from locdiffusion.model.image_encoder import ImageEncoder
@@ -413,6 +414,25 @@ def test_validation_photos_can_be_fewer(
     assert [len(found.validation["val"]) for found in kept] == [10, 24, 24]
     assert some.keys == [every.keys[i] for i in (0, 2, 4, 7, 9, 12, 14, 16, 19, 21)]
     assert "validation: 10 val" in capsys.readouterr().out
+
+
+def test_validation_photos_of_other_regions_and_looks_are_parts_of_the_calibration(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts: list[list[int]] = []
+
+    def fit(denoiser: Any, photos: list[Any], base: Any) -> DecodeConfig:
+        parts.append([len(part) for part in photos])
+        return DecodeConfig()
+
+    monkeypatch.setattr(training_run.calibration, "fit", fit)
+    more = ("--val-regions", str(data / "unseen" / "*.tar"))
+    more += ("--val-looks", *(str(data / name / "*000.tar") for name in ("train", "val")))
+    assert train.main(command(data, tmp_path, *more, steps=1)) == 0
+    assert parts == [[24, 8, 64]]
+    record = checkpoint.load(tmp_path / "checkpoint").config.record
+    assert set(record["metrics"]) == {"val", "val_regions", "val_looks"}
+    assert record["data"]["val_looks"]["photos"] == 64
 
 
 class TestScalars:
