@@ -203,6 +203,10 @@ def test_every_line_says_what_it_measured(loaded):
         *[(1, "faster"), (2, "faster")],
         *[(1, "≥ 10 times"), (2, "≥ 10 times")],
     ]
+    others = Bench(loaded, tiny.TinyEncoder(), embeddings, SIZES, tiny.TinyEncoder("default"))
+    names = [(line.name, line.met is None) for line in others.encode()]
+    assert [without for _, without in names] == [False, True, True]
+    assert "encoder default" in names[0][0]
     for line in found[1:]:
         assert line.timed is not None
         assert line.to_dict()["ratio"] == line.timed.ratio

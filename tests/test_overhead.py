@@ -474,7 +474,7 @@ def test_validation_photos_can_be_made_to_look_like_another_month() -> None:
     assert config.augmentation == Augmentation(strength=2.0, clean_fraction=0.0)
     looks = [draw_look(np.random.default_rng(i), config.augmentation) for i in range(50)]
     assert all(look != Look() for look in looks)
-    plain = make_config(parse_arguments("--split val --count 3 --output x".split()))
+    plain = make_config(parse_arguments(["--split", "val", "--count", "3", "--output", "x"]))
     assert plain.augmentation is None
 
 

@@ -24,7 +24,8 @@ GROUPS = ("decode", "encoder", "geoclip", "plonk")
 EPILOG = """\
 lines:
   decode   coarse to fine against a dense 0.25° grid, and how far the two answers lie apart
-  encoder  share of the head (network and decoder) in the time of the image encoder
+  encoder  share of the head (network and decoder) in the time of the default image encoder, and
+           of the checkpoint's own
   geoclip  the head against GeoCLIP's: image MLP, 100,000 positions, softmax, the five best
   plonk    the head against PLONK's sampler: 16 calls of a network of its size
 
@@ -65,6 +66,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from locdiffusion.checkpoint import load
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.threads import torch_threads
+    from locdiffusion.training import TrainConfig
 
     sizes = QUICK if options.quick else Sizes()
     if options.batches:
@@ -83,7 +85,10 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         about = {**machine(), "checkpoint": checkpoint.model_id, "inputs": source}
         if options.quick:
             print("quick          tiny sizes; these numbers say nothing about the budgets")
-        bench = Bench(checkpoint, encoder, embeddings, sizes)
+        default = TrainConfig.encoder
+        same = encoder.spec.name == default
+        default_encoder = encoder if same else load_image_encoder(default)
+        bench = Bench(checkpoint, encoder, embeddings, sizes, default_encoder)
         about["radius_km"] = bench.checkpoint.config.decode.radius_km
         for name, value in about.items():
             print(f"{name:14} {value}")
