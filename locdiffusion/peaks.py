@@ -29,6 +29,11 @@ be the answer, since what they promise is less than this part of the best score.
 ROUGH = 1e-5
 """How much of a score may be rounding of float32."""
 
+UNEVEN = 0.06
+"""How much of a score may be the quadrature's: nodes on a coast that runs through a narrow density
+count whole or not at all, as they happen to fall, and up to a twentieth of its mass with them. The
+slope is a difference of nodes and is known better."""
+
 SHORTER = (0.25, 0.0625)
 """Parts of a step that are tried with it after one was rejected: coasts make kinks in a score."""
 
@@ -251,6 +256,7 @@ def climb_score(
         # So near the top that float32 cannot tell two scores apart, the slope tells.
         flatter = there.gain < here.gain / 4.0
         better = (change >= -CONVERGED) | ((change > -ROUGH) & (flatter | (promise < ROUGH)))
+        better |= (change > -UNEVEN) & flatter
         places[index] = torch.where(better[:, None], trial, places[index])
         found = torch.where(better[:, None], there.values, here.shortened(SHORTER[0]).values)
         # Where no length holds a part of its promise there is a kink: the best place there is.
