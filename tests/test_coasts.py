@@ -1,4 +1,4 @@
-"""Narrow densities that a coast cuts: nodes count whole or not at all, and the answer must not care."""
+"""Narrow densities that a coast cuts: nodes count whole or not at all; answers must not care."""
 
 from __future__ import annotations
 

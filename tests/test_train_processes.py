@@ -82,7 +82,7 @@ class TestTogether:
         """Same batches, noise and quadrature; only sums of gradients are rounded in another order.
 
         Where a gradient is almost zero, Adam makes a step of the rounding's sign: some weights in a
-        thousand differ by a part of the learning rate, and the losses do not show it. After 12 steps
+        thousand differ by a part of the learning rate, and the losses do not show it. So early
         densities are flat on top: their answers, 5,000 km off, may differ by some hundred metres.
         """
         config = without_dropout(RECIPES[kind])
