@@ -82,7 +82,7 @@ benchmark-data: $(VENV)/.sample $(FETCHED)  ## cut the overhead benchmark: 155,0
 	$(call cut,unseen,unseen,2,0)
 	$(call cut,unseen_may,unseen,2,0,--mosaic $(MAY))
 
-train-sample: benchmark-data  ## train the shipped checkpoint again, from nothing (an hour and a half)
+train-sample: benchmark-data  ## train the shipped checkpoint again, from nothing (half an hour to an hour and a half)
 	$(PY) -m locdiffusion.train --config sample \
 	  --train $(call shards,$(SETS)) --val $(call shards,val) \
 	  --val-regions $(call shards,val_regions) \

@@ -253,10 +253,10 @@ def climb_score(
         again = rejected[index]
         trial, there = _best_step(index[0], places[index], here, ascend, again)
         change, promise = there.score / here.score - 1.0, here.gain / here.score
-        # So near the top that float32 cannot tell two scores apart, the slope tells.
+        # Where two scores cannot be told apart, by rounding or by their nodes, the slope tells.
         flatter = there.gain < here.gain / 4.0
-        better = (change >= -CONVERGED) | ((change > -ROUGH) & (flatter | (promise < ROUGH)))
-        better |= (change > -UNEVEN) & flatter
+        better = (change >= -CONVERGED) | ((change > -UNEVEN) & flatter)
+        better |= (change > -ROUGH) & (promise < ROUGH)
         places[index] = torch.where(better[:, None], trial, places[index])
         found = torch.where(better[:, None], there.values, here.shortened(SHORTER[0]).values)
         # Where no length holds a part of its promise there is a kink: the best place there is.

@@ -65,8 +65,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from locdiffusion.benchmark.timing import machine
     from locdiffusion.checkpoint import load
     from locdiffusion.model.image_encoder import load_image_encoder
+    from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
     from locdiffusion.threads import torch_threads
-    from locdiffusion.training import TrainConfig
 
     sizes = QUICK if options.quick else Sizes()
     if options.batches:
@@ -85,9 +85,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         about = {**machine(), "checkpoint": checkpoint.model_id, "inputs": source}
         if options.quick:
             print("quick          tiny sizes; these numbers say nothing about the budgets")
-        default = TrainConfig.encoder
-        same = encoder.spec.name == default
-        default_encoder = encoder if same else load_image_encoder(default)
+        other = "encoder" in options.only and encoder.spec.name != EFFICIENTNET_LITE0
+        default_encoder = load_image_encoder(EFFICIENTNET_LITE0) if other else None
         bench = Bench(checkpoint, encoder, embeddings, sizes, default_encoder)
         about["radius_km"] = bench.checkpoint.config.decode.radius_km
         for name, value in about.items():

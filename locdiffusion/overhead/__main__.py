@@ -34,7 +34,7 @@ examples:
   python -m locdiffusion.overhead --split sample --output out/sample/shards
   python -m locdiffusion.overhead --split train --count 20000 --output out/train --workers 2
   python -m locdiffusion.overhead --split unseen --count 2000 --output out/unseen --mosaic relief
-  python -m locdiffusion.overhead --split val --count 2000 --output out/val_looks \
+  python -m locdiffusion.overhead --split val --count 2000 --output out/val_looks \\
       --augment --augment-strength 2 --augment-clean 0    # as if from months never seen
   python -m locdiffusion.overhead --split train --count 20000 --output out/mixed \\
       --mosaic july:0.7 --mosaic january=bmng_january.jpg:0.3
