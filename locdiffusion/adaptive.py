@@ -11,11 +11,13 @@ import math
 from dataclasses import dataclass, fields
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates, spline_filter
 from torch import Tensor
 
-from locdiffusion.prior import EXCLUDED, BaseMeasure, grid_average, log_or_excluded
+from locdiffusion.prior import EXCLUDED, BaseMeasure, log_or_excluded
+from locdiffusion.raster import grid_average
 from locdiffusion.shdd import max_degree_of
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.grids import LatLonGrid
@@ -58,25 +60,26 @@ class Mesh:
         area = 2.0 * math.sin(math.pi / (2 * n)) * np.sin(theta) * np.pi / n
         grid = LatLonGrid(np.cos(theta), longitude, area)
         self.transform = ProductTransform(grid, max_degree)
-        self.raster: Float | None = None
+        self.base: BaseMeasure | None = None
         self.log_base = np.zeros((n, 2 * n))
         if base is not None and bool((base.log_weight != base.log_weight[0, 0]).any()):
-            self.raster = base.log_weight.double().cpu().numpy()
-            weight = grid_average(np.exp(self.raster), grid)
+            self.base = base
+            weight = grid_average(base.log_weight.double().exp().cpu().numpy(), grid)
             self.log_base = log_or_excluded(weight).reshape(n, 2 * n)
         corner = np.meshgrid(np.arange(2 * n + 1) * UNITS, np.arange(n + 1) * UNITS)
         self.corner_base = self.log_base_at(*corner)
 
     def log_base_at(self, x: Float | Int, y: Float | Int) -> Float:
         """Log q₀ at points given in units."""
-        if self.raster is None:
+        if self.base is None:
             return np.zeros(np.broadcast(x, y).shape)
-        rows, columns = self.raster.shape
-        column = (x * (columns / (2.0 * self.rows * UNITS))).astype(int)
+        rows, columns = self.base.log_weight.shape
+        column = x * (columns / (2.0 * self.rows * UNITS))
         # 1 - cos θ = 2 sin²(θ/2)
-        half = y * (math.pi / (2.0 * self.rows * UNITS))
-        row = (np.sin(half) ** 2 * rows).astype(int)
-        return self.raster[np.minimum(row, rows - 1), np.minimum(column, columns - 1)]
+        row = np.sin(y * (math.pi / (2.0 * self.rows * UNITS))) ** 2 * rows
+        place = (torch.from_numpy(np.asarray(a)) for a in np.broadcast_arrays(row, column))
+        found: Float = self.base.at(*place).double().cpu().numpy()
+        return found
 
     def log_area(self, cells: Cells) -> Float:
         """``(P,)`` log of the share of the sphere in each cell."""
@@ -232,7 +235,7 @@ class AdaptiveDensity:
 
     def highest(self) -> Float:
         """``(P,)`` what the log density does not exceed in a cell."""
-        most = 0.0 if self.mesh.raster is None else float(self.mesh.raster.max())
+        most = 0.0 if self.mesh.base is None else self.mesh.base.bounds()[1]
         return self._mixed(self.cells.field + self.cells.slack) + most
 
     def at_corners(self, cells: Cells, x: Int, y: Int) -> tuple[Float, Float]:
@@ -282,7 +285,7 @@ def _roots(mesh: Mesh, of: Fields) -> Cells:
     y, x = np.meshgrid(np.arange(n) * UNITS, np.arange(2 * n) * UNITS, indexing="ij")
     size = np.full(2 * n * n, UNITS)
     border = np.zeros((n, 2 * n), bool)
-    if mesh.raster is not None and mesh.raster.min() <= EXCLUDED:
+    if mesh.base is not None and mesh.base.excludes:
         border = mesh.log_base > EXCLUDED  # inside as well: no harm
         border &= _mean_base(mesh, x.ravel(), y.ravel(), size, size)[1].reshape(n, -1)
     return Cells(
@@ -323,7 +326,7 @@ def _mean_base(
     mesh: Mesh, x: Int, y: Int, width: Int, height: Int
 ) -> tuple[Float, NDArray[np.bool_]]:
     """Log of the mean q₀ of cells from 3 x 3 points in each, and whether it ends among them."""
-    if mesh.raster is None:
+    if mesh.base is None:
         return np.zeros(len(x)), np.zeros(len(x), bool)
     at = (np.arange(3) + 0.5) / 3.0
     across = (x + np.outer(at, width))[:, None]

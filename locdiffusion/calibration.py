@@ -31,8 +31,9 @@ from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.decoding import DecodeConfig, Decoder
 from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.posterior import decode_all, log_probability, natural_parameters
-from locdiffusion.prior import BaseMeasure, raster_cells
+from locdiffusion.prior import BaseMeasure
 from locdiffusion.radii import RadiiTable, fit_stretch
+from locdiffusion.raster import raster_cells
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.temperature import COLDEST, CalibratedDenoiser, TemperatureModel
 

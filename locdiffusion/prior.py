@@ -7,7 +7,9 @@ answered with all land (our choice), or with what a user knows of an archive: po
 which nothing is an answer (`load_prior`).
 
 q₀ is kept as its logarithm on an equal-area raster: rows even in sin(latitude) from north to south,
-columns even in longitude from -180°.
+columns even in longitude from -180°. Between the centres of its cells it is interpolated, so that
+densities have no steps that the nodes of a quadrature would fall on one or the other side of; but
+for one that excludes places, whose borders are where the raster has them.
 """
 
 from __future__ import annotations
@@ -23,10 +25,20 @@ import shapely
 import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
-from scipy.sparse import csr_array
 from torch import Tensor, nn
 
 from locdiffusion.polygons import PolygonError, file_identity, raster_share, read_polygons
+from locdiffusion.raster import (
+    as_fine_as,
+    closed,
+    grid_average,
+    interpolated,
+    looked_up,
+    picked,
+    raster_cells,
+    raster_centres,
+    raster_place,
+)
 from locdiffusion.shdd import heat_flow
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
@@ -109,9 +121,15 @@ class BaseConfig:
 
 
 class BaseMeasure(nn.Module):
-    """q₀ as a lookup table whose mean over the sphere is 1."""
+    """q₀ as a table whose mean over the sphere is 1.
+
+    Attributes:
+      log_weight: ``(rows, columns)``.
+      excludes: whether there are places where no answer may be.
+    """
 
     log_weight: Tensor
+    surface: Tensor
 
     def __init__(self, weight: NDArray[np.float64], excluding: bool = False) -> None:
         """Normalises weights.
@@ -135,10 +153,23 @@ class BaseMeasure(nn.Module):
             )
         log_weight = torch.from_numpy(log_or_excluded(weight / weight.mean())).to(torch.float16)
         self.register_buffer("log_weight", log_weight.float())
+        self.excludes = bool((self.log_weight <= EXCLUDED).any())
+        self.register_buffer("surface", closed(self.log_weight.exp()), persistent=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Log q₀ ``(...)`` at unit vectors ``(..., 3)``."""
-        return looked_up(self.log_weight, vectors)
+        return self.at(*raster_place(vectors, *self.log_weight.shape))
+
+    def at(self, row: Tensor, column: Tensor) -> Tensor:
+        """Log q₀ ``(...)`` at places on the raster, bilinear in q₀ unless places are excluded.
+
+        Args:
+          row: ``(...)`` from 0 at the north pole to the number of rows at the south pole.
+          column: ``(...)`` from 0 at -180° to the number of columns at 180°.
+        """
+        if self.excludes:
+            return picked(self.log_weight, row, column)
+        return interpolated(self.surface, row, column).log()
 
     def on_grid(self, grid: LatLonGrid) -> Tensor:
         """Log of the mean of q₀ over the cell of each node, ``(rows·columns,)``.
@@ -152,18 +183,13 @@ class BaseMeasure(nn.Module):
         """The least and the most of log q₀."""
         return float(self.log_weight.min()), float(self.log_weight.max())
 
-    @property
-    def excludes(self) -> bool:
-        """Whether there are places where no answer may be."""
-        return bool((self.log_weight <= EXCLUDED).any())
-
     def footholds(self, grid: LatLonGrid) -> Tensor:
         """Where q₀ lies within the cell of each node: unit vectors ``(rows·columns, 3)``.
 
         A polygon between the nodes of a grid is not seen from them.
         """
         weight = self.log_weight.double().exp().cpu().numpy()
-        z, longitude = _raster_centres(*weight.shape)
+        z, longitude = raster_centres(*weight.shape)
         centre = LatLonGrid(z, longitude, np.ones_like(z)).vectors.T.reshape(3, *weight.shape)
         sums = np.stack([grid_average(weight * axis, grid) for axis in centre], -1)
         found = np.where(self.on_grid(grid).cpu().numpy()[:, None] > EXCLUDED, sums, grid.vectors)
@@ -175,30 +201,6 @@ def log_or_excluded(weight: NDArray[np.float64]) -> NDArray[np.float64]:
     """Logarithm of weights ``(...)`` of at least 0: `EXCLUDED` where there is none."""
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(weight), EXCLUDED)
-
-
-def grid_average(raster: NDArray[np.float64], grid: LatLonGrid) -> NDArray[np.float64]:
-    """The mean of a raster over the cell of each node of a grid, ``(rows·columns,)``.
-
-    Args:
-      raster: ``(R, C)`` equal-area cells.
-      grid: with even longitudes; a node whose cell no centre of the raster's lies in gets the value
-        of the raster's cell around it.
-    """
-    rows, columns = grid.shape
-    z, longitude = _raster_centres(*raster.shape)
-    between = (grid.cos_theta[:-1] + grid.cos_theta[1:]) / 2.0
-    row = np.searchsorted(-between, -z)
-    offset = longitude - grid.longitude[0]
-    column = np.rint(offset / (2.0 * np.pi / columns)).astype(int) % columns
-    in_row = csr_array((np.ones(len(row)), (row, np.arange(len(row)))), (rows, len(row)))
-    in_column = csr_array(
-        (np.ones(len(column)), (column, np.arange(len(column)))), (columns, len(column))
-    )
-    count = np.outer(in_row.sum(1), in_column.sum(1))
-    total = (in_column @ (in_row @ raster).T).T
-    at_node = raster.ravel()[raster_cells(torch.from_numpy(grid.vectors), *raster.shape).numpy()]
-    return np.where(count > 0, total / count.clip(1), at_node.reshape(rows, columns)).ravel()
 
 
 def uniform_measure() -> BaseMeasure:
@@ -245,8 +247,8 @@ class LandShare(nn.Module):
         weight = np.ones_like(land)
         if base is not None:
             weight = base.log_weight.double().exp().cpu().numpy()
-            weight = _as_fine_as(weight, land.shape)
-            land = _as_fine_as(land, weight.shape)
+            weight = as_fine_as(weight, land.shape)
+            land = as_fine_as(land, weight.shape)
         total = grid_average(weight, grid).clip(np.finfo(np.float64).tiny)
         return grid_average(weight * land, grid) / total
 
@@ -351,35 +353,8 @@ def _smoothed(counts: NDArray[np.int64], smoothing_km: float) -> NDArray[np.floa
     return smooth.clamp(min=0.0).double().numpy()
 
 
-def raster_cells(vectors: Tensor, rows: int, columns: int) -> Tensor:
-    """Flat index ``(...)`` of the raster's cell that holds each unit vector ``(..., 3)``."""
-    x, y, z = vectors.unbind(-1)
-    row = ((1.0 - z) * (rows / 2.0)).int().clamp_(0, rows - 1)
-    column = ((torch.atan2(y, x) + math.pi) * (columns / (2.0 * math.pi))).int()
-    return row * columns + column.clamp_(0, columns - 1)
-
-
-def looked_up(raster: Tensor, vectors: Tensor) -> Tensor:
-    """Values ``(...)`` of a raster of equal-area cells at unit vectors ``(..., 3)``."""
-    cells = raster_cells(vectors, *raster.shape)
-    # index_select is 7 times faster than an indexed read.
-    return raster.flatten().index_select(0, cells.flatten()).view(cells.shape)
-
-
-def _as_fine_as(raster: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A raster with each of its cells as many, where another one's are more."""
-    rows, columns = (max(1, n // m) for n, m in zip(shape, raster.shape, strict=True))
-    return raster.repeat(rows, 0).repeat(columns, 1)
-
-
-def _raster_centres(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Z of each row and longitude in radians of each column of a raster's cells."""
-    z = 1.0 - 2.0 * (np.arange(rows) + 0.5) / rows
-    return z, 2.0 * np.pi * ((np.arange(columns) + 0.5) / columns - 0.5)
-
-
 def _raster_grid() -> LatLonGrid:
-    z, longitude = _raster_centres(ROWS, COLUMNS)
+    z, longitude = raster_centres(ROWS, COLUMNS)
     return LatLonGrid(z, longitude, np.full(ROWS, 4.0 * np.pi / (ROWS * COLUMNS)))
 
 

@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from locdiffusion.data import EmbeddingRows
 from locdiffusion.density import FLOOR
 from locdiffusion.model.cs_unet import CSUNet
-from locdiffusion.prior import COLUMNS, ROWS, BaseMeasure, looked_up, positions_measure
+from locdiffusion.prior import COLUMNS, ROWS, BaseMeasure, positions_measure
+from locdiffusion.raster import looked_up
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import gauss_legendre_grid

@@ -29,6 +29,7 @@ LAYERS = (
         "locdiffusion.gallery",
         "locdiffusion.spectral",
         "locdiffusion.polygons",
+        "locdiffusion.raster",
         "locdiffusion.countries",
         "locdiffusion.prior",
         "locdiffusion.adaptive",

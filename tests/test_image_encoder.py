@@ -132,10 +132,54 @@ class TestEfficientNetLite0:
             seen.insert(0, network(images).numpy())
         np.testing.assert_allclose(textured.embed(pixels), np.concatenate(seen, 1), atol=1e-4)
 
-    @pytest.mark.parametrize("addition", ["@", "@4px", "@57px", "@32px+texture", "+texture@32"])
+    def test_of_two_views_each_is_the_encoder_of_its_own(self) -> None:
+        """The coarse one against Pillow's reduction, the fine one against the bare network."""
+        both = load_image_encoder("efficientnet_lite0+texture@32+128px")
+        assert encoder_spec("efficientnet_lite0+texture@32+128px") == both.spec
+        assert (both.spec.embedding_dim, both.spec.image_size, both.spec.detail) == (
+            4256,
+            128,
+            None,
+        )
+        photos = [
+            Image.fromarray(p).resize((200, 150), Image.Resampling.BICUBIC) for p in pictures(12)
+        ]
+        pixels = np.stack([both.preprocess(photo) for photo in photos])
+        near, far = np.split(both.embed(pixels), 2, axis=1)
+        coarse = load_image_encoder("efficientnet_lite0+texture@32px")
+        reduced = [coarse.preprocess(Image.fromarray(p)) for p in pixels]
+        wanted = coarse.embed(np.stack(reduced))
+        assert np.linalg.norm(near - wanted) < 0.02 * np.linalg.norm(wanted)
+        images = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() - 127.0) / 128.0
+        with torch.inference_mode():
+            plain = lite0.Textured(lite0.network())(images).numpy()
+        np.testing.assert_allclose(far, plain, atol=1e-3)
+        alone = load_image_encoder("efficientnet_lite0_texture@32+128px")
+        assert encoder_spec("efficientnet_lite0_texture@32+128px") == alone.spec
+        textures = np.concatenate([near[:, 1280:], far[:, 1280:]], axis=1)
+        np.testing.assert_allclose(alone.embed(pixels), textures, atol=1e-4)
+
+    @pytest.mark.parametrize(
+        ("views", "image_size", "detail"),
+        [("8+9", 32, 9), ("32+64+128", 128, None), ("56+224", 224, None), ("16+64", 64, None)],
+    )
+    def test_all_views_are_seen_equally_wide(
+        self, views: str, image_size: int, detail: int | None
+    ) -> None:
+        spec = encoder_spec(f"efficientnet_lite0@{views}px")
+        assert (spec.image_size, spec.detail) == (image_size, detail)
+        assert spec.embedding_dim == 1280 * len(views.split("+"))
+
+    @pytest.mark.parametrize(
+        "addition",
+        [
+            *("@", "@4px", "@57px", "@32px+texture", "+texture@32", "_texture+texture"),
+            *("@32+px", "@128+32px", "@32+32px", "@32+225px", "@57+128px", "@4+32px"),
+        ],
+    )
     def test_refuses_other_additions(self, addition: str) -> None:
         for build in (load_image_encoder, encoder_spec):
-            with pytest.raises(ValueError, match=r"8 to 56, such as .*lite0\+texture@32px"):
+            with pytest.raises(ValueError, match=r"8 to 56, .* such as .*lite0\+texture@32px"):
                 build("efficientnet_lite0" + addition)
 
     def test_same_photo_same_embedding_whatever_the_batch(self, lite: ImageEncoder) -> None:

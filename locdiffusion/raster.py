@@ -1,0 +1,101 @@
+"""Equal-area rasters of the sphere.
+
+Rows are even in sin(latitude) from north to south, columns even in longitude from -180°. A place on
+a raster is a row and a column, whole numbers at the edges of cells.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch import Tensor, nn
+
+from locdiffusion.sphere.grids import LatLonGrid
+
+
+def raster_place(vectors: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
+    """Row and column ``(...)`` of unit vectors ``(..., 3)``, whole numbers at the cells' edges."""
+    x, y, z = vectors.unbind(-1)
+    return (1.0 - z) * (rows / 2.0), (torch.atan2(y, x) + math.pi) * (columns / (2.0 * math.pi))
+
+
+def raster_cells(vectors: Tensor, rows: int, columns: int) -> Tensor:
+    """Flat index ``(...)`` of the raster's cell that holds each unit vector ``(..., 3)``."""
+    return _cells(*raster_place(vectors, rows, columns), rows, columns)
+
+
+def looked_up(raster: Tensor, vectors: Tensor) -> Tensor:
+    """Values ``(...)`` of a raster of equal-area cells at unit vectors ``(..., 3)``."""
+    return picked(raster, *raster_place(vectors, *raster.shape))
+
+
+def picked(raster: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Values ``(...)`` of the cells that hold places ``(...)``."""
+    cells = _cells(row, column, *raster.shape)
+    # index_select is 7 times faster than an indexed read.
+    return raster.flatten().index_select(0, cells.flatten()).view(cells.shape)
+
+
+def _cells(row: Tensor, column: Tensor, rows: int, columns: int) -> Tensor:
+    return row.int().clamp_(0, rows - 1) * columns + column.int().clamp_(0, columns - 1)
+
+
+def closed(raster: Tensor) -> Tensor:
+    """``(rows, columns + 2)``: the last column before the first and the first behind the last."""
+    return torch.cat([raster[:, -1:], raster, raster[:, :1]], 1)
+
+
+def interpolated(closed: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """Bilinear between the centres of cells, at places ``(...)`` of a `closed` raster.
+
+    Beyond the centres of the first and last row the values are theirs.
+    """
+    rows, columns = closed.shape
+    # For grid_sample the centres of the outermost cells lie at ±1.
+    x = (column + 0.5) * (2.0 / (columns - 1)) - 1.0
+    y = (row - 0.5) * (2.0 / max(1, rows - 1)) - 1.0
+    place = torch.stack([x, y], -1).to(closed).view(1, 1, -1, 2)
+    values = nn.functional.grid_sample(
+        closed[None, None], place, padding_mode="border", align_corners=True
+    )
+    return values.view(row.shape)
+
+
+def grid_average(raster: NDArray[np.float64], grid: LatLonGrid) -> NDArray[np.float64]:
+    """The mean of a raster over the cell of each node of a grid, ``(rows·columns,)``.
+
+    Args:
+      raster: ``(R, C)`` equal-area cells.
+      grid: with even longitudes; a node whose cell no centre of the raster's lies in gets the value
+        of the raster's cell around it.
+    """
+    rows, columns = grid.shape
+    z, longitude = raster_centres(*raster.shape)
+    between = (grid.cos_theta[:-1] + grid.cos_theta[1:]) / 2.0
+    row = np.searchsorted(-between, -z)
+    offset = longitude - grid.longitude[0]
+    column = np.rint(offset / (2.0 * np.pi / columns)).astype(int) % columns
+    in_row = csr_array((np.ones(len(row)), (row, np.arange(len(row)))), (rows, len(row)))
+    in_column = csr_array(
+        (np.ones(len(column)), (column, np.arange(len(column)))), (columns, len(column))
+    )
+    count = np.outer(in_row.sum(1), in_column.sum(1))
+    total = (in_column @ (in_row @ raster).T).T
+    at_node = raster.ravel()[raster_cells(torch.from_numpy(grid.vectors), *raster.shape).numpy()]
+    return np.where(count > 0, total / count.clip(1), at_node.reshape(rows, columns)).ravel()
+
+
+def as_fine_as(raster: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A raster with each of its cells as many, where another one's are more."""
+    rows, columns = (max(1, n // m) for n, m in zip(shape, raster.shape, strict=True))
+    return raster.repeat(rows, 0).repeat(columns, 1)
+
+
+def raster_centres(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Z of each row and longitude in radians of each column of a raster's cells."""
+    z = 1.0 - 2.0 * (np.arange(rows) + 0.5) / rows
+    return z, 2.0 * np.pi * ((np.arange(columns) + 0.5) / columns - 0.5)
