@@ -159,6 +159,13 @@ class TestEfficientNetLite0:
         textures = np.concatenate([near[:, 1280:], far[:, 1280:]], axis=1)
         np.testing.assert_allclose(alone.embed(pixels), textures, atol=1e-4)
 
+    def test_the_coarsest_picture_has_textures_too(self) -> None:
+        """8 pixels end as one in the last stages: a deviation of 0, not of 0/0."""
+        coarse = load_image_encoder("efficientnet_lite0_texture@8px")
+        embeddings = coarse.embed(pictures(32))
+        assert embeddings.shape == (4, 848) and np.isfinite(embeddings).all()
+        assert (embeddings[:, -192:] == 0.0).all()
+
     @pytest.mark.parametrize(
         ("views", "image_size", "detail"),
         [("8+9", 32, 9), ("32+64+128", 128, None), ("56+224", 224, None), ("16+64", 64, None)],
