@@ -56,6 +56,10 @@ COLDEST, HOTTEST = 0.02, 20.0
 """Bounds of τ. Far below 1 where smoothed places were learned: they are wider than they err."""
 
 
+CPU_BATCH = 64
+"""Photos compared with the gallery together on a CPU: of more, the products leave its caches."""
+
+
 @dataclass(frozen=True)
 class TemperatureConfig:
     """Size of the witness and of the network.
@@ -194,6 +198,11 @@ class TemperatureModel(nn.Module):
           condition: ``(B, E)`` embeddings.
           natural: ``(B, d)`` densities at τ = 1.
         """
+        size = CPU_BATCH if natural.device.type == "cpu" else max(1, len(natural))
+        parts = zip(condition.split(size), natural.split(size), strict=True)
+        return torch.cat([self._features(*part) for part in parts])
+
+    def _features(self, condition: Tensor, natural: Tensor) -> Tensor:
         projected = (condition - self.mean) @ self.projection
         likeness = torch.addmm(self.half_squares, projected, self.gallery.T, beta=-1.0)
         alike, index = largest(likeness, self.config.neighbours)
