@@ -1,4 +1,4 @@
-"""Narrow densities that a coast cuts: nodes count whole or not at all; answers must not care."""
+"""Narrow densities that a coast cuts: answers must not care how the nodes of a quadrature fall."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ COASTS = np.array(
 def test_the_answer_is_where_the_score_is_best(radius_km: float) -> None:
     """Hills of 35 km (a standard deviation): the best point of a plain sum over nodes 2.5 km apart.
 
-    Where a climb believes each score it ends up to 23 km off, as nodes on the coast come and go.
+    With q₀ in steps, a climb that believed each score ended up to 23 km off.
     """
     latitude, longitude = COASTS.T
     natural = torch.from_numpy(130.0 / (DEGREE + 1) ** 2 * shdd.encode(latitude, longitude, DEGREE))

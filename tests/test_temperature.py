@@ -7,6 +7,7 @@ import pytest
 import torch
 from tiny import MODEL, learnable_photos, random_denoiser
 
+from locdiffusion import temperature
 from locdiffusion.prior import land_measure, positions_measure, uniform_measure
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
@@ -32,7 +33,11 @@ def natural_at(vectors: np.ndarray, sharpness: float) -> torch.Tensor:
     return torch.from_numpy(sharpness * encode_vectors(vectors, MODEL.max_degree)).float()
 
 
-def test_features_are_those_of_brute_force(model: TemperatureModel) -> None:
+@pytest.mark.parametrize("at_once", [8, 64])
+def test_features_are_those_of_brute_force(
+    model: TemperatureModel, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(temperature, "CPU_BATCH", at_once)
     asked = learnable_photos(20, seed=4)
     natural = natural_at(asked.vectors, 0.5)
     found = model.features(torch.from_numpy(asked.embeddings), natural).numpy()
