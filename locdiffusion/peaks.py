@@ -30,9 +30,9 @@ ROUGH = 1e-5
 """How much of a score may be rounding of float32."""
 
 UNEVEN = 0.06
-"""How much of a score may be the quadrature's: on a coast that runs through a narrow density q₀ falls
-by a factor of 20 between nodes, and up to a twentieth of the mass depends on how they fall. The slope
-is a difference of nodes and is known better."""
+"""How much of a score may be the quadrature's: on a coast that runs through a narrow density q₀
+falls by a factor of 20 from node to node, and up to a twentieth of the mass depends on how they
+fall. The slope is a difference of nodes and is known better."""
 
 SHORTER = (0.25, 0.0625)
 """Parts of a step that are tried with it after one was rejected: coasts make kinks in a score."""
