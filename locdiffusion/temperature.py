@@ -4,8 +4,8 @@ The posterior is p(y) ∝ q₀(y) exp(F(y)/τ), where F is what the network make
 all photos (Guo et al. 2017, arXiv 1706.04599, §4.2) cannot know that a photo shows a region or a
 season that training never saw; there the network is as sure as ever, and wrong. So (our choice) a
 small network gives log τ from features that compare the density with a second witness: the training
-photos that look most alike (nearest in the principal components of the embeddings), a sample of
-which the checkpoint carries. `FEATURES` names them. Where these photos lie far from the network's
+photos that look most alike (nearest in the `discriminants` of the embeddings), a sample of which
+the checkpoint carries. `FEATURES` names them. Where these photos lie far from the network's
 own answer or from each other, look less alike than usual, or where few training photos are, trust
 is low. It is fitted on validation photos by likelihood (`locdiffusion.calibration`).
 """
@@ -18,6 +18,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.linalg import eigh
+from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from locdiffusion.data import EmbeddingRows
@@ -51,6 +53,9 @@ grows, how far the photo is from the mean photo; distances from the answer to th
 photos of any look; how rare training photos are at the answer and under the density; and the
 information and the norm of the density."""
 
+_SAME_PLACE, _RIDGE = 3, 0.05
+"""Neighbours that count as of one place; the least spread within places, as a part of the mean."""
+
 _SOFTENING = 4.0  # so wide that the coarse grid resolves every density
 COLDEST, HOTTEST = 0.02, 20.0
 """Bounds of τ. Far below 1 where smoothed places were learned: they are wider than they err."""
@@ -66,13 +71,13 @@ class TemperatureConfig:
 
     Attributes:
       gallery: how many training photos are carried.
-      components: principal components kept of each embedding.
+      components: discriminants kept of each embedding.
       neighbours: how many of the most similar photos are asked.
       hidden: width of the network.
     """
 
     gallery: int = 40_000
-    components: int = 32
+    components: int = 64
     neighbours: int = 10
     hidden: int = 32
 
@@ -170,9 +175,8 @@ class TemperatureModel(nn.Module):
         chosen = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:count])
         some = embeddings[chosen]
         mean, spread = some.mean(0), some.std(0) + 1e-3 * some.std()
-        standard = (some - mean) / spread
-        _, principal = np.linalg.eigh(np.cov(standard.T).reshape(2 * standard.shape[1:]))
-        projection = (principal[:, ::-1][:, :components] / spread[:, None]).astype(np.float32)
+        axes = discriminants((some - mean) / spread, vectors[chosen], components)
+        projection = (axes / spread[:, None]).astype(np.float32)
         model.mean.copy_(torch.from_numpy(mean))
         model.projection.copy_(torch.from_numpy(projection))
         model.gallery.copy_(torch.from_numpy((some - mean) @ projection))
@@ -260,6 +264,36 @@ class TemperatureModel(nn.Module):
         standard = (features - self.feature_mean) / self.feature_spread
         log_temperature: Tensor = self.out(torch.tanh(self.hidden(standard)))
         return log_temperature.squeeze(1)
+
+
+def discriminants(
+    standard: NDArray[np.float32], vectors: NDArray[np.float64], components: int
+) -> NDArray[np.float64]:
+    """Axes along which places differ, measured by how much photos of one place do.
+
+    Linear discriminant analysis with neighbours for classes: what differs between photos that were
+    taken next to each other is season, light and camera. Principal components have most of just
+    that, and call a known place new in a new month.
+
+    Args:
+      standard: ``(N, E)`` standardised embeddings.
+      vectors: ``(N, 3)`` unit vectors of their places.
+      components: C, how many axes.
+
+    Returns:
+      ``(E, C)``, those with most difference between places first.
+    """
+    dim = standard.shape[1]
+    within = np.zeros((dim, dim))
+    neighbours = min(_SAME_PLACE, len(standard) - 1)
+    nearest = cKDTree(vectors).query(vectors, k=neighbours + 1)[1].reshape(len(vectors), -1)
+    for k in range(1, neighbours + 1):
+        apart = (standard - standard[nearest[:, k]]).astype(np.float64)
+        within += apart.T @ apart / (2.0 * neighbours * len(apart))
+    within += max(_RIDGE * np.trace(within) / dim, 1e-6) * np.eye(dim)
+    _, axes = eigh(np.cov(standard.T, bias=True).reshape(dim, dim), within)
+    found: NDArray[np.float64] = axes[:, ::-1][:, :components]
+    return found
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -5,13 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import MODEL, learnable_photos, random_denoiser
+from tiny import MODEL, learnable_photos, random_denoiser, random_points
 
 from locdiffusion import temperature
 from locdiffusion.prior import land_measure, positions_measure, uniform_measure
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
-from locdiffusion.temperature import FEATURES, TemperatureConfig, TemperatureModel, largest
+from locdiffusion.temperature import (
+    FEATURES,
+    TemperatureConfig,
+    TemperatureModel,
+    discriminants,
+    largest,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -42,9 +48,8 @@ def test_features_are_those_of_brute_force(
     natural = natural_at(asked.vectors, 0.5)
     found = model.features(torch.from_numpy(asked.embeddings), natural).numpy()
     positions = positions_measure(PHOTOS.vectors)
-    standard = PHOTOS.embeddings.std(0) + 1e-3 * PHOTOS.embeddings.std()
-    gap = (asked.embeddings[:, None] - PHOTOS.embeddings) / standard
-    dissimilarity = np.sqrt((gap**2).sum(-1))  # all 12 components: a rotation of the embedding
+    gap = (asked.embeddings[:, None] - PHOTOS.embeddings) @ model.projection.numpy()
+    dissimilarity = np.sqrt((gap**2).sum(-1))
     order = np.argsort(dissimilarity, 1)[:, :5]
     km = great_circle_to(PHOTOS.vectors[order], asked.vectors)
     everyone = np.sort(great_circle_to(PHOTOS.vectors[None].repeat(20, 0), asked.vectors), 1)
@@ -58,7 +63,7 @@ def test_features_are_those_of_brute_force(
         "similar_spread_km": km.std(1) + 20,
         "dissimilarity": unlike[:, 0],
         "dissimilarity_growth": unlike[:, -1] / unlike[:, 0],
-        "unusualness": np.linalg.norm((asked.embeddings - mean) / standard, axis=1),
+        "unusualness": np.linalg.norm((asked.embeddings - mean) @ model.projection.numpy(), axis=1),
         **{f"training_{r}_km": everyone[:, r - 1] + 10 for r in (1, 2, 5, 20)},
         "rarity_here": np.exp(-positions(torch.from_numpy(asked.vectors).float()).numpy()),
         "sharpness": natural_at(asked.vectors, 0.5).norm(dim=1).numpy(),
@@ -77,6 +82,30 @@ def test_the_largest_are_those_of_topk(rng: np.random.Generator, columns: int) -
     found, index = largest(values, 5)
     assert torch.equal(found, wanted.values)
     assert torch.equal(index, wanted.indices)
+
+
+def test_discriminants_are_blind_to_what_differs_between_neighbours(
+    rng: np.random.Generator,
+) -> None:
+    """Ten photos of each place: the loudest axes are the look's, and none is kept."""
+    places = random_points(60, seed=5)
+    known = np.repeat(places @ rng.normal(size=(3, 12)), 10, axis=0)
+    look = rng.normal(size=(600, 4)) @ rng.normal(size=(4, 12))
+    embeddings = (known + 3.0 * look + 0.01 * rng.normal(size=known.shape)).astype(np.float32)
+    vectors = np.repeat(places, 10, axis=0) + 1e-4 * rng.normal(size=(600, 3))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    axes = discriminants(embeddings, vectors, 3)
+    assert axes.shape == (12, 3)
+    spread = [np.square((part - part.mean(0)) @ axes).sum() for part in (known, 3.0 * look)]
+    assert spread[0] > 2.0 * spread[1]
+    _, principal = np.linalg.eigh(np.cov(embeddings.T))
+    loudest = principal[:, -3:]
+    of_look = [np.square((part - part.mean(0)) @ loudest).sum() for part in (known, 3.0 * look)]
+    assert of_look[1] > 5.0 * of_look[0]
+
+
+def test_one_photo_has_axes_too() -> None:
+    assert discriminants(np.zeros((1, 4), np.float32), random_points(1, seed=1), 2).shape == (4, 2)
 
 
 def test_a_loaded_model_has_the_same_features(model: TemperatureModel) -> None:
