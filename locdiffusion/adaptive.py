@@ -17,7 +17,6 @@ from scipy.ndimage import map_coordinates, spline_filter
 from torch import Tensor
 
 from locdiffusion.prior import EXCLUDED, BaseMeasure, log_or_excluded
-from locdiffusion.raster import grid_average
 from locdiffusion.shdd import max_degree_of
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.grids import LatLonGrid
@@ -64,8 +63,7 @@ class Mesh:
         self.log_base = np.zeros((n, 2 * n))
         if base is not None and bool((base.log_weight != base.log_weight[0, 0]).any()):
             self.base = base
-            weight = grid_average(base.log_weight.double().exp().cpu().numpy(), grid)
-            self.log_base = log_or_excluded(weight).reshape(n, 2 * n)
+            self.log_base = base.on_grid(grid).double().cpu().numpy().reshape(n, 2 * n)
         corner = np.meshgrid(np.arange(2 * n + 1) * UNITS, np.arange(n + 1) * UNITS)
         self.corner_base = self.log_base_at(*corner)
 

@@ -49,18 +49,18 @@ def closed(raster: Tensor) -> Tensor:
     return torch.cat([raster[:, -1:], raster, raster[:, :1]], 1)
 
 
-def interpolated(closed: Tensor, row: Tensor, column: Tensor) -> Tensor:
+def interpolated(surface: Tensor, row: Tensor, column: Tensor) -> Tensor:
     """Bilinear between the centres of cells, at places ``(...)`` of a `closed` raster.
 
     Beyond the centres of the first and last row the values are theirs.
     """
-    rows, columns = closed.shape
+    rows, columns = surface.shape
     # For grid_sample the centres of the outermost cells lie at ±1.
     x = (column + 0.5) * (2.0 / (columns - 1)) - 1.0
     y = (row - 0.5) * (2.0 / max(1, rows - 1)) - 1.0
-    place = torch.stack([x, y], -1).to(closed).view(1, 1, -1, 2)
+    place = torch.stack([x, y], -1).to(surface).view(1, 1, -1, 2)
     values = nn.functional.grid_sample(
-        closed[None, None], place, padding_mode="border", align_corners=True
+        surface[None, None], place, padding_mode="border", align_corners=True
     )
     return values.view(row.shape)
 
