@@ -16,7 +16,9 @@ the same nodes (`locdiffusion.peaks.ScoreKernel`). ρ → 0 gives the highest pe
 2. around a point, everything is measured in a frame with that point at the pole (a rotation of
    coefficients), where fixed tables hold rings: score, slope and curvature of each candidate,
    Newton's method on the score from the best ones;
-3. the winner's rings, and the grid where there is one, give the distribution of the distance.
+3. finer rings around the winner, and the grid where there is one, give the distribution of the
+   distance; the same rings say how far it is from the top, and it goes there
+   (`locdiffusion.vicinity`).
 
 A photo may have K densities (samples of the diffusion); they are mixed with equal weight. Peaks
 other than the highest that are narrower than half the grid's spacing (a standard deviation of 70 km
@@ -35,37 +37,31 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from locdiffusion.ascent import Ascent, ScoreKernel, climb_score, kernel_spectrum
 from locdiffusion.density import FLOOR, LEAST_MODE, GeotagColumns, distinct_modes, mixed_log
-from locdiffusion.peaks import (
-    Ascent,
-    ScoreKernel,
-    climb_score,
-    finest_panel,
-    highest_nodes,
-    kernel_spectrum,
-    neighbourhood_mass,
-    spread_maxima,
-)
+from locdiffusion.peaks import finest_panel, highest_nodes, neighbourhood_mass, spread_maxima
 from locdiffusion.prior import BaseMeasure, LandShare
-from locdiffusion.radial import CAP_KM, RadialProfile, far_masses, far_spread, ring_grids
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders
 from locdiffusion.survey import Densities, Mixtures, Survey
+from locdiffusion.threads import in_cache
+from locdiffusion.vicinity import SPHERES, VicinityRings
 from schemas.geotags import THRESHOLDS_KM
 
-CPU_BATCH, SPHERES, POINTS = 64, 16, 96
-"""Photos decoded together on a CPU, those on the grid, places climbed from: as caches allow."""
+DENSITIES, POINTS = 256, 256
+"""Decoded together on a CPU, and places whose surroundings are summed together."""
+
+NARROW = 0.25
+"""The part of ρ below which a density is so narrow that its mean is the answer, nearly."""
 
 UNLIKELY = 1e-3
 """The share of the most mass around a peak below which another peak is not looked at."""
 
 HOPELESS = 0.5
 """The share of the best promise below which a place is climbed from only as another mode."""
-
-COS_CAP = math.cos(CAP_KM / EARTH_RADIUS_KM)
 
 
 @dataclass(frozen=True)
@@ -97,9 +93,7 @@ class Decoder(nn.Module):
 
     area: Tensor
     smoothing: Tensor
-    far_spread: Tensor
     log_base: Tensor
-    land_share: Tensor
     footholds: Tensor | None
 
     def __init__(
@@ -128,18 +122,14 @@ class Decoder(nn.Module):
         self.register_buffer("log_base", log_base, persistent=False)
         footholds = None if base is None or not base.excludes else base.footholds(grid).cpu()
         self.register_buffer("footholds", footholds, persistent=False)
-        self.land = LandShare()
-        self._table("land_share", self.land.on_grid(grid, base))
         self._table("area", grid.weights / (4.0 * math.pi))
         self.rotation = PoleRotation(max_degree)
         spacing = math.pi / rows
         self.survey = Survey(thin, self.rotation, spacing, base)
         self.kernel = ScoreKernel(self.radius, finest_panel(max_degree), spacing)
         self.disc = RingTransform(self.kernel.grid, max_degree)
-        inner, outer = ring_grids()
-        self.inner = RingTransform(inner, max_degree)
-        self.outer = RingTransform(outer, max_degree)
-        self._table("far_spread", far_spread(spacing))
+        land_share = LandShare().on_grid(grid, base)
+        self.vicinity = VicinityRings(self.radius, self.rotation, self.grid, land_share, base)
         degree, _ = degrees_and_orders(max_degree)
         width = max(self.radius, 2.0 / (max_degree + 1))
         self._table("smoothing", kernel_spectrum(width, max_degree)[degree])
@@ -165,26 +155,30 @@ class Decoder(nn.Module):
             none = np.zeros(0)
             share, nats = np.zeros((0, len(THRESHOLDS_KM)), np.float32), np.zeros(0, np.float32)
             return GeotagColumns(none, none, none, none, share, nats, nats, [])
-        size = CPU_BATCH if natural.device.type == "cpu" else len(natural)
-        return GeotagColumns.joined([self._decoded(part) for part in natural.split(size)])
+        parts = in_cache(max(1, DENSITIES // natural.shape[1]), natural)
+        return GeotagColumns.joined([self._decoded(part) for (part,) in parts])
 
     def _decoded(self, natural: Tensor) -> GeotagColumns:
         densities = self.survey(natural, self.config.candidates)
         mixtures = self._mixtures(natural, densities, torch.nonzero(~densities.settled)[:, 0])
         places, ascent = self._climbed(mixtures, *self._candidates(mixtures, densities))
-        profile, information, on_land = self._profile(mixtures, places[:, 0])
-        latitude, longitude = latitude_longitude(places[:, 0].double().cpu().numpy())
+        around = self.vicinity(mixtures, places[:, 0])
+        mass = ascent.mass
+        if self.vicinity.polishes:
+            places[:, 0] = around.answer
+            mass = torch.cat([around.mass[:, None], mass[:, 1:]], 1)
+        latitude, longitude = latitude_longitude(around.answer.double().cpu().numpy())
         return GeotagColumns(
             latitude=latitude,
             longitude=longitude,
-            radius_50_km=profile.quantile_km(0.5),
-            radius_90_km=profile.quantile_km(0.9),
-            probability=profile.threshold_probability(),
-            information_nats=information,
-            land_probability=on_land,
+            radius_50_km=around.profile.quantile_km(0.5),
+            radius_90_km=around.profile.quantile_km(0.9),
+            probability=around.profile.threshold_probability(),
+            information_nats=around.information,
+            land_probability=around.on_land,
             modes=distinct_modes(
                 places.double().cpu().numpy(),
-                ascent.mass.double().cpu().numpy().clip(0.0, 1.0),
+                mass.double().cpu().numpy().clip(0.0, 1.0),
                 self.config.radius_km,
                 self.config.modes,
             ),
@@ -247,8 +241,7 @@ class Decoder(nn.Module):
         log_density = log_z.new_empty(len(wide), len(self.area))
         mass = torch.empty_like(log_density)
         peak = densities.peaks.vectors[:, 0].view(*log_z.shape, 3)
-        size = SPHERES if natural.device.type == "cpu" else max(1, len(wide))
-        for part, *out in zip(*(t.split(size) for t in (wide, log_density, mass)), strict=True):
+        for part, *out in in_cache(SPHERES, wide, log_density, mass):
             log_z[part] = self._sphere(natural[part], log_z[part], peak[part], *out)
         return Mixtures(densities.by_degree, log_z, wide, log_density, mass)
 
@@ -276,7 +269,7 @@ class Decoder(nn.Module):
 
         Where mass is far from it, also maxima of the coarse score, and where a prior that excludes
         most places has most, between the nodes as it may be. And which of them are worth a closer
-        look, ``(N, M)``.
+        look, ``(N, M)``: none where there is but one, with all mass so near that its mean will do.
         """
         n, k = mixtures.log_z.shape
         pooled = densities.peaks.vectors.reshape(n, -1, 3)
@@ -288,13 +281,20 @@ class Decoder(nn.Module):
         best = spread_maxima(pooled, gathered, self.config.candidates, self.radius)
         peaks = pooled.gather(1, best[..., None].expand(-1, -1, 3))
         apart = (densities.marks @ peaks[:, 0, :, None])[..., 0] < math.cos(self.radius / 4.0)
+        if k == 1:  # the top of a disc over one peak lies nearer its mean than its crest
+            mean = densities.marks[:, 1]
+            peaks[:, 0] = torch.where(apart[:, 1:2], peaks[:, 0], mean)
         gathered = gathered.gather(1, best)
         likely = gathered >= UNLIKELY * gathered[:, :1]
         elsewhere = self._elsewhere(mixtures)
         more = peaks.new_zeros(n, elsewhere.shape[1], 3)
         more[mixtures.wide] = elsewhere
         found = torch.cat([peaks, densities.marks, more], 1)
-        return found, torch.cat([likely, apart, more.any(2)], 1)
+        likely = torch.cat([likely, apart, more.any(2)], 1)
+        if self.vicinity.polishes and k == 1:
+            narrow = densities.spread[:, 0] < NARROW * self.radius
+            likely &= ((likely.sum(1) > 1) | ~narrow)[:, None]
+        return found, likely
 
     def _elsewhere(self, mixtures: Mixtures) -> Tensor:
         """Candidates ``(W, M, 3)`` that only the whole sphere shows."""
@@ -317,29 +317,18 @@ class Decoder(nn.Module):
         log_base: Tensor = self.base(vectors)
         return log_base
 
-    def _around(
-        self, mixtures: Mixtures, photo: Tensor, centre: Tensor, *rings: RingTransform
-    ) -> list[Tensor]:
-        """Density of mixtures, by index ``(P,)``, around points ``(P, 3)``: ``(P, nodes)`` each."""
-        k = mixtures.log_z.shape[1]
-        row = (photo[:, None] * k + torch.arange(k, device=photo.device)).flatten()
-        by_degree = mixtures.by_degree.index_select(1, row)
-        tilted = self.rotation.tilted(by_degree, centre.repeat_interleave(k, 0))
-        offset = mixtures.log_z[photo][..., None]
-        around = []
-        for transform in rings:
-            mixed = mixed_log(transform(tilted).view(len(photo), k, -1) - offset)
-            if self.base is not None:
-                mixed = mixed + self.base(transform.around(centre))
-            around.append(mixed.clamp(min=FLOOR).exp_())
-        return around
-
     def _ascent(self, mixtures: Mixtures, photo: Tensor, points: Tensor) -> Ascent:
         """Score, mass and uphill step of points ``(P, 3)``."""
-        size = POINTS if points.device.type == "cpu" else max(1, len(points))
-        parts = zip(photo.split(size), points.split(size), strict=True)
-        found = [self.kernel(*self._around(mixtures, *part, self.disc)).values for part in parts]
-        return Ascent(torch.cat(found))
+        if not len(points):
+            return Ascent(points.new_zeros(0, 5))
+        parts = in_cache(POINTS, photo, points)
+        return Ascent(torch.cat([self._uphill(mixtures, *part) for part in parts]))
+
+    def _uphill(self, mixtures: Mixtures, photo: Tensor, points: Tensor) -> Tensor:
+        (log_p,) = mixtures.around(self.rotation, photo, points, self.disc)
+        log_p = log_p + self.log_base_at(self.disc.around(points))
+        found: Ascent = self.kernel(log_p.clamp_(min=FLOOR).exp_())
+        return found.values
 
     def _climbed(
         self, mixtures: Mixtures, candidates: Tensor, likely: Tensor
@@ -348,6 +337,7 @@ class Decoder(nn.Module):
         index = torch.nonzero(likely, as_tuple=True)
         found = self._ascent(mixtures, index[0], candidates[index])
         ascent = found.spread(index, likely.shape)
+        ascent.score[:, 0].masked_fill_(~likely.any(1), 1.0)
         # Far from a maximum the promise is a guess: count at most half of the score of it.
         promise = ascent.score + torch.minimum(ascent.gain, ascent.score / 2.0)
         chosen = spread_maxima(candidates, promise, self.config.modes, 4.0 * self.radius)
@@ -362,36 +352,3 @@ class Decoder(nn.Module):
         places, at = climb_score(places, at, partial(self._ascent, mixtures), self.config.shifts)
         order = at.score.argsort(1, descending=True)
         return places[row, order], at.at(row, order)
-
-    def _profile(
-        self, mixtures: Mixtures, answer: Tensor
-    ) -> tuple[RadialProfile, NDArray[np.float32], NDArray[np.float32]]:
-        """Distribution of the distance from the answer, information in nats, mass on land."""
-        n, near = len(answer), []
-        knowledge, on_land = answer.new_zeros(2, n)
-        rings_of = (self.inner, self.outer)
-        around = self._around(mixtures, torch.arange(n, device=answer.device), answer, *rings_of)
-        for rings, p in zip(rings_of, around, strict=True):
-            weight = (rings.row_weight / (4.0 * math.pi)).repeat_interleave(rings.columns)
-            knowledge += (p * p.log()) @ weight
-            mass = p.mul_(weight)
-            on_land += torch.linalg.vecdot(mass, self.land(rings.around(answer)))
-            near.append(mass.view(n, -1, rings.columns).sum(-1))
-        within, wide = torch.cat(near, 1), mixtures.wide
-        total = within.sum(1)
-        beyond = answer.new_zeros(n, len(self.far_spread))
-        size = SPHERES if answer.device.type == "cpu" else max(1, len(wide))
-        everywhere = (wide, mixtures.mass, mixtures.log_density)
-        for photo, mass, log_density in zip(*(t.split(size) for t in everywhere), strict=True):
-            if not len(photo):
-                break
-            cosine = answer[photo] @ self.grid.nodes.T
-            far = mass * torch.lt(cosine, COS_CAP, out=torch.empty_like(cosine))
-            knowledge[photo] += torch.linalg.vecdot(far, log_density)
-            on_land[photo] += far @ self.land_share
-            # p was normalised around its peak; these nodes differ a little: make it sum to 1.
-            total[photo] += far.sum(1)
-            beyond[photo] = far_masses(far, cosine, self.far_spread)
-        information = (knowledge / total - total.log()).clamp(min=0.0)
-        profile = RadialProfile.from_masses(within, beyond)
-        return profile, information.float().cpu().numpy(), (on_land / total).float().cpu().numpy()

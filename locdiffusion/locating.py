@@ -15,12 +15,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.decoding import CPU_BATCH, Decoder
+from locdiffusion.decoding import Decoder
 from locdiffusion.density import FLOOR
 from locdiffusion.peaks import climb, walked
 from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.geodesy import latitude_longitude
 from locdiffusion.sphere.grids import gauss_legendre_grid
+from locdiffusion.threads import in_cache
+
+PHOTOS = 64
+"""Located together on a CPU."""
 
 NARROW = 0.3
 """The share of the mass around it on one node from which sums over the grid say little."""
@@ -78,8 +82,7 @@ class Locator(nn.Module):
                 "densities of several samples need the whole decoder, use decode."
             )
         flat = natural[:, 0].to(self.thin.nodes)
-        size = CPU_BATCH if flat.device.type == "cpu" else max(1, len(flat))
-        found = torch.cat([self._located(part) for part in flat.split(size)])
+        found = torch.cat([self._located(part) for (part,) in in_cache(PHOTOS, flat)])
         return latitude_longitude(found.double().cpu().numpy())
 
     def _located(self, flat: Tensor) -> Tensor:

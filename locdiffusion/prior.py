@@ -241,6 +241,10 @@ class LandShare(nn.Module):
         """Share of land ``(...)`` around unit vectors ``(..., 3)``."""
         return looked_up(self.share, vectors)
 
+    def at(self, row: Tensor, column: Tensor) -> Tensor:
+        """The same at places ``(...)`` on the raster, see `BaseMeasure.at`."""
+        return picked(self.share, row, column)
+
     def on_grid(self, grid: LatLonGrid, base: BaseMeasure | None) -> NDArray[np.float64]:
         """The share of q₀ that is on land in the cell of each node, ``(rows·columns,)``."""
         land = self.share.double().cpu().numpy()

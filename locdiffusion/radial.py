@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,18 +15,23 @@ from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import LatLonGrid, polar_grid
 from schemas.geotags import THRESHOLDS_KM
 
-INNER_KM = (0.0, 1.0, 8.0, 25.0, 60.0, 120.0, 200.0)
-OUTER_KM = (200.0, 320.0, 500.0, 750.0, 1100.0, 1550.0, 2000.0, 2500.0)
+ZONES_KM = (
+    (0.0, 1.0, 8.0, 25.0, 60.0, 120.0, 200.0),
+    (200.0, 320.0, 500.0, 750.0, 1100.0),
+    (1100.0, 1550.0, 2000.0, 2500.0),
+)
 """Edges of the panels of rings around an answer; every reported threshold is one of them."""
 
-CAP_KM = OUTER_KM[-1]
-_NODES, _PARTS, _FAR_BINS = 4, 8, 256
+CAP_KM = ZONES_KM[-1][-1]
+_AZIMUTHS, _NODES, _PARTS, _FAR_BINS = (32, 96, 96), 4, 8, 256
 
 
-def ring_grids() -> tuple[LatLonGrid, LatLonGrid]:
-    """The rings within 200 km, and those from there to 2500 km, which need more azimuths."""
-    inner = polar_grid(np.array(INNER_KM) / EARTH_RADIUS_KM, _NODES, 32)
-    return inner, polar_grid(np.array(OUTER_KM) / EARTH_RADIUS_KM, _NODES, 96)
+def ring_grids() -> list[LatLonGrid]:
+    """The rings of each zone of `ZONES_KM`; wider ones need more azimuths."""
+    return [
+        polar_grid(np.array(edges) / EARTH_RADIUS_KM, _NODES, azimuths)
+        for edges, azimuths in zip(ZONES_KM, _AZIMUTHS, strict=True)
+    ]
 
 
 @dataclass(frozen=True)
@@ -109,24 +115,49 @@ def far_spread(spacing: float) -> NDArray[np.float64]:
     return np.diff(np.clip(share, 0.0, 1.0), axis=1)
 
 
-def _partial_sums() -> NDArray[np.float64]:
-    """``(nodes, parts)``: from the masses of a panel's rings to the mass up to parts of it.
+def disc_weights(
+    radius_km: float, edges_km: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Rings of `ring_grids` as far as they lie within a radius.
+
+    Between the rings of a panel everything is the polynomial through them, as in Gauss's rule.
+
+    Args:
+      radius_km: any.
+      edges_km: of one of `ZONES_KM`.
+
+    Returns:
+      ``(rings,)`` shares of the rings' weights: from 1 in panels within to 0 in those outside; and
+      ``(rings,)`` factors of the values on the rings whose sum is the value at the radius itself.
+    """
+    panels = np.array([edges_km[:-1], edges_km[1:]], np.float64)
+    end = np.clip(2.0 * (radius_km - panels[0]) / (panels[1] - panels[0]) - 1.0, -1.0, 1.0)
+    holds = (panels[0] < radius_km) & (radius_km <= panels[1])
+    rim = np.stack([cardinal(end) * holds for cardinal in _cardinals()], -1)
+    return _shares(end).ravel(), rim.ravel()
+
+
+def _cardinals() -> list[np.polynomial.Polynomial]:
+    """Polynomials on [-1, 1] that are 1 at one of a panel's rings and 0 at its others."""
+    x, _ = np.polynomial.legendre.leggauss(_NODES)
+    fit = np.polynomial.Polynomial.fit
+    return [fit(x, row, _NODES - 1, domain=[-1, 1]) for row in np.eye(_NODES)]
+
+
+def _shares(ends: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(n, nodes)``: from the masses of a panel's rings to the mass up to places in [-1, 1].
 
     The ring masses over their weights are values of a smooth function of the radius; its
-    interpolating polynomial is integrated from the panel's inner edge. The last column is 1.
+    interpolating polynomial is integrated from the panel's inner edge. At 1 all are 1.
     """
-    x, w = np.polynomial.legendre.leggauss(_NODES)
-    ends = np.linspace(-1.0, 1.0, _PARTS + 1)[1:]
-    columns = []
-    for i in range(_NODES):
-        cardinal = np.polynomial.Polynomial.fit(x, np.eye(_NODES)[i], _NODES - 1, domain=[-1, 1])
-        integral = cardinal.integ()
-        columns.append((integral(ends) - integral(-1.0)) / w[i])
-    return np.array(columns)
+    _, w = np.polynomial.legendre.leggauss(_NODES)
+    integrals = [cardinal.integ() for cardinal in _cardinals()]
+    columns = [(f(ends) - f(-1.0)) / w[i] for i, f in enumerate(integrals)]
+    return np.stack(columns, -1)
 
 
 def _edges_km() -> NDArray[np.float64]:
-    panels = np.array([*INNER_KM, *OUTER_KM[1:]])
+    panels = np.array([0.0, *(edge for edges in ZONES_KM for edge in edges[1:])])
     fractions = np.arange(1, _PARTS + 1) / _PARTS
     near = (panels[:-1, None] + fractions * np.diff(panels)[:, None]).ravel()
     edge = math.cos(CAP_KM / EARTH_RADIUS_KM)
@@ -135,5 +166,5 @@ def _edges_km() -> NDArray[np.float64]:
     return np.concatenate([[0.0], near, far])
 
 
-_PARTIAL = _partial_sums()
+_PARTIAL = _shares(np.linspace(-1.0, 1.0, _PARTS + 1)[1:]).T
 _EDGES_KM = _edges_km()

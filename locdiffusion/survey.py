@@ -12,14 +12,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from locdiffusion.density import FLOOR
+from locdiffusion.density import FLOOR, mixed_log
 from locdiffusion.peaks import Peaks, climb, finest_panel, highest_nodes, panel_edges
 from locdiffusion.prior import BaseMeasure
 from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform
 from locdiffusion.sphere.grids import LatLonGrid, polar_grid
+from locdiffusion.threads import in_cache
 
 NEGLIGIBLE = 1e-7
 """A share of the mass that shows in no answer: 1 km on a radius is about 1e-4."""
+
+FIELDS = 64
+"""On the thin grid together on a CPU."""
 
 DEEP = 25.0
 """Nats below the highest peak at which another one is not looked at."""
@@ -34,6 +38,7 @@ class Densities:
       peaks: of the N·K densities, C each.
       log_near: ``(N, K)`` log of ∫ q₀ exp F / 4π within the rings around the highest peak.
       marks: ``(N, 2K, 3)`` on these rings: where q₀ exp F is highest, and its mean direction.
+      spread: ``(N, K)`` root mean square distance from that direction on them, in radians.
       settled: ``(N,)`` whether all mass is within them.
     """
 
@@ -41,6 +46,7 @@ class Densities:
     peaks: Peaks
     log_near: Tensor
     marks: Tensor
+    spread: Tensor
     settled: Tensor
 
 
@@ -62,9 +68,23 @@ class Mixtures:
     log_density: Tensor
     mass: Tensor
 
+    def around(
+        self, rotation: PoleRotation, photo: Tensor, centre: Tensor, *rings: RingTransform
+    ) -> list[Tensor]:
+        """Log p/q₀ of photos, by index ``(P,)``, around points ``(P, 3)``: ``(P, nodes)`` each."""
+        k = self.log_z.shape[1]
+        row = (photo[:, None] * k + torch.arange(k, device=photo.device)).flatten()
+        by_degree = self.by_degree.index_select(1, row)
+        tilted = rotation.tilted(by_degree, centre.repeat_interleave(k, 0))
+        offset = self.log_z[photo][..., None]
+        return [mixed_log(part(tilted).view(len(photo), k, -1) - offset) for part in rings]
+
 
 class Survey(nn.Module):
     """The first look at densities of degree L; holds tables, no learned parameter."""
+
+    sparse: Tensor
+    sparse_area: Tensor
 
     def __init__(
         self, thin: LatLonGrid, rotation: PoleRotation, spacing: float, base: BaseMeasure | None
@@ -82,6 +102,10 @@ class Survey(nn.Module):
         self.rotation, self.base, self.spacing = rotation, base, spacing
         self.thin = ProductTransform(thin, degree)
         self.radius = 8.0 * spacing
+        sparse = LatLonGrid(thin.cos_theta, thin.longitude[::2], 2.0 * thin.row_weight)
+        area = torch.from_numpy(sparse.weights / (4.0 * math.pi)).float()
+        self.register_buffer("sparse", torch.from_numpy(sparse.vectors).float(), persistent=False)
+        self.register_buffer("sparse_area", area, persistent=False)
         edges = panel_edges(self.radius, finest_panel(degree), 4.0 * spacing)
         self.rings = RingTransform(polar_grid(edges, 4, 48), degree)
         low, high = (0.0, 0.0) if base is None else base.bounds()
@@ -97,24 +121,26 @@ class Survey(nn.Module):
         """
         n, k, _ = natural.shape
         flat = natural.flatten(0, 1)
-        field = self.thin.synthesis(flat)
-        value, index = highest_nodes(field, candidates)
+        fields = [self.thin.synthesis(part) for (part,) in in_cache(FIELDS, flat)]
+        highest = [highest_nodes(field, candidates) for field in fields]
+        value, index = (torch.cat(parts) for parts in zip(*highest, strict=True))
         # The highest peak of F may lie where q₀ is least.
         value = value.masked_fill(value < value[:, :1] - (DEEP + self.base_range), -torch.inf)
         by_degree = self.rotation.by_degree(flat)
         start = self.thin.nodes.index_select(0, index.flatten()).view(*index.shape, 3)
         peaks = climb(by_degree, start, value, self.rotation, 2.0 * self.spacing)
-        log_near, marks = self._within(by_degree, peaks.vectors[:, 0])
+        log_near, marks, spread = self._within(by_degree, peaks.vectors[:, 0])
         settled = log_near.new_zeros(n, dtype=torch.bool)
         if k == 1 and self.may_settle:
-            elsewhere = torch.logaddexp(
-                self._outside(field, peaks.vectors[:, 0]), peaks.log_mass[:, 1:].logsumexp(1)
-            )
+            around = (part for (part,) in in_cache(FIELDS, peaks.vectors[:, 0]))
+            outside = [self._outside(*pair) for pair in zip(fields, around, strict=True)]
+            elsewhere = torch.logaddexp(torch.cat(outside), peaks.log_mass[:, 1:].logsumexp(1))
             settled = elsewhere + self.most_base < log_near + math.log(NEGLIGIBLE)
-        return Densities(by_degree, peaks, log_near.view(n, k), marks.view(n, -1, 3), settled)
+        log_near, spread, marks = log_near.view(n, k), spread.view(n, k), marks.view(n, -1, 3)
+        return Densities(by_degree, peaks, log_near, marks, spread, settled)
 
-    def _within(self, by_degree: Tensor, peak: Tensor) -> tuple[Tensor, Tensor]:
-        """Log of the mass on the rings around ``(B, 3)``; highest node and centre ``(B, 2, 3)``."""
+    def _within(self, by_degree: Tensor, peak: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """On the rings around ``(B, 3)``: log of the mass, its crest and mean, its spread."""
         field = self.rings(self.rotation.tilted(by_degree, peak)).flatten(1)
         nodes = self.rings.around(peak)
         if self.base is not None:
@@ -123,15 +149,17 @@ class Survey(nn.Module):
         weight = (field - highest[:, None]).clamp_(min=FLOOR).exp_()
         area = self.rings.row_weight / (4.0 * math.pi)
         mass = weight.mul_(area.repeat_interleave(self.rings.columns))
-        centre = nn.functional.normalize((mass[:, None] @ nodes)[:, 0], dim=1)
+        total, mean = mass.sum(1), (mass[:, None] @ nodes)[:, 0]
+        length = mean.norm(dim=1)
         at_crest = nodes[torch.arange(len(peak), device=peak.device), crest]
-        return mass.sum(1).log() + highest, torch.stack([at_crest, centre], 1)
+        marks = torch.stack([at_crest, mean / length[:, None]], 1)
+        spread = (2.0 - 2.0 * length / total).clamp(min=0.0).sqrt()
+        return total.log() + highest, marks, spread
 
     def _outside(self, field: Tensor, peak: Tensor) -> Tensor:
-        """Log of ∫ exp F / 4π outside the rings, by the thin grid."""
-        field = field.flatten(1)
+        """Log of ∫ exp F / 4π outside the rings, by every other column of the thin grid."""
+        field = field[:, :, ::2].flatten(1)
         highest = field.amax(1)
         weight = (field - highest[:, None]).clamp_(min=FLOOR).exp_()
-        outside = (peak @ self.thin.nodes.T).le_(math.cos(self.radius))
-        area = (self.thin.row_weight / (4.0 * math.pi)).repeat_interleave(self.thin.columns)
-        return (weight.mul_(outside) @ area).log() + highest
+        outside = (peak @ self.sparse.T).le_(math.cos(self.radius))
+        return (weight.mul_(outside) @ self.sparse_area).log() + highest

@@ -1,4 +1,4 @@
-"""How many threads torch uses, for a while."""
+"""How torch runs on a processor: how many threads for a while, how much at a time."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 @contextmanager
@@ -21,3 +22,15 @@ def torch_threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def in_cache(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Parts of tensors, side by side along the first axis.
+
+    Args:
+      rows: of each part on a CPU, whose caches hold the intermediate results of no more. On a GPU
+        there is one part.
+      tensors: of equal length; of none there is one part, which is empty.
+    """
+    size = rows if tensors[0].device.type == "cpu" else max(1, len(tensors[0]))
+    return zip(*(tensor.split(size) for tensor in tensors), strict=True)

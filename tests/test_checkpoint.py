@@ -298,3 +298,12 @@ def test_the_shipped_card_is_what_the_run_recorded() -> None:
         within = [float(share) for share in row.split(" / ")]
         assert len(within) == 5 and within == sorted(within), "thresholds are in order of distance"
     assert (directory / checkpoint.WEIGHTS).stat().st_size <= 20_000_000
+
+
+@pytest.mark.parametrize("name", ["geoclip-distilled", "overhead"])
+def test_cards_of_shipped_checkpoints_say_what_the_checkpoint_says(name: str) -> None:
+    """Nobody edits a card, or forgets it: it is made of ABOUT.md and the configuration."""
+    directory = checkpoint.SHIPPED / name
+    about = (directory / "ABOUT.md").read_text("utf-8")
+    card = (directory / model_card.CARD).read_text("utf-8")
+    assert card == model_card.render(checkpoint.read_config(name), about)

@@ -10,8 +10,9 @@ from dense_decoder import DenseDecoder, climb, score, tangents
 from scipy.special import eval_legendre
 
 from locdiffusion import shdd
+from locdiffusion.ascent import ScoreKernel
 from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.peaks import ScoreKernel, highest_nodes, panel_edges, safe_newton, walked
+from locdiffusion.peaks import highest_nodes, panel_edges, safe_newton, walked
 from locdiffusion.prior import BaseMeasure
 from locdiffusion.spectral import PoleRotation, ProductTransform
 from locdiffusion.sphere.geodesy import (

@@ -9,8 +9,9 @@ from dense_decoder import score
 from tiny import random_points
 
 from locdiffusion import shdd
+from locdiffusion.ascent import Ascent, climb_score
 from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.peaks import Ascent, climb_score, walked
+from locdiffusion.peaks import walked
 from locdiffusion.prior import BaseMeasure, land_measure
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
 

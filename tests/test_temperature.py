@@ -43,7 +43,7 @@ def natural_at(vectors: np.ndarray, sharpness: float) -> torch.Tensor:
 def test_features_are_those_of_brute_force(
     model: TemperatureModel, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(temperature, "CPU_BATCH", at_once)
+    monkeypatch.setattr(temperature, "PHOTOS", at_once)
     asked = learnable_photos(20, seed=4)
     natural = natural_at(asked.vectors, 0.5)
     found = model.features(torch.from_numpy(asked.embeddings), natural).numpy()
@@ -82,6 +82,16 @@ def test_the_largest_are_those_of_topk(rng: np.random.Generator, columns: int) -
     found, index = largest(values, 5)
     assert torch.equal(found, wanted.values)
     assert torch.equal(index, wanted.indices)
+
+
+def test_the_tree_finds_what_all_products_find(model: TemperatureModel) -> None:
+    """The way of a CPU and that of a GPU; float32 knows an angle to 2 km."""
+    answers = torch.from_numpy(random_points(30, seed=8)).float()
+    found = model._nearest_km(answers, 20)
+    cosine = answers.double() @ model.directions.double().T
+    wanted = EARTH_RADIUS_KM * torch.acos(largest(cosine, 20)[0].clamp(-1, 1))
+    assert found.shape == (30, 20)
+    torch.testing.assert_close(found.double(), wanted, rtol=1e-4, atol=2.0)
 
 
 def test_discriminants_are_blind_to_what_differs_between_neighbours(

@@ -1,0 +1,33 @@
+"""How torch runs on a processor."""
+
+import pytest
+import torch
+
+from locdiffusion.threads import in_cache, torch_threads
+
+
+def test_threads_are_as_before_afterwards() -> None:
+    before = torch.get_num_threads()
+    with pytest.raises(RuntimeError), torch_threads(1):
+        assert torch.get_num_threads() == 1
+        raise RuntimeError
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, [0]), (3, [3]), (4, [4]), (9, [4, 4, 1])])
+def test_parts_lie_side_by_side(count: int, sizes: list[int]) -> None:
+    first, second = torch.arange(count), torch.rand(count, 2)
+    parts = list(in_cache(4, first, second))
+    assert [len(part) for part, _ in parts] == sizes
+    assert torch.equal(torch.cat([part for part, _ in parts]), first)
+    assert torch.equal(torch.cat([part for _, part in parts]), second)
+
+
+def test_parts_of_unequal_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="argument"):
+        list(in_cache(4, torch.arange(9), torch.arange(4)))
+
+
+def test_what_is_not_on_a_processor_stays_whole() -> None:
+    far = torch.empty(9, device="meta")
+    assert [len(part) for (part,) in in_cache(4, far)] == [9]
