@@ -105,7 +105,7 @@ class TemperatureModel(nn.Module):
     feature_spread: Tensor
     log_base: Tensor
     sums: Tensor
-    half_squares: Tensor
+    comparison: Tensor
     directions: Tensor
 
     def __init__(
@@ -143,7 +143,8 @@ class TemperatureModel(nn.Module):
         area = torch.from_numpy(grid.weights / (4.0 * math.pi)).float()
         self.register_buffer("log_base", base.on_grid(grid).cpu(), persistent=False)
         self.register_buffer("sums", area[:, None].repeat(1, 2), persistent=False)
-        self.register_buffer("half_squares", torch.zeros(config.gallery), persistent=False)
+        comparison = torch.zeros(config.components + 1, config.gallery)
+        self.register_buffer("comparison", comparison, persistent=False)
         self.register_buffer("directions", torch.zeros(config.gallery, 3), persistent=False)
         self._tree = cKDTree(np.zeros((1, 3)))
         self.register_load_state_dict_post_hook(TemperatureModel._derive)
@@ -194,7 +195,9 @@ class TemperatureModel(nn.Module):
     @torch.no_grad()
     def _derive(self, *_: object) -> None:
         """What follows from the stored tensors, once instead of with each photo."""
-        self.half_squares.copy_(0.5 * self.gallery.square().sum(1))
+        # Half the squares in the same product, and no transposed matrix: twice as fast.
+        self.comparison[:-1] = self.gallery.T
+        self.comparison[-1] = -0.5 * self.gallery.square().sum(1)
         self.sums[:, 1] = self.sums[:, 0] * self._rarity(self.grid.nodes)
         self.directions.copy_(nn.functional.normalize(self.places, dim=1))
         self._tree = cKDTree(self.directions.cpu().numpy())
@@ -207,16 +210,12 @@ class TemperatureModel(nn.Module):
           condition: ``(B, E)`` embeddings.
           natural: ``(B, d)`` densities at τ = 1.
         """
-        parts = in_cache(PHOTOS, condition, natural)
-        return torch.cat([self._features(*part) for part in parts])
-
-    def _features(self, condition: Tensor, natural: Tensor) -> Tensor:
         projected = (condition - self.mean) @ self.projection
-        likeness = torch.addmm(self.half_squares, projected, self.gallery.T, beta=-1.0)
-        alike, index = largest(likeness, self.config.neighbours)
+        parts = [self._large_sums(*part) for part in in_cache(PHOTOS, projected, natural)]
+        alike, index, node, rarity, information = map(torch.cat, zip(*parts, strict=True))
         norm = projected.square().sum(1, keepdim=True)
         unlike = (norm - 2.0 * alike).clamp(min=1e-6).sqrt().log()
-        answer, rarity, information = self._softened(natural)
+        answer = self._top(natural, node)
         km = _km(torch.einsum("bkj,bj->bk", self.directions[index], answer))
         similar = (km + 20.0).log()
         deepest = min(max(_RANKS), len(self.places))
@@ -250,8 +249,15 @@ class TemperatureModel(nn.Module):
         km = 2.0 * EARTH_RADIUS_KM * np.arcsin(np.minimum(chord / 2.0, 1.0))
         return torch.from_numpy(km).to(answer)
 
-    def _softened(self, natural: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of densities: the highest place ``(B, 3)``; rarity and information, both softened."""
+    def _large_sums(self, projected: Tensor, natural: Tensor) -> tuple[Tensor, ...]:
+        """Over the gallery and over the sphere.
+
+        Returns:
+          Likeness and index of the photos most alike ``(B, neighbours)``; of the densities the
+          highest node ``(B, 3)``, rarity and information ``(B,)``, both softened.
+        """
+        likeness = nn.functional.pad(projected, (0, 1), value=1.0) @ self.comparison
+        alike, index = largest(likeness, self.config.neighbours)
         field = self.grid.synthesis(natural / _SOFTENING)
         flat = field.flatten(1).add_(self.log_base)
         # The highest node of the highest row: four times faster than that of all nodes.
@@ -261,7 +267,7 @@ class TemperatureModel(nn.Module):
         weight = flat.sub_(highest).clamp(min=FLOOR).exp_()
         total, rarity = (weight @ self.sums).unbind(1)
         information = (flat.mul_(weight) @ self.sums[:, 0]) / total - total.log()
-        return self._top(natural, node), rarity / total, information
+        return alike, index, node, rarity / total, information
 
     def _top(self, natural: Tensor, node: Tensor) -> Tensor:
         """Two steps of Newton's method from the highest nodes ``(B, 3)`` of the grid."""
