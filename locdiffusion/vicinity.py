@@ -142,9 +142,8 @@ class VicinityRings(nn.Module):
 
     @property
     def polishes(self) -> bool:
-        """Whether answers are moved: not if q₀ has steps, nor if ρ is wider than the rings."""
-        smooth = self.base is None or not self.base.excludes
-        return smooth and self.radius * EARTH_RADIUS_KM <= CAP_KM
+        """Whether answers are moved: not where ρ is wider than the rings."""
+        return self.radius * EARTH_RADIUS_KM <= CAP_KM
 
     def forward(self, mixtures: Mixtures, answer: Tensor) -> Vicinity:
         """Measures the surroundings of answers.

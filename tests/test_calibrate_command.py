@@ -50,7 +50,7 @@ def test_shifted_archive_gets_honest_radii(tmp_path, capsys):
     output = tmp_path / "refitted"
     assert calibrate.main(["--photos", str(first), "--output", str(output)]) == 0
     assert "fitted on one half" in capsys.readouterr().out
-    encoder = load_image_encoder("efficientnet_lite0")
+    encoder = load_image_encoder(checkpoint.read_config(None).encoder.name)
     photos = load_photos([str(path) for path in others], encoder, tmp_path / "cache")
 
     def covered(name: str | None) -> float:

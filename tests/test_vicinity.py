@@ -8,6 +8,7 @@ import torch
 from tiny import random_points
 
 from locdiffusion import decoding, shdd, vicinity
+from locdiffusion.benchmark.fine import fine_answers
 from locdiffusion.decoding import DecodeConfig, Decoder
 from locdiffusion.prior import BaseMeasure, land_measure
 from locdiffusion.radial import ZONES_KM, disc_weights, ring_grids
@@ -115,3 +116,17 @@ def test_all_photos_may_be_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     found = Decoder(L, DecodeConfig(radius_km=750.0))(natural)
     places = unit_vectors(found.latitude, found.longitude)
     assert np.einsum("nk,nk->n", places, random_points(5, 6)).min() > np.cos(0.05)
+
+
+def test_a_prior_that_cuts_a_density_does_not_leave_its_answer_behind() -> None:
+    """q₀ falls to nothing on a line through each density: the fine grid has the same answers."""
+    weight = np.ones((240, 480))
+    weight[:, 240:] = 0.0  # east of Greenwich
+    base = BaseMeasure(weight, excluding=True)
+    latitude, longitude = np.array([5.0, 30.0, -40.0, 62.0]), np.array([1.0, -0.5, 0.2, -1.5])
+    natural = 14.0 / D * shdd.encode(latitude, longitude, L)
+    tensor = torch.from_numpy(natural.astype(np.float32))
+    found = Decoder(L, DecodeConfig(radius_km=500.0), base)(tensor[:, None])
+    wanted = fine_answers(tensor, found.latitude, found.longitude, 500.0, base)
+    assert (found.longitude < 0.0).all()
+    assert great_circle_km(found.latitude, found.longitude, *wanted).max() < 3.0
