@@ -6,7 +6,7 @@ counting more (an Epanechnikov kernel on the chord \|z - y\|, c = 2 sin(ρ/2)):
     score(y) = ∫ p(z) · (1 - \|z - y\|²/c²)₊ dΩ(z) / 4π
 
 The paper decodes by mode seeking; this kernel is our choice, because its derivatives are sums over
-the same nodes (`locdiffusion.peaks.ScoreKernel`). ρ → 0 gives the highest peak; a larger ρ answers
+the same nodes (`locdiffusion.ascent.ScoreKernel`). ρ → 0 gives the highest peak; a larger ρ answers
 "within ρ km" better. Coarse to fine:
 
 1. fields on a thin product grid, one batched product; Newton's method on their highest nodes gives
@@ -163,9 +163,8 @@ class Decoder(nn.Module):
         mixtures = self._mixtures(natural, densities, torch.nonzero(~densities.settled)[:, 0])
         places, ascent = self._climbed(mixtures, *self._candidates(mixtures, densities))
         around = self.vicinity(mixtures, places[:, 0])
-        mass = ascent.mass
+        places[:, 0], mass = around.answer, ascent.mass
         if self.vicinity.polishes:
-            places[:, 0] = around.answer
             mass = torch.cat([around.mass[:, None], mass[:, 1:]], 1)
         latitude, longitude = latitude_longitude(around.answer.double().cpu().numpy())
         return GeotagColumns(

@@ -33,7 +33,6 @@ from locdiffusion.raster import (
     closed,
     grid_average,
     interpolated,
-    looked_up,
     picked,
     raster_cells,
     raster_centres,
@@ -237,12 +236,8 @@ class LandShare(nn.Module):
         share = torch.from_numpy(land_share().astype(np.float32))
         self.register_buffer("share", share, persistent=False)
 
-    def forward(self, vectors: Tensor) -> Tensor:
-        """Share of land ``(...)`` around unit vectors ``(..., 3)``."""
-        return looked_up(self.share, vectors)
-
     def at(self, row: Tensor, column: Tensor) -> Tensor:
-        """The same at places ``(...)`` on the raster, see `BaseMeasure.at`."""
+        """Share of land ``(...)`` at places on the raster, see `BaseMeasure.at`."""
         return picked(self.share, row, column)
 
     def on_grid(self, grid: LatLonGrid, base: BaseMeasure | None) -> NDArray[np.float64]:

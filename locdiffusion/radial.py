@@ -23,6 +23,7 @@ ZONES_KM = (
 """Edges of the panels of rings around an answer; every reported threshold is one of them."""
 
 CAP_KM = ZONES_KM[-1][-1]
+COS_CAP = math.cos(CAP_KM / EARTH_RADIUS_KM)
 _AZIMUTHS, _NODES, _PARTS, _FAR_BINS = (32, 96, 96), 4, 8, 256
 
 
@@ -91,9 +92,8 @@ def far_masses(mass: Tensor, cos_distance: Tensor, spread: Tensor) -> Tensor:
       spread: `far_spread` of these nodes.
     """
     n = len(mass)
-    edge = math.cos(CAP_KM / EARTH_RADIUS_KM)
     # Bins of equal area: an index without an arc cosine.
-    bins = ((edge - cos_distance) * (_FAR_BINS / (1.0 + edge))).clamp_(0, _FAR_BINS - 1).int()
+    bins = ((COS_CAP - cos_distance) * (_FAR_BINS / (1.0 + COS_CAP))).clamp_(0, _FAR_BINS - 1).int()
     bins += _FAR_BINS * torch.arange(n, dtype=torch.int32, device=bins.device)[:, None]
     counted = torch.bincount(bins.flatten(), mass.flatten(), n * _FAR_BINS)
     return counted.view(n, _FAR_BINS) @ spread
@@ -160,8 +160,7 @@ def _edges_km() -> NDArray[np.float64]:
     panels = np.array([0.0, *(edge for edges in ZONES_KM for edge in edges[1:])])
     fractions = np.arange(1, _PARTS + 1) / _PARTS
     near = (panels[:-1, None] + fractions * np.diff(panels)[:, None]).ravel()
-    edge = math.cos(CAP_KM / EARTH_RADIUS_KM)
-    cos_far = edge - (1.0 + edge) * np.arange(1, _FAR_BINS + 1) / _FAR_BINS
+    cos_far = COS_CAP - (1.0 + COS_CAP) * np.arange(1, _FAR_BINS + 1) / _FAR_BINS
     far = 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt((1.0 - cos_far.clip(-1.0, 1.0)) / 2.0))
     return np.concatenate([[0.0], near, far])
 

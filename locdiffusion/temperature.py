@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from locdiffusion.data import EmbeddingRows
 from locdiffusion.density import FLOOR
 from locdiffusion.model.cs_unet import CSUNet
-from locdiffusion.peaks import safe_newton, walked
+from locdiffusion.peaks import climb
 from locdiffusion.prior import COLUMNS, ROWS, BaseMeasure, positions_measure
 from locdiffusion.raster import looked_up
 from locdiffusion.spectral import PoleRotation, ProductTransform
@@ -212,10 +212,12 @@ class TemperatureModel(nn.Module):
         """
         projected = (condition - self.mean) @ self.projection
         parts = [self._large_sums(*part) for part in in_cache(PHOTOS, projected, natural)]
-        alike, index, node, rarity, information = map(torch.cat, zip(*parts, strict=True))
+        alike, index, node, height, rarity, information = map(torch.cat, zip(*parts, strict=True))
         norm = projected.square().sum(1, keepdim=True)
         unlike = (norm - 2.0 * alike).clamp(min=1e-6).sqrt().log()
-        answer = self._top(natural, node)
+        by_degree, reach = self.rotation.by_degree(natural), 2.0 * math.pi / self.grid.rows
+        peaks = climb(by_degree, node[:, None], height, self.rotation, reach)
+        answer = peaks.vectors[:, 0]
         km = _km(torch.einsum("bkj,bj->bk", self.directions[index], answer))
         similar = (km + 20.0).log()
         deepest = min(max(_RANKS), len(self.places))
@@ -254,7 +256,8 @@ class TemperatureModel(nn.Module):
 
         Returns:
           Likeness and index of the photos most alike ``(B, neighbours)``; of the densities the
-          highest node ``(B, 3)``, rarity and information ``(B,)``, both softened.
+          highest node ``(B, 3)``, the field there ``(B, 1)``, rarity and information ``(B,)``, all
+          of them softened.
         """
         likeness = nn.functional.pad(projected, (0, 1), value=1.0) @ self.comparison
         alike, index = largest(likeness, self.config.neighbours)
@@ -267,16 +270,7 @@ class TemperatureModel(nn.Module):
         weight = flat.sub_(highest).clamp(min=FLOOR).exp_()
         total, rarity = (weight @ self.sums).unbind(1)
         information = (flat.mul_(weight) @ self.sums[:, 0]) / total - total.log()
-        return alike, index, node, rarity / total, information
-
-    def _top(self, natural: Tensor, node: Tensor) -> Tensor:
-        """Two steps of Newton's method from the highest nodes ``(B, 3)`` of the grid."""
-        by_degree, reach = self.rotation.by_degree(natural), 2.0 * math.pi / self.grid.rows
-        for _ in range(2):
-            jet = self.rotation.jet_of(by_degree, node)
-            step, _ = safe_newton(jet[:, 1:3], jet[:, 3:], torch.ones_like(jet[:, 0]), reach)
-            node = walked(node, step)
-        return node
+        return alike, index, node, highest, rarity / total, information
 
     @torch.inference_mode()
     def forward(self, condition: Tensor, natural: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from locdiffusion.peaks import walked
 from locdiffusion.prior import BaseMeasure, LandShare
 from locdiffusion.radial import (
     CAP_KM,
+    COS_CAP,
     ZONES_KM,
     RadialProfile,
     disc_weights,
@@ -49,8 +50,6 @@ DEAD = -25.0
 
 _SUMS = 9
 _UPHILL, _KNOWLEDGE, _LAND, _RINGS = slice(0, 5), 5, 6, slice(7, None)
-
-COS_CAP = math.cos(CAP_KM / EARTH_RADIUS_KM)
 
 
 @dataclass(frozen=True)
