@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from locdiffusion.peaks import panel_edges, safe_newton, walked
+from locdiffusion.spectral import register_table
 from locdiffusion.sphere.grids import LatLonGrid, polar_grid
 from locdiffusion.sphere.harmonics import associated_legendre
 
@@ -178,7 +179,7 @@ class ScoreKernel(nn.Module):
         rim = np.zeros(len(self.grid.cos_theta))
         rim[-1] = 1.0
         table = score_moments(self.grid, radius, self.grid.row_weight, rim)
-        self.register_buffer("moments", torch.from_numpy(table), persistent=False)
+        register_table(self, "moments", table)
 
     def forward(self, density: Tensor) -> Ascent:
         """Sums densities ``(..., nodes)`` at the nodes of `grid`, rotated around each point."""
@@ -187,7 +188,7 @@ class ScoreKernel(nn.Module):
 
 def score_moments(
     rings: LatLonGrid, radius: float, area: NDArray[np.float64], rim: NDArray[np.float64]
-) -> NDArray[np.float32]:
+) -> NDArray[np.float64]:
     r"""Score, mass, slope (2) and curvature (3) as sums over the nodes of rings, ``(nodes, 7)``.
 
     With c = 2 sin(ρ/2), M = {\|z - y\| < c} and a tangent t at y,
@@ -215,7 +216,7 @@ def score_moments(
     south, east, up = (node * axis for axis in z.T)
     curvature = [around * cos**2 - up, around * cos * sin, around * sin**2 - up]
     columns = [score, node, *(unit * c for c in (south, east, *curvature))]
-    return np.stack(columns, -1).astype(np.float32)
+    return np.stack(columns, -1)
 
 
 def _chord2(radius: float) -> float:

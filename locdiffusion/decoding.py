@@ -42,7 +42,7 @@ from locdiffusion.density import FLOOR, LEAST_MODE, GeotagColumns, distinct_mode
 from locdiffusion.peaks import finest_panel, highest_nodes, neighbourhood_mass, spread_maxima
 from locdiffusion.prior import BaseMeasure, LandShare
 from locdiffusion.shdd import encode_vectors
-from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform
+from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform, register_table
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders
@@ -122,7 +122,7 @@ class Decoder(nn.Module):
         self.register_buffer("log_base", log_base, persistent=False)
         footholds = None if base is None or not base.excludes else base.footholds(grid).cpu()
         self.register_buffer("footholds", footholds, persistent=False)
-        self._table("area", grid.weights / (4.0 * math.pi))
+        register_table(self, "area", grid.weights / (4.0 * math.pi))
         self.rotation = PoleRotation(max_degree)
         spacing = math.pi / rows
         self.survey = Survey(thin, self.rotation, spacing, base)
@@ -132,10 +132,7 @@ class Decoder(nn.Module):
         self.vicinity = VicinityRings(self.radius, self.rotation, self.grid, land_share, base)
         degree, _ = degrees_and_orders(max_degree)
         width = max(self.radius, 2.0 / (max_degree + 1))
-        self._table("smoothing", kernel_spectrum(width, max_degree)[degree])
-
-    def _table(self, name: str, value: NDArray[np.float64]) -> None:
-        self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
+        register_table(self, "smoothing", kernel_spectrum(width, max_degree)[degree])
 
     @torch.inference_mode()
     def forward(self, natural: Tensor) -> GeotagColumns:

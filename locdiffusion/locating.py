@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from locdiffusion.decoding import Decoder
 from locdiffusion.density import FLOOR
 from locdiffusion.peaks import climb, walked
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.spectral import ProductTransform, register_table
 from locdiffusion.sphere.geodesy import latitude_longitude
 from locdiffusion.sphere.grids import gauss_legendre_grid
 from locdiffusion.threads import in_cache
@@ -63,8 +63,7 @@ class Locator(nn.Module):
         base = decoder.base
         log_base = torch.zeros(len(self.thin.nodes)) if base is None else base.on_grid(grid).cpu()
         self.register_buffer("log_base", log_base, persistent=False)
-        area = torch.from_numpy(grid.weights.astype(np.float32))
-        self.register_buffer("area", area, persistent=False)
+        register_table(self, "area", grid.weights)
 
     @torch.inference_mode()
     def forward(self, natural: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

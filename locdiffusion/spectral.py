@@ -57,6 +57,12 @@ def _padding(max_degree: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return target, source
 
 
+def register_table(module: nn.Module, name: str, value: NDArray[np.floating]) -> None:
+    """Gives a module a table in float32, which moves with it and which no checkpoint stores."""
+    table = torch.from_numpy(np.ascontiguousarray(value, np.float32))
+    module.register_buffer(name, table, persistent=False)
+
+
 class ProductTransform(nn.Module):
     """Synthesis and its adjoint on rows of constant colatitude with even longitudes.
 

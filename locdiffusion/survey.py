@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from locdiffusion.density import FLOOR, mixed_log
 from locdiffusion.peaks import Peaks, climb, finest_panel, highest_nodes, panel_edges
 from locdiffusion.prior import BaseMeasure
-from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform
+from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform, register_table
 from locdiffusion.sphere.grids import LatLonGrid, polar_grid
 from locdiffusion.threads import in_cache
 
@@ -103,9 +103,8 @@ class Survey(nn.Module):
         self.thin = ProductTransform(thin, degree)
         self.radius = 8.0 * spacing
         sparse = LatLonGrid(thin.cos_theta, thin.longitude[::2], 2.0 * thin.row_weight)
-        area = torch.from_numpy(sparse.weights / (4.0 * math.pi)).float()
-        self.register_buffer("sparse", torch.from_numpy(sparse.vectors).float(), persistent=False)
-        self.register_buffer("sparse_area", area, persistent=False)
+        register_table(self, "sparse", sparse.vectors)
+        register_table(self, "sparse_area", sparse.weights / (4.0 * math.pi))
         edges = panel_edges(self.radius, finest_panel(degree), 4.0 * spacing)
         self.rings = RingTransform(polar_grid(edges, 4, 48), degree)
         low, high = (0.0, 0.0) if base is None else base.bounds()

@@ -30,7 +30,7 @@ from locdiffusion.radial import (
     ring_grids,
 )
 from locdiffusion.raster import raster_place
-from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform
+from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform, register_table
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import LatLonGrid
 from locdiffusion.survey import Mixtures
@@ -84,9 +84,8 @@ class _Zone(nn.Module):
         self.rings = RingTransform(rings, max_degree)
         share, rim = disc_weights(radius * EARTH_RADIUS_KM, edges_km)
         moments = score_moments(rings, radius, share * rings.row_weight, rim)
-        weight = (rings.weights / (4.0 * math.pi)).astype(np.float32)
-        self.register_buffer("moments", torch.from_numpy(moments), persistent=False)
-        self.register_buffer("weight", torch.from_numpy(weight), persistent=False)
+        register_table(self, "moments", moments)
+        register_table(self, "weight", rings.weights / (4.0 * math.pi))
 
     def forward(self, log_p: Tensor, land: Tensor) -> Tensor:
         """Sums of densities and shares of land on the nodes, ``(P, nodes)`` each.
@@ -133,11 +132,8 @@ class VicinityRings(nn.Module):
             for rings, edges in zip(ring_grids(), ZONES_KM, strict=True)
         )
         self.most_base = 0.0 if base is None else base.bounds()[1]
-        self._table("far_spread", far_spread(math.pi / grid.rows))
-        self._table("land_share", land_share)
-
-    def _table(self, name: str, value: NDArray[np.floating]) -> None:
-        self.register_buffer(name, torch.from_numpy(value.astype(np.float32)), persistent=False)
+        register_table(self, "far_spread", far_spread(math.pi / grid.rows))
+        register_table(self, "land_share", land_share)
 
     @property
     def polishes(self) -> bool:
