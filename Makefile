@@ -91,25 +91,25 @@ train-sample: benchmark-data  ## train the shipped checkpoint again, from nothin
 	  $(TRAIN_FLAGS)
 
 distill: $(VENV)/.test  ## teach geoclip-distilled again from GeoCLIP's weights (an hour and a half)
-	$(PY) -m locdiffusion.distillation --output $(OUT)/distillation --seed $(SEED) \
+	$(PY) -m experiments.distillation --output $(OUT)/distillation --seed $(SEED) \
 	  --about locdiffusion/checkpoints/geoclip-distilled/ABOUT.md
 
 # Lists of real positions, columns LAT and LON: make geoclip-report LISTS='im2gps3k=PATH.csv'
 LISTS :=
 geoclip-report: $(VENV)/.test  ## docs/GEOCLIP.md: geoclip-distilled beside GeoCLIP (half an hour)
-	$(PY) -m locdiffusion.distillation.report --output $(OUT)/geoclip-report --truth $(LISTS) \
+	$(PY) -m experiments.distillation.report --output $(OUT)/geoclip-report --truth $(LISTS) \
 	  --teacher $(OUT)/distillation/teacher.safetensors --count 1000 --sampled 100 --val-queries 400
 	cp $(OUT)/geoclip-report/GEOCLIP.md $(OUT)/geoclip-report/geoclip_fidelity.png docs/
 
 bench: $(OUT)/sample-archive.stamp  ## time the decoder and the head against other ways, as ratios
-	$(PY) -m locdiffusion.benchmark --photos '$(OUT)/sample-archive/*.tar' \
+	$(PY) -m experiments.speed.head --photos '$(OUT)/sample-archive/*.tar' \
 	  --embeddings $(OUT)/bench/embeddings --output $(OUT)/bench/bench.json
 
 bench-pipeline: $(VENV)/.sample  ## time the pipeline against a plain loop; memory, scaling (6 minutes)
-	$(PY) -m pipelines.benchmark --output $(OUT)/bench/pipeline.json
+	$(PY) -m experiments.speed.pipeline --output $(OUT)/bench/pipeline.json
 
 bench-shards: $(VENV)/.sample  ## time the build of training shards against a plain loop (4 minutes)
-	$(PY) -m pipelines.shards.bench --output $(OUT)/bench/shards.json
+	$(PY) -m experiments.speed.shards --output $(OUT)/bench/shards.json
 
 # Settings of a job on Google Dataflow; `python -m pipelines.dataflow --help` explains each.
 DATAFLOW := PROJECT REGION IMAGE INPUT SOURCE METADATA IMAGES OUTPUT CHECKPOINT ENCODER GPU \
@@ -135,7 +135,7 @@ REPORT := $(OUT)/report
 CACHE  := $(TRAIN)/embeddings
 
 # $(call sampled,SAMPLERS,PLACING OF THE LEVELS,STEPS)
-sampled = $(PY) -m locdiffusion.sampling_study --photos $(call shards,val_regions) \
+sampled = $(PY) -m experiments.sampling_steps --photos $(call shards,val_regions) \
   --embeddings $(CACHE) --limit 120 --output $(REPORT)/sampling \
   --samplers $(1) --placings $(2) --steps $(3)
 
@@ -143,22 +143,22 @@ sampled = $(PY) -m locdiffusion.sampling_study --photos $(call shards,val_region
 first = $(foreach name,$(1),'$(TRAIN)/$(name)/*-000000.tar')
 
 report: benchmark-data bench  ## docs/REPORT.md: rivals, ablations, figures (three hours)
-	$(PY) -m locdiffusion.ablations --train $(call shards,plain plain_spring) \
+	$(PY) -m experiments.ablations --train $(call shards,plain plain_spring) \
 	  --val $(call shards,val) --val-regions $(call shards,val_regions) --embeddings $(CACHE) \
 	  --output $(REPORT)/ablations --jobs 2
 	$(call sampled,ddim dpm_solver,recentred,1 2 4 8 16)
 	$(call sampled,ddim,standard,1 2 4 8 16 250)
-	$(PY) -m locdiffusion.normalisation --photos $(call shards,val) \
+	$(PY) -m experiments.log_z_check --photos $(call shards,val) \
 	  --train $(call shards,$(SETS)) --embeddings $(CACHE) --output $(REPORT)/log_z.json
-	$(PY) -m locdiffusion.report table --train $(call shards,$(SETS)) \
+	$(PY) -m experiments.report table --train $(call shards,$(SETS)) \
 	  --calibration $(call shards,val) $(call first,val_regions $(LOOKING)) \
 	  --test $(call named,val val_regions $(TESTS)) --embeddings $(CACHE) --output $(REPORT)
-	$(PY) -m locdiffusion.report figures --output $(REPORT) --embeddings $(CACHE) \
+	$(PY) -m experiments.report figures --output $(REPORT) --embeddings $(CACHE) \
 	  --maps $(call named,val unseen unseen_may) --ablations $(REPORT)/ablations \
 	  --sampling $(REPORT)/sampling/results.json
-	$(PY) -m locdiffusion.report render --output $(REPORT) --ablations $(REPORT)/ablations \
+	$(PY) -m experiments.report render --output $(REPORT) --ablations $(REPORT)/ablations \
 	  --sampling $(REPORT)/sampling/results.json --log-z $(REPORT)/log_z.json \
-	  --benchmark $(OUT)/bench/bench.json --findings locdiffusion/report/findings.md \
+	  --benchmark $(OUT)/bench/bench.json --findings experiments/report/findings.md \
 	  --page docs/REPORT.md
 
 lock: $(VENV)/.dev  ## resolve constraints.txt anew (newest releases that fit together)

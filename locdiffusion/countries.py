@@ -9,7 +9,7 @@ of their own (`locdiffusion.polygons.PolygonIndex.from_file`).
 
 Simplified to 0.01° (1.1 km): a point nearer to a border or coast than 1.2 km may be on the wrong
 side. Lakes are land, and the sea, piers and beaches often included, has no country.
-`deploy/make_countries.py` makes the file.
+`tools/make_countries.py` makes the file.
 """
 
 from __future__ import annotations

@@ -15,9 +15,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from locdiffusion.ablations import __main__ as command
-from locdiffusion.ablations import answers, encodings, fitting, networks, runs, sampled, workers
-from locdiffusion.ablations.plan import (
+from experiments.ablations import __main__ as command
+from experiments.ablations import answers, encodings, fitting, networks, runs, sampled, workers
+from experiments.ablations.plan import (
     Base,
     Budget,
     Encoding,
@@ -268,7 +268,7 @@ class TestCommand:
     def small(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         """A set of two tiny runs over photos in memory; the names of those that were executed."""
         small = (Run("one", "design", SHDD), Run("two", "degree", XYZ))
-        monkeypatch.setattr("locdiffusion.ablations.plan.all_runs", lambda: small)
+        monkeypatch.setattr("experiments.ablations.plan.all_runs", lambda: small)
         photos = {name: tiny.learnable_photos(24, i) for i, name in enumerate(("val", "other"))}
         loaded = tiny.learnable_photos(64, 9), photos
         monkeypatch.setattr(workers, "load", lambda options: loaded)
@@ -326,7 +326,7 @@ def test_two_processes_as_a_user_starts_them(tmp_path: Path) -> None:
     for split, count in (("train", 12), ("val", 4), ("val_regions", 4)):
         arguments = ["--split", split, "--count", str(count), "--output", str(tmp_path / split)]
         assert cut_patches(arguments) == 0
-    command_line = [sys.executable, "-m", "locdiffusion.ablations", "--jobs", "2"]
+    command_line = [sys.executable, "-m", "experiments.ablations", "--jobs", "2"]
     for flag, split in (("--train", "train"), ("--val", "val"), ("--val-regions", "val_regions")):
         command_line += [flag, str(tmp_path / split / "*.tar")]
     command_line += ["--embeddings", str(tmp_path / "cache"), "--output", str(tmp_path / "out")]

@@ -8,8 +8,8 @@ import tiny
 import torch
 from numpy.testing import assert_allclose
 
-from locdiffusion.baselines.cells import EqualAreaCells, GridSoftmax, smoothed_labels
-from locdiffusion.baselines.network import Budget
+from experiments.baselines.cells import EqualAreaCells, GridSoftmax, smoothed_labels
+from experiments.baselines.network import Budget
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors
 from locdiffusion.sphere.grids import fibonacci_grid
 

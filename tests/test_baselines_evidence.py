@@ -7,8 +7,8 @@ import tiny
 from numpy.testing import assert_allclose
 from scipy.stats import vonmises_fisher
 
-from locdiffusion.baselines.evidence import Evidence, Settings, fit_radius, fit_settings
-from locdiffusion.baselines.kernel_mixture import KernelMixture
+from experiments.baselines.evidence import Evidence, Settings, fit_radius, fit_settings
+from experiments.baselines.kernel_mixture import KernelMixture
 
 
 def around(points: np.ndarray, kappa: float, rng: np.random.Generator) -> np.ndarray:

@@ -9,7 +9,7 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.stats import vonmises_fisher
 
-from locdiffusion.baselines.flow_matching import (
+from experiments.baselines.flow_matching import (
     FlowMatching,
     FlowNetwork,
     exponential,
@@ -19,7 +19,7 @@ from locdiffusion.baselines.flow_matching import (
     samples,
     transported,
 )
-from locdiffusion.baselines.network import Budget
+from experiments.baselines.network import Budget
 from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import angle_between, latitude_longitude
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 from scipy.stats import vonmises_fisher
 
-from locdiffusion.baselines.kernel_mixture import KernelMixture
+from experiments.baselines.kernel_mixture import KernelMixture
 from locdiffusion.density import LOG_SPHERE_AREA_KM2
 from locdiffusion.metrics import coverage
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors

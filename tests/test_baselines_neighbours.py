@@ -7,8 +7,8 @@ import pytest
 import tiny
 from numpy.testing import assert_allclose, assert_array_equal
 
-from locdiffusion.baselines.neighbours import FeatureSpace, Neighbours
-from locdiffusion.baselines.network import Budget
+from experiments.baselines.neighbours import FeatureSpace, Neighbours
+from experiments.baselines.network import Budget
 
 
 def brute_force(train: np.ndarray, queries: np.ndarray, standardised: bool) -> np.ndarray:

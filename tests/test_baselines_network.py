@@ -9,12 +9,12 @@ import torch
 from numpy.testing import assert_allclose
 from scipy.stats import vonmises_fisher
 
-from locdiffusion.baselines.evidence import fit_settings
-from locdiffusion.baselines.flow_matching import FlowNetwork
-from locdiffusion.baselines.harmonic_regression import HarmonicRegression
-from locdiffusion.baselines.kernel_mixture import KernelMixture
-from locdiffusion.baselines.network import Budget, Trunk, outputs, parameter_count, train
-from locdiffusion.baselines.regression import (
+from experiments.baselines.evidence import fit_settings
+from experiments.baselines.flow_matching import FlowNetwork
+from experiments.baselines.harmonic_regression import HarmonicRegression
+from experiments.baselines.kernel_mixture import KernelMixture
+from experiments.baselines.network import Budget, Trunk, outputs, parameter_count, train
+from experiments.baselines.regression import (
     DirectRegression,
     MixtureDensity,
     components_of,
@@ -127,7 +127,7 @@ def test_the_mixture_network_finds_two_places_that_look_alike(rng):
 
 def test_the_exact_code_puts_the_harmonic_density_around_its_point(monkeypatch):
     """With E[code] = code(x₀) the clipped density peaks at x₀, within a node's spacing."""
-    from locdiffusion.baselines import harmonic_regression
+    from experiments.baselines import harmonic_regression
     from locdiffusion.shdd import encode_vectors
 
     rival, truth = HarmonicRegression(15, keep=50), tiny.random_points(5, 0)

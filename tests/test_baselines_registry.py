@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import tiny
 
-from locdiffusion.baselines import RIVALS, Budget, fit_and_predict
-from locdiffusion.baselines.cells import GridSoftmax
-from locdiffusion.baselines.evidence import Evidence, fit_settings
-from locdiffusion.baselines.flow_matching import FlowMatching
-from locdiffusion.baselines.harmonic_regression import HarmonicRegression
-from locdiffusion.baselines.neighbours import Neighbours
+from experiments.baselines import RIVALS, Budget, fit_and_predict
+from experiments.baselines.cells import GridSoftmax
+from experiments.baselines.evidence import Evidence, fit_settings
+from experiments.baselines.flow_matching import FlowMatching
+from experiments.baselines.harmonic_regression import HarmonicRegression
+from experiments.baselines.neighbours import Neighbours
 from locdiffusion.density import LOG_SPHERE_AREA_KM2
 from locdiffusion.metrics import coverage
 from locdiffusion.sphere.geodesy import great_circle_km

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from experiments.speed.pipeline import job, lines
+from experiments.speed.pipeline.__main__ import GROUPS, main
+from experiments.speed.pipeline.job import BEAM, LOOP, SHIPPED, TRIVIAL, JobFailed, Spent, Task
+from experiments.speed.pipeline.lines import QUICK, Bench, Cost, Sizes
+from experiments.speed.pipeline.trivial import TrivialGeotagger, write_archive
 from pipelines.archive import Sample
 from pipelines.batches import read_batches, run_stage
-from pipelines.benchmark import job, lines
-from pipelines.benchmark.__main__ import GROUPS, main
-from pipelines.benchmark.job import BEAM, LOOP, SHIPPED, TRIVIAL, JobFailed, Spent, Task
-from pipelines.benchmark.lines import QUICK, Bench, Cost, Sizes
-from pipelines.benchmark.trivial import TrivialGeotagger, write_archive
 from pipelines.listing import Shard
 from pipelines.photo import PhotoRecord, decode_photo
 from schemas.geotags import ErrorRow, Stage

@@ -8,15 +8,15 @@ import tiny
 import torch
 from dense_decoder import DenseDecoder
 
+from experiments.speed.head import lines as bench_lines
+from experiments.speed.head.__main__ import main
+from experiments.speed.head.dense import DenseGridDecoder
+from experiments.speed.head.fine import fine_answers
+from experiments.speed.head.lines import Bench, Sizes
+from experiments.speed.head.photos import embeddings_of
+from experiments.speed.head.rivals import GeoClipHead, PlonkSampler
+from experiments.speed.head.timing import Comparison, compare, machine
 from locdiffusion import checkpoint, shdd
-from locdiffusion.benchmark import lines as bench_lines
-from locdiffusion.benchmark.__main__ import main
-from locdiffusion.benchmark.dense import DenseGridDecoder
-from locdiffusion.benchmark.fine import fine_answers
-from locdiffusion.benchmark.lines import Bench, Sizes
-from locdiffusion.benchmark.photos import embeddings_of
-from locdiffusion.benchmark.rivals import GeoClipHead, PlonkSampler
-from locdiffusion.benchmark.timing import Comparison, compare, machine
 from locdiffusion.decoding import DecodeConfig, Decoder
 from locdiffusion.prior import land_measure
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
@@ -141,7 +141,7 @@ def test_plonks_sampler_calls_its_network_once_per_step_and_stays_on_the_sphere(
 
 def test_two_things_take_turns_and_the_first_turn_does_not_count(monkeypatch):
     now, ran = [0.0], []
-    monkeypatch.setattr("locdiffusion.benchmark.timing.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("experiments.speed.head.timing.time.perf_counter", lambda: now[0])
 
     def taking(seconds, name):
         def call():

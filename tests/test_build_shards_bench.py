@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.benchmark.job import BEAM, LOOP, JobFailed
-from pipelines.shards.bench import __main__ as bench
-from pipelines.shards.bench import inputs, job
-from pipelines.shards.bench.job import IMAGE_PART, METADATA_PART, Spent, Task
+from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed
+from experiments.speed.shards import __main__ as bench
+from experiments.speed.shards import inputs, job
+from experiments.speed.shards.job import IMAGE_PART, METADATA_PART, Spent, Task
 from pipelines.shards.guards import read_guard
 from pipelines.sources import mp16
 from pipelines.sources.lines import read_lines

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.speed.head.fine import fine_answers
 from locdiffusion import shdd
-from locdiffusion.benchmark.fine import fine_answers
 from locdiffusion.decoding import DecodeConfig, Decoder
 from locdiffusion.prior import land_measure
 from locdiffusion.sphere.geodesy import great_circle_km

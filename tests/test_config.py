@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 
 import locdiffusion
+from experiments.distillation.teacher import TeacherConfig
 from locdiffusion.checkpoint import CheckpointConfig
 from locdiffusion.config import ConfigError, from_dict, to_dict
 from locdiffusion.decoding import DecodeConfig
 from locdiffusion.density import PartitionConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
-from locdiffusion.distillation.teacher import TeacherConfig
 from locdiffusion.hybrid import HybridConfig
 from locdiffusion.model.cs_unet import CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec, Framing, Interpolation

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from pipelines.dataflow import cost, stragglers
-from pipelines.dataflow.cost import Prices, estimate
-from pipelines.dataflow.fleet import Fleet, simulate
+from experiments.dataflow_simulation import cost, stragglers
+from experiments.dataflow_simulation.cost import Prices, estimate
+from experiments.dataflow_simulation.fleet import Fleet, simulate
 from pipelines.dataflow.machines import MachineError
 
 # Nothing is left to chance, nothing takes time but photos.

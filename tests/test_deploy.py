@@ -22,8 +22,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from test_architecture import make_targets, setup_arguments
 
-from pipelines.dataflow import cost, stragglers
-from pipelines.dataflow.fleet import Fleet
+from experiments.dataflow_simulation import cost, stragglers
+from experiments.dataflow_simulation.fleet import Fleet
 from pipelines.dataflow.settings import NAMES
 from pipelines.listing import list_shards
 from pipelines.sink import Output, RunConfiguration

@@ -11,11 +11,11 @@ import pytest
 import torch
 from tiny_teacher import GALLERY, PLACES, WIDTH, tiny_queries, tiny_teacher
 
-from locdiffusion.distillation import dataset, fidelity, rivals
-from locdiffusion.distillation import run as distillation
-from locdiffusion.distillation.queries import HELD_OUT, TRAINING, Ambiguity, QuerySimulator
-from locdiffusion.distillation.source import TaughtQueries, projected_exponent
-from locdiffusion.distillation.teacher import Teacher, random_land
+from experiments.distillation import dataset, fidelity, rivals
+from experiments.distillation import run as distillation
+from experiments.distillation.queries import HELD_OUT, TRAINING, Ambiguity, QuerySimulator
+from experiments.distillation.source import TaughtQueries, projected_exponent
+from experiments.distillation.teacher import Teacher, random_land
 from locdiffusion.evaluation.scores import score
 from locdiffusion.hybrid import HybridConfig, HybridGallery
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig

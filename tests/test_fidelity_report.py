@@ -12,12 +12,12 @@ from PIL import Image
 from tiny import TEMPERATURE
 from tiny_teacher import WIDTH, tiny_queries, tiny_teacher
 
+from experiments.distillation import fidelity, report, rivals
+from experiments.distillation.heads import HeadCost
 from locdiffusion import checkpoint
 from locdiffusion.config import to_dict
 from locdiffusion.decoding import DecodeConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
-from locdiffusion.distillation import fidelity, report, rivals
-from locdiffusion.distillation.heads import HeadCost
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.prior import uniform_measure

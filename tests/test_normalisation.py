@@ -9,10 +9,7 @@ import tiny
 import torch
 from scipy.integrate import quad
 
-from locdiffusion import shdd
-from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.density import LogPartition, PartitionConfig
-from locdiffusion.normalisation import (
+from experiments.log_z_check import (
     DENSER,
     decoder_gap,
     dense_log_partition,
@@ -20,6 +17,9 @@ from locdiffusion.normalisation import (
     main,
     training_gap,
 )
+from locdiffusion import shdd
+from locdiffusion.decoding import DecodeConfig, Decoder
+from locdiffusion.density import LogPartition, PartitionConfig
 from locdiffusion.prior import BaseMeasure
 from locdiffusion.sphere.geodesy import unit_vectors
 
@@ -75,8 +75,8 @@ def test_the_dense_grid_weighs_with_the_base_measure():
 def test_blocks_of_rows_and_of_densities_change_nothing(monkeypatch):
     natural = towards(tiny.random_points(7, 1), 20.0)
     whole = dense_log_partition(natural, 60)
-    monkeypatch.setattr("locdiffusion.normalisation._NODES_AT_ONCE", 500)
-    monkeypatch.setattr("locdiffusion.normalisation._VALUES_AT_ONCE", 1000)
+    monkeypatch.setattr("experiments.log_z_check._NODES_AT_ONCE", 500)
+    monkeypatch.setattr("experiments.log_z_check._VALUES_AT_ONCE", 1000)
     np.testing.assert_allclose(dense_log_partition(natural, 60), whole, atol=1e-6)
 
 

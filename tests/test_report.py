@@ -15,17 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from locdiffusion import checkpoint
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.evaluation import Bootstrap, Estimate, Verdict, compare, score, score_strata
-from locdiffusion.model import image_encoder
-from locdiffusion.predictions import Predictions
-from locdiffusion.report import __main__ as command
-from locdiffusion.report import ablation_tables, answers, figures, page, posterior_maps, sections
-from locdiffusion.report import table as report_table
-from locdiffusion.report.answers import Answered
-from locdiffusion.report.naming import title
-from locdiffusion.report.record import (
+from experiments.report import __main__ as command
+from experiments.report import ablation_tables, answers, figures, page, posterior_maps, sections
+from experiments.report import table as report_table
+from experiments.report.answers import Answered
+from experiments.report.naming import title
+from experiments.report.record import (
     OURS,
     Duel,
     MainTable,
@@ -34,7 +29,12 @@ from locdiffusion.report.record import (
     SplitData,
     SplitScores,
 )
-from locdiffusion.report.verdicts import Outcome, measures, outcomes
+from experiments.report.verdicts import Outcome, measures, outcomes
+from locdiffusion import checkpoint
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.evaluation import Bootstrap, Estimate, Verdict, compare, score, score_strata
+from locdiffusion.model import image_encoder
+from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import destination, great_circle_km
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -7,10 +7,7 @@ import pytest
 import tiny
 import torch
 
-from locdiffusion import checkpoint
-from locdiffusion.diffusion.schedules import NoiseConfig, decision_sigma
-from locdiffusion.model.image_encoder import EncoderSpec
-from locdiffusion.sampling_study import (
+from experiments.sampling_steps import (
     FIGURE,
     RESULTS,
     Setting,
@@ -21,6 +18,9 @@ from locdiffusion.sampling_study import (
     main,
     run_study,
 )
+from locdiffusion import checkpoint
+from locdiffusion.diffusion.schedules import NoiseConfig, decision_sigma
+from locdiffusion.model.image_encoder import EncoderSpec
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

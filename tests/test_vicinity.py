@@ -7,8 +7,8 @@ import pytest
 import torch
 from tiny import random_points
 
+from experiments.speed.head.fine import fine_answers
 from locdiffusion import decoding, shdd, vicinity
-from locdiffusion.benchmark.fine import fine_answers
 from locdiffusion.decoding import DecodeConfig, Decoder
 from locdiffusion.prior import BaseMeasure, land_measure
 from locdiffusion.radial import ZONES_KM, disc_weights, ring_grids

@@ -7,11 +7,11 @@ import math
 import numpy as np
 import torch
 
-from locdiffusion.distillation import dataset
-from locdiffusion.distillation import run as distillation
-from locdiffusion.distillation.dataset import Queries
-from locdiffusion.distillation.queries import TRAINING
-from locdiffusion.distillation.teacher import Teacher, random_land
+from experiments.distillation import dataset
+from experiments.distillation import run as distillation
+from experiments.distillation.dataset import Queries
+from experiments.distillation.queries import TRAINING
+from experiments.distillation.teacher import Teacher, random_land
 from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import unit_vectors
 

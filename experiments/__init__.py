@@ -1,0 +1,1 @@
+"""Evidence: rivals, ablations, reports, timings. Nothing in the product imports it."""

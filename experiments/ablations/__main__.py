@@ -1,0 +1,127 @@
+"""Small trainings at equal budget that change one choice of the model at a time.
+
+    python -m experiments.ablations --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' \
+      --val-regions 'DATA/val_regions/*.tar' --embeddings CACHE --output OUT --jobs 2
+
+writes one JSON file per run into OUT; a stopped command goes on when repeated.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+EPILOG = """examples:
+  python -m experiments.ablations --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' \\
+    --val-regions 'DATA/val_regions/*.tar' --embeddings CACHE --output OUT --jobs 2
+  python -m experiments.ablations ... --only degree-47 noise-standard
+  python -m experiments.ablations ... --list
+"""
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line to settings."""
+    from experiments.ablations.plan import Budget
+    from locdiffusion import recipes
+
+    default = Budget()
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.ablations",
+        description="Train small variants of the model at equal budget and measure them on "
+        "validation photos.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--train", nargs="+", required=True, metavar="GLOB", help="shards to learn from")
+    add("--val", nargs="+", required=True, metavar="GLOB", help="shards of the same regions")
+    add("--val-regions", nargs="+", required=True, metavar="GLOB", help="shards of other regions")
+    add("--embeddings", required=True, type=Path, metavar="DIR", help="cache of embeddings")
+    add("--output", required=True, type=Path, metavar="DIR", help="one JSON file per run")
+    shipped = recipes.read("sample")["encoder"]
+    add("--encoder", default=shipped, help="frozen image encoder (%(default)s)")
+    add("--steps", type=int, default=default.steps, help="training steps (%(default)s)")
+    add("--batch-size", type=int, default=default.batch_size, help="photos a step (%(default)s)")
+    add("--limit", type=int, default=default.photos, help="training photos (%(default)s)")
+    add("--measured", type=int, default=default.measured, help="photos per split (%(default)s)")
+    add("--seed", type=int, default=default.seed, help="of everything (%(default)s)")
+    add("--only", nargs="+", metavar="NAME", help="these runs alone; --list shows the names")
+    add("--jobs", type=int, default=1, help="runs at a time, one thread each (%(default)s)")
+    add("--list", action="store_true", help="print the names of the runs and end")
+    return parser.parse_args(argv)
+
+
+def chosen(names: Sequence[str] | None) -> list[Any]:
+    """The runs that are wanted, by name.
+
+    Raises:
+      ValueError: there is no run of that name.
+    """
+    from experiments.ablations.plan import all_runs
+
+    known = {run.name: run for run in all_runs()}
+    unknown = sorted(set(names or ()) - set(known))
+    if unknown:
+        raise ValueError(f"No run is named {unknown[0]!r}; there are {', '.join(known)}.")
+    return [run for name, run in known.items() if names is None or name in names]
+
+
+def perform(options: argparse.Namespace) -> int:
+    """Makes every run that is missing; returns how many it made."""
+    from tqdm import tqdm
+
+    from experiments.ablations.plan import Budget
+    from experiments.ablations.runs import identity, is_done
+    from experiments.ablations.workers import finished, load
+
+    runs = chosen(options.only)
+    budget = Budget(
+        steps=options.steps,
+        batch_size=options.batch_size,
+        photos=options.limit,
+        measured=options.measured,
+        seed=options.seed,
+    )
+    train, splits = load(options)
+    options.output.mkdir(parents=True, exist_ok=True)
+    todo = []
+    for run in runs:
+        path = options.output / f"{run.name}.json"
+        if not is_done(path, identity(run, budget, train, splits)):
+            todo.append((run, path))
+    print(f"{len(runs)} runs, {len(runs) - len(todo)} of them done; {len(train):,} photos")
+    # The slowest first, so that no long run is left alone at the end.
+    todo.sort(key=lambda job: -job[0].weight)
+    total = sum(run.weight for run, _ in todo)
+    layout = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}"
+    with tqdm(total=total, desc="ablations", bar_format=layout, file=sys.stderr) as bar:
+        for run in finished(options, budget, todo, (train, splits)):
+            bar.set_description(f"ablations ({run.name} done)")
+            bar.update(run.weight)
+    return len(todo)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if "--list" in arguments:
+        print("\n".join(f"{run.name:<24} {run.group}" for run in chosen(None)))
+        return 0
+    options = parse(arguments)
+    try:
+        made = perform(options)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on.", file=sys.stderr)
+        return 130
+    except (ValueError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{made} runs made in {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""What a trained variant says about validation photos.
+
+A density answers like the product: one call at σ = ∞, decoded by mode seeking, at the temperature
+it was trained with (nothing is fitted here). An estimator of x₀ has two answers: (i) its one-call
+posterior mean at σ = ∞, decoded to the nearest place; (ii) a vote: several DDIM samples, of which
+the one with most others within `VOTE_KM` is taken.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from experiments.ablations.encodings import dimension, noise_range, points
+from experiments.ablations.fitting import Fitted, as_natural
+from experiments.ablations.plan import Budget, Encoding, Loss
+from experiments.ablations.sampled import sample, subset, vote
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.decoding import DecodeConfig, Decoder
+from locdiffusion.diffusion.schedules import geometric_sigmas
+from locdiffusion.metrics import error_summary
+from locdiffusion.posterior import predictions
+from locdiffusion.predictions import Predictions
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, great_circle_km
+
+ANSWER_RADII_KM = (25.0, 50.0, 100.0, 200.0, 350.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)
+DENSITY_DEGREE = 23
+"""Densities of degree 1 are decoded as ones of this degree, whose tables resolve 100 km."""
+
+
+def measure(fitted: Fitted, photos: EmbeddedPhotos, budget: Budget) -> dict[str, Any]:
+    """Accuracy of every answer the variant has, and its likelihood if it is a density.
+
+    Returns:
+      Answer name (``density``, or ``mean`` and ``vote``) to `error_summary`, for ``density`` with
+      ``nll_km2``: mean -log density of the truth in nats per km².
+    """
+    part = subset(photos, budget.measured, budget.seed)
+    if fitted.variant.loss is Loss.KL:
+        natural = density(fitted, part)
+        said = predictions(_decoder(fitted), natural, part.vectors)
+        summary = error_summary(_error_km(said, part))
+        return {"density": summary | {"nll_km2": -float(said.log_density_km2.mean())}}
+    means = points(_at_infinity(fitted, part), fitted.variant)
+    voters = subset(part, budget.voters, budget.seed)
+    config = noise_range(fitted.variant, budget.pure_fraction)
+    levels = [float(sigma) for sigma in geometric_sigmas(budget.sample_steps, config)]
+    votes = vote(sample(fitted, voters, budget.samples, levels))
+    return {
+        "mean": error_summary(unit_error_km(means, part)),
+        "vote": error_summary(unit_error_km(votes, voters)),
+    }
+
+
+@torch.inference_mode()
+def density(fitted: Fitted, photos: EmbeddedPhotos) -> Tensor:
+    """Natural parameters ``(N, d)`` of one call, of the degree that `_decoder` decodes."""
+    natural = as_natural(_at_infinity(fitted, photos), fitted.variant)
+    if fitted.variant.encoding is Encoding.SHDD:
+        return natural
+    missing = (DENSITY_DEGREE + 1) ** 2 - natural.shape[1]
+    return torch.nn.functional.pad(natural, (0, missing))
+
+
+def accuracy_by_radius(
+    fitted: Fitted, photos: EmbeddedPhotos, budget: Budget
+) -> list[dict[str, Any]]:
+    """`error_summary` for each ρ of `ANSWER_RADII_KM`, with ``radius_km``."""
+    part = subset(photos, budget.voters, budget.seed)
+    natural = density(fitted, part)
+    rows = []
+    for radius in ANSWER_RADII_KM:
+        said = predictions(_decoder(fitted, radius), natural, part.vectors)
+        rows.append({"radius_km": radius} | error_summary(_error_km(said, part)))
+    return rows
+
+
+def _error_km(said: Predictions, photos: EmbeddedPhotos) -> NDArray[np.float64]:
+    return great_circle_km(said.latitude, said.longitude, photos.latitude, photos.longitude)
+
+
+def unit_error_km(answers: NDArray[np.float64], photos: EmbeddedPhotos) -> NDArray[np.float64]:
+    """Great-circle errors ``(N,)`` of answers ``(N, 3)``."""
+    error: NDArray[np.float64] = EARTH_RADIUS_KM * angle_between(answers, photos.vectors)
+    return error
+
+
+def _decoder(fitted: Fitted, radius_km: float = DecodeConfig.radius_km) -> Decoder:
+    is_code = fitted.variant.encoding is Encoding.SHDD
+    degree = fitted.variant.max_degree if is_code else DENSITY_DEGREE
+    return Decoder(degree, DecodeConfig(radius_km=radius_km), fitted.answer_base)
+
+
+@torch.inference_mode()
+def _at_infinity(fitted: Fitted, photos: EmbeddedPhotos, batch: int = 512) -> Tensor:
+    """What the network says of the image alone, ``(N, numbers)``."""
+    numbers, parts = dimension(fitted.variant), []
+    for start in range(0, len(photos), batch):
+        condition = torch.from_numpy(photos.embeddings[start : start + batch])
+        level = torch.full((len(condition),), torch.inf)
+        parts.append(fitted.network(torch.zeros(len(condition), numbers), level, condition))
+    return torch.cat(parts)

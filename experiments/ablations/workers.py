@@ -1,0 +1,67 @@
+"""Runs of the ablations one after the other, or in processes of their own.
+
+Apart from the command: a process that is started anew cannot import a package's `__main__`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from experiments.ablations.runs import execute, write
+from experiments.ablations.sampled import subset
+from locdiffusion.data import expand_shards, load_photos
+from locdiffusion.model.image_encoder import load_image_encoder
+from locdiffusion.threads import torch_threads
+
+_worker: dict[str, Any] = {}
+
+
+def load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
+    """Training photos, cut to the limit, and validation photos by split."""
+    encoder = load_image_encoder(options.encoder)
+
+    def photos(patterns: Sequence[str]) -> Any:
+        return load_photos(expand_shards(patterns), encoder, options.embeddings)
+
+    train = subset(photos(options.train), options.limit, options.seed)
+    return train, {"val": photos(options.val), "val_regions": photos(options.val_regions)}
+
+
+def _start(options: argparse.Namespace) -> None:
+    """In a worker process, once: one thread, and the photos."""
+    torch.set_num_threads(1)
+    _worker["photos"] = load(options)
+
+
+def _work(run: Any, budget: Any, path: Path) -> None:
+    train, splits = _worker["photos"]
+    write(path, execute(run, budget, train, splits))
+
+
+def finished(
+    options: argparse.Namespace, budget: Any, todo: list[tuple[Any, Path]], photos: Any
+) -> Iterator[Any]:
+    """Each run as it ends; in this process with one job, else in processes of their own."""
+    if options.jobs == 1:
+        _worker["photos"] = photos
+        with torch_threads(1):
+            for run, path in todo:
+                _work(run, budget, path)
+                yield run
+        return
+    spawn = get_context("spawn")  # torch's threads do not survive a fork
+    with ProcessPoolExecutor(options.jobs, spawn, _start, (options,)) as pool:
+        jobs = {pool.submit(_work, run, budget, path): run for run, path in todo}
+        try:
+            for job in as_completed(jobs):
+                job.result()
+                yield jobs[job]
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,209 @@
+"""What a job on Dataflow takes and costs, from prices that you look up and a rate you measure.
+
+No price is built in: they change, and differ by region and contract. Google bills the vCPUs, the
+memory, the disk and the GPU of a worker while the worker exists, from its start to its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from experiments.dataflow_simulation.fleet import Fleet, simulate
+from pipelines.dataflow.machines import MachineError, vcpus_and_gib
+
+DONE, USAGE = 0, 2
+READ_BYTES = 8 * 2**20  # one request of a worker that reads a tar; see pipelines.storage
+WRITES_PER_SHARD = 3  # predictions, errors, manifest
+LOOKS_PER_SHARD = 4  # is there a manifest, is it ours, are both parts there
+
+DESCRIPTION = """\
+Estimates hours and money of a geotag job on Dataflow. The rate is yours to measure: geotag a few
+shards on one worker and take images_per_second from summary.json. The prices are yours to look up.
+"""
+
+EXAMPLES = """\
+examples, with made-up prices:
+  python -m experiments.dataflow_simulation.cost --photos 1e7 --images-per-second 400 \\
+      --workers 20 --worker-hour 1.00
+  python -m experiments.dataflow_simulation.cost --photos 1e7 --images-per-second 400 \\
+      --workers 20 --machine-type g2-standard-8 --vcpu-hour 0.05 --gib-hour 0.005 --gpu-hour 0.50
+
+the estimate simulates shards that cannot be split, workers that start late and workers that are
+slow; `python -m experiments.dataflow_simulation.stragglers --help` shows the same for many shard
+sizes.
+"""
+
+
+@dataclass(frozen=True)
+class Prices:
+    """Money per hour of each part of a worker, in any currency.
+
+    Attributes:
+        worker: of a whole worker, without its disk; the alternative to the three parts below.
+        vcpu: of one vCPU.
+        gib: of one GiB of memory.
+        gpu: of the GPU.
+        disk_gib: of one GiB of disk.
+    """
+
+    worker: float = 0.0
+    vcpu: float = 0.0
+    gib: float = 0.0
+    gpu: float = 0.0
+    disk_gib: float = 0.0
+
+    def worker_hour(self, machine_type: str, disk_gib: int) -> float:
+        """Of a worker with everything.
+
+        Args:
+            machine_type: needed only for prices of parts.
+            disk_gib: size of its disk.
+        """
+        parts = self.worker + self.gpu + self.disk_gib * disk_gib
+        if self.vcpu or self.gib:
+            vcpus, gib = vcpus_and_gib(machine_type)
+            parts += self.vcpu * vcpus + self.gib * gib
+        return parts
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a job takes.
+
+    Attributes:
+        hours: from submission to the last photo.
+        least_worker_hours: paid, if workers went as soon as nothing was left for them.
+        most_worker_hours: paid, if all stayed to the end.
+        ideal_worker_hours: of nothing but geotagging.
+        worker_hour: price of one.
+        writes: objects written.
+        reads: requests that read an object, or ask whether it is there.
+    """
+
+    hours: float
+    least_worker_hours: float
+    most_worker_hours: float
+    ideal_worker_hours: float
+    worker_hour: float
+    writes: int
+    reads: int
+
+
+def estimate(fleet: Fleet, worker_hour: float, photo_kib: float) -> Estimate:
+    """Simulates a job and counts its requests.
+
+    Args:
+        fleet: the job.
+        worker_hour: price of one worker for one hour.
+        photo_kib: size of a photo's file, KiB.
+    """
+    run = simulate(fleet)
+    data_reads = fleet.photos * photo_kib * 1024 / READ_BYTES
+    return Estimate(
+        hours=run.seconds / 3600,
+        least_worker_hours=run.needed_seconds / 3600,
+        most_worker_hours=run.paid_seconds / 3600,
+        ideal_worker_hours=fleet.ideal_worker_seconds / 3600,
+        worker_hour=worker_hour,
+        writes=WRITES_PER_SHARD * fleet.shards,
+        reads=round(data_reads) + LOOKS_PER_SHARD * fleet.shards,
+    )
+
+
+def report(fleet: Fleet, found: Estimate) -> str:
+    """The estimate as text."""
+    least, most = found.least_worker_hours, found.most_worker_hours
+    each, ideal = fleet.shards / fleet.workers, found.ideal_worker_hours
+    lines = [
+        f"photos             {fleet.photos:>16,}   in {fleet.shards:,} shards",
+        f"workers            {fleet.workers:>16,}   {each:,.0f} shards each",
+        f"hours              {found.hours:>16,.2f}",
+        f"worker hours       {least:>16,.2f}   to {most:,.2f}, of them {ideal:,.2f} geotagging",
+        f"objects written    {found.writes:>16,}   requests that read: {found.reads:,}",
+    ]
+    if price := found.worker_hour:
+        low, high, thousand = least * price, most * price, 1000 * most * price / fleet.photos
+        lines += [
+            f"cost of workers    {low:>16,.2f}   to {high:,.2f}, at {price:,.4g} per worker hour",
+            f"  per 1,000 photos {thousand:>16,.5f}",
+        ]
+    else:
+        lines.append("cost of workers    not told: give --worker-hour, or the prices of the parts")
+    lines.append("not counted: storage itself, requests (above), network out of the region, logs")
+    return "\n".join(lines)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m experiments.dataflow_simulation.cost",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("--photos", type=whole, required=True, metavar="N", help="in the archive, 1e7 for example")
+    add(
+        "--images-per-second",
+        type=float,
+        required=True,
+        metavar="R",
+        help="of one worker with all its threads busy: measured, not hoped for",
+    )
+    add("--workers", type=whole, required=True, metavar="N", help="at once")
+    add("--shard-photos", type=whole, default=2000, metavar="N", help="in a tar (%(default)s)")
+    add("--threads", type=whole, default=8, metavar="N", help="shards at once per worker (8)")
+    add("--photo-kib", type=float, default=300.0, metavar="K", help="size of a photo (%(default)s)")
+    add("--worker-hour", type=float, default=0.0, metavar="P", help="price of a worker, or:")
+    add("--vcpu-hour", type=float, default=0.0, metavar="P", help="price of a vCPU")
+    add("--gib-hour", type=float, default=0.0, metavar="P", help="price of a GiB of memory")
+    add("--gpu-hour", type=float, default=0.0, metavar="P", help="price of the GPU")
+    add("--disk-gib-hour", type=float, default=0.0, metavar="P", help="price of a GiB of disk")
+    add("--machine-type", default="g2-standard-8", help="for prices of parts (%(default)s)")
+    add("--disk-gib", type=whole, default=50, metavar="N", help="disk of a worker (%(default)s)")
+    return made
+
+
+def whole(text: str) -> int:
+    """A whole number of at least 1, also written as 1e7."""
+    value = float(text)
+    if value < 1 or value != round(value):
+        raise argparse.ArgumentTypeError(f"{text}, wanted a whole number of at least 1")
+    return int(value)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Prints an estimate.
+
+    Args:
+        arguments: without the program's name; None takes `sys.argv`.
+
+    Returns:
+        The exit status.
+    """
+    given = parser().parse_args(arguments)
+    prices = Prices(
+        given.worker_hour, given.vcpu_hour, given.gib_hour, given.gpu_hour, given.disk_gib_hour
+    )
+    try:
+        fleet = Fleet(
+            given.photos,
+            given.shard_photos,
+            given.workers,
+            given.images_per_second,
+            threads=given.threads,
+        )
+        worker_hour = prices.worker_hour(given.machine_type, given.disk_gib)
+    except (MachineError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    print(report(fleet, estimate(fleet, worker_hour, given.photo_kib)))
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,317 @@
+"""How faithful a distilled checkpoint is to GeoCLIP, and who finds the place more often.
+
+All methods answer the same simulated queries, made by settings and with a gap that training never
+had, at places that no choice was made by. Whatever has a setting (the rival's scale and radius, the
+hybrid's weights) was fitted on the validation queries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pyarrow import csv
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from experiments.distillation import rivals
+from experiments.distillation.dataset import BATCH as SIMULATED_TOGETHER
+from experiments.distillation.dataset import PlaceMix, jitter, simulate, true_places
+from experiments.distillation.queries import HELD_OUT, HELD_OUT_ALONG, TRAINING
+from experiments.distillation.run import gallery_simulator, photos_at, spread_out
+from experiments.distillation.source import code_table, projected_exponent
+from experiments.distillation.teacher import Teacher, random_land
+from locdiffusion.checkpoint import Checkpoint
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.density import GeotagColumns
+from locdiffusion.evaluation.bootstrap import Bootstrap
+from locdiffusion.evaluation.scores import Scores, score
+from locdiffusion.geotagger import Geotagger, PosteriorMode
+from locdiffusion.hybrid import HybridConfig, HybridGallery
+from locdiffusion.metrics import error_summary
+from locdiffusion.model.image_encoder import ImageEncoder
+from locdiffusion.predictions import Predictions
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
+from schemas.geotags import THRESHOLDS_KM
+
+FAR_KM = 50.0
+BATCH = 128
+HYBRIDS = tuple(
+    HybridConfig(weight, factor, least)
+    for weight in (0.5, 1.0, 2.0)
+    for factor in (0.5, 1.0, 2.0)
+    for least in (100.0, 300.0)
+)
+ARGMAX, DECODED = "GeoCLIP, argmax", "GeoCLIP, decoded by mass"
+CLOSED_FORM = "GeoCLIP's exponent, projected"
+PLACE = "ours, place alone"
+DENSITY, SAMPLING, HYBRID = "ours, density mode", "ours, sampling mode", "ours, hybrid (LocDiff-H)"
+
+
+@dataclass(frozen=True)
+class Split:
+    """Test queries.
+
+    Attributes:
+      name: for tables.
+      about: one line on how they were made.
+      photos: embeddings and truths.
+    """
+
+    name: str
+    about: str
+    photos: EmbeddedPhotos
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """What was measured.
+
+    Attributes:
+      scores: by split, then by method.
+      kl_nats: by split: mean KL divergence of our density from the teacher's over its places, and
+        of q₀ alone, which knows nothing of the query.
+      chosen: what was fitted on validation queries.
+    """
+
+    scores: dict[str, dict[str, Scores]]
+    kl_nats: dict[str, tuple[float, float]]
+    chosen: dict[str, Any]
+
+
+def splits(
+    teacher: Teacher, lists: Mapping[str, NDArray[np.float64]], count: int, seed: int
+) -> list[Split]:
+    """The test queries.
+
+    Args:
+      teacher: whose gallery photos are mistaken for.
+      lists: real positions ``(N, 2)`` in degrees by the names of their lists.
+      count: how many of each are taken at most.
+      seed: of the choice and of the queries.
+    """
+    rng = np.random.default_rng([seed, 99])
+    found: list[Split] = []
+    lists = lists or {"gallery": _beside_the_gallery(teacher, 2 * count, rng)}
+    for name, places in lists.items():
+        some = places[np.sort(rng.permutation(len(places))[:count])]
+        about = f"positions of {name}, held-out setting"
+        found.append(Split(name, about, photos_at(teacher, HELD_OUT, some, seed + 1)))
+        about = f"positions of {name}, noise of another kind"
+        along = photos_at(teacher, HELD_OUT_ALONG, some, seed + 2)
+        found.append(Split(f"{name}, other noise", about, along))
+    far = far_places(teacher, count, rng)
+    about = f"land at least {FAR_KM:g} km from every place of the gallery, held-out setting"
+    return [*found, Split("far", about, photos_at(teacher, HELD_OUT, far, seed + 3))]
+
+
+def _beside_the_gallery(
+    teacher: Teacher, count: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
+    chosen = teacher.positions[rng.integers(0, teacher.gallery, count)]
+    return jitter(chosen, PlaceMix().jitter_km, rng)
+
+
+def validation(teacher: Teacher, count: int, seed: int) -> EmbeddedPhotos:
+    """Queries to choose by: of all training settings alike, at places drawn from q₀."""
+    rng = np.random.default_rng([seed, 98])
+    batches = math.ceil(count / (SIMULATED_TOGETHER * len(TRAINING))) * len(TRAINING)
+    places = true_places(teacher, batches * SIMULATED_TOGETHER, PlaceMix(), rng)
+    simulator = gallery_simulator(teacher)
+    made = simulate(teacher, simulator, TRAINING, places, 0, seed + 98)
+    return spread_out(made.as_photos(), count)
+
+
+def far_places(teacher: Teacher, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+    """Random land ``(count, 2)`` that no place of the gallery is near."""
+    tree = cKDTree(teacher.vectors[: teacher.gallery])
+    found = np.zeros((0, 2))
+    while len(found) < count:
+        land = random_land(4 * count, rng)
+        chord = tree.query(unit_vectors(land[:, 0], land[:, 1]))[0]
+        far = 2.0 * np.arcsin(chord / 2.0) * EARTH_RADIUS_KM >= FAR_KM
+        found = np.concatenate([found, land[far]])
+    return found[:count]
+
+
+class Student:
+    """A distilled checkpoint that is asked with embeddings.
+
+    Args:
+      checkpoint: trained on GeoCLIP's embeddings.
+      teacher: its gallery serves the hybrid.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, teacher: Teacher) -> None:
+        self.checkpoint = checkpoint
+        self.max_degree = checkpoint.config.model.max_degree
+        self._encoder = ImageEncoder(checkpoint.config.encoder, nn.Identity())
+        self._geotaggers: dict[PosteriorMode, Geotagger] = {}
+        self._gallery = (
+            teacher.positions[: teacher.gallery],
+            teacher.embeddings[: teacher.gallery],
+            teacher.scale,
+        )
+
+    def geotagger(self, mode: PosteriorMode = PosteriorMode.DENSITY) -> Geotagger:
+        """As a pipeline holds it, but for the photos."""
+        if mode not in self._geotaggers:  # a decoder's tables take seconds
+            self._geotaggers[mode] = Geotagger(self.checkpoint, self._encoder, mode=mode)
+        return self._geotaggers[mode]
+
+    def natural(
+        self, photos: EmbeddedPhotos, mode: PosteriorMode = PosteriorMode.DENSITY
+    ) -> NDArray[np.float32]:
+        """``(N, K, d)``."""
+        geotagger = self.geotagger(mode)
+        starts = range(0, len(photos), BATCH)
+        return np.concatenate(
+            [
+                geotagger.sample(photos.embeddings[i : i + BATCH], photos.keys[i : i + BATCH])
+                for i in starts
+            ]
+        )
+
+    def answers(self, natural: NDArray[np.float32], truth: NDArray[np.float64]) -> Predictions:
+        """What the decoder says of densities ``(N, K, d)`` whose truths are ``(N, 3)``."""
+        geotagger = self.geotagger()
+        columns = [geotagger.decode(natural[i : i + BATCH]) for i in range(0, len(natural), BATCH)]
+        joined = GeotagColumns.joined(columns)
+        return Predictions(
+            joined.latitude,
+            joined.longitude,
+            joined.radius_50_km,
+            joined.radius_90_km,
+            joined.probability.astype(np.float64),
+            np.full(len(truth), np.nan),
+        )
+
+    def places(self, natural: NDArray[np.float32]) -> rivals.Places:
+        """Where the answers of densities ``(N, 1, d)`` are, and nothing else."""
+        return self.geotagger().locate(natural)
+
+    def hybrid(
+        self,
+        photos: EmbeddedPhotos,
+        natural: NDArray[np.float32],
+        pure: Predictions,
+        config: HybridConfig,
+    ) -> rivals.Places:
+        """The hybrid's answers; arguments as of `HybridGallery.refine`."""
+        gallery = HybridGallery(*self._gallery, self.max_degree, config)
+        return gallery.refine(
+            torch.from_numpy(photos.embeddings),
+            torch.from_numpy(natural),
+            pure.latitude,
+            pure.longitude,
+            pure.radius_50_km,
+        )
+
+    def fit_hybrid(self, val: EmbeddedPhotos) -> HybridConfig:
+        """Of `HYBRIDS` the best mean accuracy over the thresholds on validation queries."""
+        natural = self.natural(val)
+        pure = self.answers(natural, val.vectors)
+
+        def accuracy(config: HybridConfig) -> float:
+            errors = rivals.errors_km(self.hybrid(val, natural, pure, config), val)
+            return float(np.mean(list(error_summary(errors)["within"].values())))
+
+        return max(HYBRIDS, key=accuracy)
+
+
+def measure(
+    student: Student,
+    teacher: Teacher,
+    tests: list[Split],
+    val: EmbeddedPhotos,
+    sampled: int,
+    report: Callable[[str], None],
+) -> Fidelity:
+    """Scores all methods on all splits.
+
+    Args:
+      student: the distilled checkpoint.
+      teacher: GeoCLIP.
+      tests: measured once.
+      val: validation queries, for choices.
+      sampled: queries of a split that sampling mode answers, and whose divergence is computed.
+      report: told what is being done.
+    """
+    report("choosing the rival's scale and radius, and the hybrid's weights")
+    rival = rivals.fit(teacher, val)
+    hybrid = student.fit_hybrid(val)
+    scores: dict[str, dict[str, Scores]] = {}
+    divergence = {}
+    codes = code_table(teacher.vectors, student.max_degree)
+    exponent = projected_exponent(teacher, student.max_degree)
+    for split in tests:
+        report(f"{split.name}: {len(split.photos):,} queries")
+        photos, truth = split.photos, (split.photos.latitude, split.photos.longitude)
+        natural = student.natural(photos)
+        pure = student.answers(natural, photos.vectors)
+        answers = {
+            ARGMAX: _points(rivals.best_places(teacher, photos.embeddings)),
+            DECODED: _points(rival.answer(teacher, photos.embeddings)),
+            CLOSED_FORM: student.answers(_projected(exponent, photos), photos.vectors),
+            DENSITY: pure,
+            PLACE: _points(student.places(natural)),
+            HYBRID: _points(student.hybrid(photos, natural, pure, hybrid)),
+        }
+        scores[split.name] = {n: score(a, *truth, Bootstrap()) for n, a in answers.items()}
+        some = photos.take(np.arange(min(sampled, len(photos))))
+        drawn = student.natural(some, PosteriorMode.SAMPLING)
+        by_samples = student.answers(drawn, some.vectors)
+        scores[split.name][SAMPLING] = score(by_samples, some.latitude, some.longitude)
+        divergence[split.name] = _divergence(teacher, some, natural[: len(some), 0], codes)
+    chosen = {"rival": vars(rival), "hybrid": vars(hybrid)}
+    return Fidelity(scores, divergence, chosen)
+
+
+def _projected(exponent: Tensor, photos: EmbeddedPhotos) -> NDArray[np.float32]:
+    """Natural parameters ``(N, 1, d)`` of the closed form: no training."""
+    return (torch.from_numpy(photos.embeddings) @ exponent.T)[:, None].numpy()
+
+
+def _points(places: rivals.Places) -> Predictions:
+    nothing = np.full(len(places[0]), np.nan)
+    none = np.full((len(nothing), len(THRESHOLDS_KM)), np.nan)
+    return Predictions(*places, nothing, nothing, none, nothing)
+
+
+def _divergence(
+    teacher: Teacher, photos: EmbeddedPhotos, natural: NDArray[np.float32], codes: Tensor
+) -> tuple[float, float]:
+    """Mean KL(t ‖ p) and KL(t ‖ q₀) in nats over the teacher's places.
+
+    Both densities are tilts of the same q₀ there, so this is what the exponents differ in.
+    """
+    ours, nothing = [], []
+    for i in range(0, len(photos), BATCH):
+        log_t = teacher.log_posterior(torch.from_numpy(photos.embeddings[i : i + BATCH]))
+        field = torch.from_numpy(natural[i : i + BATCH]) @ codes.T
+        log_p = torch.log_softmax(field + teacher.log_weight, 1)
+        ours.append(_expected(log_t, log_t - log_p))
+        nothing.append(_expected(log_t, log_t - teacher.log_weight))
+    return float(torch.cat(ours).mean()), float(torch.cat(nothing).mean())
+
+
+def _expected(log_t: Tensor, values: Tensor) -> Tensor:
+    return (log_t.exp() * values).sum(1)
+
+
+def read_places(path: Path) -> NDArray[np.float64]:
+    """Positions ``(N, 2)`` of a list with columns LAT and LON, as `im2gps3k_places365.csv` has.
+
+    Raises:
+      ValueError: it has no such columns.
+    """
+    table = csv.read_csv(path)
+    if not {"LAT", "LON"} <= set(table.column_names):
+        raise ValueError(f"{path} has columns {table.column_names[:8]}; want LAT and LON.")
+    return np.stack([table[name].to_numpy() for name in ("LAT", "LON")], 1).astype(np.float64)

@@ -1,0 +1,92 @@
+"""GeoCLIP's own ways to answer, on the same queries: its best place, and its density decoded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from experiments.distillation.teacher import Teacher
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.metrics import error_summary
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km
+
+BATCH = 64
+CENTRES, COUNTED = 60, 3000
+"""Likeliest places that may be the answer, and those whose probability is counted."""
+SCALES = (20.0, 40.0, 60.0, 80.0, 120.0)
+RADII_KM = (25.0, 100.0, 200.0, 400.0, 750.0)
+
+Places = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+def best_places(teacher: Teacher, embeddings: NDArray[np.float32]) -> Places:
+    """GeoCLIP's answer: latitude and longitude ``(N,)`` of the most similar place."""
+    chosen = [
+        teacher.gallery_similarity(torch.from_numpy(embeddings[i : i + BATCH])).argmax(1)
+        for i in range(0, len(embeddings), BATCH)
+    ]
+    latitude, longitude = teacher.positions[torch.cat(chosen).numpy()].T
+    return latitude, longitude
+
+
+@dataclass(frozen=True)
+class DecodedGallery:
+    """GeoCLIP's softmax over its gallery, answered with the place that has most mass around it.
+
+    Attributes:
+      scale: s of the softmax.
+      radius_km: of the circle whose mass counts, nearer places more (an Epanechnikov kernel).
+    """
+
+    scale: float
+    radius_km: float
+
+    def answer(self, teacher: Teacher, embeddings: NDArray[np.float32]) -> Places:
+        """Latitude and longitude ``(N,)``: of the `CENTRES` likeliest places, the best."""
+        vectors = torch.from_numpy(teacher.vectors[: teacher.gallery]).float()
+        parts = [
+            self._batch(teacher, vectors, torch.from_numpy(embeddings[i : i + BATCH]))
+            for i in range(0, len(embeddings), BATCH)
+        ]
+        latitude, longitude = teacher.positions[torch.cat(parts).numpy()].T
+        return latitude, longitude
+
+    def _batch(self, teacher: Teacher, vectors: Tensor, queries: Tensor) -> Tensor:
+        similarity = self.scale * teacher.gallery_similarity(queries)
+        likeliest = similarity.topk(min(COUNTED, similarity.shape[1]))
+        probability = torch.softmax(likeliest.values, 1)
+        centres = likeliest.indices[:, :CENTRES]
+        cosine = vectors[centres] @ vectors[likeliest.indices].transpose(1, 2)
+        # 1 - |z - y|²/c², with |z - y|² = 2 - 2 cos and c² = 2 - 2 cos ρ
+        kernel = 1.0 - (1.0 - cosine) / (1.0 - math.cos(self.radius_km / EARTH_RADIUS_KM))
+        mass = (kernel.clamp(min=0.0) @ probability[..., None]).squeeze(-1)
+        return centres.gather(1, mass.argmax(1, keepdim=True))[:, 0]
+
+
+def fit(
+    teacher: Teacher,
+    val: EmbeddedPhotos,
+    scales: Sequence[float] = SCALES,
+    radii_km: Sequence[float] = RADII_KM,
+) -> DecodedGallery:
+    """The scale and radius of best mean accuracy over the thresholds on validation queries."""
+    best, best_score = DecodedGallery(scales[0], radii_km[0]), -1.0
+    for scale in scales:
+        for radius in radii_km:
+            rival = DecodedGallery(scale, radius)
+            answers = rival.answer(teacher, val.embeddings)
+            within = error_summary(errors_km(answers, val))["within"].values()
+            if (score := float(np.mean(list(within)))) > best_score:
+                best, best_score = rival, score
+    return best
+
+
+def errors_km(answers: Places, photos: EmbeddedPhotos) -> NDArray[np.float64]:
+    """Distance to the truth, ``(N,)``."""
+    return great_circle_km(*answers, photos.latitude, photos.longitude)

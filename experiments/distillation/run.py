@@ -1,0 +1,143 @@
+"""A distillation from GeoCLIP's weights to a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from experiments.distillation import dataset
+from experiments.distillation.dataset import PlaceMix, Queries
+from experiments.distillation.queries import TRAINING, Ambiguity, QuerySimulator
+from experiments.distillation.source import TaughtQueries, projected_exponent
+from experiments.distillation.teacher import Teacher, TeacherConfig
+from locdiffusion.config import to_dict
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.distributed import Processes
+from locdiffusion.temperature import TemperatureConfig
+from locdiffusion.training import TrainConfig
+from locdiffusion.training_run import RunData
+
+TEACHER = "teacher.safetensors"
+CALIBRATED = 2000
+"""Validation queries that the calibration decodes, each some thirty times."""
+
+WITNESS = TemperatureConfig(gallery=2000)
+"""A small witness: simulated queries know no regions that training never saw."""
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """What is taught.
+
+    Attributes:
+      queries, val_queries: how many are simulated to learn from and to choose by.
+      draws: places drawn from the teacher's density for each training query.
+      teacher: which places it is asked about.
+      places: where queries are taken.
+      truth_share: weight of a query's true place in what is learned; the teacher has the rest.
+      settings: of the simulator, in equal shares.
+      seed: of the queries.
+    """
+
+    queries: int = 300_000
+    val_queries: int = 4_000
+    draws: int = 16
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    places: PlaceMix = field(default_factory=PlaceMix)
+    truth_share: float = 0.8
+    settings: Mapping[str, Ambiguity] = field(default_factory=lambda: TRAINING)
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Checks the counts."""
+        if min(self.queries, self.val_queries, self.draws) < 1:
+            raise ValueError(
+                f"queries = {self.queries}, val_queries = {self.val_queries}, draws = {self.draws};"
+                " want at least 1 of each."
+            )
+        if not 0 <= self.truth_share <= 1:
+            raise ValueError(f"truth_share is {self.truth_share}; want [0, 1].")
+
+
+def load(
+    config: Curriculum, training: TrainConfig, output: Path, group: Processes
+) -> tuple[RunData, Teacher]:
+    """Makes the queries, or finds them in the run's directory.
+
+    Raises:
+      EncoderWeightsError: the package with GeoCLIP's weights is missing.
+    """
+    teacher = Teacher.of_geoclip(config.teacher, output / TEACHER)
+    val = _queries("val", config.val_queries, 0, config, teacher, output)
+    train = _queries("train", config.queries, config.draws, config, teacher, output)
+    source = TaughtQueries(
+        train,
+        teacher.vectors,
+        training.model.max_degree,
+        training.batch_size,
+        training.seed,
+        config.truth_share,
+        group.share,
+        projected_exponent(teacher, training.model.max_degree)
+        if training.model.linear_skip
+        else None,
+    )
+    how = [{"split": "simulated", "seed": config.seed, "distillation": to_dict(config)}]
+    sources: dict[str, list[dict[str, Any]]] = {"train": how, "val": how}
+    return RunData(source, {"val": val.as_photos()}, {}, sources), teacher
+
+
+def thinned(data: RunData) -> RunData:
+    """The same with at most `CALIBRATED` validation queries, of all settings alike."""
+    few = {name: spread_out(part, CALIBRATED) for name, part in data.validation.items()}
+    return replace(data, validation=few)
+
+
+def spread_out(photos: EmbeddedPhotos, count: int) -> EmbeddedPhotos:
+    """At most `count` of them, evenly spaced: queries come in batches of one setting each."""
+    rows = np.linspace(0, len(photos), min(count, len(photos)), endpoint=False).astype(np.int64)
+    return photos.take(rows)
+
+
+def _queries(
+    name: str, count: int, draws: int, config: Curriculum, teacher: Teacher, output: Path
+) -> Queries:
+    path = output / f"queries-{name}.safetensors"
+    identity = json.dumps([name, count, draws, to_dict(config)], sort_keys=True)
+    queries = dataset.load(path, identity)
+    if queries is None:
+        split = ("train", "val").index(name)
+        rng = np.random.default_rng([config.seed, split])
+        simulator = gallery_simulator(teacher)
+        places = dataset.true_places(teacher, count, config.places, rng)
+        print(f"simulating {count:,} queries ({name})", flush=True)
+        seed = 2 * config.seed + split
+        queries = dataset.simulate(teacher, simulator, config.settings, places, draws, seed)
+        dataset.save(path, queries, identity)
+    return queries
+
+
+def gallery_simulator(teacher: Teacher, gap_seed: int | None = None) -> QuerySimulator:
+    """A simulator that mistakes places for those of GeoCLIP's gallery; see `QuerySimulator`."""
+    gallery = teacher.gallery
+    return QuerySimulator(teacher.vectors[:gallery], teacher.embeddings[:gallery], gap_seed)
+
+
+def photos_at(
+    teacher: Teacher,
+    setting: Ambiguity,
+    places: NDArray[np.float64],
+    seed: int,
+    gap_seed: int = 1,
+) -> EmbeddedPhotos:
+    """Test queries at given places ``(N, 2)`` in degrees, with a gap of their own."""
+    embedded = dataset.embed_places(places)
+    simulator = gallery_simulator(teacher, gap_seed)
+    made = dataset.simulate(teacher, simulator, {"": setting}, (places, embedded), 0, seed)
+    return made.as_photos()

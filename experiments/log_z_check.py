@@ -1,0 +1,258 @@
+r"""How far log Z is off: the decoder's and the loss's quadrature against a much denser grid.
+
+A density whose log Z is too small looks likelier than it is; a network that learned to hide mass
+from the quadrature would show here and nowhere else. The dense grid is a Gauss-Legendre product
+grid with at least `DENSER` times the nodes of the decoder's, visited in blocks of rows so that
+memory stays small; each field is in float32 (good to about 1e-5 nats), sums are in float64.
+q₀ is looked up at each node, as the density of a point does.
+
+    python -m experiments.log_z_check --photos 'DATA/val/*.tar' --train 'DATA/train/*.tar' \
+      --embeddings CACHE --output log_z.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from locdiffusion.checkpoint import Checkpoint
+from locdiffusion.config import from_dict
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.decoding import Decoder
+from locdiffusion.density import LogPartition, PartitionConfig
+from locdiffusion.posterior import natural_parameters
+from locdiffusion.prior import BaseConfig, BaseMeasure
+from locdiffusion.shdd import encode_vectors, max_degree_of
+from locdiffusion.spectral import ProductTransform
+from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid
+
+DENSER = 50
+_NODES_AT_ONCE, _VALUES_AT_ONCE = 100_000, 4_000_000
+
+
+@dataclass(frozen=True)
+class NormalisationGap:
+    """log Z of a quadrature less log Z of the dense grid, over many densities.
+
+    Attributes:
+      densities: how many.
+      mean_nats, max_nats: mean and largest absolute difference.
+      bias_nats: mean signed difference; below 0 the quadrature misses mass.
+      nodes: of the dense grid.
+      times_denser: how many times the nodes of the grid under test.
+    """
+
+    densities: int
+    mean_nats: float
+    max_nats: float
+    bias_nats: float
+    nodes: int
+    times_denser: float
+
+
+@torch.inference_mode()
+def dense_log_partition(
+    natural: Tensor, rows: int, base: BaseMeasure | None = None
+) -> NDArray[np.float64]:
+    """Log Z = log (1/4π) ∫ q₀ exp F dΩ on a grid of `rows` × 2·`rows` nodes.
+
+    Args:
+      natural: ``(N, d)``.
+      rows: of the grid.
+      base: q₀; None is the uniform measure.
+
+    Returns:
+      ``(N,)`` in nats.
+    """
+    max_degree = max_degree_of(natural.shape[-1])
+    grid = gauss_legendre_grid(rows, 2 * rows)
+    block = max(1, _NODES_AT_ONCE // (2 * rows))
+    log_z = np.full(len(natural), -np.inf)
+    for first in range(0, rows, block):
+        part = slice(first, first + block)
+        band = LatLonGrid(grid.cos_theta[part], grid.longitude, grid.row_weight[part])
+        transform = ProductTransform(band, max_degree).to(natural.device)
+        log_weight = transform.row_weight.log()[:, None].expand(-1, 2 * rows).flatten()
+        if base is not None:
+            log_weight = log_weight + base(transform.nodes.to(base.log_weight)).to(log_weight)
+        at_once = max(1, _VALUES_AT_ONCE // len(log_weight))
+        for i in range(0, len(natural), at_once):
+            field = transform.synthesis(natural[i : i + at_once]).flatten(1) + log_weight
+            highest = field.amax(1, keepdim=True)
+            mass = (field - highest).exp_().sum(1, dtype=torch.float64)
+            in_band = (mass.log() + highest.squeeze(1)).cpu().numpy()
+            log_z[i : i + at_once] = np.logaddexp(log_z[i : i + at_once], in_band)
+    return log_z - math.log(4.0 * math.pi)
+
+
+def decoder_gap(
+    decoder: Decoder, natural: Tensor, rows: int | None = None, batch: int = 64
+) -> NormalisationGap:
+    """The decoder's log Z: over the base measure of the answers.
+
+    Args:
+      decoder: as the checkpoint's answers use it.
+      natural: ``(N, d)`` as the decoder takes them: calibrated.
+      rows: of the dense grid; default, `DENSER` times the decoder's own.
+      batch: densities at once in the decoder.
+    """
+    rows = rows or denser_rows(decoder.grid)
+    natural = natural.to(decoder.grid.nodes)
+    dense = dense_log_partition(natural, rows, decoder.base)
+    # log p = F + log q₀ - log Z at any point: at each density's own answer all three are moderate.
+    found = np.empty(len(natural))
+    for i in range(0, len(natural), batch):
+        part = natural[i : i + batch]
+        log_p = decoder.log_density(part[:, None]).flatten(1)
+        best = log_p.argmax(1).cpu()
+        vectors = decoder.grid.nodes.cpu()[best].double().numpy()
+        vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
+        code = torch.from_numpy(encode_vectors(vectors, decoder.max_degree))
+        field = (natural[i : i + batch].cpu().double() * code).sum(-1).numpy()
+        log_base = decoder.log_base[best.to(decoder.log_base.device)].cpu().double().numpy()
+        at_best = log_p.cpu()[torch.arange(len(best)), best].double().numpy()
+        found[i : i + batch] = field + log_base - at_best
+    return _gap(found, dense, rows, len(decoder.grid.nodes))
+
+
+@torch.inference_mode()
+def training_gap(
+    partition: LogPartition,
+    natural: Tensor,
+    truth: NDArray[np.float64],
+    rows: int | None = None,
+    seed: int = 0,
+    batch: int = 64,
+) -> NormalisationGap:
+    """The loss's log Z, which knows the true points and shifts its grid at random.
+
+    Args:
+      partition: with the base measure of the training.
+      natural: ``(N, d)`` as the network gives them.
+      truth: ``(N, 3)`` unit vectors of the true points.
+      rows: of the dense grid; default, `DENSER` times the loss's own.
+      seed: of the shifts; a new one for each batch, as in training.
+      batch: densities at once in the loss.
+    """
+    grid = partition.grids[0]
+    assert isinstance(grid, ProductTransform)
+    rows = rows or denser_rows(grid)
+    dense = dense_log_partition(natural, rows, partition.base)
+    generator = torch.Generator().manual_seed(seed)
+    points = torch.from_numpy(truth).to(natural)
+    found = [
+        partition(natural[i : i + batch], points[i : i + batch], generator).cpu().double().numpy()
+        for i in range(0, len(natural), batch)
+    ]
+    return _gap(np.concatenate(found), dense, rows, len(grid.nodes))
+
+
+def denser_rows(grid: ProductTransform) -> int:
+    """Rows of a grid with at least `DENSER` times as many nodes, twice as many columns as rows."""
+    return math.ceil(math.sqrt(DENSER * grid.rows * grid.columns / 2.0))
+
+
+def _gap(
+    found: NDArray[np.float64], dense: NDArray[np.float64], rows: int, nodes: int
+) -> NormalisationGap:
+    difference = found - dense
+    return NormalisationGap(
+        densities=len(difference),
+        mean_nats=float(np.abs(difference).mean()),
+        max_nats=float(np.abs(difference).max()),
+        bias_nats=float(difference.mean()),
+        nodes=2 * rows**2,
+        times_denser=2 * rows**2 / nodes,
+    )
+
+
+def measure(
+    checkpoint: Checkpoint, photos: EmbeddedPhotos, train: EmbeddedPhotos | None = None
+) -> dict[str, Any]:
+    """Both gaps of a checkpoint.
+
+    Args:
+      checkpoint: its answers, calibrated, and its network as trained.
+      photos: some with truth.
+      train: what it was trained on: the base measure of the loss; without, that of the answers.
+
+    Returns:
+      `NormalisationGap` of ``answers`` and ``loss`` as dictionaries.
+    """
+    config = checkpoint.config
+    degree, recipe = config.model.max_degree, config.record.get("recipe", {})
+    decoder = Decoder(degree, config.decode, checkpoint.base)
+    answers = natural_parameters(checkpoint.denoiser, photos.embeddings)
+    base = checkpoint.base
+    if train is not None:
+        settings = from_dict(BaseConfig, recipe.get("base", {}))
+        base = settings.build(settings.training, train.vectors)
+    partition = LogPartition(degree, from_dict(PartitionConfig, recipe.get("partition", {})), base)
+    trained = natural_parameters(checkpoint.network, photos.embeddings)
+    return {
+        "model": checkpoint.model_id,
+        "answers": asdict(decoder_gap(decoder, answers)),
+        "loss": asdict(training_gap(partition, trained, photos.vectors)),
+    }
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line to settings."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.log_z_check",
+        description="Compare a checkpoint's log Z with a grid of at least 50 times as many nodes.",
+    )
+    add = parser.add_argument
+    add("--photos", nargs="+", required=True, metavar="GLOB", help="shards of photos with truth")
+    add("--train", nargs="+", metavar="GLOB", help="training shards: the loss's base measure")
+    add("--embeddings", type=Path, required=True, metavar="DIR", help="cache of embeddings")
+    add("--output", type=Path, required=True, metavar="FILE", help="JSON")
+    add("--checkpoint", help="a directory, or a shipped checkpoint's name (the shipped default)")
+    add("--limit", type=int, default=200, help="photos, the first ones (default %(default)s)")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = parse(argv)
+    from locdiffusion.checkpoint import CheckpointError, load
+    from locdiffusion.data import DataError, expand_shards, load_photos
+    from locdiffusion.model.image_encoder import load_image_encoder
+
+    try:
+        checkpoint = load(options.checkpoint)
+        encoder = load_image_encoder(checkpoint.config.encoder.name)
+        photos = load_photos(expand_shards(options.photos), encoder, options.embeddings)
+        few = photos.take(np.arange(min(options.limit, len(photos))))
+        train = None
+        if options.train:
+            train = load_photos(expand_shards(options.train), encoder, options.embeddings)
+        found = measure(checkpoint, few, train)
+    except (CheckpointError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for name in ("answers", "loss"):
+        gap = found[name]
+        print(
+            f"log Z of the {name}: off by {gap['mean_nats']:.4f} nats on average, "
+            f"{gap['max_nats']:.3f} at most, against {gap['times_denser']:.0f} times the nodes "
+            f"({gap['densities']} densities)"
+        )
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    options.output.write_text(json.dumps(found, indent=1) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,259 @@
+"""The report: main table, figures, page.
+
+python -m experiments.report table --train 'DATA/train/*.tar' --calibration 'DATA/val/*.tar' \
+      --test val='DATA/val/*.tar' unseen='DATA/unseen/*.tar' --embeddings CACHE --output OUT
+python -m experiments.report figures --output OUT --embeddings CACHE \
+      --maps val='DATA/val/*.tar' unseen='DATA/unseen/*.tar' --ablations ABL --sampling FILE
+python -m experiments.report render --output OUT --ablations ABL --sampling FILE \
+      --page docs/REPORT.md
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+FIGURES = "figures"
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line to settings."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.report",
+        description="Fit and score every method, draw the figures, write the page.",
+        epilog=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    _table_flags(commands.add_parser("table", help="fit every rival, answer and score every split"))
+    _figure_flags(commands.add_parser("figures", help="draw posterior maps and all other figures"))
+    page = commands.add_parser("render", help="write the page from the JSON files and figures")
+    _shared_flags(page)
+    page.add_argument("--log-z", type=Path, metavar="FILE", help="check of log Z on a finer grid")
+    page.add_argument("--benchmark", type=Path, metavar="FILE", help="record of the benchmark")
+    page.add_argument("--findings", type=Path, metavar="FILE", help="Markdown by people")
+    page.add_argument("--page", type=Path, default=Path("docs/REPORT.md"), help="(%(default)s)")
+    return parser.parse_args(argv)
+
+
+def _shared_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="of the table and the figures")
+    add("--ablations", type=Path, metavar="DIR", help="output of experiments.ablations")
+    add("--sampling", type=Path, metavar="FILE", help="results.json of experiments.sampling_steps")
+
+
+def _table_flags(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--output", type=Path, required=True, metavar="DIR", help="resumed if it holds a table")
+    add("--train", nargs="+", required=True, metavar="GLOB", help="shards that rivals learn from")
+    add(
+        "--calibration",
+        nargs="+",
+        required=True,
+        metavar="GLOB",
+        help="shards that decide settings",
+    )
+    add("--test", nargs="+", required=True, metavar="NAME=GLOB", help="splits of the table")
+    add("--embeddings", type=Path, required=True, metavar="DIR", help="cache of embeddings")
+    add("--checkpoint", help="a directory or a shipped name (default: the shipped default)")
+    add("--rivals", nargs="+", metavar="NAME", help="which (default: all)")
+    add("--steps", type=int, help="of the rivals' trainings (default: as our checkpoint's)")
+    add("--threads", type=int, default=2, help="of torch (default %(default)s)")
+    add("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
+
+
+def _figure_flags(parser: argparse.ArgumentParser) -> None:
+    _shared_flags(parser)
+    add = parser.add_argument
+    add("--maps", nargs="+", default=[], metavar="NAME=GLOB", help="splits of the posterior maps")
+    add("--embeddings", type=Path, metavar="DIR", help="cache of embeddings, for --maps")
+    add("--checkpoint", help="a directory or a shipped name (default: the shipped default)")
+    add("--photos", type=int, default=12, help="posterior maps (default %(default)s)")
+
+
+def table(options: argparse.Namespace) -> list[Path]:
+    """The main table."""
+    from experiments.baselines import RIVALS
+    from experiments.report.record import MAIN_TABLE, SplitData
+    from experiments.report.table import budget_like, make_answers, make_table
+    from locdiffusion.checkpoint import load
+    from locdiffusion.data import expand_shards, load_photos
+    from locdiffusion.evaluation import Bootstrap
+    from locdiffusion.model.image_encoder import load_image_encoder
+    from locdiffusion.threads import torch_threads
+
+    rivals = _known(options.rivals, tuple(RIVALS))
+    named = splits_of(options.test)
+    checkpoint = load(options.checkpoint)
+    encoder = load_image_encoder(checkpoint.config.encoder.name)
+    sources = {"train": options.train, "calibration": options.calibration, **named}
+    photos = {
+        name: load_photos(expand_shards(patterns), encoder, options.embeddings)
+        for name, patterns in sources.items()
+    }
+    data = [
+        SplitData(name, len(part), part.fingerprint, describe(sources[name]))
+        for name, part in photos.items()
+    ]
+    train, val = photos["train"], photos["calibration"]
+    splits = {name: photos[name] for name in named}
+    budget = budget_like(checkpoint, options.steps)
+    options.output.mkdir(parents=True, exist_ok=True)
+    with torch_threads(options.threads):
+        methods = make_answers(options.output, checkpoint, train, val, splits, budget, rivals)
+        print(f"scoring {len(methods)} methods on {len(splits)} splits", file=sys.stderr)
+        made = make_table(
+            options.output,
+            methods,
+            checkpoint,
+            budget,
+            train,
+            data,
+            tuple(named),
+            Bootstrap(options.resamples),
+        )
+    made.write(options.output / MAIN_TABLE)
+    return [options.output / MAIN_TABLE]
+
+
+def _known(names: Sequence[str] | None, rivals: Sequence[str]) -> Sequence[str]:
+    """The rivals that are wanted, all by default."""
+    unknown = sorted(set(names or ()) - set(rivals))
+    if unknown:
+        raise ValueError(f"No rival is named {unknown[0]!r}; there are {', '.join(rivals)}.")
+    return names or rivals
+
+
+def figures(options: argparse.Namespace) -> list[Path]:
+    """All figures for which there are numbers."""
+    from experiments.report.figures import draw_all, read_records
+
+    folder = options.output / FIGURES
+    drawn = draw_all(
+        folder,
+        read_table(options.output),
+        read_records(options.ablations),
+        read_json(options.sampling),
+    )
+    return drawn + (_draw_maps(options, folder) if options.maps else [])
+
+
+def _draw_maps(options: argparse.Namespace, folder: Path) -> list[Path]:
+    from experiments.report import answers, posterior_maps
+    from experiments.report.record import OURS
+    from locdiffusion.checkpoint import load
+    from locdiffusion.data import expand_shards, load_photos
+    from locdiffusion.model.image_encoder import load_image_encoder
+
+    if options.embeddings is None:
+        raise ValueError("--maps without --embeddings; want the cache that `table` used.")
+    named = splits_of(options.maps)
+    checkpoint = load(options.checkpoint)
+    encoder = load_image_encoder(checkpoint.config.encoder.name)
+    shards = {name: expand_shards(patterns) for name, patterns in named.items()}
+    photos = {n: load_photos(files, encoder, options.embeddings) for n, files in shards.items()}
+    paths = {name: answers.path_of(options.output, OURS, name) for name in named}
+    missing = [name for name, path in paths.items() if not path.is_file()]
+    if missing:
+        raise ValueError(f"{options.output} has no answers on {missing[0]}; run `table` with it.")
+    picks = posterior_maps.pick({n: answers.read(p) for n, p in paths.items()}, options.photos)
+    images: dict[str, Any] = {}
+    for name, files in shards.items():
+        images |= posterior_maps.find_images(files, {p.key for p in picks if p.split == name})
+    path = folder / "posteriors.png"
+    posterior_maps.draw(path, picks, photos, images, checkpoint)
+    return [path]
+
+
+def render(options: argparse.Namespace) -> list[Path]:
+    """The page and its figures."""
+    from experiments.report import page
+    from experiments.report.figures import read_records
+
+    findings = options.findings or page.FINDINGS
+    inputs = page.Inputs(
+        table=read_table(options.output),
+        ablations=read_records(options.ablations),
+        sampling=read_json(options.sampling),
+        log_z=read_json(options.log_z),
+        benchmark=read_json(options.benchmark),
+        findings=findings.read_text("utf-8"),
+    )
+    beside = options.page.parent / "report"
+    beside.mkdir(parents=True, exist_ok=True)
+    paths = {}
+    for picture in sorted((options.output / FIGURES).glob("*.png")):
+        shutil.copyfile(picture, beside / picture.name)
+        paths[picture.stem] = f"{beside.name}/{picture.name}"
+    part = options.page.with_suffix(".part")
+    part.write_text(page.render(inputs, paths), "utf-8")
+    os.replace(part, options.page)
+    return [options.page]
+
+
+def read_table(output: Path) -> Any:
+    """The main table of an output directory, or None."""
+    from experiments.report.record import MAIN_TABLE, MainTable
+
+    path = output / MAIN_TABLE
+    return MainTable.read(path) if path.is_file() else None
+
+
+def read_json(path: Path | None) -> Any:
+    """A JSON file's content; None where no such file is named or there."""
+    return json.loads(path.read_text("utf-8")) if path is not None and path.is_file() else None
+
+
+def splits_of(pairs: Sequence[str]) -> dict[str, list[str]]:
+    """Patterns by the name of the split.
+
+    Raises:
+      ValueError: not NAME=GLOB, or a name that no file can have.
+    """
+    named: dict[str, list[str]] = {}
+    for pair in pairs:
+        name, _, pattern = pair.partition("=")
+        if not pattern or not re.fullmatch(r"\w+", name):
+            raise ValueError(
+                f"Got {pair!r}; want NAME=GLOB, as in unseen='DATA/unseen/*.tar', with a name of "
+                "letters, digits and '_'."
+            )
+        named.setdefault(name, []).append(pattern)
+    return named
+
+
+def describe(patterns: Sequence[str]) -> list[dict[str, Any]]:
+    """In short, what `dataset.json` beside the shards says of how they were made."""
+    kept = ("split", "seed", "count", "augmentation", "mosaics")
+    files = [p / "dataset.json" for p in dict.fromkeys(Path(x).parent for x in patterns)]
+    made = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
+    return [{name: one[name] for name in kept if name in one} for one in made]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    options = parse(argv)
+    commands = {"table": table, "figures": figures, "render": render}
+    try:
+        written = commands[options.command](options)
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on.", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for path in written:
+        print(f"written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,182 @@
+"""`docs/REPORT.md`: Markdown from the JSON files of the studies and the figures beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.report import sections
+from experiments.report.ablation_tables import ablations
+from experiments.report.record import MainTable
+from locdiffusion.evaluation.tables import markdown
+
+_HERE = Path(__file__).parent
+FINDINGS = _HERE / "findings.md"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What the page is made from; what is missing is said to be missing.
+
+    Attributes:
+      table: the main table.
+      ablations: records by name.
+      sampling: results of `experiments.sampling_steps`.
+      log_z: record of the check of log Z on a finer grid.
+      benchmark: record of `experiments.speed.head`.
+      findings: Markdown written by people.
+    """
+
+    table: MainTable | None = None
+    ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sampling: Mapping[str, Any] | None = None
+    log_z: Any = None
+    benchmark: Any = None
+    findings: str = ""
+
+
+def render(inputs: Inputs, figures: Mapping[str, str]) -> str:
+    """The page.
+
+    Args:
+      inputs: the numbers.
+      figures: relative path of each figure by its file's stem.
+    """
+    parts = [*_first_page(inputs)]
+    studies = [
+        ("Main table", sections.main_tables(inputs.table), ()),
+        (
+            "Calibration",
+            sections.calibration(inputs.table),
+            ("coverage", *sorted(name for name in figures if name.startswith("reliability-"))),
+        ),
+        (
+            "Distance to the nearest training photo",
+            sections.strata(inputs.table),
+            tuple(sorted(name for name in figures if name.startswith("distance-"))),
+        ),
+        ("Posterior maps", _maps(figures), ("posteriors",)),
+        ("Ablations", ablations(inputs.ablations), ("radius", "noise")),
+        ("Steps of sampling mode", sections.sampling(inputs.sampling), ("steps",)),
+        ("log Z on a finer grid", sections.facts(inputs.log_z), ()),
+        ("Speed", sections.benchmark(inputs.benchmark), ()),
+    ]
+    for title, lines, names in studies:
+        parts += [f"## {title}", "", *lines, ""]
+        for name in names:
+            if name in figures:
+                parts += [f"![{_CAPTIONS.get(name, name.replace('-', ' '))}]({figures[name]})", ""]
+    parts += ["## How to repeat it", "", *_repeat(inputs)]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(parts)).rstrip() + "\n"
+
+
+_CAPTIONS = {
+    "coverage": "truths inside the stated radii",
+    "posteriors": "photos and their posteriors",
+    "radius": "accuracy against the radius ρ of the decoder",
+    "noise": "accuracy against steps, by noise of training and schedule of sampling",
+    "steps": "accuracy against steps of the sampler",
+}
+
+
+def _first_page(inputs: Inputs) -> list[str]:
+    model = f" of `{inputs.table.model}`" if inputs.table else ""
+    findings = _without_comments(inputs.findings)
+    return [
+        f"# Report{model}",
+        "",
+        "Written by `python -m experiments.report render`; numbers are not typed by hand.",
+        "",
+        "## What the paper says",
+        "",
+        (_HERE / "paper.md").read_text("utf-8").strip(),
+        "",
+        "## What we chose",
+        "",
+        (_HERE / "choices.md").read_text("utf-8").strip(),
+        "",
+        *_settings(inputs.table),
+        "## What we found",
+        "",
+        *sections.found(inputs.table),
+        "",
+        *([findings, ""] if findings else []),
+    ]
+
+
+def _settings(table: MainTable | None) -> list[str]:
+    if table is None:
+        return []
+    model, decode = table.checkpoint["model"], table.checkpoint["decode"]
+    recipe = table.checkpoint.get("recipe") or {}
+    training = (table.checkpoint.get("data") or {}).get("train") or {}
+    photos = f"{training['photos']:,}" if training else "an unknown number of"
+    return [
+        f"The shipped model: L = {model['max_degree']}, {table.ours.parameters:,} parameters, "
+        f"{recipe.get('steps', 'an unknown number of')} steps of {recipe.get('batch_size', '?')} "
+        f"from {photos} photos; ρ = {decode['radius_km']:g} km and the temperatures are fitted on "
+        "validation photos.",
+        "",
+    ]
+
+
+def _without_comments(text: str) -> str:
+    return re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL).strip()
+
+
+def _maps(figures: Mapping[str, str]) -> list[str]:
+    if "posteriors" not in figures:
+        return [sections.NOT_MEASURED]
+    return [
+        "Photos at even quantiles of the error of their split, chosen by that rule and not by "
+        "taste. Left the photo, 640 km wide; middle the posterior around the answer; right the "
+        "world. Density is shown down to a thousandth of its peak, on a logarithmic scale; where a "
+        "map is coarse, narrow peaks are painted wider than they are, to be seen at all.",
+    ]
+
+
+def _repeat(inputs: Inputs) -> list[str]:
+    lines = ["`make report` repeats everything.", ""]
+    if inputs.table is None:
+        return lines
+    table = inputs.table
+    rows = [
+        [
+            f"`{part.name}`",
+            f"{part.photos:,}",
+            f"`{part.sha256[:16]}`",
+            "; ".join(_made(made) for made in part.made) or "not recorded",
+        ]
+        for part in table.data
+    ]
+    mosaics = {
+        (m["name"], m["file"], m["sha256"])
+        for part in table.data
+        for made in part.made
+        for m in made.get("mosaics", [])
+    }
+    budget = ", ".join(f"{name} {value}" for name, value in table.budget.items())
+    return [
+        *lines,
+        markdown(["photos", "n", "SHA-256 of keys, places, embeddings", "how made"], rows),
+        "",
+        *(f"- mosaic `{n}`: `{file}`, SHA-256 `{sha}`" for n, file, sha in sorted(mosaics)),
+        f"- checkpoint `{table.model}`, SHA-256 `{table.model_sha256}`",
+        f"- budget of every rival: {budget}",
+        f"- bootstrap: {table.bootstrap.resamples:,} resamples, seed {table.bootstrap.seed}",
+        f"- made with: {table.environment}",
+        "",
+        *sections.methods(table),
+    ]
+
+
+def _made(made: Mapping[str, Any]) -> str:
+    mosaics = " + ".join(f"{m['name']} {m['weight']:g}" for m in made.get("mosaics", []))
+    augmented = "augmented" if made.get("augmentation") else "plain"
+    return (
+        f"split {made.get('split')}, seed {made.get('seed')}, {made.get('count', 0):,} of "
+        f"{mosaics}, {augmented}"
+    )

@@ -1,0 +1,235 @@
+"""The sections of the page, each from the JSON of its own study; absent numbers are said to be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from experiments.report.naming import title
+from experiments.report.record import OURS, MainTable, MethodRow
+from experiments.report.verdicts import Outcome, outcomes
+from locdiffusion.evaluation.tables import (
+    calibration_table,
+    markdown,
+    number,
+    percent,
+    reliability_table,
+    strata_table,
+)
+
+NOT_MEASURED = "Not measured in this run."
+
+
+def found(table: MainTable | None) -> list[str]:
+    """What the main table says, in a few lines."""
+    if table is None:
+        return [NOT_MEASURED]
+    all_outcomes = outcomes(table)
+    accuracy = [o for o in all_outcomes if _is_share(o)]
+    good = [o for o in accuracy if o.level_or_better]
+    lines = [_summary(table, all_outcomes), ""]
+    lines.append(
+        f"Against the best of {len(table.rivals)} rivals, chosen anew for every split and "
+        f"threshold, our accuracy is level or better in {len(good)} of {len(accuracy)} comparisons "
+        f"(paired bootstrap over photos, {100 * table.bootstrap.level:g} % intervals)."
+    )
+    behind = [o for o in accuracy if not o.level_or_better]
+    lines += [
+        f"- `{o.split}`, within {o.measure.name}: {o.text} ({title(o.rival)})" for o in behind
+    ]
+    others = [o for o in all_outcomes if not _is_share(o)]
+    counts = {
+        name: [o.level_or_better for o in others if o.measure.name == name]
+        for name in dict.fromkeys(o.measure.name for o in others)
+    }
+    counted = "; ".join(f"{name} on {sum(good)} of {len(good)}" for name, good in counts.items())
+    return [*lines, "", f"Level or better in the other measures, of the splits: {counted}."]
+
+
+def _is_share(outcome: Outcome) -> bool:
+    return outcome.measure.unit == " points"
+
+
+def _summary(table: MainTable, all_outcomes: Sequence[Outcome]) -> str:
+    rows = []
+    for split in table.splits:
+        ours = table.ours.on(split)
+        at_200 = table.thresholds_km.index(200.0)
+        rival = next(
+            o.rival for o in all_outcomes if o.split == split and o.measure.name == "200 km"
+        )
+        theirs = next(row for row in table.rivals if row.name == rival).on(split)
+        rows.append(
+            [
+                f"`{split}`",
+                f"{ours.n:,}",
+                number(ours.median_km),
+                percent(ours.within[at_200]),
+                title(rival),
+                number(theirs.median_km),
+                percent(theirs.within[at_200]),
+            ]
+        )
+    heads = ["split", "photos", "our median km", "our % within 200 km"]
+    heads += ["best rival at 200 km", "its median km", "its % within 200 km"]
+    return markdown(heads, rows)
+
+
+def main_tables(table: MainTable | None) -> list[str]:
+    """Every method on every split, and the verdicts."""
+    if table is None:
+        return [NOT_MEASURED]
+    lines = [
+        f"All methods see the same frozen embeddings; {_same_photos(table)} Settings come from "
+        "validation photos. In brackets: "
+        f"{100 * table.bootstrap.level:g} % bootstrap intervals over photos. GeoScore: mean of "
+        "5000·exp(−error/1492.7 km). nats/km²: mean negative log density of the truth, lower is "
+        "better. Coverage: truths inside the stated 50 % and 90 % radii.",
+    ]
+    all_outcomes = outcomes(table)
+    for split in table.splits:
+        lines += ["", f"### `{split}` ({table.ours.on(split).n:,} photos)", ""]
+        lines += [_split_table(table, split), "", "Ours against the best rival:", ""]
+        lines.append(_verdict_table([o for o in all_outcomes if o.split == split]))
+    return lines
+
+
+def _same_photos(table: MainTable) -> str:
+    """Whether ours and the rivals learned from the same photos, in the same number of steps."""
+    own = ((table.checkpoint.get("data") or {}).get("train") or {}).get("sha256")
+    theirs = next(part.sha256 for part in table.data if part.name == "train")
+    steps = (table.checkpoint.get("recipe") or {}).get("steps")
+    photos = "the same training photos" if own == theirs else "**other training photos than ours**"
+    same_steps = steps == table.budget.get("steps")
+    budget = "as many steps" if same_steps else f"{table.budget.get('steps')} steps (ours {steps})"
+    return f"the rivals learn from {photos} in {budget}."
+
+
+def _split_table(table: MainTable, split: str) -> str:
+    shown = [i for i, km in enumerate(table.thresholds_km) if km in (25.0, 200.0, 750.0)]
+    heads = ["method", "parameters", "median km"]
+    heads += [f"% within {table.thresholds_km[i]:g} km" for i in shown]
+    heads += ["GeoScore", "nats/km²", "% in 50 % radius", "% in 90 % radius"]
+    return markdown(heads, [_method_cells(row, split, shown) for row in table.methods])
+
+
+def _method_cells(row: MethodRow, split: str, shown: Sequence[int]) -> list[str]:
+    scores = row.on(split)
+    name = f"**{title(row.name)}**" if row.name == OURS else title(row.name)
+    return [
+        name,
+        f"{row.parameters:,}",
+        number(scores.median_km),
+        *(percent(scores.within[i]) for i in shown),
+        number(scores.geoscore),
+        number(scores.nats_per_km2, 2),
+        percent(scores.coverage_50),
+        percent(scores.coverage_90),
+    ]
+
+
+def _verdict_table(all_outcomes: Sequence[Outcome]) -> str:
+    rows = [
+        [f"within {o.measure.name}" if _is_share(o) else o.measure.name, title(o.rival), o.text]
+        for o in all_outcomes
+    ]
+    return markdown(["measure", "best rival", "ours"], rows)
+
+
+def methods(table: MainTable) -> list[str]:
+    """How long each method took, and what was chosen for it on validation photos."""
+    lines = []
+    for row in table.methods:
+        seconds = row.details.get("train_seconds")
+        took = "" if seconds is None else f"{seconds:,.0f} s of training; "
+        choices = ", ".join(f"{n} {value}" for n, value in _flat(row.details.get("choices", {})))
+        lines.append(f"- {title(row.name)}: {took}fixed or chosen on validation photos: {choices}")
+    return lines
+
+
+def calibration(table: MainTable | None) -> list[str]:
+    """Radii and probabilities of our model."""
+    if table is None:
+        return [NOT_MEASURED]
+    rows = {f"`{s.split}`": s.scores for s in table.ours.splits}
+    return [calibration_table(rows), "", reliability_table(rows)]
+
+
+def strata(table: MainTable | None) -> list[str]:
+    """Our model by distance to the nearest training photo."""
+    if table is None or not table.strata:
+        return [NOT_MEASURED]
+    lines = []
+    for row in table.strata:
+        if row.method == OURS:
+            lines += [f"### {row.pool}", "", strata_table(row.strata), ""]
+    return lines
+
+
+def sampling(results: Mapping[str, Any] | None) -> list[str]:
+    """Sampling mode against the number of steps."""
+    if not results:
+        return [NOT_MEASURED]
+    study = results["study"]
+    entries = [("density mode", results["density"])]
+    settings = results["settings"].values()
+    order = sorted(settings, key=lambda e: (e["placing"], e["sampler"], e["steps"]))
+    entries += [(f"{e['sampler']}, {e['placing']}, {e['steps']}", e) for e in order]
+    rows = [
+        [
+            name,
+            f"{entry['calls_per_photo']}",
+            f"{entry['median_km']:,.0f}",
+            *(f"{100 * entry['within'][km]:.1f}" for km in ("25", "200", "750")),
+            f"{entry['nats_per_km2']:.2f}",
+            f"{1000 * entry['seconds_per_photo']:.1f}",
+        ]
+        for name, entry in entries
+    ]
+    heads = ["sampler, placing of levels, steps", "calls per photo", "median km"]
+    heads += ["% within 25 km", "200 km", "750 km", "nats/km²", "ms per photo"]
+    intro = f"{study['photos']:,} photos, {study['samples']} samples each, `{study['checkpoint']}`."
+    return [intro, "", markdown(heads, rows)]
+
+
+def benchmark(content: Mapping[str, Any] | None) -> list[str]:
+    """The lines of `experiments.speed.head`, and the machine."""
+    if not content:
+        return [NOT_MEASURED]
+    said = {True: "met", False: "**not met**", None: "no budget"}
+    rows = [
+        [line["name"], str(line["photos"]), line["measured"], line["budget"], said[line["met"]]]
+        for line in content["lines"]
+    ]
+    heads = ["what", "photos at once", "measured", "budget", "verdict"]
+    about = "; ".join(f"{name} {value}" for name, value in _flat(content["about"]))
+    return [markdown(heads, rows), "", f"Measured in turns in one run: {about}."]
+
+
+def facts(content: Any) -> list[str]:
+    """Any JSON as a table of names and values: for studies whose files explain themselves."""
+    if not content:
+        return [NOT_MEASURED]
+    rows = [[name, value] for name, value in _flat(content)]
+    return [markdown(["what", "value"], rows)]
+
+
+def _flat(content: Any, prefix: str = "") -> list[tuple[str, str]]:
+    if isinstance(content, Mapping):
+        parts = [_flat(value, f"{prefix}{name} · ") for name, value in content.items()]
+        return [pair for part in parts for pair in part]
+    name = prefix.removesuffix(" · ")
+    if isinstance(content, list):
+        if all(not isinstance(item, (Mapping, list)) for item in content):
+            return [(name, ", ".join(map(_shown, content)))]
+        named = [_flat(item, f"{prefix}{_label(item, i)} · ") for i, item in enumerate(content)]
+        return [pair for part in named for pair in part]
+    return [(name, _shown(content))]
+
+
+def _label(item: Any, index: int) -> str:
+    return str(item["name"]) if isinstance(item, Mapping) and "name" in item else str(index + 1)
+
+
+def _shown(value: Any) -> str:
+    return f"{value:,.4g}" if isinstance(value, float) else str(value)

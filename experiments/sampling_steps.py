@@ -1,0 +1,389 @@
+r"""Accuracy of sampling mode against the number of network calls.
+
+    python -m experiments.sampling_steps --photos 'DATA/val/*.tar' --embeddings CACHE --output DIR
+
+For each sampler, placing of the levels and number of steps n, K reverse diffusions per photo, n
+network calls each, and one call more for the density at the end; the answer is decoded from the
+mixture of the K densities and, beside it, from the first alone. Results go to DIR/results.json,
+one entry per setting, written after each: a stopped study goes on where it was.
+
+**Two ways to place levels.** *recentred*: from σ_max of training to σ*, evenly in log σ: down to
+where the location is decided (`diffusion.schedules`), as the geotagger samples. *standard*: DDPM's,
+from σ = 157 to 0.01, most of which lie where nothing, or nothing more, is decided.
+
+**What is kept equal.** The same start noise for every setting, and one last call that reads the
+density: at the level that the sampler ended at, but not below σ_min of training, since at σ = 0.01
+it would be a point, not a statement. Levels that training never saw are answered by Bayes' rule
+from those it saw (`in_trained_range`): a standard schedule is not punished for the network's
+inexperience. The mean parameter is `diffusion.focused`'s, right at every σ: on a grid over the
+sphere every sample of a small σ ends on a node.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from locdiffusion.checkpoint import Checkpoint
+from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.decoding import Decoder
+from locdiffusion.density import LOG_SPHERE_AREA_KM2
+from locdiffusion.diffusion.denoiser import Denoiser
+from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
+from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
+from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas, standard_sigmas
+from locdiffusion.metrics import coverage, error_summary
+from locdiffusion.sphere.geodesy import great_circle_km
+
+SAMPLERS = ("ddim", "dpm_solver", "ancestral")
+PLACINGS = ("recentred", "standard")
+STEPS = (1, 2, 4, 8, 16, 32, 64, 250)
+RESULTS, FIGURE = "results.json", "accuracy_against_steps.png"
+_PHOTOS_AT_ONCE = 32
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to sample.
+
+    Attributes:
+      sampler: one of `SAMPLERS`.
+      placing: of the noise levels, one of `PLACINGS`.
+      steps: network calls of one reverse diffusion, without the last, which gives the density.
+    """
+
+    sampler: str
+    placing: str
+    steps: int
+
+    def __post_init__(self) -> None:
+        """Checks the names."""
+        for value, known in ((self.sampler, SAMPLERS), (self.placing, PLACINGS)):
+            if value not in known:
+                raise ValueError(f"{value!r} is unknown; want one of {', '.join(known)}.")
+
+    @property
+    def name(self) -> str:
+        """Key of the entry in the results."""
+        return f"{self.sampler}-{self.placing}-{self.steps}"
+
+    def sigmas(self, noise: NoiseConfig, dimension: int) -> list[float]:
+        """The ``steps + 1`` levels from first to last, for codes of `dimension` numbers."""
+        if self.placing == "standard":
+            return [float(s) for s in standard_sigmas(self.steps)]
+        return [float(s) for s in recentred_sigmas(self.steps, dimension, noise)]
+
+
+def in_trained_range(denoiser: Denoiser, noise: NoiseConfig) -> Denoiser:
+    """A denoiser for every σ from one that knows σ_min to σ_max and infinity.
+
+    In the exponential family x_σ enters as x_σ/σ² (see `model.cs_unet`). Above σ_max the image's
+    part is taken from σ = ∞, below σ_min from σ_min, and x_σ/σ² is added as it should be.
+    """
+
+    def denoise(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+        known = torch.where(sigma > noise.sigma_max, torch.inf, sigma.clamp(min=noise.sigma_min))
+        missing = sigma**-2 - known**-2
+        return denoiser(x, known, condition) + x * missing[:, None]
+
+    return denoise
+
+
+class Study:
+    """The settings' common ground: a checkpoint, photos, start noise, tables."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, photos: EmbeddedPhotos, samples: int = 8, seed: int = 0
+    ) -> None:
+        if samples < 1 or not len(photos):
+            raise ValueError(f"{samples} samples of {len(photos)} photos; want at least 1 of each.")
+        self.checkpoint, self.photos = checkpoint, photos
+        self.samples, self.seed = samples, seed
+        self.noise = checkpoint.config.noise
+        degree = checkpoint.config.model.max_degree
+        self.decoder = Decoder(degree, checkpoint.config.decode, checkpoint.base)
+        self._denoiser = in_trained_range(checkpoint.denoiser, self.noise)
+        self._mean = FocusedMean(degree, checkpoint.base)
+
+    def identity(self) -> dict[str, Any]:
+        """What results must have in common to stand in one file."""
+        return {
+            "checkpoint": self.checkpoint.model_id,
+            "photos": len(self.photos),
+            "photos_sha256": self.photos.fingerprint,
+            "samples": self.samples,
+            "seed": self.seed,
+        }
+
+    @torch.inference_mode()
+    def density_mode(self) -> dict[str, Any]:
+        """One network call per photo: what sampling is compared with."""
+        began = time.perf_counter()
+        natural = self.checkpoint.denoiser.from_image(torch.from_numpy(self.photos.embeddings))
+        seconds = time.perf_counter() - began
+        return {
+            **self._measured(natural[:, None]),
+            "calls_per_photo": 1,
+            "seconds_per_photo": seconds / len(self.photos),
+        }
+
+    def run(self, setting: Setting) -> dict[str, Any]:
+        """One setting over all photos.
+
+        Returns:
+          For the mixture of all samples: `metrics.error_summary`, ``coverage_50``, ``coverage_90``,
+          ``nats_per_km2`` (mean -log density of the truth; lower is better); the summary of the
+          first sample alone under ``single``; ``calls_per_photo``; ``seconds_per_photo`` of the
+          sampling without the decoding.
+        """
+        began = time.perf_counter()
+        parts = [
+            self._sampled(setting, start) for start in range(0, len(self.photos), _PHOTOS_AT_ONCE)
+        ]
+        seconds = time.perf_counter() - began
+        natural = torch.cat(parts)
+        single = self._decoded(natural[:, :1])
+        return {
+            **asdict(setting),
+            **self._measured(natural),
+            "single": error_summary(single[0]),
+            "calls_per_photo": self.samples * (setting.steps + 1),
+            "seconds_per_photo": seconds / len(self.photos),
+        }
+
+    @torch.inference_mode()
+    def _sampled(self, setting: Setting, start: int) -> Tensor:
+        """Natural parameters ``(n, K, d)`` of some photos, at the end of the reverse diffusion."""
+        embeddings = torch.from_numpy(self.photos.embeddings[start : start + _PHOTOS_AT_ONCE])
+        condition = embeddings.repeat_interleave(self.samples, 0)
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
+        shape = (len(condition), self.checkpoint.config.model.dimension)
+
+        def noise(step: int) -> Tensor:
+            return torch.randn(shape, generator=generator)
+
+        sigmas = setting.sigmas(self.noise, shape[1])
+        x = noise(-1) * sigmas[0]
+        denoise = focused_mean_denoiser(self._denoiser, condition, self._mean)
+        if setting.sampler == "ancestral":
+            x = ancestral(denoise, x, sigmas, noise)
+        else:
+            x = (ddim if setting.sampler == "ddim" else dpm_solver)(denoise, x, sigmas)
+        last = torch.full((len(x),), max(sigmas[-1], self.noise.sigma_min))
+        return self._denoiser(x, last, condition).view(len(embeddings), self.samples, -1)
+
+    def _measured(self, natural: Tensor) -> dict[str, Any]:
+        distance, radius_50, radius_90 = self._decoded(natural)
+        log_p = [
+            self.decoder.log_probability(natural[rows], self.photos.vectors[rows])
+            for rows in _slices(len(natural))
+        ]
+        return {
+            **error_summary(distance),
+            "coverage_50": coverage(distance, radius_50),
+            "coverage_90": coverage(distance, radius_90),
+            "nats_per_km2": LOG_SPHERE_AREA_KM2 - float(np.mean(np.concatenate(log_p))),
+        }
+
+    def _decoded(self, natural: Tensor) -> tuple[NDArray[np.float64], ...]:
+        """Errors and 50 % and 90 % radii in km of ``(N, K, d)``."""
+        columns = [self.decoder(natural[rows]) for rows in _slices(len(natural))]
+        names = ("latitude", "longitude", "radius_50_km", "radius_90_km")
+        joined = [np.concatenate([getattr(c, name) for c in columns]) for name in names]
+        truth = self.photos.latitude, self.photos.longitude
+        distance = great_circle_km(joined[0], joined[1], *truth)
+        return distance, joined[2], joined[3]
+
+
+def _slices(count: int) -> list[slice]:
+    return [slice(i, i + _PHOTOS_AT_ONCE) for i in range(0, count, _PHOTOS_AT_ONCE)]
+
+
+def run_study(
+    study: Study,
+    settings: Iterable[Setting],
+    output: Path,
+    said: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Runs the settings that the results lack; returns all results.
+
+    Args:
+      study: checkpoint and photos.
+      settings: which.
+      output: directory of the results.
+      said: gets a line per setting.
+
+    Raises:
+      ValueError: the directory holds the results of another checkpoint, other photos or numbers.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / RESULTS
+    results: dict[str, Any] = {"study": study.identity(), "settings": {}}
+    if file.is_file():
+        results = json.loads(file.read_text("utf-8"))
+        if results.get("study") != study.identity():
+            raise ValueError(
+                f"{file} holds a study of {results.get('study')}; this one is of "
+                f"{study.identity()}. Give another --output."
+            )
+    if "density" not in results:
+        results["density"] = study.density_mode()
+        _write(file, results)
+    said(_line("density", results["density"]))
+    for setting in settings:
+        if setting.name not in results["settings"]:
+            results["settings"][setting.name] = study.run(setting)
+            _write(file, results)
+        said(_line(setting.name, results["settings"][setting.name]))
+    return results
+
+
+def _write(file: Path, results: dict[str, Any]) -> None:
+    temporary = file.with_suffix(".part")
+    temporary.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
+    os.replace(temporary, file)
+
+
+def _line(name: str, entry: dict[str, Any]) -> str:
+    single = entry.get("single")
+    alone = f", one sample alone {100 * single['within']['200']:.1f} %" if single else ""
+    return (
+        f"{name:26} {100 * entry['within']['200']:5.1f} % within 200 km{alone}, "
+        f"median {entry['median_km']:.0f} km, {entry['nats_per_km2']:.2f} nats/km², "
+        f"{entry['calls_per_photo']} calls and {entry['seconds_per_photo']:.3f} s per photo"
+    )
+
+
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Accuracy within 200 km and median error against the network calls of one sample.
+
+    Solid: mixture of all samples. Dotted: one sample alone. Grey line: density mode.
+
+    Args:
+      results: of `run_study`.
+      path: PNG to write.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = (("within 200 km, %", _within_200), ("median error, km", _median))
+    for axes, (label, value) in zip(figure.subplots(1, 2), panels, strict=True):
+        axes.axhline(value(results["density"]), color="0.55", lw=1.2, label="density mode (1 call)")
+        for sampler, colour in zip(SAMPLERS, ("#1f6f8b", "#c8553d", "#588157"), strict=True):
+            for placing, marker in zip(PLACINGS, ("o", "s"), strict=True):
+                curve = _curve(results, sampler, placing)
+                if not curve:
+                    continue
+                steps = [entry["steps"] for entry in curve]
+                hollow = {"markerfacecolor": "white"} if placing == "standard" else {}
+                style = {"color": colour, "marker": marker, "markersize": 5, **hollow}
+                name = f"{sampler.replace('_', '-')}, {placing}"
+                axes.plot(steps, [value(e) for e in curve], label=name, **style)
+                alone = [value(entry["single"]) for entry in curve]
+                axes.plot(steps, alone, lw=0.9, ls=":", **{**style, "markersize": 2.5})
+        axes.set_xscale("log", base=2)
+        ticks = sorted({entry["steps"] for entry in results["settings"].values()})
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.set_xlabel("steps of the sampler (network calls of one sample)")
+        axes.set_ylabel(label)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(frameon=False, fontsize=8, loc="best")
+    count, samples = results["study"]["photos"], results["study"]["samples"]
+    figure.suptitle(
+        f"{count} photos; solid: mixture of {samples} samples, dotted: one sample alone",
+        fontsize=10,
+    )
+    figure.savefig(path, dpi=130, metadata={"Software": None})
+
+
+def _curve(results: dict[str, Any], sampler: str, placing: str) -> list[dict[str, Any]]:
+    entries = [
+        entry
+        for entry in results["settings"].values()
+        if (entry["sampler"], entry["placing"]) == (sampler, placing)
+    ]
+    return sorted(entries, key=lambda entry: int(entry["steps"]))
+
+
+def _within_200(entry: dict[str, Any]) -> float:
+    return 100.0 * float(entry["within"]["200"])
+
+
+def _median(entry: dict[str, Any]) -> float:
+    return float(entry["median_km"])
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line to settings."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.sampling_steps",
+        description="Accuracy of sampling mode against the number of network calls.",
+    )
+    add = parser.add_argument
+    add("--photos", nargs="+", required=True, metavar="GLOB", help="shards of photos with truth")
+    add("--embeddings", type=Path, required=True, metavar="DIR", help="cache of embeddings")
+    add("--output", type=Path, required=True, metavar="DIR", help="for results and figure; resumed")
+    add("--checkpoint", help="a directory, or a shipped checkpoint's name (the shipped default)")
+    add("--limit", type=int, default=200, help="photos, drawn at random (default %(default)s)")
+    add("--samples", type=int, default=8, help="K per photo (default %(default)s)")
+    add("--samplers", nargs="+", default=SAMPLERS[:2], choices=SAMPLERS, help="(all but ancestral)")
+    add("--placings", nargs="+", default=PLACINGS, choices=PLACINGS, help="of noise levels (both)")
+    add("--steps", nargs="+", type=int, default=STEPS, help=f"{' '.join(map(str, STEPS))}")
+    add("--threads", type=int, default=1, help="of torch (default %(default)s)")
+    add("--seed", type=int, default=0, help="of photos and noise (default %(default)s)")
+    return parser.parse_args(argv)
+
+
+def drawn(photos: EmbeddedPhotos, count: int, seed: int) -> EmbeddedPhotos:
+    """`count` of the photos, or all if there are no more, at random in their order."""
+    order = np.random.default_rng(seed).permutation(len(photos))
+    return photos.take(np.sort(order[:count]))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse, build, run; returns the exit status."""
+    options = parse(argv)
+    from locdiffusion.checkpoint import load
+    from locdiffusion.data import expand_shards, load_photos
+    from locdiffusion.model.image_encoder import load_image_encoder
+    from locdiffusion.threads import torch_threads
+
+    try:
+        settings = [
+            Setting(sampler, placing, steps)
+            for steps in options.steps
+            for placing in options.placings
+            for sampler in options.samplers
+        ]
+        checkpoint = load(options.checkpoint)
+        encoder = load_image_encoder(checkpoint.config.encoder.name)
+        photos = load_photos(expand_shards(options.photos), encoder, options.embeddings)
+        photos = drawn(photos, options.limit, options.seed)
+        with torch_threads(options.threads):
+            study = Study(checkpoint, photos, options.samples, options.seed)
+            draw(run_study(study, settings, options.output), options.output / FIGURE)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"written: {options.output / RESULTS} and {FIGURE}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

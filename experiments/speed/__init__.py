@@ -1,0 +1,1 @@
+"""What things cost, as ratios of two ways timed in one run."""

@@ -1,0 +1,235 @@
+"""One measured job, in a process of its own: the geotag pipeline, or a plain loop instead of it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.speed.pipeline.trivial import TrivialLoader
+from pipelines.batches import read_batches, run_stage
+from pipelines.geotag import Job, build
+from pipelines.loading import GeotaggerLike, Loader, loaded
+from pipelines.options import parse
+from pipelines.sink import write_shard
+from schemas.geotags import Stage
+
+LOOP, BEAM = "loop", "beam"
+TRIVIAL, SHIPPED = "trivial", "shipped"
+VERSIONS = ("apache-beam", "numpy", "pillow", "pyarrow")
+ROOT = Path(__file__).parents[3]
+SAYS = "benchmark: "
+"""What a measured process writes for us to read begins so; Beam may print other things."""
+
+
+class JobFailed(RuntimeError):
+    """A measured job did not do its work; the message ends with what it said."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to run.
+
+    Attributes:
+        kind: LOOP or BEAM.
+        model: TRIVIAL, or SHIPPED for the encoder and checkpoint that come with the package.
+        shards: paths.
+        photos: in all of them together.
+        output: directory to create.
+        processes: 0 works in the measuring process itself; n starts n workers (BEAM only).
+    """
+
+    kind: str
+    model: str
+    shards: tuple[str, ...]
+    photos: int
+    output: str
+    processes: int = 0
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What it took.
+
+    Attributes:
+        import_cpu_seconds: before the job, for importing modules and loading the model.
+        cpu_seconds: of the job, with its child processes.
+        wall_seconds: of the job.
+        peak_bytes_before: most memory held until then.
+        peak_bytes: most memory ever held.
+        digest: of all predictions, by which two jobs are known to have done the same.
+        about: machine and versions; empty where torch was not loaded.
+    """
+
+    import_cpu_seconds: float
+    cpu_seconds: float
+    wall_seconds: float
+    peak_bytes_before: int
+    peak_bytes: int
+    digest: str
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_fresh(*tasks: Task) -> list[Spent]:
+    """Measures tasks, each in a new Python process with one thread per operation.
+
+    All are made ready, then they start together. Several share one processor core, so that what
+    else goes on in the machine slows them all alike: their CPU times can be compared even if none
+    of them means much. (Where a process cannot choose its core, they run as the system likes.)
+
+    Raises:
+        JobFailed: with the end of what a process wrote to stderr.
+    """
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
+    code = (
+        f"from experiments.speed.pipeline.job import answer; answer(share_a_core={len(tasks) > 1})"
+    )
+    with contextlib.ExitStack() as stack:
+        errors = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in tasks]
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", code],
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=error,
+                text=True,
+            )
+            for error in errors
+        ]
+        try:
+            for process, task in zip(processes, tasks, strict=True):
+                _say(process, json.dumps(asdict(task)))
+            for process in processes:
+                _listen(process)  # it is ready
+            for process in processes:
+                _say(process, "start")
+            answers = [_listen(process) for process in processes]
+        finally:
+            for process in processes:
+                process.kill()
+                process.communicate()
+        for task, error, text in zip(tasks, errors, answers, strict=True):
+            if not text:
+                error.seek(0)
+                raise JobFailed(f"{task} gave no answer:\n{error.read()[-2000:]}")
+    return [Spent(**json.loads(text)) for text in answers]
+
+
+def _say(process: subprocess.Popen[str], line: str) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it has failed, and will give no answer
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+
+
+def _listen(process: subprocess.Popen[str]) -> str:
+    """What follows SAYS in its next line that has it; empty if it ends before."""
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith(SAYS):
+            return line.removeprefix(SAYS)
+    return ""
+
+
+def answer(share_a_core: bool) -> None:
+    """The new process: a Task on stdin, then a line to start; Spent on stdout, all as JSON."""
+    given = json.loads(sys.stdin.readline())
+
+    def wait() -> None:
+        print(f"{SAYS}ready", flush=True)
+        sys.stdin.readline()
+        if share_a_core and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+
+    spent = measure(Task(**{**given, "shards": tuple(given["shards"])}), wait)
+    print(f"{SAYS}{json.dumps(asdict(spent))}", flush=True)
+
+
+def measure(task: Task, wait: Callable[[], None] = lambda: None) -> Spent:
+    """Runs a task in this process.
+
+    Args:
+        task: to run.
+        wait: called when all is imported and loaded, before the clock starts.
+
+    Raises:
+        JobFailed: if not every photo became a prediction.
+    """
+    flags = [f"--direct_num_workers={task.processes}", "--direct_running_mode=multi_processing"]
+    arguments = ["--input", *task.shards, "--output", task.output]
+    load: Loader | None = TrivialLoader() if task.model == TRIVIAL else None
+    job = build(parse([*arguments, *(flags if task.processes else [])]), load)
+    work = beam_job() if task.kind == BEAM else plain_loop
+    wait()
+    peak_before = peak_bytes()
+    before, start = cpu_seconds(), time.perf_counter()
+    work(job)
+    cpu, wall = cpu_seconds() - before, time.perf_counter() - start
+    found = sum(manifest["predictions"] for manifest in job.output.manifests())
+    if found != task.photos:
+        raise JobFailed(f"{found} predictions of {task.photos} photos; see {task.output}")
+    about = _about() if "torch" in sys.modules else {}
+    return Spent(before, cpu, wall, peak_before, peak_bytes(), _digest(Path(task.output)), about)
+
+
+def beam_job() -> Callable[[Job], Any]:
+    """Imports Beam, and returns what launches a job and waits until it is over."""
+    from pipelines.launch import launch
+
+    return lambda job: launch(job.options, job.load, job.configuration, job.output, job.shards)
+
+
+def plain_loop(job: Job) -> None:
+    """The same work without Beam: shard after shard, batch after batch, step after step."""
+    geotagger: GeotaggerLike = loaded(job.load).geotagger
+    for shard in job.shards:
+        batches = []
+        for batch in read_batches(shard, geotagger.preprocess, job.options.batch_size):
+            for stage in (Stage.EMBED, Stage.SAMPLE, Stage.DECODE):
+                batch = run_stage(batch, stage, geotagger)
+            batches.append(batch)
+        write_shard(job.output, job.configuration, batches, job.options.extras)
+
+
+def cpu_seconds() -> float:
+    """Of this process and of its children that have ended, in user and system mode."""
+    both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(used.ru_utime + used.ru_stime for used in both)
+
+
+def peak_bytes() -> int:
+    """Most memory that was resident in this process."""
+    status = Path("/proc/self/status")
+    if status.is_file():  # ru_maxrss of a new process begins at what its parent held
+        for line in status.read_text("utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most * 1024
+
+
+def _digest(output: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(output.glob("predictions/*.parquet")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+def _about() -> dict[str, Any]:
+    from experiments.speed.head.timing import machine
+
+    versions = {name: importlib.metadata.version(name) for name in VERSIONS}
+    return {**machine(), **versions}

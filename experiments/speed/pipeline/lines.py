@@ -1,0 +1,292 @@
+"""The comparisons of this benchmark, each against its budget."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from experiments.speed.pipeline.job import (
+    BEAM,
+    LOOP,
+    SHIPPED,
+    TRIVIAL,
+    JobFailed,
+    Spent,
+    Task,
+    run_fresh,
+)
+from experiments.speed.pipeline.trivial import write_archive
+
+MARGINAL_TRIVIAL, MARGINAL_ENCODER = 1.25, 1.05
+FIXED_CPU_SECONDS = 1.0
+FLAT_BYTES_PER_PHOTO = 256
+SMALL_PHOTO, PHOTO = (64, 48), (512, 384)
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; the default takes some minutes on two cores.
+
+    Attributes:
+        turns: of every comparison of CPU times.
+        trivial, encoder, memory, scaling: photos, few and many, all multiples of the next two.
+        per_shard: photos in a shard, but for the encoder.
+        encoder_per_shard: likewise.
+        seed: of the generated photos.
+    """
+
+    turns: int = 3
+    trivial: tuple[int, int] = (2_000, 12_000)
+    encoder: tuple[int, int] = (16, 112)
+    memory: tuple[int, int] = (1_000, 20_000)
+    scaling: tuple[int, int] = (2_000, 20_000)
+    per_shard: int = 1_000
+    encoder_per_shard: int = 16
+    seed: int = 0
+
+
+QUICK = Sizes(1, (20, 40), (2, 4), (20, 60), (20, 40), 20, 2)
+
+
+@dataclass(frozen=True)
+class Line:
+    """One measured number.
+
+    Attributes:
+        name: what it is.
+        measured: it, in words.
+        budget: in words.
+        met: None where there is no budget.
+        numbers: what the words are made from.
+    """
+
+    name: str
+    measured: str
+    budget: str
+    met: bool | None
+    numbers: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A straight line through the times at two sizes, in seconds.
+
+    Attributes:
+        per_photo: its slope, the marginal cost.
+        fixed: what it says of no photos.
+    """
+
+    per_photo: float
+    fixed: float
+
+    @classmethod
+    def between(cls, photos: tuple[int, int], seconds: Sequence[float]) -> Cost:
+        """Through (photos[0], seconds[0]) and (photos[1], seconds[1])."""
+        per_photo = (seconds[1] - seconds[0]) / (photos[1] - photos[0])
+        return cls(per_photo, seconds[0] - per_photo * photos[0])
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Loop and job at two sizes, several times.
+
+    Attributes:
+        photos: few and many.
+        spent: by kind, of each turn (with few photos, with many).
+    """
+
+    photos: tuple[int, int]
+    spent: dict[str, list[tuple[Spent, Spent]]]
+
+    def cost(self, kind: str) -> Cost:
+        """From the medians of the CPU times over the turns."""
+        seconds = [median(turn[size].cpu_seconds for turn in self.spent[kind]) for size in range(2)]
+        return Cost.between(self.photos, seconds)
+
+    def ratios(self) -> list[float]:
+        """Marginal CPU time of the job in that of the loop, turn by turn."""
+        costs = [
+            [Cost.between(self.photos, [size.cpu_seconds for size in turn]) for turn in turns]
+            for turns in (self.spent[LOOP], self.spent[BEAM])
+        ]
+        return [job.per_photo / loop.per_photo for loop, job in zip(*costs, strict=True)]
+
+    def import_seconds(self, kind: str) -> float:
+        """Median CPU time before the job."""
+        return median(size.import_cpu_seconds for turn in self.spent[kind] for size in turn)
+
+
+class Bench:
+    """Makes archives and measures jobs over them.
+
+    Args:
+        sizes: how much.
+        directory: an empty one, for archives and outputs.
+    """
+
+    def __init__(self, sizes: Sizes, directory: Path) -> None:
+        self.sizes = sizes
+        self.directory = directory
+        self.about: dict[str, Any] = {}
+        self._archives: dict[tuple[int, int, tuple[int, int]], list[Path]] = {}
+        self._digests: dict[tuple[str, ...], str] = {}
+        self._jobs = 0
+
+    def groups(self) -> dict[str, Callable[[], Iterator[Line]]]:
+        """What can be measured, by the name that the command gives it."""
+        return {
+            "trivial": self.trivial,
+            "encoder": self.encoder,
+            "memory": self.memory,
+            "scaling": self.scaling,
+        }
+
+    def trivial(self) -> Iterator[Line]:
+        """Job against loop where the model costs nothing."""
+        turns = self._turns(TRIVIAL, self.sizes.trivial, self.sizes.per_shard, SMALL_PHOTO)
+        yield _marginal("marginal CPU, trivial model", turns, MARGINAL_TRIVIAL)
+        yield _fixed("fixed CPU, trivial model", turns)
+        imports = {kind: turns.import_seconds(kind) for kind in (LOOP, BEAM)}
+        said = f"{imports[BEAM]:.1f} CPU-s with Beam, {imports[LOOP]:.1f} without"
+        yield Line("imports, before the job", said, "shown only", None, imports)
+
+    def encoder(self) -> Iterator[Line]:
+        """Job against loop with the shipped encoder and checkpoint."""
+        turns = self._turns(SHIPPED, self.sizes.encoder, self.sizes.encoder_per_shard, PHOTO)
+        yield _marginal("marginal CPU, real encoder", turns, MARGINAL_ENCODER)
+
+    def memory(self) -> Iterator[Line]:
+        """Peaks of a worker, with more shards and with a larger one."""
+        few, many = self.sizes.memory
+        one = self._beam(few, few)
+        shards = self._beam(many, few)
+        large = self._beam(many, many)
+        growth = (shards.peak_bytes - one.peak_bytes) / (many - few)
+        numbers = {
+            "peak_bytes_few": one.peak_bytes,
+            "peak_bytes_many_shards": shards.peak_bytes,
+            "peak_bytes_large_shard": large.peak_bytes,
+            "peak_bytes_before": one.peak_bytes_before,
+        }
+        yield Line(
+            f"peak memory, {few:,} photos in 1 shard, {many:,} in {many // few}",
+            f"{one.peak_bytes / 1e6:.0f} and {shards.peak_bytes / 1e6:.0f} MB "
+            f"(imports {one.peak_bytes_before / 1e6:.0f}); {growth:.0f} bytes per further photo",
+            f"flat: <= {FLAT_BYTES_PER_PHOTO} bytes",
+            growth <= FLAT_BYTES_PER_PHOTO,
+            {**numbers, "bytes_per_photo": growth},
+        )
+        growth = (large.peak_bytes - one.peak_bytes) / (many - few)
+        yield Line(
+            f"peak memory, {many:,} photos in 1 shard",
+            f"{large.peak_bytes / 1e6:.0f} MB; {growth:,.0f} bytes per further photo",
+            "shown only",
+            None,
+            {**numbers, "bytes_per_photo": growth},
+        )
+
+    def scaling(self) -> Iterator[Line]:
+        """Wall time with one worker process and with two."""
+        few, many = self.sizes.scaling
+        costs = [
+            Cost.between(
+                (few, many),
+                [self._beam(size, self.sizes.per_shard, n).wall_seconds for size in (few, many)],
+            )
+            for n in (1, 2)
+        ]
+        one, two = (cost.per_photo for cost in costs)
+        numbers = {
+            "seconds_per_photo": [one, two],
+            "start_seconds": [cost.fixed for cost in costs],
+        }
+        said = "the machine was too busy: more photos took less time"
+        if min(one, two) > 0:
+            said = (
+                f"{one / two:.2f} times as many photos per second ({1 / one:,.0f} -> "
+                f"{1 / two:,.0f}); start {costs[0].fixed:.1f} -> {costs[1].fixed:.1f} s"
+            )
+        yield Line("1 -> 2 worker processes, trivial model", said, "shown only", None, numbers)
+
+    def _turns(
+        self, model: str, photos: tuple[int, int], per_shard: int, size: tuple[int, int]
+    ) -> Turns:
+        shards = self._archive(photos[1] // per_shard, per_shard, size)
+        spent: dict[str, list[tuple[Spent, Spent]]] = {LOOP: [], BEAM: []}
+        for _ in range(self.sizes.turns):
+            few, many = (
+                self._measure(
+                    *(
+                        self._task(kind, model, shards[: count // per_shard], count)
+                        for kind in spent
+                    )
+                )
+                for count in photos
+            )
+            for kind, first, second in zip(spent, few, many, strict=True):
+                spent[kind].append((first, second))
+        return Turns(photos, spent)
+
+    def _beam(self, photos: int, per_shard: int, processes: int = 0) -> Spent:
+        shards = self._archive(photos // per_shard, per_shard, SMALL_PHOTO)
+        return self._measure(self._task(BEAM, TRIVIAL, shards, photos, processes))[0]
+
+    def _archive(self, shards: int, per_shard: int, size: tuple[int, int]) -> list[Path]:
+        """Made once; shards of a smaller archive are the first ones of a larger."""
+        for (known, *alike), paths in self._archives.items():
+            if known >= shards and alike == [per_shard, size]:
+                return paths[:shards]
+        directory = self.directory / f"archive-{len(self._archives)}"
+        paths = write_archive(directory, shards, per_shard, size, self.sizes.seed)
+        self._archives[shards, per_shard, size] = paths
+        return paths
+
+    def _task(
+        self, kind: str, model: str, shards: Sequence[Path], photos: int, processes: int = 0
+    ) -> Task:
+        self._jobs += 1
+        paths = tuple(str(path) for path in shards)
+        return Task(
+            kind, model, paths, photos, str(self.directory / f"out-{self._jobs}"), processes
+        )
+
+    def _measure(self, *tasks: Task) -> list[Spent]:
+        measured = run_fresh(*tasks)
+        for task, spent in zip(tasks, measured, strict=True):
+            if self._digests.setdefault(task.shards, spent.digest) != spent.digest:
+                raise JobFailed(f"{task} wrote other predictions than a task before it")
+            self.about = self.about or dict(spent.about)
+        return measured
+
+
+def _marginal(name: str, turns: Turns, budget: float) -> Line:
+    loop, job = turns.cost(LOOP), turns.cost(BEAM)
+    ratio, each = job.per_photo / loop.per_photo, turns.ratios()
+    return Line(
+        f"{name}, {turns.photos[0]:,} to {turns.photos[1]:,} photos",
+        f"{ratio:.3f} times the loop's ({min(each):.3f} to {max(each):.3f}); "
+        f"{1e3 * loop.per_photo:.3f} -> {1e3 * job.per_photo:.3f} CPU-ms per photo",
+        f"<= {budget}",
+        ratio <= budget,
+        {
+            "ratio": ratio,
+            "ratios": each,
+            "loop_cpu_seconds_per_photo": loop.per_photo,
+            "job_cpu_seconds_per_photo": job.per_photo,
+        },
+    )
+
+
+def _fixed(name: str, turns: Turns) -> Line:
+    loop, job = turns.cost(LOOP), turns.cost(BEAM)
+    more = job.fixed - loop.fixed
+    return Line(
+        f"{name}, imports apart",
+        f"{more:.2f} CPU-s more than the loop's {loop.fixed:.2f}",
+        f"<= {FIXED_CPU_SECONDS:g} CPU-s",
+        more <= FIXED_CPU_SECONDS,
+        {"loop_cpu_seconds": loop.fixed, "job_cpu_seconds": job.fixed},
+    )

@@ -1,0 +1,229 @@
+"""Measures what a build of training shards costs, and prints one line per number.
+
+python -m experiments.speed.shards
+python -m experiments.speed.shards --only images --output bench.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed
+from experiments.speed.pipeline.lines import Cost
+from experiments.speed.shards.inputs import write_guard, write_list, write_photos
+from experiments.speed.shards.job import IMAGE_PART, KINDS, METADATA_PART, Spent, Task, run_fresh
+
+PARTS = (METADATA_PART, IMAGE_PART)
+
+EPILOG = """\
+lines:
+  metadata  from generated lines of mp16_places365.csv to the plan of every shard, with a leak guard
+            and caps per photographer and per cell
+  images    from generated photos in a folder to finished shards: read, decode, scale, encode,
+            write, compare, copy
+
+Each is done by Beam and by a plain loop over the same functions, in turns, each in a new process
+with one thread per operation; both must write the same bytes. CPU time is that of the process and
+its children, without imports. A straight line through two sizes parts it into a marginal cost and a
+fixed cost per job; printed is the ratio of the medians and, in brackets, the smallest and the
+largest ratio of a turn. Memory is the most that the process held above what it held before.
+"""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured; the default takes some minutes on two cores.
+
+    Attributes:
+        turns: of loop and job.
+        metadata: rows, few and many.
+        images: photos, few and many.
+        shard_size: photos per shard, of the image part.
+        photo: width and height in pixels.
+        seed: of what is generated.
+    """
+
+    turns: int = 2
+    metadata: tuple[int, int] = (250_000, 1_000_000)
+    images: tuple[int, int] = (200, 1_000)
+    shard_size: int = 100
+    photo: tuple[int, int] = (500, 375)
+    seed: int = 0
+
+
+QUICK = Sizes(1, (200, 400), (4, 8), 4, (64, 48))
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Command line to settings."""
+    parser = argparse.ArgumentParser(
+        prog="python -m experiments.speed.shards",
+        description="Measure what a build of training shards costs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--output", type=Path, metavar="FILE", help="also write the numbers as JSON")
+    add("--only", nargs="+", choices=PARTS, default=PARTS, help="(both)")
+    add("--turns", type=int, help=f"of loop and job ({Sizes.turns})")
+    add("--seed", type=int, help=f"of what is generated ({Sizes.seed})")
+    add("--quick", action="store_true", help="tiny sizes: shows that it runs, says nothing")
+    return parser.parse_args(argv)
+
+
+class Bench:
+    """Makes input and measures builds of it.
+
+    Args:
+        sizes: how much.
+        directory: an empty one, for input and output.
+    """
+
+    def __init__(self, sizes: Sizes, directory: Path) -> None:
+        self.sizes, self.directory = sizes, directory
+
+    def measure(self, part: str) -> dict[str, Any]:
+        """Loop and job at two sizes, in turns.
+
+        Raises:
+            JobFailed: if one does not do its work, or they do not do the same.
+        """
+        sizes: tuple[int, int] = getattr(self.sizes, part)
+        flags = [self._flags(part, rows) for rows in sizes]
+        spent: dict[str, list[list[Spent]]] = {kind: [] for kind in KINDS}
+        for _ in range(self.sizes.turns):
+            for kind in KINDS:
+                spent[kind].append(
+                    [self._run(kind, part, *one) for one in zip(flags, sizes, strict=True)]
+                )
+        digests = {
+            (i, one.digest) for turns in spent.values() for t in turns for i, one in enumerate(t)
+        }
+        if len(digests) != len(sizes):
+            raise JobFailed(f"{part}: the loop and Beam did not write the same bytes")
+        return numbers(sizes, spent)
+
+    def _run(self, kind: str, part: str, flags: tuple[str, ...], rows: int) -> Spent:
+        output = self.directory / "out"
+        try:
+            return run_fresh(Task(kind, part, flags, str(output), rows))
+        finally:
+            shutil.rmtree(output, ignore_errors=True)
+
+    def _flags(self, part: str, rows: int) -> tuple[str, ...]:
+        root = self.directory / f"{part}-{rows}"
+        root.mkdir()
+        common = ["--source=mp16", f"--images={root / 'images'}", f"--seed={self.sizes.seed}"]
+        if part == METADATA_PART:
+            path = write_list(root / "mp16.csv", rows, self.sizes.seed)
+            guard = write_guard(root / "guard.csv", rows)
+            common += ["--exclude", str(guard), "--author-cap=200", "--cell-cap=500"]
+        else:
+            path = write_photos(root, rows, self.sizes.photo, self.sizes.seed)
+            common += [f"--shard-size={self.sizes.shard_size}", "--min-size=16", "--connections=1"]
+        return (*common, "--metadata", str(path))
+
+
+def numbers(sizes: tuple[int, int], spent: dict[str, list[list[Spent]]]) -> dict[str, Any]:
+    """What is printed, from the measurements.
+
+    Args:
+        sizes: rows, few and many.
+        spent: by kind, of each turn: with few rows, with many.
+    """
+    cost = {
+        kind: Cost.between(
+            sizes, [median(turn[size].cpu_seconds for turn in turns) for size in range(2)]
+        )
+        for kind, turns in spent.items()
+    }
+    ratios = [
+        _per_row(sizes, job) / _per_row(sizes, loop)
+        for loop, job in zip(spent[LOOP], spent[BEAM], strict=True)
+    ]
+    return {
+        "rows": list(sizes),
+        "ratio": cost[BEAM].per_photo / cost[LOOP].per_photo,
+        "ratios": ratios,
+        "per_second": {
+            kind: sizes[1] / median(turn[1].wall_seconds for turn in turns)
+            for kind, turns in spent.items()
+        },
+        "cpu_microseconds": {kind: 1e6 * one.per_photo for kind, one in cost.items()},
+        "fixed_cpu_seconds": {kind: one.fixed for kind, one in cost.items()},
+        "peak_megabytes": {
+            kind: [
+                median(turn[size].peak_bytes - turn[size].peak_before_bytes for turn in turns) / 1e6
+                for size in range(2)
+            ]
+            for kind, turns in spent.items()
+        },
+    }
+
+
+def _per_row(sizes: tuple[int, int], turn: list[Spent]) -> float:
+    return Cost.between(sizes, [one.cpu_seconds for one in turn]).per_photo
+
+
+def told(part: str, found: dict[str, Any]) -> str:
+    """The numbers in words."""
+    unit = "records" if part == METADATA_PART else "images"
+    few, many = found["rows"]
+    lines = [
+        f"{part}: {few:,} and {many:,} {unit}",
+        f"    CPU time per {unit[:-1]} by Beam / by a loop: {found['ratio']:.2f} "
+        f"[{min(found['ratios']):.2f}, {max(found['ratios']):.2f}]",
+    ]
+    for kind in KINDS:
+        rate, memory = found["per_second"][kind], found["peak_megabytes"][kind]
+        lines.append(
+            f"    {kind:5} {rate:>10,.0f} {unit}/s at {many:,}, "
+            f"{found['cpu_microseconds'][kind]:,.1f} µs CPU each + "
+            f"{found['fixed_cpu_seconds'][kind]:.1f} s; "
+            f"memory {memory[0]:,.0f} -> {memory[1]:,.0f} MB"
+        )
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measures and prints as it goes.
+
+    Returns:
+        The exit status: 1 if a job did not do its work.
+    """
+    options = parse(argv)
+    given = {name: getattr(options, name) for name in ("turns", "seed")}
+    sizes = replace(
+        QUICK if options.quick else Sizes(),
+        **{name: value for name, value in given.items() if value is not None},
+    )
+    if options.quick:
+        print("quick: tiny sizes; these numbers say nothing")
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="bench-shards-") as directory:
+        bench = Bench(sizes, Path(directory))
+        try:
+            for part in options.only:
+                found[part] = bench.measure(part)
+                print(told(part, found[part]), flush=True)
+        except JobFailed as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
+    if options.output is not None:
+        options.output.parent.mkdir(parents=True, exist_ok=True)
+        document = {"sizes": asdict(sizes), "parts": found}
+        options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

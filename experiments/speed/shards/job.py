@@ -1,0 +1,197 @@
+"""One measured part of a build, in a process of its own: by Beam, or by a plain loop."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed, cpu_seconds, peak_bytes
+from pipelines.build_shards import Job, build
+from pipelines.shards import columns, finishing, metadata, planning
+from pipelines.shards.candidates import make_candidate
+from pipelines.shards.options import parse
+from pipelines.shards.output import METADATA, PLAN
+
+METADATA_PART, IMAGE_PART = "metadata", "images"
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What to run.
+
+    Attributes:
+        kind: LOOP or BEAM.
+        part: METADATA_PART or IMAGE_PART of the build.
+        flags: of `pipelines.build_shards`.
+        output: directory to create.
+        rows: that must be read.
+    """
+
+    kind: str
+    part: str
+    flags: tuple[str, ...]
+    output: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What it took.
+
+    Attributes:
+        cpu_seconds: of the part, with child processes, without imports.
+        wall_seconds: of the part.
+        peak_before_bytes, peak_bytes: most memory the process held before the part, and ever.
+        digest: of what was written, by which two are known to have done the same.
+    """
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_before_bytes: int
+    peak_bytes: int
+    digest: str
+
+
+def run_fresh(task: Task) -> Spent:
+    """Measures a task in a new Python process, with one thread per operation.
+
+    Raises:
+        JobFailed: with the end of what it wrote to stderr.
+    """
+    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+    done = subprocess.run(
+        [sys.executable, "-c", "from experiments.speed.shards.job import answer; answer()"],
+        input=json.dumps(asdict(task)),
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode:
+        raise JobFailed(f"{task} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    return Spent(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def answer() -> None:
+    """The new process: a Task as JSON on stdin, Spent as JSON in the last line of stdout."""
+    given = json.load(sys.stdin)
+    print(json.dumps(asdict(measure(Task(**{**given, "flags": tuple(given["flags"])})))))
+
+
+def measure(task: Task) -> Spent:
+    """Runs a task in this process.
+
+    Raises:
+        JobFailed: if not every row was read.
+    """
+    job = build(parse([*task.flags, "--output", task.output]))
+    work = _BEAM[task.part]() if task.kind == BEAM else _LOOPS[task.part]
+    if task.part == IMAGE_PART:
+        plan_in_a_loop(job)
+    peak, before, start = peak_bytes(), cpu_seconds(), time.perf_counter()
+    work(job)
+    cpu, wall = cpu_seconds() - before, time.perf_counter() - start
+    read = (job.output.manifest(METADATA) or {}).get("read")
+    if read != task.rows:
+        raise JobFailed(f"{read} of {task.rows} rows were read; see {task.output}")
+    return Spent(cpu, wall, peak, peak_bytes(), _digest(Path(task.output), task.part))
+
+
+def plan_in_a_loop(job: Job) -> None:
+    """The metadata part without Beam: all records at once, one rule after the other."""
+    settings, output = job.settings, job.output
+    counts: Counter[str] = Counter()
+    tables = []
+    for piece in job.records:
+        for chunk in metadata.read_records(piece, settings):
+            counts[planning.READ] += chunk.read
+            counts.update(planning.record_drops(chunk.id, chunk.drops, output))
+            tables.append(chunk.table)
+    links = [
+        one.table for piece in job.links for one in metadata.read_links(piece, settings.inputs)
+    ]
+    records, drops = metadata.link(
+        pa.concat_tables([columns.RECORDS.empty_table(), *tables]),
+        pa.concat_tables([columns.LINKS.empty_table(), *links]),
+        settings.inputs,
+    )
+    counts.update(planning.record_drops("link-00000", drops, output))
+    for name, cap, keep in (
+        ("author", settings.rules.author_cap, metadata.cap_authors),
+        ("cell", settings.rules.cell_cap, metadata.cap_cells),
+    ):
+        if cap:
+            records, drops = keep(records, settings.rules)
+            counts.update(planning.record_drops(f"{name}-00000", drops, output))
+    photos = metadata.count_splits(records, settings.rules)
+    shards = metadata.shard_counts(photos, settings.rules)
+    for shard, part in metadata.plan_tables(records, shards, settings.rules):
+        output.write_table(part, PLAN, f"{shard}.parquet")
+        counts[f"{planning.PLANNED}{shard}"] = len(part)
+    planning.write_metadata_manifest(counts, settings, output)
+
+
+def make_in_a_loop(job: Job) -> None:
+    """The image part without Beam: shard after shard, then all fingerprints at once."""
+    shards = list((job.output.manifest(METADATA) or {})["shards"])
+    workers = job.options.workers
+    tables = [make_candidate(shard, job.settings, job.output, workers) for shard in shards]
+    duplicates: dict[str, list[finishing.Duplicate]] = {shard: [] for shard in shards}
+    for (by, _), rows in finishing.spread(pa.concat_tables(tables), 1):
+        for shard, one in finishing.find_duplicates(by, rows):
+            duplicates[shard].append(one)
+    for shard in shards:
+        finishing.finish_shard(shard, duplicates[shard], job.settings, job.output)
+
+
+def _plan_by_beam() -> Callable[[Job], Any]:
+    """Imports Beam, and returns what runs the metadata part and waits until it is over."""
+    import apache_beam as beam
+
+    from pipelines.jobs import run_job
+    from pipelines.shards.transforms import PlanShards
+
+    def run(job: Job) -> None:
+        plan = PlanShards(job.settings, job.output, job.links)
+        run_job(job.options, lambda pipeline: pipeline | beam.Create(job.records) | plan)
+
+    return run
+
+
+def _make_by_beam() -> Callable[[Job], Any]:
+    """Imports Beam, and returns what runs the image part and waits until it is over."""
+    import apache_beam as beam
+
+    from pipelines.jobs import run_job
+    from pipelines.shards.transforms import MakeShards
+
+    def run(job: Job) -> None:
+        shards = list((job.output.manifest(METADATA) or {})["shards"])
+        make = MakeShards(job.settings, job.output, job.options.workers)
+        run_job(job.options, lambda pipeline: pipeline | beam.Create(shards) | make)
+
+    return run
+
+
+_BEAM = {METADATA_PART: _plan_by_beam, IMAGE_PART: _make_by_beam}
+_LOOPS = {METADATA_PART: plan_in_a_loop, IMAGE_PART: make_in_a_loop}
+KINDS = (LOOP, BEAM)
+
+
+def _digest(output: Path, part: str) -> str:
+    digest = hashlib.sha256()
+    pattern = f"{PLAN}/*.parquet" if part == METADATA_PART else "*/*.tar"
+    for path in sorted(output.glob(pattern)):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()
