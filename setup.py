@@ -102,7 +102,7 @@ setup(
             "checkpoints/**/*.safetensors",
             "checkpoints/**/*.json",
             "checkpoints/**/*.md",
-            "data/*",
+            "assets/*",
             "overhead/*.json",
             "recipes/*.json",
         ],

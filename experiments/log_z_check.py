@@ -28,13 +28,13 @@ from torch import Tensor
 
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.config import from_dict
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import Decoder
-from locdiffusion.density import LogPartition, PartitionConfig
-from locdiffusion.posterior import natural_parameters
-from locdiffusion.prior import BaseConfig, BaseMeasure
-from locdiffusion.shdd import encode_vectors, max_degree_of
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.density.base_measure import BaseConfig, BaseMeasure
+from locdiffusion.density.log_partition import LogPartition, PartitionConfig
+from locdiffusion.density.shdd import encode_vectors, max_degree_of
+from locdiffusion.density.transforms import ProductTransform
+from locdiffusion.inference import natural_parameters
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid
 
 DENSER = 50
@@ -227,8 +227,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(argv)
     from locdiffusion.checkpoint import CheckpointError, load
-    from locdiffusion.data import DataError, expand_shards, load_photos
     from locdiffusion.model.image_encoder import load_image_encoder
+    from locdiffusion.photos.embedding_cache import DataError, expand_shards, load_photos
 
     try:
         checkpoint = load(options.checkpoint)

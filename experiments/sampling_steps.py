@@ -37,14 +37,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import Decoder
-from locdiffusion.density import LOG_SPHERE_AREA_KM2
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.diffusion.denoiser import Denoiser
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
 from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas, standard_sigmas
 from locdiffusion.metrics import coverage, error_summary
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import great_circle_km
 
 SAMPLERS = ("ddim", "dpm_solver", "ancestral")
@@ -360,9 +360,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse, build, run; returns the exit status."""
     options = parse(argv)
     from locdiffusion.checkpoint import load
-    from locdiffusion.data import expand_shards, load_photos
+    from locdiffusion.cpu import torch_threads
     from locdiffusion.model.image_encoder import load_image_encoder
-    from locdiffusion.threads import torch_threads
+    from locdiffusion.photos.embedding_cache import expand_shards, load_photos
 
     try:
         settings = [

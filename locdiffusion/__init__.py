@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from locdiffusion.checkpoint import Checkpoint, CheckpointError
-    from locdiffusion.decoding import DecodeConfig, Decoder
-    from locdiffusion.density import GeotagColumns, Mode
+    from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+    from locdiffusion.density.log_partition import GeotagColumns, Mode
     from locdiffusion.geotag import Geotag
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
@@ -43,12 +43,12 @@ _HOMES = {
     "CSUNetConfig": "model.cs_unet",
     "Checkpoint": "checkpoint",
     "CheckpointError": "checkpoint",
-    "DecodeConfig": "decoding",
-    "Decoder": "decoding",
+    "DecodeConfig": "decoding.decoder",
+    "Decoder": "decoding.decoder",
     "Geotag": "geotag",
-    "GeotagColumns": "density",
+    "GeotagColumns": "density.log_partition",
     "Geotagger": "geotagger",
-    "Mode": "density",
+    "Mode": "density.log_partition",
 }
 
 

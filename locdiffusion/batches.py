@@ -19,8 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from locdiffusion.data import EmbeddedPhotos, EmbeddingRows
 from locdiffusion.model.cs_unet import CSUNet
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos, EmbeddingRows
 
 T = TypeVar("T")
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from locdiffusion.data import EmbeddedPhotos
     from locdiffusion.model.image_encoder import ImageEncoder
+    from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 
 FEWEST = 50
 """Photos with a known position that a fit wants at least."""
@@ -67,8 +67,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
       ValueError: too few photos have a position, or the output is a checkpoint already.
     """
     from locdiffusion import calibration, checkpoint
+    from locdiffusion.inference import natural_parameters
     from locdiffusion.model.image_encoder import load_image_encoder
-    from locdiffusion.posterior import natural_parameters
 
     if (options.output / checkpoint.CONFIG).exists():
         raise ValueError(f"{options.output} holds a checkpoint; give another --output.")
@@ -111,7 +111,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhotos:
     """At most `options.most` photos with a position, embedded."""
-    from locdiffusion.data import EmbeddedPhotos, read_samples
+    from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_samples
 
     positions = None if options.predictions is None else _positions(options.predictions)
     if positions is None:
@@ -138,7 +138,7 @@ def _embedded(images: Sequence[bytes], encoder: ImageEncoder) -> np.ndarray:
     from PIL import ImageOps
     from tqdm import tqdm
 
-    from locdiffusion.image_formats import open_picture
+    from locdiffusion.photos.image_formats import open_picture
 
     parts = []
     for start in tqdm(range(0, len(images), 64), desc="embedding", unit="batch", file=sys.stderr):
@@ -173,7 +173,7 @@ def _positions(predictions: Path) -> Positions:
 
 def _images(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
     """Key and bytes of every photo, keys as pipelines.geotag writes them."""
-    from locdiffusion.data import read_images
+    from locdiffusion.photos.embedding_cache import read_images
 
     folders = [Path(path) for path in paths if Path(path).is_dir()]
     for folder in folders:
@@ -185,7 +185,7 @@ def _images(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
 
 
 def _shards(patterns: Sequence[str]) -> list[str]:
-    from locdiffusion.data import expand_shards
+    from locdiffusion.photos.embedding_cache import expand_shards
 
     return expand_shards(patterns)
 

@@ -27,13 +27,13 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import DecodeConfig, Decoder
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.raster import raster_cells
+from locdiffusion.inference import decode_all, log_probability, natural_parameters
 from locdiffusion.metrics import coverage, error_summary
-from locdiffusion.posterior import decode_all, log_probability, natural_parameters
-from locdiffusion.prior import BaseMeasure
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.radii import RadiiTable, fit_stretch
-from locdiffusion.raster import raster_cells
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.temperature import COLDEST, CalibratedDenoiser, TemperatureModel
 

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from locdiffusion.config import ConfigError, from_dict, to_dict
-from locdiffusion.decoding import DecodeConfig
+from locdiffusion.decoding.decoder import DecodeConfig
+from locdiffusion.density.base_measure import BaseMeasure, uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.model.weights import may_move, split_name
-from locdiffusion.prior import BaseMeasure, uniform_measure
 from locdiffusion.temperature import (
     STORED_IN_HALF,
     CalibratedDenoiser,

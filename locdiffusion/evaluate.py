@@ -109,11 +109,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> Evaluation:
     """Answers, scores, writes; returns what was found."""
-    from locdiffusion.data import expand_shards
     from locdiffusion.evaluation.bootstrap import Bootstrap
     from locdiffusion.evaluation.proximity import strata_numbers
     from locdiffusion.evaluation.record import Evaluation, Training
     from locdiffusion.evaluation.sources import positions_sha256, training_positions
+    from locdiffusion.photos.embedding_cache import expand_shards
 
     splits = _splits(options)
     bootstrap = Bootstrap(resamples=options.resamples, seed=options.seed)
@@ -168,7 +168,7 @@ def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str,
     if options.photos:
         yield next(iter(splits)), _listed(options)
         return
-    from locdiffusion.data import expand_shards, load_photos
+    from locdiffusion.photos.embedding_cache import expand_shards, load_photos
 
     shards = {name: expand_shards(patterns) for name, patterns in splits.items()}
     tagger, cache = _tagger(options)

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.countries import country_codes
-from locdiffusion.density import GeotagColumns, Mode
-from locdiffusion.regions import CredibleRegion
+from locdiffusion.decoding.credible_regions import CredibleRegion
+from locdiffusion.density.log_partition import GeotagColumns, Mode
+from locdiffusion.geography.countries import country_codes
 from schemas.geotags import HYBRID_COLUMNS, NUMBER_COLUMNS, PROBABILITY_COLUMNS
 
 _POSITION = ("latitude", "longitude")
@@ -35,12 +35,12 @@ class Geotag:
       information_nats: how far the density is from knowing nothing: 0 is nothing, larger is surer;
         one more means that the possible area is e = 2.7 times smaller.
       land_probability: that the photo was taken on land.
-      country_code: ISO 3166-1 alpha-2 of the answer, de facto borders (`locdiffusion.countries`);
-        None at sea.
+      country_code: ISO 3166-1 alpha-2 of the answer, de facto borders
+        (`locdiffusion.geography.countries`); None at sea.
       modes: the likeliest places, the answer first, each with its probability.
       model_id: which checkpoint answered.
       hybrid_latitude, hybrid_longitude: degrees of the gallery's best place near the answer (see
-        `locdiffusion.hybrid`); None without a gallery, or where it has no place there.
+        `locdiffusion.gallery.hybrid`); None without a gallery, or where it has no place there.
       regions: the 50 % and the 90 % credible region, if they were asked for.
     """
 

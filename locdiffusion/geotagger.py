@@ -15,22 +15,22 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from locdiffusion.checkpoint import Checkpoint, CheckpointError, check_encoder, load
-from locdiffusion.decoding import Decoder
-from locdiffusion.density import GeotagColumns
+from locdiffusion.cpu import torch_threads
+from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.decoding.point_only import Locator
+from locdiffusion.density.base_measure import load_prior
+from locdiffusion.density.log_partition import GeotagColumns
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
-from locdiffusion.gallery import GalleryError, embedded_gallery, read_gallery
+from locdiffusion.gallery.hybrid import HybridGallery
+from locdiffusion.gallery.places import GalleryError, embedded_gallery, read_gallery
 from locdiffusion.geotag import Geotag, geotags
-from locdiffusion.hybrid import HybridGallery
-from locdiffusion.image_formats import load_picture, upright
-from locdiffusion.locating import Locator
+from locdiffusion.inference import log_density_around
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
 from locdiffusion.model.weights import GEOCLIP, split_name
-from locdiffusion.posterior import log_density_around
-from locdiffusion.prior import load_prior
-from locdiffusion.regions import CredibleRegion, RegionFinder
-from locdiffusion.threads import torch_threads
+from locdiffusion.photos.image_formats import load_picture, upright
 
 Photo = Image.Image | str | os.PathLike[str]
 """An image in memory, or the path of one."""

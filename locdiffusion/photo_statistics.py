@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from locdiffusion.data import embedding_rows
+from locdiffusion.photos.embedding_cache import embedding_rows
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Statistics:
         """Measured on files of the embedding cache, or as they were measured before.
 
         Args:
-          files: as `locdiffusion.data.embed_shards` returns them.
+          files: as `locdiffusion.photos.embedding_cache.embed_shards` returns them.
         """
         names = "\n".join(file.name for file in files)
         digest = hashlib.sha256(names.encode()).hexdigest()[:12]

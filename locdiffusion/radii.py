@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import Decoder
-from locdiffusion.posterior import decode_all
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.inference import decode_all
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import great_circle_km
 
 LEVELS = (0.5, 0.9)

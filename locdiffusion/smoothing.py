@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from locdiffusion.shdd import heat_flow
+from locdiffusion.density.shdd import heat_flow
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 

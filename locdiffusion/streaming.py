@@ -13,8 +13,8 @@ of processes that divides the lanes trains on the same batches.
 All of it follows from (seed, epoch), so a batch is found by its step alone: a resumed run reads
 the buffers from its step on, nothing before. What does not fill a batch waits for another epoch.
 
-The shards are those of the cache of `locdiffusion.data`, which holds of each photo the position and
-the embedding alone: of a shard of photos a fiftieth.
+The shards are those of the cache of `locdiffusion.photos.embedding_cache`, which holds of each
+photo the position and the embedding alone: of a shard of photos a fiftieth.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ import torch
 from numpy.typing import NDArray
 
 from locdiffusion.batches import Batch, Share
-from locdiffusion.data import DataError, embedding_rows
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photo_statistics import Statistics
+from locdiffusion.photos.embedding_cache import DataError, embedding_rows
 from locdiffusion.sphere.geodesy import unit_vectors
 
 READERS = 4
@@ -178,7 +178,7 @@ class StreamedPhotos:
     """Photos in the cache on disk, as a source of batches.
 
     Args:
-      files: the cache's files, as `locdiffusion.data.embed_shards` returns them.
+      files: the cache's files, as `locdiffusion.photos.embedding_cache.embed_shards` returns them.
       statistics: of these files.
       order: which photos each step draws.
       share: of this process; its number of processes divides the lanes.

@@ -22,16 +22,16 @@ from scipy.linalg import eigh
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from locdiffusion.data import EmbeddingRows
-from locdiffusion.density import FLOOR
+from locdiffusion.cpu import in_cache
+from locdiffusion.decoding.peaks import climb
+from locdiffusion.density.base_measure import COLUMNS, ROWS, BaseMeasure, positions_measure
+from locdiffusion.density.log_partition import FLOOR
+from locdiffusion.density.raster import looked_up
+from locdiffusion.density.transforms import PoleRotation, ProductTransform
 from locdiffusion.model.cs_unet import CSUNet
-from locdiffusion.peaks import climb
-from locdiffusion.prior import COLUMNS, ROWS, BaseMeasure, positions_measure
-from locdiffusion.raster import looked_up
-from locdiffusion.spectral import PoleRotation, ProductTransform
+from locdiffusion.photos.embedding_cache import EmbeddingRows
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import gauss_legendre_grid
-from locdiffusion.threads import in_cache
 
 _RANKS = (1, 2, 5, 20)
 FEATURES = (

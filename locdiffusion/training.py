@@ -22,19 +22,19 @@ from torch import Tensor, nn
 
 from locdiffusion.batches import Ahead, Batch, PhotosInMemory, PhotoSource
 from locdiffusion.config import from_dict, to_dict
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import Decoder
-from locdiffusion.density import LogPartition, PartitionConfig
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.density.base_measure import BaseConfig
+from locdiffusion.density.log_partition import LogPartition, PartitionConfig
+from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.diffusion.losses import shdd_kl
 from locdiffusion.diffusion.schedules import NoiseConfig, training_sigmas
 from locdiffusion.distributed import Processes
+from locdiffusion.inference import decode_all, log_probability, natural_parameters
 from locdiffusion.metrics import error_summary
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
-from locdiffusion.posterior import decode_all, log_probability, natural_parameters
-from locdiffusion.prior import BaseConfig
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.run_state import read_state, write_state
 from locdiffusion.scalars import Scalars
-from locdiffusion.shdd import encode_vectors
 from locdiffusion.smoothing import SmoothingConfig, scattered, smoothed_where_pure
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.streaming import StreamConfig

@@ -18,12 +18,17 @@ import torch
 from locdiffusion import calibration, checkpoint, model_card
 from locdiffusion.batches import PhotoSource
 from locdiffusion.config import from_dict, to_dict
-from locdiffusion.data import EmbeddedPhotos, embed_shards, expand_shards, read_embedded
 from locdiffusion.distributed import Processes, check_bf16
+from locdiffusion.inference import natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.photo_statistics import Statistics
-from locdiffusion.posterior import natural_parameters
+from locdiffusion.photos.embedding_cache import (
+    EmbeddedPhotos,
+    embed_shards,
+    expand_shards,
+    read_embedded,
+)
 from locdiffusion.run_state import PROGRESS, STATE
 from locdiffusion.scalars import FOLDER as SCALARS
 from locdiffusion.scalars import MISSING, Scalars

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
-from locdiffusion.polygons import PolygonError
+from locdiffusion.geography.polygons import PolygonError
 from pipelines.listing import InputError, Shard, list_shards
 from pipelines.loading import GeotaggerLike, Loader, loaded
 from pipelines.options import GeotagOptions, UsageError, parse
@@ -112,11 +112,11 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
     if loader.bf16:
         settings["bf16"] = True
     if loader.prior is not None:
-        from locdiffusion.prior import prior_identity  # torch: not for `--help`
+        from locdiffusion.density.base_measure import prior_identity  # torch: not for `--help`
 
         settings["prior"] = prior_identity(loader.prior)
     if loader.gallery is not None:
-        from locdiffusion.gallery import gallery_identity
+        from locdiffusion.gallery.places import gallery_identity
 
         settings["gallery"] = gallery_identity(loader.gallery)
     if loader.mode == "sampling":

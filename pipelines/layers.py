@@ -16,8 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from locdiffusion.countries import country_codes
-from locdiffusion.polygons import PolygonIndex, file_identity
+from locdiffusion.geography.countries import country_codes
+from locdiffusion.geography.polygons import PolygonIndex, file_identity
 from locdiffusion.sphere.hilbert import hilbert_index
 from pipelines.batches import HYBRID, Columns, PhotoBatch, shard_columns
 from pipelines.batches import REGIONS as REGION_COLUMN

@@ -66,8 +66,9 @@ class GeotaggerLoader:
         steps: of the sampler in sampling mode.
         seed: of the run; a photo's own seed derives from it and from its key.
         bf16: embed in bfloat16, on a GPU.
-        prior: where the photos may come from, as `locdiffusion.prior.load_prior` has it.
-        gallery: places for `hybrid`, as `locdiffusion.gallery.read_gallery` has it.
+        prior: where the photos may come from, as `locdiffusion.density.base_measure.load_prior` has
+          it.
+        gallery: places for `hybrid`, as `locdiffusion.gallery.places.read_gallery` has it.
     """
 
     checkpoint: str | None = None

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
-from locdiffusion.exif_position import read_gps
-from locdiffusion.image_formats import (
+from locdiffusion.photos.exif_position import read_gps
+from locdiffusion.photos.image_formats import (
     HEIF,
     HEIF_REMEDY,
     format_names,

@@ -1,4 +1,4 @@
-"""A decoder so plain that it can be believed: the reference of `locdiffusion.decoding`.
+"""A decoder so plain that it can be believed: the reference of `locdiffusion.decoding.decoder`.
 
 Float64 NumPy and `shdd.field`, one photo at a time, no transform, no rotation of coefficients, no
 cleverness: the score is tried on every node of a dense grid, the distribution of the distance is a
@@ -17,7 +17,7 @@ from scipy.optimize import minimize
 from scipy.spatial import cKDTree
 from scipy.special import logsumexp
 
-from locdiffusion import shdd
+from locdiffusion.density import shdd
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, latitude_longitude
 from locdiffusion.sphere.grids import fibonacci_grid
 from schemas.geotags import THRESHOLDS_KM

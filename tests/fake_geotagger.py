@@ -11,8 +11,8 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from locdiffusion.polygons import within_world
-from locdiffusion.regions import CredibleRegion
+from locdiffusion.decoding.credible_regions import CredibleRegion
+from locdiffusion.geography.polygons import within_world
 
 SIZE = 8
 POISON = 255

@@ -15,11 +15,11 @@ import torch
 from safetensors.torch import save_file
 
 from locdiffusion.checkpoint import CheckpointConfig, save
-from locdiffusion.decoding import DecodeConfig
+from locdiffusion.decoding.decoder import DecodeConfig
+from locdiffusion.density.base_measure import uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model import clip_image, geoclip
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
-from locdiffusion.prior import uniform_measure
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 
 SMALL = {"layers": 2, "width": 128, "patch_size": 32}

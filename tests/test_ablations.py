@@ -28,7 +28,7 @@ from experiments.ablations.plan import (
     Variant,
     all_runs,
 )
-from locdiffusion.density import LOG_SPHERE_AREA_KM2
+from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.diffusion.schedules import standard_sigmas
 from locdiffusion.overhead.__main__ import main as cut_patches
 

@@ -20,7 +20,7 @@ from experiments.baselines.flow_matching import (
     transported,
 )
 from experiments.baselines.network import Budget
-from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import angle_between, latitude_longitude
 
 pytestmark = pytest.mark.usefixtures("one_thread")

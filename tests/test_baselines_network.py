@@ -20,7 +20,7 @@ from experiments.baselines.regression import (
     components_of,
     mixture_log_density,
 )
-from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import latitude_longitude
 from locdiffusion.training import TrainConfig
 
@@ -128,7 +128,7 @@ def test_the_mixture_network_finds_two_places_that_look_alike(rng):
 def test_the_exact_code_puts_the_harmonic_density_around_its_point(monkeypatch):
     """With E[code] = code(x₀) the clipped density peaks at x₀, within a node's spacing."""
     from experiments.baselines import harmonic_regression
-    from locdiffusion.shdd import encode_vectors
+    from locdiffusion.density.shdd import encode_vectors
 
     rival, truth = HarmonicRegression(15, keep=50), tiny.random_points(5, 0)
     code = torch.from_numpy(encode_vectors(truth, 15)).float()

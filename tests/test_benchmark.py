@@ -16,9 +16,10 @@ from experiments.speed.head.lines import Bench, Sizes
 from experiments.speed.head.photos import embeddings_of
 from experiments.speed.head.rivals import GeoClipHead, PlonkSampler
 from experiments.speed.head.timing import Comparison, compare, machine
-from locdiffusion import checkpoint, shdd
-from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.prior import land_measure
+from locdiffusion import checkpoint
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import land_measure
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -41,8 +41,8 @@ from PIL import Image
 from test_sink import tree
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from locdiffusion.data import load_photos
 from locdiffusion.model.image_encoder import load_image_encoder
+from locdiffusion.photos.embedding_cache import load_photos
 from pipelines import build_shards
 from pipelines.build_shards import main
 from pipelines.shards import candidates, finishing, metadata, settings

@@ -8,7 +8,8 @@ import geopandas
 import pytest
 from flickr import make_photos, write_msgpack_shards, write_places365
 
-from locdiffusion import data, train
+from locdiffusion import train
+from locdiffusion.photos import embedding_cache
 from pipelines import build_shards, geotag
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
@@ -26,7 +27,9 @@ def test_what_is_built_can_be_trained_on_and_geotags(
     assert build_shards.main([*flags, "--min-size=32", "--embed=efficientnet_lite0"]) == 0
 
     with monkeypatch.context() as patch:  # the embeddings are there: no pixel is needed
-        patch.setattr(data, "_pixels", lambda *arguments: pytest.fail("a photo was decoded"))
+        patch.setattr(
+            embedding_cache, "_pixels", lambda *arguments: pytest.fail("a photo was decoded")
+        )
         run = ["--train", f"{shards}/train/*.tar", "--val", f"{shards}/val/*.tar"]
         run += ["--output", str(tmp_path / "run"), "--embeddings", str(tmp_path / "embeddings")]
         run += ["--encoder=efficientnet_lite0", "--max-degree=7", "--batch-size=16"]

@@ -9,11 +9,11 @@ import pytest
 from tiny import write_coloured_shard
 
 from locdiffusion import calibrate, checkpoint
-from locdiffusion.data import load_photos
+from locdiffusion.inference import predict
 from locdiffusion.metrics import coverage
 from locdiffusion.model.image_encoder import load_image_encoder
 from locdiffusion.overhead.__main__ import main as cut
-from locdiffusion.posterior import predict
+from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.sphere.geodesy import great_circle_km
 
 

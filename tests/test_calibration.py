@@ -19,11 +19,11 @@ from tiny import (
 )
 
 from locdiffusion import calibration
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import DecodeConfig, Decoder
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.inference import decode_all, log_probability, natural_parameters
 from locdiffusion.metrics import coverage
-from locdiffusion.posterior import decode_all, log_probability, natural_parameters
-from locdiffusion.shdd import encode_vectors
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
     destination,

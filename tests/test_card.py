@@ -18,11 +18,11 @@ from locdiffusion import geotagger, model_card
 from locdiffusion.card import figure, views
 from locdiffusion.card.__main__ import main, targets
 from locdiffusion.card.answer import Answer, Known, percent
-from locdiffusion.decoding import Decoder
-from locdiffusion.density import Mode
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.log_partition import Mode
 from locdiffusion.geotag import Geotag
-from locdiffusion.posterior import log_density_around
-from locdiffusion.prior import BaseMeasure
+from locdiffusion.inference import log_density_around
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors
 from schemas.samples import Truth
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from experiments.speed.head.fine import fine_answers
-from locdiffusion import shdd
-from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.prior import land_measure
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import land_measure
 from locdiffusion.sphere.geodesy import great_circle_km
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,10 +14,11 @@ import locdiffusion
 from experiments.distillation.teacher import TeacherConfig
 from locdiffusion.checkpoint import CheckpointConfig
 from locdiffusion.config import ConfigError, from_dict, to_dict
-from locdiffusion.decoding import DecodeConfig
-from locdiffusion.density import PartitionConfig
+from locdiffusion.decoding.decoder import DecodeConfig
+from locdiffusion.density.base_measure import BaseConfig, BaseKind
+from locdiffusion.density.log_partition import PartitionConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
-from locdiffusion.hybrid import HybridConfig
+from locdiffusion.gallery.hybrid import HybridConfig
 from locdiffusion.model.cs_unet import CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec, Framing, Interpolation
 from locdiffusion.overhead.augmentation import Augmentation
@@ -25,7 +26,6 @@ from locdiffusion.overhead.dataset import OverheadConfig
 from locdiffusion.overhead.mosaics import MosaicSource
 from locdiffusion.overhead.patches import PatchGeometry
 from locdiffusion.overhead.splits import CentreRule, Split
-from locdiffusion.prior import BaseConfig, BaseKind
 from locdiffusion.smoothing import SmoothingConfig
 from locdiffusion.streaming import StreamConfig
 from locdiffusion.temperature import TemperatureConfig

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import shapely
 
-from locdiffusion.countries import BORDER_TOLERANCE_DEG, countries, country_codes
-from locdiffusion.polygons import PolygonError, PolygonIndex, fingerprint, read_polygons
+from locdiffusion.geography.countries import BORDER_TOLERANCE_DEG, countries, country_codes
+from locdiffusion.geography.polygons import PolygonError, PolygonIndex, fingerprint, read_polygons
 
 PLACES = {
     "FR": (48.8566, 2.3522),
@@ -132,7 +132,7 @@ def test_neighbours_fit_together():
 
 
 def countries_file() -> Path:
-    from locdiffusion.countries import COUNTRIES
+    from locdiffusion.geography.countries import COUNTRIES
 
     return COUNTRIES
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from locdiffusion import shdd
-from locdiffusion.density import LogPartition, PartitionConfig
+from locdiffusion.density import shdd
+from locdiffusion.density.log_partition import LogPartition, PartitionConfig
 from locdiffusion.diffusion.losses import shdd_kl
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.siren import ConditionedSine, NoiseLevelFeatures

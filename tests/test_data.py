@@ -18,7 +18,7 @@ from archives import encode, huge_png, photo, tar_bytes, truth, write_tar
 from PIL import Image
 from tiny import EMBEDDING_DIM, TinyEncoder, with_orientation, write_coloured_shard
 
-from locdiffusion.data import (
+from locdiffusion.photos.embedding_cache import (
     DataError,
     EmbeddedPhotos,
     embed_shards,

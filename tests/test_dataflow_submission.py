@@ -158,7 +158,7 @@ def test_the_package_is_our_code_and_light(job: Job) -> None:
     assert len(job.package) < MOST_BYTES
     with tarfile.open(fileobj=io.BytesIO(job.package)) as package:
         names = {name.partition("/")[2] for name in package.getnames()}
-    for file in ("pipelines/transforms.py", "schemas/geotags.py", "locdiffusion/shdd.py"):
+    for file in ("pipelines/transforms.py", "schemas/geotags.py", "locdiffusion/density/shdd.py"):
         assert file in names
     assert "locdiffusion/checkpoints/overhead/model.safetensors" in names
     assert not any(name.startswith((".venv", "out/", "docs/", "deploy/")) for name in names)

@@ -9,12 +9,12 @@ import torch
 from dense_decoder import DenseDecoder, climb, score, tangents
 from scipy.special import eval_legendre
 
-from locdiffusion import shdd
-from locdiffusion.ascent import ScoreKernel
-from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.peaks import highest_nodes, panel_edges, safe_newton, walked
-from locdiffusion.prior import BaseMeasure
-from locdiffusion.spectral import PoleRotation, ProductTransform
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.decoding.mode_seeking import ScoreKernel
+from locdiffusion.decoding.peaks import highest_nodes, panel_edges, safe_newton, walked
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.transforms import PoleRotation, ProductTransform
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
     destination,

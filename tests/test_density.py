@@ -8,17 +8,17 @@ import pytest
 import torch
 from scipy.special import eval_legendre, logsumexp
 
-from locdiffusion import shdd
-from locdiffusion.density import (
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.log_partition import (
     LOG_SPHERE_AREA_KM2,
     GeotagColumns,
     LogPartition,
     Mode,
     PartitionConfig,
 )
+from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.diffusion.losses import shdd_kl
-from locdiffusion.prior import BaseMeasure
-from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from locdiffusion.sphere.grids import fibonacci_grid, shifted_grid
 

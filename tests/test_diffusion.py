@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from locdiffusion import shdd
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.diffusion.denoiser import mean_denoiser
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
@@ -19,8 +21,6 @@ from locdiffusion.diffusion.schedules import (
     standard_sigmas,
     training_sigmas,
 )
-from locdiffusion.prior import BaseMeasure
-from locdiffusion.spectral import ProductTransform
 from locdiffusion.sphere.geodesy import unit_vectors
 from locdiffusion.sphere.grids import fibonacci_grid, gauss_legendre_grid
 

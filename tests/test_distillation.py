@@ -16,11 +16,11 @@ from experiments.distillation import run as distillation
 from experiments.distillation.queries import HELD_OUT, TRAINING, Ambiguity, QuerySimulator
 from experiments.distillation.source import TaughtQueries, projected_exponent
 from experiments.distillation.teacher import Teacher, random_land
+from locdiffusion.density.base_measure import land_measure
+from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.evaluation.scores import score
-from locdiffusion.hybrid import HybridConfig, HybridGallery
+from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
-from locdiffusion.prior import land_measure
-from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
 from locdiffusion.training import TrainConfig, Trainer
 

@@ -15,10 +15,10 @@ import pytest
 from tiny import TinyEncoder, replace_encoders, write_checkpoint, write_coloured_shard
 
 from locdiffusion import checkpoint, evaluate, geotagger
-from locdiffusion.data import load_photos
 from locdiffusion.evaluation import Bootstrap, Evaluation, score
+from locdiffusion.inference import predict
 from locdiffusion.metrics import error_summary
-from locdiffusion.posterior import predict
+from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import THRESHOLDS_KM, prediction_table
 

@@ -9,9 +9,9 @@ import pytest
 from tiny import TinyEncoder, coloured_photo, replace_encoders, write_checkpoint
 
 from locdiffusion import evaluate, geotagger
-from locdiffusion.data import DataError
 from locdiffusion.evaluation import Evaluation
 from locdiffusion.evaluation.lists import find_photos, read_truth
+from locdiffusion.photos.embedding_cache import DataError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

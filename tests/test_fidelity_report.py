@@ -16,11 +16,11 @@ from experiments.distillation import fidelity, report, rivals
 from experiments.distillation.heads import HeadCost
 from locdiffusion import checkpoint
 from locdiffusion.config import to_dict
-from locdiffusion.decoding import DecodeConfig
+from locdiffusion.decoding.decoder import DecodeConfig
+from locdiffusion.density.base_measure import uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec
-from locdiffusion.prior import uniform_measure
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureModel
 

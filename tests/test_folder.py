@@ -222,7 +222,7 @@ def test_heic_is_read_upright_with_its_position(tmp_path):
 
 
 def test_heic_without_its_reader_names_the_remedy(monkeypatch):
-    from locdiffusion import image_formats
+    from locdiffusion.photos import image_formats
     from pipelines.photo import PhotoError
 
     monkeypatch.setattr(image_formats.importlib, "import_module", _missing)

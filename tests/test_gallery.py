@@ -19,10 +19,10 @@ from test_sink import tree
 from tiny import TinyEncoder, replace_encoders, write_checkpoint
 
 from locdiffusion import geotagger
-from locdiffusion.decoding import Decoder
-from locdiffusion.gallery import GalleryError, gallery_identity, read_gallery
-from locdiffusion.hybrid import HybridConfig, HybridGallery
-from locdiffusion.prior import land_measure
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.density.base_measure import land_measure
+from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
+from locdiffusion.gallery.places import GalleryError, gallery_identity, read_gallery
 from locdiffusion.sphere.geodesy import unit_vectors
 from pipelines import geotag
 from pipelines.batches import PhotoBatch, read_batches, run_stage

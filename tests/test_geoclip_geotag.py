@@ -20,8 +20,8 @@ from small_clip import (
 from tiny import coloured_photo
 
 from locdiffusion import Geotagger, checkpoint
-from locdiffusion.gallery import embedded_gallery, read_gallery
-from locdiffusion.image_formats import load_picture
+from locdiffusion.gallery.places import embedded_gallery, read_gallery
+from locdiffusion.photos.image_formats import load_picture
 from pipelines import geotag, loading
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,10 +15,10 @@ from tiny import TinyEncoder, checkpoint_config, coloured_photo, random_denoiser
 
 from locdiffusion import Geotag, Mode
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.countries import country_codes
+from locdiffusion.density.base_measure import uniform_measure
+from locdiffusion.geography.countries import country_codes
 from locdiffusion.geotag import geotags, km_text, place_text
 from locdiffusion.geotagger import Geotagger
-from locdiffusion.prior import uniform_measure
 from schemas.geotags import HYBRID_COLUMNS, PREDICTION_SCHEMA, PROBABILITY_COLUMNS
 
 pytestmark = pytest.mark.usefixtures("one_thread")

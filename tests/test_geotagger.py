@@ -28,11 +28,11 @@ from tiny import (
 
 from locdiffusion import geotagger
 from locdiffusion.checkpoint import Checkpoint, CheckpointError
-from locdiffusion.decoding import Decoder
-from locdiffusion.density import GeotagColumns
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.density.base_measure import uniform_measure
+from locdiffusion.density.log_partition import GeotagColumns
 from locdiffusion.geotag import Geotag, geotags
 from locdiffusion.geotagger import Geotagger, PosteriorMode
-from locdiffusion.prior import uniform_measure
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import THRESHOLDS_KM
 

@@ -18,7 +18,7 @@ from fake_geotagger import FakeGeotagger, FakeLoader
 from PIL import Image
 from test_sink import tree
 
-from locdiffusion.regions import CredibleRegion
+from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.sphere import hilbert
 from locdiffusion.sphere.hilbert import hilbert_index
 from pipelines import geotag, transforms

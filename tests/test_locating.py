@@ -7,10 +7,10 @@ import torch
 from dense_decoder import DenseDecoder, score
 from test_decoding import HARD, RADII_KM, D, L, decode, decoder, noise, peak, scattered
 
-from locdiffusion import shdd
-from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.locating import Locator
-from locdiffusion.prior import land_measure, polygon_measure
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.decoding.point_only import Locator
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import land_measure, polygon_measure
 from locdiffusion.sphere.geodesy import great_circle_km, latitude_longitude, unit_vectors
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from locdiffusion.countries import country_codes
+from locdiffusion.geography.countries import country_codes
 from locdiffusion.sphere.geodesy import destination
 from pipelines.maps import page, picture, rows, write_map_html, write_map_png
 from pipelines.maps.filling import fill

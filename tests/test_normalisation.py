@@ -17,10 +17,10 @@ from experiments.log_z_check import (
     main,
     training_gap,
 )
-from locdiffusion import shdd
-from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.density import LogPartition, PartitionConfig
-from locdiffusion.prior import BaseMeasure
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.log_partition import LogPartition, PartitionConfig
 from locdiffusion.sphere.geodesy import unit_vectors
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -127,8 +127,10 @@ def test_the_command_measures_both_gaps(tmp_path, monkeypatch, capsys):
     photos = tiny.learnable_photos(12, seed=1)
     saved = tiny.write_checkpoint(tmp_path / "checkpoint", tiny.TinyEncoder().spec)
     monkeypatch.setattr("locdiffusion.model.image_encoder.load_image_encoder", lambda name: None)
-    monkeypatch.setattr("locdiffusion.data.load_photos", lambda *_: photos)
-    monkeypatch.setattr("locdiffusion.data.expand_shards", lambda patterns: patterns)
+    monkeypatch.setattr("locdiffusion.photos.embedding_cache.load_photos", lambda *_: photos)
+    monkeypatch.setattr(
+        "locdiffusion.photos.embedding_cache.expand_shards", lambda patterns: patterns
+    )
     file = tmp_path / "log_z.json"
     flags = ["--photos", "x", "--train", "y", "--embeddings", "z", "--limit", "8"]
     assert main(["--checkpoint", str(saved), "--output", str(file), *flags]) == 0

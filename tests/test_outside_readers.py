@@ -18,9 +18,9 @@ import shapely
 import torch
 from fake_geotagger import Mode
 
-from locdiffusion.polygons import within_world
-from locdiffusion.regions import RegionFinder
-from locdiffusion.shdd import encode
+from locdiffusion.decoding.credible_regions import RegionFinder
+from locdiffusion.density.shdd import encode
+from locdiffusion.geography.polygons import within_world
 from pipelines.batches import REGIONS, PhotoBatch, ShardEnding, _region
 from pipelines.layers import Extras
 from pipelines.listing import Shard

@@ -23,12 +23,12 @@ from PIL import Image
 from test_sink import decoded, tree
 
 from locdiffusion.checkpoint import CheckpointConfig, save
-from locdiffusion.decoding import DecodeConfig
+from locdiffusion.decoding.decoder import DecodeConfig
+from locdiffusion.density.base_measure import uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.image_encoder import load_image_encoder
-from locdiffusion.prior import uniform_measure
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 from pipelines import geotag, transforms
 from pipelines.geotag import main

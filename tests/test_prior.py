@@ -12,15 +12,10 @@ from PIL import Image
 from scipy.special import logsumexp
 from tiny import random_points
 
-from locdiffusion import shdd
 from locdiffusion.checkpoint import load
-from locdiffusion.countries import COUNTRIES, country_codes
-from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.density import LogPartition
-from locdiffusion.diffusion.denoiser import mean_denoiser
-from locdiffusion.geotagger import Geotagger
-from locdiffusion.polygons import PolygonError, raster_share
-from locdiffusion.prior import (
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import (
     COLUMNS,
     EXCLUDED,
     FINER,
@@ -36,8 +31,13 @@ from locdiffusion.prior import (
     prior_identity,
     uniform_measure,
 )
-from locdiffusion.raster import raster_centres
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.density.log_partition import LogPartition
+from locdiffusion.density.raster import raster_centres
+from locdiffusion.density.transforms import ProductTransform
+from locdiffusion.diffusion.denoiser import mean_denoiser
+from locdiffusion.geography.countries import COUNTRIES, country_codes
+from locdiffusion.geography.polygons import PolygonError, raster_share
+from locdiffusion.geotagger import Geotagger
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
     angle_between,

@@ -9,7 +9,7 @@ import shapely
 from tiny import replace_encoders, write_checkpoint, write_coloured_shard
 
 from locdiffusion import geotagger
-from locdiffusion.countries import country_codes
+from locdiffusion.geography.countries import country_codes
 from locdiffusion.model.preprocessing import EncoderSpec
 from pipelines import geotag
 

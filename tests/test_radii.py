@@ -8,10 +8,10 @@ import torch
 from tiny import random_points
 
 from locdiffusion import calibration
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import DecodeConfig, Decoder
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.radii import LEVELS, RadiiTable, Stretch, fit_stretch
-from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import latitude_longitude
 
 pytestmark = pytest.mark.usefixtures("one_thread")

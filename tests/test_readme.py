@@ -12,8 +12,8 @@ import geopandas
 import pytest
 from PIL import Image
 
-from locdiffusion.data import read_samples
 from locdiffusion.overhead.__main__ import main as cut_patches
+from locdiffusion.photos.embedding_cache import read_samples
 from schemas.geotags import PREDICTION_SCHEMA
 
 README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")

@@ -11,9 +11,9 @@ import torch
 from scipy.interpolate import CubicSpline
 from scipy.special import eval_legendre
 
-from locdiffusion import shdd
-from locdiffusion.prior import BaseMeasure, land_measure, polygon_measure
-from locdiffusion.regions import CredibleRegion, RegionFinder, area_km2
+from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder, area_km2
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import BaseMeasure, land_measure, polygon_measure
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude, unit_vectors
 from locdiffusion.sphere.grids import fibonacci_grid
 

@@ -31,9 +31,9 @@ from experiments.report.record import (
 )
 from experiments.report.verdicts import Outcome, measures, outcomes
 from locdiffusion import checkpoint
-from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.evaluation import Bootstrap, Estimate, Verdict, compare, score, score_strata
 from locdiffusion.model import image_encoder
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import destination, great_circle_km
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import eval_legendre
 
-from locdiffusion import shdd
+from locdiffusion.density import shdd
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km, unit_vectors
 
 LATITUDES = st.one_of(

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from locdiffusion import shdd
-from locdiffusion.spectral import (
+from locdiffusion.density import shdd
+from locdiffusion.density.transforms import (
     PoleRotation,
     ProductTransform,
     RingTransform,

@@ -15,9 +15,14 @@ from tiny import MODEL, learnable_photos
 
 from locdiffusion import photo_statistics, streaming
 from locdiffusion.batches import PhotosInMemory, Share
-from locdiffusion.data import DataError, EmbeddedPhotos, read_embedded, write_embedded
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photo_statistics import Statistics
+from locdiffusion.photos.embedding_cache import (
+    DataError,
+    EmbeddedPhotos,
+    read_embedded,
+    write_embedded,
+)
 from locdiffusion.streaming import StoredEmbeddings, StreamConfig, StreamedPhotos, StreamOrder
 
 COUNTS = (30, 7, 55, 1, 24, 40)

@@ -8,11 +8,11 @@ import torch
 from dense_decoder import score
 from tiny import random_points
 
-from locdiffusion import shdd
-from locdiffusion.ascent import Ascent, climb_score
-from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.peaks import walked
-from locdiffusion.prior import BaseMeasure, land_measure
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.decoding.mode_seeking import Ascent, climb_score
+from locdiffusion.decoding.peaks import walked
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import BaseMeasure, land_measure
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,8 +8,8 @@ import torch
 from tiny import MODEL, learnable_photos, random_denoiser, random_points
 
 from locdiffusion import temperature
-from locdiffusion.prior import land_measure, positions_measure, uniform_measure
-from locdiffusion.shdd import encode_vectors
+from locdiffusion.density.base_measure import land_measure, positions_measure, uniform_measure
+from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.temperature import (
     FEATURES,

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from locdiffusion.threads import in_cache, torch_threads
+from locdiffusion.cpu import in_cache, torch_threads
 
 
 def test_threads_are_as_before_afterwards() -> None:

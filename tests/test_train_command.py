@@ -35,7 +35,7 @@ from locdiffusion import (
     training_run,
 )
 from locdiffusion.config import from_dict
-from locdiffusion.decoding import DecodeConfig
+from locdiffusion.decoding.decoder import DecodeConfig
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model import image_encoder
 from locdiffusion.model.image_encoder import ImageEncoder

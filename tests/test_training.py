@@ -22,11 +22,11 @@ from tiny_training import TRAIN, VAL, Spied
 
 from locdiffusion import training
 from locdiffusion.batches import Ahead, Share, batch_rows
-from locdiffusion.density import LogPartition
+from locdiffusion.density.log_partition import LogPartition
+from locdiffusion.density.shdd import encode_vectors, heat_flow
 from locdiffusion.distributed import Processes
 from locdiffusion.run_state import PROGRESS, STATE
 from locdiffusion.scalars import Scalars
-from locdiffusion.shdd import encode_vectors, heat_flow
 from locdiffusion.smoothing import SmoothingConfig, scattered
 from locdiffusion.sphere.geodesy import great_circle_km, latitude_longitude, unit_vectors
 from locdiffusion.training import Stopped, TrainConfig, Trainer, learning_rate_factor

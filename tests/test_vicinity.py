@@ -8,10 +8,13 @@ import torch
 from tiny import random_points
 
 from experiments.speed.head.fine import fine_answers
-from locdiffusion import decoding, shdd, vicinity
-from locdiffusion.decoding import DecodeConfig, Decoder
-from locdiffusion.prior import BaseMeasure, land_measure
-from locdiffusion.radial import ZONES_KM, disc_weights, ring_grids
+from locdiffusion.decoding import answer_rings
+from locdiffusion.decoding import decoder as decoder_module
+from locdiffusion.decoding.coarse_search import Mixtures
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.decoding.distance_profile import ZONES_KM, disc_weights, ring_grids
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import BaseMeasure, land_measure
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
     destination,
@@ -19,7 +22,6 @@ from locdiffusion.sphere.geodesy import (
     latitude_longitude,
     unit_vectors,
 )
-from locdiffusion.survey import Mixtures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -76,14 +78,14 @@ def test_rings_without_mass_are_left_out_and_nothing_is_missed(
     mixtures = mixtures_of(decoder, natural)
     top = decoder.survey(natural, 1).marks[:, 1]
     sizes = []
-    forward = vicinity._Zone.forward
+    forward = answer_rings._Zone.forward
     monkeypatch.setattr(
-        vicinity._Zone, "forward", lambda *a: (sizes.append(len(a[1])), forward(*a))[1]
+        answer_rings._Zone, "forward", lambda *a: (sizes.append(len(a[1])), forward(*a))[1]
     )
     everyone = torch.arange(8)
     found = decoder.vicinity._measured(mixtures, everyone, top)
     assert sizes[0] == 8 and 2 <= sizes[-1] < 8
-    monkeypatch.setattr(vicinity, "DEAD", -np.inf)
+    monkeypatch.setattr(answer_rings, "DEAD", -np.inf)
     whole = decoder.vicinity._measured(mixtures, everyone, top)
     assert sizes[-1] == 8
     # Gain and step (columns 2 to 4) of a point off the top differ by float32 alone.
@@ -99,7 +101,7 @@ def test_the_mean_of_a_narrow_density_will_do_for_a_start(monkeypatch: pytest.Mo
     monkeypatch.setattr(Decoder, "_ascent", lambda *a: (tried.append(len(a[2])), ascent(*a))[1])
     found = decoder(natural)
     few, tried[:] = sum(tried), []
-    monkeypatch.setattr(decoding, "NARROW", 0.0)
+    monkeypatch.setattr(decoder_module, "NARROW", 0.0)
     wanted = decoder(natural)
     assert few < sum(tried) - 10
     apart = great_circle_km(found.latitude, found.longitude, wanted.latitude, wanted.longitude)

@@ -16,14 +16,14 @@ from PIL import Image
 from torch import nn
 
 from locdiffusion import checkpoint
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import DecodeConfig
-from locdiffusion.density import PartitionConfig
+from locdiffusion.decoding.decoder import DecodeConfig
+from locdiffusion.density.base_measure import uniform_measure
+from locdiffusion.density.log_partition import PartitionConfig
+from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder
-from locdiffusion.prior import uniform_measure
-from locdiffusion.shdd import encode_vectors
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 

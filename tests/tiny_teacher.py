@@ -12,7 +12,7 @@ from experiments.distillation import run as distillation
 from experiments.distillation.dataset import Queries
 from experiments.distillation.queries import TRAINING
 from experiments.distillation.teacher import Teacher, random_land
-from locdiffusion.shdd import encode_vectors
+from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import unit_vectors
 
 PLACES, GALLERY, WIDTH = 300, 250, 32

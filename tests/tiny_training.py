@@ -18,9 +18,9 @@ import torch
 from tiny import MODEL, PARTITION, learnable_photos
 
 from locdiffusion.batches import Share
-from locdiffusion.data import EmbeddedPhotos, write_embedded
 from locdiffusion.distributed import Processes, processes
 from locdiffusion.photo_statistics import Statistics
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos, write_embedded
 from locdiffusion.streaming import StreamConfig, StreamedPhotos, StreamOrder
 from locdiffusion.training import TrainConfig, Trainer
 

@@ -1,8 +1,8 @@
-"""Make locdiffusion/data/countries.parquet, from which countries are looked up, from Natural Earth.
+"""Makes locdiffusion/assets/countries.parquet, the borders of countries, from Natural Earth.
 
     npm pack world-atlas@2.0.2 && tar xzf world-atlas-2.0.2.tgz
     pip install pycountry==26.2.16
-    python tools/make_countries.py package locdiffusion/data/countries.parquet
+    python tools/make_countries.py package locdiffusion/assets/countries.parquet
 
 Natural Earth 4.1.0, 1:10m, public domain. Borders are simplified arc by arc, as `make_world` does,
 so that neighbours share them afterwards; no border moves by more than `TOLERANCE_DEG`, and no small

@@ -19,11 +19,11 @@ from experiments.ablations.encodings import dimension, noise_range, points
 from experiments.ablations.fitting import Fitted, as_natural
 from experiments.ablations.plan import Budget, Encoding, Loss
 from experiments.ablations.sampled import sample, subset, vote
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import DecodeConfig, Decoder
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.diffusion.schedules import geometric_sigmas
+from locdiffusion.inference import predictions
 from locdiffusion.metrics import error_summary
-from locdiffusion.posterior import predictions
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, great_circle_km
 

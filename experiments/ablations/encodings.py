@@ -10,15 +10,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.ablations.plan import Encoding, Noise, Variant
+from locdiffusion.decoding.peaks import climb, highest_nodes
+from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.density.transforms import PoleRotation, ProductTransform
 from locdiffusion.diffusion.schedules import (
     STANDARD_LEVELS,
     NoiseConfig,
     standard_sigmas,
     training_sigmas,
 )
-from locdiffusion.peaks import climb, highest_nodes
-from locdiffusion.shdd import encode_vectors
-from locdiffusion.spectral import PoleRotation, ProductTransform
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 from locdiffusion.sphere.grids import gauss_legendre_grid
 

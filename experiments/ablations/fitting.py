@@ -15,15 +15,15 @@ from experiments.ablations.encodings import draw_sigmas, encode, noise_range
 from experiments.ablations.networks import build
 from experiments.ablations.plan import Base, Budget, Encoding, Loss, Variant
 from locdiffusion.batches import batch_rows
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.density import LogPartition
-from locdiffusion.diffusion.losses import shdd_kl
-from locdiffusion.prior import (
+from locdiffusion.density.base_measure import (
     BaseMeasure,
     land_measure,
     positions_measure,
     uniform_measure,
 )
+from locdiffusion.density.log_partition import LogPartition
+from locdiffusion.diffusion.losses import shdd_kl
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.smoothing import SmoothingConfig, smoothed_where_pure
 from locdiffusion.training import descend, follow, learning_rate_factor, optimizer_of
 

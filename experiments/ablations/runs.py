@@ -17,7 +17,7 @@ from experiments.ablations.fitting import fit
 from experiments.ablations.plan import Budget, Run
 from experiments.ablations.sampled import accuracy_by_steps
 from locdiffusion.config import to_dict
-from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 
 
 def execute(

@@ -14,12 +14,12 @@ from experiments.ablations.encodings import dimension, noise_range, points
 from experiments.ablations.fitting import Fitted
 from experiments.ablations.plan import Budget, Loss, Noise
 from experiments.sampling_steps import in_trained_range
-from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.diffusion.denoiser import MeanDenoiser, mean_denoiser
 from locdiffusion.diffusion.samplers import ddim
 from locdiffusion.diffusion.schedules import geometric_sigmas, standard_sigmas
 from locdiffusion.metrics import error_summary
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between
 from locdiffusion.sphere.grids import gauss_legendre_grid
 

@@ -16,9 +16,9 @@ import torch
 
 from experiments.ablations.runs import execute, write
 from experiments.ablations.sampled import subset
-from locdiffusion.data import expand_shards, load_photos
+from locdiffusion.cpu import torch_threads
 from locdiffusion.model.image_encoder import load_image_encoder
-from locdiffusion.threads import torch_threads
+from locdiffusion.photos.embedding_cache import expand_shards, load_photos
 
 _worker: dict[str, Any] = {}
 

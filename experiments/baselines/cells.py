@@ -12,7 +12,7 @@ from torch import Tensor
 
 from experiments.baselines.evidence import Evidence, fit_settings
 from experiments.baselines.network import Budget, Trunk, outputs, parameter_count, train
-from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 Float = NDArray[np.float64]

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from experiments.baselines.evidence import Evidence
 from experiments.baselines.kernel_mixture import gaps
 from experiments.baselines.network import BLOCKS, Budget, Trunk, parameter_count, train
-from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.grids import fibonacci_grid
 
 _OCTAVES = 7  # of the waves of x and t: down to 200 km

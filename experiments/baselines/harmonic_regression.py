@@ -10,9 +10,9 @@ from torch import Tensor
 
 from experiments.baselines.evidence import Evidence
 from experiments.baselines.network import Budget, Trunk, outputs, parameter_count, train
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.shdd import encode_vectors
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.density.transforms import ProductTransform
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.grids import gauss_legendre_grid
 from locdiffusion.sphere.harmonics import coefficient_count
 

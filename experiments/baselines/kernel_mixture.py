@@ -6,8 +6,8 @@ probability of the sphere, the log density (Mardia & Jupp 2000, *Directional Sta
     log f_κ(y; x) = log(2κ / (1 - e^{-2κ})) - κ g
 
 The answer is the point with most mass in a smooth window of radius ρ, exp(-κ_ρ g), κ_ρ = 6/ρ²: the
-Gaussian with the variance of the Epanechnikov window that `locdiffusion.decoding` uses. Kernel
-times window is integrated as on the plane, where variances add:
+Gaussian with the variance of the Epanechnikov window that `locdiffusion.decoding.decoder` uses.
+Kernel times window is integrated as on the plane, where variances add:
 
     score(y) = Σ_i w_i · 2κ_i / (1 - e^{-2κ_i}) / 2(κ_i + κ_ρ) · exp(-a_i g_i),   1/a = 1/κ + 1/κ_ρ
 
@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from locdiffusion.density import LOG_SPHERE_AREA_KM2
+from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
+from locdiffusion.density.transforms import pole_frame
 from locdiffusion.predictions import Predictions
-from locdiffusion.spectral import pole_frame
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, latitude_longitude
 from schemas.geotags import THRESHOLDS_KM
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from experiments.baselines.evidence import Evidence, fit_settings
 from experiments.baselines.network import Budget
-from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.metrics import error_summary
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between
 
 NEIGHBOURS = (3, 5, 10, 20, 50, 100, 200)

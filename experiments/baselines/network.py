@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from locdiffusion.batches import batch_rows
-from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.training import descend, follow, learning_rate_factor, optimizer_of
 
 Network = TypeVar("Network", bound=nn.Module)

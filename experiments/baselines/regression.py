@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments.baselines.evidence import Evidence
 from experiments.baselines.network import Budget, Trunk, outputs, parameter_count, train
-from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.grids import fibonacci_grid
 
 _LOG_KAPPA = (-2.0, math.log(1e6))

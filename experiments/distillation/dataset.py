@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from experiments.distillation.queries import Ambiguity, QuerySimulator, moved
 from experiments.distillation.teacher import Teacher, random_land
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.gallery import embed_places
+from locdiffusion.gallery.places import embed_places
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 
 BATCH = 256

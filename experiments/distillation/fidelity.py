@@ -28,14 +28,14 @@ from experiments.distillation.run import gallery_simulator, photos_at, spread_ou
 from experiments.distillation.source import code_table, projected_exponent
 from experiments.distillation.teacher import Teacher, random_land
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.density import GeotagColumns
+from locdiffusion.density.log_partition import GeotagColumns
 from locdiffusion.evaluation.bootstrap import Bootstrap
 from locdiffusion.evaluation.scores import Scores, score
+from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
 from locdiffusion.geotagger import Geotagger, PosteriorMode
-from locdiffusion.hybrid import HybridConfig, HybridGallery
 from locdiffusion.metrics import error_summary
 from locdiffusion.model.image_encoder import ImageEncoder
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from schemas.geotags import THRESHOLDS_KM

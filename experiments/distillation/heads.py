@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from experiments.distillation.fidelity import Student
 from experiments.distillation.teacher import Teacher
 from experiments.speed.head.timing import compare, machine
-from locdiffusion.data import EmbeddedPhotos
+from locdiffusion.cpu import torch_threads
 from locdiffusion.model import geoclip
-from locdiffusion.threads import torch_threads
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 
 TOP = 5  # GeoCLIP's own example asks for five places
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.distillation.teacher import Teacher
-from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.metrics import error_summary
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km
 
 BATCH = 64

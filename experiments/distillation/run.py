@@ -17,8 +17,8 @@ from experiments.distillation.queries import TRAINING, Ambiguity, QuerySimulator
 from experiments.distillation.source import TaughtQueries, projected_exponent
 from experiments.distillation.teacher import Teacher, TeacherConfig
 from locdiffusion.config import to_dict
-from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.distributed import Processes
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.temperature import TemperatureConfig
 from locdiffusion.training import TrainConfig
 from locdiffusion.training_run import RunData

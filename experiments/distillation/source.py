@@ -12,8 +12,8 @@ from torch import Tensor
 from experiments.distillation.dataset import Queries
 from experiments.distillation.teacher import Teacher
 from locdiffusion.batches import Batch, Share, batch_rows
+from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.model.cs_unet import CSUNet
-from locdiffusion.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import unit_vectors
 
 CODES_AT_ONCE = 4096

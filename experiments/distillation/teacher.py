@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from locdiffusion.gallery import embed_places
+from locdiffusion.density.base_measure import land_measure
+from locdiffusion.gallery.places import embed_places
 from locdiffusion.model import geoclip
-from locdiffusion.prior import land_measure
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 
 

@@ -85,10 +85,10 @@ def table(options: argparse.Namespace) -> list[Path]:
     from experiments.report.record import MAIN_TABLE, SplitData
     from experiments.report.table import budget_like, make_answers, make_table
     from locdiffusion.checkpoint import load
-    from locdiffusion.data import expand_shards, load_photos
+    from locdiffusion.cpu import torch_threads
     from locdiffusion.evaluation import Bootstrap
     from locdiffusion.model.image_encoder import load_image_encoder
-    from locdiffusion.threads import torch_threads
+    from locdiffusion.photos.embedding_cache import expand_shards, load_photos
 
     rivals = _known(options.rivals, tuple(RIVALS))
     named = splits_of(options.test)
@@ -150,8 +150,8 @@ def _draw_maps(options: argparse.Namespace, folder: Path) -> list[Path]:
     from experiments.report import answers, posterior_maps
     from experiments.report.record import OURS
     from locdiffusion.checkpoint import load
-    from locdiffusion.data import expand_shards, load_photos
     from locdiffusion.model.image_encoder import load_image_encoder
+    from locdiffusion.photos.embedding_cache import expand_shards, load_photos
 
     if options.embeddings is None:
         raise ValueError("--maps without --embeddings; want the cache that `table` used.")

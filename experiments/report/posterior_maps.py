@@ -26,12 +26,12 @@ from locdiffusion.card.views import (
     offset_km,
 )
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.data import EmbeddedPhotos, read_samples
-from locdiffusion.decoding import Decoder
-from locdiffusion.density import LOG_SPHERE_AREA_KM2
-from locdiffusion.posterior import natural_parameters
-from locdiffusion.prior import LAND
-from locdiffusion.shdd import encode_vectors
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.density.base_measure import LAND
+from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
+from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.inference import natural_parameters
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_samples
 from locdiffusion.sphere.geodesy import destination, unit_vectors
 
 if TYPE_CHECKING:

@@ -30,9 +30,9 @@ from experiments.report.record import (
 )
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.config import to_dict
-from locdiffusion.data import EmbeddedPhotos
 from locdiffusion.evaluation import Bootstrap, compare, nearest_training_km, score, score_strata
-from locdiffusion.posterior import predict
+from locdiffusion.inference import predict
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
 
 METHODS = "methods"

@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from locdiffusion.exif_position import exif_position
 from locdiffusion.geotag import Geotag, geotags, km_text, place_text
 from locdiffusion.geotagger import Geotagger
-from locdiffusion.image_formats import load_picture, upright
+from locdiffusion.photos.exif_position import exif_position
+from locdiffusion.photos.image_formats import load_picture, upright
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
 from schemas.samples import MAX_METADATA_BYTES, METADATA_EXTENSION, Truth, parse_metadata

@@ -17,8 +17,8 @@ import shapely
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from locdiffusion.countries import countries
-from locdiffusion.spectral import pole_frame
+from locdiffusion.density.transforms import pole_frame
+from locdiffusion.geography.countries import countries
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 
 if TYPE_CHECKING:

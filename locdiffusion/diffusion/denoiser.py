@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.density.transforms import ProductTransform
 
 
 class Denoiser(Protocol):

@@ -14,10 +14,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+from locdiffusion.decoding.peaks import climb, finest_panel, highest_nodes, panel_edges
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.transforms import (
+    PoleRotation,
+    ProductTransform,
+    pole_frame,
+    turn_about_axis,
+)
 from locdiffusion.diffusion.denoiser import Denoiser, MeanDenoiser
-from locdiffusion.peaks import climb, finest_panel, highest_nodes, panel_edges
-from locdiffusion.prior import BaseMeasure
-from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame, turn_about_axis
 from locdiffusion.sphere.grids import gauss_legendre_grid, polar_grid
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from locdiffusion.density import LogPartition
+from locdiffusion.density.log_partition import LogPartition
 
 
 def shdd_kl(

@@ -27,8 +27,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.data import DataError, EmbeddedPhotos, read_embedded, write_embedded
-from locdiffusion.image_formats import load_picture, upright
+from locdiffusion.photos.embedding_cache import (
+    DataError,
+    EmbeddedPhotos,
+    read_embedded,
+    write_embedded,
+)
+from locdiffusion.photos.image_formats import load_picture, upright
 from schemas.samples import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from locdiffusion.data import DataError, EmbeddedPhotos, read_samples
+from locdiffusion.photos.embedding_cache import DataError, EmbeddedPhotos, read_samples
 from locdiffusion.predictions import Predictions
 from schemas.geotags import PROBABILITY_COLUMNS
 
@@ -67,8 +67,8 @@ def predicted(
     """
     from tqdm import tqdm
 
-    from locdiffusion.posterior import predict
-    from locdiffusion.threads import torch_threads
+    from locdiffusion.cpu import torch_threads
+    from locdiffusion.inference import predict
 
     parts = []
     bar = tqdm(total=len(photos), desc=f"answering {label}", unit="photo", file=sys.stderr)

@@ -30,6 +30,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from locdiffusion.cpu import torch_threads
 from locdiffusion.model import geoclip, lite0
 from locdiffusion.model.clip_image import named_file, shapes_only
 from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
@@ -42,7 +43,6 @@ from locdiffusion.model.weights import (
     offline_if_unreachable,
     split_name,
 )
-from locdiffusion.threads import torch_threads
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.countries import country_codes
 from locdiffusion.evaluation import Bootstrap, Estimate, Scores, score
+from locdiffusion.geography.countries import country_codes
 from locdiffusion.predictions import Predictions
 from pipelines.maps.rows import MapRows
 from pipelines.summary import KINDS, accuracy_row, shard_group

@@ -64,9 +64,9 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from experiments.speed.head.photos import embeddings_of
     from experiments.speed.head.timing import machine
     from locdiffusion.checkpoint import load
+    from locdiffusion.cpu import torch_threads
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
-    from locdiffusion.threads import torch_threads
 
     sizes = QUICK if options.quick else Sizes()
     if options.batches:

@@ -23,8 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.prior import BaseMeasure
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from locdiffusion.sphere.grids import shifted_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders

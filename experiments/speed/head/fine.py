@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from locdiffusion.prior import BaseMeasure
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude, unit_vectors
 from locdiffusion.sphere.grids import LatLonGrid
 

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.data import expand_shards, load_photos
 from locdiffusion.model.image_encoder import ImageEncoder
+from locdiffusion.photos.embedding_cache import expand_shards, load_photos
 
 
 def embeddings_of(

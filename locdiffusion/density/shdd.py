@@ -8,7 +8,8 @@ deviation σ means the same at every L. Identities that follow from the addition
     code(x)·code(y) = Σ_l (2l + 1) P_l(cos γ),   |code(x)|² = d   at every point, poles included.
 
 A vector c in the same space is a field F(y) = ⟨c, code(y)⟩. Encoder and decoder have no
-parameters. `locdiffusion.density` reads the same vector as the natural parameters of a density.
+parameters. `locdiffusion.density.log_partition` reads the same vector as the natural parameters of
+a density.
 """
 
 from __future__ import annotations
@@ -86,7 +87,7 @@ def decode(code: ArrayLike, nodes: int = 20_000) -> tuple[Float, Float]:
     """The point whose code lies nearest: argmax of F over a search grid, then a compass search.
 
     Exact for a noise-free code at any L. This is the plain decoder of one point; posteriors are
-    decoded by `locdiffusion.decoding`.
+    decoded by `locdiffusion.decoding.decoder`.
 
     Args:
       code: ``(n, d)``.

@@ -1,7 +1,7 @@
 r"""The first look at densities: a thin grid, the peaks, and rings around the highest.
 
 Most photos are settled by it: nothing outside the rings can hold a share of the mass that shows in
-an answer. Only for the others is the whole sphere integrated (`locdiffusion.decoding`).
+an answer. Only for the others is the whole sphere integrated (`locdiffusion.decoding.decoder`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from locdiffusion.density import FLOOR, mixed_log
-from locdiffusion.peaks import Peaks, climb, finest_panel, highest_nodes, panel_edges
-from locdiffusion.prior import BaseMeasure
-from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform, register_table
+from locdiffusion.cpu import in_cache
+from locdiffusion.decoding.peaks import Peaks, climb, finest_panel, highest_nodes, panel_edges
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.log_partition import FLOOR, mixed_log
+from locdiffusion.density.transforms import (
+    PoleRotation,
+    ProductTransform,
+    RingTransform,
+    register_table,
+)
 from locdiffusion.sphere.grids import LatLonGrid, polar_grid
-from locdiffusion.threads import in_cache
 
 NEGLIGIBLE = 1e-7
 """A share of the mass that shows in no answer: 1 km on a radius is about 1e-4."""

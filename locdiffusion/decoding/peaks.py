@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.spectral import PoleRotation, pole_frame
+from locdiffusion.density.transforms import PoleRotation, pole_frame
 
 STEEP, LOWEST = 1e30, -1e10
 """A node takes this many times its drop from the highest neighbour; no true value is as low."""

@@ -8,13 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.data import EmbeddedPhotos
-from locdiffusion.decoding import Decoder
-from locdiffusion.density import LOG_SPHERE_AREA_KM2, GeotagColumns, mixed_log
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, GeotagColumns, mixed_log
+from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.density.transforms import ProductTransform, pole_frame
 from locdiffusion.model.cs_unet import CSUNet
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
-from locdiffusion.shdd import encode_vectors
-from locdiffusion.spectral import ProductTransform, pole_frame
 from locdiffusion.sphere.geodesy import unit_vectors
 from locdiffusion.sphere.grids import LatLonGrid
 from locdiffusion.temperature import CalibratedDenoiser

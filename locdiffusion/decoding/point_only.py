@@ -1,9 +1,9 @@
 r"""The answer and nothing else: for who wants a place without radii, probabilities, alternatives.
 
-The same point as the decoder's (`locdiffusion.decoding`: most probability within ρ, nearer mass
-counting more), looked for from one place instead of from every promising one: where a density is
-broad, from the 3 × 3 nodes of a thin grid that hold most of it; where it is narrow, from its peak.
-Of two places that are almost as good it may give the other one; a test says how often.
+The same point as the decoder's (`locdiffusion.decoding.decoder`: most probability within ρ, nearer
+mass counting more), looked for from one place instead of from every promising one: where a density
+is broad, from the 3 × 3 nodes of a thin grid that hold most of it; where it is narrow, from its
+peak. Of two places that are almost as good it may give the other one; a test says how often.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.decoding import Decoder
-from locdiffusion.density import FLOOR
-from locdiffusion.peaks import climb, walked
-from locdiffusion.spectral import ProductTransform, register_table
+from locdiffusion.cpu import in_cache
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.decoding.peaks import climb, walked
+from locdiffusion.density.log_partition import FLOOR
+from locdiffusion.density.transforms import ProductTransform, register_table
 from locdiffusion.sphere.geodesy import latitude_longitude
 from locdiffusion.sphere.grids import gauss_legendre_grid
-from locdiffusion.threads import in_cache
 
 PHOTOS = 64
 """Located together on a CPU."""

@@ -5,7 +5,7 @@ not whom it belongs to**. Crimea is thus found under RU, Western Sahara's two si
 Northern Cyprus and Somaliland, which have no code, under CY and SO; Kosovo under XK, which the
 standard leaves to its users; a few specks that several states claim (the Siachen glacier, the
 Spratly islands) under none. Giving a code takes no position. Who needs other borders gives polygons
-of their own (`locdiffusion.polygons.PolygonIndex.from_file`).
+of their own (`locdiffusion.geography.polygons.PolygonIndex.from_file`).
 
 Simplified to 0.01° (1.1 km): a point nearer to a border or coast than 1.2 km may be on the wrong
 side. Lakes are land, and the sea, piers and beaches often included, has no country.
@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 import shapely
 from numpy.typing import ArrayLike
 
-from locdiffusion.polygons import PolygonIndex
+from locdiffusion.geography.polygons import PolygonIndex
 
-COUNTRIES = Path(__file__).parent / "data" / "countries.parquet"
+COUNTRIES = Path(__file__).parents[1] / "assets" / "countries.parquet"
 BORDER_TOLERANCE_DEG = 0.011
 """No border lies farther from Natural Earth's than this: simplified, then rounded to 0.001°."""
 

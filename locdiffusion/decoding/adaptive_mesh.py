@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.ndimage import map_coordinates, spline_filter
 from torch import Tensor
 
-from locdiffusion.prior import EXCLUDED, BaseMeasure, log_or_excluded
-from locdiffusion.shdd import max_degree_of
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.density.base_measure import EXCLUDED, BaseMeasure, log_or_excluded
+from locdiffusion.density.shdd import max_degree_of
+from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.sphere.grids import LatLonGrid
 
 Float = NDArray[np.float64]

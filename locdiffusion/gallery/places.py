@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from pyarrow import csv, parquet
 from torch import Tensor
 
-from locdiffusion.hybrid import HybridConfig, HybridGallery
+from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
+from locdiffusion.geography.polygons import PolygonError, file_identity
 from locdiffusion.model import geoclip
-from locdiffusion.polygons import PolygonError, file_identity
 from locdiffusion.sphere.geodesy import wrap_longitude
 
 OWN = "geoclip"

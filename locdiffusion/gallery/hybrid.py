@@ -21,8 +21,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from locdiffusion.density import mixed_log
-from locdiffusion.shdd import encode_vectors
+from locdiffusion.density.log_partition import mixed_log
+from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 
 CANDIDATES = 64

@@ -28,12 +28,12 @@ from braceexpand import braceexpand
 from numpy.typing import NDArray
 from PIL import ImageOps
 
-from locdiffusion.image_formats import open_picture
+from locdiffusion.cpu import torch_threads
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import ImageEncoder
-from locdiffusion.shard_files import DataError, check_builds, is_url, open_shard, version
+from locdiffusion.photos.image_formats import open_picture
+from locdiffusion.photos.shard_files import DataError, check_builds, is_url, open_shard, version
 from locdiffusion.sphere.geodesy import unit_vectors
-from locdiffusion.threads import torch_threads
 from schemas.samples import (
     IMAGE_EXTENSIONS,
     MAX_IMAGE_PIXELS,

@@ -1,7 +1,7 @@
 r"""Climbing the score: the probability near a point, nearer mass counting more.
 
-Newton's method in the tangent plane (`locdiffusion.peaks.safe_newton`), with the derivatives as
-sums over the same rings of nodes as the score.
+Newton's method in the tangent plane (`locdiffusion.decoding.peaks.safe_newton`), with the
+derivatives as sums over the same rings of nodes as the score.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.peaks import panel_edges, safe_newton, walked
-from locdiffusion.spectral import register_table
+from locdiffusion.decoding.peaks import panel_edges, safe_newton, walked
+from locdiffusion.density.transforms import register_table
 from locdiffusion.sphere.grids import LatLonGrid, polar_grid
 from locdiffusion.sphere.harmonics import associated_legendre
 

@@ -1,10 +1,10 @@
 """Credible regions: the smallest places that hold 50 % or 90 % of a posterior, as polygons.
 
 A region is where the density exceeds a threshold, drawn by straight lines through the cells of
-`locdiffusion.adaptive`, which are small where the probability is; the threshold is the one at which
-the *drawn* region holds what it says. Polygons are of the plane of longitude and latitude (edges
-straight there, as GeoJSON and GeoParquet have them): valid, cut at the antimeridian, and along the
-edge at ±90° where they contain a pole.
+`locdiffusion.decoding.adaptive_mesh`, which are small where the probability is; the threshold is
+the one at which the *drawn* region holds what it says. Polygons are of the plane of longitude and
+latitude (edges straight there, as GeoJSON and GeoParquet have them): valid, cut at the
+antimeridian, and along the edge at ±90° where they contain a pole.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import shapely
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from locdiffusion.adaptive import AdaptiveDensity, Cells, Float, Int, Mesh
-from locdiffusion.polygons import polygons_of, signed_edges
-from locdiffusion.prior import EXCLUDED, BaseMeasure
+from locdiffusion.decoding.adaptive_mesh import AdaptiveDensity, Cells, Float, Int, Mesh
+from locdiffusion.density.base_measure import EXCLUDED, BaseMeasure
+from locdiffusion.geography.polygons import polygons_of, signed_edges
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 LEVELS = (0.5, 0.9)

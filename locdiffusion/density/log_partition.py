@@ -26,8 +26,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.prior import BaseMeasure
-from locdiffusion.spectral import PoleRotation, ProductTransform, pole_frame, turn_about_axis
+from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.density.transforms import (
+    PoleRotation,
+    ProductTransform,
+    pole_frame,
+    turn_about_axis,
+)
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from locdiffusion.sphere.grids import polar_grid, shifted_grid
 

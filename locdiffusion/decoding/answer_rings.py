@@ -1,8 +1,9 @@
 """What is around answers: the distribution of the distance, knowledge, land, and the last step.
 
 The rings that give the radii are finer than those on which the score was climbed
-(`locdiffusion.ascent`), above all where coasts run through a density. They say once more which way
-is up: the answer goes there, and where that is far for a radius, they are laid anew around it.
+(`locdiffusion.decoding.mode_seeking`), above all where coasts run through a density. They say once
+more which way is up: the answer goes there, and where that is far for a radius, they are laid anew
+around it.
 """
 
 from __future__ import annotations
@@ -15,11 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.ascent import Ascent, score_moments
-from locdiffusion.density import FLOOR
-from locdiffusion.peaks import walked
-from locdiffusion.prior import BaseMeasure, LandShare
-from locdiffusion.radial import (
+from locdiffusion.cpu import in_cache
+from locdiffusion.decoding.coarse_search import Mixtures
+from locdiffusion.decoding.distance_profile import (
     CAP_KM,
     COS_CAP,
     ZONES_KM,
@@ -29,12 +28,19 @@ from locdiffusion.radial import (
     far_spread,
     ring_grids,
 )
-from locdiffusion.raster import raster_place
-from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform, register_table
+from locdiffusion.decoding.mode_seeking import Ascent, score_moments
+from locdiffusion.decoding.peaks import walked
+from locdiffusion.density.base_measure import BaseMeasure, LandShare
+from locdiffusion.density.log_partition import FLOOR
+from locdiffusion.density.raster import raster_place
+from locdiffusion.density.transforms import (
+    PoleRotation,
+    ProductTransform,
+    RingTransform,
+    register_table,
+)
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import LatLonGrid
-from locdiffusion.survey import Mixtures
-from locdiffusion.threads import in_cache
 
 NEAR_KM = 0.5
 """A step that changes no radius enough to measure it again."""

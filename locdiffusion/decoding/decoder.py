@@ -6,19 +6,19 @@ counting more (an Epanechnikov kernel on the chord \|z - y\|, c = 2 sin(ρ/2)):
     score(y) = ∫ p(z) · (1 - \|z - y\|²/c²)₊ dΩ(z) / 4π
 
 The paper decodes by mode seeking; this kernel is our choice, because its derivatives are sums over
-the same nodes (`locdiffusion.ascent.ScoreKernel`). ρ → 0 gives the highest peak; a larger ρ answers
-"within ρ km" better. Coarse to fine:
+the same nodes (`locdiffusion.decoding.mode_seeking.ScoreKernel`). ρ → 0 gives the highest peak; a
+larger ρ answers "within ρ km" better. Coarse to fine:
 
 1. fields on a thin product grid, one batched product; Newton's method on their highest nodes gives
-   peaks, and rings around the highest one its mass (`locdiffusion.survey`). Only where there is
-   mass beyond these rings a grid twice as fine is laid over the whole sphere; its mass, convolved
-   with the kernel, is a coarse map of the score itself;
+   peaks, and rings around the highest one its mass (`locdiffusion.decoding.coarse_search`). Only
+   where there is mass beyond these rings a grid twice as fine is laid over the whole sphere; its
+   mass, convolved with the kernel, is a coarse map of the score itself;
 2. around a point, everything is measured in a frame with that point at the pole (a rotation of
    coefficients), where fixed tables hold rings: score, slope and curvature of each candidate,
    Newton's method on the score from the best ones;
 3. finer rings around the winner, and the grid where there is one, give the distribution of the
    distance; the same rings say how far it is from the top, and it goes there
-   (`locdiffusion.vicinity`).
+   (`locdiffusion.decoding.answer_rings`).
 
 A photo may have K densities (samples of the diffusion); they are mixed with equal weight. Peaks
 other than the highest that are narrower than half the grid's spacing (a standard deviation of 70 km
@@ -37,18 +37,34 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.ascent import Ascent, ScoreKernel, climb_score, kernel_spectrum
-from locdiffusion.density import FLOOR, LEAST_MODE, GeotagColumns, distinct_modes, mixed_log
-from locdiffusion.peaks import finest_panel, highest_nodes, neighbourhood_mass, spread_maxima
-from locdiffusion.prior import BaseMeasure, LandShare
-from locdiffusion.shdd import encode_vectors
-from locdiffusion.spectral import PoleRotation, ProductTransform, RingTransform, register_table
+from locdiffusion.cpu import in_cache
+from locdiffusion.decoding.answer_rings import SPHERES, VicinityRings
+from locdiffusion.decoding.coarse_search import Densities, Mixtures, Survey
+from locdiffusion.decoding.mode_seeking import Ascent, ScoreKernel, climb_score, kernel_spectrum
+from locdiffusion.decoding.peaks import (
+    finest_panel,
+    highest_nodes,
+    neighbourhood_mass,
+    spread_maxima,
+)
+from locdiffusion.density.base_measure import BaseMeasure, LandShare
+from locdiffusion.density.log_partition import (
+    FLOOR,
+    LEAST_MODE,
+    GeotagColumns,
+    distinct_modes,
+    mixed_log,
+)
+from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.density.transforms import (
+    PoleRotation,
+    ProductTransform,
+    RingTransform,
+    register_table,
+)
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders
-from locdiffusion.survey import Densities, Mixtures, Survey
-from locdiffusion.threads import in_cache
-from locdiffusion.vicinity import SPHERES, VicinityRings
 from schemas.geotags import THRESHOLDS_KM
 
 DENSITIES, POINTS = 256, 256

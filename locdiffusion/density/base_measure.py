@@ -27,8 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor, nn
 
-from locdiffusion.polygons import PolygonError, file_identity, raster_share, read_polygons
-from locdiffusion.raster import (
+from locdiffusion.density.raster import (
     as_fine_as,
     closed,
     grid_average,
@@ -38,8 +37,9 @@ from locdiffusion.raster import (
     raster_centres,
     raster_place,
 )
-from locdiffusion.shdd import heat_flow
-from locdiffusion.spectral import ProductTransform
+from locdiffusion.density.shdd import heat_flow
+from locdiffusion.density.transforms import ProductTransform
+from locdiffusion.geography.polygons import PolygonError, file_identity, raster_share, read_polygons
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from locdiffusion.sphere.grids import LatLonGrid
 
@@ -47,7 +47,7 @@ ROWS, COLUMNS = 240, 480
 FINER = 4
 """How many times more rows and columns polygons and coasts have: 13 by 21 km at the equator."""
 
-LAND = Path(__file__).parent / "data" / "land.png"
+LAND = Path(__file__).parents[1] / "assets" / "land.png"
 EXCLUDED = -1e4
 """Log q₀ where no answer may be: finite, for sums, and more than any density can make up for: the
 exponents of the shipped `overhead` differ by up to 2,600 nats over the sphere for one photo."""

@@ -1,0 +1,1 @@
+"""From a density to an answer: mode seeking, radii, alternatives, credible regions."""

@@ -1,0 +1,1 @@
+"""Probability densities on the sphere: their codes, transforms, base measures and log Z."""

@@ -1,0 +1,1 @@
+"""Galleries of known places, and the hybrid that answers with one of them."""

@@ -1,0 +1,1 @@
+"""Polygons on the Earth, and the countries among them."""

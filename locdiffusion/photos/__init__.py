@@ -1,0 +1,1 @@
+"""Photos before the network: formats, EXIF positions, shards of them, cached embeddings."""
