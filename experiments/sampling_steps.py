@@ -43,7 +43,7 @@ from locdiffusion.diffusion.denoiser import Denoiser
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
 from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas, standard_sigmas
-from locdiffusion.metrics import coverage, error_summary
+from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import great_circle_km
 

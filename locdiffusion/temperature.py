@@ -7,7 +7,7 @@ small network gives log τ from features that compare the density with a second 
 photos that look most alike (nearest in the `discriminants` of the embeddings), a sample of which
 the checkpoint carries. `FEATURES` names them. Where these photos lie far from the network's
 own answer or from each other, look less alike than usual, or where few training photos are, trust
-is low. It is fitted on validation photos by likelihood (`locdiffusion.calibration`).
+is low. It is fitted on validation photos by likelihood (`locdiffusion.calibrate.fitting`).
 """
 
 from __future__ import annotations

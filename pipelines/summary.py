@@ -13,7 +13,7 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 
-from locdiffusion.metrics import coverage, error_summary
+from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.layers import ERRORS, FAILED, HYBRID_FAILED, PREDICTIONS, REGIONS_FAILED
 from pipelines.sink import COUNTS, MANIFESTS, READERS, Output

@@ -30,7 +30,7 @@ from experiments.ablations.plan import (
 )
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.diffusion.schedules import standard_sigmas
-from locdiffusion.overhead.__main__ import main as cut_patches
+from locdiffusion.overhead.command import main as cut_patches
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

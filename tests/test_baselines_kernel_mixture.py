@@ -12,7 +12,7 @@ from scipy.stats import vonmises_fisher
 
 from experiments.baselines.kernel_mixture import KernelMixture
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
-from locdiffusion.metrics import coverage
+from locdiffusion.evaluate.metrics import coverage
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors
 from locdiffusion.sphere.grids import fibonacci_grid
 

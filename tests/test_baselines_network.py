@@ -22,7 +22,7 @@ from experiments.baselines.regression import (
 )
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import latitude_longitude
-from locdiffusion.training import TrainConfig
+from locdiffusion.train.trainer import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SMALL = Budget(steps=200, batch_size=64, parameters=8000, dropout=0.0, learning_rate=3e-3)

@@ -15,7 +15,7 @@ from experiments.baselines.flow_matching import FlowMatching
 from experiments.baselines.harmonic_regression import HarmonicRegression
 from experiments.baselines.neighbours import Neighbours
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
-from locdiffusion.metrics import coverage
+from locdiffusion.evaluate.metrics import coverage
 from locdiffusion.sphere.geodesy import great_circle_km
 
 pytestmark = pytest.mark.usefixtures("one_thread")

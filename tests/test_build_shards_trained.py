@@ -8,8 +8,8 @@ import geopandas
 import pytest
 from flickr import make_photos, write_msgpack_shards, write_places365
 
-from locdiffusion import train
 from locdiffusion.photos import embedding_cache
+from locdiffusion.train import command as train
 from pipelines import build_shards, geotag
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]

@@ -8,11 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import write_coloured_shard
 
-from locdiffusion import calibrate, checkpoint
+from locdiffusion import checkpoint
+from locdiffusion.calibrate import command as calibrate
+from locdiffusion.evaluate.metrics import coverage
 from locdiffusion.inference import predict
-from locdiffusion.metrics import coverage
 from locdiffusion.model.image_encoder import load_image_encoder
-from locdiffusion.overhead.__main__ import main as cut
+from locdiffusion.overhead.command import main as cut
 from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.sphere.geodesy import great_circle_km
 

@@ -18,11 +18,11 @@ from tiny import (
     random_points,
 )
 
-from locdiffusion import calibration
+from locdiffusion.calibrate import fitting
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.evaluate.metrics import coverage
 from locdiffusion.inference import decode_all, log_probability, natural_parameters
-from locdiffusion.metrics import coverage
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
@@ -91,8 +91,8 @@ def share_error(share: float) -> float:
     return math.sqrt(share * (1.0 - share) / COUNT)
 
 
-def table(natural: torch.Tensor, photos: EmbeddedPhotos) -> calibration.LikelihoodTable:
-    return calibration.LikelihoodTable.measure(natural, photos.vectors, Decoder(DEGREE))
+def table(natural: torch.Tensor, photos: EmbeddedPhotos) -> fitting.LikelihoodTable:
+    return fitting.LikelihoodTable.measure(natural, photos.vectors, Decoder(DEGREE))
 
 
 class TestTemperature:
@@ -104,7 +104,7 @@ class TestTemperature:
 
         0.01 more is the step of the search.
         """
-        found = calibration.fit_temperature(table(factor * world.natural, world.photos))
+        found = fitting.fit_temperature(table(factor * world.natural, world.photos))
         error = 1.0 / math.sqrt(COUNT * world.field_variance)
         assert error < 0.05
         assert abs(math.log(found / factor)) < SIGMAS * error + 0.01
@@ -113,9 +113,9 @@ class TestTemperature:
     def test_puts_the_coverage_right(self, factor: float, world: World) -> None:
         """Under-confident radii cover too much, over-confident ones too little, fitted ones fit."""
         natural = factor * world.natural
-        before = calibration.measure(natural, world.photos, DEGREE, DecodeConfig())
-        found = calibration.fit_temperature(table(natural, world.photos))
-        after = calibration.measure(natural / found, world.photos, DEGREE, DecodeConfig())
+        before = fitting.measure(natural, world.photos, DEGREE, DecodeConfig())
+        found = fitting.fit_temperature(table(natural, world.photos))
+        after = fitting.measure(natural / found, world.photos, DEGREE, DecodeConfig())
         for share, name in ((0.5, "coverage_50"), (0.9, "coverage_90")):
             wrong = (before[name] - share) * (1.0 if factor < 1.0 else -1.0)
             assert wrong > SIGMAS * share_error(share) / 2.0, name
@@ -123,7 +123,7 @@ class TestTemperature:
         assert after["nats"] < before["nats"] - 0.02
 
     def test_true_densities_need_no_calibration(self, world: World) -> None:
-        measured = calibration.measure(world.natural, world.photos, DEGREE, DecodeConfig())
+        measured = fitting.measure(world.natural, world.photos, DEGREE, DecodeConfig())
         assert abs(measured["coverage_50"] - 0.5) < SIGMAS * share_error(0.5)
         assert abs(measured["coverage_90"] - 0.9) < SIGMAS * share_error(0.9)
 
@@ -133,7 +133,7 @@ class TestTemperature:
         opposite = EmbeddedPhotos(
             photos.keys, photos.embeddings, -photos.latitude, photos.longitude + 180.0
         )
-        found = calibration.fit_temperature(table(world.natural, opposite))
+        found = fitting.fit_temperature(table(world.natural, opposite))
         assert found == pytest.approx(16.0, rel=0.02)
 
 
@@ -170,7 +170,7 @@ class TestRadius:
             np.zeros((len(vectors), 1), np.float32),
             *latitude_longitude(vectors),
         )
-        return calibration.fit_radius([natural], [photos], self.degree, DecodeConfig())
+        return fitting.fit_radius([natural], [photos], self.degree, DecodeConfig())
 
     def test_wide_where_the_broad_hill_is_right(
         self, natural: torch.Tensor, centres: tuple[npt.NDArray[np.float64], ...]
@@ -187,7 +187,7 @@ class TestRadius:
     ) -> None:
         """Each answer is half the Earth off, whatever ρ."""
         alone = self.kernel(centres[0], 1 / 130, 17.0)
-        assert self.fitted(alone, -centres[0]) == calibration.RADII_KM[0]
+        assert self.fitted(alone, -centres[0]) == fitting.RADII_KM[0]
 
 
 class TestMeasure:
@@ -198,7 +198,7 @@ class TestMeasure:
         distance = great_circle_km(
             answer.latitude, answer.longitude, photos.latitude, photos.longitude
         )
-        measured = calibration.measure(few, photos, DEGREE, config)
+        measured = fitting.measure(few, photos, DEGREE, config)
         assert measured["n"] == 20
         assert measured["median_km"] == pytest.approx(np.median(distance))
         assert measured["coverage_50"] == coverage(distance, answer.radius_50_km)
@@ -206,7 +206,7 @@ class TestMeasure:
 
     def test_the_uniform_answer_is_worth_nothing(self, world: World) -> None:
         flat = torch.zeros_like(world.natural)
-        nats = calibration.measure(flat, world.photos, DEGREE, DecodeConfig())["nats"]
+        nats = fitting.measure(flat, world.photos, DEGREE, DecodeConfig())["nats"]
         assert nats == pytest.approx(0.0, abs=1e-3)
 
 
@@ -220,7 +220,7 @@ class TestTemperatures:
         features[:, 4] = sharp
         model = random_denoiser().temperatures
         tables = [table(world.natural * factor, world.photos)]
-        assert calibration.fit_temperatures(model, tables, [features], [world.photos.vectors]) > 0
+        assert fitting.fit_temperatures(model, tables, [features], [world.photos.vectors]) > 0
         found = model.log_temperature(torch.from_numpy(features).float()).numpy()
         assert np.exp(found[sharp].mean()) == pytest.approx(2.5, rel=0.15)
         assert np.exp(found[~sharp].mean()) == pytest.approx(1.0, rel=0.15)
@@ -231,19 +231,19 @@ class TestTemperatures:
         features = np.random.default_rng(4).normal(size=(COUNT, len(FEATURES)))
         model = random_denoiser().temperatures
         tables, vectors = [table(2.5 * world.natural, world.photos)], [world.photos.vectors]
-        assert calibration.fit_temperatures(model, tables, [features], vectors) == 0
+        assert fitting.fit_temperatures(model, tables, [features], vectors) == 0
         condition, natural = torch.randn(7, EMBEDDING_DIM), torch.randn(7, MODEL.dimension)
         found = model(condition, natural)
         assert torch.equal(found, found[:1].expand(7))
-        assert float(found[0]) == pytest.approx(calibration.fit_temperature(tables[0]), rel=0.01)
+        assert float(found[0]) == pytest.approx(fitting.fit_temperature(tables[0]), rel=0.01)
 
     def test_few_photos_can_be_fitted_too(self, world: World) -> None:
         """Fewer than there are parts of the Earth to hold out."""
         few = first(world, 3)
         model = random_denoiser().temperatures
         tables, features = [table(few.natural, few.photos)], [np.zeros((3, len(FEATURES)))]
-        steps = calibration.fit_temperatures(model, tables, features, [few.photos.vectors])
-        assert steps in calibration.FIT_STEPS
+        steps = fitting.fit_temperatures(model, tables, features, [few.photos.vectors])
+        assert steps in fitting.FIT_STEPS
         assert torch.isfinite(model.log_temperature(torch.zeros(1, len(FEATURES)))).all()
 
     def test_the_table_agrees_with_the_decoder_between_its_knots(self, world: World) -> None:
@@ -258,8 +258,8 @@ class TestTemperatures:
         config = DecodeConfig()
         for wrong in (0.4, 2.0):
             natural = world.natural * wrong
-            factor = calibration.fit_factor(natural, world.photos, DEGREE, config)
-            measured = calibration.measure(natural / factor, world.photos, DEGREE, config)
+            factor = fitting.fit_factor(natural, world.photos, DEGREE, config)
+            measured = fitting.measure(natural / factor, world.photos, DEGREE, config)
             assert abs(measured["coverage_50"] - 0.5) < 0.03
             assert abs(measured["coverage_90"] - 0.9) < 0.03
 
@@ -267,8 +267,8 @@ class TestTemperatures:
         denoiser = random_denoiser()
         parts = [learnable_photos(40, seed=1), learnable_photos(30, seed=2)]
         before = denoiser.temperatures.out.weight.clone()
-        decode = calibration.fit(denoiser, parts)
-        assert decode.radius_km in calibration.RADII_KM
+        decode = fitting.fit(denoiser, parts)
+        assert decode.radius_km in fitting.RADII_KM
         assert not torch.equal(before, denoiser.temperatures.out.weight)
         assert torch.isfinite(natural_parameters(denoiser, parts[0].embeddings)).all()
 

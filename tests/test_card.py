@@ -16,8 +16,8 @@ from tiny import MODEL, TinyEncoder, coloured_photo, write_checkpoint
 
 from locdiffusion import geotagger, model_card
 from locdiffusion.card import figure, views
-from locdiffusion.card.__main__ import main, targets
 from locdiffusion.card.answer import Answer, Known, percent
+from locdiffusion.card.command import main, targets
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import BaseMeasure
 from locdiffusion.density.log_partition import Mode

@@ -26,10 +26,10 @@ from locdiffusion.overhead.dataset import OverheadConfig
 from locdiffusion.overhead.mosaics import MosaicSource
 from locdiffusion.overhead.patches import PatchGeometry
 from locdiffusion.overhead.splits import CentreRule, Split
-from locdiffusion.smoothing import SmoothingConfig
-from locdiffusion.streaming import StreamConfig
 from locdiffusion.temperature import TemperatureConfig
-from locdiffusion.training import TrainConfig
+from locdiffusion.train.label_smoothing import SmoothingConfig
+from locdiffusion.train.streaming import StreamConfig
+from locdiffusion.train.trainer import TrainConfig
 
 ENCODER = EncoderSpec(
     "open_clip:A/b.pt", 7, 32, (0.1, 0.2, 0.3), (1.0, 0.5, 0.25), Interpolation.BILINEAR

@@ -18,11 +18,11 @@ from experiments.distillation.source import TaughtQueries, projected_exponent
 from experiments.distillation.teacher import Teacher, random_land
 from locdiffusion.density.base_measure import land_measure
 from locdiffusion.density.shdd import encode_vectors
-from locdiffusion.evaluation.scores import score
+from locdiffusion.evaluate.scores import score
 from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
-from locdiffusion.training import TrainConfig, Trainer
+from locdiffusion.train.trainer import TrainConfig, Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -14,10 +14,11 @@ import pyarrow.parquet as pq
 import pytest
 from tiny import TinyEncoder, replace_encoders, write_checkpoint, write_coloured_shard
 
-from locdiffusion import checkpoint, evaluate, geotagger
-from locdiffusion.evaluation import Bootstrap, Evaluation, score
+from locdiffusion import checkpoint, geotagger
+from locdiffusion.evaluate import Bootstrap, Evaluation, score
+from locdiffusion.evaluate import command as evaluate
+from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.inference import predict
-from locdiffusion.metrics import error_summary
 from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import THRESHOLDS_KM, prediction_table

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from locdiffusion.config import ConfigError
-from locdiffusion.evaluation import (
+from locdiffusion.evaluate import (
     Bootstrap,
     Estimate,
     Evaluation,
@@ -27,10 +27,10 @@ from locdiffusion.evaluation import (
     score_strata,
     verdict,
 )
-from locdiffusion.evaluation.proximity import EDGES_KM, MIN_PHOTOS, quantile_edges, strata_numbers
-from locdiffusion.evaluation.record import Training
-from locdiffusion.evaluation.reliability import equal_mass_bins, wilson
-from locdiffusion.metrics import coverage, error_summary
+from locdiffusion.evaluate.metrics import coverage, error_summary
+from locdiffusion.evaluate.proximity import EDGES_KM, MIN_PHOTOS, quantile_edges, strata_numbers
+from locdiffusion.evaluate.record import Training
+from locdiffusion.evaluate.reliability import equal_mass_bins, wilson
 from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import destination, great_circle_km
 from schemas.geotags import THRESHOLDS_KM
@@ -92,7 +92,7 @@ class TestBootstrap:
         values = np.random.default_rng(0).normal(size=(50, 3))
         bootstrap = Bootstrap(resamples=37, seed=5)
         whole = bootstrap.means(values), bootstrap.medians(values)
-        monkeypatch.setattr("locdiffusion.evaluation.bootstrap._CHUNK_ELEMENTS", 120)
+        monkeypatch.setattr("locdiffusion.evaluate.bootstrap._CHUNK_ELEMENTS", 120)
         assert len(list(bootstrap.draws(50))) == 19
         np.testing.assert_allclose(bootstrap.means(values), whole[0], rtol=1e-12)
         np.testing.assert_array_equal(bootstrap.medians(values), whole[1])

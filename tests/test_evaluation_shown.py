@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from test_evaluation import FEW, made_up
 
-from locdiffusion.evaluation import Estimate, Scores, Stratum, plots, score, score_strata, tables
+from locdiffusion.evaluate import Estimate, Scores, Stratum, plots, score, score_strata, tables
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from locdiffusion.metrics import coverage, error_summary
+from locdiffusion.evaluate.metrics import coverage, error_summary
 from schemas.geotags import THRESHOLDS_KM
 
 DISTANCES = arrays(np.float64, st.integers(1, 30), elements=st.floats(0, 20037.5))

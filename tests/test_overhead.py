@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 from locdiffusion.overhead import dataset, mosaics, shards, splits
-from locdiffusion.overhead.__main__ import main, make_config, parse_arguments
 from locdiffusion.overhead.augmentation import Augmentation, Look, apply_look, draw_look
+from locdiffusion.overhead.command import main, make_config, parse_arguments
 from locdiffusion.overhead.dataset import OverheadConfig, iter_patches
 from locdiffusion.overhead.mosaics import LandMask, Mosaic, MosaicSource
 from locdiffusion.overhead.patches import (

@@ -7,11 +7,11 @@ import pytest
 import torch
 from tiny import random_points
 
-from locdiffusion import calibration
+from locdiffusion.calibrate import fitting
+from locdiffusion.calibrate.coverage import LEVELS, RadiiTable, Stretch, fit_stretch
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.radii import LEVELS, RadiiTable, Stretch, fit_stretch
 from locdiffusion.sphere.geodesy import latitude_longitude
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -84,7 +84,7 @@ class TestRadiiTable:
         table = RadiiTable.measure(natural, photos, Decoder(degree), knots)
         assert table.margin.shape == (2, count, 9)
         for log_temperature, off in ((knots[2], 0.0), (knots[6], 0.0), (0.11, 1.01 / count)):
-            direct = calibration.measure(
+            direct = fitting.measure(
                 natural / float(np.exp(log_temperature)), photos, degree, DecodeConfig()
             )
             found = table.coverage(np.full(count, log_temperature))

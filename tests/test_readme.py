@@ -12,7 +12,7 @@ import geopandas
 import pytest
 from PIL import Image
 
-from locdiffusion.overhead.__main__ import main as cut_patches
+from locdiffusion.overhead.command import main as cut_patches
 from locdiffusion.photos.embedding_cache import read_samples
 from schemas.geotags import PREDICTION_SCHEMA
 

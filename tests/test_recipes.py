@@ -23,7 +23,7 @@ import shapely
 from google.cloud import bigquery
 from PIL import Image
 
-from locdiffusion.overhead.__main__ import main as cut_patches
+from locdiffusion.overhead.command import main as cut_patches
 from locdiffusion.photos.embedding_cache import read_samples
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.bigquery import TABLES, bigquery_schema

@@ -31,7 +31,7 @@ from experiments.report.record import (
 )
 from experiments.report.verdicts import Outcome, measures, outcomes
 from locdiffusion import checkpoint
-from locdiffusion.evaluation import Bootstrap, Estimate, Verdict, compare, score, score_strata
+from locdiffusion.evaluate import Bootstrap, Estimate, Verdict, compare, score, score_strata
 from locdiffusion.model import image_encoder
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
@@ -274,7 +274,7 @@ class TestVerdicts:
 
 
 def report_verdict(measure: Any, difference: Estimate) -> Verdict:
-    from locdiffusion.evaluation import verdict
+    from locdiffusion.evaluate import verdict
 
     return verdict(difference, higher_is_better=measure.higher_is_better)
 

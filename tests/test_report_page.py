@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from test_maps import write_predictions
 
-from locdiffusion.evaluation import Estimate
+from locdiffusion.evaluate import Estimate
 from locdiffusion.sphere.geodesy import destination
 from pipelines.maps import rows, scoring, write_report_html
 from pipelines.maps.charts import accuracy_chart, coverage_chart

@@ -13,17 +13,17 @@ import pytest
 import torch
 from tiny import MODEL, learnable_photos
 
-from locdiffusion import photo_statistics, streaming
-from locdiffusion.batches import PhotosInMemory, Share
 from locdiffusion.model.cs_unet import CSUNet
-from locdiffusion.photo_statistics import Statistics
 from locdiffusion.photos.embedding_cache import (
     DataError,
     EmbeddedPhotos,
     read_embedded,
     write_embedded,
 )
-from locdiffusion.streaming import StoredEmbeddings, StreamConfig, StreamedPhotos, StreamOrder
+from locdiffusion.train import photo_statistics, streaming
+from locdiffusion.train.batches import PhotosInMemory, Share
+from locdiffusion.train.photo_statistics import Statistics
+from locdiffusion.train.streaming import StoredEmbeddings, StreamConfig, StreamedPhotos, StreamOrder
 
 COUNTS = (30, 7, 55, 1, 24, 40)
 ALL = sum(COUNTS)

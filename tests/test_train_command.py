@@ -25,23 +25,18 @@ from tiny import (
     write_coloured_shard,
 )
 
-from locdiffusion import (
-    checkpoint,
-    geotagger,
-    recipes,
-    run_state,
-    train,
-    training,
-    training_run,
-)
+from locdiffusion import checkpoint, geotagger, recipes
 from locdiffusion.config import from_dict
 from locdiffusion.decoding.decoder import DecodeConfig
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model import image_encoder
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.sphere.geodesy import latitude_longitude
-from locdiffusion.streaming import StreamConfig
-from locdiffusion.training import TrainConfig
+from locdiffusion.train import command as train
+from locdiffusion.train import run as training_run
+from locdiffusion.train import trainer, training_state
+from locdiffusion.train.streaming import StreamConfig
+from locdiffusion.train.trainer import TrainConfig
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -122,7 +117,7 @@ class TestEndToEnd:
     def test_it_holds_the_average_and_not_the_last_weights(self, run: Path) -> None:
         from safetensors.torch import load_file
 
-        state = load_file(run / run_state.STATE)
+        state = load_file(run / training_state.STATE)
         weights = load_file(run / "checkpoint" / checkpoint.WEIGHTS)
         own = {n: w for n, w in weights.items() if f"average.{n}" in state}
         assert len(own) == sum(name.startswith("average.") for name in state)
@@ -425,7 +420,7 @@ def test_validation_photos_of_other_regions_and_looks_are_parts_of_the_calibrati
         parts.append([len(part) for part in photos])
         return DecodeConfig()
 
-    monkeypatch.setattr(training_run.calibration, "fit", fit)
+    monkeypatch.setattr(training_run.fitting, "fit", fit)
     more = ("--val-regions", str(data / "unseen" / "*.tar"))
     more += ("--val-looks", *(str(data / name / "*000.tar") for name in ("train", "val")))
     assert train.main(command(data, tmp_path, *more, steps=1)) == 0
@@ -480,7 +475,7 @@ class TestStopping:
         capsys: pytest.CaptureFixture[str],
     ) -> None:
         handlers = [signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)]
-        original = training.Trainer._train_step
+        original = trainer.Trainer._train_step
 
         def interrupted(trainer: Any, step: int) -> float:
             if step == 5:
@@ -488,7 +483,7 @@ class TestStopping:
             return original(trainer, step)
 
         with monkeypatch.context() as patch:
-            patch.setattr(training.Trainer, "_train_step", interrupted)
+            patch.setattr(trainer.Trainer, "_train_step", interrupted)
             assert train.main(command(data, tmp_path)) == 130
         assert "after step 6 of 10; the same command resumes" in capsys.readouterr().err
         assert not (tmp_path / "checkpoint").exists()
@@ -553,7 +548,7 @@ class TestRefusals:
         monkeypatch: pytest.MonkeyPatch,
         capsys: pytest.CaptureFixture[str],
     ) -> None:
-        monkeypatch.setattr(training, "shdd_kl", lambda natural, *_: natural.sum(-1) * torch.nan)
+        monkeypatch.setattr(trainer, "shdd_kl", lambda natural, *_: natural.sum(-1) * torch.nan)
         assert "lower learning_rate" in self.refused(command(data, tmp_path), capsys)
 
     def test_an_encoder_that_is_unknown(

@@ -14,10 +14,10 @@ import pytest
 import torch
 from tiny_training import RECIPES, STREAM, Spied, train, trainer, without_dropout
 
-from locdiffusion.batches import Share
-from locdiffusion.distributed import Processes, check_bf16, processes
-from locdiffusion.run_state import PROGRESS, STATE
-from locdiffusion.training import Stopped
+from locdiffusion.train.batches import Share
+from locdiffusion.train.distributed import Processes, check_bf16, processes
+from locdiffusion.train.trainer import Stopped
+from locdiffusion.train.training_state import PROGRESS, STATE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SCRIPT = Path(__file__).with_name("tiny_training.py")

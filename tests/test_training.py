@@ -20,16 +20,16 @@ from tiny import MODEL, learnable_photos
 from tiny_training import MEMORY as RECIPE
 from tiny_training import TRAIN, VAL, Spied
 
-from locdiffusion import training
-from locdiffusion.batches import Ahead, Share, batch_rows
 from locdiffusion.density.log_partition import LogPartition
 from locdiffusion.density.shdd import encode_vectors, heat_flow
-from locdiffusion.distributed import Processes
-from locdiffusion.run_state import PROGRESS, STATE
-from locdiffusion.scalars import Scalars
-from locdiffusion.smoothing import SmoothingConfig, scattered
 from locdiffusion.sphere.geodesy import great_circle_km, latitude_longitude, unit_vectors
-from locdiffusion.training import Stopped, TrainConfig, Trainer, learning_rate_factor
+from locdiffusion.train import trainer as trainer_module
+from locdiffusion.train.batches import Ahead, Share, batch_rows
+from locdiffusion.train.distributed import Processes
+from locdiffusion.train.label_smoothing import SmoothingConfig, scattered
+from locdiffusion.train.tensorboard import Scalars
+from locdiffusion.train.trainer import Stopped, TrainConfig, Trainer, learning_rate_factor
+from locdiffusion.train.training_state import PROGRESS, STATE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -339,7 +339,7 @@ def test_a_loss_that_is_no_number_stops_before_it_spoils_the_weights(
 ) -> None:
     trainer = Trainer(RECIPE, TRAIN, VAL, tmp_path)
     before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
-    monkeypatch.setattr(training, "shdd_kl", lambda natural, *_: natural.sum(-1) * value)
+    monkeypatch.setattr(trainer_module, "shdd_kl", lambda natural, *_: natural.sum(-1) * value)
     with pytest.raises(FloatingPointError, match=r"at step 0; lower learning_rate \(now 0\.003\)"):
         trainer.run(ignore, never)
     pairs = zip(before, trainer.network.parameters(), strict=True)
@@ -385,7 +385,7 @@ class TestEarlyValidations:
     def test_come_before_the_first_regular_one_and_leave_no_trace(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(training, "EARLIEST", 1)
+        monkeypatch.setattr(trainer_module, "EARLIEST", 1)
         seen: list[dict[str, float]] = []
         trainer = Spied(RECIPE, TRAIN, VAL, tmp_path)
         trainer.run(seen.append, never)
@@ -396,7 +396,7 @@ class TestEarlyValidations:
     def test_leave_the_losses_as_they_are(
         self, undisturbed: Spied, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(training, "EARLIEST", 1)
+        monkeypatch.setattr(trainer_module, "EARLIEST", 1)
         again = finished(tmp_path)
         assert again.losses == undisturbed.losses and again.history == undisturbed.history
 
@@ -411,9 +411,9 @@ class TestSaving:
     ) -> None:
         """The clock moves by ten seconds at each step; validations are after steps 5, 10, 12."""
         trainer = Spied(RECIPE, TRAIN, VAL, tmp_path)
-        monkeypatch.setattr(training.time, "monotonic", lambda: 10.0 * len(trainer.losses))
+        monkeypatch.setattr(trainer.time, "monotonic", lambda: 10.0 * len(trainer.losses))
         saved: list[int] = []
-        monkeypatch.setattr(trainer, "save_state", lambda: saved.append(trainer.step))
+        monkeypatch.setattr(trainer_module, "save_state", lambda: saved.append(trainer.step))
         trainer.run(ignore, never, save_every_s=every_s)
         assert saved == saves
 

@@ -17,12 +17,12 @@ from pathlib import Path
 import torch
 from tiny import MODEL, PARTITION, learnable_photos
 
-from locdiffusion.batches import Share
-from locdiffusion.distributed import Processes, processes
-from locdiffusion.photo_statistics import Statistics
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos, write_embedded
-from locdiffusion.streaming import StreamConfig, StreamedPhotos, StreamOrder
-from locdiffusion.training import TrainConfig, Trainer
+from locdiffusion.train.batches import Share
+from locdiffusion.train.distributed import Processes, processes
+from locdiffusion.train.photo_statistics import Statistics
+from locdiffusion.train.streaming import StreamConfig, StreamedPhotos, StreamOrder
+from locdiffusion.train.trainer import TrainConfig, Trainer
 
 MEMORY = TrainConfig(
     name="tiny",

@@ -21,8 +21,8 @@ from experiments.ablations.plan import Budget, Encoding, Loss
 from experiments.ablations.sampled import sample, subset, vote
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.diffusion.schedules import geometric_sigmas
+from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.inference import predictions
-from locdiffusion.metrics import error_summary
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, great_circle_km

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from experiments.ablations.encodings import draw_sigmas, encode, noise_range
 from experiments.ablations.networks import build
 from experiments.ablations.plan import Base, Budget, Encoding, Loss, Variant
-from locdiffusion.batches import batch_rows
 from locdiffusion.density.base_measure import (
     BaseMeasure,
     land_measure,
@@ -24,8 +23,9 @@ from locdiffusion.density.base_measure import (
 from locdiffusion.density.log_partition import LogPartition
 from locdiffusion.diffusion.losses import shdd_kl
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.smoothing import SmoothingConfig, smoothed_where_pure
-from locdiffusion.training import descend, follow, learning_rate_factor, optimizer_of
+from locdiffusion.train.batches import batch_rows
+from locdiffusion.train.label_smoothing import SmoothingConfig, smoothed_where_pure
+from locdiffusion.train.trainer import descend, follow, learning_rate_factor, optimizer_of
 
 EMA_DECAY, WEIGHT_DECAY, GRADIENT_CLIP = 0.99, 0.02, 1.0
 

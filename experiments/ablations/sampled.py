@@ -18,7 +18,7 @@ from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.diffusion.denoiser import MeanDenoiser, mean_denoiser
 from locdiffusion.diffusion.samplers import ddim
 from locdiffusion.diffusion.schedules import geometric_sigmas, standard_sigmas
-from locdiffusion.metrics import error_summary
+from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between
 from locdiffusion.sphere.grids import gauss_legendre_grid

@@ -3,7 +3,7 @@
 Every rival hands over points with logits and concentrations; the same three numbers, fitted on
 validation photos by negative log likelihood, make a mixture of them: a temperature of the logits,
 a factor on the concentrations and a uniform share. The window ρ of the answer follows, by the
-rule of `locdiffusion.calibration.fit_radius`.
+rule of `locdiffusion.calibrate.fitting.fit_radius`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from experiments.baselines.kernel_mixture import KernelMixture, gaps, mixed_log_density
-from locdiffusion.calibration import RADII_KM
-from locdiffusion.metrics import error_summary
+from locdiffusion.calibrate.fitting import RADII_KM
+from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between
 
 Float = NDArray[np.float64]

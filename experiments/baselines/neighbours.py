@@ -11,7 +11,7 @@ from torch import Tensor
 
 from experiments.baselines.evidence import Evidence, fit_settings
 from experiments.baselines.network import Budget
-from locdiffusion.metrics import error_summary
+from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between
 

@@ -1,6 +1,6 @@
 """The trunk that the rivals' networks share, and the one loop that trains them all.
 
-The loop is that of `locdiffusion.training` for a plain network: the same optimiser, schedule,
+The loop is that of `locdiffusion.train.trainer` for a plain network: the same optimiser, schedule,
 averaging and order of photos, so that a rival differs from our model in what it predicts and in
 nothing else.
 """
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from locdiffusion.batches import batch_rows
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.training import descend, follow, learning_rate_factor, optimizer_of
+from locdiffusion.train.batches import batch_rows
+from locdiffusion.train.trainer import descend, follow, learning_rate_factor, optimizer_of
 
 Network = TypeVar("Network", bound=nn.Module)
 Loss = Callable[[Network, Tensor, Tensor, torch.Generator], Tensor]
@@ -31,7 +31,7 @@ BLOCKS = 2
 
 @dataclass(frozen=True)
 class Budget:
-    """What every rival may spend; the defaults are those of `locdiffusion.training.TrainConfig`.
+    """What every rival may spend; the defaults are those of our own `TrainConfig`.
 
     Attributes:
       steps, batch_size: length of the training.

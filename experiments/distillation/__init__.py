@@ -7,6 +7,6 @@ by ⟨q, loc(y)⟩ and answers with the best of a gallery. Read as a density, th
 
 with s the trained scale and q₀ the places that are asked. Nothing in it needs a photo: queries q
 are *simulated* (`queries`), the teacher (`teacher`) gives positions drawn from t, and the network
-learns the same density by SHDD-KL (`source`, `locdiffusion.training`). This is our step beyond the
-paper.
+learns the same density by SHDD-KL (`source`, `locdiffusion.train.trainer`). This is our step beyond
+the paper.
 """

@@ -59,11 +59,11 @@ def run(options: argparse.Namespace) -> Path:
     """Simulates, trains, calibrates, writes; returns the checkpoint's directory."""
     from experiments.distillation import run as distillation
     from experiments.distillation.teacher import TeacherConfig
-    from locdiffusion import training_run
     from locdiffusion.config import from_dict
-    from locdiffusion.distributed import processes
     from locdiffusion.model.image_encoder import encoder_spec
-    from locdiffusion.training import TrainConfig
+    from locdiffusion.train import run
+    from locdiffusion.train.distributed import processes
+    from locdiffusion.train.trainer import TrainConfig
 
     settings = recipes.with_flags(recipes.read(options.config), vars(options))
     config = from_dict(TrainConfig, settings)
@@ -77,18 +77,18 @@ def run(options: argparse.Namespace) -> Path:
     )
     with processes(options.device) as group:
         data, _ = distillation.load(taught, config, options.output, group)
-        trainer = training_run.train(config, data, options.output, group, 10.0, 10)
+        trainer = run.train(config, data, options.output, group, 10.0, 10)
         data = distillation.thinned(data)
         about = options.about.read_text("utf-8") if options.about else None
         spec = encoder_spec(config.encoder)
-        return training_run.finish(trainer, data, spec, about, distillation.WITNESS)
+        return run.finish(trainer, data, spec, about, distillation.WITNESS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(argv)
     from locdiffusion.model.image_encoder import EncoderWeightsError
-    from locdiffusion.training import Stopped
+    from locdiffusion.train.trainer import Stopped
 
     try:
         directory = run(options)

@@ -29,11 +29,11 @@ from experiments.distillation.source import code_table, projected_exponent
 from experiments.distillation.teacher import Teacher, random_land
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.density.log_partition import GeotagColumns
-from locdiffusion.evaluation.bootstrap import Bootstrap
-from locdiffusion.evaluation.scores import Scores, score
+from locdiffusion.evaluate.bootstrap import Bootstrap
+from locdiffusion.evaluate.metrics import error_summary
+from locdiffusion.evaluate.scores import Scores, score
 from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
 from locdiffusion.geotagger import Geotagger, PosteriorMode
-from locdiffusion.metrics import error_summary
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions

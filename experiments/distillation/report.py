@@ -30,8 +30,8 @@ from experiments.distillation.fidelity import (
 )
 from experiments.distillation.heads import HeadCost
 from locdiffusion.config import to_dict
-from locdiffusion.evaluation.scores import Scores
-from locdiffusion.evaluation.tables import markdown, number, percent
+from locdiffusion.evaluate.scores import Scores
+from locdiffusion.evaluate.tables import markdown, number, percent
 from schemas.geotags import THRESHOLDS_KM
 
 METHODS = (ARGMAX, DECODED, CLOSED_FORM, DENSITY, PLACE, SAMPLING, HYBRID)

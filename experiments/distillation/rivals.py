@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.distillation.teacher import Teacher
-from locdiffusion.metrics import error_summary
+from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km
 

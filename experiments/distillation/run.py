@@ -17,11 +17,11 @@ from experiments.distillation.queries import TRAINING, Ambiguity, QuerySimulator
 from experiments.distillation.source import TaughtQueries, projected_exponent
 from experiments.distillation.teacher import Teacher, TeacherConfig
 from locdiffusion.config import to_dict
-from locdiffusion.distributed import Processes
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.temperature import TemperatureConfig
-from locdiffusion.training import TrainConfig
-from locdiffusion.training_run import RunData
+from locdiffusion.train.distributed import Processes
+from locdiffusion.train.run import RunData
+from locdiffusion.train.trainer import TrainConfig
 
 TEACHER = "teacher.safetensors"
 CALIBRATED = 2000

@@ -1,4 +1,4 @@
-"""Simulated queries as the training photos of `locdiffusion.training`."""
+"""Simulated queries as the training photos of `locdiffusion.train.trainer`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from experiments.distillation.dataset import Queries
 from experiments.distillation.teacher import Teacher
-from locdiffusion.batches import Batch, Share, batch_rows
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.sphere.geodesy import unit_vectors
+from locdiffusion.train.batches import Batch, Share, batch_rows
 
 CODES_AT_ONCE = 4096
 RIDGE = 0.1

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from experiments.report.sections import NOT_MEASURED
-from locdiffusion.evaluation.tables import markdown
-from locdiffusion.smoothing import SmoothingConfig
+from locdiffusion.evaluate.tables import markdown
+from locdiffusion.train.label_smoothing import SmoothingConfig
 
 Record = Mapping[str, Any]
 _SHOWN_KM = ("25", "200", "750")

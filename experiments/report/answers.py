@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from locdiffusion.evaluation.scores import errors_km
+from locdiffusion.evaluate.scores import errors_km
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
 from schemas.geotags import PROBABILITY_COLUMNS

@@ -10,11 +10,7 @@ from typing import TYPE_CHECKING, Any
 from experiments.report.naming import title
 from experiments.report.record import OURS, MainTable
 from experiments.sampling_steps import draw as draw_sampling
-from locdiffusion.evaluation.plots import (
-    plot_accuracy_by_distance,
-    plot_coverage,
-    plot_reliability,
-)
+from locdiffusion.evaluate.plots import plot_accuracy_by_distance, plot_coverage, plot_reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,7 +11,7 @@ from typing import Any
 from experiments.report import sections
 from experiments.report.ablation_tables import ablations
 from experiments.report.record import MainTable
-from locdiffusion.evaluation.tables import markdown
+from locdiffusion.evaluate.tables import markdown
 
 _HERE = Path(__file__).parent
 FINDINGS = _HERE / "findings.md"

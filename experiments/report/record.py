@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from locdiffusion.config import from_dict, to_dict
-from locdiffusion.evaluation.bootstrap import Bootstrap
-from locdiffusion.evaluation.proximity import Stratum
-from locdiffusion.evaluation.scores import Comparison, Scores
+from locdiffusion.evaluate.bootstrap import Bootstrap
+from locdiffusion.evaluate.proximity import Stratum
+from locdiffusion.evaluate.scores import Comparison, Scores
 from schemas.geotags import THRESHOLDS_KM
 
 FORMAT = 1

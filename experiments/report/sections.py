@@ -8,7 +8,7 @@ from typing import Any
 from experiments.report.naming import title
 from experiments.report.record import OURS, MainTable, MethodRow
 from experiments.report.verdicts import Outcome, outcomes
-from locdiffusion.evaluation.tables import (
+from locdiffusion.evaluate.tables import (
     calibration_table,
     markdown,
     number,

@@ -30,7 +30,7 @@ from experiments.report.record import (
 )
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.config import to_dict
-from locdiffusion.evaluation import Bootstrap, compare, nearest_training_km, score, score_strata
+from locdiffusion.evaluate import Bootstrap, compare, nearest_training_km, score, score_strata
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from experiments.report.record import MainTable
-from locdiffusion.evaluation.bootstrap import Estimate
-from locdiffusion.evaluation.scores import Comparison, Scores, Verdict, verdict
+from locdiffusion.evaluate.bootstrap import Estimate
+from locdiffusion.evaluate.scores import Comparison, Scores, Verdict, verdict
 
 MEDIAN, NATS, GEOSCORE = "median km", "nats/km²", "GeoScore"
 

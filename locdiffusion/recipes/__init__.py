@@ -1,6 +1,6 @@
 """Training configurations: the shipped ones by name, anybody's by file, flags over both.
 
-A configuration is JSON: settings of `locdiffusion.training.TrainConfig`, nested as there, and
+A configuration is JSON: settings of `locdiffusion.train.trainer.TrainConfig`, nested as there, and
 `about`, a line for `--help`. What it leaves out has the class's default.
 """
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.evaluation import Estimate, Reliability
+from locdiffusion.evaluate import Estimate, Reliability
 from pipelines.maps.filling import escaped
 from schemas.geotags import THRESHOLDS_KM
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import fsspec
 
-from locdiffusion.calibrate import FEWEST
+from locdiffusion.calibrate.command import FEWEST
 from pipelines.maps.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.maps.filling import escaped, fill
 from pipelines.maps.rows import DATA, MapRows, read_rows

@@ -1,6 +1,6 @@
 """How good a run is on its photos whose position is known: what `report.html` shows.
 
-The formulas are those of `locdiffusion.evaluation` and `locdiffusion.metrics`.
+The formulas are those of `locdiffusion.evaluate` and `locdiffusion.evaluate.metrics`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.evaluation import Bootstrap, Estimate, Scores, score
+from locdiffusion.evaluate import Bootstrap, Estimate, Scores, score
 from locdiffusion.geography.countries import country_codes
 from locdiffusion.predictions import Predictions
 from pipelines.maps.rows import MapRows

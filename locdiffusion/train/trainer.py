@@ -20,7 +20,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.batches import Ahead, Batch, PhotosInMemory, PhotoSource
 from locdiffusion.config import from_dict, to_dict
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import BaseConfig
@@ -28,16 +27,17 @@ from locdiffusion.density.log_partition import LogPartition, PartitionConfig
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.diffusion.losses import shdd_kl
 from locdiffusion.diffusion.schedules import NoiseConfig, training_sigmas
-from locdiffusion.distributed import Processes
+from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.inference import decode_all, log_probability, natural_parameters
-from locdiffusion.metrics import error_summary
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.run_state import read_state, write_state
-from locdiffusion.scalars import Scalars
-from locdiffusion.smoothing import SmoothingConfig, scattered, smoothed_where_pure
 from locdiffusion.sphere.geodesy import great_circle_km
-from locdiffusion.streaming import StreamConfig
+from locdiffusion.train.batches import Ahead, Batch, PhotosInMemory, PhotoSource
+from locdiffusion.train.distributed import Processes
+from locdiffusion.train.label_smoothing import SmoothingConfig, scattered, smoothed_where_pure
+from locdiffusion.train.streaming import StreamConfig
+from locdiffusion.train.tensorboard import Scalars
+from locdiffusion.train.training_state import read_state, write_state
 
 EARLY, EARLIEST = (20, 5, 2), 5
 """Before the first regular validation, one after each of these parts of the way to it."""

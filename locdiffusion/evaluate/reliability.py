@@ -19,7 +19,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from locdiffusion.evaluation.bootstrap import Bootstrap, Estimate
+from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 
 Float = NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from locdiffusion.evaluation.bootstrap import Bootstrap, Estimate
-from locdiffusion.evaluation.reliability import Reliability, reliabilities
-from locdiffusion.metrics import geoscores
+from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
+from locdiffusion.evaluate.metrics import geoscores
+from locdiffusion.evaluate.reliability import Reliability, reliabilities
 from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import THRESHOLDS_KM

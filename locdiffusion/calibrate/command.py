@@ -66,7 +66,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     Raises:
       ValueError: too few photos have a position, or the output is a checkpoint already.
     """
-    from locdiffusion import calibration, checkpoint
+    from locdiffusion import checkpoint
+    from locdiffusion.calibrate import fitting
     from locdiffusion.inference import natural_parameters
     from locdiffusion.model.image_encoder import load_image_encoder
 
@@ -82,13 +83,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
     def fit(rows: np.ndarray) -> float:
         part = photos.take(rows)
-        return calibration.fit_factor(natural[rows], part, degree, config.decode, loaded.base)
+        return fitting.fit_factor(natural[rows], part, degree, config.decode, loaded.base)
 
     def coverages(rows: np.ndarray, factor: float) -> dict[str, float]:
         part = photos.take(rows)
-        found = calibration.measure(
-            natural[rows] / factor, part, degree, config.decode, loaded.base
-        )
+        found = fitting.measure(natural[rows] / factor, part, degree, config.decode, loaded.base)
         return {name: found[name] for name in ("coverage_50", "coverage_90", "nats")}
 
     rows = np.random.default_rng(options.seed).permutation(len(photos))
@@ -210,7 +209,3 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     print(f"checkpoint: {options.output}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

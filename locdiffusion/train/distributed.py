@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from locdiffusion.batches import Share
+from locdiffusion.train.batches import Share
 
 # The first process validates and measures while the others wait for it, and all wait for the one
 # whose shards take longest to embed; one that dies takes all down with it, through torchrun.

@@ -190,34 +190,34 @@ def run(options: argparse.Namespace) -> Path | None:
     Returns:
       The checkpoint's directory; None in all processes but the first.
     """
-    from locdiffusion import training_run
-    from locdiffusion.distributed import processes
+    from locdiffusion.train import run
+    from locdiffusion.train.distributed import processes
 
     settings = recipes.read(options.config) if options.config else {}
     settings = recipes.with_flags(settings, vars(options))
     named = ("train", "val", "val_regions", "val_looks")
     patterns = {name: getattr(options, name) for name in named}
     with processes(options.device) as group:
-        config, encoder = training_run.recipe(settings, group.device)
+        config, encoder = run.recipe(settings, group.device)
         cache = options.embeddings or options.output / "embeddings"
         tests = _named(options.test)
-        data = training_run.load(patterns, tests, config, encoder, cache, group, options.val_photos)
+        data = run.load(patterns, tests, config, encoder, cache, group, options.val_photos)
         if options.overwrite:
-            training_run.remove(options.output, group)
-        trainer = training_run.train(
+            run.remove(options.output, group)
+        trainer = run.train(
             config, data, options.output, group, options.save_every_minutes, options.log_every
         )
         if not group.is_first:
             return None
         about = options.about.read_text() if options.about else None
-        return training_run.finish(trainer, data, encoder.spec, about)
+        return run.finish(trainer, data, encoder.spec, about)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(argv)
     from locdiffusion.model.image_encoder import EncoderWeightsError
-    from locdiffusion.training import Stopped
+    from locdiffusion.train.trainer import Stopped
 
     first = os.environ.get("RANK", "0") == "0"  # of torchrun's processes, the one that speaks
     try:
@@ -244,7 +244,3 @@ def _named(pairs: Sequence[str]) -> dict[str, list[str]]:
             )
         named.setdefault(name, []).append(pattern)
     return named
-
-
-if __name__ == "__main__":
-    sys.exit(main())

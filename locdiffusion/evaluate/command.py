@@ -5,7 +5,7 @@
 
 embeds the test photos once (cached), answers them as the pipeline does, and writes accuracy,
 calibration and likelihood with bootstrap intervals, by distance to the nearest training photo too:
-SCORES/scores.json, scores.md and figures. `locdiffusion.evaluation.record` says what scores.json
+SCORES/scores.json, scores.md and figures. `locdiffusion.evaluate.record` says what scores.json
 holds.
 """
 
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from locdiffusion.evaluation.bootstrap import Bootstrap
-    from locdiffusion.evaluation.proximity import Stratum
-    from locdiffusion.evaluation.record import Evaluation, SplitRecord
-    from locdiffusion.evaluation.sources import Answers, Float
+    from locdiffusion.evaluate.bootstrap import Bootstrap
+    from locdiffusion.evaluate.proximity import Stratum
+    from locdiffusion.evaluate.record import Evaluation, SplitRecord
+    from locdiffusion.evaluate.sources import Answers, Float
     from locdiffusion.geotagger import Geotagger
 
 EPILOG = """examples:
@@ -109,10 +109,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(options: argparse.Namespace) -> Evaluation:
     """Answers, scores, writes; returns what was found."""
-    from locdiffusion.evaluation.bootstrap import Bootstrap
-    from locdiffusion.evaluation.proximity import strata_numbers
-    from locdiffusion.evaluation.record import Evaluation, Training
-    from locdiffusion.evaluation.sources import positions_sha256, training_positions
+    from locdiffusion.evaluate.bootstrap import Bootstrap
+    from locdiffusion.evaluate.proximity import strata_numbers
+    from locdiffusion.evaluate.record import Evaluation, Training
+    from locdiffusion.evaluate.sources import positions_sha256, training_positions
     from locdiffusion.photos.embedding_cache import expand_shards
 
     splits = _splits(options)
@@ -142,7 +142,7 @@ def run(options: argparse.Namespace) -> Evaluation:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(argv)
-    from locdiffusion.evaluation import tables
+    from locdiffusion.evaluate import tables
     from locdiffusion.model.image_encoder import EncoderWeightsError
 
     try:
@@ -159,7 +159,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str, Answers]]:
-    from locdiffusion.evaluation.sources import predicted, stored
+    from locdiffusion.evaluate.sources import predicted, stored
 
     if options.predictions:
         for name, places in splits.items():
@@ -179,8 +179,8 @@ def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str,
 
 def _listed(options: argparse.Namespace) -> Answers:
     """Answers for the photos of a benchmark list that are there."""
-    from locdiffusion.evaluation.lists import embed_list, find_photos, read_truth
-    from locdiffusion.evaluation.sources import predicted
+    from locdiffusion.evaluate.lists import embed_list, find_photos, read_truth
+    from locdiffusion.evaluate.sources import predicted
 
     truth = read_truth(options.truth)
     files = find_photos(truth.ids, options.photos)
@@ -209,9 +209,9 @@ def _score(
     edges: Sequence[float] | None,
 ) -> tuple[SplitRecord, Float]:
     """The record of one split, and the errors of its photos in km."""
-    from locdiffusion.evaluation.proximity import EDGES_KM, nearest_training_km, score_strata
-    from locdiffusion.evaluation.record import SplitRecord
-    from locdiffusion.evaluation.scores import errors_km, score
+    from locdiffusion.evaluate.proximity import EDGES_KM, nearest_training_km, score_strata
+    from locdiffusion.evaluate.record import SplitRecord
+    from locdiffusion.evaluate.scores import errors_km, score
 
     scored = (answers.predictions, answers.latitude, answers.longitude)
     strata: tuple[Stratum, ...] = ()
@@ -242,7 +242,7 @@ def _tell_missing(name: str, missing: Sequence[str], output: Path) -> None:
 
 
 def _write(output: Path, evaluation: Evaluation, errors: dict[str, Float]) -> None:
-    from locdiffusion.evaluation import plots, tables
+    from locdiffusion.evaluate import plots, tables
 
     rows = {split.name: split.scores for split in evaluation.splits}
     plots.plot_errors(output / "errors.png", errors, f"Errors of {evaluation.model}")
@@ -295,7 +295,3 @@ def _splits(options: argparse.Namespace) -> _Named:
             )
         named.setdefault(name, []).append(pattern)
     return named
-
-
-if __name__ == "__main__":
-    sys.exit(main())

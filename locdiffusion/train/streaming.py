@@ -30,11 +30,11 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from locdiffusion.batches import Batch, Share
 from locdiffusion.model.cs_unet import CSUNet
-from locdiffusion.photo_statistics import Statistics
 from locdiffusion.photos.embedding_cache import DataError, embedding_rows
 from locdiffusion.sphere.geodesy import unit_vectors
+from locdiffusion.train.batches import Batch, Share
+from locdiffusion.train.photo_statistics import Statistics
 
 READERS = 4
 COLUMNS = ("latitude", "longitude", "embedding")

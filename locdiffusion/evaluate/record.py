@@ -22,9 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from locdiffusion.config import from_dict, to_dict
-from locdiffusion.evaluation.bootstrap import Bootstrap
-from locdiffusion.evaluation.proximity import Stratum
-from locdiffusion.evaluation.scores import Scores
+from locdiffusion.evaluate.bootstrap import Bootstrap
+from locdiffusion.evaluate.proximity import Stratum
+from locdiffusion.evaluate.scores import Scores
 from schemas.geotags import THRESHOLDS_KM
 
 FORMAT = 1

@@ -6,9 +6,10 @@
    cross-validation over parts of the Earth: where its features tell nothing, it stays.
 2. ρ is the one with the best mean accuracy over the thresholds, the parts weighted in the same way,
    on a tie the smallest.
-3. All log temperatures are moved and stretched (`locdiffusion.radii`), so that the 50 % and 90 %
-   radii hold as many truths as they say: on the first part above all, where likelihood alone would
-   widen them to insure against the other parts, and on those as nearly as that allows.
+3. All log temperatures are moved and stretched (`locdiffusion.calibrate.coverage`), so that the
+   50 % and 90 % radii hold as many truths as they say: on the first part above all, where
+   likelihood alone would widen them to insure against the other parts, and on those as nearly as
+   that allows.
 
 Never run this on tests.
 """
@@ -27,13 +28,13 @@ from scipy.interpolate import CubicSpline
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
+from locdiffusion.calibrate.coverage import RadiiTable, fit_stretch
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.base_measure import BaseMeasure
 from locdiffusion.density.raster import raster_cells
+from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.inference import decode_all, log_probability, natural_parameters
-from locdiffusion.metrics import coverage, error_summary
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.radii import RadiiTable, fit_stretch
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.temperature import COLDEST, CalibratedDenoiser, TemperatureModel
 

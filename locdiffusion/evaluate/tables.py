@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from locdiffusion.evaluation.bootstrap import Estimate
-from locdiffusion.evaluation.proximity import Stratum
-from locdiffusion.evaluation.record import Evaluation
-from locdiffusion.evaluation.scores import Scores
+from locdiffusion.evaluate.bootstrap import Estimate
+from locdiffusion.evaluate.proximity import Stratum
+from locdiffusion.evaluate.record import Evaluation
+from locdiffusion.evaluate.scores import Scores
 from schemas.geotags import THRESHOLDS_KM
 
 ABSENT = "not stated"

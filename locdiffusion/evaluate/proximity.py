@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from locdiffusion.evaluation.bootstrap import Bootstrap
-from locdiffusion.evaluation.scores import Scores, score
+from locdiffusion.evaluate.bootstrap import Bootstrap
+from locdiffusion.evaluate.scores import Scores, score
 from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors
 

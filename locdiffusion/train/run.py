@@ -15,26 +15,27 @@ from typing import Any
 import numpy as np
 import torch
 
-from locdiffusion import calibration, checkpoint, model_card
-from locdiffusion.batches import PhotoSource
+from locdiffusion import checkpoint, model_card
+from locdiffusion.calibrate import fitting
 from locdiffusion.config import from_dict, to_dict
-from locdiffusion.distributed import Processes, check_bf16
 from locdiffusion.inference import natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.preprocessing import EncoderSpec
-from locdiffusion.photo_statistics import Statistics
 from locdiffusion.photos.embedding_cache import (
     EmbeddedPhotos,
     embed_shards,
     expand_shards,
     read_embedded,
 )
-from locdiffusion.run_state import PROGRESS, STATE
-from locdiffusion.scalars import FOLDER as SCALARS
-from locdiffusion.scalars import MISSING, Scalars
-from locdiffusion.streaming import StreamedPhotos, StreamOrder
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
-from locdiffusion.training import TrainConfig, Trainer
+from locdiffusion.train.batches import PhotoSource
+from locdiffusion.train.distributed import Processes, check_bf16
+from locdiffusion.train.photo_statistics import Statistics
+from locdiffusion.train.streaming import StreamedPhotos, StreamOrder
+from locdiffusion.train.tensorboard import FOLDER as SCALARS
+from locdiffusion.train.tensorboard import MISSING, Scalars
+from locdiffusion.train.trainer import TrainConfig, Trainer
+from locdiffusion.train.training_state import PROGRESS, STATE
 
 CHECKPOINT = "checkpoint"
 Patterns = Mapping[str, Sequence[str]]
@@ -253,7 +254,7 @@ def finish(
     config = trainer.config
     degree, base = config.model.max_degree, trainer.answer_base
     denoiser = _with_temperatures(trainer, data.train, witness)
-    decode = calibration.fit(denoiser, list(data.validation.values()), base)
+    decode = fitting.fit(denoiser, list(data.validation.values()), base)
     print(f"fitted on validation: temperatures, ρ {decode.radius_km:g} km", flush=True)
     metrics = {}
     tests = {
@@ -262,7 +263,7 @@ def finish(
     }
     for name, part in (data.validation | tests).items():
         natural = natural_parameters(denoiser, part.embeddings)
-        metrics[name] = calibration.measure(natural, part, degree, decode, base)
+        metrics[name] = fitting.measure(natural, part, degree, decode, base)
     _print_metrics(metrics)
     saved = checkpoint.CheckpointConfig(
         config.name,

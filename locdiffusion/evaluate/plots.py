@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from locdiffusion.evaluation.proximity import Stratum
-from locdiffusion.evaluation.reliability import HISTOGRAM_BINS, Reliability
-from locdiffusion.evaluation.scores import Scores
+from locdiffusion.evaluate.proximity import Stratum
+from locdiffusion.evaluate.reliability import HISTOGRAM_BINS, Reliability
+from locdiffusion.evaluate.scores import Scores
 from schemas.geotags import THRESHOLDS_KM
 
 if TYPE_CHECKING:

@@ -4,11 +4,11 @@
 photos; every number comes with a bootstrap interval. `tables` and `plots` show them.
 """
 
-from locdiffusion.evaluation.bootstrap import Bootstrap, Estimate
-from locdiffusion.evaluation.proximity import Stratum, nearest_training_km, score_strata
-from locdiffusion.evaluation.record import Evaluation, SplitRecord
-from locdiffusion.evaluation.reliability import Reliability, reliabilities
-from locdiffusion.evaluation.scores import (
+from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
+from locdiffusion.evaluate.proximity import Stratum, nearest_training_km, score_strata
+from locdiffusion.evaluate.record import Evaluation, SplitRecord
+from locdiffusion.evaluate.reliability import Reliability, reliabilities
+from locdiffusion.evaluate.scores import (
     Comparison,
     Scores,
     Verdict,

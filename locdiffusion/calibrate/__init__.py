@@ -1,0 +1,1 @@
+"""Calibration: temperatures, decoding radius and coverage, fitted on photos with known position."""

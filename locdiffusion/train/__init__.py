@@ -1,0 +1,1 @@
+"""Training: photos in batches, the loop over noise levels, the run that ends in a checkpoint."""
