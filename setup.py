@@ -106,7 +106,7 @@ setup(
             "overhead/*.json",
             "recipes/*.json",
         ],
-        "pipelines": ["py.typed", "data/*"],
+        "pipelines": ["py.typed", "geotag/pages/assets/*"],
         "schemas": ["py.typed"],
     },
     install_requires=INSTALL,

@@ -103,7 +103,7 @@ def check_model(device: str, checkpoint: str | None, encoder: str | None) -> str
     """The model loads, from the image or from a bucket, and answers for one photo."""
     from PIL import Image
 
-    from pipelines.loading import GeotaggerLoader
+    from pipelines.geotag.model_cache import GeotaggerLoader
 
     try:
         load = GeotaggerLoader(checkpoint=checkpoint, encoder=encoder, device=device)

@@ -14,4 +14,4 @@ if __name__ == "__main__":
     name = os.environ.get("LOCDIFFUSION_PIPELINE", "")
     if name not in KNOWN:
         sys.exit(f"error: LOCDIFFUSION_PIPELINE is {name!r}, wanted one of {KNOWN}; see Dockerfile")
-    sys.exit(importlib.import_module(f"pipelines.{name}").main())
+    sys.exit(importlib.import_module(f"pipelines.{name}.command").main())

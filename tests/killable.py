@@ -18,9 +18,9 @@ from fake_geotagger import FakeGeotagger, FakeLoader
 from matplotlib.backends import backend_agg  # noqa: F401
 from PIL import Image
 
-import pipelines.maps
-import pipelines.transforms  # noqa: F401
-from pipelines.geotag import main
+import pipelines.geotag.pages
+import pipelines.geotag.transforms  # noqa: F401
+from pipelines.geotag.command import main
 
 _ask: Callable[[str], None] = lambda event: None  # noqa: E731
 

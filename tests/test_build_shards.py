@@ -43,11 +43,11 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from locdiffusion.model.image_encoder import load_image_encoder
 from locdiffusion.photos.embedding_cache import load_photos
-from pipelines import build_shards
-from pipelines.build_shards import main
-from pipelines.shards import candidates, finishing, metadata, settings
-from pipelines.shards.pieces import cut_lines
-from pipelines.shards.ranks import ranks
+from pipelines.build_shards import candidates, finishing, metadata, settings
+from pipelines.build_shards import command as build_shards
+from pipelines.build_shards.command import main
+from pipelines.build_shards.pieces import cut_lines
+from pipelines.build_shards.ranks import ranks
 from pipelines.sources.record import photo_id
 from schemas import geoparquet
 from schemas.training import INDEX_SCHEMA
@@ -497,7 +497,7 @@ def test_counts_that_do_not_add_up_are_told(
 
 
 def test_the_map_of_density(tmp_path: Path) -> None:
-    from pipelines.shards.density_map import CELLS, draw_density
+    from pipelines.build_shards.density_map import CELLS, draw_density
 
     cells = CELLS.index([48.9, 48.9, -33.9, 90.0], [2.3, 2.3, 151.2, 0.0])
     counts = {int(cell): 5 for cell in cells}

@@ -12,7 +12,7 @@ from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed
 from experiments.speed.shards import __main__ as bench
 from experiments.speed.shards import inputs, job
 from experiments.speed.shards.job import IMAGE_PART, METADATA_PART, Spent, Task
-from pipelines.shards.guards import read_guard
+from pipelines.build_shards.guards import read_guard
 from pipelines.sources import mp16
 from pipelines.sources.lines import read_lines
 from pipelines.sources.record import Drop, photo_id
@@ -28,7 +28,7 @@ def metadata_flags(root: Path, rows: int) -> tuple[str, ...]:
 
 def test_loop_and_beam_plan_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also in many partitions, of which the loop knows nothing."""
-    monkeypatch.setattr("pipelines.shards.settings.PARTITION_BYTES", 100_000)
+    monkeypatch.setattr("pipelines.build_shards.settings.PARTITION_BYTES", 100_000)
     flags = metadata_flags(tmp_path / "in", 6000)
     done = {
         kind: job.measure(Task(kind, METADATA_PART, flags, str(tmp_path / kind), 6000))

@@ -11,8 +11,8 @@ from servers import Bucket, storage
 from test_build_shards import FATES, FLAGS, LISTED, STORED, build, stop_at
 from test_sink import tree
 
-from pipelines import build_shards
-from pipelines.shards import finishing
+from pipelines.build_shards import command as build_shards
+from pipelines.build_shards import finishing
 
 
 @pytest.fixture(autouse=True)

@@ -22,10 +22,10 @@ from conftest import SEED
 from flickr import make_photos, write_msgpack_shards, write_places365
 from test_sink import tree
 
-import pipelines.jobs
-import pipelines.shards.transforms  # noqa: F401
-from pipelines import build_shards
-from pipelines.shards import candidates
+import pipelines.beam.jobs
+import pipelines.build_shards.transforms  # noqa: F401
+from pipelines.build_shards import candidates
+from pipelines.build_shards import command as build_shards
 
 PHOTO_SECONDS = 0.002
 WRITE_SECONDS = 0.01

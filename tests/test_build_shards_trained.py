@@ -10,7 +10,8 @@ from flickr import make_photos, write_msgpack_shards, write_places365
 
 from locdiffusion.photos import embedding_cache
 from locdiffusion.train import command as train
-from pipelines import build_shards, geotag
+from pipelines.build_shards import command as build_shards
+from pipelines.geotag import command as geotag
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
 

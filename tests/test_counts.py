@@ -23,7 +23,7 @@ from fake_geotagger import FakeLoader
 from PIL import ExifTags, Image
 from test_sink import tree
 
-from pipelines import geotag
+from pipelines.geotag import command as geotag
 from schemas.geotags import THRESHOLDS_KM, Status
 from schemas.samples import IMAGE_EXTENSIONS, MAX_METADATA_BYTES
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.build_shards import build_shards_parser
+from pipelines.build_shards.command import build_shards_parser
 from pipelines.dataflow.flex import LEFT_OUT, TEMPLATES, as_json
-from pipelines.options import geotag_parser
+from pipelines.geotag.options import geotag_parser
 
 FOLDER = Path(__file__).parents[1] / "deploy" / "flex"
 PARSERS = {"geotag": geotag_parser, "build_shards": build_shards_parser}

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipelines.dataflow import __main__ as dataflow
-from pipelines.dataflow.command import arguments
+from pipelines.build_shards.options import parse as parse_build
+from pipelines.dataflow import command as dataflow
+from pipelines.dataflow.flags import arguments
 from pipelines.dataflow.machines import (
     ACCELERATORS,
     MIN_COMPUTE_CAPABILITY,
@@ -26,8 +27,7 @@ from pipelines.dataflow.machines import (
 )
 from pipelines.dataflow.reading import SettingsError, read_settings
 from pipelines.dataflow.settings import NAMES, Settings, names_of
-from pipelines.options import parse
-from pipelines.shards.options import parse as parse_build
+from pipelines.geotag.options import parse
 
 ROOT = Path(__file__).parents[1]
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=timezone.utc)

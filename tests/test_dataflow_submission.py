@@ -35,8 +35,8 @@ from grpc import insecure_channel
 from servers import START_SECONDS, Bucket, free_port, job_service, storage
 from test_pipeline import tiny_checkpoint  # noqa: F401  # a fixture
 
-from pipelines import geotag
-from pipelines.dataflow import __main__ as dataflow
+from pipelines.dataflow import command as dataflow
+from pipelines.geotag import command as geotag
 
 ROOT = Path(__file__).parents[1]
 IMAGE = "europe-west4-docker.pkg.dev/test-project/images/worker:1"
@@ -158,7 +158,11 @@ def test_the_package_is_our_code_and_light(job: Job) -> None:
     assert len(job.package) < MOST_BYTES
     with tarfile.open(fileobj=io.BytesIO(job.package)) as package:
         names = {name.partition("/")[2] for name in package.getnames()}
-    for file in ("pipelines/transforms.py", "schemas/geotags.py", "locdiffusion/density/shdd.py"):
+    for file in (
+        "pipelines/geotag/transforms.py",
+        "schemas/geotags.py",
+        "locdiffusion/density/shdd.py",
+    ):
         assert file in names
     assert "locdiffusion/checkpoints/overhead/model.safetensors" in names
     assert not any(name.startswith((".venv", "out/", "docs/", "deploy/")) for name in names)

@@ -25,9 +25,9 @@ from test_architecture import make_targets, setup_arguments
 from experiments.dataflow_simulation import cost, stragglers
 from experiments.dataflow_simulation.fleet import Fleet
 from pipelines.dataflow.settings import NAMES
-from pipelines.listing import list_shards
-from pipelines.sink import Output, RunConfiguration
-from pipelines.transforms import Geotag
+from pipelines.geotag.output import Output, RunConfiguration
+from pipelines.geotag.transforms import Geotag
+from pipelines.reading.listing import list_shards
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

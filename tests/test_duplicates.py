@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from pipelines.shards import duplicates
-from pipelines.shards.candidates import FINGERPRINTS
-from pipelines.shards.encoding import difference_hash
-from pipelines.shards.finishing import (
+from pipelines.build_shards import duplicates
+from pipelines.build_shards.candidates import FINGERPRINTS
+from pipelines.build_shards.encoding import difference_hash
+from pipelines.build_shards.finishing import (
     BY_BYTES,
     Duplicate,
     find_duplicates,

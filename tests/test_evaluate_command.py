@@ -15,9 +15,11 @@ import pytest
 from tiny import TinyEncoder, replace_encoders, write_checkpoint, write_coloured_shard
 
 from locdiffusion import checkpoint, geotagger
-from locdiffusion.evaluate import Bootstrap, Evaluation, score
 from locdiffusion.evaluate import command as evaluate
+from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.metrics import error_summary
+from locdiffusion.evaluate.record import Evaluation
+from locdiffusion.evaluate.scores import score
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.sphere.geodesy import great_circle_km
@@ -242,7 +244,7 @@ class TestRefusals:
 
 def test_help_explains_itself_without_loading_torch() -> None:
     code = (
-        "import sys, locdiffusion.evaluate as e\n"
+        "import sys, locdiffusion.evaluate.command as e\n"
         "try: e.main(['--help'])\nexcept SystemExit as stop: assert stop.code == 0\n"
         "assert not {'torch', 'numpy', 'pyarrow', 'matplotlib'} & set(sys.modules)"
     )

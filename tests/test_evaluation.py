@@ -13,24 +13,19 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from locdiffusion.config import ConfigError
-from locdiffusion.evaluate import (
-    Bootstrap,
-    Estimate,
-    Evaluation,
-    SplitRecord,
-    Verdict,
-    compare,
-    errors_km,
-    nearest_training_km,
-    reliabilities,
-    score,
-    score_strata,
-    verdict,
-)
+from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.metrics import coverage, error_summary
-from locdiffusion.evaluate.proximity import EDGES_KM, MIN_PHOTOS, quantile_edges, strata_numbers
-from locdiffusion.evaluate.record import Training
-from locdiffusion.evaluate.reliability import equal_mass_bins, wilson
+from locdiffusion.evaluate.proximity import (
+    EDGES_KM,
+    MIN_PHOTOS,
+    nearest_training_km,
+    quantile_edges,
+    score_strata,
+    strata_numbers,
+)
+from locdiffusion.evaluate.record import Evaluation, SplitRecord, Training
+from locdiffusion.evaluate.reliability import equal_mass_bins, reliabilities, wilson
+from locdiffusion.evaluate.scores import Verdict, compare, errors_km, score, verdict
 from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import destination, great_circle_km
 from schemas.geotags import THRESHOLDS_KM

@@ -9,7 +9,10 @@ import pytest
 from PIL import Image
 from test_evaluation import FEW, made_up
 
-from locdiffusion.evaluate import Estimate, Scores, Stratum, plots, score, score_strata, tables
+from locdiffusion.evaluate import plots, tables
+from locdiffusion.evaluate.bootstrap import Estimate
+from locdiffusion.evaluate.proximity import Stratum, score_strata
+from locdiffusion.evaluate.scores import Scores, score
 
 
 @pytest.fixture(scope="module")

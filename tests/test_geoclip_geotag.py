@@ -22,7 +22,8 @@ from tiny import coloured_photo
 from locdiffusion import Geotagger, checkpoint
 from locdiffusion.gallery.places import embedded_gallery, read_gallery
 from locdiffusion.photos.image_formats import load_picture
-from pipelines import geotag, loading
+from pipelines.geotag import command as geotag
+from pipelines.geotag import model_cache
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -36,7 +37,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setattr(geotag, "_draw_maps", lambda output: None)
-    monkeypatch.setattr(loading, "_LOADED", {})  # nothing loaded by an earlier test
+    monkeypatch.setattr(model_cache, "_LOADED", {})  # nothing loaded by an earlier test
     expect_small(monkeypatch, tmp_path)
 
 
@@ -176,7 +177,7 @@ def test_another_gallery_is_another_run(
     assert geotag.main(typed) == 0
     assert geotag.main(command(photos, tmp_path / "out", *encoder)) == 2
     assert "gallery 'places.csv sha256:" in capsys.readouterr().err
-    loading._LOADED.clear()
+    model_cache._LOADED.clear()
     write_places(places, seed=1)
     assert geotag.main(typed) == 2
     assert capsys.readouterr().err.count("places.csv sha256:") == 2

@@ -14,10 +14,10 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from flickr import Photo, make_photos, places365_line, write_lines, write_places365
 
-from pipelines.build_shards import build
-from pipelines.shards.guards import GuardError, read_guard, read_list
-from pipelines.shards.options import parse
-from pipelines.shards.transforms import PlanShards
+from pipelines.build_shards.command import build
+from pipelines.build_shards.guards import GuardError, read_guard, read_list
+from pipelines.build_shards.options import parse
+from pipelines.build_shards.transforms import PlanShards
 from pipelines.sources.record import Record
 from schemas.training import DropReason
 

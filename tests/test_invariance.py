@@ -17,8 +17,8 @@ from tiny import TinyEncoder, write_checkpoint, write_coloured_shard
 
 from locdiffusion import checkpoint
 from locdiffusion.geotagger import Geotagger
-from pipelines import geotag
-from pipelines.loading import Loader
+from pipelines.geotag import command as geotag
+from pipelines.geotag.model_cache import Loader
 from schemas.geotags import PROBABILITY_COLUMNS
 
 THREADS = ("--direct_num_workers=2", "--direct_running_mode=multi_threading")

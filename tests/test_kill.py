@@ -17,7 +17,7 @@ from archives import bad_members, sound_members, tar_bytes, write_tar
 from conftest import SEED
 from test_sink import tree
 
-from pipelines.geotag import TIMES
+from pipelines.geotag.command import TIMES
 
 Kill = Callable[[int, str], float | None]
 """From the number of an event and its name to None, or to how many seconds later to kill."""

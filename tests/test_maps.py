@@ -13,8 +13,8 @@ from PIL import Image
 
 from locdiffusion.geography.countries import country_codes
 from locdiffusion.sphere.geodesy import destination
-from pipelines.maps import page, picture, rows, write_map_html, write_map_png
-from pipelines.maps.filling import fill
+from pipelines.geotag.pages import page, picture, rows, write_map_html, write_map_png
+from pipelines.geotag.pages.filling import fill
 from schemas.geotags import THRESHOLDS_KM, prediction_table
 from schemas.layers import Thumbnail, thumbnail_table
 
@@ -219,8 +219,8 @@ def test_thumbnails_are_those_of_the_rows_and_not_too_many(run, monkeypatch):
     data = page_json(run / "map.html")
     shown = {data["key"][row]: base64.b64decode(jpeg) for row, jpeg in data["thumbnails"]}
     assert shown == {"seen-000001-3": b"one", "unseen-000000-9": b"three"}
-    monkeypatch.setattr("pipelines.maps.page.MAX_THUMBNAIL_BYTES", 9)
-    monkeypatch.setattr("pipelines.maps.thumbnails.FILE_BYTES", 4)
+    monkeypatch.setattr("pipelines.geotag.pages.page.MAX_THUMBNAIL_BYTES", 9)
+    monkeypatch.setattr("pipelines.geotag.pages.thumbnails.FILE_BYTES", 4)
     write_map_html(str(run), str(run / "map.html"))
     shown = [data["key"][row] for row, _ in page_json(run / "map.html")["thumbnails"]]
     assert shown == ["seen-000001-3"]

@@ -20,7 +20,7 @@ from test_maps import HOSTILE_KEY, write_predictions, write_thumbnails
 from test_report_page import summary_of
 
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.maps import write_map_html, write_report_html
+from pipelines.geotag.pages import write_map_html, write_report_html
 
 IMAGE_KEY = "<img src=x onerror=alert(1)>"
 WIDTH, HEIGHT = 1200, 800

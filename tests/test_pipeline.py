@@ -30,11 +30,12 @@ from locdiffusion.geotagger import Geotagger
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.image_encoder import load_image_encoder
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
-from pipelines import geotag, transforms
-from pipelines.geotag import main
-from pipelines.listing import Shard
-from pipelines.progress import TALLY
-from pipelines.sink import Output, RunConfiguration
+from pipelines.geotag import command as geotag
+from pipelines.geotag import transforms
+from pipelines.geotag.command import main
+from pipelines.geotag.output import Output, RunConfiguration
+from pipelines.geotag.progress import TALLY
+from pipelines.reading.listing import Shard
 
 CONFIGURATION = RunConfiguration("fake-1", "f" * 64, 0, {"mode": "density"})
 
@@ -392,7 +393,7 @@ def test_the_table_and_the_maps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.undo()  # draw, with maps that fail
-    monkeypatch.setitem(sys.modules, "pipelines.maps", None)
+    monkeypatch.setitem(sys.modules, "pipelines.geotag.pages", None)
     write_tar(tmp_path / "val-0.tar", [("a.jpg", photo(1)), ("a.json", truth())])
     assert run(tmp_path / "val-0.tar", tmp_path / "out") == 0
     told = capsys.readouterr()
@@ -412,7 +413,8 @@ def test_help_teaches(capsys: pytest.CaptureFixture) -> None:
 
 def test_help_needs_neither_beam_nor_torch() -> None:
     code = (
-        "import sys, pipelines.geotag as g\ntry: g.main(['--help'])\nexcept SystemExit: pass\n"
+        "import sys\nfrom pipelines.geotag.command import main\n"
+        "try: main(['--help'])\nexcept SystemExit: pass\n"
         "print([m for m in ('apache_beam', 'torch', 'matplotlib') if m in sys.modules])"
     )
     root = Path(__file__).parents[1]
@@ -423,7 +425,7 @@ def test_help_needs_neither_beam_nor_torch() -> None:
 
 
 def test_one_model_per_process(archive: Path, tmp_path: Path) -> None:
-    from pipelines.loading import loaded
+    from pipelines.geotag.model_cache import loaded
 
     load = FakeLoader(seed=11)
     assert run(archive / "val-*.tar", tmp_path / "out", "--seed=11", load=load) == 0

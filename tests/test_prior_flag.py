@@ -11,7 +11,7 @@ from tiny import replace_encoders, write_checkpoint, write_coloured_shard
 from locdiffusion import geotagger
 from locdiffusion.geography.countries import country_codes
 from locdiffusion.model.preprocessing import EncoderSpec
-from pipelines import geotag
+from pipelines.geotag import command as geotag
 
 
 @pytest.fixture

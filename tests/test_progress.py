@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines import progress
-from pipelines.progress import TALLY, Moment, Progress, Watch, duration, progress_line
-from pipelines.sink import COUNTS, MANIFESTS, Output
+from pipelines.geotag import progress
+from pipelines.geotag.output import COUNTS, MANIFESTS, Output
+from pipelines.geotag.progress import TALLY, Moment, Progress, Watch, duration, progress_line
 
 SHARDS = [f"s-{index}" for index in range(10)]
 

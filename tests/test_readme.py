@@ -50,7 +50,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(root)
         for command in COMMANDS:
             module, *arguments = shlex.split(command)
-            main = importlib.import_module(module).main
+            main = importlib.import_module(f"{module}.__main__").main
             assert main([*arguments, *SHORTER.get(module, [])]) == 0, command
     return root
 

@@ -31,7 +31,9 @@ from experiments.report.record import (
 )
 from experiments.report.verdicts import Outcome, measures, outcomes
 from locdiffusion import checkpoint
-from locdiffusion.evaluate import Bootstrap, Estimate, Verdict, compare, score, score_strata
+from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
+from locdiffusion.evaluate.proximity import score_strata
+from locdiffusion.evaluate.scores import Verdict, compare, score
 from locdiffusion.model import image_encoder
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
@@ -274,7 +276,7 @@ class TestVerdicts:
 
 
 def report_verdict(measure: Any, difference: Estimate) -> Verdict:
-    from locdiffusion.evaluate import verdict
+    from locdiffusion.evaluate.scores import verdict
 
     return verdict(difference, higher_is_better=measure.higher_is_better)
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from test_maps import write_predictions
 
-from locdiffusion.evaluate import Estimate
+from locdiffusion.evaluate.bootstrap import Estimate
 from locdiffusion.sphere.geodesy import destination
-from pipelines.maps import rows, scoring, write_report_html
-from pipelines.maps.charts import accuracy_chart, coverage_chart
-from pipelines.maps.report import report_page
+from pipelines.geotag.pages import rows, scoring, write_report_html
+from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart
+from pipelines.geotag.pages.report import report_page
 from schemas.geotags import THRESHOLDS_KM
 
 

@@ -22,11 +22,12 @@ from archives import bad_members, sound_members, tar_bytes, write_tar
 from fake_geotagger import FakeGeotagger, FakeLoader
 from servers import job_service, python_path, worker_pool
 
-from pipelines import geotag, jobs
-from pipelines.geotag import main
-from pipelines.options import UsageError, parse
-from pipelines.progress import TALLY
-from pipelines.sink import PAGES
+from pipelines.beam import jobs
+from pipelines.geotag import command as geotag
+from pipelines.geotag.command import main
+from pipelines.geotag.options import UsageError, parse
+from pipelines.geotag.output import PAGES
+from pipelines.geotag.progress import TALLY
 
 SUBPROCESS = (
     "--environment_type=beam:env:harness_subprocess_python:v1",
@@ -412,7 +413,7 @@ def test_summarise_of_an_unfinished_job_names_what_is_missing(
 def test_summarise_runs_nothing_and_needs_a_job(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pipelines.launch", None)
+    monkeypatch.setitem(sys.modules, "pipelines.geotag.launch", None)
     assert main(["--output", str(tmp_path / "out"), "--summarise"]) == 2
     assert "no job of this command was started there" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -426,7 +427,8 @@ def test_a_job_that_nobody_waits_for_outlives_its_launcher(
 ) -> None:
     output = tmp_path / "out"
     code = (
-        "import sys; from fake_geotagger import FakeLoader; from pipelines.geotag import main; "
+        "import sys; from fake_geotagger import FakeLoader\n"
+        "from pipelines.geotag.command import main\n"
         "sys.exit(main(load=FakeLoader()))"
     )
     portable = ("--runner=PortableRunner", f"--job_endpoint={endpoint}", *SUBPROCESS, "--no-wait")

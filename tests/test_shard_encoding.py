@@ -15,8 +15,8 @@ from archives import huge_png
 from flickr import picture
 from PIL import ExifTags, Image, PngImagePlugin
 
-from pipelines.shards.candidates import encoded_photos
-from pipelines.shards.encoding import EncodedPhoto, Encoding, EncodingError, encode
+from pipelines.build_shards.candidates import encoded_photos
+from pipelines.build_shards.encoding import EncodedPhoto, Encoding, EncodingError, encode
 from pipelines.sources.download import FetchError, FetchSettings
 from pipelines.sources.record import Drop, ImageRef, Record
 from schemas.training import DropReason

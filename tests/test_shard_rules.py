@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.shards import columns, metadata, pieces
-from pipelines.shards.caps import within_cap
-from pipelines.shards.cells import Cells
-from pipelines.shards.filters import LICENCES, UNKNOWN, Filters, licence_code
-from pipelines.shards.pieces import Piece, PieceError, cut_lines, expand, piece_lines
-from pipelines.shards.ranks import chances, ranks
-from pipelines.shards.settings import Inputs, Route, Rules, Source
-from pipelines.shards.tars import ShardSample, ShardWriter, copy_without, member_key
+from pipelines.build_shards import columns, metadata, pieces
+from pipelines.build_shards.caps import within_cap
+from pipelines.build_shards.cells import Cells
+from pipelines.build_shards.filters import LICENCES, UNKNOWN, Filters, licence_code
+from pipelines.build_shards.pieces import Piece, PieceError, cut_lines, expand, piece_lines
+from pipelines.build_shards.ranks import chances, ranks
+from pipelines.build_shards.settings import Inputs, Route, Rules, Source
+from pipelines.build_shards.tars import ShardSample, ShardWriter, copy_without, member_key
 from pipelines.sources.lines import read_lines
 from pipelines.sources.record import ImageRef, Record
 from schemas.training import DropReason

@@ -352,13 +352,13 @@ class TestLargeConfiguration:
         """The command itself, by SIGKILL: the checkpoint's bytes are those of undisturbed runs."""
         code = (
             "import os, signal, sys\n"
-            "from locdiffusion import train, training\n"
-            "step = training.Trainer._train_step\n"
+            "from locdiffusion.train import command, trainer\n"
+            "step = trainer.Trainer._train_step\n"
             "def killed(self, number):\n"
             "    if number == 2: os.kill(os.getpid(), signal.SIGKILL)\n"
             "    return step(self, number)\n"
-            "if sys.argv[1] == 'kill': training.Trainer._train_step = killed\n"
-            "sys.exit(train.main(sys.argv[2:]))"
+            "if sys.argv[1] == 'kill': trainer.Trainer._train_step = killed\n"
+            "sys.exit(command.main(sys.argv[2:]))"
         )
         often = ["--save-every-minutes", "1e-9"]
         outcomes = {}
@@ -565,7 +565,7 @@ class TestRefusals:
 
 def test_help_explains_itself_without_loading_torch() -> None:
     code = (
-        "import sys, locdiffusion.train as t\n"
+        "import sys, locdiffusion.train.command as t\n"
         "try: t.main(['--help'])\nexcept SystemExit as stop: assert stop.code == 0\n"
         "assert not {'torch', 'numpy', 'pyarrow'} & set(sys.modules)"
     )

@@ -411,9 +411,9 @@ class TestSaving:
     ) -> None:
         """The clock moves by ten seconds at each step; validations are after steps 5, 10, 12."""
         trainer = Spied(RECIPE, TRAIN, VAL, tmp_path)
-        monkeypatch.setattr(trainer.time, "monotonic", lambda: 10.0 * len(trainer.losses))
+        monkeypatch.setattr(trainer_module.time, "monotonic", lambda: 10.0 * len(trainer.losses))
         saved: list[int] = []
-        monkeypatch.setattr(trainer_module, "save_state", lambda: saved.append(trainer.step))
+        monkeypatch.setattr(trainer, "save_state", lambda: saved.append(trainer.step))
         trainer.run(ignore, never, save_every_s=every_s)
         assert saved == saves
 

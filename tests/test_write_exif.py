@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines import geotag, write_exif
-from pipelines.exif import ExifError, Position, with_position
-from pipelines.photo import open_image
+from pipelines.geotag import command as geotag
+from pipelines.reading.photo import open_image
+from pipelines.write_exif import command as write_exif
+from pipelines.write_exif.exif import ExifError, Position, with_position
 
 HERE = Position(-33.8568, 151.2153, 12.5, "LocDiffusion test-1, estimated", "within 12 km")
 

@@ -86,7 +86,7 @@ def table(options: argparse.Namespace) -> list[Path]:
     from experiments.report.table import budget_like, make_answers, make_table
     from locdiffusion.checkpoint import load
     from locdiffusion.cpu import torch_threads
-    from locdiffusion.evaluate import Bootstrap
+    from locdiffusion.evaluate.bootstrap import Bootstrap
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.photos.embedding_cache import expand_shards, load_photos
 

@@ -30,7 +30,9 @@ from experiments.report.record import (
 )
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.config import to_dict
-from locdiffusion.evaluate import Bootstrap, compare, nearest_training_km, score, score_strata
+from locdiffusion.evaluate.bootstrap import Bootstrap
+from locdiffusion.evaluate.proximity import nearest_training_km, score_strata
+from locdiffusion.evaluate.scores import compare, score
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions

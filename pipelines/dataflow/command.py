@@ -1,84 +1,128 @@
-"""From settings to the command line of a pipeline: the one place that knows Dataflow's flags."""
+"""Checks the settings of a Dataflow job, then submits it; `make run-dataflow` types this."""
 
 from __future__ import annotations
 
-from datetime import datetime
-from pathlib import Path
+import argparse
+import importlib
+import re
+import shlex
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
 
-from pipelines.dataflow.machines import vcpus_and_gib
-from pipelines.dataflow.settings import GEOTAG, Settings
+from pipelines.dataflow.flags import MODULES, SETUP_FILE, arguments
+from pipelines.dataflow.reading import SettingsError, read_settings, unknown
+from pipelines.dataflow.settings import EXPLANATIONS, GEOTAG, NAMES, PIPELINES, Settings, names_of
 
-ROOT = Path(__file__).parents[2]
-SETUP_FILE = ROOT / "setup.py"
-MODULES = {"geotag": "pipelines.geotag", "shards": "pipelines.build_shards"}
-GPU_BATCH_SIZE = 128
+DONE, USAGE = 0, 2
+OF_THE_MAKEFILE = ("PYTHON", "VENV", "OUT", "SEED", "PY")
+TARGETS = {"geotag": "run-dataflow", "shards": "run-dataflow-shards"}
+
+DESCRIPTION = """\
+Submits a pipeline to Google Dataflow. Settings are given as to make, NAME=VALUE; what is missing,
+misspelt or contradictory is told at once, before anything is submitted.
+"""
+
+EXAMPLES = """\
+examples:
+  make run-dataflow PROJECT=my-project REGION=europe-west4 \\
+      IMAGE=europe-west4-docker.pkg.dev/my-project/images/worker:1 \\
+      INPUT='gs://my-bucket/photos/*.tar' OUTPUT=gs://my-bucket/geotags MAX_WORKERS=20
+  python -m pipelines.dataflow geotag PROJECT=my-project ... DRY_RUN=yes
+
+deploy/README.md tells how to build the image, what a job costs, and what each permission is for.
+Exit status: that of the pipeline (see `python -m pipelines.geotag --help`); 2 for a mistake here.
+"""
 
 
-def arguments(job: Settings, now: datetime) -> list[str]:
-    """The flags after `python -m pipelines.geotag`, or `pipelines.build_shards`.
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    lines = [f"  {name:<16} {text}" for name, text in EXPLANATIONS.items()]
+    made = argparse.ArgumentParser(
+        prog="python -m pipelines.dataflow",
+        description=DESCRIPTION,
+        epilog="settings:\n" + "\n".join(lines) + "\n\n" + EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    made.add_argument("pipeline", choices=PIPELINES, help="geotag photos, or build training shards")
+    made.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="see below")
+    made.add_argument("--dry-run", action="store_true", help="the same as DRY_RUN=yes")
+    made.add_argument(
+        "--make-flags",
+        default="",
+        metavar="TEXT",
+        help="make's own MAKEFLAGS: make takes any name, so misspelt ones are looked for in there",
+    )
+    return made
+
+
+def misspelt(make_flags: str) -> list[str]:
+    """Sentences about variables on make's command line that are no settings."""
+    words = re.split(r"(?<!\\)\s", make_flags.partition("-- ")[2])  # make escapes others
+    given = [
+        found[1] for found in (re.match(r"(\w+)\s*:{0,3}[+?]?=", one) for one in words) if found
+    ]
+    return [unknown(name) for name in given if name not in (*NAMES, *OF_THE_MAKEFILE)]
+
+
+def launch(job: Settings, now: datetime) -> int:
+    """Runs the pipeline's own command, or shows it.
 
     Args:
         job: checked.
         now: names a job that was given no name.
+
+    Returns:
+        The exit status.
     """
-    ours = _geotag(job) if job.pipeline == GEOTAG else _shards(job)
-    ours.append(f"--device={'cuda' if job.accelerator else 'cpu'}")
-    # The machine that submits may be switched off: the job does not need it.
-    ours.append("--wait" if job.wait else "--no-wait")
-    return [*ours, *_service(job, now), *_workers(job), *job.extra_flags]
+    flags = arguments(job, now)
+    command = shlex.join(["python", "-m", MODULES[job.pipeline], *flags])
+    if job.dry_run:
+        print(command)
+        return _show_graph(job, flags)
+    print(command, file=sys.stderr)
+    status: int = importlib.import_module(MODULES[job.pipeline] + ".command").main(flags)
+    return status
 
 
-def _geotag(job: Settings) -> list[str]:
-    flags = ["--input", *job.input.split(), "--output", job.output]
-    flags += _if("--checkpoint", job.checkpoint) + _if("--encoder", job.encoder)
-    batch = job.batch_size or (GPU_BATCH_SIZE if job.accelerator else 0)
-    return flags + _if("--batch_size", batch)
+def _show_graph(job: Settings, flags: Sequence[str]) -> int:
+    from pipelines.beam.flags import UsageError
+    from pipelines.dataflow.graph import build_shards_steps, geotag_steps
+
+    try:
+        steps = geotag_steps(flags) if job.pipeline == GEOTAG else build_shards_steps(flags)
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
+    print(f"\nthe job, step by step:\n{steps}")
+    print("\nnothing was submitted, no bucket was looked into")
+    return DONE
 
 
-def _shards(job: Settings) -> list[str]:
-    flags = ["--source", job.source, "--metadata", *job.metadata.split(), "--output", job.output]
-    return flags + _if("--images", job.images)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Reads the settings, then launches.
 
+    Args:
+        arguments: without the program's name; None takes `sys.argv`.
 
-def _service(job: Settings, now: datetime) -> list[str]:
-    """Where the job runs, and what it ships."""
-    name = job.job_name or f"locdiffusion-{job.pipeline}-{now:%Y%m%d-%H%M%S}"
-    temp = job.temp
-    return [
-        "--runner=DataflowRunner",
-        f"--project={job.project}",
-        f"--region={job.region}",
-        f"--job_name={name}",
-        f"--temp_location={temp}",
-        f"--staging_location={temp}/staging",
-        # Our code travels as a source package; everything else is in the image.
-        f"--setup_file={SETUP_FILE}",
-        f"--sdk_container_image={job.image}",
-        "--sdk_location=container",
-        # Everything a worker runs is in importable modules; pickling __main__ would drag in more.
-        "--no_save_main_session",
-    ]
-
-
-def _workers(job: Settings) -> list[str]:
-    """The machines."""
-    flags = [f"--machine_type={job.machine}", f"--max_num_workers={job.max_workers}"]
-    flags += _if("--num_workers", job.workers) + _if("--worker_zone", job.zone)
-    flags.append(f"--disk_size_gb={job.disk_gb}")
-    threads = job.threads
-    if job.pipeline == GEOTAG or job.accelerator:
-        # One process per VM, or each of them would load the model: onto the one GPU, at that.
-        flags.append("--experiments=no_use_multiple_sdk_containers")
-        threads = threads or vcpus_and_gib(job.machine)[0]
-    flags += _if("--number_of_worker_harness_threads", threads)
-    if job.accelerator:
-        driver = "install-nvidia-driver" + (f":{job.driver}" if job.driver else "")
-        option = f"worker_accelerator=type:{job.accelerator.name};count:1;{driver}"
-        flags.append(f"--dataflow_service_options={option}")
-    flags += _if("--service_account_email", job.service_account)
-    flags += _if("--network", job.network) + _if("--subnetwork", job.subnetwork)
-    return flags if job.public_ips else [*flags, "--no_use_public_ips"]
-
-
-def _if(flag: str, value: object) -> list[str]:
-    return [f"{flag}={value}"] if value else []
+    Returns:
+        The exit status; see `--help`.
+    """
+    parsed = parser().parse_intermixed_args(arguments)
+    words = [*parsed.settings, *(["DRY_RUN=yes"] if parsed.dry_run else [])]
+    mistakes = misspelt(parsed.make_flags)
+    try:
+        job = read_settings(parsed.pipeline, words)
+    except SettingsError as error:
+        mistakes += str(error).split("\n")
+    if not SETUP_FILE.is_file():
+        mistakes.append(
+            f"{SETUP_FILE} is missing: a job ships its code from a checkout; run this in one"
+        )
+    if mistakes:
+        print(*(f"error: {mistake}" for mistake in mistakes), sep="\n", file=sys.stderr)
+        known = " ".join(names_of(parsed.pipeline))
+        print(f"settings of `make {TARGETS[parsed.pipeline]}`: {known}", file=sys.stderr)
+        return USAGE
+    return launch(job, datetime.now(timezone.utc))

@@ -22,14 +22,14 @@ DONE, USAGE = 0, 2
 # Where each pipeline's parser is, and the template's name and description.
 TEMPLATES: Mapping[str, tuple[str, str, str, str]] = {
     "geotag": (
-        "pipelines.options",
+        "pipelines.geotag.options",
         "geotag_parser",
         "LocDiffusion: geotag a photo archive",
         "Reads photos from tar shards and writes where each was taken, how far off that may be, "
         "and the alternatives, as GeoParquet. A job that was stopped goes on where it was.",
     ),
     "build_shards": (
-        "pipelines.build_shards",
+        "pipelines.build_shards.options",
         "build_shards_parser",
         "LocDiffusion: build training shards",
         "Reads lists of photos with known positions (MP-16, YFCC100M, webdataset), filters them "

@@ -8,12 +8,12 @@ import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pipeline import AppliedPTransform, PipelineVisitor
 
-from pipelines import options, transforms
-from pipelines.shards import options as shard_options
-from pipelines.shards.output import BuildOutput
-from pipelines.shards.settings import Inputs, Settings
-from pipelines.shards.transforms import BuildShards
-from pipelines.sink import Output, RunConfiguration
+from pipelines.build_shards import options as shard_options
+from pipelines.build_shards.output import BuildOutput
+from pipelines.build_shards.settings import Inputs, Settings
+from pipelines.build_shards.transforms import BuildShards
+from pipelines.geotag import options, transforms
+from pipelines.geotag.output import Output, RunConfiguration
 
 
 class _Steps(PipelineVisitor):

@@ -10,8 +10,8 @@ from typing import BinaryIO
 
 import msgpack
 
+from pipelines.reading.storage import open_stream
 from pipelines.sources.record import Drop, ImageRef, RowError, checked_key
-from pipelines.storage import open_stream
 from schemas.samples import MAX_IMAGE_BYTES
 from schemas.training import DropReason
 

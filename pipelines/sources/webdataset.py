@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from pipelines.archive import Sample, ShardReader
+from pipelines.reading.archive import Sample, ShardReader
+from pipelines.reading.storage import ReadError
 from pipelines.sources.record import Drop, ImageRef, Record, RowError, checked_author, shown
-from pipelines.storage import ReadError
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import parse_metadata
 from schemas.training import DropReason

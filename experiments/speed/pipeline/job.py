@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from experiments.speed.pipeline.trivial import TrivialLoader
-from pipelines.batches import read_batches, run_stage
-from pipelines.geotag import Job, build
-from pipelines.loading import GeotaggerLike, Loader, loaded
-from pipelines.options import parse
-from pipelines.sink import write_shard
+from pipelines.geotag.batches import read_batches, run_stage
+from pipelines.geotag.command import Job, build
+from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
+from pipelines.geotag.options import parse
+from pipelines.geotag.output import write_shard
 from schemas.geotags import Stage
 
 LOOP, BEAM = "loop", "beam"
@@ -187,7 +187,7 @@ def measure(task: Task, wait: Callable[[], None] = lambda: None) -> Spent:
 
 def beam_job() -> Callable[[Job], Any]:
     """Imports Beam, and returns what launches a job and waits until it is over."""
-    from pipelines.launch import launch
+    from pipelines.geotag.launch import launch
 
     return lambda job: launch(job.options, job.load, job.configuration, job.output, job.shards)
 

@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow as pa
 
 from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed, cpu_seconds, peak_bytes
-from pipelines.build_shards import Job, build
-from pipelines.shards import columns, finishing, metadata, planning
-from pipelines.shards.candidates import make_candidate
-from pipelines.shards.options import parse
-from pipelines.shards.output import METADATA, PLAN
+from pipelines.build_shards import columns, finishing, metadata, planning
+from pipelines.build_shards.candidates import make_candidate
+from pipelines.build_shards.command import Job, build
+from pipelines.build_shards.options import parse
+from pipelines.build_shards.output import METADATA, PLAN
 
 METADATA_PART, IMAGE_PART = "metadata", "images"
 ROOT = Path(__file__).parents[3]
@@ -159,8 +159,8 @@ def _plan_by_beam() -> Callable[[Job], Any]:
     """Imports Beam, and returns what runs the metadata part and waits until it is over."""
     import apache_beam as beam
 
-    from pipelines.jobs import run_job
-    from pipelines.shards.transforms import PlanShards
+    from pipelines.beam.jobs import run_job
+    from pipelines.build_shards.transforms import PlanShards
 
     def run(job: Job) -> None:
         plan = PlanShards(job.settings, job.output, job.links)
@@ -173,8 +173,8 @@ def _make_by_beam() -> Callable[[Job], Any]:
     """Imports Beam, and returns what runs the image part and waits until it is over."""
     import apache_beam as beam
 
-    from pipelines.jobs import run_job
-    from pipelines.shards.transforms import MakeShards
+    from pipelines.beam.jobs import run_job
+    from pipelines.build_shards.transforms import MakeShards
 
     def run(job: Job) -> None:
         shards = list((job.output.manifest(METADATA) or {})["shards"])

@@ -1,0 +1,224 @@
+"""A shard before duplicates are taken out: its photos fetched, encoded and written. No Beam."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyarrow as pa
+
+from pipelines.build_shards import columns
+from pipelines.build_shards.cells import Cells
+from pipelines.build_shards.embedding import BATCH, Embedder
+from pipelines.build_shards.encoding import EncodedPhoto, Encoding, EncodingError, encode
+from pipelines.build_shards.output import CANDIDATES, PLAN, BuildOutput
+from pipelines.build_shards.settings import Settings
+from pipelines.build_shards.tars import ShardSample, ShardWriter, member_key
+from pipelines.geotag.output import to_json
+from pipelines.sources.download import FetchError, FetchSettings
+from pipelines.sources.images import read
+from pipelines.sources.record import Drop, ImageRef, Record
+from schemas.training import DropReason, DropRow, drop_table
+
+FINGERPRINTS = pa.schema(
+    [
+        ("photo", pa.string()),
+        ("shard", pa.string()),
+        ("rank", pa.uint64()),
+        ("sha256", pa.string()),
+        ("dhash", pa.uint64()),
+    ]
+)
+"""What duplicates are found by."""
+
+# Rows of the index that is to be, but for what follows from the others.
+CANDIDATE = pa.schema(
+    [
+        *FINGERPRINTS,
+        ("key", pa.string()),
+        ("source_key", pa.string()),
+        ("source", pa.string()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("author", pa.string()),
+        ("licence", pa.string()),
+        ("accuracy", pa.int8()),
+        ("width", pa.int32()),
+        ("height", pa.int32()),
+        ("cell", pa.string()),
+    ]
+)
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+
+
+class FetchTrouble(RuntimeError):
+    """So many images of a shard could not be fetched that the cause must lie elsewhere."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How the images are worked on; decides nothing about what is written.
+
+    Attributes:
+        fetch: limits of downloads, and threads per process.
+        device: of the encoder.
+        max_fetch_failures: part of a shard's photos that may fail to be fetched; above it, the
+            shard is not written and the job stops.
+    """
+
+    fetch: FetchSettings = field(default_factory=FetchSettings)
+    device: str = "cpu"
+    max_fetch_failures: float = 0.2
+
+
+def make_candidate(
+    shard: str, settings: Settings, output: BuildOutput, workers: Workers
+) -> pa.Table:
+    """Fetches, encodes and writes the photos of a shard, unless that was done before.
+
+    Args:
+        shard: its name; its plan is written.
+        settings: of the build.
+        output: where it is.
+        workers: how.
+
+    Returns:
+        A table of FINGERPRINTS.
+
+    Raises:
+        FetchTrouble: if more than `max_fetch_failures` could not be fetched. Nothing is written.
+    """
+    done = output.read_json(CANDIDATES, f"{shard}.json")
+    if done is None or done["config_hash"] != settings.hash:
+        _write_candidate(shard, settings, output, workers)
+    names = FINGERPRINTS.names
+    return output.read_table(CANDIDATES, f"{shard}.parquet", columns=names).select(names)
+
+
+def _write_candidate(shard: str, settings: Settings, output: BuildOutput, workers: Workers) -> None:
+    plan = output.read_table(PLAN, f"{shard}.parquet")
+    rows: dict[str, list[Any]] = {name: [] for name in CANDIDATE.names}
+    drops: list[DropRow] = []
+    embedder = settings.rules.encoder and Embedder(settings.rules.encoder, workers.device)
+    with output.writing(CANDIDATES, f"{shard}.tar") as file, ShardWriter(file) as writer:
+        photos = encoded_photos(columns.records(plan), settings.rules.encoding, workers.fetch)
+        for batch in _batches(zip(plan["photo"].to_pylist(), photos, strict=True), drops):
+            jpegs = [encoded.jpeg for _, _, encoded in batch]
+            vectors = embedder.embed(jpegs) if embedder else [None] * len(batch)
+            for (photo, record, encoded), vector in zip(batch, vectors, strict=True):
+                key = member_key(photo)
+                writer.add(
+                    ShardSample(key, encoded.jpeg, record.latitude, record.longitude, vector)
+                )
+                _append(rows, photo=photo, key=key, record=record, encoded=encoded)
+        _check_failures(shard, len(plan), drops, workers.max_fetch_failures)
+    assert len(plan) == len(rows["key"]) + len(drops), f"{shard}: a photo got lost"
+    table = _candidate_table(shard, rows, plan, settings.rules.cell_degrees)
+    output.write_table(table, CANDIDATES, f"{shard}.parquet")
+    output.write_table(drop_table(drops), CANDIDATES, f"{shard}.dropped.parquet")
+    document = {"shard": shard, "planned": len(plan), "config_hash": settings.hash}
+    output.write(CANDIDATES, f"{shard}.json", data=to_json(document))
+
+
+Found = tuple[str, Record, EncodedPhoto]
+
+
+def _batches(
+    photos: Iterable[tuple[str, tuple[Record, EncodedPhoto | Drop]]], drops: list[DropRow]
+) -> Iterator[list[Found]]:
+    """Photos in the sizes in which they are embedded; drops are put aside."""
+    batch: list[Found] = []
+    for photo, (record, result) in photos:
+        if isinstance(result, Drop):
+            drops.append(DropRow(result.key, result.reason, result.detail, result.line))
+            continue
+        batch.append((photo, record, result))
+        if len(batch) == BATCH:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def encoded_photos(
+    records: Iterable[Record],
+    encoding: Encoding,
+    fetch: FetchSettings,
+    read_image: Callable[[ImageRef, FetchSettings], bytes] = read,
+) -> Iterator[tuple[Record, EncodedPhoto | Drop]]:
+    """Fetches and encodes photos, several at a time, and holds only those.
+
+    Args:
+        records: with images.
+        encoding: how photos are stored.
+        fetch: as many threads as it has connections.
+        read_image: replaced by tests.
+
+    Yields:
+        Each record, in order, with its photo or the reason why there is none.
+    """
+
+    def one(record: Record) -> EncodedPhoto | Drop:
+        assert record.image is not None
+        try:
+            return encode(read_image(record.image, fetch), encoding)
+        except (FetchError, EncodingError) as error:
+            # Exceptions of the network tell where in memory their objects were.
+            return Drop(record.key, error.reason, _ADDRESS.sub("", str(error)))
+
+    pool = ThreadPoolExecutor(fetch.connections, thread_name_prefix="photos")
+    waiting: deque[tuple[Record, Future[EncodedPhoto | Drop]]] = deque()
+    try:
+        for record in records:
+            waiting.append((record, pool.submit(one, record)))
+            if len(waiting) > 2 * fetch.connections:  # the pool stays busy behind a slow one
+                first, photo = waiting.popleft()
+                yield first, photo.result()
+        while waiting:
+            first, photo = waiting.popleft()
+            yield first, photo.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check_failures(shard: str, planned: int, drops: Iterable[DropRow], limit: float) -> None:
+    failed = [drop for drop in drops if drop.reason is DropReason.FETCH_FAILED]
+    if len(failed) > limit * planned:
+        causes = Counter(re.sub(r"\d+", "N", drop.detail.rpartition(": ")[2]) for drop in failed)
+        raise FetchTrouble(
+            f"{len(failed):,} of {planned:,} images of {shard} could not be fetched, above "
+            f"--max-fetch-failures {limit:g}; most often: {causes.most_common(1)[0][0][:200]}; one "
+            f"of them: {failed[0].detail[:300]}. When that is mended, type the same command again"
+        )
+
+
+def _append(
+    rows: dict[str, list[Any]], photo: str, key: str, record: Record, encoded: EncodedPhoto
+) -> None:
+    rows["photo"].append(photo)
+    rows["key"].append(key)
+    rows["source_key"].append(record.key)
+    for name in ("source", "latitude", "longitude", "author", "licence", "accuracy"):
+        rows[name].append(getattr(record, name))
+    for name in ("width", "height", "sha256", "dhash"):
+        rows[name].append(getattr(encoded, name))
+
+
+def _candidate_table(
+    shard: str, rows: dict[str, list[Any]], plan: pa.Table, cell_degrees: float
+) -> pa.Table:
+    rank = dict(zip(plan["photo"].to_pylist(), plan["rank"].to_pylist(), strict=True))
+    cells = Cells(cell_degrees)
+    made: dict[str, Any] = {
+        **rows,
+        "shard": [shard] * len(rows["key"]),
+        "rank": [rank[photo] for photo in rows["photo"]],
+        "cell": cells.names(cells.index(rows["latitude"], rows["longitude"])),
+    }
+    arrays = [pa.array(made[field.name], type=field.type) for field in CANDIDATE]
+    return pa.Table.from_arrays(arrays, schema=CANDIDATE)

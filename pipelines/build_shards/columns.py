@@ -1,0 +1,177 @@
+"""Records as columns: how they travel between the steps of a build.
+
+A million dataclass instances would cost more to hold and to shuffle than to make; a table of them
+is one piece of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from pipelines.build_shards.ranks import PARTITION, ranks
+from pipelines.sources import webdataset
+from pipelines.sources.record import ImageRef, Record, photo_id
+
+IMAGE_COLUMNS = {
+    "image_kind": pa.string(),
+    "image_url": pa.string(),
+    "image_offset": pa.int64(),
+    "image_length": pa.int64(),
+}
+
+RECORDS = pa.schema(
+    [
+        ("photo", pa.string()),  # identity: by this, records are the same
+        ("rank", pa.uint64()),
+        ("key", pa.string()),
+        ("author", pa.string()),
+        ("latitude", pa.float64()),
+        ("longitude", pa.float64()),
+        ("source", pa.string()),
+        ("accuracy", pa.int8()),
+        ("licence", pa.string()),
+        ("url", pa.string()),
+        ("hash", pa.string()),
+        *IMAGE_COLUMNS.items(),
+    ]
+)
+
+LINKS = pa.schema(
+    [("photo", pa.string()), ("hash", pa.string()), *IMAGE_COLUMNS.items()],
+)
+"""Rows of the lists that tell where the image of a photo is: by its hash, or directly."""
+
+
+def record_table(
+    records: Sequence[Record], seed: int, images: Sequence[ImageRef | None] | None = None
+) -> pa.Table:
+    """Records as a table of RECORDS, with the rank that the seed gives each photo.
+
+    Args:
+        records: N.
+        seed: of the build.
+        images: N, in the place of the records' own.
+    """
+    if images is None:
+        images = [record.image for record in records]
+    photos = [identity(record) for record in records]
+    columns: dict[str, object] = {
+        "photo": photos,
+        "rank": ranks(photos, seed),
+        **image_columns(images),
+    }
+    for name in RECORDS.names:
+        if name not in columns:
+            columns[name] = [getattr(record, name) for record in records]
+    return _table(columns, RECORDS)
+
+
+def identity(record: Record) -> str:
+    """By what two records are the same photo.
+
+    Flickr's number; but in shards of somebody else, `a/0001` and `b/0001` are two photos.
+    """
+    own = record.source == webdataset.SOURCE and "/" in record.key
+    return record.key if own else photo_id(record.key)
+
+
+def link_table(links: Sequence[tuple[str, str | ImageRef]]) -> pa.Table:
+    """Pairs of a key and its hash, or its image, as a table of LINKS."""
+    images = [target if isinstance(target, ImageRef) else None for _, target in links]
+    columns = {
+        "photo": [photo_id(key) for key, _ in links],
+        "hash": [target if isinstance(target, str) else None for _, target in links],
+        **image_columns(images),
+    }
+    return _table(columns, LINKS)
+
+
+def image_columns(images: Sequence[ImageRef | None]) -> dict[str, list[object]]:
+    """N images as the values of IMAGE_COLUMNS."""
+    return {
+        f"image_{name}": [None if image is None else getattr(image, name) for image in images]
+        for name in ("kind", "url", "offset", "length")
+    }
+
+
+def _table(columns: dict[str, object], schema: pa.Schema) -> pa.Table:
+    arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def records(table: pa.Table) -> Iterator[Record]:
+    """The records of a table, one by one."""
+    for batch in table.to_batches(max_chunksize=1024):
+        for row in batch.to_pylist():
+            kind = row["image_kind"]
+            image = None
+            if kind is not None:
+                image = ImageRef(kind, row["image_url"], row["image_offset"], row["image_length"])
+            yield Record(
+                key=row["key"],
+                author=row["author"],
+                latitude=row["latitude"],
+                longitude=row["longitude"],
+                source=row["source"],
+                image=image,
+                accuracy=row["accuracy"],
+                licence=row["licence"],
+                url=row["url"],
+                hash=row["hash"],
+            )
+
+
+def in_order(table: pa.Table) -> pa.Table:
+    """By rank; rows of one photo by everything else, so that the order of arrival is gone."""
+    rest = [name for name in table.column_names if name not in ("rank", "photo")]
+    first = [name for name in ("rank", "photo") if name in table.column_names]
+    return table.sort_by([(name, "ascending") for name in [*first, *rest]])
+
+
+def to_bytes(table: pa.Table) -> bytes:
+    """One piece that Beam can shuffle without looking inside."""
+    sink = pa.BufferOutputStream()
+    options = pa.ipc.IpcWriteOptions(compression="lz4")
+    with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
+        stream.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def from_bytes(pieces: Iterable[bytes], schema: pa.Schema) -> pa.Table:
+    """All pieces as one table; of no piece, an empty one."""
+    tables = [pa.ipc.open_stream(piece).read_all() for piece in pieces]
+    return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
+
+
+def partition_of(names: Sequence[str], seed: int, partitions: int) -> NDArray[np.int64]:
+    """Which of the partitions each name belongs to, int64 (N,)."""
+    return (ranks(names, seed, PARTITION) % np.uint64(partitions)).astype(np.int64)
+
+
+def codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
+    """A column of text as numbers into the list of its distinct values."""
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), (
+        encoded.dictionary.to_pylist()
+    )
+
+
+def split_rows(table: pa.Table, parts: NDArray[np.int64]) -> Iterator[tuple[int, pa.Table]]:
+    """The rows of each part that has any.
+
+    Args:
+        table: N rows.
+        parts: int64 (N,), the part of each row.
+
+    Yields:
+        Part and its rows, by part; rows keep their order.
+    """
+    order = np.argsort(parts, kind="stable")
+    found, starts = np.unique(parts[order], return_index=True)
+    stops = np.append(starts[1:], len(order))[: len(starts)]  # of no row, there is no part
+    for part, start, stop in zip(found, starts, stops, strict=True):
+        yield int(part), table.take(pa.array(order[start:stop]))

@@ -1,0 +1,68 @@
+"""`density.png`: how many photos there are where."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+
+import numpy as np
+
+from pipelines.build_shards.cells import Cells
+from pipelines.geotag.pages.picture import FAINT, INK, draw_world, equal_earth
+
+CELLS = Cells(1.0)
+"""Of the map; those of `--cell-cap` would be too small to be seen."""
+
+
+def draw_density(counts: Mapping[int, int], title: str) -> bytes:
+    """Draws photos per cell on a world map.
+
+    Args:
+        counts: photos by number of a cell of CELLS; none with 0.
+        title: of the picture.
+
+    Returns:
+        A PNG; the same for the same counts.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import PolyCollection
+    from matplotlib.colors import LogNorm
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(12, 6.4), facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.015, 0.02, 0.89, 0.86))
+    draw_world(axes)
+    index = np.array(sorted(counts), np.int64)
+    photos = np.array([counts[number] for number in index.tolist()], np.float64)
+    if len(index):
+        cells = PolyCollection(
+            list(_outlines(index)),
+            array=photos,
+            cmap="inferno_r",
+            norm=LogNorm(1, max(photos.max(), 2)),
+            linewidths=0,
+            zorder=2,
+        )
+        axes.add_collection(cells)
+        bar = figure.colorbar(cells, cax=figure.add_axes((0.925, 0.15, 0.015, 0.6)))
+        bar.set_label("photos per cell of 111 km", color=INK)
+    figure.text(0.025, 0.935, title, fontsize=17, weight="bold", color=INK)
+    told = f"{int(photos.sum()):,} photos in {len(index):,} cells of {int(CELLS.columns.sum()):,}"
+    figure.text(0.025, 0.892, told, fontsize=11, color=FAINT)
+    buffer = io.BytesIO()
+    # No time, no version: the same photos give the same bytes.
+    figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _outlines(index: np.ndarray) -> np.ndarray:
+    """The corners of cells on the map, float64 (N, 4, 2)."""
+    latitude, longitude = CELLS.centres(index)
+    band = np.floor((latitude + 90) / 180 * CELLS.bands).astype(np.int64)
+    half_height, half_width = 90 / CELLS.bands, 180 / CELLS.columns[band]
+    corners = [
+        equal_earth(longitude + x * half_width, latitude + y * half_height)
+        for x, y in ((-1, -1), (1, -1), (1, 1), (-1, 1))
+    ]
+    return np.stack([np.stack(corner, -1) for corner in corners], 1)

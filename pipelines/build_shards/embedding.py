@@ -1,0 +1,58 @@
+"""Embeddings of photos as they lie in a shard, so that training need not decode them again."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.geotag.model_files import local_encoder
+
+if TYPE_CHECKING:
+    from locdiffusion.model.image_encoder import ImageEncoder
+
+BATCH = 64
+_LOADED: dict[Embedder, ImageEncoder] = {}
+_LOCK = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Embedder:
+    """Which encoder, and where it runs; small enough to be sent to a worker.
+
+    Attributes:
+        name: as `load_image_encoder` takes it; weights may lie at a URL.
+        device: a torch device.
+    """
+
+    name: str
+    device: str = "cpu"
+
+    def load(self) -> ImageEncoder:
+        """The one encoder of this process; raises what that and `model_files` raise."""
+        from locdiffusion.model.image_encoder import load_image_encoder
+
+        with _LOCK:
+            if self not in _LOADED:
+                _LOADED[self] = load_image_encoder(local_encoder(self.name), self.device)
+            return _LOADED[self]
+
+    def embed(self, jpegs: Sequence[bytes]) -> NDArray[np.float16]:
+        """Embeds what lies in a shard: training from the pixels would get the same numbers.
+
+        Args:
+            jpegs: N >= 1 photos, as `encoding` wrote them.
+
+        Returns:
+            float16 (N, E).
+        """
+        encoder = self.load()
+        pixels = [encoder.preprocess(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]
+        with _LOCK:
+            return encoder.embed(np.stack(pixels)).astype(np.float16)

@@ -1,0 +1,135 @@
+"""From the bytes of a photo to what lies in a shard: upright, small, encoded once, nothing hidden.
+
+The EXIF block goes, and with it the position that the camera wrote and whatever else it tells.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from locdiffusion.model.preprocessing import as_rgb
+from pipelines.reading.photo import PhotoError, open_image
+from schemas.geotags import Status
+from schemas.training import DropReason
+
+_REASONS = {
+    Status.TOO_MANY_BYTES: DropReason.TOO_LARGE,
+    Status.TOO_MANY_PIXELS: DropReason.TOO_LARGE,
+    Status.NOT_AN_IMAGE: DropReason.BROKEN_IMAGE,
+    Status.BROKEN_IMAGE: DropReason.BROKEN_IMAGE,
+}
+
+
+class EncodingError(ValueError):
+    """A photo that cannot or must not go into a shard.
+
+    Attributes:
+        reason: of the drop.
+    """
+
+    def __init__(self, reason: DropReason, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How photos are stored.
+
+    Attributes:
+        image_size: pixels of the shorter side; a photo that is smaller stays as it is.
+        quality: of the JPEG, 1 to 95.
+        min_size: pixels of the shorter side below which a photo is dropped.
+    """
+
+    image_size: int = 336
+    quality: int = 90
+    min_size: int = 64
+
+
+@dataclass(frozen=True)
+class EncodedPhoto:
+    """A photo as it lies in a shard.
+
+    Attributes:
+        jpeg: bytes, without any metadata.
+        width, height: of the JPEG in pixels.
+        sha256: hexadecimal, of the bytes that it was made from.
+        dhash: 64 bits that change little when the photo is scaled or encoded again.
+    """
+
+    jpeg: bytes
+    width: int
+    height: int
+    sha256: str
+    dhash: int
+
+
+def encode(data: bytes, how: Encoding) -> EncodedPhoto:
+    """Decodes, checks, turns upright, scales and encodes a photo.
+
+    Args:
+        data: a file in one of the formats that `pipelines.reading.photo` opens.
+        how: sizes and quality.
+
+    Raises:
+        EncodingError: for a photo that is broken, too large to be decoded, or too small.
+    """
+    try:
+        upright, _ = open_image(data)
+        shorter = min(upright.size)
+        if shorter < how.min_size:
+            raise EncodingError(
+                DropReason.TOO_SMALL,
+                f"{upright.width} x {upright.height} pixels, wanted {how.min_size} on the shorter "
+                "side",
+            )
+        image = _resized(as_rgb(upright), how.image_size)
+    except PhotoError as error:
+        raise EncodingError(_REASONS[error.status], str(error)) from None
+    except (ValueError, OSError, MemoryError) as error:
+        if isinstance(error, EncodingError):
+            raise
+        why = f"cannot be converted to RGB ({type(error).__name__}: {error})"
+        raise EncodingError(DropReason.BROKEN_IMAGE, why) from None
+    image.info = {}  # Pillow would write a comment on from here
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=how.quality)
+    return EncodedPhoto(
+        jpeg=buffer.getvalue(),
+        width=image.width,
+        height=image.height,
+        sha256=hashlib.sha256(data).hexdigest(),
+        dhash=difference_hash(image),
+    )
+
+
+def _resized(image: Image.Image, size: int) -> Image.Image:
+    """The shorter side to `size`; the longer one keeps its ratio. Never enlarged."""
+    shorter = min(image.size)
+    if shorter <= size:
+        return image
+    width, height = (max(1, round(side * size / shorter)) for side in image.size)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+
+
+def difference_hash(image: Image.Image) -> int:
+    """Whether brightness falls from left to right, in 8 rows of 8 neighbours, top left first.
+
+    Krawetz 2013, "Kind of Like That" (dHash).
+
+    Args:
+        image: RGB.
+
+    Returns:
+        64 bits.
+    """
+    grey = image.convert("L").resize((9, 8), Image.Resampling.BOX)
+    pixels = np.asarray(grey, np.int16)
+    bits = np.packbits(pixels[:, :-1] > pixels[:, 1:])
+    return int.from_bytes(bits.tobytes(), "big")

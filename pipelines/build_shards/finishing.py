@@ -1,0 +1,205 @@
+"""Takes duplicates out of the candidates and writes what stays. No Beam."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import io
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO, NamedTuple, cast
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.build_shards import columns, duplicates
+from pipelines.build_shards.candidates import CANDIDATE, FINGERPRINTS
+from pipelines.build_shards.output import (
+    CANDIDATES,
+    DROPPED,
+    INDEX,
+    MANIFESTS,
+    BuildOutput,
+    split_of,
+)
+from pipelines.build_shards.settings import Settings
+from pipelines.build_shards.tars import copy_without
+from pipelines.geotag.output import to_json
+from pipelines.reading.storage import open_stream
+from schemas.training import DropReason, DropRow, drop_table, index_table
+
+VERSIONS = ("numpy", "pillow", "pyarrow")
+BY_BYTES = "bytes"
+BY_BANDS = tuple(f"band{number}" for number in range(duplicates.BANDS))
+
+
+class Duplicate(NamedTuple):
+    """A photo that goes.
+
+    Attributes:
+        photo: its id.
+        reason: exact or near duplicate.
+        like: id of the photo that comes first.
+    """
+
+    photo: str
+    reason: DropReason
+    like: str
+
+
+def spread(fingerprints: pa.Table, partitions: int) -> Iterator[tuple[tuple[str, int], pa.Table]]:
+    """Brings photos that may be alike together: those that share a digest, or a band of a hash.
+
+    Args:
+        fingerprints: of FINGERPRINTS.
+        partitions: in how many parts they are compared.
+
+    Yields:
+        (BY_BYTES or one of BY_BANDS, partition) and rows.
+    """
+    parts = columns.partition_of(fingerprints["sha256"].to_pylist(), 0, partitions)
+    for part, table in columns.split_rows(fingerprints, parts):
+        yield (BY_BYTES, part), table
+    dhash = fingerprints["dhash"].to_numpy()
+    told = fingerprints.filter(pa.array(~duplicates.tells_nothing(dhash)))
+    dhash = told["dhash"].to_numpy()
+    for number, name in enumerate(BY_BANDS):
+        parts = (duplicates.band(dhash, number) % np.uint64(partitions)).astype(np.int64)
+        for part, table in columns.split_rows(told, parts):
+            yield (name, part), table
+
+
+def find_duplicates(by: str, fingerprints: pa.Table) -> Iterator[tuple[str, Duplicate]]:
+    """Photos that go because one of smaller rank is alike.
+
+    Args:
+        by: BY_BYTES or one of BY_BANDS.
+        fingerprints: all that `spread` brought together.
+
+    Yields:
+        Shard and duplicate.
+    """
+    if not len(fingerprints):
+        return
+    ranks = fingerprints["rank"].to_numpy()
+    if by == BY_BYTES:
+        reason = DropReason.EXACT_DUPLICATE
+        first = duplicates.first_alike(columns.codes(fingerprints["sha256"])[0], ranks)
+    else:
+        reason = DropReason.NEAR_DUPLICATE
+        dhash = fingerprints["dhash"].to_numpy()
+        first = duplicates.first_near(dhash, ranks, BY_BANDS.index(by))
+    photos, shards = (fingerprints[name].to_pylist() for name in ("photo", "shard"))
+    rows = np.flatnonzero(first < ranks)
+    order = np.argsort(ranks)
+    likes = order[np.searchsorted(ranks, first[rows], sorter=order)]
+    for row, like in zip(rows.tolist(), likes.tolist(), strict=True):
+        yield shards[row], Duplicate(photos[row], reason, photos[like])
+
+
+def finish_shard(
+    shard: str, found: Iterable[Duplicate], settings: Settings, output: BuildOutput
+) -> dict[str, Any]:
+    """Writes a shard without its duplicates, then its manifest, unless that was done before.
+
+    Args:
+        shard: its name; its candidate is written.
+        found: its duplicates, in any order; a photo may be among them several times.
+        settings: of the build.
+        output: where it is.
+
+    Returns:
+        The manifest.
+    """
+    done = output.manifest(shard)
+    if done is not None and done["config_hash"] == settings.hash:
+        return done
+    table = output.read_table(CANDIDATES, f"{shard}.parquet")
+    gone = one_per_photo(found)
+    stays = np.array([photo not in gone for photo in table["photo"].to_pylist()], bool)
+    leaving, staying = table.filter(pa.array(~stays)), table.filter(pa.array(stays))
+    drops = _drop_rows(output.read_table(CANDIDATES, f"{shard}.dropped.parquet"))
+    for photo, key in zip(
+        *(leaving[name].to_pylist() for name in ("photo", "source_key")), strict=True
+    ):
+        like = f"{_ALIKE[gone[photo].reason]} photo {gone[photo].like}"
+        drops.append(DropRow(key, gone[photo].reason, like, ""))
+    tar = _write_tar(shard, set(leaving["key"].to_pylist()), len(staying), output)
+    if len(staying):
+        output.write_table(_index(staying, shard), INDEX, f"part-{shard}.parquet")
+    if drops:
+        output.write_table(drop_table(drops), DROPPED, f"part-{shard}.parquet")
+    planned = (output.read_json(CANDIDATES, f"{shard}.json") or {})["planned"]
+    assert planned == len(staying) + len(drops), (
+        f"shard {shard}: {planned} photos were planned, {len(staying)} are kept and {len(drops)} "
+        "dropped"
+    )
+    manifest = {
+        "shard": shard,
+        "planned": planned,
+        "kept": len(staying),
+        "dropped": dict(sorted(Counter(drop.reason.value for drop in drops).items())),
+        **tar,
+        "config_hash": settings.hash,
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+    }
+    output.write(MANIFESTS, f"{shard}.json", data=to_json(manifest))
+    output.remove(CANDIDATES, f"{shard}.tar")
+    return manifest
+
+
+_ALIKE = {
+    DropReason.EXACT_DUPLICATE: "the same file as",
+    DropReason.NEAR_DUPLICATE: "looks like",
+}
+
+
+def one_per_photo(found: Iterable[Duplicate]) -> dict[str, Duplicate]:
+    """One duplicate per photo: the exact one first, then by name."""
+    chosen: dict[str, Duplicate] = {}
+    for one in sorted(found, key=lambda one: (one.reason is not DropReason.EXACT_DUPLICATE, one)):
+        chosen.setdefault(one.photo, one)
+    return chosen
+
+
+def _drop_rows(table: pa.Table) -> list[DropRow]:
+    return [
+        DropRow(row["key"], DropReason(row["reason"]), row["detail"], row["line"])
+        for row in table.to_pylist()
+    ]
+
+
+def _write_tar(shard: str, gone: set[str], kept: int, output: BuildOutput) -> dict[str, Any]:
+    """Copies the candidate; a shard of which nothing stays has no tar, for readers refuse those."""
+    names = (split_of(shard), f"{shard}.tar")
+    if not kept:
+        output.remove(*names)
+        return {"tar_bytes": 0, "tar_sha256": None}
+    source = open_stream(output.path(CANDIDATES, f"{shard}.tar"))
+    with source, output.writing(*names) as file:
+        target = _Hashed(file)
+        copy_without(source, cast(BinaryIO, target), gone)
+    return {"tar_bytes": target.bytes, "tar_sha256": target.digest.hexdigest()}
+
+
+class _Hashed(io.BufferedIOBase):
+    """A file that only grows, and knows the SHA-256 of what was written to it."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.digest = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: Any, /) -> int:
+        self.digest.update(data)
+        self.bytes += len(data)
+        return int(self._file.write(data))
+
+    def tell(self) -> int:
+        return self.bytes
+
+
+def _index(table: pa.Table, shard: str) -> pa.Table:
+    wanted = set(CANDIDATE.names) - {*FINGERPRINTS.names}
+    made = {name: table[name].to_pylist() for name in (*wanted, "sha256", "dhash", "shard")}
+    return index_table({**made, "split": [split_of(shard)] * len(table)})

@@ -1,0 +1,314 @@
+"""From lines of metadata to the records of each shard: a build before any image. No Beam.
+
+`read_records` and `read_links` turn pieces of files into tables; `link`, `cap_authors`, `cap_cells`
+look at all records of a partition at once; `assign` gives each record its shard.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.build_shards import columns
+from pipelines.build_shards.caps import within_cap
+from pipelines.build_shards.cells import Cells
+from pipelines.build_shards.pieces import Piece, piece_lines
+from pipelines.build_shards.ranks import chances
+from pipelines.build_shards.settings import Inputs, Route, Rules, Settings, Source
+from pipelines.sources import mp16, msgpack_images, webdataset, yfcc100m
+from pipelines.sources.record import Drop, ImageRef, Record
+from schemas.training import DropReason, DropRow, Split
+
+CHUNK_RECORDS = 20_000
+
+_PARSERS: dict[Source, tuple[Callable[[bytes], bool], Callable[[bytes], Record | Drop]]] = {
+    Source.MP16: (mp16.is_header, mp16.parse),
+    Source.YFCC100M: (yfcc100m.is_header, yfcc100m.parse),
+}
+
+
+@dataclass
+class Chunk:
+    """What some lines of a piece became.
+
+    Attributes:
+        id: name of what is written about it.
+        table: of RECORDS, or of LINKS.
+        drops: the rest.
+        read: how many lines, or samples, there were.
+    """
+
+    id: str
+    table: pa.Table
+    drops: list[DropRow] = field(default_factory=list)
+    read: int = 0
+
+
+def read_records(piece: Piece, settings: Settings) -> Iterator[Chunk]:
+    """Parses, filters and guards the records of a piece.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    items = _parsed(piece, settings.inputs)
+    filters, guard = settings.rules.filters, settings.guard
+    for number in itertools.count():
+        records: list[Record] = []
+        images: list[ImageRef | None] = []
+        chunk = Chunk(f"{piece.id}-{number:03d}", columns.RECORDS.empty_table())
+        for item in itertools.islice(items, CHUNK_RECORDS):
+            chunk.read += 1
+            if isinstance(item, Record):
+                drop = filters.check(item) or guard.check(item)
+                if drop is None:
+                    records.append(item)
+                    images.append(_image_of(item, settings.inputs))
+                    continue
+                item = drop
+            chunk.drops.append(DropRow(item.key, item.reason, item.detail, item.line))
+        if not chunk.read:
+            return
+        chunk.table = columns.record_table(records, settings.rules.seed, images)
+        yield chunk
+
+
+def _parsed(piece: Piece, inputs: Inputs) -> Iterator[Record | Drop]:
+    if inputs.source is Source.WEBDATASET:
+        yield from webdataset.read_shard(piece.url)
+        return
+    is_header, parse = _PARSERS[inputs.source]
+    lines = piece_lines(piece)
+    if piece.start == 0:
+        first = next(lines, None)
+        if first is not None and not is_header(first):
+            yield parse(first)
+    yield from map(parse, lines)
+
+
+def _image_of(record: Record, inputs: Inputs) -> ImageRef | None:
+    """The record's image, where the record alone tells where that is."""
+    if inputs.route is Route.FOLDER:
+        return mp16.image_by_id(inputs.root, record.key)
+    if inputs.route is Route.HASH and record.hash is not None:
+        return yfcc100m.image_by_hash(inputs.root, record.hash)
+    if inputs.route is Route.DOWNLOAD and record.url is not None:
+        return ImageRef("url", record.url)
+    return record.image
+
+
+def read_links(piece: Piece, inputs: Inputs) -> Iterator[Chunk]:
+    """Reads where images are; entries that cannot be used are counted, and are no records.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    items: Iterator[tuple[str, str | ImageRef] | Drop]
+    if inputs.route is Route.MESSAGES:
+        items = iter(msgpack_images.index_shard(piece.url))
+    elif inputs.route is Route.HASH:
+        items = map(yfcc100m.parse_hash, piece_lines(piece))
+    else:
+        items = map(_url_image, piece_lines(piece))
+    for number in itertools.count():
+        links: list[tuple[str, str | ImageRef]] = []
+        chunk = Chunk(f"{piece.id}-{number:03d}", columns.LINKS.empty_table())
+        for item in itertools.islice(items, CHUNK_RECORDS):
+            chunk.read += 1
+            if isinstance(item, Drop):
+                chunk.drops.append(DropRow(item.key, item.reason, item.detail, item.line))
+            else:
+                links.append(item)
+        if not chunk.read:
+            return
+        chunk.table = columns.link_table(links)
+        yield chunk
+
+
+def _url_image(line: bytes) -> tuple[str, ImageRef] | Drop:
+    pair = mp16.parse_url(line)
+    return pair if isinstance(pair, Drop) else (pair[0], ImageRef("url", pair[1]))
+
+
+def link(records: pa.Table, links: pa.Table, inputs: Inputs) -> tuple[pa.Table, list[DropRow]]:
+    """Takes one record per photo and gives each its image.
+
+    Args:
+        records: of RECORDS; all records of some photos.
+        links: of LINKS; all links of the same photos.
+        inputs: for the route.
+
+    Returns:
+        The records that have an image, by rank, and the drops.
+    """
+    records = columns.in_order(records)
+    first = _first_of_each(records["photo"])
+    drops = _drops(
+        records.filter(pa.array(~first)), DropReason.DUPLICATE_ID, "the photo is listed before"
+    )
+    records = records.filter(pa.array(first))
+    if len(links):
+        records = _join(records, columns.in_order(links), inputs)
+    found = records["image_kind"].is_valid()
+    drops += _drops(records.filter(pc.invert(found)), DropReason.NO_IMAGE, _NO_IMAGE[inputs.route])
+    return records.filter(found), drops
+
+
+_NO_IMAGE = {
+    Route.FOLDER: "the record names no image",
+    Route.HASH: "no hash is known for the photo",
+    Route.MESSAGES: "no msgpack shard holds the photo",
+    Route.DOWNLOAD: "no address is known for the photo",
+    Route.TAR: "the sample has no image",
+}
+
+
+def _first_of_each(column: pa.ChunkedArray) -> np.ndarray:
+    """Which rows are the first of their value, bool (N,)."""
+    values, _ = columns.codes(column)
+    first = np.zeros(len(values), bool)
+    first[np.unique(values, return_index=True)[1]] = True
+    return first
+
+
+def _join(records: pa.Table, links: pa.Table, inputs: Inputs) -> pa.Table:
+    """Fills in images where records have none; of several links of a photo, the first."""
+    links = links.filter(pa.array(_first_of_each(links["photo"])))
+    position = pc.index_in(records["photo"], value_set=links["photo"])
+    joined = links.take(position)
+    if inputs.route is Route.HASH:
+        joined = _images_by_hash(joined, inputs.root)
+    for name in (*columns.IMAGE_COLUMNS, "hash"):
+        column = pc.coalesce(records[name], joined[name])
+        records = records.set_column(records.column_names.index(name), name, column)
+    return records
+
+
+def _images_by_hash(links: pa.Table, root: str) -> pa.Table:
+    images = [
+        None if digest is None else yfcc100m.image_by_hash(root, digest)
+        for digest in links["hash"].to_pylist()
+    ]
+    made = columns.image_columns(images)
+    for name, kind in columns.IMAGE_COLUMNS.items():
+        column = pa.array(made[name], type=kind)
+        links = links.set_column(links.column_names.index(name), name, column)
+    return links
+
+
+def cap_authors(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow]]:
+    """At most `author_cap` photos per photographer; unknown ones have no cap.
+
+    Args:
+        records: all of some photographers.
+        rules: with an `author_cap`.
+    """
+    groups, authors = columns.codes(records["author"])
+    if "" in authors:
+        groups[groups == authors.index("")] = -1
+    why = f"the photographer has more than {rules.author_cap:,} photos"
+    return _capped(records, groups, rules.author_cap, DropReason.AUTHOR_CAP, why)
+
+
+def cap_cells(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow]]:
+    """At most `cell_cap` photos per cell.
+
+    Args:
+        records: all of some cells.
+        rules: with a `cell_cap`.
+    """
+    why = f"the cell has more than {rules.cell_cap:,} photos"
+    return _capped(records, cells_of(records, rules), rules.cell_cap, DropReason.CELL_CAP, why)
+
+
+def cells_of(records: pa.Table, rules: Rules) -> np.ndarray:
+    """The cell of each record, int64 (N,)."""
+    places = (records[name].to_numpy() for name in ("latitude", "longitude"))
+    return Cells(rules.cell_degrees).index(*places)
+
+
+def _capped(
+    records: pa.Table, groups: np.ndarray, cap: int, reason: DropReason, why: str
+) -> tuple[pa.Table, list[DropRow]]:
+    kept = within_cap(groups, records["rank"].to_numpy(), cap)
+    return records.filter(pa.array(kept)), _drops(records.filter(pa.array(~kept)), reason, why)
+
+
+def _drops(records: pa.Table, reason: DropReason, why: str) -> list[DropRow]:
+    return [DropRow(key, reason, why, "") for key in records["key"].to_pylist()]
+
+
+def for_validation(records: pa.Table, rules: Rules) -> np.ndarray:
+    """Whether each record is for validation, bool (N,): all of a photographer, or none.
+
+    Of an unknown photographer, each photo is decided by itself.
+    """
+    groups, authors = columns.codes(records["author"])
+    chosen = chances(authors, rules.seed) < rules.val_fraction
+    result = chosen[groups] if len(groups) else np.zeros(0, bool)
+    if "" in authors:
+        alone = groups == authors.index("")
+        photos = records["photo"].filter(pa.array(alone)).to_pylist()
+        result[alone] = chances(photos, rules.seed) < rules.val_fraction
+    return result
+
+
+def count_splits(records: pa.Table, rules: Rules) -> Counter[str]:
+    """How many records are for what."""
+    held_out = int(for_validation(records, rules).sum())
+    return Counter({Split.VAL.value: held_out, Split.TRAIN.value: len(records) - held_out})
+
+
+def shard_counts(photos: Counter[str], rules: Rules) -> dict[str, int]:
+    """How many shards each split has, from how many photos it has."""
+    return {
+        split.value: max(1, round(photos[split.value] / rules.shard_size))
+        for split in Split
+        if photos[split.value]
+    }
+
+
+def assign(records: pa.Table, shards: dict[str, int], rules: Rules) -> tuple[np.ndarray, list[str]]:
+    """Gives each record its shard: by its rank, so that shards are mixed and of about one size.
+
+    Args:
+        records: N.
+        shards: of each split, by `shard_counts`.
+        rules: for the split.
+
+    Returns:
+        int64 (N,) into the names of all shards, and the names.
+    """
+    train, val = shards.get(Split.TRAIN.value, 0), shards.get(Split.VAL.value, 0)
+    rank = records["rank"].to_numpy()
+    held_out = for_validation(records, rules)
+    number = np.where(held_out, rank % np.uint64(max(val, 1)), rank % np.uint64(max(train, 1)))
+    return number.astype(np.int64) + np.where(held_out, train, 0), shard_names(shards)
+
+
+def shard_names(shards: dict[str, int]) -> list[str]:
+    """The names of all shards, train before val."""
+    return [
+        f"{split.value}-{number:05d}" for split in Split for number in range(shards.get(split, 0))
+    ]
+
+
+def plan_tables(
+    records: pa.Table, shards: dict[str, int], rules: Rules
+) -> Iterable[tuple[str, pa.Table]]:
+    """The records of each shard, by rank.
+
+    Args:
+        records: all of some shards, and of no others.
+        shards: of each split.
+        rules: for the split.
+    """
+    records = columns.in_order(records)
+    numbers, names = assign(records, shards, rules)
+    for number, part in columns.split_rows(records, numbers):
+        yield names[number], part

@@ -1,0 +1,159 @@
+"""Metadata files cut into pieces that workers read side by side. No Beam.
+
+A plain file is cut at bytes; a line belongs to the piece in which it begins. A bzip2, a tar and a
+msgpack shard are one piece each.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import fsspec
+from braceexpand import braceexpand
+
+from pipelines.reading.storage import open_stream
+from pipelines.sources.lines import BZIP2_MAGIC, CHUNK, MAX_LINE_BYTES, read_lines
+
+PIECE_BYTES = 16 * 2**20
+GZIP_MAGIC = b"\x1f\x8b"
+
+
+class PieceError(ValueError):
+    """A metadata file cannot be used; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Part of a file, or all of it.
+
+    Attributes:
+        id: name of what is written about it.
+        url: of the file.
+        start, stop: bytes; `stop` is None for a file that cannot be cut.
+    """
+
+    id: str
+    url: str
+    start: int = 0
+    stop: int | None = None
+
+
+def expand(patterns: Iterable[str]) -> list[str]:
+    """Files by path, glob or braces such as `{000..009}`, sorted; local ones absolute.
+
+    Raises:
+        PieceError: if a pattern matches no file.
+    """
+    found: set[str] = set()
+    for pattern in patterns:
+        for part in braceexpand(pattern, escape=False):
+            filesystem, path = fsspec.core.url_to_fs(part)
+            names = [path] if filesystem.isfile(path) else filesystem.glob(path)
+            files = [name for name in names if not filesystem.isdir(name)]
+            if not files:
+                raise PieceError(
+                    f"no file matches {pattern!r}; check the path, keep the quotes around globs, "
+                    "and write a range as {000..009}"
+                )
+            remote = "://" in part
+            found.update(filesystem.unstrip_protocol(name) if remote else name for name in files)
+    return sorted(found)
+
+
+def file_bytes(url: str) -> int | None:
+    """The size of a file; None where it has none."""
+    filesystem, path = fsspec.core.url_to_fs(url)
+    try:
+        size = filesystem.size(path)
+    except OSError as error:
+        raise PieceError(
+            f"{url} cannot be looked at ({type(error).__name__}: {error}); check the path"
+        ) from error
+    return None if size is None else int(size)
+
+
+def absolute(root: str) -> str:
+    """A path or URL that means the same in another process's directory."""
+    return root if not root or "://" in root else os.path.abspath(root)
+
+
+def cut_lines(name: str, urls: Iterable[str], piece_bytes: int = PIECE_BYTES) -> list[Piece]:
+    """Pieces of files of lines.
+
+    Args:
+        name: first part of their ids.
+        urls: of the files, in an order that does not change.
+        piece_bytes: size of a piece.
+
+    Raises:
+        PieceError: if a file is missing or gzipped.
+    """
+    pieces = []
+    for url in urls:
+        head, size = _head(url), file_bytes(url)
+        if head.startswith(GZIP_MAGIC):
+            raise PieceError(f"{url} is gzipped; gunzip it, or give it as .bz2")
+        whole = size is None or head.startswith(BZIP2_MAGIC)
+        steps = [(0, None)] if whole else _steps(size or 0, piece_bytes)
+        pieces += [(url, start, stop) for start, stop in steps]
+    return [
+        Piece(f"{name}-{number:05d}", url, start, stop)
+        for number, (url, start, stop) in enumerate(pieces)
+    ]
+
+
+def whole_files(name: str, urls: Iterable[str]) -> list[Piece]:
+    """A piece per file."""
+    return [Piece(f"{name}-{number:05d}", url) for number, url in enumerate(urls)]
+
+
+def _steps(size: int, piece_bytes: int) -> list[tuple[int, int | None]]:
+    starts = range(0, max(size, 1), piece_bytes)
+    return [(start, min(start + piece_bytes, size)) for start in starts]
+
+
+def _head(url: str) -> bytes:
+    try:
+        with open_stream(url) as file:
+            return file.read(4)
+    except OSError as error:
+        raise PieceError(
+            f"{url} cannot be read ({type(error).__name__}: {error}); check the path"
+        ) from error
+
+
+def piece_lines(piece: Piece) -> Iterator[bytes]:
+    """The lines that begin in a piece, without their newlines.
+
+    Raises:
+        OSError: as `read_lines` raises it.
+    """
+    if piece.stop is None:
+        yield from read_lines(piece.url)
+        return
+    with open_stream(piece.url) as file:
+        yield from _lines_between(file, piece.start, piece.stop)
+
+
+def _lines_between(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
+    """Lines whose first byte is at `start` or later, and before `stop`."""
+    # From one byte before: if that is a newline, the piece begins with a whole line.
+    position = max(start - 1, 0)
+    file.seek(position)
+    rest, skip = b"", start > 0
+    while chunk := file.read(CHUNK):
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            if position >= stop:
+                return
+            if not skip:
+                yield line[:MAX_LINE_BYTES]
+            skip = False
+            position += len(line) + 1
+        if position >= stop:
+            return
+    if rest and not skip and position < stop:
+        yield rest[:MAX_LINE_BYTES]

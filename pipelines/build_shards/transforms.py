@@ -1,0 +1,273 @@
+"""A build as a Beam graph: a thin skin over `planning`, `candidates` and `finishing`.
+
+Records travel as tables: an element is (partition, rows in bytes), and a GroupByKey brings a
+partition together, whose rows then fit into memory. Images never cross a shuffle: a shard is
+fetched, encoded and written by one worker, and only its fingerprints go on.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import pyarrow as pa
+
+from pipelines.build_shards import columns, finishing, planning
+from pipelines.build_shards.candidates import FINGERPRINTS, Workers, make_candidate
+from pipelines.build_shards.finishing import Duplicate, find_duplicates, finish_shard
+from pipelines.build_shards.metadata import cap_authors, cap_cells
+from pipelines.build_shards.output import BuildOutput
+from pipelines.build_shards.pieces import Piece
+from pipelines.build_shards.planning import Element, Step
+from pipelines.build_shards.settings import Settings
+
+COUNTS, ROWS = "counts", "rows"
+
+CAPS = (
+    ("Author", "author_cap", planning.by_author, cap_authors),
+    ("Cell", "cell_cap", planning.by_cell, cap_cells),
+)
+
+
+class BuildShards(beam.PTransform):
+    """The whole job, or what is left of it where the plan is there already.
+
+    Args:
+        settings: of the build.
+        output: where to write; prepared.
+        workers: how images are worked on.
+        records, links: pieces of the input.
+        planned: names of the shards, if an earlier build has planned them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        output: BuildOutput,
+        workers: Workers,
+        records: Sequence[Piece],
+        links: Sequence[Piece],
+        planned: Sequence[str] | None,
+    ) -> None:
+        super().__init__()
+        self.settings, self.output, self.workers = settings, output, workers
+        self.records, self.links, self.planned = records, links, planned
+
+    def expand(self, pipeline: beam.pvalue.PBegin) -> beam.PCollection[dict[str, Any]]:
+        """Plan, then make; the plan lies on disk between them."""
+        if self.planned is None:
+            pieces = pipeline | "ListMetadata" >> beam.Create(self.records)
+            plan = PlanShards(self.settings, self.output, self.links)
+            shards = pieces | "PlanShards" >> plan
+        else:
+            shards = pipeline | "ListShards" >> beam.Create(self.planned)
+        return shards | "MakeShards" >> MakeShards(self.settings, self.output, self.workers)
+
+
+class PlanShards(beam.PTransform):
+    """From pieces of metadata to the names of the shards, whose plans then are on disk.
+
+    Args:
+        settings: of the build.
+        output: where to write.
+        links: pieces of the lists that tell where images are.
+    """
+
+    def __init__(self, settings: Settings, output: BuildOutput, links: Sequence[Piece]) -> None:
+        super().__init__()
+        self.settings, self.output, self.links = settings, output, links
+
+    def expand(self, pieces: beam.PCollection[Piece]) -> beam.PCollection[str]:
+        """The first half of the job, top to bottom."""
+        settings, output = self.settings, self.output
+        records = pieces | "ReadRecords" >> ReadPieces(planning.read_records, settings, output)
+        links = (
+            pieces.pipeline
+            | "ListLinks" >> beam.Create(self.links)
+            | "ReadLinks" >> ReadPieces(planning.read_links, settings)
+        )
+        linked = (
+            {"records": records[ROWS], "links": links[ROWS]}
+            | "ByPhoto" >> beam.CoGroupByKey()
+            | "LinkImages" >> _counted(LinkImages(settings, output))
+        )
+        counts, rows = [records[COUNTS], links[COUNTS], linked[COUNTS]], linked[ROWS]
+        for name, cap, group, keep in CAPS:
+            if getattr(settings.rules, cap):
+                capped = (
+                    rows
+                    | f"SpreadBy{name}" >> beam.FlatMap(planning.spread, group, settings)
+                    | f"By{name}" >> beam.GroupByKey()
+                    | f"Cap{name}" >> _counted(CapRows(name.lower(), keep, settings, output))
+                )
+                counts, rows = [*counts, capped[COUNTS]], capped[ROWS]
+        planned = rows | "WritePlans" >> WritePlans(settings, output)
+        return (
+            (*counts, planned)
+            | "AllCounts" >> beam.Flatten()
+            | "AddUp" >> beam.CombineGlobally(planning.total)
+            | "WriteManifest" >> beam.FlatMap(planning.write_metadata_manifest, settings, output)
+        )
+
+
+class ReadPieces(beam.PTransform):
+    """Reads files side by side into rows and counts."""
+
+    def __init__(self, read: Callable[..., Iterator[Step]], *arguments: Any) -> None:
+        super().__init__()
+        self.read, self.arguments = read, arguments
+
+    def expand(self, pieces: beam.PCollection[Piece]) -> Any:
+        """Rows under ROWS, Counters under COUNTS."""
+        return (
+            pieces
+            | "Spread" >> beam.Reshuffle()
+            | "Read" >> _counted(ReadPiece(self.read, *self.arguments))
+        )
+
+
+def _counted(step: beam.DoFn) -> Any:
+    return beam.ParDo(step).with_outputs(COUNTS, main=ROWS)
+
+
+class ReadPiece(beam.DoFn):
+    """One piece; see `planning.read_records` and `read_links`."""
+
+    def __init__(self, read: Callable[..., Iterator[Step]], *arguments: Any) -> None:
+        self.read, self.arguments = read, arguments
+
+    def process(self, piece: Piece) -> Iterator[Element | beam.pvalue.TaggedOutput]:
+        """Yields rows by partition."""
+        for step in self.read(piece, *self.arguments):
+            yield beam.pvalue.TaggedOutput(COUNTS, step.counts)
+            yield from step.elements
+
+
+class LinkImages(beam.DoFn):
+    """One partition; see `planning.link_images`."""
+
+    def __init__(self, settings: Settings, output: BuildOutput) -> None:
+        self.settings, self.output = settings, output
+
+    def process(
+        self, element: tuple[int, dict[str, Iterable[bytes]]]
+    ) -> Iterator[pa.Table | beam.pvalue.TaggedOutput]:
+        """Yields a table of records."""
+        part, found = element
+        table, counts = planning.link_images(
+            part, found["records"], found["links"], self.settings, self.output
+        )
+        yield beam.pvalue.TaggedOutput(COUNTS, counts)
+        yield table
+
+
+class CapRows(beam.DoFn):
+    """One partition; see `planning.cap_rows`."""
+
+    def __init__(
+        self, name: str, keep: planning.Keep, settings: Settings, output: BuildOutput
+    ) -> None:
+        self.name, self.keep, self.settings, self.output = name, keep, settings, output
+
+    def process(
+        self, element: tuple[int, Iterable[bytes]]
+    ) -> Iterator[pa.Table | beam.pvalue.TaggedOutput]:
+        """Yields a table of records."""
+        part, rows = element
+        table, counts = planning.cap_rows(
+            self.name, part, rows, self.keep, self.settings, self.output
+        )
+        yield beam.pvalue.TaggedOutput(COUNTS, counts)
+        yield table
+
+
+class WritePlans(beam.PTransform):
+    """From all records to the plan of each shard on disk; yields Counters."""
+
+    def __init__(self, settings: Settings, output: BuildOutput) -> None:
+        super().__init__()
+        self.settings, self.output = settings, output
+
+    def expand(self, rows: beam.PCollection[pa.Table]) -> beam.PCollection[Counter[str]]:
+        """Counts first, because the number of shards follows from the number of photos."""
+        packed = rows | "Pack" >> beam.Map(columns.to_bytes)  # held until they are counted
+        photos = (
+            packed
+            | "CountSplits" >> beam.Map(planning.count_splits, self.settings)
+            | "AddUp" >> beam.CombineGlobally(planning.total)
+        )
+        return (
+            packed
+            | "SpreadByShard"
+            >> beam.FlatMap(
+                planning.spread_shards, beam.pvalue.AsSingleton(photos), settings=self.settings
+            )
+            | "ByShard" >> beam.GroupByKey()
+            | "Rows" >> beam.Values()
+            | "Write"
+            >> beam.Map(
+                planning.write_plans,
+                beam.pvalue.AsSingleton(photos),
+                settings=self.settings,
+                output=self.output,
+            )
+        )
+
+
+class MakeShards(beam.PTransform):
+    """From the names of planned shards to their manifests; the shards are written on the way.
+
+    Args:
+        settings: of the build.
+        output: where to write.
+        workers: how images are worked on.
+    """
+
+    def __init__(self, settings: Settings, output: BuildOutput, workers: Workers) -> None:
+        super().__init__()
+        self.settings, self.output, self.workers = settings, output, workers
+
+    def expand(self, shards: beam.PCollection[str]) -> beam.PCollection[dict[str, Any]]:
+        """The second half of the job, top to bottom."""
+        settings, output = self.settings, self.output
+        duplicates = (
+            shards
+            | "SpreadShards" >> beam.Reshuffle()
+            | "FetchShards" >> beam.Map(make_candidate, settings, output, self.workers)
+            | "SpreadFingerprints" >> beam.FlatMap(_spread_fingerprints, settings.partitions)
+            | "ByFingerprint" >> beam.GroupByKey()
+            | "FindDuplicates" >> beam.FlatMap(_find_duplicates)
+        )
+        names = shards | "KeyByName" >> beam.Map(_with_nothing)
+        return (
+            {"duplicates": duplicates, "shard": names}
+            | "ByShard" >> beam.CoGroupByKey()
+            | "FinishShards" >> beam.Map(_finish_shard, settings, output)
+        )
+
+
+def _spread_fingerprints(
+    table: pa.Table, partitions: int
+) -> Iterator[tuple[tuple[str, int], bytes]]:
+    for key, rows in finishing.spread(table, partitions):
+        yield key, columns.to_bytes(rows)
+
+
+def _find_duplicates(
+    element: tuple[tuple[str, int], Iterable[bytes]],
+) -> Iterator[tuple[str, Duplicate]]:
+    (by, _), rows = element
+    yield from find_duplicates(by, columns.from_bytes(rows, FINGERPRINTS))
+
+
+def _with_nothing(shard: str) -> tuple[str, None]:
+    return shard, None
+
+
+def _finish_shard(
+    element: tuple[str, dict[str, Iterable[Any]]], settings: Settings, output: BuildOutput
+) -> dict[str, Any]:
+    shard, found = element
+    return finish_shard(shard, found["duplicates"], settings, output)

@@ -1,0 +1,84 @@
+"""From settings to the command line of a pipeline: the one place that knows Dataflow's flags."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from pipelines.dataflow.machines import vcpus_and_gib
+from pipelines.dataflow.settings import GEOTAG, Settings
+
+ROOT = Path(__file__).parents[2]
+SETUP_FILE = ROOT / "setup.py"
+MODULES = {"geotag": "pipelines.geotag", "shards": "pipelines.build_shards"}
+GPU_BATCH_SIZE = 128
+
+
+def arguments(job: Settings, now: datetime) -> list[str]:
+    """The flags after `python -m pipelines.geotag`, or `pipelines.build_shards`.
+
+    Args:
+        job: checked.
+        now: names a job that was given no name.
+    """
+    ours = _geotag(job) if job.pipeline == GEOTAG else _shards(job)
+    ours.append(f"--device={'cuda' if job.accelerator else 'cpu'}")
+    # The machine that submits may be switched off: the job does not need it.
+    ours.append("--wait" if job.wait else "--no-wait")
+    return [*ours, *_service(job, now), *_workers(job), *job.extra_flags]
+
+
+def _geotag(job: Settings) -> list[str]:
+    flags = ["--input", *job.input.split(), "--output", job.output]
+    flags += _if("--checkpoint", job.checkpoint) + _if("--encoder", job.encoder)
+    batch = job.batch_size or (GPU_BATCH_SIZE if job.accelerator else 0)
+    return flags + _if("--batch_size", batch)
+
+
+def _shards(job: Settings) -> list[str]:
+    flags = ["--source", job.source, "--metadata", *job.metadata.split(), "--output", job.output]
+    return flags + _if("--images", job.images)
+
+
+def _service(job: Settings, now: datetime) -> list[str]:
+    """Where the job runs, and what it ships."""
+    name = job.job_name or f"locdiffusion-{job.pipeline}-{now:%Y%m%d-%H%M%S}"
+    temp = job.temp
+    return [
+        "--runner=DataflowRunner",
+        f"--project={job.project}",
+        f"--region={job.region}",
+        f"--job_name={name}",
+        f"--temp_location={temp}",
+        f"--staging_location={temp}/staging",
+        # Our code travels as a source package; everything else is in the image.
+        f"--setup_file={SETUP_FILE}",
+        f"--sdk_container_image={job.image}",
+        "--sdk_location=container",
+        # Everything a worker runs is in importable modules; pickling __main__ would drag in more.
+        "--no_save_main_session",
+    ]
+
+
+def _workers(job: Settings) -> list[str]:
+    """The machines."""
+    flags = [f"--machine_type={job.machine}", f"--max_num_workers={job.max_workers}"]
+    flags += _if("--num_workers", job.workers) + _if("--worker_zone", job.zone)
+    flags.append(f"--disk_size_gb={job.disk_gb}")
+    threads = job.threads
+    if job.pipeline == GEOTAG or job.accelerator:
+        # One process per VM, or each of them would load the model: onto the one GPU, at that.
+        flags.append("--experiments=no_use_multiple_sdk_containers")
+        threads = threads or vcpus_and_gib(job.machine)[0]
+    flags += _if("--number_of_worker_harness_threads", threads)
+    if job.accelerator:
+        driver = "install-nvidia-driver" + (f":{job.driver}" if job.driver else "")
+        option = f"worker_accelerator=type:{job.accelerator.name};count:1;{driver}"
+        flags.append(f"--dataflow_service_options={option}")
+    flags += _if("--service_account_email", job.service_account)
+    flags += _if("--network", job.network) + _if("--subnetwork", job.subnetwork)
+    return flags if job.public_ips else [*flags, "--no_use_public_ips"]
+
+
+def _if(flag: str, value: object) -> list[str]:
+    return [f"{flag}={value}"] if value else []

@@ -1,0 +1,191 @@
+"""The charts of `report.html`, as SVG: sharp at any size, text stays text, the same bytes twice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locdiffusion.evaluate.bootstrap import Estimate
+from locdiffusion.evaluate.reliability import Reliability
+from pipelines.geotag.pages.filling import escaped
+from schemas.geotags import THRESHOLDS_KM
+
+Point = tuple[float, float]
+
+COLOURS = ("#0072b2", "#d55e00", "#009e73")
+"""Okabe & Ito 2008, "Color Universal Design": told apart by the colour-blind too."""
+INK, FAINT, GRID = "#22303c", "#566572", "#dde3e8"
+NEAREST_KM, FARTHEST_KM = 1.0, 20_000.0
+CURVE_POINTS = 240
+SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where on a chart of `width` × `height` numbers from 0 to 1 lie, y upwards."""
+
+    width: int = 460
+    height: int = 300
+    left: int = 50
+    right: int = 26
+    top: int = 12
+    bottom: int = 44
+
+    def at(self, x: float, y: float) -> Point:
+        """Pixels of a place."""
+        across = self.width - self.left - self.right
+        down = self.height - self.top - self.bottom
+        return self.left + x * across, self.height - self.bottom - y * down
+
+
+def accuracy_chart(error_km: NDArray[np.float64], stated: Sequence[float]) -> str:
+    """Share of photos within each distance, and what the model had said it would be.
+
+    Args:
+        error_km: (n,) errors, rising.
+        stated: mean stated probability of each of `THRESHOLDS_KM`.
+    """
+    frame = Frame()
+    kilometres = np.geomspace(NEAREST_KM, FARTHEST_KM, CURVE_POINTS)
+    share = np.searchsorted(error_km, kilometres, "right") / len(error_km)
+    curve = [(_log(km), y) for km, y in zip(kilometres.tolist(), share.tolist(), strict=True)]
+    said = [(_log(km), y) for km, y in zip(THRESHOLDS_KM, stated, strict=True)]
+    dots = [
+        _dot(frame, place, COLOURS[1], f"stated within {km:,} km: {percent(place[1])}")
+        for km, place in zip(THRESHOLDS_KM, said, strict=True)
+    ]
+    ticks = [(_log(km), f"{km:,g}") for km in (1, 10, 25, 100, 200, 750, 2500, 10_000)]
+    return _chart(
+        frame,
+        "Share of photos within a distance of the known position",
+        _axes(frame, ticks, "km from the known position (log)", "share of photos"),
+        _line(frame, curve, COLOURS[0], 2.5),
+        _line(frame, said, COLOURS[1], 1.5, dashes="5 4"),
+        *dots,
+        _legend(frame, [("as it is", COLOURS[0]), ("as stated", COLOURS[1])]),
+    )
+
+
+def reliability_chart(reliabilities: Sequence[Reliability]) -> str:
+    """Stated probability of being within a distance, against how often that was so."""
+    frame = Frame()
+    parts = [_line(frame, [(0, 0), (1, 1)], FAINT, 1, dashes="3 4")]
+    legend = []
+    for colour, curve in zip(COLOURS, reliabilities, strict=False):
+        name = f"within {curve.threshold_km:,g} km"
+        legend.append((name, colour))
+        places = [(b.probability, b.frequency.value) for b in curve.bins]
+        parts.append(_line(frame, places, colour, 1.5))
+        for b in curve.bins:
+            ends = [(b.probability, b.frequency.low), (b.probability, b.frequency.high)]
+            told = f"{name}: stated {percent(b.probability)}, found {percent(b.frequency.value)}"
+            parts.append(_line(frame, ends, colour, 1))
+            place = (b.probability, b.frequency.value)
+            parts.append(_dot(frame, place, colour, f"{told} of {b.n:,}"))
+    ticks = [(share, percent(share, 0)) for share in SHARES]
+    return _chart(
+        frame,
+        "Stated probability against what came true",
+        _axes(frame, ticks, "stated probability", "share that came true"),
+        *parts,
+        _legend(frame, legend),
+    )
+
+
+def coverage_chart(coverages: Sequence[tuple[str, float, Estimate]]) -> str:
+    """How many known positions lie inside the stated radii.
+
+    Args:
+        coverages: name, wanted share, and share found, of each radius.
+    """
+    frame = Frame(height=46 * len(coverages) + 56, left=96)
+    ticks = [(share, percent(share, 0)) for share in SHARES]
+    parts = []
+    for row, (name, wanted, found) in enumerate(coverages):
+        y = 1 - (row + 0.5) / len(coverages)
+        reach = 0.32 / len(coverages)
+        x_text, y_text = frame.at(0, y)
+        parts.append(_text(x_text - 10, y_text + 4, name, "end"))
+        parts.append(_line(frame, [(wanted, y - reach), (wanted, y + reach)], INK, 2))
+        parts.append(_line(frame, [(found.low, y), (found.high, y)], COLOURS[0], 3))
+        parts.append(
+            _dot(frame, (found.value, y), COLOURS[0], f"{name}: {percent(found.value)}", 6)
+        )
+    return _chart(
+        frame,
+        "Share of known positions inside the stated radii",
+        _axes(frame, ticks, "share inside (dot), and what it should be (mark)", ""),
+        *parts,
+    )
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share as text."""
+    return f"{100 * share:.{digits}f} %"
+
+
+def _log(km: float) -> float:
+    return math.log(km / NEAREST_KM) / math.log(FARTHEST_KM / NEAREST_KM)
+
+
+def _chart(frame: Frame, title: str, *parts: str) -> str:
+    return (
+        f'<svg viewBox="0 0 {frame.width} {frame.height}" role="img" '
+        f'aria-label="{escaped(title)}"><title>{escaped(title)}</title>{"".join(parts)}</svg>'
+    )
+
+
+def _axes(frame: Frame, ticks: Sequence[tuple[float, str]], x_name: str, y_name: str) -> str:
+    """Grid and numbers; y is a share from 0 to 1, and drawn only if it has a name."""
+    parts = []
+    low, base = frame.height - frame.bottom + 16, frame.height - 8
+    for x, label in ticks:
+        parts.append(_line(frame, [(x, 0), (x, 1)], GRID, 1))
+        parts.append(_text(frame.at(x, 0)[0], low, label, "middle"))
+    middle = frame.at(0.5, 0.5)
+    parts.append(_text(middle[0], base, x_name, "middle", FAINT))
+    if y_name:
+        for share in SHARES:
+            parts.append(_line(frame, [(0, share), (1, share)], GRID, 1))
+            x, y = frame.at(0, share)
+            parts.append(_text(x - 6, y + 4, f"{100 * share:.0f} %", "end"))
+    return "".join(parts)
+
+
+def _legend(frame: Frame, entries: Sequence[tuple[str, str]]) -> str:
+    parts = []
+    for row, (name, colour) in enumerate(entries):
+        x, y = frame.left + 12, frame.top + 16 + 17 * row
+        parts.append(f'<rect x="{x}" y="{y - 8}" width="14" height="4" rx="2" fill="{colour}"/>')
+        parts.append(_text(x + 20, y - 2, name, "start"))
+    return "".join(parts)
+
+
+def _line(
+    frame: Frame, places: Sequence[Point], colour: str, width: float, dashes: str = ""
+) -> str:
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (frame.at(*place) for place in places))
+    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
+    return (
+        f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width:g}"'
+        f"{dashed}/>"
+    )
+
+
+def _dot(frame: Frame, place: Point, colour: str, told: str, radius: float = 4) -> str:
+    x, y = frame.at(*place)
+    return (
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{colour}" stroke="#fff">'
+        f"<title>{escaped(told)}</title></circle>"
+    )
+
+
+def _text(x: float, y: float, text: str, anchor: str, colour: str = INK) -> str:
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">'
+        f"{escaped(text)}</text>"
+    )

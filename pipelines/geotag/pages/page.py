@@ -1,0 +1,153 @@
+"""`map.html`: a run's predictions to pan and zoom in a browser; one file, no request anywhere."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import ArrayLike, NDArray
+
+from pipelines.geotag.pages.filling import fill, script_json
+from pipelines.geotag.pages.rows import (
+    DATA,
+    PALETTE,
+    Country,
+    MapRows,
+    colour_range_km,
+    layer_files,
+    read_countries,
+    read_rows,
+)
+from pipelines.geotag.pages.thumbnails import read_thumbnails
+from pipelines.geotag.summary import KINDS
+from pipelines.reading.storage import write_whole
+from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
+
+MAX_POINTS = 100_000
+MAX_THUMBNAIL_BYTES = 8_000_000
+TEMPLATE, SCRIPT = DATA / "map.html", DATA / "map.js"
+
+UNIT = 10_000
+"""Probabilities are whole numbers of 1/10,000: what a reader sees has two digits at most."""
+
+
+def write_map_html(output_dir: str, path: str) -> None:
+    """Writes one file that shows a run's predictions in a browser, with no request to anywhere.
+
+    Args:
+        output_dir: directory of a finished run, local or a URL that fsspec opens.
+        path: HTML file to write, local or such a URL.
+
+    Raises:
+        FileNotFoundError: if the directory holds no predictions.
+    """
+    rows = read_rows(output_dir, MAX_POINTS, with_modes=True)
+    names = zip(rows.text["shard"], rows.text["key"], strict=True)
+    row_of = {name: row for row, name in enumerate(names)}
+    files = layer_files(output_dir, "thumbnails")
+    pictures = read_thumbnails(*files, row_of, MAX_THUMBNAIL_BYTES)
+    data = script_json(page_data(rows, pictures))
+    script = SCRIPT.read_text(encoding="utf-8")
+    write_whole(str(path), fill(TEMPLATE, {"MAP_SCRIPT": script, "MAP_DATA": data}).encode())
+
+
+def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> dict[str, Any]:
+    """What the page draws; numbers packed as `packed` does, NaN where there is none.
+
+    Args:
+        rows: to show.
+        thumbnails: JPEG by number of the row.
+    """
+    n, known, modes = rows.numbers, rows.known, rows.modes
+    shards, shard = _numbered(rows.text["shard"], np.uint32)
+    countries, country = _numbered(rows.text["country_code"], np.uint16)
+    units, unit = _numbered(rows.text["admin"], np.uint32)
+    return {
+        "title": rows.title(),
+        "subtitle": rows.subtitle(),
+        "palette": PALETTE,
+        "range_km": colour_range_km(n["radius_90_km"]),
+        "thresholds_km": THRESHOLDS_KM,
+        "known_kinds": KINDS,
+        "unit": UNIT,
+        "world": [compact_country(country) for country in read_countries()],
+        "shards": shards,
+        "countries": countries,
+        "units": units,
+        "key": rows.text["key"],
+        "thumbnails": [
+            [row, base64.b64encode(jpeg).decode()] for row, jpeg in (thumbnails or {}).items()
+        ],
+        "columns": {
+            "shard": shard,
+            "country": country,
+            "unit": unit,
+            **{name: packed(n[name], np.float32) for name in ("latitude", "longitude")},
+            **{name: packed(n[name], np.float32) for name in ("radius_50_km", "radius_90_km")},
+            **{name: _probability(n[name]) for name in PROBABILITY_COLUMNS},
+            "land": packed(n["land_probability"], np.float32),
+            "known_latitude": packed(known.latitude, np.float32),
+            "known_longitude": packed(known.longitude, np.float32),
+            "known_kind": packed(known.kind, np.uint8),
+            "mode_count": packed(rows.mode_counts, np.uint8),
+            "mode_latitude": packed(modes[:, 0], np.float32),
+            "mode_longitude": packed(modes[:, 1], np.float32),
+            "mode_probability": _probability(modes[:, 2]),
+            "mode_radius_km": packed(modes[:, 3], np.float32),
+        },
+    }
+
+
+def packed(values: ArrayLike, kind: type[np.generic]) -> dict[str, str]:
+    """Numbers as the bytes of a JavaScript typed array: its name, and base64 of the bytes.
+
+    A column that is NaN throughout is left empty.
+    """
+    array = np.asarray(values).astype(kind)
+    if array.dtype.kind == "f" and np.isnan(array).all():
+        array = array[:0]
+    little = array.astype(array.dtype.newbyteorder("<"))
+    name = {"f": "Float", "u": "Uint", "i": "Int"}[array.dtype.kind]
+    return {
+        "type": f"{name}{8 * array.dtype.itemsize}Array",
+        "base64": base64.b64encode(little.tobytes()).decode(),
+    }
+
+
+def _probability(values: NDArray[np.float64]) -> dict[str, str]:
+    return packed(np.rint(np.clip(values, 0, 1) * UNIT), np.uint16)
+
+
+def _numbered(
+    names: Sequence[str | None], kind: type[np.generic]
+) -> tuple[list[str], dict[str, str]]:
+    """The different names, sorted, and for each row the number of its own, from 1; 0 for None."""
+    different = sorted({name for name in names if name is not None})
+    number_of: dict[str | None, int] = {name: i for i, name in enumerate(different, start=1)}
+    return different, packed([number_of.get(name, 0) for name in names], kind)
+
+
+def compact_country(country: Country) -> dict[str, Any]:
+    """A country's name, a place for it and the width there, and its rings for the page.
+
+    Returns:
+        `name`; `label`: longitude, latitude, width in degrees; `rings`: packed Int16, each ring
+        its number of points, then longitude and latitude in hundredths of a degree, the first
+        absolute, the others as steps.
+    """
+    numbers = []
+    for ring in country.rings:
+        hundredths = np.rint(ring * 100).astype(int)
+        steps = np.diff(hundredths, axis=0, prepend=np.zeros((1, 2), int))
+        numbers += [[len(ring)], steps.ravel().tolist()]
+    largest = max((shapely.Polygon(ring) for ring in country.rings), key=lambda p: p.area)
+    place = shapely.line_interpolate_point(shapely.maximum_inscribed_circle(largest, 0.5), 0)
+    west, _, east, _ = largest.bounds
+    return {
+        "name": country.name,
+        "label": [round(place.x, 1), round(place.y, 1), round(east - west, 1)],
+        "rings": packed(np.concatenate(numbers), np.int16),
+    }

@@ -1,0 +1,218 @@
+"""`map.png`: a run's predictions on a world map and, where the truth is known, its accuracy."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.geotag.pages.rows import (
+    PALETTE,
+    ROUND_KM,
+    MapRows,
+    colour_range_km,
+    read_outlines,
+    read_rows,
+)
+from pipelines.geotag.summary import shard_group
+from pipelines.reading.storage import write_whole
+from schemas.geotags import THRESHOLDS_KM
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Polygon
+
+MAX_POINTS = 200_000
+MAX_TRUTH_LINES = 300
+
+LAND, BORDER, SEA, INK, FAINT = "#dedad0", "#ffffff", "#f3f6f8", "#22303c", "#6b7a87"
+GROUP_COLOURS = ("#1f6f8b", "#c8553d", "#588157", "#7d5ba6", "#b08900", "#5c677d")
+
+
+def equal_earth(longitude: NDArray, latitude: NDArray) -> tuple[NDArray, NDArray]:
+    """Equal Earth projection of degrees, on a sphere of radius 1.
+
+    Šavrič, Patterson and Jenny 2018, Int. J. of Geographical Information Science 33, eq. 8-10.
+    """
+    a1, a2, a3, a4 = 1.340264, -0.081106, 0.000893, 0.003796
+    m = np.sqrt(3) / 2
+    theta = np.arcsin(m * np.sin(np.radians(latitude)))
+    derivative = 9 * a4 * theta**8 + 7 * a3 * theta**6 + 3 * a2 * theta**2 + a1
+    x = np.radians(longitude) * np.cos(theta) / (m * derivative)
+    y = a4 * theta**9 + a3 * theta**7 + a2 * theta**3 + a1 * theta
+    return x, y
+
+
+def write_map_png(output_dir: str, path: str) -> None:
+    """Draws a run's predictions on a world map, with its accuracy where the truth is known.
+
+    Args:
+        output_dir: directory of a finished run, local or a URL that fsspec opens.
+        path: picture to write, local or such a URL.
+
+    Raises:
+        FileNotFoundError: if the directory holds no predictions.
+    """
+    rows = read_rows(output_dir, MAX_POINTS)
+    figure = draw_figure(rows)
+    buffer = io.BytesIO()
+    # No time, no version: the same rows give the same bytes.
+    figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
+    write_whole(str(path), buffer.getvalue())
+
+
+def draw_figure(rows: MapRows) -> Figure:
+    """The figure of `write_map_png`: a map and, if any row has its truth, two panels below."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    with_truth = bool(np.isfinite(rows.error_km).any())
+    figure = Figure(figsize=(12, 10.2 if with_truth else 6.4), facecolor="white")
+    FigureCanvasAgg(figure)
+    top, height = (0.395, 0.525) if with_truth else (0.02, 0.86)
+    world = figure.add_axes((0.015, top, 0.89, height))
+    _draw_predictions(figure, world, rows)
+    if with_truth:
+        _draw_truth_lines(figure.add_axes((0.015, 0.03, 0.5, 0.32)), rows)
+        _draw_accuracy(figure.add_axes((0.575, 0.075, 0.4, 0.255)), rows)
+    title, subtitle = (0.962, 0.935) if with_truth else (0.935, 0.892)
+    figure.text(0.025, title, rows.title(), fontsize=17, weight="bold", color=INK)
+    figure.text(0.025, subtitle, rows.subtitle(), fontsize=11, color=FAINT)
+    return figure
+
+
+def draw_world(axes: Axes) -> Polygon:
+    """Draws sea and countries; returns the rim of the map."""
+    from matplotlib.collections import PolyCollection
+    from matplotlib.patches import Polygon
+
+    edge = np.linspace(-90, 90, 181)
+    rim = np.column_stack(
+        equal_earth(np.repeat([-180.0, 180.0], 181), np.concatenate([edge, edge[::-1]]))
+    )
+    sea = Polygon(rim, facecolor=SEA, edgecolor="#cfd8df", linewidth=0.8, zorder=0)
+    axes.add_patch(sea)
+    rings = [np.column_stack(equal_earth(*ring.T)) for ring in read_outlines()]
+    axes.add_collection(
+        PolyCollection(rings, facecolors=LAND, edgecolors=BORDER, linewidths=0.35, zorder=1)
+    )
+    axes.set_xlim(rim[:, 0].min() * 1.005, rim[:, 0].max() * 1.005)
+    axes.set_ylim(rim[:, 1].min() * 1.01, rim[:, 1].max() * 1.01)
+    axes.set_aspect("equal")
+    axes.axis("off")
+    return sea
+
+
+def _colours(rows: MapRows) -> tuple[LinearSegmentedColormap, LogNorm]:
+    from matplotlib.colors import LinearSegmentedColormap, LogNorm
+
+    low, high = colour_range_km(rows.numbers["radius_90_km"])
+    return LinearSegmentedColormap.from_list("certainty", PALETTE), LogNorm(low, high, clip=True)
+
+
+def _draw_predictions(figure: Figure, axes: Axes, rows: MapRows) -> None:
+    draw_world(axes)
+    colours, norm = _colours(rows)
+    radius_km = rows.numbers["radius_90_km"]
+    order = np.argsort(-radius_km, kind="stable")  # the most certain on top
+    x, y = equal_earth(rows.numbers["longitude"][order], rows.numbers["latitude"][order])
+    size = float(np.clip(16_000 / max(len(rows), 1), 1.5, 26))
+    points = axes.scatter(
+        x,
+        y,
+        s=size,
+        c=radius_km[order],
+        cmap=colours,
+        norm=norm,
+        linewidths=0,
+        alpha=0.85,
+        zorder=3,
+    )
+    bar = figure.colorbar(points, cax=figure.add_axes((0.925, 0.5, 0.014, 0.33)), extend="both")
+    bar.set_label("radius that holds 90 % of the probability, km", color=INK, fontsize=9)
+    low, high = colour_range_km(radius_km)
+    ticks = [km for km in ROUND_KM if low <= km <= high]
+    bar.set_ticks(ticks, labels=[f"{km:,g}" for km in ticks])
+    bar.ax.minorticks_off()
+    bar.ax.tick_params(labelsize=9, colors=INK)
+    bar.outline.set_visible(False)
+
+
+def _draw_truth_lines(axes: Axes, rows: MapRows) -> None:
+    from matplotlib.collections import LineCollection
+
+    rim = draw_world(axes)
+    known = np.flatnonzero(np.isfinite(rows.error_km))
+    chosen = known[:: max(1, math.ceil(len(known) / MAX_TRUTH_LINES))]
+    n = rows.numbers
+    # The short way round: a line that leaves the map on one side is cut by the map's edge.
+    true_longitude, true_latitude = rows.known.longitude[chosen], rows.known.latitude[chosen]
+    step = (n["longitude"][chosen] - true_longitude + 180) % 360 - 180
+    start = equal_earth(true_longitude, true_latitude)
+    end = equal_earth(true_longitude + step, n["latitude"][chosen])
+    lines = np.stack([np.column_stack(start), np.column_stack(end)], axis=1)
+    colours, norm = _colours(rows)
+    drawn = LineCollection(
+        list(lines),
+        array=n["radius_90_km"][chosen],
+        cmap=colours,
+        norm=norm,
+        linewidths=0.8,
+        zorder=2,
+    )
+    drawn.set_clip_path(rim)
+    axes.add_collection(drawn)
+    axes.scatter(*start, s=7, c="white", edgecolors=INK, linewidths=0.5, zorder=3)
+    axes.set_title(
+        f"From the known position (circle) to the prediction, {len(chosen)} photos",
+        fontsize=10,
+        color=INK,
+    )
+
+
+def accuracy_groups(rows: MapRows) -> dict[str, NDArray[np.float64]]:
+    """Errors in km, sorted, where known: by group of shard, the largest six first."""
+    groups: dict[str, list[float]] = defaultdict(list)
+    for shard, error_km in zip(rows.text["shard"], rows.error_km, strict=True):
+        if math.isfinite(error_km):
+            groups[shard_group(shard)].append(error_km)
+    largest = sorted(groups, key=lambda name: (-len(groups[name]), name))
+    kept = largest if len(largest) <= len(GROUP_COLOURS) else largest[: len(GROUP_COLOURS) - 1]
+    merged = {name: groups[name] for name in kept}
+    if len(kept) < len(largest):
+        merged["others"] = [e for name in largest[len(kept) :] for e in groups[name]]
+    return {name: np.sort(errors) for name, errors in merged.items()}
+
+
+def _draw_accuracy(axes: Axes, rows: MapRows) -> None:
+    for (name, error_km), colour in zip(accuracy_groups(rows).items(), GROUP_COLOURS, strict=False):
+        share = np.arange(1, len(error_km) + 1) / len(error_km)
+        label = f"{name} ({len(error_km):,}): median {np.median(error_km):,.0f} km"
+        axes.step(
+            np.concatenate([[1e-3], error_km, [30_000]]),
+            100 * np.concatenate([[0], share, [1]]),
+            where="post",
+            color=colour,
+            linewidth=2,
+            label=label,
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(3, 20_000)
+    axes.set_ylim(0, 101)
+    shown = [km for km in THRESHOLDS_KM if km > 3]
+    axes.set_xticks(shown, [f"{km:,}" for km in shown])
+    axes.set_xticks([], minor=True)
+    axes.set_yticks(range(0, 101, 25), [f"{share} %" for share in range(0, 101, 25)])
+    axes.grid(color="#e4e9ed", linewidth=0.8)
+    axes.tick_params(length=0, labelsize=9, colors=INK)
+    axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
+    axes.set_title(
+        "Share of photos within this many km of the known position", fontsize=10, color=INK
+    )
+    axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)

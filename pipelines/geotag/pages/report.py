@@ -1,0 +1,241 @@
+"""`report.html`: how good a run is where positions are known, and what it did; one file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import fsspec
+
+from locdiffusion.calibrate.command import FEWEST
+from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percent, reliability_chart
+from pipelines.geotag.pages.filling import escaped, fill
+from pipelines.geotag.pages.rows import DATA, MapRows, read_rows
+from pipelines.geotag.pages.scoring import Group, ReportScores, miss, score_rows
+from pipelines.geotag.summary import CREDIBLE
+from pipelines.reading.storage import write_whole
+
+MAX_ROWS = 20_000
+TEMPLATE = DATA / "report.html"
+SHOWN_KM = (25, 200, 750)
+
+NO_TRUTH = """\
+<p>No photo of this run has a known position, so nothing can be said about how good it is here.
+Give some: a file <code>&lt;key&gt;.json</code> beside the picture with
+<code>{"latitude": 52.5, "longitude": 13.4}</code>, or photos whose EXIF holds GPS. Fifty are a
+start, two hundred are good.</p>"""
+
+REFIT = """\
+<p>The radii can be fitted to this archive; the points hardly move:</p>
+<pre>python -m locdiffusion.calibrate --photos <i>PHOTOS</i> --predictions <i class="here">OUT</i> \
+--output calibrated
+python -m pipelines.geotag --input <i>PHOTOS</i> --output again --checkpoint calibrated</pre>
+<p class="faint"><i>PHOTOS</i> is what <code>--input</code> was, <i>OUT</i> the directory of this
+page; if the run had a <code>--checkpoint</code>, give it to the first command too.</p>"""
+
+
+def write_report_html(output_dir: str, path: str) -> None:
+    """Writes one file that tells how good a finished run is, with no request to anywhere.
+
+    Args:
+        output_dir: directory of a finished run with its summary, local or a URL of fsspec.
+        path: HTML file to write, local or such a URL.
+
+    Raises:
+        FileNotFoundError: if the directory holds no predictions, or no summary.
+    """
+    rows = read_rows(output_dir, MAX_ROWS, known_only=True)
+    with fsspec.open(f"{str(output_dir).rstrip('/')}/summary.json", "rb") as file:
+        summary = json.load(file)
+    write_whole(str(path), report_page(rows, summary).encode())
+
+
+def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
+    """The page.
+
+    Args:
+        rows: with a known position, thinned.
+        summary: what `pipelines.geotag.summary.summarise` gave, with `configuration`. No time of it
+          is
+            shown: the same photos give the same page.
+    """
+    scores = score_rows(rows)
+    found = _quality(scores) if scores else _section("Accuracy", NO_TRUTH)
+    predicted = f"{summary['predictions']:,} of {summary['photos']:,} photos geotagged"
+    known = f"{scores.photos:,} of them with a known position" if scores else ""
+    return fill(
+        TEMPLATE,
+        {
+            "SUBTITLE": escaped("; ".join(filter(None, [predicted, known]))),
+            "BODY": found + _run(summary),
+        },
+    )
+
+
+def _quality(scores: ReportScores) -> str:
+    """Everything that needs known positions."""
+    overall, n = scores.overall, scores.overall.n
+    kinds = {"truth": "<key>.json", "exif": "EXIF"}
+    origin = " and ".join(f"{c:,} from {kinds[k]}" for k, c in scores.by_kind.items() if c)
+    drawn = f", {n:,} of them, evenly drawn, are scored here" if n < scores.photos else ""
+    tiles = [
+        (
+            "median error",
+            f"{overall.median_km.value:,.0f} km",
+            _between(overall.median_km, km=True),
+        ),
+        *(
+            (f"within {km} km", percent(within.value), _between(within))
+            for km, within in zip((1, *SHOWN_KM, 2500), overall.within, strict=True)
+            if km in SHOWN_KM
+        ),
+    ]
+    head = "".join(
+        f"<div><b>{value}</b><span>{name}</span><small>{interval}</small></div>"
+        for name, value, interval in tiles
+    )
+    chosen = [r for r in overall.reliability if r.threshold_km in SHOWN_KM]
+    parts = [
+        _section(
+            "Accuracy",
+            f"<p>{scores.photos:,} photos have a known position ({escaped(origin)}){drawn}. Below "
+            f'each number, what chance allows (95 %).</p><div class="tiles">{head}</div>'
+            f"<figure>{accuracy_chart(scores.error_km, scores.stated)}<figcaption>Share of photos "
+            "within so many km. What the model stated, at five distances, lies above it where it "
+            "is too sure of itself, and below where it is not sure enough.</figcaption></figure>",
+        ),
+        _section("Can the stated certainty be believed?", _calibration(scores) + _pair(chosen)),
+        _section(
+            "By stated certainty",
+            "<p>Photos in classes of their 90 % radius: smaller must mean nearer.</p>"
+            + _groups(scores.by_certainty, "90 % radius"),
+        ),
+        _section(
+            "By country",
+            "<p>Country of the known position.</p>" + _groups(scores.by_country, "country", True),
+        ),
+    ]
+    if len(scores.by_shards) > 1:
+        parts.append(_section("By group of shards", _groups(scores.by_shards, "shards")))
+    return "".join(parts)
+
+
+def _pair(chosen: Sequence[Any]) -> str:
+    return (
+        f"<figure>{reliability_chart(chosen)}<figcaption>On the dashed line, what was said with "
+        "80 % came true in 80 % of the cases; below it the model is too sure of itself. Each dot "
+        "is a class of photos; the whiskers are what chance allows."
+        "</figcaption></figure>"
+    )
+
+
+def _calibration(scores: ReportScores) -> str:
+    """Coverage of the radii, and what to do about it."""
+    overall = scores.overall
+    if overall.coverage_50 is None or overall.coverage_90 is None:
+        return ""
+    found = (("50 % radius", 0.5, overall.coverage_50), ("90 % radius", 0.9, overall.coverage_90))
+    off = [(name, miss(wanted, share)) for name, wanted, share in found]
+    sentences = [
+        f"The {name} holds {percent(share.value)} of the known positions ({_between(share)})."
+        for name, _, share in found
+    ]
+    if scores.overall.n < FEWEST:
+        sentences.append(f"Fewer than {FEWEST} photos are too few to judge the radii by.")
+        verdict, remedy = "", ""
+    elif any(amount for _, amount in off):
+        small = sum(amount for _, amount in off) < 0
+        size, sure = ("small", "too sure") if small else ("large", "not sure enough")
+        verdict = f"The radii are too {size} here: the model is {sure} of itself on these photos."
+        remedy = REFIT
+    else:
+        verdict, remedy = "The radii are as good as their word here.", ""
+    text = " ".join([*sentences, f"<strong>{verdict}</strong>" if verdict else ""])
+    return (
+        f"<p>{text}</p>{remedy}<figure>{coverage_chart(found)}<figcaption>How many known positions "
+        "lie inside the radii, and how many should. The bar is what chance allows.</figcaption>"
+        "</figure>"
+    )
+
+
+def _groups(groups: Sequence[Group], name: str, of_country: bool = False) -> str:
+    """A table of groups of photos."""
+    right = of_country and any(group.country_right is not None for group in groups)
+    heads = [name, "photos", "median km", *(f"≤ {km} km" for km in SHOWN_KM)]
+    heads += ["in 50 % radius", "in 90 % radius", *(["country right"] if right else [])]
+    lines = []
+    for group in groups:
+        scores = group.scores
+        cells = [
+            f"{scores['n']:,}",
+            f"{scores['median_km']:,.0f}",
+            *(percent(scores["within"][str(km)], 0) for km in SHOWN_KM),
+            *(percent(scores[column], 0) for column in CREDIBLE.values()),
+        ]
+        if right and group.country_right is not None:
+            cells.append(percent(group.country_right, 0))
+        lines.append((group.name, cells))
+    return _table(heads, lines, "country" if of_country else "")
+
+
+def _table(heads: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], kind: str = "") -> str:
+    """A table whose first column is text and whose others are numbers."""
+    head = "".join(f'<th scope="col">{escaped(text)}</th>' for text in heads)
+    body = "".join(
+        f'<tr><th scope="row" class="{kind}">{escaped(name)}</th>'
+        + "".join(f"<td>{escaped(cell)}</td>" for cell in cells)
+        + "</tr>"
+        for name, cells in lines
+    )
+    return (
+        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
+        f"<tbody>{body}</tbody></table></div>"
+    )
+
+
+def _run(summary: Mapping[str, Any]) -> str:
+    """What the run was asked for and what became of the photos."""
+    counts = [
+        ("photos", summary["photos"]),
+        ("with a prediction", summary["predictions"]),
+        ("with an error", summary["photo_errors"]),
+        *((f"  {status}", count) for status, count in summary["errors_by_status"].items()),
+        *((f"shards {status}", count) for status, count in summary["shards"].items()),
+    ]
+    settings = [(name, _told(value)) for name, value in summary.get("configuration", {}).items()]
+    mismatches = "".join(f"<li>{escaped(text)}</li>" for text in summary["mismatches"])
+    warning = f"<p><strong>Counts do not add up:</strong></p><ul>{mismatches}</ul>"
+    return _section(
+        "The run",
+        (warning if mismatches else "")
+        + '<div class="beside">'
+        + _pairs("Counts", [(name, f"{count:,}") for name, count in counts], "numbers")
+        + _pairs("Settings", settings, "words")
+        + "</div>",
+    )
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return str(value.get("name", json.dumps(value, sort_keys=True)))
+    return str(value)
+
+
+def _pairs(title: str, pairs: Iterable[tuple[str, str]], kind: str) -> str:
+    lines = "".join(
+        f'<tr><th scope="row">{escaped(name)}</th><td>{escaped(value)}</td></tr>'
+        for name, value in pairs
+    )
+    caption = f"<caption>{escaped(title)}</caption>"
+    return f'<table class="pairs {kind}">{caption}<tbody>{lines}</tbody></table>'
+
+
+def _section(title: str, body: str) -> str:
+    return f"<section><h2>{escaped(title)}</h2>{body}</section>"
+
+
+def _between(estimate: Any, km: bool = False) -> str:
+    if km:
+        return f"{estimate.low:,.0f} to {estimate.high:,.0f} km"
+    return f"{100 * estimate.low:.1f} to {100 * estimate.high:.1f} %"

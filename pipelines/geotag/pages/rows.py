@@ -1,0 +1,232 @@
+"""What both maps show: predictions, thinned, and the outlines of the countries under them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from locdiffusion.sphere.geodesy import great_circle_km
+from pipelines.geotag.summary import KINDS
+from schemas.geotags import MODE_FIELDS, PROBABILITY_COLUMNS
+
+DATA = Path(__file__).parent / "assets"
+OUTLINES = DATA / "world.geojson"
+
+# Certain to uncertain: dark to light, told apart in grey and by the colour-blind (from "plasma").
+PALETTE = ("#0d0887", "#5402a3", "#8b0aa5", "#b93289", "#db5c68", "#f48849", "#febd2a")
+
+ROUND_KM = tuple(float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5))
+
+_TEXT_COLUMNS = ("key", "shard", "country_code", "admin")
+_NUMBER_COLUMNS = (
+    "latitude",
+    "longitude",
+    "radius_50_km",
+    "radius_90_km",
+    "land_probability",
+    *(f"{kind}_{axis}" for kind in KINDS for axis in ("latitude", "longitude")),
+    *PROBABILITY_COLUMNS,
+)
+
+
+@dataclass(frozen=True)
+class KnownPositions:
+    """Where photos really were, as far as that is known.
+
+    Attributes:
+        latitude, longitude: (N,) degrees; NaN where unknown.
+        kind: (N,) 0 unknown, 1 truth, 2 EXIF: the number of the kind in `KINDS`, plus 1.
+    """
+
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    kind: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class MapRows:
+    """Predictions as columns, thinned to what a page can show.
+
+    Attributes:
+        total: rows to show, of which `len(self)` are here.
+        text: `key`, `shard`, `country_code` and `admin`, each a list of N values, None where empty.
+        numbers: every other column, (N,) float64; NaN where empty.
+        mode_counts: (N,) how many modes each row has; empty if they were not asked for.
+        modes: (M, 4) all modes in the order of the rows, the columns `MODE_FIELDS`.
+    """
+
+    total: int
+    text: dict[str, list[Any]]
+    numbers: dict[str, NDArray[np.float64]]
+    mode_counts: NDArray[np.int64]
+    modes: NDArray[np.float64]
+
+    def __len__(self) -> int:
+        return len(self.numbers["latitude"])
+
+    @functools.cached_property
+    def known(self) -> KnownPositions:
+        """The truth where it was given, else the position in the photo's EXIF."""
+        n = self.numbers
+        has = [np.isfinite(n[f"{kind}_latitude"] + n[f"{kind}_longitude"]) for kind in KINDS]
+        latitude, longitude = (
+            np.select(has, [n[f"{kind}_{axis}"] for kind in KINDS], np.nan)
+            for axis in ("latitude", "longitude")
+        )
+        kind = np.select(has, range(1, len(KINDS) + 1), 0).astype(np.uint8)
+        return KnownPositions(latitude, longitude, kind)
+
+    @functools.cached_property
+    def error_km(self) -> NDArray[np.float64]:
+        """Distance from the known position to the prediction in km, (N,); NaN where unknown."""
+        n = self.numbers
+        return great_circle_km(
+            n["latitude"], n["longitude"], self.known.latitude, self.known.longitude
+        )
+
+    def title(self) -> str:
+        """How many photos the run geotagged."""
+        return f"{self.total:,} photo{'' if self.total == 1 else 's'} geotagged"
+
+    def subtitle(self) -> str:
+        """How many are shown, how certain they are and, where that is known, how good."""
+        parts = []
+        if len(self) < self.total:
+            parts.append(f"{len(self):,} of them shown, evenly drawn")
+        if len(self):
+            parts.append(f"median 90 % radius {np.median(self.numbers['radius_90_km']):,.0f} km")
+        known = self.error_km[np.isfinite(self.error_km)]
+        if len(known):
+            parts.append(
+                f"{len(known):,} with known position: median error {np.median(known):,.0f} km"
+            )
+        return " · ".join(parts)
+
+
+def read_rows(
+    output_dir: str, limit: int, *, with_modes: bool = False, known_only: bool = False
+) -> MapRows:
+    """Reads at most `limit` predictions, spread evenly over all of them, in batches.
+
+    A column that an older file does not have is read as empty.
+
+    Args:
+        output_dir: directory of a finished run, local or a URL that fsspec opens.
+        limit: the most rows to keep.
+        with_modes: whether to read the alternatives too.
+        known_only: whether to pass over the rows without any known position.
+
+    Raises:
+        FileNotFoundError: if the directory holds no predictions.
+    """
+    filesystem, names = layer_files(output_dir, "predictions")
+    if not names:
+        raise FileNotFoundError(
+            f"found no predictions/*.parquet under {output_dir}; wanted the directory that "
+            "`python -m pipelines.geotag --output` has written"
+        )
+    if known_only:
+        needed = [f"{kind}_latitude" for kind in KINDS]
+        batches = _batches(filesystem, names, needed, known_only=True)
+        total = sum(len(batch) for batch in batches)
+    else:
+        total = sum(pq.read_metadata(name, filesystem=filesystem).num_rows for name in names)
+    every = max(1, math.ceil(total / limit))
+    text: dict[str, list[Any]] = {name: [] for name in _TEXT_COLUMNS}
+    numbers: dict[str, list[NDArray]] = {name: [np.zeros(0)] for name in _NUMBER_COLUMNS}
+    counts, modes = [np.zeros(0, np.int64)], [np.zeros((0, len(MODE_FIELDS)))]
+    wanted = [*_TEXT_COLUMNS, *_NUMBER_COLUMNS, *(["modes"] if with_modes else [])]
+    passed = 0
+    for whole in _batches(filesystem, names, wanted, known_only=known_only):
+        batch = whole.take(pa.array(range(-passed % every, len(whole), every), pa.int64()))
+        passed += len(whole)
+        for name, values in text.items():
+            values.extend(batch[name].to_pylist())
+        for name, arrays in numbers.items():
+            arrays.append(batch[name].cast(pa.float64()).to_numpy(zero_copy_only=False))
+        if with_modes:
+            counts.append(batch["modes"].value_lengths().to_numpy(zero_copy_only=False))
+            fields = batch["modes"].flatten().flatten()
+            modes.append(np.stack([field.to_numpy(zero_copy_only=False) for field in fields], 1))
+    joined = {name: np.concatenate(arrays) for name, arrays in numbers.items()}
+    return MapRows(total, text, joined, np.concatenate(counts), np.concatenate(modes))
+
+
+def layer_files(output_dir: str, layer: str) -> tuple[Any, list[str]]:
+    """A file system of fsspec, and the paths on it of a layer's files, sorted."""
+    filesystem, root = fsspec.core.url_to_fs(str(output_dir))
+    return filesystem, sorted(filesystem.glob(f"{root}/{layer}/*.parquet"))
+
+
+def _batches(
+    filesystem: Any, names: Sequence[str], columns: Sequence[str], *, known_only: bool
+) -> Iterator[pa.RecordBatch]:
+    """The rows of all files; of columns that a file does not have, empty ones."""
+    for name in names:
+        with pq.ParquetFile(name, filesystem=filesystem) as file:
+            there = [column for column in columns if column in file.schema_arrow.names]
+            for batch in file.iter_batches(columns=there):
+                for column in columns:
+                    if column not in there:
+                        batch = batch.append_column(column, pa.nulls(len(batch)))
+                if known_only:
+                    has = [batch[f"{kind}_latitude"].is_valid() for kind in KINDS]
+                    batch = batch.filter(functools.reduce(pc.or_, has))
+                yield batch
+
+
+@dataclass(frozen=True)
+class Country:
+    """A country to draw.
+
+    Attributes:
+        name: in English.
+        rings: outer and inner ones, each (n, 2): longitude, latitude in degrees.
+    """
+
+    name: str
+    rings: tuple[NDArray[np.float64], ...]
+
+
+def read_countries() -> list[Country]:
+    """The countries under the maps."""
+    features = json.loads(OUTLINES.read_text(encoding="utf-8"))["features"]
+    return [
+        Country(
+            feature["properties"]["name"],
+            tuple(
+                np.asarray(ring, np.float64)
+                for polygon in feature["geometry"]["coordinates"]
+                for ring in polygon
+            ),
+        )
+        for feature in features
+    ]
+
+
+def read_outlines() -> list[NDArray[np.float64]]:
+    """All rings of all countries."""
+    return [ring for country in read_countries() for ring in country.rings]
+
+
+def colour_range_km(radius_km: NDArray[np.float64]) -> tuple[float, float]:
+    """Ends of the logarithmic colour scale: 1, 2 or 5 times a power of ten, around 90 % of rows."""
+    finite = radius_km[np.isfinite(radius_km) & (radius_km > 0)]
+    if not len(finite):
+        return 10.0, 10_000.0
+    low, high = np.percentile(finite, [5, 95])
+    first = int(np.clip(np.searchsorted(ROUND_KM, low, "right") - 1, 0, len(ROUND_KM) - 3))
+    last = int(np.clip(np.searchsorted(ROUND_KM, high), first + 2, len(ROUND_KM) - 1))
+    return ROUND_KM[first], ROUND_KM[last]

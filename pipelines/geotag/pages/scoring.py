@@ -1,0 +1,158 @@
+"""How good a run is on its photos whose position is known: what `report.html` shows.
+
+The formulas are those of `locdiffusion.evaluate` and `locdiffusion.evaluate.metrics`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
+from locdiffusion.evaluate.scores import Scores, score
+from locdiffusion.geography.countries import country_codes
+from locdiffusion.predictions import Predictions
+from pipelines.geotag.pages.rows import MapRows
+from pipelines.geotag.summary import KINDS, accuracy_row, shard_group
+from schemas.geotags import PROBABILITY_COLUMNS
+
+RESAMPLES = 200
+MOST_GROUPS = 20
+CLASSES, PHOTOS_PER_CLASS = 5, 20
+"""Classes of stated certainty, and the fewest photos of one on average."""
+TOLERANCE = 0.05
+"""A coverage is off if it misses by more than this, and by more than chance explains."""
+OTHERS, SEA = "all others", "at sea"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Some of the photos.
+
+    Attributes:
+        name: what they have in common; a country by its code.
+        scores: what `accuracy_row` gives.
+        country_right: share whose point lies in the country of the known position; None where
+            that means nothing.
+    """
+
+    name: str
+    scores: dict[str, Any]
+    country_right: float | None = None
+
+
+@dataclass(frozen=True)
+class ReportScores:
+    """The numbers of a report.
+
+    Attributes:
+        photos: with a known position, in the run.
+        by_kind: how many of the rows that were scored have it from where, as in `KINDS`.
+        overall: of all rows that were scored, with intervals.
+        error_km: (n,) their errors, rising.
+        stated: mean stated probability of each of `THRESHOLDS_KM`.
+        by_shards, by_country, by_certainty: groups of them.
+    """
+
+    photos: int
+    by_kind: dict[str, int]
+    overall: Scores
+    error_km: NDArray[np.float64]
+    stated: tuple[float, ...]
+    by_shards: tuple[Group, ...]
+    by_country: tuple[Group, ...]
+    by_certainty: tuple[Group, ...]
+
+
+def score_rows(rows: MapRows) -> ReportScores | None:
+    """Scores rows that all have a known position; None if there are none."""
+    if not len(rows):
+        return None
+    probability = np.stack([rows.numbers[name] for name in PROBABILITY_COLUMNS], axis=1)
+    columns = ("latitude", "longitude", "radius_50_km", "radius_90_km")
+    predictions = Predictions(
+        **{name: rows.numbers[name] for name in columns},
+        probability=probability,
+        log_density_km2=np.full(len(rows), np.nan),
+    )
+    known = rows.known
+    overall = score(predictions, known.latitude, known.longitude, Bootstrap(RESAMPLES))
+    return ReportScores(
+        photos=rows.total,
+        by_kind={kind: int(np.sum(known.kind == i)) for i, kind in enumerate(KINDS, start=1)},
+        overall=overall,
+        error_km=np.sort(rows.error_km),
+        stated=tuple(probability.mean(0).tolist()),
+        by_shards=_by_shards(rows),
+        by_country=_by_country(rows),
+        by_certainty=_by_certainty(rows),
+    )
+
+
+def miss(stated: float, found: Estimate) -> float:
+    """By how much a coverage is off; 0 where it is near enough, or chance may explain it."""
+    off = found.value - stated
+    explained = found.low <= stated <= found.high or abs(off) <= TOLERANCE
+    return 0.0 if explained else off
+
+
+def _group(
+    rows: MapRows, name: str, chosen: NDArray[np.bool_], right: NDArray[np.bool_] | None = None
+) -> Group:
+    distances = rows.error_km, rows.numbers["radius_50_km"], rows.numbers["radius_90_km"]
+    scores = accuracy_row(np.stack(distances, axis=1)[chosen])
+    return Group(name, scores, None if right is None else float(np.mean(right[chosen])))
+
+
+def _by_name(
+    rows: MapRows, names: Sequence[str], right: NDArray[np.bool_] | None = None
+) -> tuple[Group, ...]:
+    """Rows of the same name, the largest groups first; the smallest as one if there are many."""
+    counts = Counter(names)
+    kept = sorted(counts, key=lambda name: (-counts[name], name))
+    if len(kept) > MOST_GROUPS:
+        shown = set(kept[: MOST_GROUPS - 1])
+        names = [name if name in shown else OTHERS for name in names]
+        kept = [*kept[: MOST_GROUPS - 1], OTHERS]
+    label = np.array(names, dtype=object)
+    return tuple(_group(rows, name, label == name, right) for name in kept)
+
+
+def _by_shards(rows: MapRows) -> tuple[Group, ...]:
+    return _by_name(rows, [shard_group(shard) for shard in rows.text["shard"]])
+
+
+def _by_country(rows: MapRows) -> tuple[Group, ...]:
+    """By the country of the known position."""
+    truth = [code or SEA for code in country_codes(rows.known.latitude, rows.known.longitude)]
+    if not any(rows.text["country_code"]):  # older files have none
+        return _by_name(rows, truth)
+    found = [code or SEA for code in rows.text["country_code"]]
+    return _by_name(rows, truth, np.array([a == b for a, b in zip(truth, found, strict=True)]))
+
+
+def _by_certainty(rows: MapRows) -> tuple[Group, ...]:
+    """Classes of the 90 % radius with about as many photos each."""
+    radius = rows.numbers["radius_90_km"]
+    classes = max(1, min(CLASSES, len(rows) // PHOTOS_PER_CLASS))
+    inner = np.quantile(radius, np.arange(1, classes) / classes)
+    edges = sorted({float(f"{edge:.2g}") for edge in inner})
+    number = np.searchsorted(edges, radius)
+    return tuple(
+        _group(rows, _range_name(edges, at), number == at) for at in np.unique(number).tolist()
+    )
+
+
+def _range_name(edges: Sequence[float], at: int) -> str:
+    if not edges:
+        return "all"
+    if at == 0:
+        return f"up to {edges[0]:,.10g} km"
+    if at == len(edges):
+        return f"above {edges[-1]:,.10g} km"
+    return f"{edges[at - 1]:,.10g} to {edges[at]:,.10g} km"

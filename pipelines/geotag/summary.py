@@ -1,0 +1,245 @@
+"""Reads an output directory back, checks its arithmetic and says how well the run did. No Beam."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import fsspec
+import numpy as np
+import pyarrow.parquet as pq
+
+from locdiffusion.evaluate.metrics import coverage, error_summary
+from locdiffusion.sphere.geodesy import great_circle_km
+from pipelines.geotag.output import COUNTS, MANIFESTS, READERS, Output
+from pipelines.geotag.tables import ERRORS, FAILED, HYBRID_FAILED, PREDICTIONS, REGIONS_FAILED
+from pipelines.reading.tar import TarStatus
+from schemas.geotags import THRESHOLDS_KM, Status
+
+OVERALL = "all"
+KINDS = ("truth", "exif")
+"""Where a photo's known position may come from, the better first: its JSON, its EXIF."""
+FAILURES = {REGIONS_FAILED: "without", HYBRID_FAILED: "that the gallery failed for"}
+CREDIBLE = {"radius_50_km": "coverage_50", "radius_90_km": "coverage_90"}
+
+
+def shard_group(shard: str) -> str:
+    """The family of a shard: its name without a number at the end, as in `val-003` -> `val`."""
+    return re.sub(r"[-_.]?\d+\Z", "", shard) or shard
+
+
+def summarise(output: Output) -> dict[str, Any]:
+    """Counts what is on disk.
+
+    Args:
+        output: a finished directory.
+
+    Returns:
+        JSON-able: `photos`, `predictions`, `photo_errors`, `shard_errors`, `errors_by_status`,
+        `layers` (rows of what else was written), `regions_failed` and `hybrid_failed` (photos whose
+        regions failed, or the gallery for them, by reason), `shards` (by tar status), `read_again`
+        (shards of which something could not be had, which another run will try again), `mismatches`
+        (sentences, empty when every count adds up), `accuracy` against the truth and
+        `accuracy_exif` against EXIF positions: for each group of shards and for all, what
+        `accuracy_row` gives.
+    """
+    totals: Counter[str] = Counter()
+    by_status: Counter[str] = Counter()
+    layers: Counter[str] = Counter()
+    failed: dict[str, Counter[str]] = {name: Counter() for name in FAILED}
+    shards: Counter[str] = Counter()
+    mismatches: list[str] = []
+    scores: dict[str, dict[str, list[np.ndarray]]] = {kind: defaultdict(list) for kind in KINDS}
+    seen, again = set(), []
+    manifests = list(output.manifests())
+    with ThreadPoolExecutor(READERS) as pool:
+        looks = pool.map(lambda manifest: _look(output, manifest), manifests)
+    for manifest, (different, known) in zip(manifests, looks, strict=True):
+        seen.add(manifest["shard"])
+        again += [manifest["shard"]] if manifest.get("read_failed") else []
+        shards[manifest["tar_status"]] += 1
+        by_status.update(manifest["errors_by_status"])
+        layers.update(_other_layers(manifest))
+        for name, reasons in failed.items():
+            reasons.update(manifest.get(name, {}))
+        totals.update({name: manifest[name] for name in COUNTS})
+        mismatches += different
+        for kind, rows in known.items():
+            scores[kind][shard_group(manifest["shard"])].append(rows)
+    finished = output.finished_shards()
+    mismatches += [
+        f"{output.path(MANIFESTS, shard)}.json is not what was written there; delete it"
+        for shard in finished
+        if shard not in seen
+    ]
+    mismatches += [f"{path} has no manifest" for path in output.orphans(finished)]
+    return {
+        **{name: totals[name] for name in COUNTS},
+        "errors_by_status": dict(sorted(by_status.items())),
+        "layers": dict(sorted(layers.items())),
+        **{name: dict(sorted(reasons.items())) for name, reasons in failed.items()},
+        "shards": dict(sorted(shards.items())),
+        "read_again": again,
+        "mismatches": mismatches,
+        "accuracy": _accuracy(scores["truth"]),
+        "accuracy_exif": _accuracy(scores["exif"]),
+    }
+
+
+def _look(output: Output, manifest: Mapping[str, Any]) -> tuple[list[str], dict[str, np.ndarray]]:
+    """What is wrong with a shard and, if nothing is, what its known positions say."""
+    different = check_shard(output, manifest)
+    return different, {} if different else _known_positions(output, manifest["shard"])
+
+
+def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
+    """Compares a manifest with itself and with the rows on disk; a sentence for each difference."""
+    shard, found = manifest["shard"], []
+    if manifest["photos"] != manifest["predictions"] + manifest["photo_errors"]:
+        found.append(
+            f"shard {shard}: {manifest['photos']} photos are not {manifest['predictions']} "
+            f"predictions + {manifest['photo_errors']} errors"
+        )
+    others = _other_layers(manifest)
+    reads: dict[str, Callable[[Any], list[tuple[str, str]]]] = {
+        PREDICTIONS: functools.partial(_rows, manifest["predictions"]),
+        ERRORS: functools.partial(_errors, manifest),
+        **{layer: functools.partial(_rows, count) for layer, count in others.items()},
+    }
+    for layer, read in reads.items():
+        path = output.part(layer, shard)
+        try:
+            with fsspec.open(path, "rb") as file:
+                pairs = read(file)
+        except (OSError, ValueError, KeyError) as error:
+            found.append(f"shard {shard}: {path} cannot be read ({error})")
+            continue
+        found += [
+            f"shard {shard}: {path} holds {held}, the manifest says {said}"
+            for held, said in pairs
+            if held != said
+        ]
+    return found
+
+
+def _other_layers(manifest: Mapping[str, Any]) -> dict[str, int]:
+    """Rows of the layers that only some runs write."""
+    layers: Mapping[str, int] = manifest.get("layers", {})
+    return {layer: rows for layer, rows in layers.items() if layer not in (PREDICTIONS, ERRORS)}
+
+
+def _rows(said: int, file: Any) -> list[tuple[str, str]]:
+    """How many rows a file holds, and how many the manifest says."""
+    rows = pq.ParquetFile(file).metadata.num_rows
+    return [(f"{rows} rows", f"{said} rows")]
+
+
+def _errors(manifest: Mapping[str, Any], file: Any) -> list[tuple[str, str]]:
+    """The same for a file of errors; a tar that is not complete has one row of its own."""
+    table = pq.read_table(file, columns=["key", "status"])
+    photos = table.num_rows - table["key"].null_count
+    held = Counter(table["status"].to_pylist())
+    tar = Counter({status: n for status, n in held.items() if Status(status).of_shard})
+    complete = manifest["tar_status"] == TarStatus.COMPLETE.value
+    said = Counter() if complete else Counter([f"shard_{manifest['tar_status']}"])
+    return [
+        (
+            f"{table.num_rows} rows, {photos} of photos",
+            f"{manifest['photo_errors'] + manifest['shard_errors']} rows, "
+            f"{manifest['photo_errors']} of photos",
+        ),
+        (_counted(held), _counted(manifest["errors_by_status"])),
+        (f"of the shard {_counted(tar)}", f"of the shard {_counted(said)}"),
+    ]
+
+
+def _counted(by_status: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {status}" for status, count in sorted(by_status.items())) or "none"
+
+
+def _known_positions(output: Output, shard: str) -> dict[str, np.ndarray]:
+    """By kind, where it is known at all: (rows, 3) of distance and radii in km."""
+    known = [f"{kind}_{axis}" for kind in KINDS for axis in ("latitude", "longitude")]
+    with fsspec.open(output.part(PREDICTIONS, shard), "rb") as file:
+        table = pq.read_table(file, columns=["latitude", "longitude", *CREDIBLE, *known])
+    columns = {name: table[name].to_numpy() for name in table.column_names}
+    found = {}
+    for kind in KINDS:
+        latitude = columns[f"{kind}_latitude"].astype(np.float64)
+        longitude = columns[f"{kind}_longitude"].astype(np.float64)
+        distance = great_circle_km(columns["latitude"], columns["longitude"], latitude, longitude)
+        rows = np.stack([distance, *(columns[name] for name in CREDIBLE)], axis=1)
+        rows = rows[np.isfinite(distance)]
+        if len(rows):
+            found[kind] = rows
+    return found
+
+
+def _accuracy(groups: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, Any]]:
+    """Each group apart, then all together."""
+    joined = {name: np.concatenate(parts) for name, parts in sorted(groups.items())}
+    if joined:
+        joined = {**joined, OVERALL: np.concatenate(list(joined.values()))}
+    return {name: accuracy_row(rows) for name, rows in joined.items()}
+
+
+def accuracy_row(rows: np.ndarray) -> dict[str, Any]:
+    """How far off, how often near, how often inside the stated radius.
+
+    Args:
+        rows: float (N, 3) km: distance to the truth, radius_50, radius_90; N >= 1.
+
+    Returns:
+        `n`, `median_km`, `within` (share of photos, by threshold in km), `coverage_50` and
+        `coverage_90` (share of photos whose truth lies within the radius). The denominator is the
+        photos with a prediction and a known position.
+    """
+    coverages = {
+        name: coverage(rows[:, 0], rows[:, column])
+        for column, name in enumerate(CREDIBLE.values(), start=1)
+    }
+    return {**error_summary(rows[:, 0]), **coverages}
+
+
+def summary_table(summary: Mapping[str, Any]) -> str:
+    """The summary as text for a terminal."""
+    lines = [
+        f"photos       {summary['photos']:>10,}",
+        f"predictions  {summary['predictions']:>10,}",
+        f"errors       {summary['photo_errors']:>10,}",
+    ]
+    statuses = summary["errors_by_status"].items()
+    lines += [f"  {name:<18} {count:>7,}" for name, count in statuses]
+    lines += [f"{name:<12} {rows:>10,}" for name, rows in summary.get("layers", {}).items()]
+    for name, how in FAILURES.items():
+        reasons = summary.get(name, {}).items()
+        lines += [f"  {count:,} photos {how}: {reason}" for reason, count in reasons]
+    shards = ", ".join(f"{count:,} {status}" for status, count in summary["shards"].items())
+    lines.append(f"shards       {shards or 'none':>10}")
+    if "seconds" in summary:
+        rate = summary["images_per_second"]
+        lines.append(f"seconds      {summary['seconds']:>10,.1f}   {rate:,.1f} images/s")
+    if summary.get("stage_seconds"):
+        lines.append("  in the steps, over all workers:")
+        stages = summary["stage_seconds"].items()
+        lines += [f"  {name:<14} {value:>6,.1f}" for name, value in stages]
+    for key, title in (("accuracy", "truth"), ("accuracy_exif", "EXIF position")):
+        if summary[key]:
+            lines += ["", *_accuracy_lines(summary[key], title)]
+    lines += [f"COUNT MISMATCH: {sentence}" for sentence in summary["mismatches"]]
+    return "\n".join(lines)
+
+
+def _accuracy_lines(groups: Mapping[str, Mapping[str, Any]], title: str) -> list[str]:
+    width = max(len(title), *(len(name) for name in groups))
+    heads = "".join(f"{f'<{km} km':>9}" for km in THRESHOLDS_KM)
+    lines = [f"{title:<{width}} {'n':>8} {'median km':>10}{heads} {'in r50':>8} {'in r90':>8}"]
+    for name, row in groups.items():
+        within = "".join(f"{100 * row['within'][str(km)]:>7.1f} %" for km in THRESHOLDS_KM)
+        coverage = "".join(f"{100 * row[key]:>7.1f} %" for key in CREDIBLE.values())
+        lines.append(f"{name:<{width}} {row['n']:>8,} {row['median_km']:>10,.1f}{within}{coverage}")
+    return lines

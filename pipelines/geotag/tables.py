@@ -1,0 +1,186 @@
+"""The Parquet files of one shard: predictions, errors and, if asked for, regions and thumbnails.
+
+Rows of the layers with places are in the order of Hilbert's curve over the map, in groups that each
+cover a small area: a reader that wants one country skips most of a file. Knows no Beam.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from locdiffusion.geography.countries import country_codes
+from locdiffusion.geography.polygons import PolygonIndex, file_identity
+from locdiffusion.sphere.hilbert import hilbert_index
+from pipelines.geotag.batches import HYBRID, Columns, PhotoBatch, shard_columns
+from pipelines.geotag.batches import REGIONS as REGION_COLUMN
+from schemas.geotags import HYBRID_COLUMNS, error_table, prediction_table
+from schemas.layers import Region, region_table, thumbnail_table
+
+PREDICTIONS, ERRORS, REGIONS, THUMBNAILS = "predictions", "errors", "regions", "thumbnails"
+LAYERS = (PREDICTIONS, ERRORS, REGIONS, THUMBNAILS)
+
+FAILED = REGIONS_FAILED, HYBRID_FAILED = ("regions_failed", "hybrid_failed")
+"""Fields of a manifest: how many photos got a prediction and not this, by reason."""
+
+ROW_GROUP_ROWS = {PREDICTIONS: 5_000, ERRORS: 5_000, REGIONS: 1_000, THUMBNAILS: 1_000}
+
+WIDE_DEG = 90.0
+"""Regions whose box is wider come after all others."""
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a run writes besides points, their uncertainty and their country.
+
+    Attributes:
+        regions: whether to draw credible regions.
+        thumbnails: how many photos of each shard get one, at most.
+        admin: a file of polygons, path or URL, whose names fill the column `admin`.
+        admin_name: which column of that file holds them; None where it is plain.
+        hybrid: whether the Geotagger has a gallery, whose answers go into HYBRID_COLUMNS.
+    """
+
+    regions: bool = False
+    thumbnails: int = 0
+    admin: str | None = None
+    admin_name: str | None = None
+    hybrid: bool = False
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The folders that get a file for each shard."""
+        wanted = {REGIONS: self.regions, THUMBNAILS: self.thumbnails > 0}
+        return tuple(layer for layer in LAYERS if wanted.get(layer, True))
+
+    def settings(self) -> dict[str, Any]:
+        """What a run records of them: nothing of what is not asked for, or known otherwise.
+
+        Raises:
+            PolygonError: there is no such file.
+        """
+        told: dict[str, Any] = {}
+        if self.regions:
+            told["regions"] = True
+        if self.thumbnails:
+            told["thumbnails"] = self.thumbnails
+        if self.admin is not None:
+            told["admin"] = file_identity(self.admin)
+        if self.admin_name is not None:
+            told["admin_name"] = self.admin_name
+        return told
+
+    def admin_units(self) -> PolygonIndex | None:
+        """The polygons of `admin`; read once per process.
+
+        Raises:
+            PolygonError: the file, or the column, cannot be used.
+        """
+        return None if self.admin is None else _units(self.admin, self.admin_name)
+
+
+@functools.lru_cache(maxsize=1)
+def _units(path: str, column: str | None) -> PolygonIndex:
+    return PolygonIndex.from_file(path, column)
+
+
+@dataclass(frozen=True)
+class ShardTables:
+    """What is written of a shard.
+
+    Attributes:
+        tables: by layer.
+        failed: those of FAILED that were asked for: photos by reason.
+    """
+
+    tables: Mapping[str, pa.Table]
+    failed: Mapping[str, Mapping[str, int]]
+
+
+def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -> ShardTables:
+    """Builds the tables of one shard.
+
+    Args:
+        model_id: in every prediction.
+        batches: all of one shard, in any order, decoded.
+        extras: what is wanted.
+    """
+    ordered = sorted(batches, key=lambda batch: batch.index)
+    shard = ordered[-1].shard.id
+    columns = _in_spatial_order(shard_columns(ordered))
+    columns |= _names_of_places(columns, extras)
+    failed: dict[str, dict[str, int]] = {}
+    if extras.hybrid:
+        places, failed[HYBRID_FAILED] = _hybrid_places(columns)
+        columns |= places
+    keys = columns["key"].tolist()
+    tables = {
+        PREDICTIONS: prediction_table(shard, model_id, columns),
+        ERRORS: error_table(shard, (error for batch in ordered for error in batch.errors)),
+    }
+    if REGIONS in extras.layers:
+        found_regions = columns.get(REGION_COLUMN, ())
+        rows: list[tuple[str, Region]] = [
+            (key, region)
+            for key, regions in zip(keys, found_regions, strict=True)
+            if not isinstance(regions, str)
+            for region in regions
+        ]
+        failed[REGIONS_FAILED] = _reasons(found_regions)
+        # Boxes across the map, as at the antimeridian, must not widen every group: they come last.
+        rows.sort(key=lambda row: row[1].bounds[2] - row[1].bounds[0] > WIDE_DEG)
+        tables[REGIONS] = region_table(shard, rows)
+    if THUMBNAILS in extras.layers:
+        ending = ordered[-1].ending
+        found = ending.thumbnails if ending else ()
+        predicted = set(keys)
+        kept = [thumbnail for thumbnail in found if thumbnail.key in predicted]
+        tables[THUMBNAILS] = thumbnail_table(shard, kept)
+    return ShardTables(tables, failed)
+
+
+def _reasons(found: Iterable[Any]) -> dict[str, int]:
+    """How often each reason stands where a result would."""
+    return dict(sorted(Counter(one for one in found if isinstance(one, str)).items()))
+
+
+def _hybrid_places(columns: Columns) -> tuple[Columns, dict[str, int]]:
+    """HYBRID_COLUMNS in degrees, NaN where there is none, and how many failed, by reason."""
+    found = columns.get(HYBRID, np.empty(0, object)).tolist()
+    nowhere = (np.nan, np.nan)
+    places = [nowhere if isinstance(place, str) else place for place in found]
+    table = np.array(places, np.float64).reshape(len(places), len(HYBRID_COLUMNS))
+    return dict(zip(HYBRID_COLUMNS, table.T, strict=True)), _reasons(found)
+
+
+def _in_spatial_order(columns: Columns) -> Columns:
+    """Rows along Hilbert's curve; at one place by key."""
+    place = hilbert_index(columns["latitude"], columns["longitude"]).tolist()
+    keys = columns["key"].tolist()
+    order = np.array(sorted(range(len(keys)), key=lambda row: (place[row], keys[row])), np.int64)
+    return {name: column[order] for name, column in columns.items()}
+
+
+def _names_of_places(columns: Columns, extras: Extras) -> Columns:
+    """Country and administrative unit of each point, None where it has none."""
+    points = columns["latitude"], columns["longitude"]
+    units = extras.admin_units()
+    named = {"country_code": country_codes(*points)}
+    if units is not None:
+        named["admin"] = units(*points)
+    return {name: np.array(values, dtype=object) for name, values in named.items()}
+
+
+def parquet_bytes(layer: str, table: pa.Table, metadata: Mapping[bytes, bytes]) -> bytes:
+    """A table of a layer as a Parquet file with more metadata."""
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
+    buffer = pa.BufferOutputStream()
+    pq.write_table(table, buffer, row_group_size=ROW_GROUP_ROWS[layer], compression="zstd")
+    return bytes(buffer.getvalue())

@@ -1,0 +1,260 @@
+"""The geotag job as a Beam graph: a thin skin over `batches` and `sink`.
+
+Pixels never cross a shuffle: everything from reading to decoding is fused into one stage. A shard's
+batches therefore reach `GatherShard` on the worker that read it, and the shard is written as soon
+as its last batch is there, not when the whole job ends; that is what makes a stopped job worth
+resuming (after a GroupByKey nothing would be written before the last photo has been seen). A runner
+that breaks the fusion loses nothing: what a bundle leaves incomplete is regrouped by a GroupByKey.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import numpy as np
+from apache_beam.metrics import Metrics
+from apache_beam.ml.inference.base import ModelHandler, RunInference
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.windowed_value import WindowedValue
+
+from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
+from pipelines.geotag.model_cache import LoadedGeotagger, Loader, loaded
+from pipelines.geotag.output import Output, RunConfiguration, write_shard
+from pipelines.geotag.progress import TALLY
+from pipelines.geotag.tables import Extras
+from pipelines.reading.archive import Sample
+from pipelines.reading.listing import Shard
+from pipelines.reading.photo import PhotoRecord, decode_photo
+from schemas.geotags import ErrorRow, Stage
+
+STAGES = (Stage.EMBED, Stage.SAMPLE, Stage.DECODE)
+SCATTERED = "scattered"
+MICROSECONDS = "microseconds"
+
+# Metric namespaces, and the names under which a summary tells the seconds of each step.
+READ, DECODE_PHOTO, WRITE = "read", "decode_photo", "write"
+MODEL_STEPS = {Stage.EMBED: "embed", Stage.SAMPLE: "sample", Stage.DECODE: "decode_density"}
+STEPS = (READ, DECODE_PHOTO, *MODEL_STEPS.values(), WRITE)
+
+
+class Geotag(beam.PTransform):
+    """From shards to manifests; the files are written on the way.
+
+    Args:
+        load: builds the Geotagger on a worker; must be hashable and picklable.
+        configuration: of the run.
+        output: where to write.
+        batch_size: most photos per call of the model.
+        extras: what else is wanted; None for nothing.
+    """
+
+    def __init__(
+        self,
+        load: Loader,
+        configuration: RunConfiguration,
+        output: Output,
+        batch_size: int,
+        extras: Extras | None = None,
+    ) -> None:
+        super().__init__()
+        self.load = load
+        self.configuration = configuration
+        self.output = output
+        self.batch_size = batch_size
+        self.extras = extras or Extras()
+
+    def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
+        """The job, top to bottom."""
+        read = ReadShard(self.load, self.batch_size, self.extras.thumbnails)
+        photos = (
+            shards
+            | "DropFinished" >> beam.Filter(_unfinished, self.output, self.configuration)
+            | "Reshuffle" >> beam.Reshuffle()
+            | "ReadShards" >> beam.ParDo(read)
+        )
+        for stage in STAGES:
+            handler = StageHandler(self.load, stage, self.extras).with_no_batching()
+            photos = photos | stage.value.capitalize() >> RunInference(handler)
+        return photos | "WriteShards" >> WriteShards(self.output, self.configuration, self.extras)
+
+
+def _unfinished(shard: Shard, output: Output, configuration: RunConfiguration) -> bool:
+    return not output.finished(shard, configuration)
+
+
+class ReadShard(beam.DoFn):
+    """Reads, decodes and batches one shard; see `batches.read_batches`."""
+
+    def __init__(self, load: Loader, batch_size: int, thumbnails: int = 0) -> None:
+        self.load = load
+        self.batch_size = batch_size
+        self.thumbnails = thumbnails
+        self.reading = Metrics.counter(READ, MICROSECONDS)
+        self.decoding = Metrics.counter(DECODE_PHOTO, MICROSECONDS)
+
+    def setup(self) -> None:
+        """Takes the preprocessing of the process's Geotagger."""
+        self.preprocess = loaded(self.load).geotagger.preprocess
+
+    def process(self, shard: Shard) -> Iterator[PhotoBatch]:
+        """Yields batches; the time that the steps behind take is not counted here."""
+        decode = TimedDecoder()
+        batches = read_batches(shard, self.preprocess, self.batch_size, decode, self.thumbnails)
+        while True:
+            start = time.perf_counter()
+            batch = next(batches, None)
+            seconds, decoding = time.perf_counter() - start, decode.take_seconds()
+            self.reading.inc(round((seconds - decoding) * 1e6))
+            self.decoding.inc(round(decoding * 1e6))
+            if batch is None:
+                return
+            yield batch
+
+
+class TimedDecoder:
+    """`photo.decode_photo` with a stopwatch."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def __call__(
+        self, sample: Sample, preprocess: Callable[[Any], np.ndarray], thumbnail: bool = False
+    ) -> PhotoRecord | ErrorRow:
+        """Decodes one sample."""
+        start = time.perf_counter()
+        result = decode_photo(sample, preprocess, thumbnail)
+        self._seconds += time.perf_counter() - start
+        return result
+
+    def take_seconds(self) -> float:
+        """Seconds since this was asked last."""
+        seconds, self._seconds = self._seconds, 0.0
+        return seconds
+
+
+class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
+    """One step of the model for RunInference; one element is one batch of columns."""
+
+    def __init__(self, load: Loader, stage: Stage, extras: Extras | None = None) -> None:
+        super().__init__()
+        self.load = load
+        self.stage = stage
+        self.extras = extras or Extras()
+        self.microseconds = Metrics.counter(MODEL_STEPS[stage], MICROSECONDS)
+
+    def load_model(self) -> LoadedGeotagger:
+        """The Geotagger that the three steps share."""
+        return loaded(self.load)
+
+    def run_inference(  # type: ignore[override]  # with_no_batching: a batch is one element
+        self,
+        batch: PhotoBatch,
+        model: LoadedGeotagger,
+        inference_args: dict[str, Any] | None = None,
+    ) -> list[PhotoBatch]:
+        """Runs the step under the model's lock. A list: Beam loses errors of a generator."""
+        with model.lock:  # the wait for it is no work: Beam's own latency would count it
+            start = time.perf_counter()
+            wanted = self.extras.regions, self.extras.hybrid
+            done = run_stage(batch, self.stage, model.geotagger, *wanted)
+            self.microseconds.inc(round((time.perf_counter() - start) * 1e6))
+        return [done]
+
+    def get_num_bytes(self, batch: PhotoBatch) -> int:  # type: ignore[override]
+        """Size of the arrays; Beam's default pickles the batch to find out."""
+        return batch.payload.nbytes if isinstance(batch.payload, np.ndarray) else 0
+
+    def get_metrics_namespace(self) -> str:
+        """`embed`, `sample` or `decode_density`."""
+        return MODEL_STEPS[self.stage]
+
+
+class WriteShards(beam.PTransform):
+    """Brings each shard's batches together and writes it."""
+
+    def __init__(
+        self, output: Output, configuration: RunConfiguration, extras: Extras | None = None
+    ) -> None:
+        super().__init__()
+        self.write = ShardWriter(output, configuration, extras or Extras())
+
+    def expand(self, photos: beam.PCollection[PhotoBatch]) -> beam.PCollection[dict[str, Any]]:
+        """Whole shards directly, scattered ones after a GroupByKey."""
+        gathered = photos | "Gather" >> beam.ParDo(GatherShard()).with_outputs(
+            SCATTERED, main="whole"
+        )
+        whole = gathered["whole"] | "Write" >> beam.Map(self.write)
+        scattered = (
+            gathered[SCATTERED]
+            | "RegroupByShard" >> beam.GroupByKey()
+            | "DropShardId" >> beam.Values()
+            | "WriteRegrouped" >> beam.Map(self.write)
+        )
+        return (whole, scattered) | "Manifests" >> beam.Flatten()
+
+
+class ShardWriter:
+    """`sink.write_shard` with its time counted."""
+
+    def __init__(self, output: Output, configuration: RunConfiguration, extras: Extras) -> None:
+        self.output = output
+        self.configuration = configuration
+        self.extras = extras
+        self.microseconds = Metrics.counter(WRITE, MICROSECONDS)
+
+    def __call__(self, batches: Iterable[PhotoBatch]) -> dict[str, Any]:
+        """Writes one shard and returns its manifest."""
+        whole = list(batches)
+        start = time.perf_counter()
+        manifest = write_shard(self.output, self.configuration, whole, self.extras)
+        self.microseconds.inc(round((time.perf_counter() - start) * 1e6))
+        return manifest
+
+
+class GatherShard(beam.DoFn):
+    """Holds the batches of a shard until all are there. One shard at a time, so memory is flat."""
+
+    def start_bundle(self) -> None:
+        """Holds nothing from before."""
+        self.held: dict[str, list[PhotoBatch]] = {}
+
+    def process(self, batch: PhotoBatch) -> Iterator[Sequence[PhotoBatch]]:
+        """Yields a shard's batches once they are complete."""
+        TALLY.add(len(batch) + sum(error.key is not None for error in batch.errors))
+        held = self.held.setdefault(batch.shard.id, [])
+        held.append(batch)
+        ending = next((one.ending for one in held if one.ending is not None), None)
+        if ending is not None and len(held) == ending.batches:
+            yield self.held.pop(batch.shard.id)
+
+    def finish_bundle(self) -> Iterator[beam.pvalue.TaggedOutput]:
+        """Passes on what another bundle must complete."""
+        for shard_id, batches in self.held.items():
+            for batch in batches:
+                value = WindowedValue(
+                    (shard_id, batch), GlobalWindow().max_timestamp(), (GlobalWindow(),)
+                )
+                yield beam.pvalue.TaggedOutput(SCATTERED, value)
+        self.held = {}
+
+
+def stage_seconds(result: Any) -> dict[str, float]:
+    """Seconds spent in each step, over all workers, from a finished job's metrics.
+
+    Args:
+        result: what `Pipeline.run` returned.
+
+    Returns:
+        By step, in the order of STEPS, as far as the runner reports them: `read` (bytes out of
+        files), `decode_photo` (bytes to pixels), `embed`, `sample`, `decode_density`, `write`.
+    """
+    microseconds: Counter[str] = Counter()
+    for counter in result.metrics().query()["counters"]:
+        name = counter.key.metric
+        if name.namespace in STEPS and name.name == MICROSECONDS:
+            microseconds[name.namespace] += counter.result  # whole and regrouped shards: two steps
+    return {name: microseconds[name] / 1e6 for name in STEPS if name in microseconds}

@@ -1,0 +1,189 @@
+"""Photos that lie in folders, read as if they had been packed: same items, same guarantees.
+
+Files are grouped into virtual shards without writing a tar. A group ends where the hash of a key
+says so, not after a fixed number, so that a photo that is added, removed or replaced changes the
+group it falls into and no other: a run that is resumed does that group again, and only that one.
+Knows no Beam.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from pipelines.reading.archive import Sample
+from pipelines.reading.storage import open_stream
+from pipelines.reading.tar import TarStatus
+from schemas.geotags import ErrorRow, Stage, Status
+from schemas.samples import (
+    IMAGE_EXTENSIONS,
+    MAX_IMAGE_BYTES,
+    MAX_METADATA_BYTES,
+    METADATA_EXTENSION,
+)
+
+GROUP_MEAN, GROUP_MOST = 256, 1024
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """One photo on disk.
+
+    Attributes:
+        key: its path within the folder, with `/` and with its extension, so that no two are alike.
+        url: where it lies.
+        size: bytes.
+        metadata: URL of the `.json` of the same name beside it, if there is one.
+        metadata_size: bytes of that.
+    """
+
+    key: str
+    url: str
+    size: int
+    metadata: str | None = None
+    metadata_size: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Of the photo and its metadata."""
+        return self.size + self.metadata_size
+
+
+def extension(path: str) -> str:
+    """What follows the last dot of the base name, in lower case; empty for a hidden file."""
+    stem, dot, last = path.rpartition("/")[2].rpartition(".")
+    return last.lower() if dot and stem else ""
+
+
+def find_photos(files: dict[str, int], root: str) -> tuple[list[PhotoFile], Counter[str]]:
+    """Sorts out what is a photo among files.
+
+    Args:
+        files: URL to bytes.
+        root: URL that keys are relative to.
+
+    Returns:
+        The photos, sorted by key, and how many other files there are, by extension. Metadata beside
+        a photo is no other file; hidden files, and files in hidden folders, are not counted.
+    """
+    prefix = root.rstrip("/") + "/"
+    shown = {url: size for url, size in files.items() if not _hidden(url.removeprefix(prefix))}
+    documents = {
+        url.rpartition(".")[0]: url for url in shown if extension(url) == METADATA_EXTENSION
+    }
+    photos, used = [], set()
+    for url in sorted(url for url in shown if extension(url) in IMAGE_EXTENSIONS):
+        document = documents.get(url.rpartition(".")[0])
+        used |= {url, document}
+        photos.append(
+            PhotoFile(
+                legible(url.removeprefix(prefix)),
+                url,
+                shown[url],
+                document,
+                shown[document] if document else 0,
+            )
+        )
+    others = Counter(f".{extension(url)}" for url in shown if url not in used)
+    return photos, others
+
+
+def _hidden(path: str) -> bool:
+    return any(part.startswith(".") for part in path.split("/"))
+
+
+def group_photos(photos: Sequence[PhotoFile]) -> Iterator[tuple[PhotoFile, ...]]:
+    """Cuts a list of photos, sorted by key, into groups of about `GROUP_MEAN`."""
+    group: list[PhotoFile] = []
+    for photo in photos:
+        group.append(photo)
+        if _hash(photo.key) % GROUP_MEAN == 0 or len(group) == GROUP_MOST:
+            yield tuple(group)
+            group = []
+    if group:
+        yield tuple(group)
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
+
+
+def fingerprint(photos: Iterable[PhotoFile]) -> str:
+    """Fifteen decimal digits that change with any key or size."""
+    lines = (f"{photo.key}\0{photo.size}\0{photo.metadata_size}\n" for photo in photos)
+    return f"{_hash(''.join(lines)) % 10**15:015d}"
+
+
+def folder_name(root: str) -> str:
+    """A name for output files from the last part of a folder's path."""
+    last = root.rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^\w.-]", "_", last).lstrip(".") or "photos"
+
+
+@dataclass
+class FolderReader:
+    """Iterates over the photos of one group; the counterpart of `archive.ShardReader`.
+
+    Every photo becomes exactly one item: a Sample, or an ErrorRow with its key.
+
+    Attributes:
+        photos: what to read.
+        status, message, ignored_members: as for a shard; a group of files is always complete.
+        read_failed: whether a photo could not be had; another run should try again.
+    """
+
+    photos: Sequence[PhotoFile]
+    status: TarStatus = TarStatus.COMPLETE
+    message: str = ""
+    ignored_members: int = 0
+    read_failed: bool = False
+
+    def __iter__(self) -> Iterator[Sample | ErrorRow]:
+        for photo in self.photos:
+            item = _read(photo)
+            if isinstance(item, ErrorRow) and item.status is Status.MISSING_IMAGE:
+                self.read_failed = True
+            yield item
+
+
+def _read(photo: PhotoFile) -> Sample | ErrorRow:
+    try:
+        image = _content(photo.url, MAX_IMAGE_BYTES)
+    except _TooLarge as error:
+        why = f"the photo has {error}; store a smaller file"
+        return ErrorRow(photo.key, Stage.READ, Status.TOO_MANY_BYTES, why)
+    except OSError as error:
+        why = f"cannot be read ({_reason(error)}); check that it is still there, and its rights"
+        return ErrorRow(photo.key, Stage.READ, Status.MISSING_IMAGE, why)
+    try:
+        document = _content(photo.metadata, MAX_METADATA_BYTES) if photo.metadata else None
+    except (OSError, _TooLarge) as error:
+        why = f"its .json cannot be read ({_reason(error)}); repair or remove it"
+        return ErrorRow(photo.key, Stage.READ, Status.BAD_METADATA, why)
+    return Sample(photo.key, image, document)
+
+
+class _TooLarge(ValueError):
+    pass
+
+
+def _content(url: str, limit: int) -> bytes:
+    """All bytes of a file; it may have grown since it was listed."""
+    with open_stream(url) as file:
+        data: bytes = file.read(limit + 1)
+    if len(data) > limit:
+        raise _TooLarge(f"more than {limit:,} bytes")
+    return data
+
+
+def _reason(error: Exception) -> str:
+    """For a row of errors, which takes no name that is not UTF-8."""
+    return legible(f"{type(error).__name__}: {error}")
+
+
+def legible(name: str) -> str:
+    """A name whose bytes are not UTF-8, with backslashes and their hexadecimal digits."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -1,0 +1,211 @@
+"""From what a user types after `--input` to a list of shards with stable ids. Knows no Beam.
+
+Tars are shards as they are; photos in folders, and photos named one by one, are grouped into
+virtual ones (`pipelines.reading.folder`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+
+from pipelines.reading.folder import (
+    PhotoFile,
+    extension,
+    find_photos,
+    fingerprint,
+    folder_name,
+    group_photos,
+)
+from schemas.samples import IMAGE_EXTENSIONS
+
+TAR_ENDINGS = (".tar.gz", ".tgz", ".tar")
+
+
+class InputError(ValueError):
+    """No shard can be read from what was given; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One tar, or a group of photos in a folder.
+
+    Attributes:
+        id: name of its output files, unique within a run.
+        url: where it lies, absolute if local; of a group `FOLDER#FINGERPRINT`.
+        photos: the group's files; empty for a tar.
+    """
+
+    id: str
+    url: str
+    photos: tuple[PhotoFile, ...] = field(default=(), repr=False)
+
+    @property
+    def folder(self) -> str | None:
+        """Of a group; None for a tar."""
+        return self.url.rpartition("#")[0] if self.photos else None
+
+    @property
+    def bytes(self) -> int | None:
+        """Size, by which a resumed run notices another file; None where it has none."""
+        if self.photos:
+            return sum(photo.bytes for photo in self.photos)
+        filesystem, path = fsspec.core.url_to_fs(self.url)
+        try:
+            return int(filesystem.size(path))
+        except (OSError, TypeError):
+            return None
+
+
+def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) -> list[Shard]:
+    """Expands paths, folders, globs and braces such as `{000..009}`.
+
+    Args:
+        patterns: local paths or URLs that fsspec knows; at least one.
+        tell: gets a sentence about files in folders that are no photos.
+
+    Returns:
+        The shards, each once: tars sorted by URL, then groups of photos.
+
+    Raises:
+        InputError: if a pattern matches nothing, or names a folder that holds tars.
+    """
+    from braceexpand import braceexpand
+
+    tars: set[str] = set()
+    loose: dict[str, int] = {}
+    folders: dict[str, list[PhotoFile]] = {}
+    for pattern in patterns:
+        for part in braceexpand(pattern, escape=False):
+            filesystem, path = fsspec.core.url_to_fs(part)
+            if not filesystem.isfile(path) and filesystem.isdir(path):
+                root = _shown(filesystem, path, part)
+                folders[root] = _photos_of(filesystem, path, part, tell)
+                continue
+            for url in _expand(filesystem, path, part):
+                if extension(url) in IMAGE_EXTENSIONS:
+                    loose[url] = int(filesystem.size(url))
+                else:
+                    tars.add(url)
+    if loose:
+        root = _common_folder(loose)
+        folders[root] = find_photos(loose, root)[0] + folders.get(root, [])
+    ordered = sorted(tars)
+    shards = [Shard(id, url) for id, url in zip(shard_ids(ordered), ordered, strict=True)]
+    return shards + _groups(folders)
+
+
+def _common_folder(urls: Iterable[str]) -> str:
+    """The innermost folder that holds all of these files."""
+    folders = [url.split("/")[:-1] for url in urls]
+    first, last = min(folders), max(folders)
+    same = [a == b for a, b in zip(first, last, strict=False)] + [False]
+    return "/".join(first[: same.index(False)]) or "/"
+
+
+def _groups(folders: dict[str, list[PhotoFile]]) -> list[Shard]:
+    """Virtual shards; a photo that two folders hold (one inside the other) is taken once."""
+    seen: set[str] = set()
+    shards: dict[str, Shard] = {}
+    for root in sorted(folders):
+        photos = [photo for photo in folders[root] if photo.url not in seen]
+        seen |= {photo.url for photo in photos}
+        for group in group_photos(photos):
+            mark = fingerprint(group)
+            id = f"{folder_name(root)}-{mark}"
+            if id in shards:  # the same photos lie in two places
+                place = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:6]
+                id = f"{folder_name(root)}-{place}-{mark}"
+            shards[id] = Shard(id, f"{root}#{mark}", group)
+    return list(shards.values())
+
+
+def _photos_of(
+    filesystem: Any, path: str, pattern: str, tell: Callable[[str], None]
+) -> list[PhotoFile]:
+    """All photos below a folder."""
+    found = filesystem.find(path, detail=True)
+    files = {_shown(filesystem, name, pattern): int(info["size"]) for name, info in found.items()}
+    photos, others = find_photos(files, _shown(filesystem, path, pattern))
+    tars = sum(others[f".{ending}"] for ending in ("tar", "tgz")) + sum(
+        name.lower().endswith(".tar.gz") for name in files
+    )
+    folder = pattern.rstrip("/")
+    if tars:
+        raise InputError(
+            f"{pattern} is a directory that holds {tars:,} tar shards and {len(photos):,} photos; "
+            f"pass '{folder}/*.tar' for the shards, '{folder}/*.jpg' for photos beside them"
+        )
+    if not photos:
+        kinds = ", ".join(IMAGE_EXTENSIONS)
+        raise InputError(
+            f"no photo lies in the directory {pattern} (looked for {kinds}, hidden files left out);"
+            f" found {_counted(others) or 'nothing'}"
+        )
+    if others:
+        tell(f"{folder}: {len(photos):,} photos; no photos and left out: {_counted(others)}")
+    return photos
+
+
+def _counted(others: Counter[str]) -> str:
+    named = [
+        f"{count:,} {kind if kind != '.' else 'without extension'}"
+        for kind, count in others.most_common(8)
+    ]
+    return ", ".join(named)
+
+
+def _shown(filesystem: Any, path: str, pattern: str) -> str:
+    """A path as it goes into results: with its protocol only where the user gave one."""
+    shown: str = filesystem.unstrip_protocol(path) if "://" in pattern else path
+    return shown
+
+
+def _expand(filesystem: Any, path: str, pattern: str) -> list[str]:
+    if filesystem.isfile(path):  # a name may hold the very characters of a glob
+        return [_shown(filesystem, path, pattern)]
+    found = [] if not re.search(r"[*?\[]", path) else filesystem.glob(path)
+    files = [name for name in found if not filesystem.isdir(name)]
+    if not files:
+        raise InputError(
+            f"no shard matches {pattern!r}; look with `ls {pattern}`, keep the quotes around globs,"
+            " and write a range as {000..009}"
+        )
+    return [_shown(filesystem, name, pattern) for name in files]
+
+
+def shard_ids(urls: list[str]) -> list[str]:
+    """Names from base names; equal ones get their directory's name, then a hash, in addition.
+
+    Args:
+        urls: N different locations.
+
+    Returns:
+        N different names, free of slashes.
+    """
+    parts = [url.rstrip("/").split("/") for url in urls]
+    names = [_stem(part[-1]) for part in parts]
+    wider = [f"{part[-2] or 'root'}-{name}" for part, name in zip(parts, names, strict=True)]
+    hashed = [
+        f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
+        for name, url in zip(wider, urls, strict=True)
+    ]
+    for better in (wider, hashed):
+        counts = Counter(names)
+        names = [
+            other if counts[name] > 1 else name for name, other in zip(names, better, strict=True)
+        ]
+    return names
+
+
+def _stem(name: str) -> str:
+    for ending in TAR_ENDINGS:
+        if name.lower().endswith(ending) and len(name) > len(ending):
+            return name[: -len(ending)]
+    return name

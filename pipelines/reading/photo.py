@@ -1,0 +1,180 @@
+"""From the bytes of a sample to pixels and positions, or to the reason why not. Knows no Beam."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from locdiffusion.photos.exif_position import read_gps
+from locdiffusion.photos.image_formats import (
+    HEIF,
+    HEIF_REMEDY,
+    format_names,
+    is_heif,
+    open_picture,
+    readable_formats,
+)
+from pipelines.reading.archive import Sample
+from pipelines.reading.thumbnails import small_jpeg
+from schemas.geotags import ErrorRow, Stage, Status
+from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Truth, parse_metadata
+
+REDUCE_ABOVE_PIXELS = 25_000_000
+"""A JPEG above this is decoded at 1/2, 1/4 or 1/8; below, pixels equal those of the library."""
+
+REDUCED_SIDE = 1024
+"""Reduced decoding never goes below this many pixels on the shorter side."""
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class PhotoRecord:
+    """A decoded photo.
+
+    Attributes:
+        key: from its member name.
+        pixels: uint8 (S, S, 3), as the encoder's preprocessing gives them.
+        exif: the camera's own position, if it wrote a sound one.
+        truth: the position in the sample's JSON, if there.
+        thumbnail: a small JPEG, if it was asked for and could be made.
+    """
+
+    key: str
+    pixels: np.ndarray
+    exif: Truth | None
+    truth: Truth | None
+    thumbnail: bytes | None = None
+
+
+def decode_photo(
+    sample: Sample, preprocess: Callable[[Image.Image], np.ndarray], thumbnail: bool = False
+) -> PhotoRecord | ErrorRow:
+    """Decodes one sample. Never raises for what is in the bytes.
+
+    Args:
+        sample: with an image.
+        preprocess: from an upright image of any mode to uint8 (S, S, 3).
+        thumbnail: whether to make one.
+
+    Returns:
+        The photo, or the error row that takes its place.
+    """
+    assert sample.image is not None
+    try:
+        truth = None if sample.metadata is None else parse_metadata(sample.metadata)
+    except ValueError as error:
+        return ErrorRow(sample.key, Stage.PHOTO, Status.BAD_METADATA, str(error))
+    try:
+        image, exif = open_image(sample.image)
+        pixels = _preprocess(image, preprocess)
+    except PhotoError as error:
+        return ErrorRow(sample.key, Stage.PHOTO, error.status, str(error))
+    return PhotoRecord(sample.key, pixels, exif, truth, small_jpeg(image) if thumbnail else None)
+
+
+def _preprocess(image: Image.Image, preprocess: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    try:
+        return preprocess(image)
+    except Exception as error:  # an odd shape, a lack of memory: one photo, not the job
+        raise PhotoError(
+            Status.BROKEN_IMAGE,
+            f"{image.width} x {image.height} pixels cannot be preprocessed "
+            f"({type(error).__name__}: {error}); crop or convert the photo",
+        ) from None
+
+
+class PhotoError(ValueError):
+    """An image that cannot or must not be decoded."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def open_image(data: bytes) -> tuple[Image.Image, Truth | None]:
+    """Decodes an image upright, in its own mode, with its EXIF position.
+
+    Raises:
+        PhotoError: if the bytes are too many, are none of `readable_formats`, hold too many pixels
+            (noticed before they are decoded) or break off.
+    """
+    if len(data) > MAX_IMAGE_BYTES:
+        raise PhotoError(
+            Status.TOO_MANY_BYTES,
+            f"the image has {len(data):,} bytes, limit {MAX_IMAGE_BYTES:,}; store a smaller one",
+        )
+    image = _open(data)
+    width, height = image.size
+    if width * height > MAX_IMAGE_PIXELS:
+        raise _too_many_pixels(f"{width} x {height} pixels")
+    if image.format == "JPEG" and width * height > REDUCE_ABOVE_PIXELS:
+        image.draft("RGB", (REDUCED_SIDE, REDUCED_SIDE))
+    # Pillow's parsers raise almost anything on hostile bytes; whatever it is, this photo is broken.
+    try:
+        image.load()
+    except Exception as error:
+        raise PhotoError(
+            Status.BROKEN_IMAGE,
+            f"the {image.format} of {len(data):,} bytes cannot be decoded "
+            f"({type(error).__name__}: {error}); copy the photo again from its source",
+        ) from None
+    orientation, position = _exif(image)
+    turn = _TRANSPOSE.get(orientation)
+    return (image if turn is None else image.transpose(turn)), position
+
+
+def _open(data: bytes) -> Image.Image:
+    """Reads the header only."""
+    try:
+        with warnings.catch_warnings():
+            # Our own limit follows, with a remedy.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            return open_picture(io.BytesIO(data))
+    except Image.DecompressionBombError:
+        raise _too_many_pixels("more than Pillow opens") from None
+    except UnidentifiedImageError:
+        remedy = "convert the photo before packing it"
+        if is_heif(data) and HEIF not in readable_formats():
+            remedy = HEIF_REMEDY
+        raise PhotoError(
+            Status.NOT_AN_IMAGE,
+            f"none of {format_names()}: the {len(data):,} bytes begin with {data[:16]!r}; {remedy}",
+        ) from None
+    except Exception as error:  # hostile bytes again
+        raise PhotoError(
+            Status.BROKEN_IMAGE,
+            f"the header is broken ({type(error).__name__}: {error}); "
+            "copy the photo again from its source",
+        ) from None
+
+
+def _too_many_pixels(found: str) -> PhotoError:
+    return PhotoError(
+        Status.TOO_MANY_PIXELS,
+        f"{found}, limit {MAX_IMAGE_PIXELS:,}; scale the photo down before packing it",
+    )
+
+
+def _exif(image: Image.Image) -> tuple[int, Truth | None]:
+    """Orientation (1 when unknown) and GPS position. A broken EXIF block costs only itself."""
+    try:
+        exif = image.getexif()
+        orientation = exif.get(ExifTags.Base.Orientation, 1)
+        gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
+    except Exception:  # as above: a tag parser on hostile bytes
+        return 1, None
+    return (orientation if isinstance(orientation, int) else 1), read_gps(gps)

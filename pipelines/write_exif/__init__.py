@@ -1,0 +1,1 @@
+"""Geotags written into the EXIF of copies of JPEGs."""

@@ -1,0 +1,212 @@
+r"""Copies photos and writes their geotags into the copies' EXIF, where a geotag is certain enough.
+
+    python -m pipelines.write_exif --photos PHOTOS --predictions out --output COPIES \
+        --max_radius_90_km 200
+
+The originals are only read. A copy equals its original but for the GPS tags: positions, the 90 %
+radius as positioning error, and which model estimated it. Photos that have a position of their own
+keep it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pipelines.geotag.options import UsageError
+from pipelines.geotag.output import Output
+from pipelines.geotag.tables import PREDICTIONS
+from pipelines.reading.archive import Sample, ShardReader
+from pipelines.reading.folder import FolderReader
+from pipelines.reading.listing import InputError, Shard, list_shards
+from pipelines.reading.photo import PhotoError, open_image
+from pipelines.reading.storage import write_whole
+from pipelines.write_exif.exif import ExifError, Position, with_position
+
+COLUMNS = ("key", "latitude", "longitude", "radius_90_km", "prob_25km", "prob_200km", "model_id")
+SUMMARY = "write_exif.json"
+
+EPILOG = """\
+examples:
+  python -m pipelines.write_exif --photos PHOTOS --predictions out --output COPIES \\
+      --max_radius_90_km 200
+  python -m pipelines.write_exif --photos 'photos/*.tar' --predictions out --output COPIES \\
+      --min_prob_200km 0.8
+
+PHOTOS is what was geotagged: the same folder or the same tars. COPIES must not be that folder, nor
+lie in it. Only JPEG carries EXIF GPS that every program reads; other formats are counted and left
+out. write_exif.json in COPIES says what became of every photo.
+"""
+
+
+class Fate(str, Enum):
+    """What became of a photo."""
+
+    WRITTEN = "written"
+    UNCERTAIN = "not certain enough"
+    OWN_POSITION = "has a position of its own"
+    NO_PREDICTION = "has no prediction"
+    NOT_JPEG = "is no JPEG"
+    UNREADABLE = "cannot be read"
+    BROKEN_EXIF = "has a broken EXIF block"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(
+        prog="python -m pipelines.write_exif",
+        description="Write geotags into the EXIF of copies of photos.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("--photos", nargs="+", required=True, metavar="PATH", help="folder, tars or photos")
+    add("--predictions", required=True, metavar="DIR", help="output directory of pipelines.geotag")
+    add("--output", required=True, metavar="DIR", help="folder for the copies")
+    add("--max_radius_90_km", type=float, metavar="KM", help="write only where it is at most this")
+    add("--min_prob_25km", type=float, metavar="P", help="... where this is at least P")
+    add("--min_prob_200km", type=float, metavar="P", help="... where this is at least P")
+    add(
+        "--replace_own_position",
+        action="store_true",
+        help="also where the photo's EXIF has a position",
+    )
+    add("--dry_run", action="store_true", help="count, and write nothing")
+    return made
+
+
+def write_copies(options: argparse.Namespace) -> Counter[Fate]:
+    """Does what the command line says.
+
+    Returns:
+        How many photos met which fate.
+
+    Raises:
+        UsageError: no threshold is given, or the copies would lie among the originals.
+        InputError: no photo or no prediction is found.
+    """
+    limits = (options.max_radius_90_km, options.min_prob_25km, options.min_prob_200km)
+    if all(limit is None for limit in limits):
+        raise UsageError(
+            "how certain must a geotag be? Give --max_radius_90_km KM, --min_prob_25km P or "
+            "--min_prob_200km P (all that are given must hold)"
+        )
+    shards = list_shards(options.photos, lambda note: print(note, file=sys.stderr))
+    _refuse_in_place(shards, options.output)
+    output = Output(options.predictions)
+    run = output.read_json(output.path("run.json"))
+    if run is None:
+        raise InputError(
+            f"--predictions {options.predictions} holds no run.json; give the --output of "
+            "pipelines.geotag"
+        )
+    fates: Counter[Fate] = Counter()
+    for shard in shards:
+        geotags = _geotags(output, shard)
+        for item in FolderReader(shard.photos) if shard.photos else ShardReader(shard.url):
+            if item.key is None:
+                print(f"{shard.url}: {item.message}", file=sys.stderr)
+                continue
+            if not isinstance(item, Sample) or item.image is None:
+                fates[Fate.UNREADABLE] += 1
+                continue
+            fate, copy = _copy(item.image, geotags.get(item.key), options)
+            if copy is not None and not options.dry_run:
+                _write(options.output, shard, item.key, copy)
+            fates[fate] += 1
+    return fates
+
+
+def _geotags(output: Output, shard: Shard) -> Mapping[str, Mapping[str, Any]]:
+    """Predictions of one shard by key."""
+    import pyarrow.parquet as pq
+
+    path = output.part(PREDICTIONS, shard.id)
+    if not os.path.exists(path) and "://" not in path:
+        return {}
+    rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
+    return {row["key"]: row for row in rows}
+
+
+def _copy(
+    image: bytes, geotag: Mapping[str, Any] | None, options: argparse.Namespace
+) -> tuple[Fate, bytes | None]:
+    if geotag is None:
+        return Fate.NO_PREDICTION, None
+    if not _certain(geotag, options):
+        return Fate.UNCERTAIN, None
+    if image[:2] != b"\xff\xd8":
+        return Fate.NOT_JPEG, None
+    try:
+        has_position = open_image(image)[1] is not None
+    except PhotoError:
+        return Fate.UNREADABLE, None
+    if has_position and not options.replace_own_position:
+        return Fate.OWN_POSITION, None
+    position = Position(
+        geotag["latitude"],
+        geotag["longitude"],
+        geotag["radius_90_km"],
+        f"LocDiffusion {geotag['model_id']}, estimated from the picture",
+        f"within {geotag['radius_90_km']:.0f} km with probability 0.9",
+    )
+    try:
+        return Fate.WRITTEN, with_position(image, position)
+    except ExifError:
+        return Fate.BROKEN_EXIF, None
+
+
+def _certain(geotag: Mapping[str, Any], options: argparse.Namespace) -> bool:
+    radius = options.max_radius_90_km
+    least = {"prob_25km": options.min_prob_25km, "prob_200km": options.min_prob_200km}
+    return (radius is None or geotag["radius_90_km"] <= radius) and all(
+        limit is None or geotag[name] >= limit for name, limit in least.items()
+    )
+
+
+def _refuse_in_place(shards: Sequence[Shard], output: str) -> None:
+    target = Path(output).resolve()
+    for original in _folders(shards):
+        if target == original or original in target.parents or target in original.parents:
+            raise UsageError(
+                f"--output {output} and the originals in {original} lie in one another; copies go "
+                "to a folder of their own"
+            )
+
+
+def _folders(shards: Sequence[Shard]) -> Iterator[Path]:
+    for folder in {shard.folder for shard in shards if shard.folder is not None}:
+        if "://" not in folder:
+            yield Path(folder).resolve()
+
+
+def _write(output: str, shard: Shard, key: str, copy: bytes) -> None:
+    """A photo of a folder keeps its path; one of a tar goes into a folder named after the tar."""
+    name = key if shard.photos else f"{shard.id}/{key}.jpg"
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
+    write_whole("/".join([output.rstrip("/"), *parts]), copy)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Parses, copies, tells; returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        fates = write_copies(options)
+    except (UsageError, InputError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    counts = {fate.value: fates[fate] for fate in Fate if fates[fate]}
+    for fate, count in counts.items():
+        print(f"{count:>10,}  {fate}")
+    if not options.dry_run:
+        text = json.dumps({"photos": fates.total(), **counts}, indent=1) + "\n"
+        write_whole("/".join([options.output.rstrip("/"), SUMMARY]), text.encode())
+    return 0 if fates[Fate.WRITTEN] or options.dry_run else 1
