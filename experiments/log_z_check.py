@@ -46,11 +46,11 @@ class NormalisationGap:
     """log Z of a quadrature less log Z of the dense grid, over many densities.
 
     Attributes:
-      densities: how many.
-      mean_nats, max_nats: mean and largest absolute difference.
-      bias_nats: mean signed difference; below 0 the quadrature misses mass.
-      nodes: of the dense grid.
-      times_denser: how many times the nodes of the grid under test.
+        densities: How many.
+        mean_nats, max_nats: Mean and largest absolute difference.
+        bias_nats: Mean signed difference; below 0 the quadrature misses mass.
+        nodes: Of the dense grid.
+        times_denser: How many times the nodes of the grid under test.
     """
 
     densities: int
@@ -68,12 +68,12 @@ def dense_log_partition(
     """Log Z = log (1/4π) ∫ q₀ exp F dΩ on a grid of `rows` × 2·`rows` nodes.
 
     Args:
-      natural: ``(N, d)``.
-      rows: of the grid.
-      base: q₀; None is the uniform measure.
+        natural: ``(N, d)``.
+        rows: Of the grid.
+        base: q₀; None is the uniform measure.
 
     Returns:
-      ``(N,)`` in nats.
+        ``(N,)`` in nats.
     """
     max_degree = max_degree_of(natural.shape[-1])
     grid = gauss_legendre_grid(rows, 2 * rows)
@@ -102,10 +102,10 @@ def decoder_gap(
     """The decoder's log Z: over the base measure of the answers.
 
     Args:
-      decoder: as the checkpoint's answers use it.
-      natural: ``(N, d)`` as the decoder takes them: calibrated.
-      rows: of the dense grid; default, `DENSER` times the decoder's own.
-      batch: densities at once in the decoder.
+        decoder: As the checkpoint's answers use it.
+        natural: ``(N, d)`` as the decoder takes them: calibrated.
+        rows: Of the dense grid; default, `DENSER` times the decoder's own.
+        batch: Densities at once in the decoder.
     """
     rows = rows or denser_rows(decoder.grid)
     natural = natural.to(decoder.grid.nodes)
@@ -138,12 +138,12 @@ def training_gap(
     """The loss's log Z, which knows the true points and shifts its grid at random.
 
     Args:
-      partition: with the base measure of the training.
-      natural: ``(N, d)`` as the network gives them.
-      truth: ``(N, 3)`` unit vectors of the true points.
-      rows: of the dense grid; default, `DENSER` times the loss's own.
-      seed: of the shifts; a new one for each batch, as in training.
-      batch: densities at once in the loss.
+        partition: With the base measure of the training.
+        natural: ``(N, d)`` as the network gives them.
+        truth: ``(N, 3)`` unit vectors of the true points.
+        rows: Of the dense grid; default, `DENSER` times the loss's own.
+        seed: Of the shifts; a new one for each batch, as in training.
+        batch: Densities at once in the loss.
     """
     grid = partition.grids[0]
     assert isinstance(grid, ProductTransform)
@@ -183,12 +183,12 @@ def measure(
     """Both gaps of a checkpoint.
 
     Args:
-      checkpoint: its answers, calibrated, and its network as trained.
-      photos: some with truth.
-      train: what it was trained on: the base measure of the loss; without, that of the answers.
+        checkpoint: Its answers, calibrated, and its network as trained.
+        photos: Some with truth.
+        train: What it was trained on: the base measure of the loss; without, that of the answers.
 
     Returns:
-      `NormalisationGap` of ``answers`` and ``loss`` as dictionaries.
+        `NormalisationGap` of ``answers`` and ``loss`` as dictionaries.
     """
     config = checkpoint.config
     degree, recipe = config.model.max_degree, config.record.get("recipe", {})

@@ -59,9 +59,9 @@ class Setting:
     """One way to sample.
 
     Attributes:
-      sampler: one of `SAMPLERS`.
-      placing: of the noise levels, one of `PLACINGS`.
-      steps: network calls of one reverse diffusion, without the last, which gives the density.
+        sampler: One of `SAMPLERS`.
+        placing: Of the noise levels, one of `PLACINGS`.
+        steps: Network calls of one reverse diffusion, without the last, which gives the density.
     """
 
     sampler: str
@@ -143,10 +143,10 @@ class Study:
         """One setting over all photos.
 
         Returns:
-          For the mixture of all samples: `metrics.error_summary`, ``coverage_50``, ``coverage_90``,
-          ``nats_per_km2`` (mean -log density of the truth; lower is better); the summary of the
-          first sample alone under ``single``; ``calls_per_photo``; ``seconds_per_photo`` of the
-          sampling without the decoding.
+            For the mixture of all samples: `metrics.error_summary`, ``coverage_50``,
+            ``coverage_90``, ``nats_per_km2`` (mean -log density of the truth; lower is better); the
+            summary of the first sample alone under ``single``; ``calls_per_photo``;
+            ``seconds_per_photo`` of the sampling without the decoding.
         """
         began = time.perf_counter()
         parts = [
@@ -220,13 +220,13 @@ def run_study(
     """Runs the settings that the results lack; returns all results.
 
     Args:
-      study: checkpoint and photos.
-      settings: which.
-      output: directory of the results.
-      said: gets a line per setting.
+        study: Checkpoint and photos.
+        settings: Which.
+        output: Directory of the results.
+        said: Gets a line per setting.
 
     Raises:
-      ValueError: the directory holds the results of another checkpoint, other photos or numbers.
+        ValueError: The directory holds the results of another checkpoint, other photos or numbers.
     """
     output.mkdir(parents=True, exist_ok=True)
     file = output / RESULTS
@@ -272,8 +272,8 @@ def draw(results: dict[str, Any], path: Path) -> None:
     Solid: mixture of all samples. Dotted: one sample alone. Grey line: density mode.
 
     Args:
-      results: of `run_study`.
-      path: PNG to write.
+        results: Of `run_study`.
+        path: PNG to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -46,14 +46,14 @@ class CheckpointConfig:
     """What `config.json` says.
 
     Attributes:
-      name: short name, part of the model id.
-      model: the network.
-      noise: the diffusion.
-      decode: ρ and what else the decoder needs, fitted on validation data.
-      temperature: size of the temperature model.
-      encoder: the image encoder whose embeddings the network was trained on.
-      record: data, recipe, seed and metrics; for people.
-      format: version of this file.
+        name: Short name, part of the model id.
+        model: The network.
+        noise: The diffusion.
+        decode: ρ and what else the decoder needs, fitted on validation data.
+        temperature: Size of the temperature model.
+        encoder: The image encoder whose embeddings the network was trained on.
+        record: Data, recipe, seed and metrics; for people.
+        format: Version of this file.
     """
 
     name: str
@@ -80,10 +80,10 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-      config: what `config.json` says.
-      denoiser: network and temperatures, in evaluation mode, on the CPU.
-      base: q₀ of the answers.
-      sha256: of both files together.
+        config: What `config.json` says.
+        denoiser: Network and temperatures, in evaluation mode, on the CPU.
+        base: q₀ of the answers.
+        sha256: Of both files together.
     """
 
     config: CheckpointConfig
@@ -106,7 +106,7 @@ def resolve(path: str | None) -> Path:
     """The directory of a checkpoint: None is the shipped default, a bare name a shipped one.
 
     Raises:
-      CheckpointError: nothing is there.
+        CheckpointError: Nothing is there.
     """
     name = path or DEFAULT
     directory = Path(name)
@@ -128,7 +128,7 @@ def read_config(path: str | None) -> CheckpointConfig:
     """Reads `config.json` alone, without the weights.
 
     Raises:
-      CheckpointError: missing or not a checkpoint's configuration.
+        CheckpointError: Missing or not a checkpoint's configuration.
     """
     file = resolve(path) / CONFIG
     try:
@@ -152,10 +152,10 @@ def load(path: str | None = None) -> Checkpoint:
     """Loads a checkpoint.
 
     Args:
-      path: a directory, the name of a shipped checkpoint, or None for the shipped default.
+        path: A directory, the name of a shipped checkpoint, or None for the shipped default.
 
     Raises:
-      CheckpointError: missing, damaged, or weights that do not fit the configuration.
+        CheckpointError: Missing, damaged, or weights that do not fit the configuration.
     """
     directory = resolve(path)
     config = read_config(path)
@@ -223,7 +223,7 @@ def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
     the caller to know that they are the same. Another tag is another encoder.
 
     Raises:
-      CheckpointError: embeddings of another encoder mean nothing to the network.
+        CheckpointError: Embeddings of another encoder mean nothing to the network.
     """
     own = config.encoder.name
     if encoder is None or encoder == own:

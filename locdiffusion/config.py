@@ -33,13 +33,13 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Reads a dataclass from JSON values, against its annotations.
 
     Args:
-      kind: the dataclass.
-      values: what `to_dict` wrote; fields with defaults may be missing.
-      where: prefix of names in error messages.
+        kind: The dataclass.
+        values: What `to_dict` wrote; fields with defaults may be missing.
+        where: Prefix of names in error messages.
 
     Raises:
-      ConfigError: an unknown or missing field, a value of another type, or one that the dataclass
-        refuses; the message names the place.
+        ConfigError: An unknown or missing field, a value of another type, or one that the dataclass
+            refuses; the message names the place.
     """
     place = where.rstrip(".") or kind.__name__
     _require(isinstance(values, Mapping), place, "an object", values)

@@ -28,9 +28,9 @@ def in_cache(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """Parts of tensors, side by side along the first axis.
 
     Args:
-      rows: of each part on a CPU, whose caches hold the intermediate results of no more. On a GPU
-        there is one part.
-      tensors: of equal length; of none there is one part, which is empty.
+        rows: Of each part on a CPU, whose caches hold the intermediate results of no more. On a GPU
+            there is one part.
+        tensors: Of equal length; of none there is one part, which is empty.
     """
     size = rows if tensors[0].device.type == "cpu" else max(1, len(tensors[0]))
     return zip(*(tensor.split(size) for tensor in tensors), strict=True)

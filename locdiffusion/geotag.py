@@ -25,23 +25,23 @@ class Geotag:
     The names are those of the columns that `pipelines.geotag` writes.
 
     Attributes:
-      key: which photo: its path, or its number in the list that was geotagged.
-      latitude: degrees north, WGS84, of the answer.
-      longitude: degrees east, in [-180, 180).
-      radius_50_km: the photo was taken within this many km of the answer with probability 0.5.
-      radius_90_km: the same with probability 0.9.
-      prob_1km, prob_25km, prob_200km, prob_750km, prob_2500km: probability (0 to 1) that the photo
-        was taken within 1, 25, 200, 750, 2500 km of the answer.
-      information_nats: how far the density is from knowing nothing: 0 is nothing, larger is surer;
-        one more means that the possible area is e = 2.7 times smaller.
-      land_probability: that the photo was taken on land.
-      country_code: ISO 3166-1 alpha-2 of the answer, de facto borders
-        (`locdiffusion.geography.countries`); None at sea.
-      modes: the likeliest places, the answer first, each with its probability.
-      model_id: which checkpoint answered.
-      hybrid_latitude, hybrid_longitude: degrees of the gallery's best place near the answer (see
-        `locdiffusion.gallery.hybrid`); None without a gallery, or where it has no place there.
-      regions: the 50 % and the 90 % credible region, if they were asked for.
+        key: Which photo: its path, or its number in the list that was geotagged.
+        latitude: Degrees north, WGS84, of the answer.
+        longitude: Degrees east, in [-180, 180).
+        radius_50_km: The photo was taken within this many km of the answer with probability 0.5.
+        radius_90_km: The same with probability 0.9.
+        prob_1km, prob_25km, prob_200km, prob_750km, prob_2500km: Probability (0 to 1) that the
+            photo was taken within 1, 25, 200, 750, 2500 km of the answer.
+        information_nats: How far the density is from knowing nothing: 0 is nothing, larger is
+            surer; one more means that the possible area is e = 2.7 times smaller.
+        land_probability: That the photo was taken on land.
+        country_code: ISO 3166-1 alpha-2 of the answer, de facto borders
+            (`locdiffusion.geography.countries`); None at sea.
+        modes: The likeliest places, the answer first, each with its probability.
+        model_id: Which checkpoint answered.
+        hybrid_latitude, hybrid_longitude: Degrees of the gallery's best place near the answer (see
+            `locdiffusion.gallery.hybrid`); None without a gallery, or where it has no place there.
+        regions: The 50 % and the 90 % credible region, if they were asked for.
     """
 
     key: str
@@ -80,10 +80,10 @@ class Geotag:
         """The smallest place that holds a probability; its `geometry` is a shapely (multi)polygon.
 
         Args:
-          level: 0.5 or 0.9.
+            level: 0.5 or 0.9.
 
         Raises:
-          ValueError: regions were not asked for, or none of this level is there.
+            ValueError: Regions were not asked for, or none of this level is there.
         """
         for region in self.regions:
             if math.isclose(region.level, level):
@@ -119,11 +119,11 @@ def geotags(
     """The rows of columns, one object each.
 
     Args:
-      columns: answers for N photos.
-      keys: N names.
-      model_id: which checkpoint answered.
-      regions: of N photos, or None.
-      hybrid: latitude and longitude in degrees of N photos, NaN where there is none, or None.
+        columns: Answers for N photos.
+        keys: N names.
+        model_id: Which checkpoint answered.
+        regions: Of N photos, or None.
+        hybrid: Latitude and longitude in degrees of N photos, NaN where there is none, or None.
     """
     codes = country_codes(columns.latitude, columns.longitude)
     near = [_known(degrees, len(columns)) for degrees in hybrid or (None, None)]

@@ -101,30 +101,30 @@ class Geotagger:
         """Loads a checkpoint and its image encoder.
 
         Args:
-          checkpoint: a directory, the name of a shipped checkpoint, or None for the default.
-          encoder: which encoder is meant; must be the checkpoint's own (an open_clip weight file
-            may have moved).
-          device: a torch device.
-          mode: "density" or "sampling", see `PosteriorMode`.
-          samples: reverse diffusions per photo in sampling mode.
-          steps: network calls per reverse diffusion, after which one more gives the density.
-          seed: of the sampling noise, together with each photo's key.
-          bf16: embed in bfloat16, on a GPU only: faster, a little less exact.
-          prior: where photos may come from, before one looks: "land", "uniform", "checkpoint" or
-            None for the checkpoint's own, or a file of polygons (see `prior.load_prior`), outside
-            which nothing is an answer. It takes the place of the base measure of the answers and
-            of the sampler's means; how far a photo's density is believed (its temperature) was
-            fitted with the checkpoint's own, and stays.
-          gallery: places for a second answer of each photo, see `hybrid`: "geoclip" for GeoCLIP's
-            own 100,000, or a list (see `gallery.read_gallery`); embedded here, about a minute for
-            100,000 places. Only for a checkpoint of the encoder `geoclip`.
+            checkpoint: A directory, the name of a shipped checkpoint, or None for the default.
+            encoder: Which encoder is meant; must be the checkpoint's own (an open_clip weight file
+                may have moved).
+            device: A torch device.
+            mode: "density" or "sampling", see `PosteriorMode`.
+            samples: Reverse diffusions per photo in sampling mode.
+            steps: Network calls per reverse diffusion, after which one more gives the density.
+            seed: Of the sampling noise, together with each photo's key.
+            bf16: Embed in bfloat16, on a GPU only: faster, a little less exact.
+            prior: Where photos may come from, before one looks: "land", "uniform", "checkpoint" or
+                None for the checkpoint's own, or a file of polygons (see `prior.load_prior`),
+                outside which nothing is an answer. It takes the place of the base measure of the
+                answers and of the sampler's means; how far a photo's density is believed (its
+                temperature) was fitted with the checkpoint's own, and stays.
+            gallery: Places for a second answer of each photo, see `hybrid`: "geoclip" for GeoCLIP's
+                own 100,000, or a list (see `gallery.read_gallery`); embedded here, about a minute
+                for 100,000 places. Only for a checkpoint of the encoder `geoclip`.
 
         Raises:
-          ValueError: bf16 without a GPU.
-          CheckpointError: the checkpoint cannot be used, or not with this encoder.
-          GalleryError: the gallery cannot be used, or not with this checkpoint.
-          EncoderWeightsError: the encoder's weights cannot be had.
-          PolygonError: the prior's file cannot be used.
+            ValueError: bf16 without a GPU.
+            CheckpointError: The checkpoint cannot be used, or not with this encoder.
+            GalleryError: The gallery cannot be used, or not with this checkpoint.
+            EncoderWeightsError: The encoder's weights cannot be had.
+            PolygonError: The prior's file cannot be used.
         """
         loaded = load(checkpoint)
         loaded = replace(loaded, base=load_prior(prior, loaded.base))
@@ -178,11 +178,11 @@ class Geotagger:
         """Natural parameters of each photo's posterior.
 
         Args:
-          embeddings: ``(N, E)``.
-          keys: N photo keys; with the run's seed they seed the noise.
+            embeddings: ``(N, E)``.
+            keys: N photo keys; with the run's seed they seed the noise.
 
         Returns:
-          ``(N, K, d)``; K is 1 in density mode and `samples` in sampling mode.
+            ``(N, K, d)``; K is 1 in density mode and `samples` in sampling mode.
         """
         if len(keys) != len(embeddings):
             raise ValueError(f"{len(keys)} keys for {len(embeddings)} embeddings; want as many.")
@@ -210,13 +210,13 @@ class Geotagger:
         """Places alone, at a tenth of the cost of `decode`: no radius says how far to trust them.
 
         Args:
-          natural: ``(N, 1, d)`` natural parameters, of density mode.
+            natural: ``(N, 1, d)`` natural parameters, of density mode.
 
         Returns:
-          Latitude and longitude ``(N,)`` in degrees.
+            Latitude and longitude ``(N,)`` in degrees.
 
         Raises:
-          ValueError: sampling mode, or a prior that excludes places; see `locating.Locator`.
+            ValueError: Sampling mode, or a prior that excludes places; see `locating.Locator`.
         """
         with torch_threads(1):
             return self._locator(self._tensor(natural))
@@ -225,7 +225,7 @@ class Geotagger:
         """The 50 % and 90 % regions of N photos, on the CPU.
 
         Args:
-          natural: ``(N, K, d)`` natural parameters.
+            natural: ``(N, K, d)`` natural parameters.
         """
         with torch_threads(1):
             return self._region_finder(self._tensor(natural))
@@ -242,17 +242,18 @@ class Geotagger:
         """The gallery's place that agrees best with each photo and its density, see `hybrid`.
 
         Args:
-          embeddings: ``(N, E)``, as of `embed`.
-          natural: ``(N, K, d)``, as of `sample`.
-          latitude: ``(N,)`` of the answers, in degrees, as of `decode`.
-          longitude: the same.
-          radius_50_km: ``(N,)`` of the answers.
+            embeddings: ``(N, E)``, as of `embed`.
+            natural: ``(N, K, d)``, as of `sample`.
+            latitude: ``(N,)`` of the answers, in degrees, as of `decode`.
+            longitude: The same.
+            radius_50_km: ``(N,)`` of the answers.
 
         Returns:
-          Latitude and longitude, ``(N,)`` each; NaN where the gallery has no place near the answer.
+            Latitude and longitude, ``(N,)`` each; NaN where the gallery has no place near the
+            answer.
 
         Raises:
-          ValueError: no gallery was loaded.
+            ValueError: No gallery was loaded.
         """
         if self.gallery is None:
             raise ValueError("there is no gallery; load one: Geotagger.load(gallery='geoclip').")
@@ -293,15 +294,15 @@ class Geotagger:
         """Geotags photos, turned upright as their EXIF says.
 
         Args:
-          photos: N images, or paths of images, of any size.
-          keys: N names, which seed the noise of sampling mode; default: its path, or a photo's
-            number in the list.
-          regions: whether to draw the 50 % and 90 % credible regions too, see `Geotag.region`.
+            photos: N images, or paths of images, of any size.
+            keys: N names, which seed the noise of sampling mode; default: its path, or a photo's
+                number in the list.
+            regions: Whether to draw the 50 % and 90 % credible regions too, see `Geotag.region`.
 
         Raises:
-          FileNotFoundError: there is no such photo.
-          TypeError: something is neither an image nor a path.
-          ValueError: a photo cannot be decoded, or there are not as many keys as photos.
+            FileNotFoundError: There is no such photo.
+            TypeError: Something is neither an image nor a path.
+            ValueError: A photo cannot be decoded, or there are not as many keys as photos.
         """
         if isinstance(photos, (str, os.PathLike, Image.Image)):
             raise TypeError("geotag takes a list of photos; for one photo write geotag([photo]).")

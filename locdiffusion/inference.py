@@ -61,9 +61,9 @@ def predict(checkpoint: Checkpoint, photos: EmbeddedPhotos, device: str = "cpu")
     """What a checkpoint says about photos, in density mode: as the pipeline answers.
 
     Args:
-      checkpoint: the model.
-      photos: N photos with truth, embedded by the checkpoint's own encoder.
-      device: where to compute.
+        checkpoint: The model.
+        photos: N photos with truth, embedded by the checkpoint's own encoder.
+        device: Where to compute.
     """
     config = checkpoint.config
     decoder = Decoder(config.model.max_degree, config.decode, checkpoint.base).to(device)
@@ -97,14 +97,14 @@ def log_density_around(
     """Log density of one photo on circles around a place: what a map of it is drawn from.
 
     Args:
-      decoder: of the densities.
-      natural: ``(K, d)``, mixed with equal weight.
-      centre: latitude and longitude in degrees.
-      distance_deg: ``(T,)`` radii of the circles in degrees.
-      bearings: B places on each, from the north clockwise.
+        decoder: Of the densities.
+        natural: ``(K, d)``, mixed with equal weight.
+        centre: Latitude and longitude in degrees.
+        distance_deg: ``(T,)`` radii of the circles in degrees.
+        bearings: B places on each, from the north clockwise.
 
     Returns:
-      ``(T, B)`` nats per km².
+        ``(T, B)`` nats per km².
     """
     vector = torch.from_numpy(unit_vectors(*centre))[None]
     frame = pole_frame(vector)[0]

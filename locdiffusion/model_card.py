@@ -15,8 +15,8 @@ def render(config: CheckpointConfig, about: str) -> str:
     """Markdown of the card.
 
     Args:
-      config: of the checkpoint, with its record.
-      about: Markdown written by a person: purpose, data, limits.
+        config: Of the checkpoint, with its record.
+        about: Markdown written by a person: purpose, data, limits.
     """
     record = config.record
     decode, recipe = config.decode, record.get("recipe", {})
@@ -75,7 +75,7 @@ def purpose(checkpoint: str | None) -> str:
     """What a checkpoint is for, in the words of its card; empty where it has none.
 
     Args:
-      checkpoint: a directory, the name of a shipped checkpoint, or None for the default.
+        checkpoint: A directory, the name of a shipped checkpoint, or None for the default.
     """
     card = resolve(checkpoint) / CARD
     text = card.read_text("utf-8") if card.is_file() else ""

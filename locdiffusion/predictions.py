@@ -15,10 +15,10 @@ class Predictions:
     """Answers for N photos, and how likely the method held the truth.
 
     Attributes:
-      latitude, longitude: ``(N,)`` degrees.
-      radius_50_km, radius_90_km: ``(N,)`` should hold the truth with probability 0.5 and 0.9.
-      probability: ``(N, 5)`` that the truth lies within each of `schemas.geotags.THRESHOLDS_KM`.
-      log_density_km2: ``(N,)`` log of the posterior density at the truth, nats per km².
+        latitude, longitude: ``(N,)`` degrees.
+        radius_50_km, radius_90_km: ``(N,)`` should hold the truth with probability 0.5 and 0.9.
+        probability: ``(N, 5)`` that the truth lies within each of `schemas.geotags.THRESHOLDS_KM`.
+        log_density_km2: ``(N,)`` log of the posterior density at the truth, nats per km².
     """
 
     latitude: NDArray[np.float64]

@@ -72,10 +72,10 @@ class TemperatureConfig:
     """Size of the witness and of the network.
 
     Attributes:
-      gallery: how many training photos are carried.
-      components: discriminants kept of each embedding.
-      neighbours: how many of the most similar photos are asked.
-      hidden: width of the network.
+        gallery: How many training photos are carried.
+        components: Discriminants kept of each embedding.
+        neighbours: How many of the most similar photos are asked.
+        hidden: Width of the network.
     """
 
     gallery: int = 40_000
@@ -114,10 +114,10 @@ class TemperatureModel(nn.Module):
         """Makes room for the witness.
 
         Args:
-          config: its size.
-          max_degree: L of the densities.
-          embedding_dim: E.
-          base: q₀ of the answers.
+            config: Its size.
+            max_degree: L of the densities.
+            embedding_dim: E.
+            base: q₀ of the answers.
         """
         super().__init__()
         self.config = config
@@ -162,12 +162,12 @@ class TemperatureModel(nn.Module):
         """The witness drawn from training photos; the network is still to be fitted.
 
         Args:
-          embeddings: ``(N, E)``, of which only some rows are read.
-          vectors: ``(N, 3)`` unit vectors of their positions.
-          max_degree: L.
-          base: q₀ of the answers.
-          config: wanted size; a smaller training set gives a smaller one.
-          seed: of the draw and of the first weights.
+            embeddings: ``(N, E)``, of which only some rows are read.
+            vectors: ``(N, 3)`` unit vectors of their positions.
+            max_degree: L.
+            base: q₀ of the answers.
+            config: Wanted size; a smaller training set gives a smaller one.
+            seed: Of the draw and of the first weights.
         """
         config = config or TemperatureConfig()
         count = min(config.gallery, len(embeddings))
@@ -207,8 +207,8 @@ class TemperatureModel(nn.Module):
         """The features ``(B, F)`` in the order of `FEATURES`.
 
         Args:
-          condition: ``(B, E)`` embeddings.
-          natural: ``(B, d)`` densities at τ = 1.
+            condition: ``(B, E)`` embeddings.
+            natural: ``(B, d)`` densities at τ = 1.
         """
         projected = (condition - self.mean) @ self.projection
         parts = [self._large_sums(*part) for part in in_cache(PHOTOS, projected, natural)]
@@ -255,9 +255,9 @@ class TemperatureModel(nn.Module):
         """Over the gallery and over the sphere.
 
         Returns:
-          Likeness and index of the photos most alike ``(B, neighbours)``; of the densities the
-          highest node ``(B, 3)``, the field there ``(B, 1)``, rarity and information ``(B,)``, all
-          of them softened.
+            Likeness and index of the photos most alike ``(B, neighbours)``; of the densities the
+            highest node ``(B, 3)``, the field there ``(B, 1)``, rarity and information ``(B,)``,
+            all of them softened.
         """
         likeness = nn.functional.pad(projected, (0, 1), value=1.0) @ self.comparison
         alike, index = largest(likeness, self.config.neighbours)
@@ -300,12 +300,12 @@ def discriminants(
     that, and call a known place new in a new month.
 
     Args:
-      standard: ``(N, E)`` standardised embeddings.
-      vectors: ``(N, 3)`` unit vectors of their places.
-      components: C, how many axes.
+        standard: ``(N, E)`` standardised embeddings.
+        vectors: ``(N, 3)`` unit vectors of their places.
+        components: C, how many axes.
 
     Returns:
-      ``(E, C)``, those with most difference between places first.
+        ``(E, C)``, those with most difference between places first.
     """
     dim = standard.shape[1]
     within = np.zeros((dim, dim))
@@ -370,10 +370,10 @@ class CalibratedDenoiser(nn.Module):
         """Natural parameters ``(B, d)``, as `CSUNet.forward`.
 
         Args:
-          x: ``(B, d)`` noisy codes.
-          sigma: ``(B,)`` noise levels or ``inf``.
-          condition: ``(B, E)`` image embeddings.
-          temperature: ``(B,)`` of the photos, where the caller has them already.
+            x: ``(B, d)`` noisy codes.
+            sigma: ``(B,)`` noise levels or ``inf``.
+            condition: ``(B, E)`` image embeddings.
+            temperature: ``(B,)`` of the photos, where the caller has them already.
         """
         if temperature is None:
             temperature = self.temperature(condition)

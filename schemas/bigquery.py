@@ -49,10 +49,10 @@ def bigquery_schema(schema: pa.Schema) -> list[dict[str, Any]]:
     """The JSON of a table schema.
 
     Args:
-        schema: of a Parquet file that we write.
+        schema: Of a Parquet file that we write.
 
     Raises:
-        ValueError: if a column has a type that BigQuery's schema has no counterpart for here.
+        ValueError: If a column has a type that BigQuery's schema has no counterpart for here.
     """
     return [_field(field) for field in schema]
 

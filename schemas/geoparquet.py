@@ -42,7 +42,7 @@ def encode_points(longitude: Sequence[float], latitude: Sequence[float]) -> pa.A
         A binary Arrow array of N points, 21 bytes each.
 
     Raises:
-        ValueError: if the columns differ in length or a coordinate is not finite.
+        ValueError: If the columns differ in length or a coordinate is not finite.
     """
     if len(longitude) != len(latitude):
         raise ValueError(f"{len(longitude)} longitudes and {len(latitude)} latitudes, wanted pairs")
@@ -60,7 +60,7 @@ def decode_point(wkb: bytes) -> tuple[float, float]:
         (longitude, latitude) in degrees.
 
     Raises:
-        ValueError: if the bytes are not a WKB point.
+        ValueError: If the bytes are not a WKB point.
     """
     if len(wkb) != _POINT.size or wkb[0] not in (0, 1):
         raise ValueError(f"{len(wkb)} bytes are not a WKB point, wanted {_POINT.size}")
@@ -74,7 +74,7 @@ def geometry_type(wkb: bytes) -> str:
     """The name of a WKB geometry's type: one of those that this project writes.
 
     Raises:
-        ValueError: if the bytes are none of them.
+        ValueError: If the bytes are none of them.
     """
     number = struct.unpack("<I" if wkb[:1] == b"\x01" else ">I", wkb[1:5])[0] if len(wkb) > 5 else 0
     if number not in _TYPE_NAMES:
@@ -144,11 +144,11 @@ def validate(schema: pa.Schema, types: Sequence[str] = (POINT,)) -> None:
     """Checks that a file's schema is the GeoParquet that this project writes.
 
     Args:
-        schema: with its metadata.
-        types: of geometry that may be in the file.
+        schema: With its metadata.
+        types: Of geometry that may be in the file.
 
     Raises:
-        ValueError: with what was found and what was wanted.
+        ValueError: With what was found and what was wanted.
     """
     text = (schema.metadata or {}).get(METADATA_KEY)
     if text is None:

@@ -118,21 +118,20 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     """Builds the table of one shard's predictions, rows in the order of the columns.
 
     Args:
-        shard: id of the shard, in every row.
-        model_id: name of the model, in every row.
+        shard: Id of the shard, in every row.
+        model_id: Name of the model, in every row.
         columns: N values each: `key`, `latitude`, `longitude` (degrees), `radius_50_km`,
             `radius_90_km`, `information_nats`, `land_probability`, `probability` (N rows of one
             number for each of THRESHOLDS_KM), `modes` (N lists of objects with MODE_FIELDS),
-            OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known, `country_code` and
-            `admin` (None where there is none) and HYBRID_COLUMNS (degrees, NaN where there is
-            none).
+            OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known, `country_code` and `admin`
+            (None where there is none) and HYBRID_COLUMNS (degrees, NaN where there is none).
 
     Returns:
         A table of PREDICTION_SCHEMA, with the `geo` metadata.
 
     Raises:
-        ValueError: if a position is not finite.
-        KeyError: if a column is missing.
+        ValueError: If a position is not finite.
+        KeyError: If a column is missing.
     """
     keys = columns["key"]
     count = len(keys)

@@ -41,11 +41,11 @@ class Region(NamedTuple):
     """One credible region of a photo.
 
     Attributes:
-        level: the probability asked for.
-        wkb: a polygon or multipolygon in degrees, cut at the antimeridian.
-        bounds: west, south, east, north of it.
-        area_km2: on the mean sphere.
-        probability: the mass of the photo's density inside.
+        level: The probability asked for.
+        wkb: A polygon or multipolygon in degrees, cut at the antimeridian.
+        bounds: West, south, east, north of it.
+        area_km2: On the mean sphere.
+        probability: The mass of the photo's density inside.
     """
 
     level: float
@@ -66,14 +66,14 @@ def region_table(shard: str, rows: Sequence[tuple[str, Region]]) -> pa.Table:
     """Builds the table of one shard's regions, rows as they come.
 
     Args:
-        shard: id of the shard, in every row.
-        rows: a photo's key and one of its regions, each.
+        shard: Id of the shard, in every row.
+        rows: A photo's key and one of its regions, each.
 
     Returns:
         A table of REGION_SCHEMA, with the `geo` metadata.
 
     Raises:
-        ValueError: if a geometry is no polygon.
+        ValueError: If a geometry is no polygon.
     """
     regions = [region for _, region in rows]
     wkb, bounds = [region.wkb for region in regions], [region.bounds for region in regions]

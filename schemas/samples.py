@@ -23,7 +23,7 @@ class Truth:
     """Where a photo was taken, degrees WGS84.
 
     Raises:
-        ValueError: if the latitude is outside [-90, 90] or the longitude outside [-180, 180].
+        ValueError: If the latitude is outside [-90, 90] or the longitude outside [-180, 180].
     """
 
     latitude: float
@@ -43,14 +43,14 @@ def parse_metadata(data: bytes) -> Truth | None:
     """Reads the truth out of a sample's JSON member.
 
     Args:
-        data: the member's bytes, UTF-8 JSON.
+        data: The member's bytes, UTF-8 JSON.
 
     Returns:
         The position under `latitude` and `longitude`, or None if neither is there (or both null).
 
     Raises:
-        ValueError: if the bytes are too many, are not a JSON object, or hold half a position or
-            one that is not on Earth.
+        ValueError: If the bytes are too many, are not a JSON object, or hold half a position or one
+            that is not on Earth.
     """
     if len(data) > MAX_METADATA_BYTES:
         raise ValueError(

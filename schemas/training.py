@@ -103,8 +103,8 @@ def index_table(columns: Mapping[str, Any]) -> pa.Table:
         A table of INDEX_SCHEMA, with the `geo` metadata.
 
     Raises:
-        ValueError: if a position is not finite.
-        KeyError: if a column is missing.
+        ValueError: If a position is not finite.
+        KeyError: If a column is missing.
     """
     longitude, latitude = columns["longitude"], columns["latitude"]
     made: dict[str, Any] = {

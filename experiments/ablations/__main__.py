@@ -58,7 +58,7 @@ def chosen(names: Sequence[str] | None) -> list[Any]:
     """The runs that are wanted, by name.
 
     Raises:
-      ValueError: there is no run of that name.
+        ValueError: There is no run of that name.
     """
     from experiments.ablations.plan import all_runs
 

@@ -36,8 +36,8 @@ def measure(fitted: Fitted, photos: EmbeddedPhotos, budget: Budget) -> dict[str,
     """Accuracy of every answer the variant has, and its likelihood if it is a density.
 
     Returns:
-      Answer name (``density``, or ``mean`` and ``vote``) to `error_summary`, for ``density`` with
-      ``nll_km2``: mean -log density of the truth in nats per km².
+        Answer name (``density``, or ``mean`` and ``vote``) to `error_summary`, for ``density`` with
+        ``nll_km2``: mean -log density of the truth in nats per km².
     """
     part = subset(photos, budget.measured, budget.seed)
     if fitted.variant.loss is Loss.KL:

@@ -48,8 +48,8 @@ def points(code: Tensor, variant: Variant) -> NDArray[np.float64]:
     """The place whose code lies nearest, as unit vectors ``(N, 3)``.
 
     Args:
-      code: ``(N, numbers)``, clean or not: any vector of numbers has a nearest place.
-      variant: which encoding.
+        code: ``(N, numbers)``, clean or not: any vector of numbers has a nearest place.
+        variant: Which encoding.
     """
     if variant.encoding is Encoding.SHDD:
         return highest_points(code, variant.max_degree)

@@ -35,11 +35,11 @@ class Fitted:
     """A trained variant.
 
     Attributes:
-      variant: what was trained.
-      network: the averaged weights, in evaluation mode.
-      answer_base: q₀ of its densities' answers; None where there is no density.
-      parameters: how many numbers were trained.
-      loss: mean training loss over the last tenth of the steps.
+        variant: What was trained.
+        network: The averaged weights, in evaluation mode.
+        answer_base: q₀ of its densities' answers; None where there is no density.
+        parameters: How many numbers were trained.
+        loss: Mean training loss over the last tenth of the steps.
     """
 
     variant: Variant
@@ -58,13 +58,13 @@ def fit(
     """Trains a variant on photos.
 
     Args:
-      variant: what to train.
-      budget: how long and how large.
-      photos: N photos with truth.
-      progress: called after each step.
+        variant: What to train.
+        budget: How long and how large.
+        photos: N photos with truth.
+        progress: Called after each step.
 
     Raises:
-      FloatingPointError: the loss is not finite.
+        FloatingPointError: The loss is not finite.
     """
     torch.manual_seed(budget.seed)
     embeddings = torch.from_numpy(photos.embeddings)

@@ -20,7 +20,7 @@ class FlatShape(CSUNetConfig):
     """A CS-UNet over a few numbers without degrees: every level sees all of them.
 
     Attributes:
-      numbers: how many.
+        numbers: How many.
     """
 
     numbers: int = 3

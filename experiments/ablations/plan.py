@@ -51,12 +51,13 @@ class Variant:
     """One choice of everything that varies.
 
     Attributes:
-      encoding, loss, base, network, noise: see their types; `base` is None exactly for L2.
-      max_degree: L of SHDD; of no meaning to the other encodings.
-      bayes_skip: η = x_σ/σ² + f (KL only), or f alone.
-      image_first: x and σ contribute nothing to f at the start of training.
-      trunk_blocks: residual blocks of CS-UNet's trunk.
-      smoothing_km, broad_share: of the true places at σ = ∞, see `SmoothingConfig` (SHDD with KL).
+        encoding, loss, base, network, noise: See their types; `base` is None exactly for L2.
+        max_degree: L of SHDD; of no meaning to the other encodings.
+        bayes_skip: η = x_σ/σ² + f (KL only), or f alone.
+        image_first: x and σ contribute nothing to f at the start of training.
+        trunk_blocks: Residual blocks of CS-UNet's trunk.
+        smoothing_km, broad_share: Of the true places at σ = ∞, see `SmoothingConfig` (SHDD with
+            KL).
     """
 
     encoding: Encoding = Encoding.SHDD
@@ -101,13 +102,13 @@ class Budget:
     """What every run of a set has alike.
 
     Attributes:
-      steps, batch_size, learning_rate, seed: of the training; AdamW, warm-up, cosine.
-      photos: training photos, at most.
-      condition_dim, widths, dropout: size of the networks.
-      pure_fraction: share of training rows at σ = ∞.
-      measured: photos of each validation split that are measured.
-      samples, sample_steps: reverse diffusions per photo, and their DDIM steps.
-      voters: photos of each split for which samples are drawn.
+        steps, batch_size, learning_rate, seed: Of the training; AdamW, warm-up, cosine.
+        photos: Training photos, at most.
+        condition_dim, widths, dropout: Size of the networks.
+        pure_fraction: Share of training rows at σ = ∞.
+        measured: Photos of each validation split that are measured.
+        samples, sample_steps: Reverse diffusions per photo, and their DDIM steps.
+        voters: Photos of each split for which samples are drawn.
     """
 
     steps: int = 250
@@ -136,11 +137,11 @@ class Run:
     """A variant with a name, the table it belongs to, and what else is asked of its network.
 
     Attributes:
-      name: also that of its file.
-      group: table of the report.
-      variant: what is trained.
-      radii: measure accuracy against ρ.
-      sweep: sample it with 1 to 250 steps.
+        name: Also that of its file.
+        group: Table of the report.
+        variant: What is trained.
+        radii: Measure accuracy against ρ.
+        sweep: Sample it with 1 to 250 steps.
     """
 
     name: str

@@ -30,14 +30,14 @@ def execute(
     """Trains and measures one run.
 
     Args:
-      run: what to do.
-      budget: at what cost.
-      train: training photos, already cut to the budget.
-      splits: name to validation photos.
-      progress: called after each training step.
+        run: What to do.
+        budget: At what cost.
+        train: Training photos, already cut to the budget.
+        splits: Name to validation photos.
+        progress: Called after each training step.
 
     Returns:
-      The content of its file.
+        The content of its file.
     """
     began = time.monotonic()
     fitted = fit(run.variant, budget, train, progress)
@@ -82,7 +82,7 @@ def is_done(path: Path, wanted: dict[str, Any]) -> bool:
     """Whether a run's file is there.
 
     Raises:
-      ValueError: it is, but of other settings or data.
+        ValueError: It is, but of other settings or data.
     """
     if not path.is_file():
         return False

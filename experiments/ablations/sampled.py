@@ -100,7 +100,7 @@ def accuracy_by_steps(
     those steps are counted and not computed.
 
     Returns:
-      `error_summary` with ``schedule``, ``steps`` and ``calls`` (steps that were computed).
+        `error_summary` with ``schedule``, ``steps`` and ``calls`` (steps that were computed).
     """
     part = subset(photos, min(SWEEP_PHOTOS, budget.voters), budget.seed)
     config = noise_range(fitted.variant, budget.pure_fraction)

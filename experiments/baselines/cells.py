@@ -29,7 +29,7 @@ class EqualAreaCells:
     """Bands of latitude cut into cells about as wide as high; all cells have the same area.
 
     Attributes:
-      bands: how many bands from pole to pole.
+        bands: How many bands from pole to pole.
     """
 
     bands: int = 120
@@ -73,8 +73,8 @@ class GridSoftmax:
     2024, PIGEON, arXiv 2307.05845, eq. 2); validation photos choose.
 
     Attributes:
-      parameters: trained numbers.
-      choices: number of cells and smoothing.
+        parameters: Trained numbers.
+        choices: Number of cells and smoothing.
     """
 
     def __init__(self, bands: int = 120, keep: int = 256) -> None:
@@ -132,12 +132,12 @@ def smoothed_labels(truth: Tensor, centres: Tensor, smoothing_km: float) -> Tens
     """Label probabilities that fall off with the distance of a cell from the truth.
 
     Args:
-      truth: ``(B, 3)`` unit vectors.
-      centres: ``(cells, 3)`` mean positions.
-      smoothing_km: s of exp(-d/s).
+        truth: ``(B, 3)`` unit vectors.
+        centres: ``(cells, 3)`` mean positions.
+        smoothing_km: s of exp(-d/s).
 
     Returns:
-      ``(B, cells)`` summing to 1.
+        ``(B, cells)`` summing to 1.
     """
     chord = torch.cdist(truth, centres, compute_mode="donot_use_mm_for_euclid_dist")
     distance = 2.0 * EARTH_RADIUS_KM * torch.asin((chord / 2.0).clamp(max=1.0))

@@ -33,9 +33,9 @@ class Settings:
     """How evidence becomes a posterior.
 
     Attributes:
-      temperature: τ of the weights, softmax(logits/τ).
-      concentration: factor on the rival's κ; κ itself for rivals that name none.
-      uniform_share: mass spread over the whole sphere.
+        temperature: τ of the weights, softmax(logits/τ).
+        concentration: Factor on the rival's κ; κ itself for rivals that name none.
+        uniform_share: Mass spread over the whole sphere.
     """
 
     temperature: float = 1.0
@@ -48,9 +48,9 @@ class Evidence:
     """What a rival says of N photos.
 
     Attributes:
-      points: ``(N, K, 3)`` places.
-      logits: ``(N, K)`` log weights up to a constant per photo; -inf is no weight.
-      kappa: ``(N, K)`` relative concentrations; ones if the rival names none.
+        points: ``(N, K, 3)`` places.
+        logits: ``(N, K)`` log weights up to a constant per photo; -inf is no weight.
+        kappa: ``(N, K)`` relative concentrations; ones if the rival names none.
     """
 
     points: Float
@@ -92,11 +92,11 @@ def fit_settings(evidence: Evidence, truth: Float) -> tuple[Settings, float]:
     """The settings of least negative log likelihood: a coarse grid, then Nelder-Mead.
 
     Args:
-      evidence: of N validation photos.
-      truth: ``(N, 3)`` unit vectors.
+        evidence: Of N validation photos.
+        truth: ``(N, 3)`` unit vectors.
 
     Returns:
-      The settings, and their mean negative log likelihood in nats against the uniform sphere.
+        The settings, and their mean negative log likelihood in nats against the uniform sphere.
     """
     unit = evidence.points / np.linalg.norm(evidence.points, axis=-1, keepdims=True)
     gap = gaps(truth[:, None], unit)
@@ -128,8 +128,8 @@ def fit_radius(mixture: KernelMixture, truth: Float) -> float:
     """ρ in km of best mean accuracy over the thresholds, among `RADII_KM`; the smallest of equals.
 
     Args:
-      mixture: posteriors of N validation photos.
-      truth: ``(N, 3)`` unit vectors.
+        mixture: Posteriors of N validation photos.
+        truth: ``(N, 3)`` unit vectors.
     """
     best, best_score = RADII_KM[0], -1.0
     for radius in RADII_KM:

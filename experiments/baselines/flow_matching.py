@@ -89,12 +89,12 @@ class FlowNetwork(nn.Module):
         """Tangent velocities.
 
         Args:
-          x: ``(B, K, 3)`` unit vectors.
-          t: ``(B, K, 1)`` times in [0, 1], or one for all.
-          modulation: ``(B, 2 · blocks, width)``.
+            x: ``(B, K, 3)`` unit vectors.
+            t: ``(B, K, 1)`` times in [0, 1], or one for all.
+            modulation: ``(B, 2 · blocks, width)``.
 
         Returns:
-          ``(B, K, 3)`` orthogonal to x, radians per unit of time.
+            ``(B, K, 3)`` orthogonal to x, radians per unit of time.
         """
         place = torch.cat([x, t.expand(*x.shape[:-1], 1)], -1)
         octaves = math.pi * 2.0 ** torch.arange(_OCTAVES, device=x.device)
@@ -128,14 +128,14 @@ def samples(network: FlowNetwork, embeddings: Tensor, count: int, steps: int) ->
     """Follows the flow from the same even starts for every photo.
 
     Args:
-      network: the velocity.
-      embeddings: ``(B, E)``.
-      count: K samples per photo; their starts are a Fibonacci lattice, so no seed is needed and
-        the uniform start is met with less error than by random points.
-      steps: of Heun's method; the last is Euler's, since the velocity at t = 1 means nothing.
+        network: The velocity.
+        embeddings: ``(B, E)``.
+        count: K samples per photo; their starts are a Fibonacci lattice, so no seed is needed and
+            the uniform start is met with less error than by random points.
+        steps: Of Heun's method; the last is Euler's, since the velocity at t = 1 means nothing.
 
     Returns:
-      ``(B, K, 3)`` unit vectors.
+        ``(B, K, 3)`` unit vectors.
     """
     modulation = network.modulation(embeddings)
     lattice = torch.from_numpy(fibonacci_grid(count)).to(modulation)
@@ -165,8 +165,8 @@ class FlowMatching:
     """Samples of the flow, a kernel around each; see the module's docstring.
 
     Attributes:
-      parameters: trained numbers.
-      choices: samples and steps.
+        parameters: Trained numbers.
+        choices: Samples and steps.
     """
 
     def __init__(self, count: int = 32, steps: int = 8) -> None:
@@ -201,11 +201,11 @@ def log_density_of_others(points: NDArray[np.float64]) -> NDArray[np.float64]:
     """Log density of each sample under a kernel estimate by the others, up to a constant.
 
     Args:
-      points: ``(N, K, 3)``; the width is Scott's rule in two dimensions, s²K^{-1/3}, with s² from
-        the median gap of two samples, 2 ln 2 · s² for a normal cloud.
+        points: ``(N, K, 3)``; the width is Scott's rule in two dimensions, s²K^{-1/3}, with s² from
+            the median gap of two samples, 2 ln 2 · s² for a normal cloud.
 
     Returns:
-      ``(N, K)``.
+        ``(N, K)``.
     """
     n, k, _ = points.shape
     if k < 2:

@@ -25,8 +25,8 @@ class HarmonicRegression:
     nodes on a Gauss-Legendre grid become the kernels.
 
     Attributes:
-      parameters: trained numbers.
-      choices: degree and nodes.
+        parameters: Trained numbers.
+        choices: Degree and nodes.
     """
 
     def __init__(self, max_degree: int = 31, keep: int = 384) -> None:

@@ -44,10 +44,10 @@ class KernelMixture:
     """Posteriors of N photos with K kernels each.
 
     Attributes:
-      points: ``(N, K, 3)`` centres; brought to unit length in float64.
-      weights: ``(N, K)`` not negative; scaled to sum to 1.
-      kappa: ``(N, K)`` concentrations up to 1e6 and beyond; 1/√κ is the width in radians.
-      uniform_share: part of the mass spread over the whole sphere, in [0, 1).
+        points: ``(N, K, 3)`` centres; brought to unit length in float64.
+        weights: ``(N, K)`` not negative; scaled to sum to 1.
+        kappa: ``(N, K)`` concentrations up to 1e6 and beyond; 1/√κ is the width in radians.
+        uniform_share: Part of the mass spread over the whole sphere, in [0, 1).
     """
 
     points: Float
@@ -90,10 +90,10 @@ class KernelMixture:
         """Log density at points.
 
         Args:
-          vectors: ``(N, M, 3)`` unit vectors, M points for each photo.
+            vectors: ``(N, M, 3)`` unit vectors, M points for each photo.
 
         Returns:
-          ``(N, M)`` nats against the uniform probability of the sphere.
+            ``(N, M)`` nats against the uniform probability of the sphere.
         """
         gap = gaps(vectors, self.points)
         return mixed_log_density(gap, self.weights, self.kappa, self.uniform_share)
@@ -116,8 +116,8 @@ class KernelMixture:
         """Answers, how far off they may be, and the density at the truth.
 
         Args:
-          truth: ``(N, 3)`` unit vectors.
-          radius_km: ρ.
+            truth: ``(N, 3)`` unit vectors.
+            radius_km: ρ.
         """
         places = self.answers(radius_km)
         distance = self.distances_km(places)
@@ -153,13 +153,13 @@ def mixed_log_density(gap: Float, weights: Float, kappa: Float, uniform_share: f
     """Log density of mixtures from the gaps to their kernels.
 
     Args:
-      gap: ``(N, M, K)``.
-      weights: ``(N, K)`` summing to 1.
-      kappa: ``(N, K)``.
-      uniform_share: mass of the uniform part.
+        gap: ``(N, M, K)``.
+        weights: ``(N, K)`` summing to 1.
+        kappa: ``(N, K)``.
+        uniform_share: Mass of the uniform part.
 
     Returns:
-      ``(N, M)`` nats against the uniform probability of the sphere.
+        ``(N, M)`` nats against the uniform probability of the sphere.
     """
     with np.errstate(divide="ignore"):  # log 0 = -inf is right for a kernel or share of no mass
         log_weight = np.log(weights) + log_normaliser(kappa)

@@ -23,9 +23,9 @@ class FeatureSpace:
     """Cosine similarity to training photos, a block at a time.
 
     Args:
-      embeddings: ``(N, E)`` of the training photos.
-      standardised: whether each feature is first brought to mean 0 and deviation 1.
-      device: where the products are made.
+        embeddings: ``(N, E)`` of the training photos.
+        standardised: Whether each feature is first brought to mean 0 and deviation 1.
+        device: Where the products are made.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class FeatureSpace:
         """The most similar training photos.
 
         Args:
-          queries: ``(M, E)``.
-          count: k; all of them if there are fewer.
-          block: training photos compared at a time, which bounds the memory.
+            queries: ``(M, E)``.
+            count: k; all of them if there are fewer.
+            block: Training photos compared at a time, which bounds the memory.
 
         Returns:
-          ``(similarity, index)``, each ``(M, k)``, most similar first.
+            ``(similarity, index)``, each ``(M, k)``, most similar first.
         """
         count = min(count, len(self.embeddings))
         asked = self._unit(torch.from_numpy(queries))
@@ -79,9 +79,9 @@ class Neighbours:
     """k nearest training photos, each a kernel whose logit is its similarity.
 
     Attributes:
-      parameters: trained numbers: none.
-      choices: what validation photos chose: the similarity (raw or standardised features, by mean
-        accuracy of the nearest neighbour) and k (by negative log likelihood).
+        parameters: Trained numbers: none.
+        choices: What validation photos chose: the similarity (raw or standardised features, by mean
+            accuracy of the nearest neighbour) and k (by negative log likelihood).
     """
 
     def __init__(self, counts: tuple[int, ...]) -> None:

@@ -34,16 +34,16 @@ class Budget:
     """What every rival may spend; the defaults are those of our own `TrainConfig`.
 
     Attributes:
-      steps, batch_size: length of the training.
-      learning_rate: peak of AdamW; linear warm-up, then cosine to zero.
-      seed: of weights, order, noise and dropout.
-      parameters: of a network, about; our model of degree 31 has 4.7 million.
-      dropout: on the embedding and inside the blocks.
-      warmup: steps; at most a fifth of all.
-      weight_decay: of AdamW.
-      ema_decay: of the averaged weights, which are what answers.
-      gradient_clip: largest gradient norm.
-      device: where networks are trained and asked, such as "cpu" or "cuda".
+        steps, batch_size: Length of the training.
+        learning_rate: Peak of AdamW; linear warm-up, then cosine to zero.
+        seed: Of weights, order, noise and dropout.
+        parameters: Of a network, about; our model of degree 31 has 4.7 million.
+        dropout: On the embedding and inside the blocks.
+        warmup: Steps; at most a fifth of all.
+        weight_decay: Of AdamW.
+        ema_decay: Of the averaged weights, which are what answers.
+        gradient_clip: Largest gradient norm.
+        device: Where networks are trained and asked, such as "cpu" or "cuda".
     """
 
     steps: int = 3000
@@ -133,14 +133,14 @@ def train(
     """Trains a network and returns its averaged weights, ready to be asked.
 
     Args:
-      build: makes the network; called with the budget's seed set.
-      loss: of one batch.
-      photos: training photos.
-      budget: what may be spent.
-      label: of the progress bar.
+        build: Makes the network; called with the budget's seed set.
+        loss: Of one batch.
+        photos: Training photos.
+        budget: What may be spent.
+        label: Of the progress bar.
 
     Raises:
-      FloatingPointError: the loss is not finite.
+        FloatingPointError: The loss is not finite.
     """
     from tqdm import trange
 

@@ -22,8 +22,8 @@ class Rival(Protocol):
     """A method that is fitted on training photos and then says where others were taken.
 
     Attributes:
-      parameters: trained numbers; 0 before `fit`.
-      choices: what was fixed or chosen on validation photos, as JSON values.
+        parameters: Trained numbers; 0 before `fit`.
+        choices: What was fixed or chosen on validation photos, as JSON values.
     """
 
     parameters: int
@@ -60,19 +60,19 @@ def fit_and_predict(
     """Fits a rival, calibrates it on validation photos and asks it about test photos.
 
     Args:
-      name: of `RIVALS`.
-      train: training photos.
-      val: decides hyper-parameters, settings and ρ.
-      tests: photos by split; their positions enter only the density at the truth.
-      budget: of the training.
-      rival: used in place of the registry's, such as one of another size.
+        name: Of `RIVALS`.
+        train: Training photos.
+        val: Decides hyper-parameters, settings and ρ.
+        tests: Photos by split; their positions enter only the density at the truth.
+        budget: Of the training.
+        rival: Used in place of the registry's, such as one of another size.
 
     Returns:
-      Predictions by split, and a record: ``rival``, ``parameters``, ``train_seconds`` (choices
-      included), ``predict_seconds`` by split, ``choices`` with settings and ρ, ``val_nats``.
+        Predictions by split, and a record: ``rival``, ``parameters``, ``train_seconds`` (choices
+        included), ``predict_seconds`` by split, ``choices`` with settings and ρ, ``val_nats``.
 
     Raises:
-      KeyError: no such rival.
+        KeyError: No such rival.
     """
     if name not in RIVALS:
         raise KeyError(f"No rival {name!r}; there are {sorted(RIVALS)}.")

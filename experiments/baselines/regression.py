@@ -24,8 +24,8 @@ class DirectRegression:
     The loss is half the squared chord, 1 - cos: the negative log likelihood of any fixed κ.
 
     Attributes:
-      parameters: trained numbers.
-      choices: none.
+        parameters: Trained numbers.
+        choices: None.
     """
 
     def __init__(self) -> None:
@@ -55,8 +55,8 @@ class MixtureDensity:
     """A mixture density network (Bishop 1994) of von Mises-Fisher components on the sphere.
 
     Attributes:
-      parameters: trained numbers.
-      choices: number of components.
+        parameters: Trained numbers.
+        choices: Number of components.
     """
 
     def __init__(self, components: int = 8) -> None:

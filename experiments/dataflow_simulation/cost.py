@@ -42,11 +42,11 @@ class Prices:
     """Money per hour of each part of a worker, in any currency.
 
     Attributes:
-        worker: of a whole worker, without its disk; the alternative to the three parts below.
-        vcpu: of one vCPU.
-        gib: of one GiB of memory.
-        gpu: of the GPU.
-        disk_gib: of one GiB of disk.
+        worker: Of a whole worker, without its disk; the alternative to the three parts below.
+        vcpu: Of one vCPU.
+        gib: Of one GiB of memory.
+        gpu: Of the GPU.
+        disk_gib: Of one GiB of disk.
     """
 
     worker: float = 0.0
@@ -59,8 +59,8 @@ class Prices:
         """Of a worker with everything.
 
         Args:
-            machine_type: needed only for prices of parts.
-            disk_gib: size of its disk.
+            machine_type: Needed only for prices of parts.
+            disk_gib: Size of its disk.
         """
         parts = self.worker + self.gpu + self.disk_gib * disk_gib
         if self.vcpu or self.gib:
@@ -74,13 +74,13 @@ class Estimate:
     """What a job takes.
 
     Attributes:
-        hours: from submission to the last photo.
-        least_worker_hours: paid, if workers went as soon as nothing was left for them.
-        most_worker_hours: paid, if all stayed to the end.
-        ideal_worker_hours: of nothing but geotagging.
-        worker_hour: price of one.
-        writes: objects written.
-        reads: requests that read an object, or ask whether it is there.
+        hours: From submission to the last photo.
+        least_worker_hours: Paid, if workers went as soon as nothing was left for them.
+        most_worker_hours: Paid, if all stayed to the end.
+        ideal_worker_hours: Of nothing but geotagging.
+        worker_hour: Price of one.
+        writes: Objects written.
+        reads: Requests that read an object, or ask whether it is there.
     """
 
     hours: float
@@ -96,9 +96,9 @@ def estimate(fleet: Fleet, worker_hour: float, photo_kib: float) -> Estimate:
     """Simulates a job and counts its requests.
 
     Args:
-        fleet: the job.
-        worker_hour: price of one worker for one hour.
-        photo_kib: size of a photo's file, KiB.
+        fleet: The job.
+        worker_hour: Price of one worker for one hour.
+        photo_kib: Size of a photo's file, KiB.
     """
     run = simulate(fleet)
     data_reads = fleet.photos * photo_kib * 1024 / READ_BYTES
@@ -180,7 +180,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints an estimate.
 
     Args:
-        arguments: without the program's name; None takes `sys.argv`.
+        arguments: Without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit status.

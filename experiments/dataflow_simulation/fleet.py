@@ -23,19 +23,19 @@ class Fleet:
     """A job and its workers. The defaults from `threads` on are assumptions, none was measured.
 
     Attributes:
-        photos: in all shards.
-        shard_photos: in one, on average.
-        workers: at once; they start together.
-        images_per_second: of a worker whose threads are all busy.
-        threads: shards that a worker reads at once.
-        thread_images_per_second: of a thread that has the worker to itself: decoding, mostly.
-        shard_seconds: fixed time of a shard: opening it, three small files at its end.
-        start_seconds: until a worker's first photo: machine, driver, image, model.
+        photos: In all shards.
+        shard_photos: In one, on average.
+        workers: At once; they start together.
+        images_per_second: Of a worker whose threads are all busy.
+        threads: Shards that a worker reads at once.
+        thread_images_per_second: Of a thread that has the worker to itself: decoding, mostly.
+        shard_seconds: Fixed time of a shard: opening it, three small files at its end.
+        start_seconds: Until a worker's first photo: machine, driver, image, model.
         start_spread: σ of the logarithm of that.
         size_spread: σ of the logarithm of a shard's size.
-        slow_share: of the workers.
-        slow_speed: of those, in terms of the others.
-        seed: of sizes and workers.
+        slow_share: Of the workers.
+        slow_speed: Of those, in terms of the others.
+        seed: Of sizes and workers.
     """
 
     photos: int
@@ -74,11 +74,11 @@ class Run:
     """How a simulated job went.
 
     Attributes:
-        seconds: from its start to its last photo.
-        paid_seconds: of all workers, if all are kept to the end.
-        needed_seconds: of all workers, if each went as soon as nothing was left for it: a perfect
+        seconds: From its start to its last photo.
+        paid_seconds: Of all workers, if all are kept to the end.
+        needed_seconds: Of all workers, if each went as soon as nothing was left for it: a perfect
             autoscaler. The truth lies between the two.
-        tail_seconds: from the moment the last shard was begun to the end.
+        tail_seconds: From the moment the last shard was begun to the end.
     """
 
     seconds: float

@@ -43,9 +43,9 @@ def sweep(fleet: Fleet, sizes: Sequence[int], workers: Sequence[int]) -> Table:
     """Runs of every fleet size and every shard size.
 
     Args:
-        fleet: what the runs have in common; its seed is the first of SEEDS.
-        sizes: photos per shard.
-        workers: at once.
+        fleet: What the runs have in common; its seed is the first of SEEDS.
+        sizes: Photos per shard.
+        workers: At once.
 
     Returns:
         By workers, then by size: the run whose cost is the median of SEEDS, and what is paid in
@@ -167,7 +167,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table, and draws it where asked.
 
     Args:
-        arguments: without the program's name; None takes `sys.argv`.
+        arguments: Without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit status.

@@ -30,8 +30,8 @@ class PlaceMix:
     """Where queries are taken: at places drawn from q₀, those on land without photos drawn anew.
 
     Attributes:
-      jittered: share of true places that lie beside a place of the gallery, not on it.
-      jitter_km: how far, the standard deviation in each direction.
+        jittered: Share of true places that lie beside a place of the gallery, not on it.
+        jitter_km: How far, the standard deviation in each direction.
     """
 
     jittered: float = 0.3
@@ -43,9 +43,9 @@ class Queries:
     """N simulated queries.
 
     Attributes:
-      embeddings: ``(N, E)`` unit vectors.
-      places: ``(N, 2)`` float64 degrees: where they are said to be taken.
-      drawn: ``(N, S)`` int32, places of the teacher's drawn from its density; S may be 0.
+        embeddings: ``(N, E)`` unit vectors.
+        places: ``(N, 2)`` float64 degrees: where they are said to be taken.
+        drawn: ``(N, S)`` int32, places of the teacher's drawn from its density; S may be 0.
     """
 
     embeddings: Tensor
@@ -105,12 +105,12 @@ def simulate(
     """Queries for given places, the settings in equal shares, and the teacher's draws.
 
     Args:
-      teacher: is asked.
-      simulator: makes the queries.
-      settings: of the simulator.
-      places: ``(N, 2)`` degrees and their embeddings ``(N, E)``.
-      draws: S.
-      seed: of each batch, together with its number.
+        teacher: Is asked.
+        simulator: Makes the queries.
+        settings: Of the simulator.
+        places: ``(N, 2)`` degrees and their embeddings ``(N, E)``.
+        draws: S.
+        seed: Of each batch, together with its number.
     """
     degrees, embeddings = places
     vectors = unit_vectors(degrees[:, 0], degrees[:, 1])

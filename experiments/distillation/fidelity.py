@@ -59,9 +59,9 @@ class Split:
     """Test queries.
 
     Attributes:
-      name: for tables.
-      about: one line on how they were made.
-      photos: embeddings and truths.
+        name: For tables.
+        about: One line on how they were made.
+        photos: Embeddings and truths.
     """
 
     name: str
@@ -74,10 +74,10 @@ class Fidelity:
     """What was measured.
 
     Attributes:
-      scores: by split, then by method.
-      kl_nats: by split: mean KL divergence of our density from the teacher's over its places, and
-        of q₀ alone, which knows nothing of the query.
-      chosen: what was fitted on validation queries.
+        scores: By split, then by method.
+        kl_nats: By split: mean KL divergence of our density from the teacher's over its places, and
+            of q₀ alone, which knows nothing of the query.
+        chosen: What was fitted on validation queries.
     """
 
     scores: dict[str, dict[str, Scores]]
@@ -91,10 +91,10 @@ def splits(
     """The test queries.
 
     Args:
-      teacher: whose gallery photos are mistaken for.
-      lists: real positions ``(N, 2)`` in degrees by the names of their lists.
-      count: how many of each are taken at most.
-      seed: of the choice and of the queries.
+        teacher: Whose gallery photos are mistaken for.
+        lists: Real positions ``(N, 2)`` in degrees by the names of their lists.
+        count: How many of each are taken at most.
+        seed: Of the choice and of the queries.
     """
     rng = np.random.default_rng([seed, 99])
     found: list[Split] = []
@@ -144,8 +144,8 @@ class Student:
     """A distilled checkpoint that is asked with embeddings.
 
     Args:
-      checkpoint: trained on GeoCLIP's embeddings.
-      teacher: its gallery serves the hybrid.
+        checkpoint: Trained on GeoCLIP's embeddings.
+        teacher: Its gallery serves the hybrid.
     """
 
     def __init__(self, checkpoint: Checkpoint, teacher: Teacher) -> None:
@@ -236,12 +236,12 @@ def measure(
     """Scores all methods on all splits.
 
     Args:
-      student: the distilled checkpoint.
-      teacher: GeoCLIP.
-      tests: measured once.
-      val: validation queries, for choices.
-      sampled: queries of a split that sampling mode answers, and whose divergence is computed.
-      report: told what is being done.
+        student: The distilled checkpoint.
+        teacher: GeoCLIP.
+        tests: Measured once.
+        val: Validation queries, for choices.
+        sampled: Queries of a split that sampling mode answers, and whose divergence is computed.
+        report: Told what is being done.
     """
     report("choosing the rival's scale and radius, and the hybrid's weights")
     rival = rivals.fit(teacher, val)
@@ -309,7 +309,7 @@ def read_places(path: Path) -> NDArray[np.float64]:
     """Positions ``(N, 2)`` of a list with columns LAT and LON, as `im2gps3k_places365.csv` has.
 
     Raises:
-      ValueError: it has no such columns.
+        ValueError: It has no such columns.
     """
     table = csv.read_csv(path)
     if not {"LAT", "LON"} <= set(table.column_names):

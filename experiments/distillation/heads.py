@@ -24,13 +24,13 @@ class HeadCost:
     """Seconds and bytes of both heads.
 
     Attributes:
-      batch: photos at once.
-      theirs_ms, ours_ms: median per photo.
-      speedup: theirs over ours; and its 10 % and 90 % quantile over the turns.
-      density_ms, density_speedup: the same of ours without the decoding, up to the posterior.
-      place_ms, place_speedup: the same of ours up to a place, without radii and the rest.
-      theirs_bytes, ours_bytes: weights and, for theirs, embeddings of the gallery.
-      machine: where it ran.
+        batch: Photos at once.
+        theirs_ms, ours_ms: Median per photo.
+        speedup: Theirs over ours; and its 10 % and 90 % quantile over the turns.
+        density_ms, density_speedup: The same of ours without the decoding, up to the posterior.
+        place_ms, place_speedup: The same of ours up to a place, without radii and the rest.
+        theirs_bytes, ours_bytes: Weights and, for theirs, embeddings of the gallery.
+        machine: Where it ran.
     """
 
     batch: int

@@ -37,14 +37,14 @@ class Ambiguity:
     """A setting of the simulator; see the module's formula.
 
     Attributes:
-      others: how many places a photo is mistaken for.
-      near: share of them that lies near the true one.
-      truth_weight, other_weight: of the Dirichlet distribution of the weights.
-      noise: norm of the noise, varied by ±30 % between queries.
-      gap: γ.
-      nearest_km, farthest_km: how far near places are.
-      along_places: noise with the covariance of the location embeddings instead of white noise:
-        all of it speaks of places.
+        others: How many places a photo is mistaken for.
+        near: Share of them that lies near the true one.
+        truth_weight, other_weight: Of the Dirichlet distribution of the weights.
+        noise: Norm of the noise, varied by ±30 % between queries.
+        gap: γ.
+        nearest_km, farthest_km: How far near places are.
+        along_places: Noise with the covariance of the location embeddings instead of white noise:
+            all of it speaks of places.
     """
 
     others: int
@@ -77,9 +77,9 @@ class QuerySimulator:
     """Draws queries over a gallery.
 
     Args:
-      vectors: ``(M, 3)`` unit vectors of the gallery.
-      embeddings: ``(M, E)`` their location embeddings.
-      gap_seed: of the direction g that all queries share; None for one of each query's own.
+        vectors: ``(M, 3)`` unit vectors of the gallery.
+        embeddings: ``(M, E)`` their location embeddings.
+        gap_seed: Of the direction g that all queries share; None for one of each query's own.
     """
 
     def __init__(
@@ -102,13 +102,13 @@ class QuerySimulator:
         """Queries of photos taken at given places.
 
         Args:
-          setting: how ambiguous they are.
-          vectors: ``(B, 3)`` unit vectors of the true places.
-          embeddings: ``(B, E)`` their location embeddings, unit vectors.
-          rng: draws everything.
+            setting: How ambiguous they are.
+            vectors: ``(B, 3)`` unit vectors of the true places.
+            embeddings: ``(B, E)`` their location embeddings, unit vectors.
+            rng: Draws everything.
 
         Returns:
-          ``(B, E)`` unit vectors.
+            ``(B, E)`` unit vectors.
         """
         count, width = embeddings.shape
         alpha = [setting.truth_weight] + [setting.other_weight] * setting.others

@@ -40,8 +40,8 @@ class DecodedGallery:
     """GeoCLIP's softmax over its gallery, answered with the place that has most mass around it.
 
     Attributes:
-      scale: s of the softmax.
-      radius_km: of the circle whose mass counts, nearer places more (an Epanechnikov kernel).
+        scale: s of the softmax.
+        radius_km: Of the circle whose mass counts, nearer places more (an Epanechnikov kernel).
     """
 
     scale: float

@@ -36,13 +36,13 @@ class Curriculum:
     """What is taught.
 
     Attributes:
-      queries, val_queries: how many are simulated to learn from and to choose by.
-      draws: places drawn from the teacher's density for each training query.
-      teacher: which places it is asked about.
-      places: where queries are taken.
-      truth_share: weight of a query's true place in what is learned; the teacher has the rest.
-      settings: of the simulator, in equal shares.
-      seed: of the queries.
+        queries, val_queries: How many are simulated to learn from and to choose by.
+        draws: Places drawn from the teacher's density for each training query.
+        teacher: Which places it is asked about.
+        places: Where queries are taken.
+        truth_share: Weight of a query's true place in what is learned; the teacher has the rest.
+        settings: Of the simulator, in equal shares.
+        seed: Of the queries.
     """
 
     queries: int = 300_000
@@ -71,7 +71,7 @@ def load(
     """Makes the queries, or finds them in the run's directory.
 
     Raises:
-      EncoderWeightsError: the package with GeoCLIP's weights is missing.
+        EncoderWeightsError: The package with GeoCLIP's weights is missing.
     """
     teacher = Teacher.of_geoclip(config.teacher, output / TEACHER)
     val = _queries("val", config.val_queries, 0, config, teacher, output)

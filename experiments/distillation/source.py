@@ -33,14 +33,14 @@ class TaughtQueries:
     much less noisy.
 
     Args:
-      queries: with S ≥ 1 draws each.
-      vectors: ``(M, 3)`` unit vectors of the teacher's places.
-      max_degree: L.
-      batch_size: B.
-      seed: of the order.
-      truth_share: weight of the true place; the draws have the rest.
-      share: this process's part of each batch.
-      start: ``(d, E)`` where the network's linear skip starts, see `projected_exponent`.
+        queries: With S ≥ 1 draws each.
+        vectors: ``(M, 3)`` unit vectors of the teacher's places.
+        max_degree: L.
+        batch_size: B.
+        seed: Of the order.
+        truth_share: Weight of the true place; the draws have the rest.
+        share: This process's part of each batch.
+        start: ``(d, E)`` where the network's linear skip starts, see `projected_exponent`.
     """
 
     def __init__(
@@ -119,12 +119,12 @@ def projected_exponent(teacher: Teacher, max_degree: int, ridge: float = RIDGE) 
     by q₀, with a ridge for the places in between: η = s·A q, with A the coefficients of loc.
 
     Args:
-      teacher: with places, embeddings and weights.
-      max_degree: L.
-      ridge: added to the Gram matrix of the codes, in units of its mean diagonal.
+        teacher: With places, embeddings and weights.
+        max_degree: L.
+        ridge: Added to the Gram matrix of the codes, in units of its mean diagonal.
 
     Returns:
-      ``(d, E)``: s·A.
+        ``(d, E)``: s·A.
     """
     size = (max_degree + 1) ** 2
     gram = torch.zeros(size, size)

@@ -24,10 +24,10 @@ class TeacherConfig:
     """Which places the teacher is asked about.
 
     Attributes:
-      land_places: random places on land beside GeoCLIP's gallery, so that regions without a photo
-        of MP-16 can be an answer.
-      land_share: their part of q₀; the gallery has the rest.
-      seed: of the random places.
+        land_places: Random places on land beside GeoCLIP's gallery, so that regions without a photo
+            of MP-16 can be an answer.
+        land_share: Their part of q₀; the gallery has the rest.
+        seed: Of the random places.
     """
 
     land_places: int = 25_000
@@ -48,11 +48,11 @@ class Teacher:
     """M places with what GeoCLIP thinks of them.
 
     Attributes:
-      positions: ``(M, 2)`` float64 latitude, longitude in degrees; the gallery first.
-      embeddings: ``(M, E)`` unit vectors loc(y).
-      log_weight: ``(M,)`` log q₀, summing to one.
-      scale: s.
-      gallery: how many of the places are GeoCLIP's own.
+        positions: ``(M, 2)`` float64 latitude, longitude in degrees; the gallery first.
+        embeddings: ``(M, E)`` unit vectors loc(y).
+        log_weight: ``(M,)`` log q₀, summing to one.
+        scale: s.
+        gallery: How many of the places are GeoCLIP's own.
     """
 
     positions: NDArray[np.float64]
@@ -66,11 +66,11 @@ class Teacher:
         """GeoCLIP's weights and gallery, from its installed package.
 
         Args:
-          config: the places.
-          cache: a file that keeps the embeddings (a minute of work) for the next time.
+            config: The places.
+            cache: A file that keeps the embeddings (a minute of work) for the next time.
 
         Raises:
-          EncoderWeightsError: the package is missing.
+            EncoderWeightsError: The package is missing.
         """
         gallery = geoclip.load_gallery().astype(np.float64)
         land = random_land(config.land_places, np.random.default_rng(config.seed))

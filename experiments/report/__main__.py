@@ -216,7 +216,7 @@ def splits_of(pairs: Sequence[str]) -> dict[str, list[str]]:
     """Patterns by the name of the split.
 
     Raises:
-      ValueError: not NAME=GLOB, or a name that no file can have.
+        ValueError: Not NAME=GLOB, or a name that no file can have.
     """
     named: dict[str, list[str]] = {}
     for pair in pairs:

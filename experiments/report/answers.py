@@ -26,9 +26,9 @@ class Answered:
     """Photos of a split with a method's answers.
 
     Attributes:
-      keys: N sample keys.
-      latitude, longitude: ``(N,)`` the truth in degrees.
-      predictions: of the N photos.
+        keys: N sample keys.
+        latitude, longitude: ``(N,)`` the truth in degrees.
+        predictions: Of the N photos.
     """
 
     keys: list[str]

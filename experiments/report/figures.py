@@ -30,10 +30,10 @@ def draw_all(
     """Draws what there are numbers for; returns the files.
 
     Args:
-      folder: of the PNGs.
-      table: the main table.
-      ablations: records of `experiments.ablations` by name.
-      sampling: results of `experiments.sampling_steps`.
+        folder: Of the PNGs.
+        table: The main table.
+        ablations: Records of `experiments.ablations` by name.
+        sampling: Results of `experiments.sampling_steps`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     drawn = []
@@ -86,8 +86,8 @@ def plot_radii(path: Path, by_split: Mapping[str, Sequence[Mapping[str, Any]]]) 
     """Accuracy at each threshold against the decoder's ρ: a panel for each split.
 
     Args:
-      path: PNG to write.
-      by_split: `ablations.answers.accuracy_by_radius` by split.
+        path: PNG to write.
+        by_split: `ablations.answers.accuracy_by_radius` by split.
     """
     figure, panels = _panels(len(by_split))
     for axes, (split, rows) in zip(panels, by_split.items(), strict=True):
@@ -113,8 +113,8 @@ def plot_sweeps(path: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
     """Accuracy of voted samples against steps, for each training noise and each schedule.
 
     Args:
-      path: PNG to write.
-      records: ablation records with ``sweep``.
+        path: PNG to write.
+        records: Ablation records with ``sweep``.
     """
     splits = list(next(iter(records.values()))["sweep"])
     figure, panels = _panels(len(splits))

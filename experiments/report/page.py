@@ -22,12 +22,12 @@ class Inputs:
     """What the page is made from; what is missing is said to be missing.
 
     Attributes:
-      table: the main table.
-      ablations: records by name.
-      sampling: results of `experiments.sampling_steps`.
-      log_z: record of the check of log Z on a finer grid.
-      benchmark: record of `experiments.speed.head`.
-      findings: Markdown written by people.
+        table: The main table.
+        ablations: Records by name.
+        sampling: Results of `experiments.sampling_steps`.
+        log_z: Record of the check of log Z on a finer grid.
+        benchmark: Record of `experiments.speed.head`.
+        findings: Markdown written by people.
     """
 
     table: MainTable | None = None
@@ -42,8 +42,8 @@ def render(inputs: Inputs, figures: Mapping[str, str]) -> str:
     """The page.
 
     Args:
-      inputs: the numbers.
-      figures: relative path of each figure by its file's stem.
+        inputs: The numbers.
+        figures: Relative path of each figure by its file's stem.
     """
     parts = [*_first_page(inputs)]
     studies = [

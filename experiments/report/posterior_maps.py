@@ -49,10 +49,10 @@ class Pick:
     """One photo of the figure.
 
     Attributes:
-      split, key: which photo.
-      quantile: of the split's errors, at which it was chosen.
-      row: its number in the split's answers.
-      answered: answers of the split.
+        split, key: Which photo.
+        quantile: Of the split's errors, at which it was chosen.
+        row: Its number in the split's answers.
+        answered: Answers of the split.
     """
 
     split: str
@@ -94,8 +94,8 @@ def pick(answered: Mapping[str, Answered], count: int) -> list[Pick]:
     """About `count` photos, as many of each split, at even quantiles of its errors.
 
     Args:
-      answered: our model's answers by split.
-      count: how many in all.
+        answered: Our model's answers by split.
+        count: How many in all.
     """
     each = max(1, count // max(1, len(answered)))
     picks = []
@@ -112,7 +112,7 @@ def find_images(shards: Sequence[str], keys: set[str]) -> dict[str, Image.Image]
     """The photos of some keys, from shards.
 
     Raises:
-      ValueError: a key is in none of them.
+        ValueError: A key is in none of them.
     """
     found: dict[str, Image.Image] = {}
     for shard in shards:
@@ -160,11 +160,11 @@ def draw(
     """Draws photo, posterior around the answer, and posterior over the world, two photos a row.
 
     Args:
-      path: PNG to write.
-      picks: which photos.
-      photos: embeddings by split.
-      images: photo by key.
-      checkpoint: the model.
+        path: PNG to write.
+        picks: Which photos.
+        photos: Embeddings by split.
+        images: Photo by key.
+        checkpoint: The model.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

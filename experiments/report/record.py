@@ -43,9 +43,9 @@ class SplitData:
     """One set of photos.
 
     Attributes:
-      name: of the split; "train" and "calibration" for what methods were fitted on.
-      photos, sha256: how many, and their fingerprint.
-      made: what `dataset.json` beside the shards says of them, in short.
+        name: Of the split; "train" and "calibration" for what methods were fitted on.
+        photos, sha256: How many, and their fingerprint.
+        made: What `dataset.json` beside the shards says of them, in short.
     """
 
     name: str
@@ -67,10 +67,10 @@ class MethodRow:
     """One method.
 
     Attributes:
-      name: `OURS`, or that of a rival.
-      parameters: trained numbers.
-      details: what was chosen for it, seconds and the like.
-      splits: its scores.
+        name: `OURS`, or that of a rival.
+        parameters: Trained numbers.
+        details: What was chosen for it, seconds and the like.
+        splits: Its scores.
     """
 
     name: str
@@ -149,7 +149,7 @@ class MainTable:
         """Reads what `write` wrote.
 
         Raises:
-          ConfigError: the file holds something else.
+            ConfigError: The file holds something else.
         """
         return from_dict(cls, json.loads(path.read_text(encoding="utf-8")))
 

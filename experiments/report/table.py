@@ -44,8 +44,8 @@ def budget_like(checkpoint: Checkpoint, steps: int | None = None) -> Budget:
     """The rivals' budget: that of our checkpoint's own training, as its record tells.
 
     Args:
-      checkpoint: our model.
-      steps: another number of steps.
+        checkpoint: Our model.
+        steps: Another number of steps.
     """
     recipe = checkpoint.config.record.get("recipe", {})
     same = ("batch_size", "learning_rate", "seed", "warmup", "weight_decay", "ema_decay")
@@ -69,16 +69,16 @@ def make_answers(
     """Answers of our model and of every rival on every split, as files under `output`.
 
     Args:
-      output: directory; methods that it holds for the same data and settings are left alone.
-      checkpoint: our model.
-      train: what rivals are fitted on.
-      val: what decides their settings.
-      splits: photos to answer, by name.
-      budget: of the rivals' trainings.
-      rivals: which.
+        output: Directory; methods that it holds for the same data and settings are left alone.
+        checkpoint: Our model.
+        train: What rivals are fitted on.
+        val: What decides their settings.
+        splits: Photos to answer, by name.
+        budget: Of the rivals' trainings.
+        rivals: Which.
 
     Returns:
-      Names of the methods, ours first.
+        Names of the methods, ours first.
     """
     from tqdm import tqdm
 
@@ -126,14 +126,14 @@ def make_table(
     """Scores the answers under `output`.
 
     Args:
-      output: of `make_answers`.
-      methods: their names, ours first.
-      checkpoint: our model.
-      budget: of the rivals.
-      train: photos that distances are measured to.
-      data: how the photos were made.
-      splits: names, in the order of the report.
-      bootstrap: of all intervals.
+        output: Of `make_answers`.
+        methods: Their names, ours first.
+        checkpoint: Our model.
+        budget: Of the rivals.
+        train: Photos that distances are measured to.
+        data: How the photos were made.
+        splits: Names, in the order of the report.
+        bootstrap: Of all intervals.
     """
     found = {
         (m, s): answers.read(answers.path_of(output, m, s)) for m, s in product(methods, splits)

@@ -17,11 +17,11 @@ class Measure:
     """One column of the main table.
 
     Attributes:
-      name: for people.
-      higher_is_better: which way is better.
-      of: the number in the scores of a method, None where it states none.
-      difference: the same in a comparison.
-      factor, digits, unit: how a difference is written.
+        name: For people.
+        higher_is_better: Which way is better.
+        of: The number in the scores of a method, None where it states none.
+        difference: The same in a comparison.
+        factor, digits, unit: How a difference is written.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Outcome:
     """Our model against the best rival in one measure on one split.
 
     Attributes:
-      split, measure: where.
-      rival: the best rival there, by its own score.
-      difference: ours minus the rival's, with its paired interval.
-      verdict: what the interval allows to say of ours.
+        split, measure: Where.
+        rival: The best rival there, by its own score.
+        difference: Ours minus the rival's, with its paired interval.
+        verdict: What the interval allows to say of ours.
     """
 
     split: str

@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Embeds, fits, measures, writes; returns what is recorded in the checkpoint.
 
     Raises:
-      ValueError: too few photos have a position, or the output is a checkpoint already.
+        ValueError: Too few photos have a position, or the output is a checkpoint already.
     """
     from locdiffusion import checkpoint
     from locdiffusion.calibrate import fitting

@@ -38,9 +38,9 @@ class RadiiTable:
     """Radii of N photos, against their errors, over the logarithm of the temperature.
 
     Attributes:
-      log_temperature: ``(K,)`` increasing.
-      margin: ``(2, N, K)`` log of radius over error for each of `LEVELS`; the truth lies within
-        where it is not negative.
+        log_temperature: ``(K,)`` increasing.
+        margin: ``(2, N, K)`` log of radius over error for each of `LEVELS`; the truth lies within
+            where it is not negative.
     """
 
     log_temperature: Float
@@ -53,10 +53,10 @@ class RadiiTable:
         """Decodes every photo at every temperature.
 
         Args:
-          natural: ``(N, d)`` densities of the photos at τ = 1.
-          photos: N photos with truth.
-          decoder: of the answers.
-          log_temperature: ``(K,)`` increasing.
+            natural: ``(N, d)`` densities of the photos at τ = 1.
+            photos: N photos with truth.
+            decoder: Of the answers.
+            log_temperature: ``(K,)`` increasing.
         """
         margins = []
         for value in log_temperature:
@@ -87,9 +87,9 @@ class Stretch:
     """What makes of a log temperature another one; see the module's docstring.
 
     Attributes:
-      centre: m.
-      shift: a.
-      factor: b.
+        centre: m.
+        shift: a.
+        factor: b.
     """
 
     centre: float
@@ -107,9 +107,9 @@ def fit_stretch(
     """The stretch under which the radii's coverage is nearest to what they say.
 
     Args:
-      tables: of each part of the validation data.
-      log_temperatures: ``(N,)`` of the photos of each part.
-      weights: what the squared misses of each part count.
+        tables: Of each part of the validation data.
+        log_temperatures: ``(N,)`` of the photos of each part.
+        weights: What the squared misses of each part count.
     """
     centre = float(np.mean(log_temperatures[0]))
     bounds = np.array([SHIFT, STRETCH])

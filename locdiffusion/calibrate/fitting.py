@@ -57,8 +57,8 @@ class LikelihoodTable:
     """Negative log likelihood of N photos over the logarithm of the temperature.
 
     Attributes:
-      log_temperature: ``(K,)`` evenly spaced.
-      nats: ``(N, K)``.
+        log_temperature: ``(K,)`` evenly spaced.
+        nats: ``(N, K)``.
     """
 
     log_temperature: Tensor
@@ -102,13 +102,13 @@ def fit_temperatures(
     """Fits the network of temperatures in place by likelihood.
 
     Args:
-      model: to fit.
-      tables: of each part of the validation data.
-      features: ``(N, F)`` of each part.
-      vectors: ``(N, 3)`` where the photos of each part were taken.
+        model: To fit.
+        tables: Of each part of the validation data.
+        features: ``(N, F)`` of each part.
+        vectors: ``(N, 3)`` where the photos of each part were taken.
 
     Returns:
-      The number of steps, one of `FIT_STEPS`; 0 is one temperature for all photos.
+        The number of steps, one of `FIT_STEPS`; 0 is one temperature for all photos.
     """
     joined_features = np.concatenate(list(features))
     spread = joined_features.std(0)
@@ -211,11 +211,11 @@ def fit_factor(
     """The factor on all temperatures that puts the coverage of both radii right, 1/5 to 5.
 
     Args:
-      natural: ``(N, d)`` calibrated densities of the photos.
-      photos: N photos with truth.
-      degree: L.
-      config: with ρ.
-      base: q₀ of the answers.
+        natural: ``(N, d)`` calibrated densities of the photos.
+        photos: N photos with truth.
+        degree: L.
+        config: With ρ.
+        base: q₀ of the answers.
     """
     decoder = Decoder(degree, config, base).to(natural.device)
 
@@ -242,11 +242,11 @@ def fit_radius(
     """ρ in km of best mean accuracy over the thresholds, the first part weighted, of `RADII_KM`.
 
     Args:
-      naturals: ``(N, d)`` calibrated densities of the photos of each part.
-      parts: N photos with truth each.
-      degree: L.
-      config: of the decoder but for ρ.
-      base: q₀ of the answers.
+        naturals: ``(N, d)`` calibrated densities of the photos of each part.
+        parts: N photos with truth each.
+        degree: L.
+        config: Of the decoder but for ρ.
+        base: q₀ of the answers.
     """
     best, best_score = RADII_KM[0], -1.0
     for radius in RADII_KM:
@@ -267,12 +267,12 @@ def fit(
     """Fits the temperatures in place, and ρ; see the module's docstring.
 
     Args:
-      denoiser: the network with its temperature model.
-      parts: validation photos, those of the regions of training first.
-      base: q₀ of the answers.
+        denoiser: The network with its temperature model.
+        parts: Validation photos, those of the regions of training first.
+        base: q₀ of the answers.
 
     Returns:
-      The decoder's configuration.
+        The decoder's configuration.
     """
     config, degree = DecodeConfig(), denoiser.network.config.max_degree
     decoder = Decoder(degree, config, base)
@@ -337,8 +337,8 @@ def measure(
     """Accuracy, coverage of the radii and likelihood on photos with truth.
 
     Returns:
-      `metrics.error_summary` plus ``coverage_50``, ``coverage_90`` and ``nats`` (mean -log p of
-      the truth against the uniform sphere; lower is better).
+        `metrics.error_summary` plus ``coverage_50``, ``coverage_90`` and ``nats`` (mean -log p of
+        the truth against the uniform sphere; lower is better).
     """
     decoder = Decoder(degree, config, base).to(natural.device)
     latitude, longitude, radius_50, radius_90 = decode_all(decoder, natural)

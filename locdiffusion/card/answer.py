@@ -29,9 +29,9 @@ class Known:
     """Where a photo is known to be from.
 
     Attributes:
-      place: degrees.
-      source: who says so, `FROM_JSON` or `FROM_EXIF`.
-      error_km: from the answer to there.
+        place: Degrees.
+        source: Who says so, `FROM_JSON` or `FROM_EXIF`.
+        error_km: From the answer to there.
     """
 
     place: Truth
@@ -44,12 +44,12 @@ class Answer:
     """A photo, its geotag and its density.
 
     Attributes:
-      path: of the photo.
-      image: upright.
-      geotag: the answer.
-      known: the true position, if the photo or its JSON says it.
-      log_density: of circles around a place, see `posterior.log_density_around`.
-      about: what the checkpoint is for, in its own words; empty if it does not say.
+        path: Of the photo.
+        image: Upright.
+        geotag: The answer.
+        known: The true position, if the photo or its JSON says it.
+        log_density: Of circles around a place, see `posterior.log_density_around`.
+        about: What the checkpoint is for, in its own words; empty if it does not say.
     """
 
     path: Path
@@ -125,13 +125,13 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> Answer:
     """Geotags one photo and keeps its density.
 
     Args:
-      geotagger: the model.
-      path: of the photo. `<name>.json` beside it may hold its true `latitude` and `longitude`.
-      about: what the checkpoint is for.
+        geotagger: The model.
+        path: Of the photo. `<name>.json` beside it may hold its true `latitude` and `longitude`.
+        about: What the checkpoint is for.
 
     Raises:
-      FileNotFoundError: there is no such photo.
-      ValueError: it cannot be decoded, or its JSON holds half a position.
+        FileNotFoundError: There is no such photo.
+        ValueError: It cannot be decoded, or its JSON holds half a position.
     """
     stored = load_picture(path)
     image = upright(stored)

@@ -62,7 +62,7 @@ def targets(photos: Sequence[Path], output: Path | None) -> list[Path]:
     """Where the picture of each photo goes.
 
     Raises:
-      ValueError: several pictures in one file, or one over another or over a photo.
+        ValueError: Several pictures in one file, or one over another or over a photo.
     """
     one_file = output is not None and output.suffix.lower() == ".png"
     if one_file and len(photos) > 1:
@@ -88,7 +88,7 @@ def run(options: argparse.Namespace) -> list[Answer]:
     """Draws and prints all cards; what they say.
 
     Raises:
-      OSError, ValueError: a photo, the checkpoint or the prior cannot be used.
+        OSError, ValueError: A photo, the checkpoint or the prior cannot be used.
     """
     from locdiffusion.card.answer import answer
     from locdiffusion.card.figure import card_png

@@ -43,8 +43,8 @@ class View:
     """An azimuthal map.
 
     Attributes:
-      latitude, longitude: of its centre, in degrees.
-      globe: whether as seen from far above (orthographic), or true to scale (equidistant).
+        latitude, longitude: Of its centre, in degrees.
+        globe: Whether as seen from far above (orthographic), or true to scale (equidistant).
     """
 
     latitude: float
@@ -138,12 +138,12 @@ def paint_density(
     """Paints a density that is known on circles about the centre of a map.
 
     Args:
-      axes: of `draw_base`.
-      view: the map.
-      half_km: half of its side.
-      distance_deg: ``(T,)`` even radii of the circles, to beyond the corners (the horizon).
-      log_density: ``(T, B)`` on each from the north clockwise.
-      peak: the density that is coloured strongest.
+        axes: Of `draw_base`.
+        view: The map.
+        half_km: Half of its side.
+        distance_deg: ``(T,)`` even radii of the circles, to beyond the corners (the horizon).
+        log_density: ``(T, B)`` on each from the north clockwise.
+        peak: The density that is coloured strongest.
     """
     from scipy.ndimage import map_coordinates
 
@@ -207,11 +207,11 @@ class _Outlines:
     """Rings of countries.
 
     Attributes:
-      vectors: ``(N, 3)`` their points, one ring after the other.
-      first: index of each ring's first point.
-      codes: country of each ring.
-      drawn: ``(N,)`` whether the edge to the next point is a border; along the antimeridian and at
-        the pole polygons are only cut, and from ring to ring there is none.
+        vectors: ``(N, 3)`` their points, one ring after the other.
+        first: Index of each ring's first point.
+        codes: Country of each ring.
+        drawn: ``(N,)`` whether the edge to the next point is a border; along the antimeridian and
+            at the pole polygons are only cut, and from ring to ring there is none.
     """
 
     vectors: Float

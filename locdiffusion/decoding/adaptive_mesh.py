@@ -39,17 +39,17 @@ class Mesh:
     """Root cells for densities of degree L, and q₀ on them.
 
     Attributes:
-      rows: n; the root cells are n x 2n squares of 180/n degrees.
-      log_base: ``(n, 2n)`` log of the mean q₀ of each root cell.
-      corner_base: ``(n + 1, 2n + 1)`` log q₀ at their corners.
+        rows: n; the root cells are n x 2n squares of 180/n degrees.
+        log_base: ``(n, 2n)`` log of the mean q₀ of each root cell.
+        corner_base: ``(n + 1, 2n + 1)`` log q₀ at their corners.
     """
 
     def __init__(self, max_degree: int, base: BaseMeasure | None = None) -> None:
         """Builds the tables.
 
         Args:
-          max_degree: L.
-          base: q₀ of the densities; None is the uniform measure.
+            max_degree: L.
+            base: q₀ of the densities; None is the uniform measure.
         """
         # Nine nodes on the shortest wave: a cubic spline is then off by less than 1e-3 of it.
         self.rows = n = 4 * (max_degree + 1) + 16
@@ -121,7 +121,7 @@ class Fields:
     trigonometric polynomials: periodic, and smooth at the poles as everywhere.
 
     Attributes:
-      on_roots: ``(K, n, 2n)`` at the centres of the root cells.
+        on_roots: ``(K, n, 2n)`` at the centres of the root cells.
     """
 
     def __init__(self, on_roots: Float) -> None:
@@ -154,12 +154,12 @@ class Cells:
     """P cells that cover the sphere.
 
     Attributes:
-      x, y: ``(P,)`` north-western corner in units.
-      width, height: ``(P,)`` in units.
-      field: ``(K, P)`` at the centres.
-      slack: ``(K, P)`` how much higher the field may be elsewhere in the cell.
-      log_base: ``(P,)`` log of the mean q₀.
-      border: ``(P,)`` whether q₀ excludes a part of the cell and not all.
+        x, y: ``(P,)`` north-western corner in units.
+        width, height: ``(P,)`` in units.
+        field: ``(K, P)`` at the centres.
+        slack: ``(K, P)`` how much higher the field may be elsewhere in the cell.
+        log_base: ``(P,)`` log of the mean q₀.
+        border: ``(P,)`` whether q₀ excludes a part of the cell and not all.
     """
 
     x: Int
@@ -186,10 +186,10 @@ class AdaptiveDensity:
     """The equal-weight mixture of K densities.
 
     Attributes:
-      mesh: of its degree and q₀.
-      fields: F of each.
-      cells: where it was measured.
-      log_z: ``(K,)``.
+        mesh: Of its degree and q₀.
+        fields: F of each.
+        cells: Where it was measured.
+        log_z: ``(K,)``.
     """
 
     mesh: Mesh

@@ -63,11 +63,11 @@ class Vicinity:
     """What is around N answers.
 
     Attributes:
-      answer: ``(N, 3)`` unit vectors: the places asked for, after the last step uphill.
-      mass: ``(N,)`` probability within ρ, as far as the rings reach.
-      profile: of the distance.
-      information: ``(N,)`` nats against q = 1 everywhere.
-      on_land: ``(N,)`` probability of land.
+        answer: ``(N, 3)`` unit vectors: the places asked for, after the last step uphill.
+        mass: ``(N,)`` probability within ρ, as far as the rings reach.
+        profile: Of the distance.
+        information: ``(N,)`` nats against q = 1 everywhere.
+        on_land: ``(N,)`` probability of land.
     """
 
     answer: Tensor
@@ -97,7 +97,7 @@ class _Zone(nn.Module):
         """Sums of densities and shares of land on the nodes, ``(P, nodes)`` each.
 
         Returns:
-          ``(P, _SUMS + rings)``: `score_moments`, knowledge, land, and the mass of each ring.
+            ``(P, _SUMS + rings)``: `score_moments`, knowledge, land, and the mass of each ring.
         """
         p = log_p.clamp_(min=FLOOR).exp()
         moments = p @ self.moments
@@ -124,11 +124,11 @@ class VicinityRings(nn.Module):
         """Builds the tables.
 
         Args:
-          radius: ρ of the score in radians.
-          rotation: of the densities' degree.
-          grid: for what lies beyond the rings.
-          land_share: of its nodes.
-          base: q₀; None is the uniform measure.
+            radius: ρ of the score in radians.
+            rotation: Of the densities' degree.
+            grid: For what lies beyond the rings.
+            land_share: Of its nodes.
+            base: q₀; None is the uniform measure.
         """
         super().__init__()
         self.radius, self.base, self.rotation, self.grid = radius, base, rotation, grid
@@ -150,8 +150,8 @@ class VicinityRings(nn.Module):
         """Measures the surroundings of answers.
 
         Args:
-          mixtures: densities of N photos.
-          answer: ``(N, 3)`` maxima of their scores, to a few kilometres.
+            mixtures: Densities of N photos.
+            answer: ``(N, 3)`` maxima of their scores, to a few kilometres.
         """
         everyone = torch.arange(len(answer), device=answer.device)
         found = self._measured(mixtures, everyone, answer)
@@ -205,7 +205,7 @@ class VicinityRings(nn.Module):
         """Rings of photos, by index ``(P,)``, around points ``(P, 3)``.
 
         Returns:
-          ``(P, columns)``: an `Ascent`, knowledge, probability of land, mass of each ring.
+            ``(P, columns)``: an `Ascent`, knowledge, probability of land, mass of each ring.
         """
         parts = in_cache(PHOTOS, photo, centre)
         return torch.cat([self._around(mixtures, *part) for part in parts])

@@ -39,12 +39,13 @@ class Densities:
     """K densities of each of N photos, after the first look at them.
 
     Attributes:
-      by_degree: ``(L + 1, N·K, 2L + 1)`` natural parameters, see `spectral.PoleRotation.by_degree`.
-      peaks: of the N·K densities, C each.
-      log_near: ``(N, K)`` log of ∫ q₀ exp F / 4π within the rings around the highest peak.
-      marks: ``(N, 2K, 3)`` on these rings: where q₀ exp F is highest, and its mean direction.
-      spread: ``(N, K)`` root mean square distance from that direction on them, in radians.
-      settled: ``(N,)`` whether all mass is within them.
+        by_degree: ``(L + 1, N·K, 2L + 1)`` natural parameters, see
+            `spectral.PoleRotation.by_degree`.
+        peaks: Of the N·K densities, C each.
+        log_near: ``(N, K)`` log of ∫ q₀ exp F / 4π within the rings around the highest peak.
+        marks: ``(N, 2K, 3)`` on these rings: where q₀ exp F is highest, and its mean direction.
+        spread: ``(N, K)`` root mean square distance from that direction on them, in radians.
+        settled: ``(N,)`` whether all mass is within them.
     """
 
     by_degree: Tensor
@@ -60,11 +61,11 @@ class Mixtures:
     """N photos, and the whole sphere for those W that need it.
 
     Attributes:
-      by_degree: ``(L + 1, N·K, 2L + 1)`` natural parameters.
-      log_z: ``(N, K)``.
-      wide: ``(W,)`` which photos have mass far from the highest peak.
-      log_density: ``(W, nodes)`` of their mixtures, on the decoder's grid.
-      mass: ``(W, nodes)`` probability of each node.
+        by_degree: ``(L + 1, N·K, 2L + 1)`` natural parameters.
+        log_z: ``(N, K)``.
+        wide: ``(W,)`` which photos have mass far from the highest peak.
+        log_density: ``(W, nodes)`` of their mixtures, on the decoder's grid.
+        mass: ``(W, nodes)`` probability of each node.
     """
 
     by_degree: Tensor
@@ -97,10 +98,10 @@ class Survey(nn.Module):
         """Builds the tables.
 
         Args:
-          thin: a grid for finding peaks.
-          rotation: of degree L.
-          spacing: of the grid that integrates what is not settled, in radians.
-          base: q₀; None is the uniform measure.
+            thin: A grid for finding peaks.
+            rotation: Of degree L.
+            spacing: Of the grid that integrates what is not settled, in radians.
+            base: q₀; None is the uniform measure.
         """
         super().__init__()
         degree = rotation.max_degree
@@ -120,8 +121,8 @@ class Survey(nn.Module):
         """Looks at densities.
 
         Args:
-          natural: ``(N, K, d)``.
-          candidates: C, how many peaks are kept of each.
+            natural: ``(N, K, d)``.
+            candidates: C, how many peaks are kept of each.
         """
         n, k, _ = natural.shape
         flat = natural.flatten(0, 1)

@@ -36,11 +36,11 @@ class CredibleRegion:
     """Where a photo comes from with a stated probability.
 
     Attributes:
-      level: the probability asked for.
-      geometry: a valid Polygon or MultiPolygon in degrees, within ±180 and ±90; outer rings
-        anticlockwise, as GeoJSON has them.
-      area_km2: on the mean sphere.
-      probability: the mass inside, as the quadrature found it.
+        level: The probability asked for.
+        geometry: A valid Polygon or MultiPolygon in degrees, within ±180 and ±90; outer rings
+            anticlockwise, as GeoJSON has them.
+        area_km2: On the mean sphere.
+        probability: The mass inside, as the quadrature found it.
     """
 
     level: float
@@ -61,12 +61,12 @@ class RegionFinder:
         """Builds the tables.
 
         Args:
-          max_degree: L.
-          base: q₀ of the densities; None is the uniform measure.
-          levels: probabilities strictly between 0 and 1.
+            max_degree: L.
+            base: q₀ of the densities; None is the uniform measure.
+            levels: Probabilities strictly between 0 and 1.
 
         Raises:
-          ValueError: a level is none.
+            ValueError: A level is none.
         """
         if not levels or not all(0.0 < level < 1.0 for level in levels):
             raise ValueError(f"levels are {levels}; want probabilities between 0 and 1.")
@@ -79,10 +79,10 @@ class RegionFinder:
         """The regions of N photos.
 
         Args:
-          natural: ``(N, K, d)`` natural parameters; the K densities of a photo are mixed.
+            natural: ``(N, K, d)`` natural parameters; the K densities of a photo are mixed.
 
         Returns:
-          N tuples of one region for each level.
+            N tuples of one region for each level.
         """
         natural = natural.float().cpu()
         return [self._regions(self.mesh.measure(one)) for one in natural]
@@ -203,12 +203,12 @@ def _parts(x: Int, y: Int, above: Float) -> Float:
     """The part of each cell where values, linear along its edges, are not negative.
 
     Args:
-      x: ``(4, P)`` corners, from the north-western one clockwise.
-      y: the same.
-      above: ``(4, P)`` values, of both signs in each cell.
+        x: ``(4, P)`` corners, from the north-western one clockwise.
+        y: The same.
+        above: ``(4, P)`` values, of both signs in each cell.
 
     Returns:
-      ``(P, 8, 2)`` corners; two of the cell's that are inside and opposite are joined.
+        ``(P, 8, 2)`` corners; two of the cell's that are inside and opposite are joined.
     """
     # Each edge is cut as seen from its western or northern end: alike for both its cells.
     first, second = np.array([0, 1, 3, 0]), np.array([1, 2, 2, 3])
@@ -253,10 +253,10 @@ def _outline(edges: Float) -> Float:
     """What remains of polygons' edges when those that two of them share are taken out.
 
     Args:
-      edges: ``(E, 2, 2)`` start and end, each walked with its polygon to the same side.
+        edges: ``(E, 2, 2)`` start and end, each walked with its polygon to the same side.
 
     Returns:
-      ``(O, 2, 2)``; those along meridians and parallels end wherever an edge ended.
+        ``(O, 2, 2)``; those along meridians and parallels end wherever an edge ended.
     """
     sheer = edges[:, 0] == edges[:, 1]
     kept = [edges[~sheer.any(1)]]

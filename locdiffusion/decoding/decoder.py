@@ -85,10 +85,10 @@ class DecodeConfig:
     """How densities become answers.
 
     Attributes:
-      radius_km: ρ, chosen on validation data.
-      modes: how many places are reported at most, the answer included.
-      candidates: how many peaks are scored.
-      shifts: Newton steps from the best candidates, at most.
+        radius_km: ρ, chosen on validation data.
+        modes: How many places are reported at most, the answer included.
+        candidates: How many peaks are scored.
+        shifts: Newton steps from the best candidates, at most.
     """
 
     radius_km: float = 100.0
@@ -121,9 +121,9 @@ class Decoder(nn.Module):
         """Builds the tables.
 
         Args:
-          max_degree: L.
-          config: how densities become answers.
-          base: q₀ of the densities; None is the uniform measure.
+            max_degree: L.
+            config: How densities become answers.
+            base: q₀ of the densities; None is the uniform measure.
         """
         super().__init__()
         self.config = config or DecodeConfig()
@@ -155,13 +155,13 @@ class Decoder(nn.Module):
         """Answers for a batch.
 
         Args:
-          natural: ``(N, K, d)`` natural parameters; the K densities of a photo are mixed.
+            natural: ``(N, K, d)`` natural parameters; the K densities of a photo are mixed.
 
         Returns:
-          Columns of N rows.
+            Columns of N rows.
 
         Raises:
-          ValueError: the shape does not fit the degree, or a value is not finite.
+            ValueError: The shape does not fit the degree, or a value is not finite.
         """
         natural = self._checked(natural)
         if not len(natural):
@@ -201,11 +201,11 @@ class Decoder(nn.Module):
         """Log density of the mixture on the decoder's own grid.
 
         Args:
-          natural: ``(N, K, d)``.
+            natural: ``(N, K, d)``.
 
         Returns:
-          ``(N, rows, columns)`` log p against the uniform probability of the sphere; rows are
-          Gauss-Legendre latitudes from north to south, columns start at longitude 0.
+            ``(N, rows, columns)`` log p against the uniform probability of the sphere; rows are
+            Gauss-Legendre latitudes from north to south, columns start at longitude 0.
         """
         mixtures = self._everywhere(self._checked(natural))
         return mixtures.log_density.view(-1, self.grid.rows, self.grid.columns)
@@ -215,11 +215,11 @@ class Decoder(nn.Module):
         """Log density of one point per photo.
 
         Args:
-          natural: ``(N, K, d)``.
-          vectors: ``(N, 3)`` unit vectors.
+            natural: ``(N, K, d)``.
+            vectors: ``(N, 3)`` unit vectors.
 
         Returns:
-          ``(N,)`` nats against the uniform probability of the sphere.
+            ``(N,)`` nats against the uniform probability of the sphere.
         """
         log_z = self._everywhere(natural := self._checked(natural)).log_z
         code = torch.from_numpy(encode_vectors(vectors, self.max_degree)).to(self.grid.nodes)

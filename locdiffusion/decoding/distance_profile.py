@@ -40,8 +40,8 @@ class RadialProfile:
     """Cumulative probability by distance.
 
     Attributes:
-      radius_km: ``(edges,)`` increasing from 0 to half the circumference.
-      cumulative: ``(N, edges)`` float64, from 0 to 1.
+        radius_km: ``(edges,)`` increasing from 0 to half the circumference.
+        cumulative: ``(N, edges)`` float64, from 0 to 1.
     """
 
     radius_km: NDArray[np.float64]
@@ -52,11 +52,11 @@ class RadialProfile:
         """Sums masses outwards.
 
         Args:
-          rings: ``(N, rings)`` mass on each ring of `ring_grids`, as its quadrature weighs it.
-          beyond: `far_masses`.
+            rings: ``(N, rings)`` mass on each ring of `ring_grids`, as its quadrature weighs it.
+            beyond: `far_masses`.
 
         Returns:
-          The profile, scaled to sum to one.
+            The profile, scaled to sum to one.
         """
         n = len(rings)
         panels = rings.double().cpu().numpy().reshape(n, -1, _NODES)
@@ -87,9 +87,9 @@ def far_masses(mass: Tensor, cos_distance: Tensor, spread: Tensor) -> Tensor:
     """Mass in bins of the distance beyond `CAP_KM`, ``(N, bins)``.
 
     Args:
-      mass: ``(N, nodes)`` of nodes beyond `CAP_KM`, 0 at the others.
-      cos_distance: ``(N, nodes)`` of all nodes.
-      spread: `far_spread` of these nodes.
+        mass: ``(N, nodes)`` of nodes beyond `CAP_KM`, 0 at the others.
+        cos_distance: ``(N, nodes)`` of all nodes.
+        spread: `far_spread` of these nodes.
     """
     n = len(mass)
     # Bins of equal area: an index without an arc cosine.
@@ -106,7 +106,7 @@ def far_spread(spacing: float) -> NDArray[np.float64]:
     make a staircase of the distribution.
 
     Args:
-      spacing: of the grid, radians.
+        spacing: Of the grid, radians.
     """
     edges = _EDGES_KM[-_FAR_BINS - 1 :] / EARTH_RADIUS_KM
     centre = (edges[:-1] + edges[1:]) / 2.0
@@ -123,12 +123,13 @@ def disc_weights(
     Between the rings of a panel everything is the polynomial through them, as in Gauss's rule.
 
     Args:
-      radius_km: any.
-      edges_km: of one of `ZONES_KM`.
+        radius_km: Any.
+        edges_km: Of one of `ZONES_KM`.
 
     Returns:
-      ``(rings,)`` shares of the rings' weights: from 1 in panels within to 0 in those outside; and
-      ``(rings,)`` factors of the values on the rings whose sum is the value at the radius itself.
+        ``(rings,)`` shares of the rings' weights: from 1 in panels within to 0 in those outside;
+        and ``(rings,)`` factors of the values on the rings whose sum is the value at the radius
+        itself.
     """
     panels = np.array([edges_km[:-1], edges_km[1:]], np.float64)
     end = np.clip(2.0 * (radius_km - panels[0]) / (panels[1] - panels[0]) - 1.0, -1.0, 1.0)

@@ -41,7 +41,7 @@ class Ascent:
     """The probability around points.
 
     Attributes:
-      values: ``(..., 5)``: the columns below side by side, so that they are picked at once.
+        values: ``(..., 5)``: the columns below side by side, so that they are picked at once.
     """
 
     values: Tensor
@@ -96,13 +96,13 @@ def climb_score(
     """Newton's method on the score, until no step promises anything.
 
     Args:
-      places: ``(N, M, 3)`` where to start.
-      at: what is known there; a gain of 0 marks a place to stay at.
-      ascend: from photos, by index ``(P,)``, and points ``(P, 3)`` to what is known there.
-      rounds: at most.
+        places: ``(N, M, 3)`` where to start.
+        at: What is known there; a gain of 0 marks a place to stay at.
+        ascend: From photos, by index ``(P,)``, and points ``(P, 3)`` to what is known there.
+        rounds: At most.
 
     Returns:
-      The places reached and what is known there.
+        The places reached and what is known there.
     """
     places, at = places.clone(), Ascent(at.values.clone())
     rejected = torch.zeros_like(at.gain, dtype=torch.bool)
@@ -161,7 +161,7 @@ class ScoreKernel(nn.Module):
     """The Epanechnikov kernel of radius ρ around the pole, as sums over rings of nodes.
 
     Attributes:
-      grid: the nodes: rings within ρ and, last, the rim.
+        grid: The nodes: rings within ρ and, last, the rim.
     """
 
     moments: Tensor
@@ -201,10 +201,10 @@ def score_moments(
     second derivative. Without the rim's term Newton's step would be the mean shift.
 
     Args:
-      rings: around the pole.
-      radius: ρ in radians.
-      area: ``(rows,)`` steradians of a node, as far as it lies within ρ.
-      rim: ``(rows,)`` factors that make a value at ρ of the values on rings.
+        rings: Around the pole.
+        radius: ρ in radians.
+        area: ``(rows,)`` steradians of a node, as far as it lies within ρ.
+        rim: ``(rows,)`` factors that make a value at ρ of the values on rings.
     """
     z = rings.vectors
     per_node = len(rings.longitude)

@@ -25,9 +25,9 @@ class Peaks:
     """The highest local maxima of B fields.
 
     Attributes:
-      vectors: ``(B, C, 3)`` unit vectors, highest first.
-      log_mass: ``(B, C)`` log of ∫ exp F / 4π around the peak by Laplace's method; -inf where a
-        field has fewer than C maxima.
+        vectors: ``(B, C, 3)`` unit vectors, highest first.
+        log_mass: ``(B, C)`` log of ∫ exp F / 4π around the peak by Laplace's method; -inf where a
+            field has fewer than C maxima.
     """
 
     vectors: Tensor
@@ -38,11 +38,11 @@ def highest_nodes(field: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The nodes of a product grid that no neighbour exceeds, highest first.
 
     Args:
-      field: ``(B, rows, columns)``; columns are periodic, rows go from pole to pole.
-      count: C.
+        field: ``(B, rows, columns)``; columns are periodic, rows go from pole to pole.
+        count: C.
 
     Returns:
-      Values ``(B, C)``, -inf where a field has fewer maxima, and flat indices ``(B, C)``.
+        Values ``(B, C)``, -inf where a field has fewer maxima, and flat indices ``(B, C)``.
     """
     # In place and without `roll`, which copies: pairs of neighbours first, then pairs of pairs.
     pair, along = torch.empty_like(field), torch.empty_like(field)
@@ -74,11 +74,11 @@ def climb(
     """Newton's method on F from the highest nodes of a grid, two steps.
 
     Args:
-      by_degree: ``(L + 1, B, 2L + 1)``, see `PoleRotation.by_degree`.
-      nodes: ``(B, C, 3)`` where to start.
-      value: ``(B, C)``; -inf marks an empty place.
-      rotation: of degree L.
-      reach: longest step in radians: the spacing of the grid.
+        by_degree: ``(L + 1, B, 2L + 1)``, see `PoleRotation.by_degree`.
+        nodes: ``(B, C, 3)`` where to start.
+        value: ``(B, C)``; -inf marks an empty place.
+        rotation: Of degree L.
+        reach: Longest step in radians: the spacing of the grid.
     """
     field, place = torch.nonzero(value > -torch.inf, as_tuple=True)
     by_degree, found = by_degree.index_select(1, field), nodes[field, place]
@@ -103,13 +103,13 @@ def safe_newton(
     """A step uphill: Newton's where the curvature is that of a maximum.
 
     Args:
-      gradient: ``(..., 2)``.
-      hessian: ``(..., 3)``: H_11, H_12, H_22. Both eigenvalues are brought below ``-floor``.
-      floor: ``(...)`` positive.
-      reach: longest step.
+        gradient: ``(..., 2)``.
+        hessian: ``(..., 3)``: H_11, H_12, H_22. Both eigenvalues are brought below ``-floor``.
+        floor: ``(...)`` positive.
+        reach: Longest step.
 
     Returns:
-      The step ``(..., 2)`` and ``(...)`` √det of the negative curvature that it used.
+        The step ``(..., 2)`` and ``(...)`` √det of the negative curvature that it used.
     """
     h11, h12, h22 = hessian.unbind(-1)
     mean, radius = (h11 + h22) / 2.0, torch.hypot((h11 - h22) / 2.0, h12)
@@ -134,12 +134,12 @@ def neighbourhood_mass(vectors: Tensor, mass: Tensor, radius: float) -> Tensor:
     """Each point's own mass and that of all points near it, weighted by the kernel of radius ρ.
 
     Args:
-      vectors: ``(N, P, 3)``.
-      mass: ``(N, P)``.
-      radius: ρ in radians.
+        vectors: ``(N, P, 3)``.
+        mass: ``(N, P)``.
+        radius: ρ in radians.
 
     Returns:
-      ``(N, P)``.
+        ``(N, P)``.
     """
     chord2 = 2.0 - 2.0 * vectors @ vectors.transpose(1, 2)
     kernel = (1.0 - chord2 / (4.0 * math.sin(radius / 2.0) ** 2)).clamp(min=0.0)
@@ -150,13 +150,13 @@ def spread_maxima(vectors: Tensor, score: Tensor, count: int, radius: float) -> 
     """The `count` best points, each at least ρ/2 from the better ones while there are such.
 
     Args:
-      vectors: ``(N, P, 3)``.
-      score: ``(N, P)`` not negative.
-      count: how many.
-      radius: ρ in radians.
+        vectors: ``(N, P, 3)``.
+        score: ``(N, P)`` not negative.
+        count: How many.
+        radius: ρ in radians.
 
     Returns:
-      ``(N, count)`` indices.
+        ``(N, count)`` indices.
     """
     remaining = score.clone()
     apart = math.cos(min(math.pi, radius / 2.0))

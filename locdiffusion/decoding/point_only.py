@@ -43,12 +43,12 @@ class Locator(nn.Module):
         """Builds the tables.
 
         Args:
-          decoder: whose answers are wanted.
-          steps: Newton's on the score from the first guess, at most; two are enough for most.
+            decoder: Whose answers are wanted.
+            steps: Newton's on the score from the first guess, at most; two are enough for most.
 
         Raises:
-          ValueError: the decoder's base measure excludes places: what it leaves may lie between
-            the nodes of the thin grid.
+            ValueError: The decoder's base measure excludes places: what it leaves may lie between
+                the nodes of the thin grid.
         """
         super().__init__()
         if decoder.base is not None and decoder.base.excludes:
@@ -70,10 +70,10 @@ class Locator(nn.Module):
         """Latitude and longitude of the answers, ``(N,)`` each, in degrees.
 
         Args:
-          natural: ``(N, 1, d)`` natural parameters.
+            natural: ``(N, 1, d)`` natural parameters.
 
         Raises:
-          ValueError: several densities of a photo, which only the decoder mixes.
+            ValueError: Several densities of a photo, which only the decoder mixes.
         """
         if natural.ndim != 3 or natural.shape[1] != 1:
             raise ValueError(

@@ -78,12 +78,12 @@ class BaseConfig:
     """The base measures of a training run.
 
     Attributes:
-      training: q₀ of the loss.
-      answers: q₀ that the finished checkpoint answers with.
-      towards_land: t of answers by q₀^(1 - t) · land^t, from 0, q₀ alone, to 1, land: for photos
-        from where fewer training photos are than one would think.
-      smoothing_km: of the histogram of positions.
-      uniform_share: part that is spread over the whole sphere: what keeps F sane elsewhere.
+        training: q₀ of the loss.
+        answers: q₀ that the finished checkpoint answers with.
+        towards_land: t of answers by q₀^(1 - t) · land^t, from 0, q₀ alone, to 1, land: for photos
+            from where fewer training photos are than one would think.
+        smoothing_km: Of the histogram of positions.
+        uniform_share: Part that is spread over the whole sphere: what keeps F sane elsewhere.
     """
 
     training: BaseKind = BaseKind.POSITIONS
@@ -123,8 +123,8 @@ class BaseMeasure(nn.Module):
     """q₀ as a table whose mean over the sphere is 1.
 
     Attributes:
-      log_weight: ``(rows, columns)``.
-      excludes: whether there are places where no answer may be.
+        log_weight: ``(rows, columns)``.
+        excludes: Whether there are places where no answer may be.
     """
 
     log_weight: Tensor
@@ -134,12 +134,12 @@ class BaseMeasure(nn.Module):
         """Normalises weights.
 
         Args:
-          weight: ``(rows, columns)`` positive.
-          excluding: whether zero is a weight too, and means that no answer may be there.
+            weight: ``(rows, columns)`` positive.
+            excluding: Whether zero is a weight too, and means that no answer may be there.
 
         Raises:
-          ValueError: a weight is zero, negative or not finite: such places could never be an
-            answer; mix a little of the uniform measure in.
+            ValueError: A weight is zero, negative or not finite: such places could never be an
+                answer; mix a little of the uniform measure in.
         """
         super().__init__()
         weight = np.asarray(weight, np.float64)
@@ -163,8 +163,8 @@ class BaseMeasure(nn.Module):
         """Log q₀ ``(...)`` at places on the raster, bilinear in q₀ unless places are excluded.
 
         Args:
-          row: ``(...)`` from 0 at the north pole to the number of rows at the south pole.
-          column: ``(...)`` from 0 at -180° to the number of columns at 180°.
+            row: ``(...)`` from 0 at the north pole to the number of rows at the south pole.
+            column: ``(...)`` from 0 at -180° to the number of columns at 180°.
         """
         if self.excludes:
             return picked(self.log_weight, row, column)
@@ -211,7 +211,7 @@ def land_measure(uniform_share: float = 0.05) -> BaseMeasure:
     """Land by area (Natural Earth, public domain), and a share for everywhere.
 
     Args:
-      uniform_share: part of q₀ that is spread over the whole sphere; the sea's only part.
+        uniform_share: Part of q₀ that is spread over the whole sphere; the sea's only part.
     """
     land = land_share().reshape(ROWS, FINER, COLUMNS, FINER).mean((1, 3))
     return BaseMeasure(_with_uniform(land, uniform_share))
@@ -256,12 +256,12 @@ def polygon_measure(geometries: ArrayLike, weights: ArrayLike | None = None) -> 
     """Polygons, and nothing outside them.
 
     Args:
-      geometries: N valid (multi)polygons in degrees, within ±180.
-      weights: ``(N,)`` how many photos come from each, relative to the others; they are spread
-        evenly over its area. None: every place in any of the polygons alike.
+        geometries: N valid (multi)polygons in degrees, within ±180.
+        weights: ``(N,)`` how many photos come from each, relative to the others; they are spread
+            evenly over its area. None: every place in any of the polygons alike.
 
     Raises:
-      ValueError: a weight is negative or not finite, or nothing is left.
+        ValueError: A weight is negative or not finite, or nothing is left.
     """
     if weights is None:
         return BaseMeasure(_polygon_share(shapely.union_all(geometries)), excluding=True)
@@ -291,13 +291,13 @@ def load_prior(prior: str | None, own: BaseMeasure) -> BaseMeasure:
     """The base measure that a run answers with.
 
     Args:
-      prior: `land`, `uniform`, `checkpoint` or None for the checkpoint's own, or a file of polygons
-        (GeoJSON or GeoParquet, path or URL) with an optional numeric column `weight`, see
-        `polygon_measure`.
-      own: of the checkpoint.
+        prior: `land`, `uniform`, `checkpoint` or None for the checkpoint's own, or a file of
+            polygons (GeoJSON or GeoParquet, path or URL) with an optional numeric column `weight`,
+            see `polygon_measure`.
+        own: Of the checkpoint.
 
     Raises:
-      PolygonError: the file cannot be used.
+        PolygonError: The file cannot be used.
     """
     if prior is None or prior == PriorName.CHECKPOINT:
         return own
@@ -317,7 +317,7 @@ def prior_identity(prior: str | None) -> str:
     """What a run records of its prior: a name, or `file_identity`.
 
     Raises:
-      PolygonError: there is no such file.
+        PolygonError: There is no such file.
     """
     name = PriorName.CHECKPOINT.value if prior is None else prior
     if name in {known.value for known in PriorName}:
@@ -331,9 +331,9 @@ def positions_measure(
     """Where photos are: a histogram of positions, smoothed by heat flow, and a share everywhere.
 
     Args:
-      vectors: ``(N, 3)`` unit vectors of the photos.
-      smoothing_km: standard deviation of the smoothing.
-      uniform_share: part of q₀ that is spread over the whole sphere.
+        vectors: ``(N, 3)`` unit vectors of the photos.
+        smoothing_km: Standard deviation of the smoothing.
+        uniform_share: Part of q₀ that is spread over the whole sphere.
     """
     if smoothing_km < 50.0:
         raise ValueError(f"smoothing_km is {smoothing_km}; the raster resolves 50 km or more.")

@@ -45,10 +45,10 @@ class PartitionConfig:
     """Quadrature of the training loss.
 
     Attributes:
-      rows: latitude rows of the shifted grid (twice as many columns).
-      offsets: how many different row offsets are kept.
-      cap_km: radius of the rings around the true point.
-      panels, nodes_per_panel, azimuths: size of the rings (panel edges grow quadratically).
+        rows: Latitude rows of the shifted grid (twice as many columns).
+        offsets: How many different row offsets are kept.
+        cap_km: Radius of the rings around the true point.
+        panels, nodes_per_panel, azimuths: Size of the rings (panel edges grow quadratically).
     """
 
     rows: int = 80
@@ -78,9 +78,9 @@ class LogPartition(nn.Module):
         """Builds the tables.
 
         Args:
-          max_degree: L.
-          config: sizes of the quadrature.
-          base: q₀; None is the uniform measure.
+            max_degree: L.
+            config: Sizes of the quadrature.
+            base: q₀; None is the uniform measure.
         """
         super().__init__()
         config = config or PartitionConfig()
@@ -100,12 +100,12 @@ class LogPartition(nn.Module):
         """The log Z of each density.
 
         Args:
-          natural: ``(B, d)``.
-          truth: ``(B, 3)`` unit vectors of the true points.
-          generator: draws the shifts of the grid.
+            natural: ``(B, d)``.
+            truth: ``(B, 3)`` unit vectors of the true points.
+            generator: Draws the shifts of the grid.
 
         Returns:
-          ``(B,)`` in nats.
+            ``(B,)`` in nats.
         """
         near = self._rings(natural, truth)
         far = self._outside(natural, truth, generator)
@@ -167,9 +167,9 @@ class Mode:
     """A place the photo may come from.
 
     Attributes:
-      latitude, longitude: degrees.
-      probability: that the photo lies within `radius_km` of it.
-      radius_km: the decoder's ρ.
+        latitude, longitude: Degrees.
+        probability: That the photo lies within `radius_km` of it.
+        radius_km: The decoder's ρ.
     """
 
     latitude: float
@@ -184,10 +184,10 @@ def distinct_modes(
     """The answer first, then what lies more than 2ρ from all chosen before, likeliest first.
 
     Args:
-      places: ``(N, M, 3)`` unit vectors, the answer first.
-      probability: ``(N, M)`` within `radius_km` of each.
-      radius_km: the decoder's ρ.
-      count: how many at most for each photo.
+        places: ``(N, M, 3)`` unit vectors, the answer first.
+        probability: ``(N, M)`` within `radius_km` of each.
+        radius_km: The decoder's ρ.
+        count: How many at most for each photo.
     """
     order = np.argsort(-np.where(np.arange(probability.shape[1]) == 0, np.inf, probability), 1)
     places = np.take_along_axis(places, order[..., None], 1)
@@ -213,12 +213,12 @@ class GeotagColumns:
     """Answers for N photos, one column each (units and names as in `schemas.geotags`).
 
     Attributes:
-      latitude, longitude: ``(N,)`` float64 degrees.
-      radius_50_km, radius_90_km: ``(N,)`` float64.
-      probability: ``(N, 5)`` float32, within each of `schemas.geotags.THRESHOLDS_KM`.
-      information_nats: ``(N,)`` float32.
-      land_probability: ``(N,)`` float32, that the photo was taken on land.
-      modes: N tuples: the answer itself, then the other places, likeliest first.
+        latitude, longitude: ``(N,)`` float64 degrees.
+        radius_50_km, radius_90_km: ``(N,)`` float64.
+        probability: ``(N, 5)`` float32, within each of `schemas.geotags.THRESHOLDS_KM`.
+        information_nats: ``(N,)`` float32.
+        land_probability: ``(N,)`` float32, that the photo was taken on land.
+        modes: N tuples: the answer itself, then the other places, likeliest first.
     """
 
     latitude: NDArray[np.float64]

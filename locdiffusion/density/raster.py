@@ -69,9 +69,9 @@ def grid_average(raster: NDArray[np.float64], grid: LatLonGrid) -> NDArray[np.fl
     """The mean of a raster over the cell of each node of a grid, ``(rows·columns,)``.
 
     Args:
-      raster: ``(R, C)`` equal-area cells.
-      grid: with even longitudes; a node whose cell no centre of the raster's lies in gets the value
-        of the raster's cell around it.
+        raster: ``(R, C)`` equal-area cells.
+        grid: With even longitudes; a node whose cell no centre of the raster's lies in gets the
+            value of the raster's cell around it.
     """
     rows, columns = grid.shape
     z, longitude = raster_centres(*raster.shape)

@@ -32,15 +32,15 @@ def encode(latitude_deg: ArrayLike, longitude_deg: ArrayLike, max_degree: int) -
     """SHDD codes of points.
 
     Args:
-      latitude_deg: ``(...)`` in [-90, 90].
-      longitude_deg: ``(...)``, any finite value.
-      max_degree: L.
+        latitude_deg: ``(...)`` in [-90, 90].
+        longitude_deg: ``(...)``, any finite value.
+        max_degree: L.
 
     Returns:
-      ``(..., d)`` codes of unit root-mean-square.
+        ``(..., d)`` codes of unit root-mean-square.
 
     Raises:
-      ValueError: a coordinate is not finite or a latitude lies outside [-90, 90].
+        ValueError: A coordinate is not finite or a latitude lies outside [-90, 90].
     """
     latitude, longitude = np.asarray(latitude_deg, float), np.asarray(longitude_deg, float)
     if not (np.all(np.isfinite(latitude)) and np.all(np.isfinite(longitude))):
@@ -73,11 +73,11 @@ def field(coefficients: ArrayLike, vectors: ArrayLike) -> Float:
     """F(y) = ⟨c, code(y)⟩ by direct summation: the plain reference of every fast transform.
 
     Args:
-      coefficients: ``(..., d)``.
-      vectors: ``(nodes, 3)`` unit vectors.
+        coefficients: ``(..., d)``.
+        vectors: ``(nodes, 3)`` unit vectors.
 
     Returns:
-      ``(..., nodes)``.
+        ``(..., nodes)``.
     """
     c = np.asarray(coefficients, np.float64)
     return c @ encode_vectors(vectors, max_degree_of(c.shape[-1])).T
@@ -90,11 +90,11 @@ def decode(code: ArrayLike, nodes: int = 20_000) -> tuple[Float, Float]:
     decoded by `locdiffusion.decoding.decoder`.
 
     Args:
-      code: ``(n, d)``.
-      nodes: size of the search grid; its spacing must stay below π/L.
+        code: ``(n, d)``.
+        nodes: Size of the search grid; its spacing must stay below π/L.
 
     Returns:
-      ``(latitude, longitude)`` in degrees, each ``(n,)``.
+        ``(latitude, longitude)`` in degrees, each ``(n,)``.
     """
     code = np.atleast_2d(np.asarray(code, np.float64))
     max_degree = max_degree_of(code.shape[-1])
@@ -120,7 +120,7 @@ def max_degree_of(dimension: int) -> int:
     """L of a vector of d = (L + 1)² coefficients.
 
     Raises:
-      ValueError: the dimension is no square.
+        ValueError: The dimension is no square.
     """
     max_degree = round(np.sqrt(dimension)) - 1
     if dimension < 1 or coefficient_count(max_degree) != dimension:

@@ -67,9 +67,9 @@ class ProductTransform(nn.Module):
     """Synthesis and its adjoint on rows of constant colatitude with even longitudes.
 
     Attributes:
-      rows, columns: size of the grid.
-      row_weight: ``(rows,)`` area in steradians of one node.
-      nodes: ``(rows·columns, 3)`` unit vectors, row by row.
+        rows, columns: Size of the grid.
+        row_weight: ``(rows,)`` area in steradians of one node.
+        nodes: ``(rows·columns, 3)`` unit vectors, row by row.
     """
 
     legendre: Tensor
@@ -142,11 +142,11 @@ class PoleRotation(nn.Module):
         """Coefficients of u ↦ F(R u) with R (pole) = the given point.
 
         Args:
-          coefficients: ``(B, d)``.
-          vectors: ``(B, 3)`` unit vectors.
+            coefficients: ``(B, d)``.
+            vectors: ``(B, 3)`` unit vectors.
 
         Returns:
-          ``(B, d)``.
+            ``(B, d)``.
         """
         by_degree = self.tilted(self.by_degree(coefficients), vectors) @ self.swap
         return unpad(by_degree.transpose(0, 1), self.max_degree)
@@ -155,11 +155,11 @@ class PoleRotation(nn.Module):
         """Value and derivatives of F at points: F ≈ f + g·u + uᵀHu/2 for a step u.
 
         Args:
-          coefficients: ``(B, d)``.
-          vectors: ``(B, 3)`` unit vectors.
+            coefficients: ``(B, d)``.
+            vectors: ``(B, 3)`` unit vectors.
 
         Returns:
-          ``(B, 6)``: f, g_south, g_east, H_ss, H_se, H_ee, for steps in radians.
+            ``(B, 6)``: f, g_south, g_east, H_ss, H_se, H_ee, for steps in radians.
         """
         return self.jet_of(self.by_degree(coefficients), vectors)
 
@@ -175,8 +175,8 @@ class PoleRotation(nn.Module):
         """Everything but the last swap, ``(L + 1, B, 2L + 1)``: what `RingTransform` takes.
 
         Args:
-          by_degree: ``(L + 1, B, 2L + 1)``.
-          vectors: ``(B, 3)`` unit vectors.
+            by_degree: ``(L + 1, B, 2L + 1)``.
+            vectors: ``(B, 3)`` unit vectors.
         """
         x, y, z = vectors.unbind(-1)
         by_degree = _turn(by_degree, torch.atan2(y, x), self.order) @ self.swap
@@ -190,9 +190,9 @@ class RingTransform(nn.Module):
     see all orders, a disc of 50 km four. What is not seen is neither rotated nor summed.
 
     Attributes:
-      rows, columns: how many rings, and nodes on each.
-      row_weight: ``(rows,)`` area in steradians of one node.
-      nodes: ``(rows·columns, 3)`` unit vectors in the frame of the point.
+        rows, columns: How many rings, and nodes on each.
+        row_weight: ``(rows,)`` area in steradians of one node.
+        nodes: ``(rows·columns, 3)`` unit vectors in the frame of the point.
     """
 
     swap: Tensor
@@ -256,9 +256,9 @@ def turn_about_axis(coefficients: Tensor, angle: Tensor, max_degree: int) -> Ten
     """Coefficients of F(θ, φ + angle).
 
     Args:
-      coefficients: ``(B, d)``.
-      angle: ``(B,)`` radians.
-      max_degree: L.
+        coefficients: ``(B, d)``.
+        angle: ``(B,)`` radians.
+        max_degree: L.
     """
     order = torch.arange(-max_degree, max_degree + 1, device=angle.device, dtype=angle.dtype)
     by_degree = pad(coefficients, max_degree).transpose(0, 1)

@@ -17,12 +17,12 @@ class Denoiser(Protocol):
         """η of p(x₀ | x_σ, image).
 
         Args:
-          x: ``(B, d)`` noisy codes; ignored where sigma is infinite.
-          sigma: ``(B,)`` noise levels; ``inf`` means "no information but the image".
-          condition: ``(B, E)`` image embeddings.
+            x: ``(B, d)`` noisy codes; ignored where sigma is infinite.
+            sigma: ``(B,)`` noise levels; ``inf`` means "no information but the image".
+            condition: ``(B, E)`` image embeddings.
 
         Returns:
-          ``(B, d)``.
+            ``(B, d)``.
         """
         ...
 
@@ -47,10 +47,10 @@ def mean_denoiser(
     manifold of codes: the sampler cannot drift off it and nothing needs reprojection.
 
     Args:
-      denoiser: the natural-parameter model.
-      condition: ``(B, E)`` image embeddings, one for each row of x.
-      grid: nodes over the whole sphere.
-      log_base: ``(rows, columns)`` log q₀ at the nodes; None is the uniform measure.
+        denoiser: The natural-parameter model.
+        condition: ``(B, E)`` image embeddings, one for each row of x.
+        grid: Nodes over the whole sphere.
+        log_base: ``(rows, columns)`` log q₀ at the nodes; None is the uniform measure.
     """
     log_weight = grid.row_weight.log()[:, None]
     if log_base is not None:

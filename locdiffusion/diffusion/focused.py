@@ -33,8 +33,8 @@ class FocusedMean(nn.Module):
         """Builds the tables.
 
         Args:
-          max_degree: L.
-          base: q₀; None is the uniform measure.
+            max_degree: L.
+            base: q₀; None is the uniform measure.
         """
         super().__init__()
         self.max_degree, self.base = max_degree, base
@@ -71,9 +71,9 @@ def focused_mean_denoiser(denoiser: Denoiser, condition: Tensor, mean: FocusedMe
     """`denoiser.mean_denoiser` with the quadrature of `FocusedMean`.
 
     Args:
-      denoiser: the natural-parameter model.
-      condition: ``(B, E)`` image embeddings, one for each row of x.
-      mean: of the denoiser's degree and base measure.
+        denoiser: The natural-parameter model.
+        condition: ``(B, E)`` image embeddings, one for each row of x.
+        mean: Of the denoiser's degree and base measure.
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

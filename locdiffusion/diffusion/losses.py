@@ -20,13 +20,13 @@ def shdd_kl(
     0 is the uniform answer; below 0 the density knows something.
 
     Args:
-      natural: ``(B, d)`` η.
-      code: ``(B, d)`` codes of the true points.
-      truth: ``(B, 3)`` the true points as unit vectors.
-      partition: the quadrature of log Z.
-      generator: draws its shifts.
+        natural: ``(B, d)`` η.
+        code: ``(B, d)`` codes of the true points.
+        truth: ``(B, 3)`` the true points as unit vectors.
+        partition: The quadrature of log Z.
+        generator: Draws its shifts.
 
     Returns:
-      ``(B,)``.
+        ``(B,)``.
     """
     return partition(natural, truth, generator) - (natural * code).sum(-1)

@@ -26,12 +26,12 @@ def ddim(denoise: MeanDenoiser, x: Tensor, sigmas: Sequence[float]) -> Tensor:
     In the variance-exploding form it is Euler's method on dx/dσ = (x - x̂₀)/σ.
 
     Args:
-      denoise: x̂₀ of ``(x, sigma)``.
-      x: ``(B, d)`` at ``sigmas[0]``.
-      sigmas: strictly decreasing positive levels.
+        denoise: x̂₀ of ``(x, sigma)``.
+        x: ``(B, d)`` at ``sigmas[0]``.
+        sigmas: Strictly decreasing positive levels.
 
     Returns:
-      ``(B, d)`` at ``sigmas[-1]``.
+        ``(B, d)`` at ``sigmas[-1]``.
     """
     _check(sigmas)
     for sigma, following in pairwise(sigmas):
@@ -47,13 +47,13 @@ def ancestral(denoise: MeanDenoiser, x: Tensor, sigmas: Sequence[float], noise: 
     σ'²(1 - σ'²/σ²).
 
     Args:
-      denoise: x̂₀ of ``(x, sigma)``.
-      x: ``(B, d)`` at ``sigmas[0]``.
-      sigmas: strictly decreasing positive levels.
-      noise: standard normal noise for each step.
+        denoise: x̂₀ of ``(x, sigma)``.
+        x: ``(B, d)`` at ``sigmas[0]``.
+        sigmas: Strictly decreasing positive levels.
+        noise: Standard normal noise for each step.
 
     Returns:
-      ``(B, d)`` at ``sigmas[-1]``.
+        ``(B, d)`` at ``sigmas[-1]``.
     """
     _check(sigmas)
     for step, (sigma, following) in enumerate(pairwise(sigmas)):
@@ -74,12 +74,12 @@ def dpm_solver(denoise: MeanDenoiser, x: Tensor, sigmas: Sequence[float]) -> Ten
     of the tests its error at equal calls is 1.5 to 3 times larger.
 
     Args:
-      denoise: x̂₀ of ``(x, sigma)``.
-      x: ``(B, d)`` at ``sigmas[0]``.
-      sigmas: strictly decreasing positive levels.
+        denoise: x̂₀ of ``(x, sigma)``.
+        x: ``(B, d)`` at ``sigmas[0]``.
+        sigmas: Strictly decreasing positive levels.
 
     Returns:
-      ``(B, d)`` at ``sigmas[-1]``.
+        ``(B, d)`` at ``sigmas[-1]``.
     """
     _check(sigmas)
     before: tuple[Tensor, float] | None = None

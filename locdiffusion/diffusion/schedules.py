@@ -35,10 +35,10 @@ class NoiseConfig:
     """Noise of training and the range of sampling.
 
     Attributes:
-      sigma_min, sigma_max: range of σ, in units of one code coefficient.
-      log_spread: standard deviation of log σ around log σ* in training.
-      pure_fraction: share of training rows at σ = ∞, where only the image speaks: those train the
-        density mode.
+        sigma_min, sigma_max: Range of σ, in units of one code coefficient.
+        log_spread: Standard deviation of log σ around log σ* in training.
+        pure_fraction: Share of training rows at σ = ∞, where only the image speaks: those train the
+            density mode.
     """
 
     sigma_min: float = 2.0
@@ -97,7 +97,7 @@ def standard_sigmas(steps: int) -> NDArray[np.float64]:
     Image schedules are made for data of unit variance, which our codes are, so no scale is needed.
 
     Args:
-      steps: 1 to 999.
+        steps: 1 to 999.
     """
     if not 1 <= steps < STANDARD_LEVELS:
         raise ValueError(f"steps is {steps}; want 1 to {STANDARD_LEVELS - 1}.")

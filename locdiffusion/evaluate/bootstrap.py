@@ -21,8 +21,8 @@ class Estimate:
     """A score and its interval.
 
     Attributes:
-      value: on the photos as they are.
-      low, high: ends of the interval.
+        value: On the photos as they are.
+        low, high: Ends of the interval.
     """
 
     value: float
@@ -35,9 +35,9 @@ class Bootstrap:
     """How intervals are made.
 
     Attributes:
-      resamples: how many times as many photos are drawn again, with replacement.
-      level: probability of the intervals.
-      seed: of the draws.
+        resamples: How many times as many photos are drawn again, with replacement.
+        level: Probability of the intervals.
+        seed: Of the draws.
     """
 
     resamples: int = 1000
@@ -64,10 +64,10 @@ class Bootstrap:
         """Means of every resample.
 
         Args:
-          values: ``(n, m)``, m numbers for each photo.
+            values: ``(n, m)``, m numbers for each photo.
 
         Returns:
-          ``(resamples, m)``.
+            ``(resamples, m)``.
         """
         columns = np.asarray(values, np.float64)
         n = len(columns)

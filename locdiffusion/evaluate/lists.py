@@ -61,8 +61,8 @@ class TruthList:
     """What a list says.
 
     Attributes:
-      ids: of N photos, each once.
-      latitude, longitude: ``(N,)`` degrees.
+        ids: Of N photos, each once.
+        latitude, longitude: ``(N,)`` degrees.
     """
 
     ids: list[str]
@@ -78,7 +78,7 @@ def read_truth(path: Path) -> TruthList:
     """Reads a list; commas or tabs, columns by their names.
 
     Raises:
-      DataError: no such file or columns, a position that is none, an id with two positions.
+        DataError: No such file or columns, a position that is none, an id with two positions.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as lines:
@@ -139,7 +139,7 @@ def find_photos(ids: Sequence[str], folder: Path) -> dict[str, Path]:
     """The files of those photos that are there.
 
     Raises:
-      DataError: the folder holds no photo, or two files answer to one id.
+        DataError: The folder holds no photo, or two files answer to one id.
     """
     files = [
         Path(parent, name)
@@ -181,13 +181,14 @@ def embed_list(
     """Embeds the photos of a list, or reads their embeddings from the cache.
 
     Args:
-      truth: the list.
-      files: its photos that are there; one that cannot be decoded is left out, and told on stderr.
-      encoder: frozen image encoder.
-      cache: directory of the embeddings; what was done before a stop is not done again.
+        truth: The list.
+        files: Its photos that are there; one that cannot be decoded is left out, and told on
+            stderr.
+        encoder: Frozen image encoder.
+        cache: Directory of the embeddings; what was done before a stop is not done again.
 
     Raises:
-      DataError: no photo is left.
+        DataError: No photo is left.
     """
     from tqdm import tqdm
 

@@ -20,11 +20,11 @@ def error_summary(distance_km: ArrayLike) -> dict[str, Any]:
     """Accuracy of answers with known truth.
 
     Args:
-      distance_km: ``(n,)`` great-circle errors.
+        distance_km: ``(n,)`` great-circle errors.
 
     Returns:
-      ``n``, ``median_km`` (None if n = 0) and ``within``: share of photos within each of
-      `THRESHOLDS_KM`, keyed by the number of km as a string (JSON keys are strings).
+        ``n``, ``median_km`` (None if n = 0) and ``within``: share of photos within each of
+        `THRESHOLDS_KM`, keyed by the number of km as a string (JSON keys are strings).
     """
     distance = _finite(distance_km)
     within = {
@@ -38,8 +38,8 @@ def coverage(distance_km: ArrayLike, radius_km: ArrayLike) -> float | None:
     """Share of photos whose truth lies within the stated radius; None without photos.
 
     Args:
-      distance_km: ``(n,)`` errors.
-      radius_km: ``(n,)`` stated radii, such as `radius_50_km`, which should cover 0.50.
+        distance_km: ``(n,)`` errors.
+        radius_km: ``(n,)`` stated radii, such as `radius_50_km`, which should cover 0.50.
     """
     distance, radius = _finite(distance_km), _finite(radius_km)
     if len(distance) != len(radius):
@@ -54,10 +54,10 @@ def geoscores(distance_km: ArrayLike) -> NDArray[np.float64]:
     of the game GeoGuessr; what is reported is the mean over photos.
 
     Args:
-      distance_km: ``(n,)`` errors.
+        distance_km: ``(n,)`` errors.
 
     Returns:
-      ``(n,)`` from 5000, right on the spot, down to 0.007 at the antipode.
+        ``(n,)`` from 5000, right on the spot, down to 0.007 at the antipode.
     """
     return GEOSCORE_BEST * np.exp(-_finite(distance_km) / GEOSCORE_SCALE_KM)
 

@@ -39,10 +39,10 @@ def plot_reliability(
     """Stated probability against what came true, and below it how often each was stated.
 
     Args:
-      path: of the PNG.
-      reliability: of one method on one split.
-      title: above the figure.
-      thresholds_km: which of them to show.
+        path: Of the PNG.
+        reliability: Of one method on one split.
+        title: Above the figure.
+        thresholds_km: Which of them to show.
     """
     shown = [r for r in reliability if r.threshold_km in thresholds_km]
     figure = _figure(6.4, 6.9)
@@ -78,9 +78,9 @@ def plot_coverage(path: Path, rows: Mapping[str, Scores], title: str = "") -> No
     """Share of truths inside the stated 50 % and 90 % radii, with intervals.
 
     Args:
-      path: of the PNG.
-      rows: scores by the name of the split or method; rows without radii are left out.
-      title: above the figure.
+        path: Of the PNG.
+        rows: Scores by the name of the split or method; rows without radii are left out.
+        title: Above the figure.
     """
     stated = {name: s for name, s in rows.items() if s.coverage_50 and s.coverage_90}
     figure = _figure(7.2, 1.5 + 0.42 * max(1, len(stated)))
@@ -112,9 +112,9 @@ def plot_errors(path: Path, distances: Mapping[str, ArrayLike], title: str = "")
     """Cumulative distribution of the error, of any number of methods or splits.
 
     Args:
-      path: of the PNG.
-      distances: errors ``(n,)`` in km by name.
-      title: above the figure.
+        path: Of the PNG.
+        distances: Errors ``(n,)`` in km by name.
+        title: Above the figure.
     """
     figure = _figure(7.2, 4.6)
     axes = _axes(figure, 111, title)
@@ -142,11 +142,11 @@ def plot_accuracy_by_distance(
     """Accuracy against distance to the nearest training photo, with bootstrap bands.
 
     Args:
-      path: of the PNG.
-      strata: by the name of the method or split; a point stands at the median distance of its
-        stratum.
-      threshold_km: one of `schemas.geotags.THRESHOLDS_KM`.
-      title: above the figure.
+        path: Of the PNG.
+        strata: By the name of the method or split; a point stands at the median distance of its
+            stratum.
+        threshold_km: One of `schemas.geotags.THRESHOLDS_KM`.
+        title: Above the figure.
     """
     if threshold_km not in THRESHOLDS_KM:
         raise ValueError(f"threshold_km is {threshold_km:g}; want one of {THRESHOLDS_KM}.")

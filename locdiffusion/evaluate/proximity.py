@@ -28,9 +28,9 @@ class Stratum:
     """Scores of the photos at like distance from the training photos.
 
     Attributes:
-      low_km, high_km: bounds of that distance, the upper one excluded; None is without end.
-      median_km_to_training: median of the distances.
-      scores: of these photos, without reliability.
+        low_km, high_km: Bounds of that distance, the upper one excluded; None is without end.
+        median_km_to_training: Median of the distances.
+        scores: Of these photos, without reliability.
     """
 
     low_km: float
@@ -55,13 +55,13 @@ def nearest_training_km(
     """Great-circle distance ``(n,)`` in km from each photo to the nearest training photo.
 
     Args:
-      latitude: ``(n,)`` degrees.
-      longitude: the same.
-      training_latitude: ``(m,)`` degrees, m ≥ 1.
-      training_longitude: the same.
+        latitude: ``(n,)`` degrees.
+        longitude: The same.
+        training_latitude: ``(m,)`` degrees, m ≥ 1.
+        training_longitude: The same.
 
     Raises:
-      ValueError: no training photo, or a position that is not finite.
+        ValueError: No training photo, or a position that is not finite.
     """
     from scipy.spatial import cKDTree
 
@@ -88,16 +88,16 @@ def strata_numbers(
     """Divides photos by distance; every photo is in exactly one stratum.
 
     Args:
-      distance_km: ``(n,)``.
-      edges_km: rising lower bounds of the strata, the first 0; the last stratum has no end.
-      min_photos: a stratum with fewer is joined to the next farther one, the last to the one
-        before.
+        distance_km: ``(n,)``.
+        edges_km: Rising lower bounds of the strata, the first 0; the last stratum has no end.
+        min_photos: A stratum with fewer is joined to the next farther one, the last to the one
+            before.
 
     Returns:
-      Stratum number of each photo ``(n,)``, and the lower bounds of the strata that are left.
+        Stratum number of each photo ``(n,)``, and the lower bounds of the strata that are left.
 
     Raises:
-      ValueError: edges that do not rise from 0.
+        ValueError: Edges that do not rise from 0.
     """
     edges = np.asarray(edges_km, np.float64)
     if not len(edges) or edges[0] != 0.0 or not np.all(np.diff(edges) > 0):
@@ -126,12 +126,12 @@ def score_strata(
     """Scores by distance to the nearest training photo.
 
     Args:
-      predictions: of n photos.
-      latitude: ``(n,)`` of the truth, degrees.
-      longitude: the same.
-      distance_km: ``(n,)``, of `nearest_training_km`.
-      edges_km: see `strata_numbers`.
-      bootstrap: of the intervals; default `Bootstrap()`.
+        predictions: Of n photos.
+        latitude: ``(n,)`` of the truth, degrees.
+        longitude: The same.
+        distance_km: ``(n,)``, of `nearest_training_km`.
+        edges_km: See `strata_numbers`.
+        bootstrap: Of the intervals; default `Bootstrap()`.
     """
     latitude, longitude = np.asarray(latitude), np.asarray(longitude)
     distance = np.asarray(distance_km, np.float64)

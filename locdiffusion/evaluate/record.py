@@ -82,6 +82,6 @@ class Evaluation:
         """Reads what `write` wrote.
 
         Raises:
-          ConfigError: the file holds something else.
+            ConfigError: The file holds something else.
         """
         return from_dict(cls, json.loads(path.read_text(encoding="utf-8")))

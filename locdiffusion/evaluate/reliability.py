@@ -33,9 +33,9 @@ class ReliabilityBin:
     """One point of a reliability curve.
 
     Attributes:
-      n: photos in the bin.
-      probability: mean of what was stated.
-      frequency: share that came true, with its Wilson interval (Wilson 1927).
+        n: Photos in the bin.
+        probability: Mean of what was stated.
+        frequency: Share that came true, with its Wilson interval (Wilson 1927).
     """
 
     n: int
@@ -48,12 +48,12 @@ class Reliability:
     """How the probability of being within one distance came true.
 
     Attributes:
-      threshold_km: the distance.
-      ece: calibration error, with interval.
-      ece_if_perfect: what chance alone would make of it.
-      brier: mean squared error of the probability, with interval.
-      bins: of equal mass, by rising probability; the ECE is over these.
-      histogram: photos by probability, in `HISTOGRAM_BINS` equal steps from 0 to 1.
+        threshold_km: The distance.
+        ece: Calibration error, with interval.
+        ece_if_perfect: What chance alone would make of it.
+        brier: Mean squared error of the probability, with interval.
+        bins: Of equal mass, by rising probability; the ECE is over these.
+        histogram: Photos by probability, in `HISTOGRAM_BINS` equal steps from 0 to 1.
     """
 
     threshold_km: float
@@ -68,8 +68,8 @@ def equal_mass_bins(probability: ArrayLike, bins: int | None = None) -> NDArray[
     """Bin number of each photo, 0 … k − 1 by rising probability.
 
     Args:
-      probability: ``(n,)``; equal values share a bin, so that bins do not depend on the order.
-      bins: how many at most; default `BINS`, or n / `PHOTOS_PER_BIN` where that is fewer.
+        probability: ``(n,)``; equal values share a bin, so that bins do not depend on the order.
+        bins: How many at most; default `BINS`, or n / `PHOTOS_PER_BIN` where that is fewer.
     """
     p = np.asarray(probability, np.float64)
     wanted = max(1, min(BINS, len(p) // PHOTOS_PER_BIN)) if bins is None else bins
@@ -86,10 +86,10 @@ def reliabilities(
     """The reliability of the probabilities of being within each distance.
 
     Args:
-      probability: ``(n, t)`` of being within each of `thresholds_km`.
-      distance_km: ``(n,)`` errors.
-      thresholds_km: t distances.
-      bootstrap: of the intervals.
+        probability: ``(n, t)`` of being within each of `thresholds_km`.
+        distance_km: ``(n,)`` errors.
+        thresholds_km: t distances.
+        bootstrap: Of the intervals.
     """
     stated = np.asarray(probability, np.float64)
     _check_probability(stated)

@@ -24,16 +24,16 @@ class Scores:
     """How good answers are, and how honest. The denominator of everything is n.
 
     Attributes:
-      n: photos.
-      within: share of answers within each of `schemas.geotags.THRESHOLDS_KM`.
-      median_km, mean_km: of the distance to the truth.
-      geoscore: mean of `metrics.geoscores`, 0 to 5000.
-      nats_per_km2: mean −log density at the truth, the density per km²; lower is better. None where
-        the method, or the file it was read from, states no density.
-      coverage_50, coverage_90: share of truths inside radius_50_km and radius_90_km; want 0.5 and
-        0.9. None where no radius is stated, as all below.
-      radius_50_km, radius_90_km: medians of the radii: sharpness, to be read beside the coverage.
-      reliability: of the probability of each threshold; empty where none is stated or wanted.
+        n: Photos.
+        within: Share of answers within each of `schemas.geotags.THRESHOLDS_KM`.
+        median_km, mean_km: Of the distance to the truth.
+        geoscore: Mean of `metrics.geoscores`, 0 to 5000.
+        nats_per_km2: Mean −log density at the truth, the density per km²; lower is better. None
+            where the method, or the file it was read from, states no density.
+        coverage_50, coverage_90: Share of truths inside radius_50_km and radius_90_km; want 0.5 and
+            0.9. None where no radius is stated, as all below.
+        radius_50_km, radius_90_km: Medians of the radii: sharpness, to be read beside the coverage.
+        reliability: Of the probability of each threshold; empty where none is stated or wanted.
     """
 
     n: int
@@ -62,11 +62,11 @@ class Comparison:
     """Differences first − second on the same photos, with paired intervals.
 
     Attributes:
-      n: photos.
-      within: differences of the shares within each threshold; higher is better.
-      median_km: lower is better.
-      geoscore: higher is better.
-      nats_per_km2: lower is better; None where one of the two states no density.
+        n: Photos.
+        within: Differences of the shares within each threshold; higher is better.
+        median_km: Lower is better.
+        geoscore: Higher is better.
+        nats_per_km2: Lower is better; None where one of the two states no density.
     """
 
     n: int
@@ -87,15 +87,15 @@ def score(
     """Scores answers against the truth.
 
     Args:
-      predictions: of n photos. A column that is NaN throughout was not stated: its scores are
-        left out.
-      latitude: ``(n,)`` of the truth, degrees.
-      longitude: the same.
-      bootstrap: of the intervals; default `Bootstrap()`.
-      reliability: whether to score the probabilities too.
+        predictions: Of n photos. A column that is NaN throughout was not stated: its scores are
+            left out.
+        latitude: ``(n,)`` of the truth, degrees.
+        longitude: The same.
+        bootstrap: Of the intervals; default `Bootstrap()`.
+        reliability: Whether to score the probabilities too.
 
     Raises:
-      ValueError: no photo, another number of truths, or a number that is not finite.
+        ValueError: No photo, another number of truths, or a number that is not finite.
     """
     bootstrap = bootstrap or Bootstrap()
     distance = errors_km(predictions, latitude, longitude)
@@ -136,14 +136,14 @@ def compare(
     """Two methods on the same photos: every resample draws the same photos of both.
 
     Args:
-      first: answers for n photos.
-      second: the other method's for the same photos, in the same order.
-      latitude: ``(n,)`` of the truth, degrees.
-      longitude: the same.
-      bootstrap: of the intervals; default `Bootstrap()`.
+        first: Answers for n photos.
+        second: The other method's for the same photos, in the same order.
+        latitude: ``(n,)`` of the truth, degrees.
+        longitude: The same.
+        bootstrap: Of the intervals; default `Bootstrap()`.
 
     Raises:
-      ValueError: as `score`.
+        ValueError: As `score`.
     """
     bootstrap = bootstrap or Bootstrap()
     errors = [errors_km(answers, latitude, longitude) for answers in (first, second)]
@@ -179,7 +179,7 @@ def errors_km(predictions: Predictions, latitude: ArrayLike, longitude: ArrayLik
     """Distances ``(n,)`` in km between answers and truth.
 
     Raises:
-      ValueError: no photo, another number of truths, or a position that is not finite.
+        ValueError: No photo, another number of truths, or a position that is not finite.
     """
     truth = np.asarray(latitude, np.float64)
     if not len(predictions):

@@ -35,13 +35,13 @@ class Answers:
     """Answers for photos with truth, and whose they are.
 
     Attributes:
-      predictions: of n photos.
-      latitude, longitude: ``(n,)`` the truth in degrees.
-      model: id of the model.
-      model_sha256: of the checkpoint; None if unknown.
-      data_sha256: fingerprint of the photos or, for stored answers, of the rows.
-      without_truth: photos left out because their place is not known.
-      missing: ids of photos of a benchmark list that were not there, or no pictures.
+        predictions: Of n photos.
+        latitude, longitude: ``(n,)`` the truth in degrees.
+        model: Id of the model.
+        model_sha256: Of the checkpoint; None if unknown.
+        data_sha256: Fingerprint of the photos or, for stored answers, of the rows.
+        without_truth: Photos left out because their place is not known.
+        missing: Ids of photos of a benchmark list that were not there, or no pictures.
     """
 
     predictions: Predictions
@@ -60,10 +60,10 @@ def predicted(
     """A checkpoint's answers in density mode, with a progress bar on stderr.
 
     Args:
-      checkpoint: the model.
-      photos: n photos with truth, embedded by the checkpoint's own encoder.
-      device: where to compute.
-      label: of the progress bar.
+        checkpoint: The model.
+        photos: n photos with truth, embedded by the checkpoint's own encoder.
+        device: Where to compute.
+        label: Of the progress bar.
     """
     from tqdm import tqdm
 
@@ -100,10 +100,10 @@ def stored(places: Sequence[str]) -> Answers:
     Those files state no density at the truth: `log_density_km2` is NaN.
 
     Args:
-      places: output directories of runs, or globs of their Parquet files.
+        places: Output directories of runs, or globs of their Parquet files.
 
     Raises:
-      DataError: nothing there, not such files, several models, or no row with truth.
+        DataError: Nothing there, not such files, several models, or no row with truth.
     """
     files = list(dict.fromkeys(file for place in places for file in _parquet_files(place)))
     place = ", ".join(places)
@@ -143,10 +143,10 @@ def training_positions(shards: Sequence[str]) -> tuple[Float, Float]:
     """Latitude and longitude in degrees of the photos of shards, without decoding a pixel.
 
     Args:
-      shards: paths of webdataset tars whose samples carry truth.
+        shards: Paths of webdataset tars whose samples carry truth.
 
     Raises:
-      DataError: a shard cannot be read or a sample has no truth.
+        DataError: A shard cannot be read or a sample has no truth.
     """
     from tqdm import tqdm
 

@@ -32,8 +32,8 @@ def accuracy_table(rows: Mapping[str, Scores], head: str = "split") -> str:
     """How near: a row for each name.
 
     Args:
-      rows: scores by the name of the split or method.
-      head: what the names are.
+        rows: Scores by the name of the split or method.
+        head: What the names are.
     """
     heads = [head, "n", "median km", "mean km", "GeoScore"]
     heads += [f"% within {km:,} km" for km in THRESHOLDS_KM]

@@ -36,9 +36,9 @@ class HybridConfig:
     The defaults were chosen on validation queries, from `distillation.fidelity.HYBRIDS`.
 
     Attributes:
-      similarity_weight: λ.
-      radius_factor: radius of the circle in units of `radius_50_km`.
-      least_km: its least radius.
+        similarity_weight: λ.
+        radius_factor: Radius of the circle in units of `radius_50_km`.
+        least_km: Its least radius.
     """
 
     similarity_weight: float = 1.0
@@ -50,11 +50,11 @@ class HybridGallery:
     """Places with embeddings that an image embedding can be compared with.
 
     Args:
-      places: ``(G, 2)`` latitude, longitude in degrees.
-      embeddings: ``(G, E)`` unit vectors.
-      scale: s, what a similarity is multiplied with to be log odds.
-      max_degree: L of the densities.
-      config: how it is used.
+        places: ``(G, 2)`` latitude, longitude in degrees.
+        embeddings: ``(G, E)`` unit vectors.
+        scale: s, what a similarity is multiplied with to be log odds.
+        max_degree: L of the densities.
+        config: How it is used.
     """
 
     def __init__(
@@ -86,7 +86,8 @@ class HybridGallery:
         """The hybrid answers of N photos; arguments as of `find`.
 
         Returns:
-          Latitude and longitude, ``(N,)`` each; ours where the gallery has no place in the circle.
+            Latitude and longitude, ``(N,)`` each; ours where the gallery has no place in the
+            circle.
         """
         places = self.find(embeddings, natural, latitude, longitude, radius_50_km, log_z)
         nowhere = np.isnan(places[0])
@@ -105,18 +106,18 @@ class HybridGallery:
         """The gallery's best places for N photos.
 
         Args:
-          embeddings: ``(N, E)`` unit vectors of the images.
-          natural: ``(N, K, d)`` their calibrated densities, mixed with equal weight.
-          latitude: ``(N,)`` of our answers, in degrees.
-          longitude: the same.
-          radius_50_km: ``(N,)``.
-          log_z: ``(N, K)`` of the densities, see `Decoder.log_normaliser`; wanted where K > 1.
+            embeddings: ``(N, E)`` unit vectors of the images.
+            natural: ``(N, K, d)`` their calibrated densities, mixed with equal weight.
+            latitude: ``(N,)`` of our answers, in degrees.
+            longitude: The same.
+            radius_50_km: ``(N,)``.
+            log_z: ``(N, K)`` of the densities, see `Decoder.log_normaliser`; wanted where K > 1.
 
         Returns:
-          Latitude and longitude, ``(N,)`` each; NaN where the gallery has no place in the circle.
+            Latitude and longitude, ``(N,)`` each; NaN where the gallery has no place in the circle.
 
         Raises:
-          ValueError: several densities of a photo, and no `log_z` to mix them by.
+            ValueError: Several densities of a photo, and no `log_z` to mix them by.
         """
         if natural.shape[1] > 1 and log_z is None:
             raise ValueError(f"{natural.shape[1]} densities per photo without log_z; want both.")

@@ -39,7 +39,7 @@ def gallery_identity(gallery: str) -> str:
     """What a run records of its gallery: its name, or `file_identity`.
 
     Raises:
-      GalleryError: there is no such file.
+        GalleryError: There is no such file.
     """
     if gallery == OWN:
         return OWN
@@ -53,11 +53,11 @@ def read_gallery(gallery: str) -> NDArray[np.float64]:
     """The places of a gallery, ``(G, 2)``: latitude, longitude in [-180, 180), in degrees.
 
     Args:
-      gallery: `geoclip` for GeoCLIP's own, or a list: a path or URL.
+        gallery: `geoclip` for GeoCLIP's own, or a list: a path or URL.
 
     Raises:
-      GalleryError: the list cannot be used.
-      EncoderWeightsError: GeoCLIP's package is missing.
+        GalleryError: The list cannot be used.
+        EncoderWeightsError: GeoCLIP's package is missing.
     """
     if gallery == OWN:
         return geoclip.load_gallery().astype(np.float64)
@@ -116,12 +116,12 @@ def embedded_gallery(
     """Places with GeoCLIP's embeddings: about a minute for 100,000.
 
     Args:
-      places: ``(G, 2)`` latitude, longitude in degrees.
-      max_degree: L of the densities.
-      config: how it is used.
+        places: ``(G, 2)`` latitude, longitude in degrees.
+        max_degree: L of the densities.
+        config: How it is used.
 
     Raises:
-      EncoderWeightsError: GeoCLIP's package is missing.
+        EncoderWeightsError: GeoCLIP's package is missing.
     """
     scale = geoclip.logit_scale()
     return HybridGallery(places, embed_places(places), scale, max_degree, config)

@@ -40,10 +40,10 @@ def country_codes(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str
     """The country of each point.
 
     Args:
-      latitude_deg: ``(N,)``.
-      longitude_deg: ``(N,)``, any multiple of 360 may be added.
+        latitude_deg: ``(N,)``.
+        longitude_deg: ``(N,)``, any multiple of 360 may be added.
 
     Returns:
-      N codes of two letters; None at sea, and where no code is agreed on.
+        N codes of two letters; None at sea, and where no code is agreed on.
     """
     return countries()(latitude_deg, longitude_deg)

@@ -30,15 +30,15 @@ class PolygonIndex:
     """Names of polygons by position; where polygons overlap the first one answers.
 
     Attributes:
-      parts: the single polygons.
+        parts: The single polygons.
     """
 
     def __init__(self, names: Sequence[str | None], geometries: ArrayLike) -> None:
         """Takes polygons apart, so that a point is only tried on those near it.
 
         Args:
-          names: one for each geometry.
-          geometries: N polygons or multipolygons in degrees, within ±180.
+            names: One for each geometry.
+            geometries: N polygons or multipolygons in degrees, within ±180.
         """
         self.parts, owner = shapely.get_parts(geometries, return_index=True)
         shapely.prepare(self.parts)
@@ -55,11 +55,11 @@ class PolygonIndex:
         """The polygons of a file by one of its columns.
 
         Args:
-          path: GeoJSON, GeoParquet or what else GeoPandas reads; a path or URL.
-          column: whose values are the names; default, the file's only column of text or `name`.
+            path: GeoJSON, GeoParquet or what else GeoPandas reads; a path or URL.
+            column: Whose values are the names; default, the file's only column of text or `name`.
 
         Raises:
-          PolygonError: the file, or the column, cannot be used.
+            PolygonError: The file, or the column, cannot be used.
         """
         table = read_polygons(path)
         values = table[_name_column(table, path, column)]
@@ -96,11 +96,11 @@ def read_polygons(path: str) -> Any:
     """A GeoDataFrame of valid (multi)polygons in degrees, within ±180 and ±90, cut at ±180.
 
     Args:
-      path: GeoJSON, GeoParquet or what else GeoPandas reads; a path or URL. Rows whose geometry is
-        no polygon are left out.
+        path: GeoJSON, GeoParquet or what else GeoPandas reads; a path or URL. Rows whose geometry
+            is no polygon are left out.
 
     Raises:
-      PolygonError: the file cannot be read, holds no polygon, or does not hold degrees.
+        PolygonError: The file cannot be read, holds no polygon, or does not hold degrees.
     """
     import geopandas
 
@@ -136,7 +136,7 @@ def file_identity(path: str) -> str:
     The same wherever the file lies: a moved one does not make another run.
 
     Raises:
-      PolygonError: there is no such file.
+        PolygonError: There is no such file.
     """
     return f"{path.rpartition('/')[2]} sha256:{fingerprint(path)}"
 
@@ -189,10 +189,10 @@ def signed_edges(geometries: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
     """The edges of polygons, walked with the inside to their left.
 
     Args:
-      geometries: valid polygons or multipolygons.
+        geometries: Valid polygons or multipolygons.
 
     Returns:
-      Starts and ends ``(E, 2)``, longitude and latitude in degrees.
+        Starts and ends ``(E, 2)``, longitude and latitude in degrees.
     """
     polygons = shapely.get_parts(np.atleast_1d(np.asarray(geometries, object)))
     rings, owner = shapely.get_rings(polygons, return_index=True)
@@ -212,13 +212,13 @@ def raster_share(
     Exact along parallels, of which `lines` are drawn through each row of cells.
 
     Args:
-      geometries: valid (multi)polygons within ±180; where several overlap their shares add up.
-      rows: of the raster, even in sin(latitude) from north to south.
-      columns: even in longitude from -180°.
-      lines: parallels per row.
+        geometries: Valid (multi)polygons within ±180; where several overlap their shares add up.
+        rows: Of the raster, even in sin(latitude) from north to south.
+        columns: Even in longitude from -180°.
+        lines: Parallels per row.
 
     Returns:
-      ``(rows, columns)``.
+        ``(rows, columns)``.
     """
     start, end = signed_edges(geometries)
     z = 1.0 - 2.0 * (np.arange(rows * lines) + 0.5) / (rows * lines)

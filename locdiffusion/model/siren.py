@@ -15,8 +15,8 @@ class ConditionedSine(nn.Module):
     (Perez et al. 2018, FiLM) starts at γ = ω, β = 0.
 
     Attributes:
-      linear: W and b.
-      modulation: condition to (γ - ω, β).
+        linear: W and b.
+        modulation: Condition to (γ - ω, β).
     """
 
     def __init__(self, inputs: int, outputs: int, condition: int, omega: float = 1.0) -> None:

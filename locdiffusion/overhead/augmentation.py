@@ -58,8 +58,8 @@ class Look:
         scale: Factor on km per pixel.
         up_bearing_deg: Turn of the picture.
         season: -1 dry and brown ... 1 lush and green.
-        snow: Opacity of the snow cover, 0-1; `snow_slope` (right, down, bright) tells where it
-            lies and `snow_level` how far it reaches.
+        snow: Opacity of the snow cover, 0-1; `snow_slope` (right, down, bright) tells where it lies
+            and `snow_level` how far it reaches.
         water: Opacity of a flat `water_rgb` over blue water.
         gain: Factor per channel.
         saturation: Factor.

@@ -185,8 +185,8 @@ def iter_patches(
         start: Patches of the whole sequence to leave out at the beginning.
 
     Yields:
-        Key, (S, S, 3) uint8 pixels, latitude and longitude in degrees; the pixels have been
-        through JPEG, so they equal what a reader of the written shards decodes.
+        Key, (S, S, 3) uint8 pixels, latitude and longitude in degrees; the pixels have been through
+        JPEG, so they equal what a reader of the written shards decodes.
     """
     maker = PatchMaker(config)
     names = [(stream, i) for stream, count in config.stream_counts() for i in range(count)]

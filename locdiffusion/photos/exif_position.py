@@ -22,11 +22,11 @@ def read_gps(gps: dict[int, Any]) -> Truth | None:
     """Reads a position out of an EXIF GPS block.
 
     Args:
-        gps: tag number to value; degrees, minutes and seconds as three rationals.
+        gps: Tag number to value; degrees, minutes and seconds as three rationals.
 
     Returns:
-        Degrees; None where a part is missing or impossible, or where the position is exactly
-        (0, 0), which cameras write when they have no fix.
+        Degrees; None where a part is missing or impossible, or where the position is exactly (0,
+        0), which cameras write when they have no fix.
     """
     latitude = _angle(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef), "NS")
     longitude = _angle(

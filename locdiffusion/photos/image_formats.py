@@ -31,7 +31,7 @@ def is_heif(head: bytes) -> bool:
     """Whether a file begins as HEIC does.
 
     Args:
-        head: the first 12 bytes, or more.
+        head: The first 12 bytes, or more.
     """
     return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
@@ -52,8 +52,8 @@ def load_picture(path: str | os.PathLike[str]) -> Image.Image:
     """A picture's file, decoded, as it was stored (EXIF says how to turn it).
 
     Raises:
-      FileNotFoundError: nothing is there, or a folder.
-      ValueError: the file is none of these formats, or is damaged.
+        FileNotFoundError: Nothing is there, or a folder.
+        ValueError: The file is none of these formats, or is damaged.
     """
     file = Path(path)
     if not file.is_file():

@@ -50,10 +50,10 @@ def read(name: str) -> Settings:
     """The settings of a configuration.
 
     Args:
-      name: of a shipped one, or a file that ends in `.json`.
+        name: Of a shipped one, or a file that ends in `.json`.
 
     Raises:
-      ValueError: there is none, or the file does not hold settings.
+        ValueError: There is none, or the file does not hold settings.
     """
     file = Path(name) if name.endswith(SUFFIX) else FOLDER / f"{name}{SUFFIX}"
     if not file.is_file():
@@ -78,9 +78,9 @@ def with_flags(settings: Settings, flags: Mapping[str, Any]) -> Settings:
     """Settings with flags put over them.
 
     Args:
-      settings: of a configuration; left as they are.
-      flags: values by the names of `FLAGS`, and `stream`, `lanes`, `shuffle_buffer`; None where a
-        flag was not given.
+        settings: Of a configuration; left as they are.
+        flags: Values by the names of `FLAGS`, and `stream`, `lanes`, `shuffle_buffer`; None where a
+            flag was not given.
     """
     merged: Settings = json.loads(json.dumps(settings))
     for flag, (*groups, setting) in FLAGS.items():

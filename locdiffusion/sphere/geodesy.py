@@ -20,11 +20,11 @@ def unit_vectors(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> Float:
     """Unit vectors of points given in degrees.
 
     Args:
-      latitude_deg: any shape, degrees north.
-      longitude_deg: same shape, degrees east; any multiple of 360 may be added.
+        latitude_deg: Any shape, degrees north.
+        longitude_deg: Same shape, degrees east; any multiple of 360 may be added.
 
     Returns:
-      ``(..., 3)``: x towards (0°N, 0°E), y towards (0°N, 90°E), z towards the north pole.
+        ``(..., 3)``: x towards (0°N, 0°E), y towards (0°N, 90°E), z towards the north pole.
     """
     latitude, longitude = np.broadcast_arrays(
         np.radians(np.asarray(latitude_deg, np.float64)),
@@ -40,10 +40,10 @@ def latitude_longitude(vectors: ArrayLike) -> tuple[Float, Float]:
     """Inverse of `unit_vectors`; accepts vectors of any positive length.
 
     Args:
-      vectors: ``(..., 3)``.
+        vectors: ``(..., 3)``.
 
     Returns:
-      ``(latitude, longitude)`` in degrees, longitude in [-180, 180).
+        ``(latitude, longitude)`` in degrees, longitude in [-180, 180).
     """
     x, y, z = np.moveaxis(np.asarray(vectors, np.float64), -1, 0)
     latitude = np.degrees(np.arctan2(z, np.hypot(x, y)))
@@ -84,14 +84,14 @@ def destination(
     """The point reached from a start along a great circle.
 
     Args:
-      latitude_deg: start, degrees.
-      longitude_deg: start, degrees.
-      bearing_deg: initial direction, degrees clockwise from north.
-      distance_km: distance travelled on the mean sphere.
+        latitude_deg: Start, degrees.
+        longitude_deg: Start, degrees.
+        bearing_deg: Initial direction, degrees clockwise from north.
+        distance_km: Distance travelled on the mean sphere.
 
     Returns:
-      ``(latitude, longitude)`` in degrees; all arguments broadcast. At a pole "north" is the
-      limit along the meridian of the given longitude.
+        ``(latitude, longitude)`` in degrees; all arguments broadcast. At a pole "north" is the
+        limit along the meridian of the given longitude.
     """
     latitude, longitude = np.radians(latitude_deg), np.radians(longitude_deg)
     bearing = np.radians(np.asarray(bearing_deg, np.float64))[..., None]

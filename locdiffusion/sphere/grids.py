@@ -21,9 +21,9 @@ class LatLonGrid:
     """A product grid: every latitude row carries the same, evenly spaced longitudes.
 
     Attributes:
-      cos_theta: ``(rows,)`` z of each row, north to south.
-      longitude: ``(columns,)`` in radians.
-      row_weight: ``(rows,)`` area in steradians of one node of the row.
+        cos_theta: ``(rows,)`` z of each row, north to south.
+        longitude: ``(columns,)`` in radians.
+        row_weight: ``(rows,)`` area in steradians of one node of the row.
     """
 
     cos_theta: Float
@@ -84,10 +84,10 @@ def polar_grid(edges_rad: ArrayLike, nodes_per_panel: int, azimuths: int) -> Lat
     """Rings around the north pole: Gauss-Legendre in the radius within each panel.
 
     Args:
-      edges_rad: increasing panel edges in radians, from 0 up to at most π; an integral over a cap
-        whose radius is an edge is a sum over whole panels.
-      nodes_per_panel: rings of each panel.
-      azimuths: nodes of each ring.
+        edges_rad: Increasing panel edges in radians, from 0 up to at most π; an integral over a cap
+            whose radius is an edge is a sum over whole panels.
+        nodes_per_panel: Rings of each panel.
+        azimuths: Nodes of each ring.
     """
     edges = np.asarray(edges_rad, np.float64)
     if edges.ndim != 1 or len(edges) < 2 or edges[0] < 0 or edges[-1] > np.pi + 1e-12:

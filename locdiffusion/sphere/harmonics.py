@@ -39,11 +39,11 @@ def associated_legendre(cos_theta: ArrayLike, max_degree: int) -> Float:
     """P̄_lm(cos θ), normalised so that ∫_{-1}^{1} P̄_lm² dx = 1 / 2π, for 0 ≤ m ≤ l ≤ L.
 
     Args:
-      cos_theta: ``(...)``, values in [-1, 1].
-      max_degree: L.
+        cos_theta: ``(...)``, values in [-1, 1].
+        max_degree: L.
 
     Returns:
-      ``(..., L + 1, L + 1)`` indexed ``[l, m]``; zero where m > l.
+        ``(..., L + 1, L + 1)`` indexed ``[l, m]``; zero where m > l.
     """
     x = np.asarray(cos_theta, np.float64)
     if np.any(np.abs(x) > 1.0):
@@ -71,11 +71,11 @@ def real_harmonics(vectors: ArrayLike, max_degree: int) -> Float:
     """All Y_lm at the given points.
 
     Args:
-      vectors: ``(..., 3)`` unit vectors.
-      max_degree: L.
+        vectors: ``(..., 3)`` unit vectors.
+        max_degree: L.
 
     Returns:
-      ``(..., d)`` with d = (L + 1)², flat index ``l·l + l + m``.
+        ``(..., d)`` with d = (L + 1)², flat index ``l·l + l + m``.
     """
     v = np.asarray(vectors, np.float64)
     # sin θ from x and y, not from 1 - z²: keeps relative accuracy next to the poles.
@@ -89,11 +89,11 @@ def trigonometric(longitude_rad: ArrayLike, max_degree: int) -> Float:
     """The azimuthal factors √2 sin(-mφ), 1, √2 cos(mφ) for m = -L..L.
 
     Args:
-      longitude_rad: φ, ``(...)``.
-      max_degree: L.
+        longitude_rad: φ, ``(...)``.
+        max_degree: L.
 
     Returns:
-      ``(..., 2L + 1)``, order m at L + m.
+        ``(..., 2L + 1)``, order m at L + m.
     """
     phi = np.asarray(longitude_rad, np.float64)[..., None]
     multiples = phi * np.arange(1, max_degree + 1)
@@ -109,11 +109,11 @@ def axis_swap(max_degree: int) -> Float:
     (free: they mix only m and -m) into rotations about y.
 
     Args:
-      max_degree: L.
+        max_degree: L.
 
     Returns:
-      ``(L + 1, 2L + 1, 2L + 1)``: block l in rows and columns ``L - l .. L + l`` (order m at
-      L + m), zero elsewhere. Read-only.
+        ``(L + 1, 2L + 1, 2L + 1)``: block l in rows and columns ``L - l .. L + l`` (order m at L +
+        m), zero elsewhere. Read-only.
     """
     grid = gauss_legendre_grid(max_degree + 1, 2 * max_degree + 2)
     swapped = real_harmonics(grid.vectors[:, [0, 2, 1]], max_degree).reshape(*grid.shape, -1)

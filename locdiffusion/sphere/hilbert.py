@@ -17,11 +17,11 @@ def hilbert_index(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> NDArray[
     """Places of points along the curve over the plane of longitude and latitude.
 
     Args:
-      latitude_deg: ``(N,)`` degrees.
-      longitude_deg: ``(N,)`` degrees, -180 to 180.
+        latitude_deg: ``(N,)`` degrees.
+        longitude_deg: ``(N,)`` degrees, -180 to 180.
 
     Returns:
-      ``(N,)`` 0 to 4^ORDER - 1; from the south-western corner of the map to the south-eastern.
+        ``(N,)`` 0 to 4^ORDER - 1; from the south-western corner of the map to the south-eastern.
     """
     cells = 2**ORDER
     x = _cell((np.asarray(longitude_deg, np.float64) + 180.0) / 360.0, cells)

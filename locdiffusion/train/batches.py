@@ -30,8 +30,8 @@ class Share:
     """One of several processes that train together.
 
     Attributes:
-      rank: number of this one.
-      world: how many there are.
+        rank: Number of this one.
+        world: How many there are.
     """
 
     rank: int = 0
@@ -41,7 +41,7 @@ class Share:
         """This process's rows of a batch.
 
         Raises:
-          ValueError: the batch cannot be shared evenly.
+            ValueError: The batch cannot be shared evenly.
         """
         if size % self.world:
             raise ValueError(
@@ -57,12 +57,12 @@ class Batch:
     """This process's share of a batch.
 
     Attributes:
-      embeddings: ``(b, E)`` float32.
-      vectors: ``(b, 3)`` unit vectors of the true points.
-      size: B, photos in the whole batch.
-      rows: the b rows of the whole batch that these are.
-      mean_code: ``(b, d)`` mean code of several points that may all be true; the loss takes it
-        where only the image speaks. None: the code of `vectors`.
+        embeddings: ``(b, E)`` float32.
+        vectors: ``(b, 3)`` unit vectors of the true points.
+        size: B, photos in the whole batch.
+        rows: The b rows of the whole batch that these are.
+        mean_code: ``(b, d)`` mean code of several points that may all be true; the loss takes it
+            where only the image speaks. None: the code of `vectors`.
     """
 
     embeddings: Tensor
@@ -140,9 +140,9 @@ class Ahead(Generic[T]):
     """Makes what the next steps need while the present one runs.
 
     Args:
-      make: what a step needs; called from several threads.
-      steps: the last step is the one before.
-      threads: how many; with none, everything is made when it is asked for.
+        make: What a step needs; called from several threads.
+        steps: The last step is the one before.
+        threads: How many; with none, everything is made when it is asked for.
     """
 
     def __init__(self, make: Callable[[int], T], steps: int, threads: int) -> None:

@@ -188,7 +188,7 @@ def run(options: argparse.Namespace) -> Path | None:
     """Embeds, trains, calibrates, measures, writes the checkpoint.
 
     Returns:
-      The checkpoint's directory; None in all processes but the first.
+        The checkpoint's directory; None in all processes but the first.
     """
     from locdiffusion.train import run
     from locdiffusion.train.distributed import processes

@@ -25,8 +25,8 @@ class Processes:
     """This process and those it trains with.
 
     Attributes:
-      device: where this one computes.
-      share: its part of the work.
+        device: Where this one computes.
+        share: Its part of the work.
     """
 
     device: torch.device
@@ -66,10 +66,10 @@ def processes(device: str) -> Iterator[Processes]:
     """Joins the processes that `torchrun` started, for the length of a block.
 
     Args:
-      device: `cpu`, `cuda` (with several processes, each takes a GPU of its own) or `cuda:1`.
+        device: `cpu`, `cuda` (with several processes, each takes a GPU of its own) or `cuda:1`.
 
     Raises:
-      ValueError: there is no such device, or no GPU for each process.
+        ValueError: There is no such device, or no GPU for each process.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = _device(device, world, int(os.environ.get("LOCAL_RANK", "0")))
@@ -113,7 +113,7 @@ def check_bf16(device: torch.device) -> None:
     """Refuses bfloat16 where it is slower or does not exist.
 
     Raises:
-      ValueError: with the remedy.
+        ValueError: With the remedy.
     """
     if device.type != "cuda":
         raise ValueError(

@@ -27,12 +27,13 @@ class SmoothingConfig:
     """Two Gaussians on the sphere around each true place.
 
     Attributes:
-      km: standard deviation of the kernel.
-      broad_km: standard deviation of the foot.
-      broad_share: of the foot, from 0 to 1, when training begins.
-      last_broad_share: of the foot when training ends; in between it changes evenly. None keeps it.
-      under_noise: whether rows with noise learn scattered places too (`scattered`), so that
-        sampling mode draws from the density that density mode gives.
+        km: Standard deviation of the kernel.
+        broad_km: Standard deviation of the foot.
+        broad_share: Of the foot, from 0 to 1, when training begins.
+        last_broad_share: Of the foot when training ends; in between it changes evenly. None keeps
+            it.
+        under_noise: Whether rows with noise learn scattered places too (`scattered`), so that
+            sampling mode draws from the density that density mode gives.
     """
 
     km: float = 0.0
@@ -61,11 +62,11 @@ class SmoothingConfig:
         """A code times these is the mean code of the places around.
 
         Args:
-          max_degree: L.
-          progress: how much of the training is done, from 0 to 1.
+            max_degree: L.
+            progress: How much of the training is done, from 0 to 1.
 
         Returns:
-          ``(d,)``.
+            ``(d,)``.
         """
         sharp, broad = heat_flow(max_degree, self.km), heat_flow(max_degree, self.broad_km)
         share = self.share(progress)
@@ -85,13 +86,13 @@ def scattered(
     less than a thousandth.
 
     Args:
-      vectors: ``(B, 3)`` unit vectors of the true places.
-      config: the kernel and its foot.
-      progress: how much of the training is done, from 0 to 1.
-      generator: draws.
+        vectors: ``(B, 3)`` unit vectors of the true places.
+        config: The kernel and its foot.
+        progress: How much of the training is done, from 0 to 1.
+        generator: Draws.
 
     Returns:
-      ``(B, 3)`` unit vectors.
+        ``(B, 3)`` unit vectors.
     """
     draws = torch.randn((len(vectors), 3), generator=generator, dtype=torch.float64).numpy()
     broad = torch.rand(len(vectors), generator=generator).numpy() < config.share(progress)
@@ -111,10 +112,10 @@ def smoothed_where_pure(
     Under noise the noisy code itself says how exactly the place is known.
 
     Args:
-      code: ``(B, d)`` of the true places, or of `scattered` ones under noise.
-      sigma: ``(B,)`` noise levels, ``inf`` where only the image speaks.
-      factors: ``(d,)`` of `SmoothingConfig.factors`.
-      mean_code: ``(B, d)`` smoothed instead of `code`, where a photo has several true places.
+        code: ``(B, d)`` of the true places, or of `scattered` ones under noise.
+        sigma: ``(B,)`` noise levels, ``inf`` where only the image speaks.
+        factors: ``(d,)`` of `SmoothingConfig.factors`.
+        mean_code: ``(B, d)`` smoothed instead of `code`, where a photo has several true places.
     """
     mean_code = code if mean_code is None else mean_code
     return torch.where(torch.isinf(sigma)[:, None], mean_code * factors, code)

@@ -26,11 +26,11 @@ class Statistics:
     """Of N photos in S files.
 
     Attributes:
-      counts: ``(S,)`` photos in each file.
-      latitude, longitude: ``(N,)`` degrees, in the order of the files.
-      mean, spread: ``(E,)`` float32, of each number of the embeddings.
-      spread_of_all: standard deviation of all numbers together.
-      fingerprint: SHA-256 of the files' content.
+        counts: ``(S,)`` photos in each file.
+        latitude, longitude: ``(N,)`` degrees, in the order of the files.
+        mean, spread: ``(E,)`` float32, of each number of the embeddings.
+        spread_of_all: Standard deviation of all numbers together.
+        fingerprint: SHA-256 of the files' content.
     """
 
     counts: NDArray[np.int64]
@@ -46,7 +46,7 @@ class Statistics:
         """Measured on files of the embedding cache, or as they were measured before.
 
         Args:
-          files: as `locdiffusion.photos.embedding_cache.embed_shards` returns them.
+            files: As `locdiffusion.photos.embedding_cache.embed_shards` returns them.
         """
         names = "\n".join(file.name for file in files)
         digest = hashlib.sha256(names.encode()).hexdigest()[:12]

@@ -47,12 +47,12 @@ def recipe(
     """The configuration of a run, and its image encoder.
 
     Args:
-      settings: of `TrainConfig`, nested as there; what follows from others is filled in.
-      device: where the encoder runs.
+        settings: Of `TrainConfig`, nested as there; what follows from others is filled in.
+        device: Where the encoder runs.
 
     Raises:
-      ValueError: a setting makes no sense, or not on this device.
-      EncoderWeightsError: the encoder's package or file is missing.
+        ValueError: A setting makes no sense, or not on this device.
+        EncoderWeightsError: The encoder's package or file is missing.
     """
     config = from_dict(TrainConfig, settings)
     encoder = DeferredEncoder(config.encoder, str(device))
@@ -71,10 +71,10 @@ class RunData:
     """The photos of a run.
 
     Attributes:
-      train: in memory, streamed, or from elsewhere.
-      validation: by their names, `val` first.
-      tests: photos, or files of the embedding cache, by names.
-      sources: what is known of how the photos were made, by names.
+        train: In memory, streamed, or from elsewhere.
+        validation: By their names, `val` first.
+        tests: Photos, or files of the embedding cache, by names.
+        sources: What is known of how the photos were made, by names.
     """
 
     train: EmbeddedPhotos | PhotoSource
@@ -95,16 +95,16 @@ def load(
     """Embeds all photos, each process some shards, and opens them.
 
     Args:
-      patterns: shards of `train`, `val` and, perhaps, `val_regions` and `val_looks`.
-      tests: shards by the tests' names.
-      config: the recipe.
-      encoder: frozen image encoder.
-      cache: directory of the embeddings.
-      group: this process and the others.
-      val_photos: largest number of photos in a validation set; None for any.
+        patterns: Shards of `train`, `val` and, perhaps, `val_regions` and `val_looks`.
+        tests: Shards by the tests' names.
+        config: The recipe.
+        encoder: Frozen image encoder.
+        cache: Directory of the embeddings.
+        group: This process and the others.
+        val_photos: Largest number of photos in a validation set; None for any.
 
     Raises:
-      DataError: there is no such shard, or one is unusable.
+        DataError: There is no such shard, or one is unusable.
     """
     share = group.share
 
@@ -174,16 +174,16 @@ def train(
     """Trains to the end, from where a run in the directory was left.
 
     Args:
-      config: the recipe.
-      data: the photos.
-      output: directory of the run.
-      group: this process and the others.
-      save_every_minutes: how often the state is saved, besides after validations.
-      log_every: steps between TensorBoard scalars; 0 for none.
+        config: The recipe.
+        data: The photos.
+        output: Directory of the run.
+        group: This process and the others.
+        save_every_minutes: How often the state is saved, besides after validations.
+        log_every: Steps between TensorBoard scalars; 0 for none.
 
     Raises:
-      Stopped: a signal came; the state is saved.
-      ValueError: the directory holds another run.
+        Stopped: A signal came; the state is saved.
+        ValueError: The directory holds another run.
     """
     trainer = Trainer(config, data.train, data.validation["val"], output, group)
     resumed = trainer.resume()
@@ -245,11 +245,11 @@ def finish(
     """Calibrates, measures and writes the checkpoint; returns its directory.
 
     Args:
-      trainer: at its end.
-      data: the photos.
-      encoder: that embedded them.
-      about: Markdown that opens the model card; None for a title alone.
-      witness: size of the temperature model; None for its default.
+        trainer: At its end.
+        data: The photos.
+        encoder: That embedded them.
+        about: Markdown that opens the model card; None for a title alone.
+        witness: Size of the temperature model; None for its default.
     """
     config = trainer.config
     degree, base = config.model.max_degree, trainer.answer_base

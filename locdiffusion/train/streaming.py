@@ -45,8 +45,8 @@ class StreamConfig:
     """How a stream is shuffled.
 
     Attributes:
-      lanes: how many parts of the epoch a batch is drawn from; as many processes at most.
-      buffer: photos in all shuffle buffers together; three times as many are in memory.
+        lanes: How many parts of the epoch a batch is drawn from; as many processes at most.
+        buffer: Photos in all shuffle buffers together; three times as many are in memory.
     """
 
     lanes: int = 8
@@ -65,8 +65,8 @@ class Piece:
     """Consecutive photos of one shard.
 
     Attributes:
-      shard: its number.
-      start, stop: rows in it.
+        shard: Its number.
+        start, stop: Rows in it.
     """
 
     shard: int
@@ -79,10 +79,10 @@ class StreamOrder:
     """Which photos each step draws, as numbers alone.
 
     Attributes:
-      counts: ``(S,)`` photos in each shard.
-      batch_size: B.
-      config: lanes and buffer.
-      seed: of the order.
+        counts: ``(S,)`` photos in each shard.
+        batch_size: B.
+        config: Lanes and buffer.
+        seed: Of the order.
     """
 
     counts: NDArray[np.int64]
@@ -94,7 +94,7 @@ class StreamOrder:
         """Checks that batches can be drawn.
 
         Raises:
-          ValueError: the lanes do not divide the batch, or there are too few photos.
+            ValueError: The lanes do not divide the batch, or there are too few photos.
         """
         if self.batch_size % self.config.lanes:
             raise ValueError(
@@ -178,10 +178,11 @@ class StreamedPhotos:
     """Photos in the cache on disk, as a source of batches.
 
     Args:
-      files: the cache's files, as `locdiffusion.photos.embedding_cache.embed_shards` returns them.
-      statistics: of these files.
-      order: which photos each step draws.
-      share: of this process; its number of processes divides the lanes.
+        files: The cache's files, as `locdiffusion.photos.embedding_cache.embed_shards` returns
+            them.
+        statistics: Of these files.
+        order: Which photos each step draws.
+        share: Of this process; its number of processes divides the lanes.
     """
 
     def __init__(

@@ -20,8 +20,8 @@ class Scalars:
     """Writes scalars `train/...` and `val/...`.
 
     Args:
-      writer: of TensorBoard.
-      every: steps between those of training.
+        writer: Of TensorBoard.
+        every: Steps between those of training.
     """
 
     def __init__(self, writer: SummaryWriter, every: int) -> None:
@@ -32,12 +32,12 @@ class Scalars:
         """Begins or goes on below a run's directory.
 
         Args:
-          directory: of the run.
-          every: steps between scalars of training.
-          step: of a resumed run; what was written after it will come again and is hidden.
+            directory: Of the run.
+            every: Steps between scalars of training.
+            step: Of a resumed run; what was written after it will come again and is hidden.
 
         Returns:
-          None without the package; see `MISSING`.
+            None without the package; see `MISSING`.
         """
         try:
             from torch.utils.tensorboard import SummaryWriter

@@ -48,21 +48,21 @@ class TrainConfig:
     """A training recipe.
 
     Attributes:
-      name: of the checkpoint.
-      encoder: image encoder, see `locdiffusion.model.image_encoder`.
-      model, noise, partition, base: network, diffusion, loss quadrature and base measures.
-      steps, batch_size: length of the run.
-      learning_rate: peak of AdamW; linear warm-up, then cosine to zero.
-      warmup: steps.
-      weight_decay: of AdamW.
-      ema_decay: of the averaged weights, which are what is evaluated and saved.
-      gradient_clip: largest gradient norm.
-      evaluate_every: steps between validations, which also save the state.
-      seed: of everything.
-      smoothing: of places, where only the image speaks or under noise too.
-      bf16: the network in bfloat16 where that is safe; the loss stays in float32.
-      stream: how photos are shuffled that are read from disk as they are needed; None keeps them
-        in memory.
+        name: Of the checkpoint.
+        encoder: Image encoder, see `locdiffusion.model.image_encoder`.
+        model, noise, partition, base: Network, diffusion, loss quadrature and base measures.
+        steps, batch_size: Length of the run.
+        learning_rate: Peak of AdamW; linear warm-up, then cosine to zero.
+        warmup: Steps.
+        weight_decay: Of AdamW.
+        ema_decay: Of the averaged weights, which are what is evaluated and saved.
+        gradient_clip: Largest gradient norm.
+        evaluate_every: Steps between validations, which also save the state.
+        seed: Of everything.
+        smoothing: Of places, where only the image speaks or under noise too.
+        bf16: The network in bfloat16 where that is safe; the loss stays in float32.
+        stream: How photos are shuffled that are read from disk as they are needed; None keeps them
+            in memory.
     """
 
     name: str = "overhead"
@@ -109,13 +109,13 @@ class StepInputs:
     """What a step needs besides the weights: b rows of its batch, on the device.
 
     Attributes:
-      code: ``(b, d)`` of `truth`.
-      target: ``(b, d)`` what the loss compares with: `code`, or a mean of several (`Batch`).
-      truth: ``(b, 3)`` the true points as unit vectors, under noise perhaps scattered.
-      sigma: ``(b,)`` noise levels or ``inf``.
-      noise: ``(b, d)`` standard normal.
-      embeddings: ``(b, E)``.
-      generator: has drawn the above and draws what is left.
+        code: ``(b, d)`` of `truth`.
+        target: ``(b, d)`` what the loss compares with: `code`, or a mean of several (`Batch`).
+        truth: ``(b, 3)`` the true points as unit vectors, under noise perhaps scattered.
+        sigma: ``(b,)`` noise levels or ``inf``.
+        noise: ``(b, d)`` standard normal.
+        embeddings: ``(b, E)``.
+        generator: Has drawn the above and draws what is left.
     """
 
     code: Tensor
@@ -131,11 +131,11 @@ class Trainer:
     """Trains one network on embedded photos.
 
     Args:
-      config: the recipe.
-      train: photos in memory, or a stream of them.
-      val: photos for validation.
-      directory: of the run's state.
-      processes: this process and those it trains with; None is this one alone, on the CPU.
+        config: The recipe.
+        train: Photos in memory, or a stream of them.
+        val: Photos for validation.
+        directory: Of the run's state.
+        processes: This process and those it trains with; None is this one alone, on the CPU.
     """
 
     def __init__(
@@ -185,14 +185,14 @@ class Trainer:
         """Trains to the end.
 
         Args:
-          report: called with each validation's figures, in the first process; a few early ones
-            come before the first regular one.
-          should_stop: asked after each step.
-          save_every_s: seconds after which the state is saved, besides at validations.
-          scalars: gets each step's figures.
+            report: Called with each validation's figures, in the first process; a few early ones
+                come before the first regular one.
+            should_stop: Asked after each step.
+            save_every_s: Seconds after which the state is saved, besides at validations.
+            scalars: Gets each step's figures.
 
         Raises:
-          Stopped: after saving the state, when asked to stop.
+            Stopped: After saving the state, when asked to stop.
         """
         config = self.config
         early = {n for n in (config.evaluate_every // part for part in EARLY) if n >= EARLIEST}
@@ -320,7 +320,7 @@ class Trainer:
         """Continues a saved run of the same recipe and data; False if there is none.
 
         Raises:
-          ValueError: the directory holds another run.
+            ValueError: The directory holds another run.
         """
         modules = {"network": self.network, "average": self.average}
         progress = read_state(self.directory, modules, self.optimizer, self._check_identity)

@@ -29,10 +29,10 @@ def write_state(
     """Writes a state; a process that is killed meanwhile leaves the one before.
 
     Args:
-      directory: made if missing.
-      modules: by names without dots.
-      optimizer: of their parameters.
-      progress: the rest, JSON values.
+        directory: Made if missing.
+        modules: By names without dots.
+        optimizer: Of their parameters.
+        progress: The rest, JSON values.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -57,13 +57,13 @@ def read_state(
     """Puts a state back where `write_state` took it from.
 
     Args:
-      directory: of the run.
-      modules: as written.
-      optimizer: as written.
-      check: gets the progress first, and raises if it is another run's.
+        directory: Of the run.
+        modules: As written.
+        optimizer: As written.
+        check: Gets the progress first, and raises if it is another run's.
 
     Returns:
-      The progress; None if there is no state.
+        The progress; None if there is no state.
     """
     path = directory / STATE
     if not path.is_file():

@@ -21,9 +21,9 @@ class JobFlags:
     """Where a job runs.
 
     Attributes:
-        runner: a name that Beam knows.
-        wait: whether to stay until the job is over, and then to summarise it.
-        beam_flags: the rest of the command, all known to Beam.
+        runner: A name that Beam knows.
+        wait: Whether to stay until the job is over, and then to summarise it.
+        beam_flags: The rest of the command, all known to Beam.
     """
 
     runner: str
@@ -102,11 +102,11 @@ def refuse_unknown(rest: Sequence[str], ours: argparse.ArgumentParser) -> None:
     """Raises for a flag that nobody knows: Beam itself only warns of it, or not even that.
 
     Args:
-        rest: what our own parser has left over.
-        ours: that parser, for suggestions.
+        rest: What our own parser has left over.
+        ours: That parser, for suggestions.
 
     Raises:
-        UsageError: with the flag, and the nearest one that is known.
+        UsageError: With the flag, and the nearest one that is known.
     """
     if not rest:
         return
@@ -151,7 +151,7 @@ def check_wait(wait: bool, runner: str, beam_flags: Sequence[str]) -> bool:
     """Whether there will be a job to wait for.
 
     Raises:
-        UsageError: if nobody is to wait for a job that ends with this process.
+        UsageError: If nobody is to wait for a job that ends with this process.
     """
     if not wait and not _runs_elsewhere(runner, beam_flags):
         raise UsageError(

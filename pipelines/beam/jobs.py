@@ -19,15 +19,15 @@ def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
     """Runs a job, or only submits it if `options.wait` says so.
 
     Args:
-        options: where to run.
-        build: puts the steps into an empty pipeline.
+        options: Where to run.
+        build: Puts the steps into an empty pipeline.
 
     Returns:
         Beam's result.
 
     Raises:
-        UsageError: if there is no job service where one was named.
-        KeyboardInterrupt: with a message, if the job goes on although nobody waits for it any more.
+        UsageError: If there is no job service where one was named.
+        KeyboardInterrupt: With a message, if the job goes on although nobody waits for it any more.
     """
     pipeline = beam.Pipeline(runner=_runner(options), options=beam_options(options))
     build(pipeline)
@@ -70,8 +70,8 @@ def how_to_follow(result: Any, options: JobFlags) -> str:
     """Two lines for the terminal: where the job is, and what to type for its summary.
 
     Args:
-        result: what `launch` returned.
-        options: of the job.
+        result: What `launch` returned.
+        options: Of the job.
     """
     flags = beam_options(options)
     cloud = flags.view_as(GoogleCloudOptions)

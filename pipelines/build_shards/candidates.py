@@ -65,9 +65,9 @@ class Workers:
     """How the images are worked on; decides nothing about what is written.
 
     Attributes:
-        fetch: limits of downloads, and threads per process.
-        device: of the encoder.
-        max_fetch_failures: part of a shard's photos that may fail to be fetched; above it, the
+        fetch: Limits of downloads, and threads per process.
+        device: Of the encoder.
+        max_fetch_failures: Part of a shard's photos that may fail to be fetched; above it, the
             shard is not written and the job stops.
     """
 
@@ -82,16 +82,16 @@ def make_candidate(
     """Fetches, encodes and writes the photos of a shard, unless that was done before.
 
     Args:
-        shard: its name; its plan is written.
-        settings: of the build.
-        output: where it is.
-        workers: how.
+        shard: Its name; its plan is written.
+        settings: Of the build.
+        output: Where it is.
+        workers: How.
 
     Returns:
         A table of FINGERPRINTS.
 
     Raises:
-        FetchTrouble: if more than `max_fetch_failures` could not be fetched. Nothing is written.
+        FetchTrouble: If more than `max_fetch_failures` could not be fetched. Nothing is written.
     """
     done = output.read_json(CANDIDATES, f"{shard}.json")
     if done is None or done["config_hash"] != settings.hash:
@@ -154,10 +154,10 @@ def encoded_photos(
     """Fetches and encodes photos, several at a time, and holds only those.
 
     Args:
-        records: with images.
-        encoding: how photos are stored.
-        fetch: as many threads as it has connections.
-        read_image: replaced by tests.
+        records: With images.
+        encoding: How photos are stored.
+        fetch: As many threads as it has connections.
+        read_image: Replaced by tests.
 
     Yields:
         Each record, in order, with its photo or the reason why there is none.

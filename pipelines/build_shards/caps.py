@@ -12,10 +12,10 @@ def within_cap(groups: NDArray[np.int64], ranks: NDArray[np.uint64], cap: int) -
     Args:
         groups: int64 (N,), the group of each photo; negative: in no group, always kept.
         ranks: uint64 (N,), different within a group.
-        cap: at least 1.
+        cap: At least 1.
 
     Returns:
-        bool (N,).
+        Bool (N,).
     """
     order = np.lexsort((ranks, groups))
     ordered = groups[order]

@@ -13,11 +13,11 @@ class Cells:
     """Bands of latitude, cut evenly in longitude.
 
     Attributes:
-        degrees: height of a band, and width of its cells at their middle, as near as whole cells
+        degrees: Height of a band, and width of its cells at their middle, as near as whole cells
             allow; 1° is 111 km.
 
     Raises:
-        ValueError: if it is not a height that some bands can have.
+        ValueError: If it is not a height that some bands can have.
     """
 
     degrees: float

@@ -53,7 +53,7 @@ def record_table(
 
     Args:
         records: N.
-        seed: of the build.
+        seed: Of the build.
         images: N, in the place of the records' own.
     """
     if images is None:

@@ -59,11 +59,11 @@ class Job:
     """Everything that is settled before the first record is read.
 
     Attributes:
-        options: parsed.
-        settings: all that decides what is written.
-        output: prepared.
-        records, links: pieces of the input.
-        planned: names of the shards, if an earlier build has planned them.
+        options: Parsed.
+        settings: All that decides what is written.
+        output: Prepared.
+        records, links: Pieces of the input.
+        planned: Names of the shards, if an earlier build has planned them.
     """
 
     options: BuildOptions
@@ -78,13 +78,13 @@ def build(options: BuildOptions) -> Job:
     """Looks at the input, reads the guards, and claims the output directory.
 
     Args:
-        options: parsed.
+        options: Parsed.
 
     Raises:
-        PieceError: if a file of metadata is missing or of the wrong kind.
-        GuardError: if a list of what must not be learnt cannot be relied on.
-        UsageError: if the encoder cannot be had.
-        OutputError: if the output directory belongs to something else.
+        PieceError: If a file of metadata is missing or of the wrong kind.
+        GuardError: If a list of what must not be learnt cannot be relied on.
+        UsageError: If the encoder cannot be had.
+        OutputError: If the output directory belongs to something else.
     """
     settings = Settings(_inputs(options), options.rules, read_guard(expand(options.exclude)))
     _check_encoder(options)
@@ -196,7 +196,7 @@ def report(output: BuildOutput) -> int:
     """Writes and prints a summary, the datasheet and the map, and says whether all went well.
 
     Args:
-        output: of a build, finished or not.
+        output: Of a build, finished or not.
 
     Returns:
         The exit status, with the reason on stderr where it is not 0.
@@ -235,7 +235,7 @@ def summarise_only(options: BuildOptions) -> int:
         The exit status.
 
     Raises:
-        OutputError: if no build has been started there.
+        OutputError: If no build has been started there.
     """
     output = BuildOutput(absolute(options.output))
     if output.read_json(RUN) is None:
@@ -249,7 +249,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Parses, builds, runs; a mistake in the command is told in one line.
 
     Args:
-        arguments: without the program's name; None takes `sys.argv`.
+        arguments: Without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit status; see `--help`.

@@ -18,8 +18,8 @@ def draw_density(counts: Mapping[int, int], title: str) -> bytes:
     """Draws photos per cell on a world map.
 
     Args:
-        counts: photos by number of a cell of CELLS; none with 0.
-        title: of the picture.
+        counts: Photos by number of a cell of CELLS; none with 0.
+        title: Of the picture.
 
     Returns:
         A PNG; the same for the same counts.

@@ -65,7 +65,7 @@ def first_near(
     Args:
         hashes: uint64 (N,), dHashes.
         ranks: uint64 (N,), all different.
-        number: of the band; a photo is alike in all if it is alike in one.
+        number: Of the band; a photo is alike in all if it is alike in one.
 
     Returns:
         uint64 (N,); a photo's own rank, or larger than it, where none comes before it.

@@ -27,8 +27,8 @@ class Embedder:
     """Which encoder, and where it runs; small enough to be sent to a worker.
 
     Attributes:
-        name: as `load_image_encoder` takes it; weights may lie at a URL.
-        device: a torch device.
+        name: As `load_image_encoder` takes it; weights may lie at a URL.
+        device: A torch device.
     """
 
     name: str

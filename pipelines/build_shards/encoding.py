@@ -29,7 +29,7 @@ class EncodingError(ValueError):
     """A photo that cannot or must not go into a shard.
 
     Attributes:
-        reason: of the drop.
+        reason: Of the drop.
     """
 
     def __init__(self, reason: DropReason, message: str) -> None:
@@ -42,9 +42,9 @@ class Encoding:
     """How photos are stored.
 
     Attributes:
-        image_size: pixels of the shorter side; a photo that is smaller stays as it is.
-        quality: of the JPEG, 1 to 95.
-        min_size: pixels of the shorter side below which a photo is dropped.
+        image_size: Pixels of the shorter side; a photo that is smaller stays as it is.
+        quality: Of the JPEG, 1 to 95.
+        min_size: Pixels of the shorter side below which a photo is dropped.
     """
 
     image_size: int = 336
@@ -57,9 +57,9 @@ class EncodedPhoto:
     """A photo as it lies in a shard.
 
     Attributes:
-        jpeg: bytes, without any metadata.
-        width, height: of the JPEG in pixels.
-        sha256: hexadecimal, of the bytes that it was made from.
+        jpeg: Bytes, without any metadata.
+        width, height: Of the JPEG in pixels.
+        sha256: Hexadecimal, of the bytes that it was made from.
         dhash: 64 bits that change little when the photo is scaled or encoded again.
     """
 
@@ -74,11 +74,11 @@ def encode(data: bytes, how: Encoding) -> EncodedPhoto:
     """Decodes, checks, turns upright, scales and encodes a photo.
 
     Args:
-        data: a file in one of the formats that `pipelines.reading.photo` opens.
-        how: sizes and quality.
+        data: A file in one of the formats that `pipelines.reading.photo` opens.
+        how: Sizes and quality.
 
     Raises:
-        EncodingError: for a photo that is broken, too large to be decoded, or too small.
+        EncodingError: For a photo that is broken, too large to be decoded, or too small.
     """
     try:
         upright, _ = open_image(data)

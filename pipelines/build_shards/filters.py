@@ -30,7 +30,7 @@ def licence_code(licence: str | None) -> str:
     """The short code of a licence, from its URL or its name.
 
     Args:
-        licence: as a record has it.
+        licence: As a record has it.
 
     Returns:
         A key of LICENCES; `unknown` for anything else, also for nothing.
@@ -51,8 +51,8 @@ class Filters:
     """Rules on one record.
 
     Attributes:
-        min_accuracy: lowest of YFCC100M's 1 to 16 that is kept; 0: any, also none.
-        licences: codes that are kept; empty: all.
+        min_accuracy: Lowest of YFCC100M's 1 to 16 that is kept; 0: any, also none.
+        licences: Codes that are kept; empty: all.
     """
 
     min_accuracy: int = 0

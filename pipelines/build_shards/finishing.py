@@ -37,9 +37,9 @@ class Duplicate(NamedTuple):
     """A photo that goes.
 
     Attributes:
-        photo: its id.
-        reason: exact or near duplicate.
-        like: id of the photo that comes first.
+        photo: Its id.
+        reason: Exact or near duplicate.
+        like: Id of the photo that comes first.
     """
 
     photo: str
@@ -51,8 +51,8 @@ def spread(fingerprints: pa.Table, partitions: int) -> Iterator[tuple[tuple[str,
     """Brings photos that may be alike together: those that share a digest, or a band of a hash.
 
     Args:
-        fingerprints: of FINGERPRINTS.
-        partitions: in how many parts they are compared.
+        fingerprints: Of FINGERPRINTS.
+        partitions: In how many parts they are compared.
 
     Yields:
         (BY_BYTES or one of BY_BANDS, partition) and rows.
@@ -74,7 +74,7 @@ def find_duplicates(by: str, fingerprints: pa.Table) -> Iterator[tuple[str, Dupl
 
     Args:
         by: BY_BYTES or one of BY_BANDS.
-        fingerprints: all that `spread` brought together.
+        fingerprints: All that `spread` brought together.
 
     Yields:
         Shard and duplicate.
@@ -103,10 +103,10 @@ def finish_shard(
     """Writes a shard without its duplicates, then its manifest, unless that was done before.
 
     Args:
-        shard: its name; its candidate is written.
-        found: its duplicates, in any order; a photo may be among them several times.
-        settings: of the build.
-        output: where it is.
+        shard: Its name; its candidate is written.
+        found: Its duplicates, in any order; a photo may be among them several times.
+        settings: Of the build.
+        output: Where it is.
 
     Returns:
         The manifest.

@@ -30,10 +30,10 @@ class GuardList:
     """What one list tells.
 
     Attributes:
-        name: of the file.
-        sha256: of its bytes, so that a resumed build notices another list.
-        ids: normalised.
-        authors: normalised; empty where the list has none.
+        name: Of the file.
+        sha256: Of its bytes, so that a resumed build notices another list.
+        ids: Normalised.
+        authors: Normalised; empty where the list has none.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Guard:
     """Ids and authors of all lists together.
 
     Attributes:
-        lists: in the order given.
+        lists: In the order given.
     """
 
     lists: tuple[GuardList, ...] = ()
@@ -82,10 +82,10 @@ def read_guard(urls: Iterable[str]) -> Guard:
     """Reads lists: benchmarks' CSVs with a header, or text with one id per line.
 
     Args:
-        urls: of the lists, anywhere fsspec reads.
+        urls: Of the lists, anywhere fsspec reads.
 
     Raises:
-        GuardError: if one is missing, or is not such a list in every line: a guard with holes is
+        GuardError: If one is missing, or is not such a list in every line: a guard with holes is
             worse than none.
     """
     return Guard(tuple(read_list(url) for url in urls))

@@ -38,10 +38,10 @@ class Chunk:
     """What some lines of a piece became.
 
     Attributes:
-        id: name of what is written about it.
-        table: of RECORDS, or of LINKS.
-        drops: the rest.
-        read: how many lines, or samples, there were.
+        id: Name of what is written about it.
+        table: Of RECORDS, or of LINKS.
+        drops: The rest.
+        read: How many lines, or samples, there were.
     """
 
     id: str
@@ -54,7 +54,7 @@ def read_records(piece: Piece, settings: Settings) -> Iterator[Chunk]:
     """Parses, filters and guards the records of a piece.
 
     Raises:
-        OSError: if the file cannot be read.
+        OSError: If the file cannot be read.
     """
     items = _parsed(piece, settings.inputs)
     filters, guard = settings.rules.filters, settings.guard
@@ -106,7 +106,7 @@ def read_links(piece: Piece, inputs: Inputs) -> Iterator[Chunk]:
     """Reads where images are; entries that cannot be used are counted, and are no records.
 
     Raises:
-        OSError: if the file cannot be read.
+        OSError: If the file cannot be read.
     """
     items: Iterator[tuple[str, str | ImageRef] | Drop]
     if inputs.route is Route.MESSAGES:
@@ -139,9 +139,9 @@ def link(records: pa.Table, links: pa.Table, inputs: Inputs) -> tuple[pa.Table, 
     """Takes one record per photo and gives each its image.
 
     Args:
-        records: of RECORDS; all records of some photos.
-        links: of LINKS; all links of the same photos.
-        inputs: for the route.
+        records: Of RECORDS; all records of some photos.
+        links: Of LINKS; all links of the same photos.
+        inputs: For the route.
 
     Returns:
         The records that have an image, by rank, and the drops.
@@ -205,8 +205,8 @@ def cap_authors(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow
     """At most `author_cap` photos per photographer; unknown ones have no cap.
 
     Args:
-        records: all of some photographers.
-        rules: with an `author_cap`.
+        records: All of some photographers.
+        rules: With an `author_cap`.
     """
     groups, authors = columns.codes(records["author"])
     if "" in authors:
@@ -219,8 +219,8 @@ def cap_cells(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow]]
     """At most `cell_cap` photos per cell.
 
     Args:
-        records: all of some cells.
-        rules: with a `cell_cap`.
+        records: All of some cells.
+        rules: With a `cell_cap`.
     """
     why = f"the cell has more than {rules.cell_cap:,} photos"
     return _capped(records, cells_of(records, rules), rules.cell_cap, DropReason.CELL_CAP, why)
@@ -278,8 +278,8 @@ def assign(records: pa.Table, shards: dict[str, int], rules: Rules) -> tuple[np.
 
     Args:
         records: N.
-        shards: of each split, by `shard_counts`.
-        rules: for the split.
+        shards: Of each split, by `shard_counts`.
+        rules: For the split.
 
     Returns:
         int64 (N,) into the names of all shards, and the names.
@@ -304,9 +304,9 @@ def plan_tables(
     """The records of each shard, by rank.
 
     Args:
-        records: all of some shards, and of no others.
-        shards: of each split.
-        rules: for the split.
+        records: All of some shards, and of no others.
+        shards: Of each split.
+        rules: For the split.
     """
     records = columns.in_order(records)
     numbers, names = assign(records, shards, rules)

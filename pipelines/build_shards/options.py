@@ -75,17 +75,17 @@ class BuildOptions(JobFlags):
     """What was asked for, checked; also where the job runs.
 
     Attributes:
-        source: of the records.
-        route: to the images.
-        metadata: patterns of lists, or of tars.
-        links: patterns of lists that tell where images are.
-        images: root of the images; empty where they have none in common.
-        exclude: patterns of lists of what must not be learnt.
-        rules: what is kept.
-        workers: how images are worked on.
-        output: directory or URL.
-        overwrite: whether to delete an earlier build's files first.
-        summarise: whether to run no job and only to summarise what is in `output`.
+        source: Of the records.
+        route: To the images.
+        metadata: Patterns of lists, or of tars.
+        links: Patterns of lists that tell where images are.
+        images: Root of the images; empty where they have none in common.
+        exclude: Patterns of lists of what must not be learnt.
+        rules: What is kept.
+        workers: How images are worked on.
+        output: Directory or URL.
+        overwrite: Whether to delete an earlier build's files first.
+        summarise: Whether to run no job and only to summarise what is in `output`.
     """
 
     source: Source
@@ -278,10 +278,10 @@ def parse(arguments: Sequence[str] | None = None) -> BuildOptions:
     """Parses a command line.
 
     Args:
-        arguments: without the program's name; None takes `sys.argv`.
+        arguments: Without the program's name; None takes `sys.argv`.
 
     Raises:
-        UsageError: for a flag that neither we nor Beam know, a value out of range, or flags that do
+        UsageError: For a flag that neither we nor Beam know, a value out of range, or flags that do
             not go together.
     """
     parser = build_shards_parser()

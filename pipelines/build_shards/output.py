@@ -55,7 +55,7 @@ class BuildOutput:
     """A directory, local or wherever fsspec can write.
 
     Attributes:
-        root: path or URL.
+        root: Path or URL.
     """
 
     root: str
@@ -68,11 +68,11 @@ class BuildOutput:
         """Makes the directory this build's own, keeping what the same build finished.
 
         Args:
-            settings: of the build.
-            overwrite: whether to delete first what earlier builds wrote here.
+            settings: Of the build.
+            overwrite: Whether to delete first what earlier builds wrote here.
 
         Raises:
-            OutputError: if the directory holds another build, or files of somebody else.
+            OutputError: If the directory holds another build, or files of somebody else.
         """
         run = self.read_json(RUN)
         if run is None:

@@ -30,9 +30,9 @@ class Piece:
     """Part of a file, or all of it.
 
     Attributes:
-        id: name of what is written about it.
-        url: of the file.
-        start, stop: bytes; `stop` is None for a file that cannot be cut.
+        id: Name of what is written about it.
+        url: Of the file.
+        start, stop: Bytes; `stop` is None for a file that cannot be cut.
     """
 
     id: str
@@ -45,7 +45,7 @@ def expand(patterns: Iterable[str]) -> list[str]:
     """Files by path, glob or braces such as `{000..009}`, sorted; local ones absolute.
 
     Raises:
-        PieceError: if a pattern matches no file.
+        PieceError: If a pattern matches no file.
     """
     found: set[str] = set()
     for pattern in patterns:
@@ -84,12 +84,12 @@ def cut_lines(name: str, urls: Iterable[str], piece_bytes: int = PIECE_BYTES) ->
     """Pieces of files of lines.
 
     Args:
-        name: first part of their ids.
-        urls: of the files, in an order that does not change.
-        piece_bytes: size of a piece.
+        name: First part of their ids.
+        urls: Of the files, in an order that does not change.
+        piece_bytes: Size of a piece.
 
     Raises:
-        PieceError: if a file is missing or gzipped.
+        PieceError: If a file is missing or gzipped.
     """
     pieces = []
     for url in urls:
@@ -129,7 +129,7 @@ def piece_lines(piece: Piece) -> Iterator[bytes]:
     """The lines that begin in a piece, without their newlines.
 
     Raises:
-        OSError: as `read_lines` raises it.
+        OSError: As `read_lines` raises it.
     """
     if piece.stop is None:
         yield from read_lines(piece.url)

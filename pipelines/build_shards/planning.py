@@ -38,8 +38,8 @@ class Step:
     """What one step made of its rows.
 
     Attributes:
-        elements: rows for the next step.
-        counts: of records read, dropped by reason, and planned.
+        elements: Rows for the next step.
+        counts: Of records read, dropped by reason, and planned.
     """
 
     elements: list[Element]
@@ -138,9 +138,9 @@ def spread_shards(rows: bytes, photos: Counter[str], settings: Settings) -> list
     """The rows by partition of shards, in bytes; a partition holds whole shards.
 
     Args:
-        rows: of RECORDS.
-        photos: of each split, in the whole build.
-        settings: of the build.
+        rows: Of RECORDS.
+        photos: Of each split, in the whole build.
+        settings: Of the build.
     """
     table = columns.from_bytes([rows], columns.RECORDS)
     shards = metadata.shard_counts(photos, settings.rules)
@@ -168,15 +168,15 @@ def write_metadata_manifest(
     """Checks that no record got lost, and writes what the lists held.
 
     Args:
-        counts: of all steps together.
-        settings: of the build.
-        output: where to write.
+        counts: Of all steps together.
+        settings: Of the build.
+        output: Where to write.
 
     Returns:
         The names of the shards that are planned.
 
     Raises:
-        CountError: if the counts do not balance.
+        CountError: If the counts do not balance.
     """
     dropped, planned = (_under(counts, prefix) for prefix in (DROPPED_AS, PLANNED))
     if counts[READ] != sum(dropped.values()) + sum(planned.values()):

@@ -20,8 +20,8 @@ def ranks(names: Sequence[str], seed: int, purpose: bytes = ORDER) -> NDArray[np
 
     Args:
         names: N names.
-        seed: of the build.
-        purpose: numbers of different purposes are independent.
+        seed: Of the build.
+        purpose: Numbers of different purposes are independent.
 
     Returns:
         uint64 (N,).

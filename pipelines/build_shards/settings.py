@@ -38,8 +38,8 @@ class InputFile:
     """A file of metadata.
 
     Attributes:
-        url: where it lies.
-        bytes: its size, by which a resumed build notices another one.
+        url: Where it lies.
+        bytes: Its size, by which a resumed build notices another one.
     """
 
     url: str
@@ -56,11 +56,11 @@ class Inputs:
     """What is read.
 
     Attributes:
-        source: of the records.
-        route: to their images.
-        metadata: lists of records, or tars.
-        links: lists that tell where the image of a photo is: hashes, addresses, msgpack shards.
-        root: of the images; empty where they have none in common.
+        source: Of the records.
+        route: To their images.
+        metadata: Lists of records, or tars.
+        links: Lists that tell where the image of a photo is: hashes, addresses, msgpack shards.
+        root: Of the images; empty where they have none in common.
     """
 
     source: Source
@@ -75,14 +75,14 @@ class Rules:
     """What is kept, and as what.
 
     Attributes:
-        filters: on one record.
-        encoding: of the photos.
-        author_cap, cell_cap: most photos per photographer and per cell; 0: any number.
-        cell_degrees: size of the cells.
-        val_fraction: of the photographers, whose photos are for validation.
-        shard_size: photos per shard, about.
-        encoder: whose embeddings are stored beside the photos, or None.
-        seed: of everything that is left to chance.
+        filters: On one record.
+        encoding: Of the photos.
+        author_cap, cell_cap: Most photos per photographer and per cell; 0: any number.
+        cell_degrees: Size of the cells.
+        val_fraction: Of the photographers, whose photos are for validation.
+        shard_size: Photos per shard, about.
+        encoder: Whose embeddings are stored beside the photos, or None.
+        seed: Of everything that is left to chance.
     """
 
     filters: Filters = field(default_factory=Filters)
@@ -101,9 +101,9 @@ class Settings:
     """A build.
 
     Attributes:
-        inputs: what is read.
-        rules: what is kept.
-        guard: what must not be learnt.
+        inputs: What is read.
+        rules: What is kept.
+        guard: What must not be learnt.
     """
 
     inputs: Inputs

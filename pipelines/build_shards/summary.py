@@ -28,13 +28,13 @@ class Found:
     """What is on disk, added up shard by shard.
 
     Attributes:
-        planned, kept, dropped: of all shards; `dropped` by reason.
-        photos, shards, bytes: by split.
-        authors: photos by photographer, by split; unknown ones left out.
-        licences: photos by licence code.
-        caps: photos by cell of the build.
-        density: photos by cell of the map.
-        mismatches: sentences.
+        planned, kept, dropped: Of all shards; `dropped` by reason.
+        photos, shards, bytes: By split.
+        authors: Photos by photographer, by split; unknown ones left out.
+        licences: Photos by licence code.
+        caps: Photos by cell of the build.
+        density: Photos by cell of the map.
+        mismatches: Sentences.
     """
 
     planned: int = 0
@@ -56,7 +56,7 @@ def summarise(output: BuildOutput) -> tuple[dict[str, Any], Counter[int]]:
     """Counts what is on disk.
 
     Args:
-        output: of a build, finished or not.
+        output: Of a build, finished or not.
 
     Returns:
         A JSON-able summary, in which `mismatches` is empty when every count adds up, and photos by

@@ -22,9 +22,9 @@ class ShardSample:
     """One photo as it goes into a shard.
 
     Attributes:
-        key: name of its members; see `member_key`.
-        jpeg: bytes.
-        latitude, longitude: degrees.
+        key: Name of its members; see `member_key`.
+        jpeg: Bytes.
+        latitude, longitude: Degrees.
         embedding: float16 (E,), or None.
     """
 
@@ -48,7 +48,7 @@ class ShardWriter:
     """Writes samples to a tar with nothing of the time, the machine or the user in it.
 
     Args:
-        file: to write to.
+        file: To write to.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -82,9 +82,9 @@ def copy_without(source: BinaryIO, target: BinaryIO, keys: Collection[str]) -> N
     """Copies a shard but for some samples; the bytes are those of writing the rest alone.
 
     Args:
-        source: of a tar that ShardWriter wrote.
-        target: to write to.
-        keys: of the samples to leave out.
+        source: Of a tar that ShardWriter wrote.
+        target: To write to.
+        keys: Of the samples to leave out.
     """
     with tarfile.open(fileobj=source, mode="r|") as tar, ShardWriter(target) as writer:
         for info in tar:

@@ -35,11 +35,11 @@ class BuildShards(beam.PTransform):
     """The whole job, or what is left of it where the plan is there already.
 
     Args:
-        settings: of the build.
-        output: where to write; prepared.
-        workers: how images are worked on.
-        records, links: pieces of the input.
-        planned: names of the shards, if an earlier build has planned them.
+        settings: Of the build.
+        output: Where to write; prepared.
+        workers: How images are worked on.
+        records, links: Pieces of the input.
+        planned: Names of the shards, if an earlier build has planned them.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class PlanShards(beam.PTransform):
     """From pieces of metadata to the names of the shards, whose plans then are on disk.
 
     Args:
-        settings: of the build.
-        output: where to write.
-        links: pieces of the lists that tell where images are.
+        settings: Of the build.
+        output: Where to write.
+        links: Pieces of the lists that tell where images are.
     """
 
     def __init__(self, settings: Settings, output: BuildOutput, links: Sequence[Piece]) -> None:
@@ -220,9 +220,9 @@ class MakeShards(beam.PTransform):
     """From the names of planned shards to their manifests; the shards are written on the way.
 
     Args:
-        settings: of the build.
-        output: where to write.
-        workers: how images are worked on.
+        settings: Of the build.
+        output: Where to write.
+        workers: How images are worked on.
     """
 
     def __init__(self, settings: Settings, output: BuildOutput, workers: Workers) -> None:

@@ -10,7 +10,7 @@ class BuildWatch:
     """Looks at the directory now and then.
 
     Args:
-        output: of the build.
+        output: Of the build.
     """
 
     def __init__(self, output: BuildOutput) -> None:

@@ -70,8 +70,8 @@ def launch(job: Settings, now: datetime) -> int:
     """Runs the pipeline's own command, or shows it.
 
     Args:
-        job: checked.
-        now: names a job that was given no name.
+        job: Checked.
+        now: Names a job that was given no name.
 
     Returns:
         The exit status.
@@ -104,7 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Reads the settings, then launches.
 
     Args:
-        arguments: without the program's name; None takes `sys.argv`.
+        arguments: Without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit status; see `--help`.

@@ -18,8 +18,8 @@ def arguments(job: Settings, now: datetime) -> list[str]:
     """The flags after `python -m pipelines.geotag`, or `pipelines.build_shards`.
 
     Args:
-        job: checked.
-        now: names a job that was given no name.
+        job: Checked.
+        now: Names a job that was given no name.
     """
     ours = _geotag(job) if job.pipeline == GEOTAG else _shards(job)
     ours.append(f"--device={'cuda' if job.accelerator else 'cpu'}")

@@ -81,7 +81,7 @@ def metadata(template: str) -> dict[str, Any]:
     """What `gcloud dataflow flex-template build --metadata-file` reads.
 
     Args:
-        template: a key of TEMPLATES.
+        template: A key of TEMPLATES.
     """
     module, function, name, description = TEMPLATES[template]
     make_parser: Callable[[], argparse.ArgumentParser] = getattr(
@@ -146,7 +146,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the metadata files.
 
     Args:
-        arguments: without the program's name; None takes `sys.argv`.
+        arguments: Without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit status.

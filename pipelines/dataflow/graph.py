@@ -46,7 +46,7 @@ def geotag_steps(arguments: Sequence[str]) -> str:
     """The job that these flags of `pipelines.geotag` describe; its shards are not listed.
 
     Raises:
-        UsageError: for flags that the pipeline would refuse.
+        UsageError: For flags that the pipeline would refuse.
     """
     parsed = options.parse(arguments)
     nothing = RunConfiguration("", "", parsed.loader.seed, {})
@@ -60,7 +60,7 @@ def build_shards_steps(arguments: Sequence[str]) -> str:
     """The job that these flags of `pipelines.build_shards` describe; no list is looked at.
 
     Raises:
-        UsageError: for flags that the pipeline would refuse.
+        UsageError: For flags that the pipeline would refuse.
     """
     parsed = shard_options.parse(arguments)
     inputs = Inputs(parsed.source, parsed.route, (), (), parsed.images)

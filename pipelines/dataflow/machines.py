@@ -38,10 +38,10 @@ class Accelerator:
     """A kind of GPU.
 
     Attributes:
-        name: as Google spells it.
-        memory_gib: of one.
-        machines: machine types that carry exactly one, the first is our default.
-        zones: where it can be had.
+        name: As Google spells it.
+        memory_gib: Of one.
+        machines: Machine types that carry exactly one, the first is our default.
+        zones: Where it can be had.
     """
 
     name: str
@@ -130,7 +130,7 @@ def accelerator(name: str) -> Accelerator | None:
         None for `none`: a job without GPUs.
 
     Raises:
-        MachineError: it is unknown, or too old for torch.
+        MachineError: It is unknown, or too old for torch.
     """
     if name == NONE:
         return None
@@ -197,7 +197,7 @@ def vcpus_and_gib(machine_type: str) -> tuple[int, float]:
         vCPUs, and memory in GiB.
 
     Raises:
-        MachineError: the name does not tell it.
+        MachineError: The name does not tell it.
     """
     if machine_type in SIZES:
         return SIZES[machine_type]

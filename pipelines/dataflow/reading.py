@@ -26,10 +26,10 @@ def read_settings(pipeline: str, words: Iterable[str]) -> Settings:
 
     Args:
         pipeline: `geotag` or `shards`.
-        words: in any order; an empty VALUE is none.
+        words: In any order; an empty VALUE is none.
 
     Raises:
-        SettingsError: with every mistake that was found.
+        SettingsError: With every mistake that was found.
     """
     mistakes, given = [], {}
     for word in words:

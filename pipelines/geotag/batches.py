@@ -48,14 +48,14 @@ class ShardEnding:
     """How a shard ended; travels with its last batch.
 
     Attributes:
-        batches: number of batches of the shard.
-        photos: samples and photos too many that the reader met, each of which must become a row.
-        tar_status: what the reader says about the shard.
-        tar_message: empty when complete.
-        ignored_members: files that belong to no sample.
-        source_bytes: size of the shard's file, if it has one.
-        read_failed: whether some of it could not be had, so that another run should try again.
-        thumbnails: of the photos of the shard that were chosen to have one.
+        batches: Number of batches of the shard.
+        photos: Samples and photos too many that the reader met, each of which must become a row.
+        tar_status: What the reader says about the shard.
+        tar_message: Empty when complete.
+        ignored_members: Files that belong to no sample.
+        source_bytes: Size of the shard's file, if it has one.
+        read_failed: Whether some of it could not be had, so that another run should try again.
+        thumbnails: Of the photos of the shard that were chosen to have one.
     """
 
     batches: int
@@ -73,13 +73,13 @@ class PhotoBatch:
     """N photos of one shard at one step.
 
     Attributes:
-        shard: where they come from.
-        index: position of the batch in its shard, from 0.
+        shard: Where they come from.
+        index: Position of the batch in its shard, from 0.
         keys: N keys.
         positions: OPTIONAL_COLUMNS, float64 (N,) degrees, NaN where unknown.
-        payload: pixels, then embeddings, then natural parameters (arrays of N rows), then columns.
-        errors: photos, and perhaps the shard, that were lost on the way.
-        ending: on the last batch only.
+        payload: Pixels, then embeddings, then natural parameters (arrays of N rows), then columns.
+        errors: Photos, and perhaps the shard, that were lost on the way.
+        ending: On the last batch only.
         embeddings: N rows, from sampling to decoding, where a gallery is asked about them.
     """
 
@@ -106,11 +106,11 @@ def read_batches(
     """Reads and decodes a shard.
 
     Args:
-        shard: to read.
-        preprocess: from a PIL image to uint8 (S, S, 3).
-        batch_size: most photos per batch; the last one may be smaller, or empty.
-        decode: stands in for `decode_photo`, for those who watch it.
-        thumbnails: how many photos get one, at most.
+        shard: To read.
+        preprocess: From a PIL image to uint8 (S, S, 3).
+        batch_size: Most photos per batch; the last one may be smaller, or empty.
+        decode: Stands in for `decode_photo`, for those who watch it.
+        thumbnails: How many photos get one, at most.
 
     Yields:
         Batches with pixels as payload; the last one, and only it, has an `ending`.
@@ -185,11 +185,11 @@ def run_stage(
     whose result is not finite. Regions and a gallery that fail cost the photo nothing else.
 
     Args:
-        batch: to take on.
-        stage: the step.
-        geotagger: that does it.
-        regions: whether to draw credible regions when decoding.
-        hybrid: whether to ask the gallery when decoding; then for all three stages.
+        batch: To take on.
+        stage: The step.
+        geotagger: That does it.
+        regions: Whether to draw credible regions when decoding.
+        hybrid: Whether to ask the gallery when decoding; then for all three stages.
     """
     if not len(batch):
         return batch
@@ -334,7 +334,7 @@ def shard_columns(batches: Sequence[PhotoBatch]) -> Columns:
     """All decoded batches of a shard as the columns that `schemas.geotags` writes.
 
     Args:
-        batches: in any order, with columns as payload where they are not empty.
+        batches: In any order, with columns as payload where they are not empty.
 
     Returns:
         `key`, OPTIONAL_COLUMNS, DECODED_COLUMNS, `modes` and, if they were asked for, REGIONS and

@@ -55,13 +55,13 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     """Lists the shards, loads the model once to see that it fits, and claims the output directory.
 
     Args:
-        options: parsed.
-        load: replaces `options.loader`, for tests.
+        options: Parsed.
+        load: Replaces `options.loader`, for tests.
 
     Raises:
-        InputError: if no shard can be found.
-        UsageError: if the model cannot be had, or not with this encoder, or not the polygons.
-        OutputError: if the output directory belongs to something else.
+        InputError: If no shard can be found.
+        UsageError: If the model cannot be had, or not with this encoder, or not the polygons.
+        OutputError: If the output directory belongs to something else.
     """
     # A machine that only submits may have no GPU; rows do not depend on where it looked.
     here = replace(options.loader, device="cpu", bf16=False)
@@ -182,8 +182,8 @@ def summarise_only(options: GeotagOptions) -> int:
         The exit status.
 
     Raises:
-        InputError: if no shard can be found.
-        OutputError: if no job has been started there.
+        InputError: If no shard can be found.
+        OutputError: If no job has been started there.
     """
     output = _output(options)
     configuration = output.read_json(output.path(RUN))
@@ -207,10 +207,10 @@ def report(
     """Writes and prints a summary, draws the maps, and says whether it went well.
 
     Args:
-        options: for `max_error_fraction`.
-        output: that was summarised.
-        summary: what `summarise` gave, and how long it took, and the configuration.
-        shards: that must have a result.
+        options: For `max_error_fraction`.
+        output: That was summarised.
+        summary: What `summarise` gave, and how long it took, and the configuration.
+        shards: That must have a result.
 
     Returns:
         The exit status, with the reason on stderr where it is not 0.
@@ -271,8 +271,8 @@ def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> 
     """Parses, builds, runs; a mistake in the command is told in one line.
 
     Args:
-        arguments: without the program's name; None takes `sys.argv`.
-        load: replaces the loader made from the arguments, for tests.
+        arguments: Without the program's name; None takes `sys.argv`.
+        load: Replaces the loader made from the arguments, for tests.
 
     Returns:
         The exit status; see `--help`.

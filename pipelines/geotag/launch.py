@@ -27,17 +27,17 @@ def launch(
     """Runs the geotag job, or only submits it if `options.wait` says so.
 
     Args:
-        options: where to run, and how many photos go into a batch.
-        load: builds the Geotagger on a worker.
-        configuration: of the run.
-        output: prepared.
-        shards: to geotag.
+        options: Where to run, and how many photos go into a batch.
+        load: Builds the Geotagger on a worker.
+        configuration: Of the run.
+        output: Prepared.
+        shards: To geotag.
 
     Returns:
         Beam's result.
 
     Raises:
-        UsageError, KeyboardInterrupt: as `run_job` does.
+        UsageError, KeyboardInterrupt: As `run_job` does.
     """
     geotag = transforms.Geotag(load, configuration, output, options.batch_size, options.extras)
 

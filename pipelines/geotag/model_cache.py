@@ -57,18 +57,18 @@ class GeotaggerLoader:
     """How a worker builds the Geotagger; small enough to be sent, hashable so that one is kept.
 
     Attributes:
-        checkpoint: path or URL, or None for the one that is shipped.
-        encoder: name the checkpoint must agree with, or None to take the checkpoint's; weights may
+        checkpoint: Path or URL, or None for the one that is shipped.
+        encoder: Name the checkpoint must agree with, or None to take the checkpoint's; weights may
             lie at a URL.
-        device: a torch device.
+        device: A torch device.
         mode: `density` (one network call) or `sampling`.
-        samples: per photo in sampling mode.
-        steps: of the sampler in sampling mode.
-        seed: of the run; a photo's own seed derives from it and from its key.
-        bf16: embed in bfloat16, on a GPU.
-        prior: where the photos may come from, as `locdiffusion.density.base_measure.load_prior` has
-          it.
-        gallery: places for `hybrid`, as `locdiffusion.gallery.places.read_gallery` has it.
+        samples: Per photo in sampling mode.
+        steps: Of the sampler in sampling mode.
+        seed: Of the run; a photo's own seed derives from it and from its key.
+        bf16: Embed in bfloat16, on a GPU.
+        prior: Where the photos may come from, as `locdiffusion.density.base_measure.load_prior` has
+            it.
+        gallery: Places for `hybrid`, as `locdiffusion.gallery.places.read_gallery` has it.
     """
 
     checkpoint: str | None = None

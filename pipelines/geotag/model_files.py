@@ -25,11 +25,11 @@ def local_checkpoint(path: str | None) -> str | None:
     """A checkpoint as a local directory.
 
     Args:
-        path: a URL that fsspec knows, for example of gs://; a local path or a name, and None, are
+        path: A URL that fsspec knows, for example of gs://; a local path or a name, and None, are
             returned as they are.
 
     Raises:
-        ModelFileError: nothing can be read there.
+        ModelFileError: Nothing can be read there.
     """
     return path if path is None or "://" not in path else str(_copied(path))
 
@@ -38,10 +38,10 @@ def local_encoder(name: str) -> str:
     """An encoder's name, with a local file in place of a URL.
 
     Args:
-        name: as `load_image_encoder` takes it, `open_clip:MODEL/URL` or `geoclip:URL`.
+        name: As `load_image_encoder` takes it, `open_clip:MODEL/URL` or `geoclip:URL`.
 
     Raises:
-        ModelFileError: nothing can be read there.
+        ModelFileError: Nothing can be read there.
     """
     model, weights = split_name(name)
     return join_name(model, str(_copied(weights))) if "://" in weights else name

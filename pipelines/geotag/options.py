@@ -65,14 +65,14 @@ class GeotagOptions(JobFlags):
     """What was asked for, checked; also where the job runs.
 
     Attributes:
-        input: patterns of shards.
-        output: directory or URL.
-        loader: how to build the Geotagger.
-        extras: what to write besides points.
-        batch_size: most photos per call of the model.
-        overwrite: whether to delete an earlier run's files first.
-        max_error_fraction: of photos, above which the exit status is 1.
-        summarise: whether to run no job and only to summarise what is in `output`.
+        input: Patterns of shards.
+        output: Directory or URL.
+        loader: How to build the Geotagger.
+        extras: What to write besides points.
+        batch_size: Most photos per call of the model.
+        overwrite: Whether to delete an earlier run's files first.
+        max_error_fraction: Of photos, above which the exit status is 1.
+        summarise: Whether to run no job and only to summarise what is in `output`.
     """
 
     input: tuple[str, ...]
@@ -217,10 +217,10 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     """Parses a command line.
 
     Args:
-        arguments: without the program's name; None takes `sys.argv`.
+        arguments: Without the program's name; None takes `sys.argv`.
 
     Raises:
-        UsageError: for a flag that neither we nor Beam know, or a value out of range.
+        UsageError: For a flag that neither we nor Beam know, or a value out of range.
     """
     parser = geotag_parser()
     ours, rest = parser.parse_known_args(arguments)

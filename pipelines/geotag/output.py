@@ -57,9 +57,9 @@ class RunConfiguration:
     """Everything but the photos that decides what a prediction is.
 
     Attributes:
-        model_id: name of the model, in every row.
-        checkpoint_hash: of the weights.
-        seed: of the run.
+        model_id: Name of the model, in every row.
+        checkpoint_hash: Of the weights.
+        seed: Of the run.
         settings: JSON-able, for example encoder, mode, samples and steps.
     """
 
@@ -91,7 +91,7 @@ class Output:
     """An output directory, local or wherever fsspec can write.
 
     Attributes:
-        root: path or URL.
+        root: Path or URL.
     """
 
     root: str
@@ -110,12 +110,12 @@ class Output:
         """Makes the directory this run's own, keeping the shards that the same run finished.
 
         Args:
-            configuration: of this run.
-            shards: its input.
-            overwrite: whether to delete first what earlier runs of this command wrote here.
+            configuration: Of this run.
+            shards: Its input.
+            overwrite: Whether to delete first what earlier runs of this command wrote here.
 
         Raises:
-            OutputError: if the directory holds another run, or files of somebody else.
+            OutputError: If the directory holds another run, or files of somebody else.
         """
         run = self.read_json(self.path(RUN))
         if run is None:
@@ -279,10 +279,10 @@ def write_shard(
     """Writes one shard: its layers, then the manifest.
 
     Args:
-        output: where to.
-        configuration: of the run.
-        batches: all of one shard, in any order, decoded.
-        extras: what else is wanted; None for nothing.
+        output: Where to.
+        configuration: Of the run.
+        batches: All of one shard, in any order, decoded.
+        extras: What else is wanted; None for nothing.
 
     Returns:
         The manifest.

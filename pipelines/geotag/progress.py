@@ -44,11 +44,11 @@ class Moment:
     """How far the job is.
 
     Attributes:
-        seconds: since it began.
-        shards: in the input.
-        done: of these, also by an earlier run.
-        photos: finished by this run, as far as can be seen.
-        rate: photos per second; None while it is not known.
+        seconds: Since it began.
+        shards: In the input.
+        done: Of these, also by an earlier run.
+        photos: Finished by this run, as far as can be seen.
+        rate: Photos per second; None while it is not known.
         seconds_left: None while nothing can be said.
     """
 
@@ -84,8 +84,8 @@ class Watch:
     """Puts together what the tally and the output directory know.
 
     Args:
-        output: of the job.
-        shards: ids of its input.
+        output: Of the job.
+        shards: Ids of its input.
     """
 
     def __init__(self, output: Output, shards: Collection[str]) -> None:
@@ -132,10 +132,10 @@ class Ticker:
     """Prints while the `with` block runs: soon at first, then every minute.
 
     Args:
-        line: from the seconds since the start to what is printed; may raise, then nothing is.
-        first: seconds until the first line; then twice as long, up to a minute, or to ten seconds
+        line: From the seconds since the start to what is printed; may raise, then nothing is.
+        first: Seconds until the first line; then twice as long, up to a minute, or to ten seconds
             on a terminal.
-        stream: where to; stderr by default.
+        stream: Where to; stderr by default.
     """
 
     def __init__(
@@ -183,9 +183,9 @@ class Progress(Ticker):
     """Prints how far a job of shards is; see `Watch`.
 
     Args:
-        output: of the job.
-        shards: ids of its input.
-        first, stream: as for Ticker.
+        output: Of the job.
+        shards: Ids of its input.
+        first, stream: As for Ticker.
     """
 
     def __init__(

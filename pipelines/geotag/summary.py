@@ -36,7 +36,7 @@ def summarise(output: Output) -> dict[str, Any]:
     """Counts what is on disk.
 
     Args:
-        output: a finished directory.
+        output: A finished directory.
 
     Returns:
         JSON-able: `photos`, `predictions`, `photo_errors`, `shard_errors`, `errors_by_status`,
@@ -191,7 +191,7 @@ def accuracy_row(rows: np.ndarray) -> dict[str, Any]:
     """How far off, how often near, how often inside the stated radius.
 
     Args:
-        rows: float (N, 3) km: distance to the truth, radius_50, radius_90; N >= 1.
+        rows: Float (N, 3) km: distance to the truth, radius_50, radius_90; N >= 1.
 
     Returns:
         `n`, `median_km`, `within` (share of photos, by threshold in km), `coverage_50` and

@@ -41,11 +41,11 @@ class Extras:
     """What a run writes besides points, their uncertainty and their country.
 
     Attributes:
-        regions: whether to draw credible regions.
-        thumbnails: how many photos of each shard get one, at most.
-        admin: a file of polygons, path or URL, whose names fill the column `admin`.
-        admin_name: which column of that file holds them; None where it is plain.
-        hybrid: whether the Geotagger has a gallery, whose answers go into HYBRID_COLUMNS.
+        regions: Whether to draw credible regions.
+        thumbnails: How many photos of each shard get one, at most.
+        admin: A file of polygons, path or URL, whose names fill the column `admin`.
+        admin_name: Which column of that file holds them; None where it is plain.
+        hybrid: Whether the Geotagger has a gallery, whose answers go into HYBRID_COLUMNS.
     """
 
     regions: bool = False
@@ -64,7 +64,7 @@ class Extras:
         """What a run records of them: nothing of what is not asked for, or known otherwise.
 
         Raises:
-            PolygonError: there is no such file.
+            PolygonError: There is no such file.
         """
         told: dict[str, Any] = {}
         if self.regions:
@@ -81,7 +81,7 @@ class Extras:
         """The polygons of `admin`; read once per process.
 
         Raises:
-            PolygonError: the file, or the column, cannot be used.
+            PolygonError: The file, or the column, cannot be used.
         """
         return None if self.admin is None else _units(self.admin, self.admin_name)
 
@@ -96,8 +96,8 @@ class ShardTables:
     """What is written of a shard.
 
     Attributes:
-        tables: by layer.
-        failed: those of FAILED that were asked for: photos by reason.
+        tables: By layer.
+        failed: Those of FAILED that were asked for: photos by reason.
     """
 
     tables: Mapping[str, pa.Table]
@@ -108,9 +108,9 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     """Builds the tables of one shard.
 
     Args:
-        model_id: in every prediction.
-        batches: all of one shard, in any order, decoded.
-        extras: what is wanted.
+        model_id: In every prediction.
+        batches: All of one shard, in any order, decoded.
+        extras: What is wanted.
     """
     ordered = sorted(batches, key=lambda batch: batch.index)
     shard = ordered[-1].shard.id

@@ -45,11 +45,11 @@ class Geotag(beam.PTransform):
     """From shards to manifests; the files are written on the way.
 
     Args:
-        load: builds the Geotagger on a worker; must be hashable and picklable.
-        configuration: of the run.
-        output: where to write.
-        batch_size: most photos per call of the model.
-        extras: what else is wanted; None for nothing.
+        load: Builds the Geotagger on a worker; must be hashable and picklable.
+        configuration: Of the run.
+        output: Where to write.
+        batch_size: Most photos per call of the model.
+        extras: What else is wanted; None for nothing.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ def stage_seconds(result: Any) -> dict[str, float]:
     """Seconds spent in each step, over all workers, from a finished job's metrics.
 
     Args:
-        result: what `Pipeline.run` returned.
+        result: What `Pipeline.run` returned.
 
     Returns:
         By step, in the order of STEPS, as far as the runner reports them: `read` (bytes out of

@@ -64,12 +64,12 @@ class ShardReader:
     many under one key is an ErrorRow of its own. A damaged shard adds one ErrorRow without a key.
 
     Attributes:
-        url: a path, or anything fsspec opens.
-        status: valid once the iteration is over.
-        message: what is wrong, empty when complete.
-        ignored_members: files that by webdataset's rule belong to no sample (hidden files,
+        url: A path, or anything fsspec opens.
+        status: Valid once the iteration is over.
+        message: What is wrong, empty when complete.
+        ignored_members: Files that by webdataset's rule belong to no sample (hidden files,
             `__meta__`).
-        read_failed: whether the shard could not be had, or only in part; nothing is known of what
+        read_failed: Whether the shard could not be had, or only in part; nothing is known of what
             is in the rest, and another run should try again.
     """
 

@@ -33,11 +33,11 @@ class PhotoFile:
     """One photo on disk.
 
     Attributes:
-        key: its path within the folder, with `/` and with its extension, so that no two are alike.
-        url: where it lies.
-        size: bytes.
+        key: Its path within the folder, with `/` and with its extension, so that no two are alike.
+        url: Where it lies.
+        size: Bytes.
         metadata: URL of the `.json` of the same name beside it, if there is one.
-        metadata_size: bytes of that.
+        metadata_size: Bytes of that.
     """
 
     key: str
@@ -130,9 +130,9 @@ class FolderReader:
     Every photo becomes exactly one item: a Sample, or an ErrorRow with its key.
 
     Attributes:
-        photos: what to read.
-        status, message, ignored_members: as for a shard; a group of files is always complete.
-        read_failed: whether a photo could not be had; another run should try again.
+        photos: What to read.
+        status, message, ignored_members: As for a shard; a group of files is always complete.
+        read_failed: Whether a photo could not be had; another run should try again.
     """
 
     photos: Sequence[PhotoFile]

@@ -37,9 +37,9 @@ class Shard:
     """One tar, or a group of photos in a folder.
 
     Attributes:
-        id: name of its output files, unique within a run.
-        url: where it lies, absolute if local; of a group `FOLDER#FINGERPRINT`.
-        photos: the group's files; empty for a tar.
+        id: Name of its output files, unique within a run.
+        url: Where it lies, absolute if local; of a group `FOLDER#FINGERPRINT`.
+        photos: The group's files; empty for a tar.
     """
 
     id: str
@@ -67,14 +67,14 @@ def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) ->
     """Expands paths, folders, globs and braces such as `{000..009}`.
 
     Args:
-        patterns: local paths or URLs that fsspec knows; at least one.
-        tell: gets a sentence about files in folders that are no photos.
+        patterns: Local paths or URLs that fsspec knows; at least one.
+        tell: Gets a sentence about files in folders that are no photos.
 
     Returns:
         The shards, each once: tars sorted by URL, then groups of photos.
 
     Raises:
-        InputError: if a pattern matches nothing, or names a folder that holds tars.
+        InputError: If a pattern matches nothing, or names a folder that holds tars.
     """
     from braceexpand import braceexpand
 

@@ -46,11 +46,11 @@ class PhotoRecord:
     """A decoded photo.
 
     Attributes:
-        key: from its member name.
+        key: From its member name.
         pixels: uint8 (S, S, 3), as the encoder's preprocessing gives them.
-        exif: the camera's own position, if it wrote a sound one.
-        truth: the position in the sample's JSON, if there.
-        thumbnail: a small JPEG, if it was asked for and could be made.
+        exif: The camera's own position, if it wrote a sound one.
+        truth: The position in the sample's JSON, if there.
+        thumbnail: A small JPEG, if it was asked for and could be made.
     """
 
     key: str
@@ -66,9 +66,9 @@ def decode_photo(
     """Decodes one sample. Never raises for what is in the bytes.
 
     Args:
-        sample: with an image.
-        preprocess: from an upright image of any mode to uint8 (S, S, 3).
-        thumbnail: whether to make one.
+        sample: With an image.
+        preprocess: From an upright image of any mode to uint8 (S, S, 3).
+        thumbnail: Whether to make one.
 
     Returns:
         The photo, or the error row that takes its place.
@@ -109,7 +109,7 @@ def open_image(data: bytes) -> tuple[Image.Image, Truth | None]:
     """Decodes an image upright, in its own mode, with its EXIF position.
 
     Raises:
-        PhotoError: if the bytes are too many, are none of `readable_formats`, hold too many pixels
+        PhotoError: If the bytes are too many, are none of `readable_formats`, hold too many pixels
             (noticed before they are decoded) or break off.
     """
     if len(data) > MAX_IMAGE_BYTES:

@@ -64,13 +64,13 @@ def open_stream(url: str) -> BinaryIO:
     final for now.
 
     Args:
-        url: a path, or anything that fsspec opens.
+        url: A path, or anything that fsspec opens.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        IsADirectoryError: it is none.
-        PermissionError: it may not be read.
-        ReadError: everything else.
+        FileNotFoundError: There is no such file.
+        IsADirectoryError: It is none.
+        PermissionError: It may not be read.
+        ReadError: Everything else.
     """
     try:
         filesystem, path = fsspec.core.url_to_fs(url)
@@ -87,8 +87,8 @@ def write_whole(url: str, data: bytes) -> None:
     """Writes a file that appears whole or not at all: locally by renaming, elsewhere by one PUT.
 
     Args:
-        url: a path, or anything that fsspec opens.
-        data: all of it. A process that is killed leaves at most a file named `.<name>.<pid>.tmp`.
+        url: A path, or anything that fsspec opens.
+        data: All of it. A process that is killed leaves at most a file named `.<name>.<pid>.tmp`.
     """
     filesystem, path = fsspec.core.url_to_fs(url)
     if not isinstance(filesystem, LocalFileSystem):

@@ -40,10 +40,10 @@ class Member:
     """One file of the archive.
 
     Attributes:
-        name: as stored.
-        data: payload, if it was wanted.
-        problem: why `data` is missing although it was wanted.
-        offset: first byte of `data` in the file; None in a gzip, which has no such place.
+        name: As stored.
+        data: Payload, if it was wanted.
+        problem: Why `data` is missing although it was wanted.
+        offset: First byte of `data` in the file; None in a gzip, which has no such place.
     """
 
     name: str
@@ -56,10 +56,10 @@ class ArchiveDamage(Exception):
     """The archive ends or turns to garbage here.
 
     Attributes:
-        status: what to call it.
-        offset: byte of the (decompressed) archive at which it was noticed.
-        why: what was found there.
-        member: name of the member whose payload is cut, if its header was sound.
+        status: What to call it.
+        offset: Byte of the (decompressed) archive at which it was noticed.
+        why: What was found there.
+        member: Name of the member whose payload is cut, if its header was sound.
     """
 
     def __init__(self, status: TarStatus, offset: int, why: str, *, member: str = "") -> None:
@@ -137,11 +137,11 @@ def read_members(stream: BinaryIO, limit_of: Callable[[str], int | None]) -> Ite
     """Yields the members of a tar, plain or gzipped, holding one payload at a time.
 
     Args:
-        stream: a seekable binary file at its start; it is read forwards once.
-        limit_of: from a member name to the most bytes its payload may have, None to pass over it.
+        stream: A seekable binary file at its start; it is read forwards once.
+        limit_of: From a member name to the most bytes its payload may have, None to pass over it.
 
     Raises:
-        ArchiveDamage: at the first byte from which nothing can be trusted any more.
+        ArchiveDamage: At the first byte from which nothing can be trusted any more.
     """
     blocks = _Blocks(stream)
     path, size = None, None  # from extended headers, valid for the next member only

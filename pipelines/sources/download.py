@@ -50,20 +50,20 @@ class FetchSettings:
     """How images are fetched.
 
     Attributes:
-        connections: most requests at a time.
-        per_host: most requests to one host at a time.
-        attempts: how often an address is tried.
-        backoff_s: seconds before the second attempt; doubled for each one more, with jitter.
-        max_wait_s: longest wait; where a host asks for a longer one, the image is given up.
-        connect_timeout_s: until a connection stands.
-        read_timeout_s: until the next bytes come.
-        timeout_s: for one attempt as a whole.
-        max_bytes: of one image, by whichever route.
-        seed: of the jitter.
-        user_agent: tells a host who asks; add an address where you can be reached.
+        connections: Most requests at a time.
+        per_host: Most requests to one host at a time.
+        attempts: How often an address is tried.
+        backoff_s: Seconds before the second attempt; doubled for each one more, with jitter.
+        max_wait_s: Longest wait; where a host asks for a longer one, the image is given up.
+        connect_timeout_s: Until a connection stands.
+        read_timeout_s: Until the next bytes come.
+        timeout_s: For one attempt as a whole.
+        max_bytes: Of one image, by whichever route.
+        seed: Of the jitter.
+        user_agent: Tells a host who asks; add an address where you can be reached.
 
     Raises:
-        ValueError: if a limit is not positive.
+        ValueError: If a limit is not positive.
     """
 
     connections: int = 16
@@ -107,8 +107,8 @@ class Downloader:
     """Fetches images; any number of threads may share one.
 
     Args:
-        settings: limits.
-        sleep, clock: replaced by tests, which wait for nothing.
+        settings: Limits.
+        sleep, clock: Replaced by tests, which wait for nothing.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class Downloader:
         """The body of an http(s) address.
 
         Raises:
-            FetchError: if there is none, it is too large, or no attempt succeeded.
+            FetchError: If there is none, it is too large, or no attempt succeeded.
         """
         if web_address(url) is None:
             raise FetchError(DropReason.NO_IMAGE, f"{url!r} is no http or https address")

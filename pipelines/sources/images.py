@@ -37,8 +37,8 @@ def read_many(
     """Reads images `settings.connections` at a time, and holds no more of them.
 
     Args:
-        refs: taken as they are needed.
-        settings: limits.
+        refs: Taken as they are needed.
+        settings: Limits.
 
     Yields:
         One item for each ref, in their order.

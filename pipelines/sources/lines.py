@@ -21,11 +21,11 @@ def read_lines(url: str) -> Iterator[bytes]:
     Whether a file is bzip2 is seen from its first bytes, not from its name.
 
     Args:
-        url: a path, or anything that fsspec opens.
+        url: A path, or anything that fsspec opens.
 
     Raises:
-        OSError: if the file cannot be opened, as `open_stream` raises it.
-        ReadError: if it cannot be read to its end, or is a bzip2 that is cut or damaged.
+        OSError: If the file cannot be opened, as `open_stream` raises it.
+        ReadError: If it cannot be read to its end, or is a bzip2 that is cut or damaged.
     """
     with open_stream(url) as file:
         head = file.read(CHUNK)

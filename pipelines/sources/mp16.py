@@ -43,7 +43,7 @@ def parse(line: bytes) -> Record | Drop:
     """Reads one row of `*_places365.csv`; never raises for what is in the bytes.
 
     Args:
-        line: no header; with or without its end.
+        line: No header; with or without its end.
     """
     return parse_row(line, _record)
 

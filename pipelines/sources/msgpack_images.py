@@ -28,14 +28,14 @@ def index_shard(url: str) -> Iterator[tuple[str, ImageRef] | Drop]:
     """Yields where each image of a msgpack shard lies, holding one image at a time.
 
     Args:
-        url: a path, or anything that fsspec opens; it goes into each ImageRef as it is.
+        url: A path, or anything that fsspec opens; it goes into each ImageRef as it is.
 
     Yields:
         The id as the shard spells it, and the place of the image's own bytes; or a Drop for an
         entry that cannot be used. A shard that is cut or damaged ends in a Drop without a key.
 
     Raises:
-        OSError: if the file cannot be opened or read on, as `open_stream` raises it.
+        OSError: If the file cannot be opened or read on, as `open_stream` raises it.
     """
     with open_stream(url) as file:
         counted = _Counted(file)

@@ -39,9 +39,9 @@ class ImageRef:
 
     Attributes:
         kind: "file", "msgpack", "url" or "tar".
-        url: a path or URL under any root that fsspec knows, or http(s).
-        offset: first byte of the image within `url`; other than 0 only for msgpack and tar.
-        length: bytes of the image; None for all of `url`.
+        url: A path or URL under any root that fsspec knows, or http(s).
+        offset: First byte of the image within `url`; other than 0 only for msgpack and tar.
+        length: Bytes of the image; None for all of `url`.
     """
 
     kind: str
@@ -55,16 +55,16 @@ class Record:
     """One photo, or video, that a source lists.
 
     Attributes:
-        key: its id as the source spells it; `photo_id` is the one to compare.
-        author: photographer, a Flickr NSID; empty where a source does not tell (webdataset only),
+        key: Its id as the source spells it; `photo_id` is the one to compare.
+        author: Photographer, a Flickr NSID; empty where a source does not tell (webdataset only),
             and then no two records may be taken to have the same.
-        latitude, longitude: degrees, finite and on Earth; (0, 0) is possible.
+        latitude, longitude: Degrees, finite and on Earth; (0, 0) is possible.
         source: "mp16", "yfcc100m" or "webdataset".
         image: None until it is joined.
         accuracy: YFCC100M's, from 1 (world) to 16 (street).
-        licence: its URL, or its name where there is no URL.
+        licence: Its URL, or its name where there is no URL.
         is_photo: False for a video.
-        url: where it can be downloaded.
+        url: Where it can be downloaded.
         hash: YFCC100M's.
     """
 
@@ -86,10 +86,10 @@ class Drop:
     """One record that goes into no shard.
 
     Attributes:
-        key: as in Record; None where it could not be read.
-        reason: for counting.
-        detail: for people: found, wanted.
-        line: the beginning of the raw line, legible whatever its bytes.
+        key: As in Record; None where it could not be read.
+        reason: For counting.
+        detail: For people: found, wanted.
+        line: The beginning of the raw line, legible whatever its bytes.
     """
 
     key: str | None
@@ -117,8 +117,8 @@ class RowError(ValueError):
     """What `parse_row` turns into a Drop.
 
     Attributes:
-        reason: of the drop.
-        key: of the row, if it is known by then.
+        reason: Of the drop.
+        key: Of the row, if it is known by then.
     """
 
     def __init__(self, reason: DropReason, detail: str, key: str | None = None) -> None:
@@ -131,8 +131,8 @@ def parse_row(line: bytes, parse: Callable[[str], T]) -> T | Drop:
     """Decodes a line and parses it; whatever is in the bytes, nothing is raised.
 
     Args:
-        line: with or without its end, LF or CRLF; a byte order mark is passed over.
-        parse: from text without its end; raises RowError for a row that cannot be used.
+        line: With or without its end, LF or CRLF; a byte order mark is passed over.
+        parse: From text without its end; raises RowError for a row that cannot be used.
     """
     try:
         return parse(line_text(line))
@@ -144,7 +144,7 @@ def line_text(line: bytes) -> str:
     """The text of a line without its end and without a byte order mark.
 
     Raises:
-        RowError: if it is not UTF-8.
+        RowError: If it is not UTF-8.
     """
     try:
         text = line.decode("utf-8")
@@ -170,7 +170,7 @@ def checked_key(text: str) -> str:
     """An id that is safe to put behind a root.
 
     Raises:
-        RowError: if it is empty, has control characters or would lead out of the root.
+        RowError: If it is empty, has control characters or would lead out of the root.
     """
     if _USUAL_KEY.fullmatch(text):
         return text
@@ -190,7 +190,7 @@ def checked_author(text: str, key: str) -> str:
     """A photographer's id.
 
     Raises:
-        RowError: if it is empty or has control characters: without it, no leak can be noticed.
+        RowError: If it is empty or has control characters: without it, no leak can be noticed.
     """
     if not text.strip() or _CONTROL.search(text):
         why = f"the author is {text[:40]!r}, wanted the photographer's id"
@@ -202,7 +202,7 @@ def position(latitude: str, longitude: str, key: str) -> tuple[float, float]:
     """Degrees from text.
 
     Raises:
-        RowError: if either is missing, not a number, not finite or not on Earth.
+        RowError: If either is missing, not a number, not finite or not on Earth.
     """
     if latitude.strip() in _MISSING and longitude.strip() in _MISSING:
         raise RowError(DropReason.NO_COORDINATES, "the row has no position", key)
@@ -243,7 +243,7 @@ def file_image(root: str, path: str) -> ImageRef:
     """A whole file under a root.
 
     Args:
-        root: a folder, or the URL of one, with or without a slash at the end.
-        path: relative; one that `checked_key` let through.
+        root: A folder, or the URL of one, with or without a slash at the end.
+        path: Relative; one that `checked_key` let through.
     """
     return ImageRef("file", f"{root.rstrip('/')}/{path}")

@@ -37,10 +37,10 @@ def read_shard(url: str) -> Iterator[Record | Drop]:
     so that each of its samples is a drop.
 
     Args:
-        url: a path, or anything that fsspec opens; it goes into each ImageRef as it is.
+        url: A path, or anything that fsspec opens; it goes into each ImageRef as it is.
 
     Raises:
-        ReadError: if the shard cannot be had now; what is in it is not known.
+        ReadError: If the shard cannot be had now; what is in it is not known.
     """
     reader = ShardReader(url)
     for item in reader:

@@ -82,7 +82,7 @@ def parse(line: bytes) -> Record | Drop:
     """Reads one row of `yfcc100m_dataset`; never raises for what is in the bytes.
 
     Args:
-        line: of 23 or 25 columns, with or without its end.
+        line: Of 23 or 25 columns, with or without its end.
     """
     return parse_row(line, _record)
 
@@ -139,7 +139,7 @@ def image_by_hash(root: str, digest: str) -> ImageRef:
     """Where a photo lies under a root: ROOT/HHH/HHH/HASH.jpg, with the first six digits.
 
     Args:
-        root: folder, or URL of one.
+        root: Folder, or URL of one.
         digest: `Record.hash`.
     """
     return file_image(root, f"{digest[:3]}/{digest[3:6]}/{digest}.jpg")

@@ -90,8 +90,8 @@ def write_copies(options: argparse.Namespace) -> Counter[Fate]:
         How many photos met which fate.
 
     Raises:
-        UsageError: no threshold is given, or the copies would lie among the originals.
-        InputError: no photo or no prediction is found.
+        UsageError: No threshold is given, or the copies would lie among the originals.
+        InputError: No photo or no prediction is found.
     """
     limits = (options.max_radius_90_km, options.min_prob_25km, options.min_prob_200km)
     if all(limit is None for limit in limits):

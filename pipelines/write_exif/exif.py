@@ -33,10 +33,10 @@ class Position:
     """What is written.
 
     Attributes:
-        latitude, longitude: degrees, WGS84.
-        error_km: horizontal error; `GPSHPositioningError`, there in metres.
-        method: how the position was found; `GPSProcessingMethod`.
-        note: for people; `GPSAreaInformation`.
+        latitude, longitude: Degrees, WGS84.
+        error_km: Horizontal error; `GPSHPositioningError`, there in metres.
+        method: How the position was found; `GPSProcessingMethod`.
+        note: For people; `GPSAreaInformation`.
     """
 
     latitude: float
@@ -50,11 +50,11 @@ def with_position(jpeg: bytes, position: Position) -> bytes:
     """A copy of a JPEG that says where it was taken.
 
     Args:
-        jpeg: the file.
-        position: to write; replaces these tags where they are there already.
+        jpeg: The file.
+        position: To write; replaces these tags where they are there already.
 
     Raises:
-        ExifError: no JPEG, a broken EXIF block, or no room in it.
+        ExifError: No JPEG, a broken EXIF block, or no room in it.
     """
     start, stop, tiff = _find_exif(jpeg)
     body = _EXIF + _with_gps(tiff, position)

@@ -62,11 +62,11 @@ class DenseGridDecoder(nn.Module):
         """Builds the tables.
 
         Args:
-          max_degree: L.
-          radius_km: ρ; at least two spacings, or a node's disc would be empty.
-          base: q₀; None is the uniform measure.
-          spacing_deg: of rows and of columns.
-          separable: fields by the separable transform; else by a product with stored codes.
+            max_degree: L.
+            radius_km: ρ; at least two spacings, or a node's disc would be empty.
+            base: q₀; None is the uniform measure.
+            spacing_deg: Of rows and of columns.
+            separable: Fields by the separable transform; else by a product with stored codes.
         """
         super().__init__()
         rows = round(180.0 / spacing_deg)

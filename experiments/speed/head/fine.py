@@ -31,14 +31,14 @@ def fine_answers(
     """The points of best score near given ones.
 
     Args:
-      natural: ``(N, d)``.
-      latitude: ``(N,)`` degrees; the best points must lie within `REACH_KM`.
-      longitude: ``(N,)`` degrees.
-      radius_km: ρ.
-      base: q₀; None is the uniform measure.
+        natural: ``(N, d)``.
+        latitude: ``(N,)`` degrees; the best points must lie within `REACH_KM`.
+        longitude: ``(N,)`` degrees.
+        radius_km: ρ.
+        base: q₀; None is the uniform measure.
 
     Returns:
-      Latitudes and longitudes ``(N,)``.
+        Latitudes and longitudes ``(N,)``.
     """
     found = [
         _fine(eta[None], float(lat), float(lon), radius_km, base)

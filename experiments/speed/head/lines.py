@@ -28,14 +28,14 @@ class Sizes:
     """How much is measured; the defaults are the sizes of the budgets.
 
     Attributes:
-      batches: photos at once.
-      turns: counted turns of each comparison.
-      spacing_deg: of the dense grid.
-      stored_codes: also the dense grid with stored codes (4 GB at 0.25° and L = 31).
-      dense_photos: photos at once for the dense decoders, at most.
-      checked: densities whose answers are compared.
-      gallery: positions of GeoCLIP's gallery.
-      plonk_width, plonk_depth, plonk_steps: of PLONK's network and sampler.
+        batches: Photos at once.
+        turns: Counted turns of each comparison.
+        spacing_deg: Of the dense grid.
+        stored_codes: Also the dense grid with stored codes (4 GB at 0.25° and L = 31).
+        dense_photos: Photos at once for the dense decoders, at most.
+        checked: Densities whose answers are compared.
+        gallery: Positions of GeoCLIP's gallery.
+        plonk_width, plonk_depth, plonk_steps: Of PLONK's network and sampler.
     """
 
     batches: tuple[int, ...] = (1, 32, 256)
@@ -58,12 +58,12 @@ class Line:
     """One line.
 
     Attributes:
-      name: what is compared.
-      photos: at once.
-      budget: in words.
-      measured: in words.
-      met: whether; None where no budget is set.
-      timed: the seconds, where the line is about time.
+        name: What is compared.
+        photos: At once.
+        budget: In words.
+        measured: In words.
+        met: Whether; None where no budget is set.
+        timed: The seconds, where the line is about time.
     """
 
     name: str

@@ -23,11 +23,11 @@ def embeddings_of(
     """`count` embeddings, and in words where they come from.
 
     Args:
-      checkpoint: whose mean and standard deviation of embeddings are used without shards.
-      encoder: of the checkpoint.
-      count: rows; photos are repeated if there are fewer.
-      shards: globs of photos with truth.
-      cache: of their embeddings.
+        checkpoint: Whose mean and standard deviation of embeddings are used without shards.
+        encoder: Of the checkpoint.
+        count: Rows; photos are repeated if there are fewer.
+        shards: Globs of photos with truth.
+        cache: Of their embeddings.
     """
     rng = np.random.default_rng(0)
     if shards:

@@ -19,7 +19,7 @@ class Comparison:
     """Seconds per photo of two things, turn by turn.
 
     Attributes:
-      first, second: of each turn.
+        first, second: Of each turn.
     """
 
     first: tuple[float, ...]
@@ -48,10 +48,10 @@ def compare(
     The order changes with each turn, so that neither always finds the other's warm caches.
 
     Args:
-      first: timed; below the line of the ratio.
-      second: timed; above it.
-      photos: how many each of them treats in one call.
-      turns: counted turns.
+        first: Timed; below the line of the ratio.
+        second: Timed; above it.
+        photos: How many each of them treats in one call.
+        turns: Counted turns.
     """
     if turns < 1:
         raise ValueError(f"turns is {turns}; want at least 1.")

@@ -55,7 +55,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """Measures, prints as it goes; returns machine, sizes and lines.
 
     Raises:
-        JobFailed: if a job does not do its work, or loop and job do not do the same.
+        JobFailed: If a job does not do its work, or loop and job do not do the same.
     """
     from experiments.speed.pipeline.lines import QUICK, Bench, Sizes
 

@@ -44,9 +44,9 @@ class Task:
     Attributes:
         kind: LOOP or BEAM.
         model: TRIVIAL, or SHIPPED for the encoder and checkpoint that come with the package.
-        shards: paths.
-        photos: in all of them together.
-        output: directory to create.
+        shards: Paths.
+        photos: In all of them together.
+        output: Directory to create.
         processes: 0 works in the measuring process itself; n starts n workers (BEAM only).
     """
 
@@ -63,13 +63,13 @@ class Spent:
     """What it took.
 
     Attributes:
-        import_cpu_seconds: before the job, for importing modules and loading the model.
-        cpu_seconds: of the job, with its child processes.
-        wall_seconds: of the job.
-        peak_bytes_before: most memory held until then.
-        peak_bytes: most memory ever held.
-        digest: of all predictions, by which two jobs are known to have done the same.
-        about: machine and versions; empty where torch was not loaded.
+        import_cpu_seconds: Before the job, for importing modules and loading the model.
+        cpu_seconds: Of the job, with its child processes.
+        wall_seconds: Of the job.
+        peak_bytes_before: Most memory held until then.
+        peak_bytes: Most memory ever held.
+        digest: Of all predictions, by which two jobs are known to have done the same.
+        about: Machine and versions; empty where torch was not loaded.
     """
 
     import_cpu_seconds: float
@@ -89,7 +89,7 @@ def run_fresh(*tasks: Task) -> list[Spent]:
     of them means much. (Where a process cannot choose its core, they run as the system likes.)
 
     Raises:
-        JobFailed: with the end of what a process wrote to stderr.
+        JobFailed: With the end of what a process wrote to stderr.
     """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
@@ -162,11 +162,11 @@ def measure(task: Task, wait: Callable[[], None] = lambda: None) -> Spent:
     """Runs a task in this process.
 
     Args:
-        task: to run.
-        wait: called when all is imported and loaded, before the clock starts.
+        task: To run.
+        wait: Called when all is imported and loaded, before the clock starts.
 
     Raises:
-        JobFailed: if not every photo became a prediction.
+        JobFailed: If not every photo became a prediction.
     """
     flags = [f"--direct_num_workers={task.processes}", "--direct_running_mode=multi_processing"]
     arguments = ["--input", *task.shards, "--output", task.output]

@@ -31,11 +31,11 @@ class Sizes:
     """How much is measured; the default takes some minutes on two cores.
 
     Attributes:
-        turns: of every comparison of CPU times.
-        trivial, encoder, memory, scaling: photos, few and many, all multiples of the next two.
-        per_shard: photos in a shard, but for the encoder.
-        encoder_per_shard: likewise.
-        seed: of the generated photos.
+        turns: Of every comparison of CPU times.
+        trivial, encoder, memory, scaling: Photos, few and many, all multiples of the next two.
+        per_shard: Photos in a shard, but for the encoder.
+        encoder_per_shard: Likewise.
+        seed: Of the generated photos.
     """
 
     turns: int = 3
@@ -56,11 +56,11 @@ class Line:
     """One measured number.
 
     Attributes:
-        name: what it is.
-        measured: it, in words.
-        budget: in words.
+        name: What it is.
+        measured: It, in words.
+        budget: In words.
         met: None where there is no budget.
-        numbers: what the words are made from.
+        numbers: What the words are made from.
     """
 
     name: str
@@ -75,8 +75,8 @@ class Cost:
     """A straight line through the times at two sizes, in seconds.
 
     Attributes:
-        per_photo: its slope, the marginal cost.
-        fixed: what it says of no photos.
+        per_photo: Its slope, the marginal cost.
+        fixed: What it says of no photos.
     """
 
     per_photo: float
@@ -94,8 +94,8 @@ class Turns:
     """Loop and job at two sizes, several times.
 
     Attributes:
-        photos: few and many.
-        spent: by kind, of each turn (with few photos, with many).
+        photos: Few and many.
+        spent: By kind, of each turn (with few photos, with many).
     """
 
     photos: tuple[int, int]
@@ -123,8 +123,8 @@ class Bench:
     """Makes archives and measures jobs over them.
 
     Args:
-        sizes: how much.
-        directory: an empty one, for archives and outputs.
+        sizes: How much.
+        directory: An empty one, for archives and outputs.
     """
 
     def __init__(self, sizes: Sizes, directory: Path) -> None:

@@ -115,11 +115,11 @@ def write_archive(
     """Writes JPEGs of blurred noise as tar shards, the same bytes for the same arguments.
 
     Args:
-        directory: to create.
-        shards: how many.
-        photos: per shard.
-        size: width and height in pixels.
-        seed: of the noise.
+        directory: To create.
+        shards: How many.
+        photos: Per shard.
+        size: Width and height in pixels.
+        seed: Of the noise.
 
     Returns:
         Paths of the shards.

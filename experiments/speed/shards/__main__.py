@@ -44,12 +44,12 @@ class Sizes:
     """How much is measured; the default takes some minutes on two cores.
 
     Attributes:
-        turns: of loop and job.
-        metadata: rows, few and many.
-        images: photos, few and many.
-        shard_size: photos per shard, of the image part.
-        photo: width and height in pixels.
-        seed: of what is generated.
+        turns: Of loop and job.
+        metadata: Rows, few and many.
+        images: Photos, few and many.
+        shard_size: Photos per shard, of the image part.
+        photo: Width and height in pixels.
+        seed: Of what is generated.
     """
 
     turns: int = 2
@@ -84,8 +84,8 @@ class Bench:
     """Makes input and measures builds of it.
 
     Args:
-        sizes: how much.
-        directory: an empty one, for input and output.
+        sizes: How much.
+        directory: An empty one, for input and output.
     """
 
     def __init__(self, sizes: Sizes, directory: Path) -> None:
@@ -95,7 +95,7 @@ class Bench:
         """Loop and job at two sizes, in turns.
 
         Raises:
-            JobFailed: if one does not do its work, or they do not do the same.
+            JobFailed: If one does not do its work, or they do not do the same.
         """
         sizes: tuple[int, int] = getattr(self.sizes, part)
         flags = [self._flags(part, rows) for rows in sizes]
@@ -137,8 +137,8 @@ def numbers(sizes: tuple[int, int], spent: dict[str, list[list[Spent]]]) -> dict
     """What is printed, from the measurements.
 
     Args:
-        sizes: rows, few and many.
-        spent: by kind, of each turn: with few rows, with many.
+        sizes: Rows, few and many.
+        spent: By kind, of each turn: with few rows, with many.
     """
     cost = {
         kind: Cost.between(

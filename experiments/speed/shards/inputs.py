@@ -32,9 +32,9 @@ def write_list(path: Path, rows: int, seed: int = 0) -> Path:
     """Writes `mp16_places365.csv`: in a thousand rows, about two are broken and four come twice.
 
     Args:
-        path: to write.
-        rows: besides the header.
-        seed: of authors and positions.
+        path: To write.
+        rows: Besides the header.
+        seed: Of authors and positions.
     """
     rng = np.random.default_rng(seed)
     authors = max(1, rows // PHOTOS_PER_AUTHOR)
@@ -72,10 +72,10 @@ def write_photos(root: Path, photos: int, size: tuple[int, int], seed: int = 0) 
     """Writes JPEGs of blurred noise by IMG_ID, and `mp16.csv` beside them, which lists them.
 
     Args:
-        root: folder to create.
-        photos: how many.
-        size: width and height in pixels; Flickr's usual ones have 500 on the longer side.
-        seed: of the noise.
+        root: Folder to create.
+        photos: How many.
+        size: Width and height in pixels; Flickr's usual ones have 500 on the longer side.
+        seed: Of the noise.
 
     Returns:
         Path of the list.

@@ -34,9 +34,9 @@ class Task:
     Attributes:
         kind: LOOP or BEAM.
         part: METADATA_PART or IMAGE_PART of the build.
-        flags: of `pipelines.build_shards`.
-        output: directory to create.
-        rows: that must be read.
+        flags: Of `pipelines.build_shards`.
+        output: Directory to create.
+        rows: That must be read.
     """
 
     kind: str
@@ -51,10 +51,10 @@ class Spent:
     """What it took.
 
     Attributes:
-        cpu_seconds: of the part, with child processes, without imports.
-        wall_seconds: of the part.
-        peak_before_bytes, peak_bytes: most memory the process held before the part, and ever.
-        digest: of what was written, by which two are known to have done the same.
+        cpu_seconds: Of the part, with child processes, without imports.
+        wall_seconds: Of the part.
+        peak_before_bytes, peak_bytes: Most memory the process held before the part, and ever.
+        digest: Of what was written, by which two are known to have done the same.
     """
 
     cpu_seconds: float
@@ -68,7 +68,7 @@ def run_fresh(task: Task) -> Spent:
     """Measures a task in a new Python process, with one thread per operation.
 
     Raises:
-        JobFailed: with the end of what it wrote to stderr.
+        JobFailed: With the end of what it wrote to stderr.
     """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -93,7 +93,7 @@ def measure(task: Task) -> Spent:
     """Runs a task in this process.
 
     Raises:
-        JobFailed: if not every row was read.
+        JobFailed: If not every row was read.
     """
     job = build(parse([*task.flags, "--output", task.output]))
     work = _BEAM[task.part]() if task.kind == BEAM else _LOOPS[task.part]

@@ -47,7 +47,7 @@ def accuracy_chart(error_km: NDArray[np.float64], stated: Sequence[float]) -> st
 
     Args:
         error_km: (n,) errors, rising.
-        stated: mean stated probability of each of `THRESHOLDS_KM`.
+        stated: Mean stated probability of each of `THRESHOLDS_KM`.
     """
     frame = Frame()
     kilometres = np.geomspace(NEAREST_KM, FARTHEST_KM, CURVE_POINTS)
@@ -100,7 +100,7 @@ def coverage_chart(coverages: Sequence[tuple[str, float, Estimate]]) -> str:
     """How many known positions lie inside the stated radii.
 
     Args:
-        coverages: name, wanted share, and share found, of each radius.
+        coverages: Name, wanted share, and share found, of each radius.
     """
     frame = Frame(height=46 * len(coverages) + 56, left=96)
     ticks = [(share, percent(share, 0)) for share in SHARES]

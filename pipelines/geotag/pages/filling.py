@@ -25,7 +25,7 @@ def fill(template: Path, slots: Mapping[str, str]) -> str:
     """A template's text with each `__SLOT__` replaced; what is put in is not searched again.
 
     Raises:
-        KeyError: for a slot without a text.
+        KeyError: For a slot without a text.
     """
     text = template.read_text(encoding="utf-8")
     return re.sub(r"__([A-Z]+(?:_[A-Z]+)*)__", lambda slot: slots[slot[1]], text)

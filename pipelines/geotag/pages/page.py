@@ -38,11 +38,11 @@ def write_map_html(output_dir: str, path: str) -> None:
     """Writes one file that shows a run's predictions in a browser, with no request to anywhere.
 
     Args:
-        output_dir: directory of a finished run, local or a URL that fsspec opens.
+        output_dir: Directory of a finished run, local or a URL that fsspec opens.
         path: HTML file to write, local or such a URL.
 
     Raises:
-        FileNotFoundError: if the directory holds no predictions.
+        FileNotFoundError: If the directory holds no predictions.
     """
     rows = read_rows(output_dir, MAX_POINTS, with_modes=True)
     names = zip(rows.text["shard"], rows.text["key"], strict=True)
@@ -58,7 +58,7 @@ def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> d
     """What the page draws; numbers packed as `packed` does, NaN where there is none.
 
     Args:
-        rows: to show.
+        rows: To show.
         thumbnails: JPEG by number of the row.
     """
     n, known, modes = rows.numbers, rows.known, rows.modes
@@ -134,9 +134,9 @@ def compact_country(country: Country) -> dict[str, Any]:
     """A country's name, a place for it and the width there, and its rings for the page.
 
     Returns:
-        `name`; `label`: longitude, latitude, width in degrees; `rings`: packed Int16, each ring
-        its number of points, then longitude and latitude in hundredths of a degree, the first
-        absolute, the others as steps.
+        `name`; `label`: longitude, latitude, width in degrees; `rings`: packed Int16, each ring its
+        number of points, then longitude and latitude in hundredths of a degree, the first absolute,
+        the others as steps.
     """
     numbers = []
     for ring in country.rings:

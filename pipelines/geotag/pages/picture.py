@@ -53,11 +53,11 @@ def write_map_png(output_dir: str, path: str) -> None:
     """Draws a run's predictions on a world map, with its accuracy where the truth is known.
 
     Args:
-        output_dir: directory of a finished run, local or a URL that fsspec opens.
-        path: picture to write, local or such a URL.
+        output_dir: Directory of a finished run, local or a URL that fsspec opens.
+        path: Picture to write, local or such a URL.
 
     Raises:
-        FileNotFoundError: if the directory holds no predictions.
+        FileNotFoundError: If the directory holds no predictions.
     """
     rows = read_rows(output_dir, MAX_POINTS)
     figure = draw_figure(rows)

@@ -39,11 +39,11 @@ def write_report_html(output_dir: str, path: str) -> None:
     """Writes one file that tells how good a finished run is, with no request to anywhere.
 
     Args:
-        output_dir: directory of a finished run with its summary, local or a URL of fsspec.
+        output_dir: Directory of a finished run with its summary, local or a URL of fsspec.
         path: HTML file to write, local or such a URL.
 
     Raises:
-        FileNotFoundError: if the directory holds no predictions, or no summary.
+        FileNotFoundError: If the directory holds no predictions, or no summary.
     """
     rows = read_rows(output_dir, MAX_ROWS, known_only=True)
     with fsspec.open(f"{str(output_dir).rstrip('/')}/summary.json", "rb") as file:
@@ -55,10 +55,9 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
     """The page.
 
     Args:
-        rows: with a known position, thinned.
-        summary: what `pipelines.geotag.summary.summarise` gave, with `configuration`. No time of it
-          is
-            shown: the same photos give the same page.
+        rows: With a known position, thinned.
+        summary: What `pipelines.geotag.summary.summarise` gave, with `configuration`. No time of it
+            is shown: the same photos give the same page.
     """
     scores = score_rows(rows)
     found = _quality(scores) if scores else _section("Accuracy", NO_TRUTH)

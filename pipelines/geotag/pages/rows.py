@@ -60,9 +60,9 @@ class MapRows:
     """Predictions as columns, thinned to what a page can show.
 
     Attributes:
-        total: rows to show, of which `len(self)` are here.
+        total: Rows to show, of which `len(self)` are here.
         text: `key`, `shard`, `country_code` and `admin`, each a list of N values, None where empty.
-        numbers: every other column, (N,) float64; NaN where empty.
+        numbers: Every other column, (N,) float64; NaN where empty.
         mode_counts: (N,) how many modes each row has; empty if they were not asked for.
         modes: (M, 4) all modes in the order of the rows, the columns `MODE_FIELDS`.
     """
@@ -123,13 +123,13 @@ def read_rows(
     A column that an older file does not have is read as empty.
 
     Args:
-        output_dir: directory of a finished run, local or a URL that fsspec opens.
-        limit: the most rows to keep.
-        with_modes: whether to read the alternatives too.
-        known_only: whether to pass over the rows without any known position.
+        output_dir: Directory of a finished run, local or a URL that fsspec opens.
+        limit: The most rows to keep.
+        with_modes: Whether to read the alternatives too.
+        known_only: Whether to pass over the rows without any known position.
 
     Raises:
-        FileNotFoundError: if the directory holds no predictions.
+        FileNotFoundError: If the directory holds no predictions.
     """
     filesystem, names = layer_files(output_dir, "predictions")
     if not names:
@@ -192,8 +192,8 @@ class Country:
     """A country to draw.
 
     Attributes:
-        name: in English.
-        rings: outer and inner ones, each (n, 2): longitude, latitude in degrees.
+        name: In English.
+        rings: Outer and inner ones, each (n, 2): longitude, latitude in degrees.
     """
 
     name: str

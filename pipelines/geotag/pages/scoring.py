@@ -35,10 +35,10 @@ class Group:
     """Some of the photos.
 
     Attributes:
-        name: what they have in common; a country by its code.
-        scores: what `accuracy_row` gives.
-        country_right: share whose point lies in the country of the known position; None where
-            that means nothing.
+        name: What they have in common; a country by its code.
+        scores: What `accuracy_row` gives.
+        country_right: Share whose point lies in the country of the known position; None where that
+            means nothing.
     """
 
     name: str
@@ -51,12 +51,12 @@ class ReportScores:
     """The numbers of a report.
 
     Attributes:
-        photos: with a known position, in the run.
-        by_kind: how many of the rows that were scored have it from where, as in `KINDS`.
-        overall: of all rows that were scored, with intervals.
+        photos: With a known position, in the run.
+        by_kind: How many of the rows that were scored have it from where, as in `KINDS`.
+        overall: Of all rows that were scored, with intervals.
         error_km: (n,) their errors, rising.
-        stated: mean stated probability of each of `THRESHOLDS_KM`.
-        by_shards, by_country, by_certainty: groups of them.
+        stated: Mean stated probability of each of `THRESHOLDS_KM`.
+        by_shards, by_country, by_certainty: Groups of them.
     """
 
     photos: int

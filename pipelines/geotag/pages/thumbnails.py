@@ -21,10 +21,10 @@ def read_thumbnails(
     """The thumbnails of some photos, spread evenly over the files if not all fit.
 
     Args:
-        filesystem: of fsspec.
-        names: files of the layer on it.
-        row_of: number of a row by its shard and key; other photos are passed over.
-        limit_bytes: most bytes of all together.
+        filesystem: Of fsspec.
+        names: Files of the layer on it.
+        row_of: Number of a row by its shard and key; other photos are passed over.
+        limit_bytes: Most bytes of all together.
 
     Returns:
         JPEG by number of row, rising.
