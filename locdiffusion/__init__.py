@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from locdiffusion.checkpoint import Checkpoint, CheckpointError
+    from locdiffusion.decoding.answers import GeotagColumns, Mode
     from locdiffusion.decoding.decoder import DecodeConfig, Decoder
-    from locdiffusion.density.log_partition import GeotagColumns, Mode
     from locdiffusion.geotag import Geotag
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
@@ -46,9 +46,9 @@ _HOMES = {
     "DecodeConfig": "decoding.decoder",
     "Decoder": "decoding.decoder",
     "Geotag": "geotag",
-    "GeotagColumns": "density.log_partition",
+    "GeotagColumns": "decoding.answers",
     "Geotagger": "geotagger",
-    "Mode": "density.log_partition",
+    "Mode": "decoding.answers",
 }
 
 

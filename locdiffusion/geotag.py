@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.decoding.answers import GeotagColumns, Mode
 from locdiffusion.decoding.credible_regions import CredibleRegion
-from locdiffusion.density.log_partition import GeotagColumns, Mode
 from locdiffusion.geography.countries import country_codes
 from schemas.geotags import HYBRID_COLUMNS, NUMBER_COLUMNS, PROBABILITY_COLUMNS
 

@@ -16,11 +16,11 @@ from PIL import Image
 
 from locdiffusion.checkpoint import Checkpoint, CheckpointError, check_encoder, load
 from locdiffusion.cpu import torch_threads
+from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.point_only import Locator
 from locdiffusion.density.base_measure import load_prior
-from locdiffusion.density.log_partition import GeotagColumns
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas

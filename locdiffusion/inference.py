@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from locdiffusion.checkpoint import Checkpoint
+from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.decoder import Decoder
-from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, GeotagColumns, mixed_log
+from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, mixed_log
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.density.transforms import ProductTransform, pole_frame
 from locdiffusion.model.cs_unet import CSUNet

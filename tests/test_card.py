@@ -18,9 +18,9 @@ from locdiffusion import geotagger, model_card
 from locdiffusion.card import figure, views
 from locdiffusion.card.answer import Answer, Known, percent
 from locdiffusion.card.command import main, targets
+from locdiffusion.decoding.answers import Mode
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import BaseMeasure
-from locdiffusion.density.log_partition import Mode
 from locdiffusion.geotag import Geotag
 from locdiffusion.inference import log_density_around
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors

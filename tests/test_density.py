@@ -8,15 +8,10 @@ import pytest
 import torch
 from scipy.special import eval_legendre, logsumexp
 
+from locdiffusion.decoding.answers import GeotagColumns, Mode
 from locdiffusion.density import shdd
 from locdiffusion.density.base_measure import BaseMeasure
-from locdiffusion.density.log_partition import (
-    LOG_SPHERE_AREA_KM2,
-    GeotagColumns,
-    LogPartition,
-    Mode,
-    PartitionConfig,
-)
+from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, LogPartition, PartitionConfig
 from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.diffusion.losses import shdd_kl
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors

@@ -28,9 +28,9 @@ from tiny import (
 
 from locdiffusion import geotagger
 from locdiffusion.checkpoint import Checkpoint, CheckpointError
+from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import uniform_measure
-from locdiffusion.density.log_partition import GeotagColumns
 from locdiffusion.geotag import Geotag, geotags
 from locdiffusion.geotagger import Geotagger, PosteriorMode
 from locdiffusion.sphere.geodesy import great_circle_km

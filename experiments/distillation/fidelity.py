@@ -28,7 +28,7 @@ from experiments.distillation.run import gallery_simulator, photos_at, spread_ou
 from experiments.distillation.source import code_table, projected_exponent
 from experiments.distillation.teacher import Teacher, random_land
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.density.log_partition import GeotagColumns
+from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.evaluate.scores import Scores, score

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 
 from locdiffusion.cpu import in_cache
 from locdiffusion.decoding.answer_rings import SPHERES, VicinityRings
+from locdiffusion.decoding.answers import LEAST_MODE, GeotagColumns, distinct_modes
 from locdiffusion.decoding.coarse_search import Densities, Mixtures, Survey
 from locdiffusion.decoding.mode_seeking import Ascent, ScoreKernel, climb_score, kernel_spectrum
 from locdiffusion.decoding.peaks import (
@@ -48,13 +49,7 @@ from locdiffusion.decoding.peaks import (
     spread_maxima,
 )
 from locdiffusion.density.base_measure import BaseMeasure, LandShare
-from locdiffusion.density.log_partition import (
-    FLOOR,
-    LEAST_MODE,
-    GeotagColumns,
-    distinct_modes,
-    mixed_log,
-)
+from locdiffusion.density.log_partition import FLOOR, mixed_log
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.density.transforms import (
     PoleRotation,
