@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +43,7 @@ from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
 from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas, standard_sigmas
 from locdiffusion.evaluate.metrics import coverage, error_summary
+from locdiffusion.files import write_atomically
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import great_circle_km
 
@@ -251,9 +251,7 @@ def run_study(
 
 
 def _write(file: Path, results: dict[str, Any]) -> None:
-    temporary = file.with_suffix(".part")
-    temporary.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n", "utf-8")
-    os.replace(temporary, file)
+    write_atomically(file, json.dumps(results, indent=1, sort_keys=True) + "\n")
 
 
 def _line(name: str, entry: dict[str, Any]) -> str:

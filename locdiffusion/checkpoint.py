@@ -20,6 +20,7 @@ from locdiffusion.config import ConfigError, from_dict, to_dict
 from locdiffusion.decoding.decoder import DecodeConfig
 from locdiffusion.density.base_measure import BaseMeasure, uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
+from locdiffusion.files import write_json
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.model.weights import may_move, split_name
@@ -210,10 +211,8 @@ def save(
         weights[TEMPERATURES + name] = tensor.half() if name in STORED_IN_HALF else tensor
     weights[BASE] = (base or uniform_measure()).log_weight.half()
     save_file({n: t.contiguous().clone() for n, t in weights.items()}, directory / WEIGHTS)
-    temporary = directory / (CONFIG + ".part")
     stored = replace(config, temperature=denoiser.temperatures.config)
-    temporary.write_text(json.dumps(to_dict(stored), indent=1, sort_keys=True) + "\n")
-    os.replace(temporary, directory / CONFIG)
+    write_json(directory / CONFIG, to_dict(stored), sort_keys=True)
 
 
 def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:

@@ -25,6 +25,7 @@ ROOMS = (
     "schemas",
     "locdiffusion.config",
     "locdiffusion.cpu",
+    "locdiffusion.files",
     "locdiffusion.recipes",
     "locdiffusion.sphere",
     "locdiffusion.predictions",

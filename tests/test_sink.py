@@ -203,7 +203,7 @@ def test_what_a_stopped_run_left_is_removed(archive: Path, tmp_path: Path) -> No
     output = Output(str(tmp_path / "out"))
     output.prepare(CONFIGURATION, [])
     write_shard(output, CONFIGURATION, decoded(archive))
-    for name in ("predictions/part-half.parquet", "errors/.part-x.parquet.12.tmp"):
+    for name in ("predictions/part-half.parquet", "errors/.locdiffusion-0123abcd.tmp"):
         (tmp_path / "out" / name).write_bytes(b"half")
     before = set(tree(tmp_path / "out"))
     assert "no manifest" in summarise(output)["mismatches"][0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import time
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from experiments.ablations.fitting import fit
 from experiments.ablations.plan import Budget, Run
 from experiments.ablations.sampled import accuracy_by_steps
 from locdiffusion.config import to_dict
+from locdiffusion.files import write_json
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 
 
@@ -96,7 +96,5 @@ def is_done(path: Path, wanted: dict[str, Any]) -> bool:
 
 
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Writes a run's file at once, or not at all."""
-    part = path.with_suffix(".part")
-    part.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n")
-    os.replace(part, path)
+    """Writes the file of a run; it appears whole or not at all."""
+    write_json(path, record)

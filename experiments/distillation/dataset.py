@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from experiments.distillation.queries import Ambiguity, QuerySimulator, moved
 from experiments.distillation.teacher import Teacher, random_land
+from locdiffusion.files import atomic_path
 from locdiffusion.gallery.places import embed_places
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
@@ -132,15 +133,13 @@ def simulate(
 
 def save(path: Path, queries: Queries, identity: str) -> None:
     """Keeps queries in a file, with what they were made from."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         "embeddings": queries.embeddings,
         "places": torch.from_numpy(queries.places),
         "drawn": queries.drawn,
     }
-    part = path.with_suffix(".part")
-    save_file(tensors, part, {"identity": identity})
-    part.replace(path)
+    with atomic_path(path) as temporary:
+        save_file(tensors, temporary, {"identity": identity})
 
 
 def load(path: Path, identity: str) -> Queries | None:

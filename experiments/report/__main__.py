@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import re
 import shutil
 import sys
@@ -177,6 +176,7 @@ def render(options: argparse.Namespace) -> list[Path]:
     """The page and its figures."""
     from experiments.report import page
     from experiments.report.figures import read_records
+    from locdiffusion.files import write_atomically
 
     findings = options.findings or page.FINDINGS
     inputs = page.Inputs(
@@ -193,9 +193,7 @@ def render(options: argparse.Namespace) -> list[Path]:
     for picture in sorted((options.output / FIGURES).glob("*.png")):
         shutil.copyfile(picture, beside / picture.name)
         paths[picture.stem] = f"{beside.name}/{picture.name}"
-    part = options.page.with_suffix(".part")
-    part.write_text(page.render(inputs, paths), "utf-8")
-    os.replace(part, options.page)
+    write_atomically(options.page, page.render(inputs, paths))
     return [options.page]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from locdiffusion.evaluate.scores import errors_km
+from locdiffusion.files import atomic_path
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
 from schemas.geotags import PROBABILITY_COLUMNS
@@ -48,14 +48,12 @@ def path_of(output: Path, method: str, split: str) -> Path:
 
 
 def write(path: Path, photos: EmbeddedPhotos, predictions: Predictions) -> None:
-    """Writes answers at once, never half of them."""
+    """Writes answers; the file appears whole or not at all."""
     columns = {name: getattr(predictions, name) for name in _NUMBERS}
     columns |= dict(zip(PROBABILITY_COLUMNS, predictions.probability.T, strict=True))
     columns |= dict(zip(_TRUTH, (photos.latitude, photos.longitude), strict=True))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".part")
-    pq.write_table(pa.table({"key": photos.keys, **columns}), part, compression="zstd")
-    os.replace(part, path)
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table({"key": photos.keys, **columns}), temporary, compression="zstd")
 
 
 def read(path: Path) -> Answered:

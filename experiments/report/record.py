@@ -15,7 +15,6 @@ A number with an interval is {"value": ..., "low": ..., "high": ...}; shares are
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from locdiffusion.config import from_dict, to_dict
 from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.proximity import Stratum
 from locdiffusion.evaluate.scores import Comparison, Scores
+from locdiffusion.files import write_json
 from schemas.geotags import THRESHOLDS_KM
 
 FORMAT = 1
@@ -141,7 +141,7 @@ class MainTable:
         return tuple(row for row in self.methods if row.name != OURS)
 
     def write(self, path: Path) -> None:
-        """Writes the record at once, never half of it."""
+        """Writes the record; the file appears whole or not at all."""
         write_json(path, to_dict(self))
 
     @classmethod
@@ -152,10 +152,3 @@ class MainTable:
             ConfigError: The file holds something else.
         """
         return from_dict(cls, json.loads(path.read_text(encoding="utf-8")))
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Replaces a JSON file at once; refuses NaN and infinity."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(part, path)

@@ -26,13 +26,13 @@ from experiments.report.record import (
     PoolStrata,
     SplitData,
     SplitScores,
-    write_json,
 )
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.config import to_dict
 from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.proximity import nearest_training_km, score_strata
 from locdiffusion.evaluate.scores import compare, score
+from locdiffusion.files import write_json
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions

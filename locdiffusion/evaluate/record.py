@@ -17,7 +17,6 @@ method does not state is null. Never NaN or infinity.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from locdiffusion.config import from_dict, to_dict
 from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.proximity import Stratum
 from locdiffusion.evaluate.scores import Scores
+from locdiffusion.files import write_json
 from schemas.geotags import THRESHOLDS_KM
 
 FORMAT = 1
@@ -71,11 +71,8 @@ class Evaluation:
             )
 
     def write(self, path: Path) -> None:
-        """Writes the record at once, never half of it."""
-        temporary = path.with_name(path.name + ".part")
-        text = json.dumps(to_dict(self), indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
-        os.replace(temporary, path)
+        """Writes the record; the file appears whole or not at all."""
+        write_json(path, to_dict(self))
 
     @classmethod
     def read(cls, path: Path) -> Evaluation:

@@ -12,11 +12,11 @@ import functools
 import io
 import json
 import multiprocessing
-import os
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
+from locdiffusion.files import atomic_path, write_json
 from locdiffusion.overhead.dataset import OverheadConfig, Patch, PatchMaker, describe
 from locdiffusion.overhead.splits import Stream
 
@@ -61,18 +61,16 @@ def sample_members(patch: Patch) -> list[tuple[str, bytes]]:
 
 def write_shard(maker: PatchMaker, plan: ShardPlan, directory: Path) -> None:
     """Write one shard; it appears under its name only when complete."""
-    temporary = directory / f".{plan.name}.tmp"
-    try:
-        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive:
-            for index in range(plan.start, plan.stop):
-                for name, content in sample_members(maker.make(plan.stream, index)):
-                    member = tarfile.TarInfo(name)  # owner, group and time are all zero
-                    member.size = len(content)
-                    member.mode = 0o444
-                    archive.addfile(member, io.BytesIO(content))
-        os.replace(temporary, directory / plan.name)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with (
+        atomic_path(directory / plan.name) as temporary,
+        tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
+    ):
+        for index in range(plan.start, plan.stop):
+            for name, content in sample_members(maker.make(plan.stream, index)):
+                member = tarfile.TarInfo(name)  # owner, group and time are all zero
+                member.size = len(content)
+                member.mode = 0o444
+                archive.addfile(member, io.BytesIO(content))
 
 
 def prepare_directory(config: OverheadConfig, directory: Path) -> list[ShardPlan]:
@@ -96,9 +94,7 @@ def prepare_directory(config: OverheadConfig, directory: Path) -> list[ShardPlan
             f"{directory} holds shards but no {DESCRIPTION_FILE}, so they may be of another data "
             "set; choose an empty directory"
         )
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(json.dumps(description, indent=1, sort_keys=True) + "\n", "utf-8")
-    os.replace(temporary, file)
+    write_json(file, description, sort_keys=True)
     return [plan for plan in plan_shards(config) if not _is_complete(directory, plan)]
 
 

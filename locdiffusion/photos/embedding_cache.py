@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from PIL import ImageOps
 
 from locdiffusion.cpu import torch_threads
+from locdiffusion.files import atomic_path
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.photos.image_formats import open_picture
@@ -292,11 +293,9 @@ def write_embedded(target: Path, photos: EmbeddedPhotos) -> None:
             "embedding": embeddings,
         }
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(f".{os.getpid()}.part")
-    # A dictionary of numbers that never repeat makes reading four times slower.
-    pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
-    os.replace(temporary, target)
+    with atomic_path(target) as temporary:
+        # A dictionary of numbers that never repeat makes reading four times slower.
+        pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
 
 
 def _stored_embedding(

@@ -7,7 +7,6 @@ the cache's files that they were measured on.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import zipfile
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from locdiffusion.files import atomic_path
 from locdiffusion.photos.embedding_cache import embedding_rows
 
 
@@ -58,10 +58,8 @@ class Statistics:
             return cls(**{**values, **scalars})
         except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # none yet, or half of one
             measured = _measure(files)
-        temporary = kept.with_suffix(".part")
-        with temporary.open("wb") as stream:
+        with atomic_path(kept) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **{f.name: getattr(measured, f.name) for f in fields(cls)})
-        os.replace(temporary, kept)
         return measured
 
 

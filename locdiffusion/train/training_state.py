@@ -7,7 +7,6 @@ JSON for people; nothing reads it.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from locdiffusion.files import atomic_path
 
 STATE, PROGRESS = "training_state.safetensors", "training_state.json"
 
@@ -41,10 +42,9 @@ def write_state(
     for index, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
     text = json.dumps(progress, indent=1)
-    part = directory / (STATE + ".part")
     copies = {k: v.contiguous().clone() for k, v in tensors.items()}
-    save_file(copies, part, metadata={"progress": text})
-    os.replace(part, directory / STATE)
+    with atomic_path(directory / STATE) as temporary:
+        save_file(copies, temporary, metadata={"progress": text})
     (directory / PROGRESS).write_text(text + "\n")
 
 

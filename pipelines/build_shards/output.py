@@ -16,9 +16,9 @@ Bytes depend on the input and the settings, and on nothing else. Knows no Beam.
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -28,9 +28,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
+from locdiffusion.files import LEFT_OVER, atomic_path, write_atomically
 from pipelines.build_shards.settings import Settings
 from pipelines.geotag.output import OutputError, to_json
-from pipelines.reading.storage import open_stream, write_whole
+from pipelines.reading.storage import open_stream
 from schemas.training import Split
 
 INDEX, DROPPED, MANIFESTS, WORK = "index", "dropped", "_manifest", "_work"
@@ -134,7 +135,7 @@ class BuildOutput:
 
     def write(self, *names: str, data: bytes) -> None:
         """Writes a file that appears whole or not at all."""
-        write_whole(self.path(*names), data)
+        write_atomically(self.path(*names), data)
 
     def write_table(self, table: pa.Table, *names: str) -> None:
         """Writes a Parquet file."""
@@ -145,22 +146,8 @@ class BuildOutput:
     @contextlib.contextmanager
     def writing(self, *names: str) -> Iterator[BinaryIO]:
         """A file to write to piece by piece, which appears when the block ends without an error."""
-        filesystem, path = fsspec.core.url_to_fs(self.path(*names))
-        local = isinstance(filesystem, LocalFileSystem)
-        folder = os.path.dirname(path) if local else tempfile.gettempdir()
-        os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(".tmp", f".{names[-1]}.", folder)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                yield file
-            if local:
-                os.chmod(temporary, 0o666 & ~_umask())
-                os.replace(temporary, path)
-            else:
-                filesystem.put_file(temporary, path)
-        finally:
-            if os.path.exists(temporary):
-                os.remove(temporary)
+        with atomic_path(self.path(*names)) as temporary, temporary.open("wb") as file:
+            yield file
 
     def remove(self, *names: str) -> None:
         """Deletes a file, if it is there."""
@@ -208,7 +195,7 @@ class BuildOutput:
             return
         for folder in ("", *_FOLDERS):
             for name in os.listdir(f"{path}/{folder}") if os.path.isdir(f"{path}/{folder}") else ():
-                if name.startswith(".") and name.endswith(".tmp"):
+                if fnmatch.fnmatch(name, LEFT_OVER):
                     self.remove(folder, name)
 
     def _clear(self) -> None:
@@ -223,12 +210,6 @@ class BuildOutput:
     def _remove_all(self, folder: str, ending: str) -> None:
         for name in self.names(folder, ending):
             self.remove(folder, name)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def split_of(shard: str) -> str:

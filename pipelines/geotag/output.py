@@ -25,6 +25,7 @@ from typing import Any
 
 import fsspec
 
+from locdiffusion.files import LEFT_OVER, write_atomically
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
 from pipelines.geotag.tables import (
     FAILED,
@@ -36,7 +37,6 @@ from pipelines.geotag.tables import (
     shard_tables,
 )
 from pipelines.reading.listing import Shard
-from pipelines.reading.storage import write_whole
 from schemas.geotags import SCHEMA_VERSION, ErrorRow
 
 MANIFESTS = "_manifest"
@@ -187,7 +187,7 @@ class Output:
 
     def write(self, *names: str, data: bytes) -> None:
         """Writes a file that appears whole or not at all."""
-        write_whole(self.path(*names), data)
+        write_atomically(self.path(*names), data)
 
     def _glob(self, folder: str, pattern: str) -> list[str]:
         filesystem, path = fsspec.core.url_to_fs(self.path(folder).rstrip("/"))
@@ -258,10 +258,8 @@ class Output:
 
     def _remove_temporary(self) -> None:
         """Deletes the files that a killed run was just writing."""
-        for folder in (*LAYERS, MANIFESTS):
-            self._remove(self._glob(folder, ".*.tmp"))
-        for name in (RUN, SUMMARY, *PAGES):
-            self._remove(self._glob("", f".{name}.*.tmp"))
+        for folder in ("", *LAYERS, MANIFESTS):
+            self._remove(self._glob(folder, LEFT_OVER))
 
     def _clear(self) -> None:
         """Deletes our own files and no others; run.json stays, to be replaced."""

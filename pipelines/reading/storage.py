@@ -1,9 +1,8 @@
-"""Files wherever they lie: read in blocks ahead with one kind of error, written whole. No Beam."""
+"""Files wherever they lie: read in blocks ahead with one kind of error. No Beam."""
 
 from __future__ import annotations
 
 import io
-import os
 import sys
 from typing import Any, BinaryIO, cast
 
@@ -81,25 +80,6 @@ def open_stream(url: str) -> BinaryIO:
     except Exception as error:  # aiohttp's, google-auth's, gcsfs's, botocore's, ...
         raise _told(error) from error
     return cast(BinaryIO, _Stream(file))
-
-
-def write_whole(url: str, data: bytes) -> None:
-    """Writes a file that appears whole or not at all: locally by renaming, elsewhere by one PUT.
-
-    Args:
-        url: A path, or anything that fsspec opens.
-        data: All of it. A process that is killed leaves at most a file named `.<name>.<pid>.tmp`.
-    """
-    filesystem, path = fsspec.core.url_to_fs(url)
-    if not isinstance(filesystem, LocalFileSystem):
-        filesystem.pipe_file(path, data)
-        return
-    folder, name = os.path.split(path)
-    os.makedirs(folder, exist_ok=True)
-    temporary = os.path.join(folder, f".{name}.{os.getpid()}.tmp")
-    with open(temporary, "wb") as file:
-        file.write(data)
-    os.replace(temporary, path)
 
 
 def _told(error: Exception) -> ReadError:

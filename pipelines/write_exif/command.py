@@ -20,6 +20,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from locdiffusion.files import write_atomically
 from pipelines.geotag.options import UsageError
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS
@@ -27,7 +28,6 @@ from pipelines.reading.archive import Sample, ShardReader
 from pipelines.reading.folder import FolderReader
 from pipelines.reading.listing import InputError, Shard, list_shards
 from pipelines.reading.photo import PhotoError, open_image
-from pipelines.reading.storage import write_whole
 from pipelines.write_exif.exif import ExifError, Position, with_position
 
 COLUMNS = ("key", "latitude", "longitude", "radius_90_km", "prob_25km", "prob_200km", "model_id")
@@ -192,7 +192,7 @@ def _write(output: str, shard: Shard, key: str, copy: bytes) -> None:
     """A photo of a folder keeps its path; one of a tar goes into a folder named after the tar."""
     name = key if shard.photos else f"{shard.id}/{key}.jpg"
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    write_whole("/".join([output.rstrip("/"), *parts]), copy)
+    write_atomically("/".join([output.rstrip("/"), *parts]), copy)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -208,5 +208,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{count:>10,}  {fate}")
     if not options.dry_run:
         text = json.dumps({"photos": fates.total(), **counts}, indent=1) + "\n"
-        write_whole("/".join([options.output.rstrip("/"), SUMMARY]), text.encode())
+        write_atomically("/".join([options.output.rstrip("/"), SUMMARY]), text.encode())
     return 0 if fates[Fate.WRITTEN] or options.dry_run else 1

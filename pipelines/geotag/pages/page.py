@@ -10,6 +10,7 @@ import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
+from locdiffusion.files import write_atomically
 from pipelines.geotag.pages.filling import fill, script_json
 from pipelines.geotag.pages.rows import (
     DATA,
@@ -23,7 +24,6 @@ from pipelines.geotag.pages.rows import (
 )
 from pipelines.geotag.pages.thumbnails import read_thumbnails
 from pipelines.geotag.summary import KINDS
-from pipelines.reading.storage import write_whole
 from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
 
 MAX_POINTS = 100_000
@@ -51,7 +51,7 @@ def write_map_html(output_dir: str, path: str) -> None:
     pictures = read_thumbnails(*files, row_of, MAX_THUMBNAIL_BYTES)
     data = script_json(page_data(rows, pictures))
     script = SCRIPT.read_text(encoding="utf-8")
-    write_whole(str(path), fill(TEMPLATE, {"MAP_SCRIPT": script, "MAP_DATA": data}).encode())
+    write_atomically(str(path), fill(TEMPLATE, {"MAP_SCRIPT": script, "MAP_DATA": data}).encode())
 
 
 def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.files import write_atomically
 from pipelines.geotag.pages.rows import (
     PALETTE,
     ROUND_KM,
@@ -19,7 +20,6 @@ from pipelines.geotag.pages.rows import (
     read_rows,
 )
 from pipelines.geotag.summary import shard_group
-from pipelines.reading.storage import write_whole
 from schemas.geotags import THRESHOLDS_KM
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ def write_map_png(output_dir: str, path: str) -> None:
     buffer = io.BytesIO()
     # No time, no version: the same rows give the same bytes.
     figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
-    write_whole(str(path), buffer.getvalue())
+    write_atomically(str(path), buffer.getvalue())
 
 
 def draw_figure(rows: MapRows) -> Figure:

@@ -9,12 +9,12 @@ from typing import Any
 import fsspec
 
 from locdiffusion.calibrate.command import FEWEST
+from locdiffusion.files import write_atomically
 from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.geotag.pages.filling import escaped, fill
 from pipelines.geotag.pages.rows import DATA, MapRows, read_rows
 from pipelines.geotag.pages.scoring import Group, ReportScores, miss, score_rows
 from pipelines.geotag.summary import CREDIBLE
-from pipelines.reading.storage import write_whole
 
 MAX_ROWS = 20_000
 TEMPLATE = DATA / "report.html"
@@ -48,7 +48,7 @@ def write_report_html(output_dir: str, path: str) -> None:
     rows = read_rows(output_dir, MAX_ROWS, known_only=True)
     with fsspec.open(f"{str(output_dir).rstrip('/')}/summary.json", "rb") as file:
         summary = json.load(file)
-    write_whole(str(path), report_page(rows, summary).encode())
+    write_atomically(str(path), report_page(rows, summary).encode())
 
 
 def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:

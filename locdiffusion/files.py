@@ -1,0 +1,75 @@
+"""Writes files that appear whole or not at all, on a local disk or wherever fsspec reaches.
+
+A local file is written under a temporary name beside its place and then renamed. A killed process
+leaves at most a file that matches `LEFT_OVER`; it never leaves half a file under the final name.
+The temporary names are short, so that every name that the file system allows can be written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+LEFT_OVER = ".locdiffusion-*.tmp"
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yields a temporary path; what the block writes there appears at the target when it ends.
+
+    The temporary file is removed if the block raises.
+
+    Args:
+        target: Path of the file, or a URL that fsspec opens. The folder is made if it is missing.
+    """
+    filesystem, path = _file_system(target)
+    folder = tempfile.gettempdir() if filesystem else os.path.dirname(path) or os.curdir
+    os.makedirs(folder, exist_ok=True)
+    temporary = Path(folder, LEFT_OVER.replace("*", secrets.token_hex(4)))
+    try:
+        yield temporary
+        if filesystem:
+            filesystem.put_file(str(temporary), path)
+        else:
+            os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_atomically(target: str | os.PathLike[str], data: bytes | str) -> None:
+    """Writes a file: locally by renaming, elsewhere by one PUT.
+
+    Args:
+        target: Path of the file, or a URL that fsspec opens. The folder is made if it is missing.
+        data: Content of the file; a text is written as UTF-8.
+    """
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    filesystem, path = _file_system(target)
+    if filesystem:
+        filesystem.pipe_file(path, content)
+        return
+    with atomic_path(Path(path)) as temporary:
+        temporary.write_bytes(content)
+
+
+def write_json(target: str | os.PathLike[str], content: Any, sort_keys: bool = False) -> None:
+    """Writes a JSON file; refuses NaN and infinity."""
+    text = json.dumps(content, indent=1, sort_keys=sort_keys, allow_nan=False)
+    write_atomically(target, text + "\n")
+
+
+def _file_system(target: str | os.PathLike[str]) -> tuple[Any, str]:
+    """Returns the remote file system of a target, or None, and the path of the target in it."""
+    if isinstance(target, os.PathLike):
+        return None, os.fspath(target)
+    filesystem, path = fsspec.core.url_to_fs(target)
+    return None if isinstance(filesystem, LocalFileSystem) else filesystem, path
