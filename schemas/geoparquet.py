@@ -53,23 +53,6 @@ def encode_points(longitude: Sequence[float], latitude: Sequence[float]) -> pa.A
     return pa.array([_POINT.pack(1, 1, x, y) for x, y in points], type=pa.binary())
 
 
-def decode_point(wkb: bytes) -> tuple[float, float]:
-    """Decodes one WKB point of either byte order.
-
-    Returns:
-        (longitude, latitude) in degrees.
-
-    Raises:
-        ValueError: If the bytes are not a WKB point.
-    """
-    if len(wkb) != _POINT.size or wkb[0] not in (0, 1):
-        raise ValueError(f"{len(wkb)} bytes are not a WKB point, wanted {_POINT.size}")
-    kind, x, y = struct.unpack("<Idd" if wkb[0] else ">Idd", wkb[1:])
-    if kind != 1:
-        raise ValueError(f"WKB geometry type {kind} is not a point (1)")
-    return x, y
-
-
 def geometry_type(wkb: bytes) -> str:
     """The name of a WKB geometry's type: one of those that this project writes.
 

@@ -19,7 +19,6 @@ from locdiffusion.evaluate.proximity import (
     EDGES_KM,
     MIN_PHOTOS,
     nearest_training_km,
-    quantile_edges,
     score_strata,
     strata_numbers,
 )
@@ -291,11 +290,6 @@ class TestProximity:
         counts = np.bincount(numbers, minlength=len(lows))
         assert counts.sum() == len(distance)
         assert len(lows) == 1 or counts.min() >= MIN_PHOTOS
-
-    def test_edges_of_equal_mass(self, rng: np.random.Generator) -> None:
-        distance = rng.exponential(100.0, 400)
-        numbers, lows = strata_numbers(distance, quantile_edges(distance, 4))
-        assert np.bincount(numbers).tolist() == [100] * 4 and lows[0] == 0.0
 
     @pytest.mark.parametrize("edges", [[], [1.0, 2.0], [0.0, 5.0, 5.0]])
     def test_edges_that_do_not_rise_from_0(self, edges: list[float]) -> None:

@@ -23,9 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from photo_server import Answer, photo_server
 
-from pipelines.sources import images, mp16, msgpack_images, yfcc100m
+from pipelines.sources import mp16, msgpack_images, yfcc100m
 from pipelines.sources.download import FetchError, FetchSettings
-from pipelines.sources.images import read, read_many
+from pipelines.sources.images import read
 from pipelines.sources.msgpack_images import index_shard
 from pipelines.sources.record import Drop, ImageRef, photo_id
 from pipelines.sources.webdataset import read_shard
@@ -152,52 +152,6 @@ def test_a_file_that_changed_since_it_was_indexed(tmp_path: Path) -> None:
     assert failure(last) is DropReason.FETCH_FAILED
     shard.unlink()
     assert failure(last) is DropReason.NO_IMAGE
-
-
-# Many at a time
-
-
-def test_many_come_in_order_with_their_errors(tmp_path: Path) -> None:
-    folder = write_image_folder(tmp_path, PHOTOS[:-1])
-    with photo_server(PHOTOS) as server:
-        refs = [
-            ref
-            for p in PHOTOS
-            for ref in (
-                mp16.image_by_id(str(folder), p.img_id),
-                ImageRef("url", server.url + p.url_path),
-                ImageRef("url", server.url + "/gone.jpg"),
-            )
-        ]
-        found = list(read_many(refs, PATIENT))
-    assert len(found) == len(refs)
-    missing = [item.reason for item in found if isinstance(item, FetchError)]
-    assert missing == [DropReason.NO_IMAGE] * 7
-    assert found[0] == found[1] == PHOTOS[0].image
-    assert isinstance(found[-3], FetchError) and found[-2] == PHOTOS[-1].image
-    assert list(read_many([])) == []
-
-
-def test_many_are_taken_and_held_only_as_needed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "x.jpg").write_bytes(b"x")
-    taken = []
-
-    def refs() -> Iterator[ImageRef]:
-        for index in range(100):
-            taken.append(index)
-            yield ImageRef("file", str(tmp_path / "x.jpg"))
-
-    running = read_many(refs(), FetchSettings(connections=3))
-    assert taken == []
-    assert [next(running), next(running)] == [b"x", b"x"]
-    assert len(taken) <= 2 + 3
-    running.close()
-    assert len(taken) <= 2 + 3
-    monkeypatch.setattr(images, "_attempt", lambda ref, limits: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        list(read_many(refs()))
 
 
 # Msgpack shards

@@ -76,12 +76,6 @@ def nearest_training_km(
     return EARTH_RADIUS_KM * angle_between(photos, training[nearest])
 
 
-def quantile_edges(distance_km: ArrayLike, bins: int) -> tuple[float, ...]:
-    """Edges of `bins` strata of about as many photos each, from 0; fewer where values coincide."""
-    inner = np.quantile(np.asarray(distance_km, np.float64), np.arange(1, bins) / bins)
-    return tuple(np.unique([0.0, *inner]).tolist())
-
-
 def strata_numbers(
     distance_km: ArrayLike, edges_km: Sequence[float] = EDGES_KM, min_photos: int = MIN_PHOTOS
 ) -> tuple[NDArray[np.int64], tuple[float, ...]]:

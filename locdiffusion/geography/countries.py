@@ -24,8 +24,6 @@ from numpy.typing import ArrayLike
 from locdiffusion.geography.polygons import PolygonIndex
 
 COUNTRIES = Path(__file__).parents[1] / "assets" / "countries.parquet"
-BORDER_TOLERANCE_DEG = 0.011
-"""No border lies farther from Natural Earth's than this: simplified, then rounded to 0.001°."""
 
 
 @functools.lru_cache(maxsize=1)

@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from locdiffusion.sphere.geodesy import wrap_longitude
 
-WORLD = (-180.0, -90.0, 180.0, 90.0)
 _PARQUET = (".parquet", ".geoparquet", ".pq")
 
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-
 import fsspec
 
 from pipelines.sources.download import FetchError, FetchSettings, shared
@@ -29,38 +25,6 @@ def read(ref: ImageRef, settings: FetchSettings = DEFAULTS) -> bytes:
     if ref.kind == "url" or (whole and ref.url.lower().startswith(_WEB)):
         return shared(settings).get(ref.url)
     return _read_file(ref, settings.max_bytes)
-
-
-def read_many(
-    refs: Iterable[ImageRef], settings: FetchSettings = DEFAULTS
-) -> Iterator[bytes | FetchError]:
-    """Reads images `settings.connections` at a time, and holds no more of them.
-
-    Args:
-        refs: Taken as they are needed.
-        settings: Limits.
-
-    Yields:
-        One item for each ref, in their order.
-    """
-    pool = ThreadPoolExecutor(settings.connections, thread_name_prefix="images")
-    waiting: deque[Future[bytes | FetchError]] = deque()
-    try:
-        for ref in refs:
-            waiting.append(pool.submit(_attempt, ref, settings))
-            if len(waiting) == settings.connections:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _attempt(ref: ImageRef, settings: FetchSettings) -> bytes | FetchError:
-    try:
-        return read(ref, settings)
-    except FetchError as error:
-        return error
 
 
 def _read_file(ref: ImageRef, limit: int) -> bytes:
