@@ -41,10 +41,11 @@ test-slow: $(VENV)/.test  ## run only the slow tests: servers, several processes
 
 test-all: test test-slow  ## run all tests
 
-lint: $(VENV)/.dev  ## ruff and mypy
+lint: $(VENV)/.dev  ## ruff and mypy; counts rooms and imports
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
+	$(PY) tools/rooms.py
 
 # The recipe of the shipped checkpoint. CI runs it small: these can be set on the command line.
 TRAIN       := $(OUT)/train-sample
