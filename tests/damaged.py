@@ -30,8 +30,8 @@ import numpy as np
 from archives import Members, photo, tar_bytes, truth
 from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
 
-from pipelines.reading.archive import Sample
-from pipelines.reading.tar import TarStatus
+from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow
 from schemas.samples import IMAGE_EXTENSIONS
 

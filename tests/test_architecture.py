@@ -50,7 +50,6 @@ ROOMS = (
     # The front door: it hands out names of any room of its house.
     "locdiffusion",
     "pipelines",
-    "pipelines.reading",
     "pipelines.sources",
     "pipelines.beam",
     "pipelines.geotag",

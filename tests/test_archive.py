@@ -18,9 +18,9 @@ from archives import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines.reading import tar as tar_module
-from pipelines.reading.archive import Sample, ShardReader, split_name
-from pipelines.reading.tar import TarStatus
+from locdiffusion.photos import tar as tar_module
+from locdiffusion.photos.archive import Sample, ShardReader, split_name
+from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import MAX_IMAGE_BYTES
 
@@ -135,7 +135,7 @@ def test_links_are_told_and_never_followed(tmp_path: Path) -> None:
 
 
 def test_too_many_bytes_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.reading.archive.LIMITS", {"jpg": 700, "json": 20})
+    monkeypatch.setattr("locdiffusion.photos.archive.LIMITS", {"jpg": 700, "json": 20})
     members = [("a.jpg", bytes(701)), ("b.jpg", b"x"), ("b.json", bytes(21)), ("c.jpg", b"y")]
     samples, errors, _ = read(write_tar(tmp_path / "s.tar", members))
     assert [sample.key for sample in samples] == ["c"]

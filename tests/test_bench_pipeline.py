@@ -16,10 +16,10 @@ from experiments.speed.pipeline.__main__ import GROUPS, main
 from experiments.speed.pipeline.job import BEAM, LOOP, SHIPPED, TRIVIAL, JobFailed, Spent, Task
 from experiments.speed.pipeline.lines import QUICK, Bench, Cost, Sizes
 from experiments.speed.pipeline.trivial import TrivialGeotagger, write_archive
+from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from pipelines.geotag.batches import read_batches, run_stage
-from pipelines.reading.archive import Sample
-from pipelines.reading.listing import Shard
-from pipelines.reading.photo import PhotoRecord, decode_photo
 from schemas.geotags import ErrorRow, Stage
 
 SIZES = Sizes(3, (200, 1200), (16, 112), (100, 2000), (200, 2000), 100, 16)

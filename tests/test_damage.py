@@ -29,11 +29,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from locdiffusion.photos import listing
+from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag import command as geotag
 from pipelines.geotag.batches import read_batches
-from pipelines.reading import listing
-from pipelines.reading.archive import Sample, ShardReader
-from pipelines.reading.tar import TarStatus
 from schemas.geotags import ErrorRow, Stage, Status
 
 SEEDS = range(100)

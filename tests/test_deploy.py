@@ -24,10 +24,10 @@ from test_architecture import make_targets, setup_arguments
 
 from experiments.dataflow_simulation import cost, stragglers
 from experiments.dataflow_simulation.fleet import Fleet
+from locdiffusion.photos.listing import list_shards
 from pipelines.dataflow.settings import NAMES
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.transforms import Geotag
-from pipelines.reading.listing import list_shards
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"

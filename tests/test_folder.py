@@ -12,10 +12,10 @@ from fake_geotagger import FakeLoader
 from hypothesis import given
 from hypothesis import strategies as st
 
+from locdiffusion.photos.folder import GROUP_MOST, PhotoFile, find_photos, group_photos
+from locdiffusion.photos.listing import InputError, list_shards
+from locdiffusion.photos.photo import open_image
 from pipelines.geotag import command as geotag
-from pipelines.reading.folder import GROUP_MOST, PhotoFile, find_photos, group_photos
-from pipelines.reading.listing import InputError, list_shards
-from pipelines.reading.photo import open_image
 
 
 def run(*inputs, output: Path, load=None, more=()) -> int:
@@ -83,7 +83,7 @@ def test_every_photo_is_one_row_whatever_is_wrong_with_it(tmp_path, monkeypatch)
     gone = folder / "gone.jpg"
     gone.symlink_to(folder / "nowhere")
     monkeypatch.setattr(
-        "pipelines.reading.folder._content", _vanishing("IMG.1", _content := _original())
+        "locdiffusion.photos.folder._content", _vanishing("IMG.1", _content := _original())
     )
     assert run(folder, output=tmp_path / "out") == geotag.FAILED  # some may be readable next time
     errors = {row["key"]: row["status"] for row in rows(tmp_path / "out", "errors")}
@@ -102,7 +102,7 @@ def test_every_photo_is_one_row_whatever_is_wrong_with_it(tmp_path, monkeypatch)
 
 
 def _original():
-    from pipelines.reading import folder
+    from locdiffusion.photos import folder
 
     return folder._content
 
@@ -122,7 +122,7 @@ def photos_in(folder: Path) -> set[str]:
 
 
 def test_resume_does_only_the_groups_that_changed(tmp_path, monkeypatch):
-    monkeypatch.setattr("pipelines.reading.folder.GROUP_MEAN", 3)
+    monkeypatch.setattr("locdiffusion.photos.folder.GROUP_MEAN", 3)
     folder, output = tmp_path / "photos", tmp_path / "out"
     fill(folder, 30)
     assert run(folder, output=output) == geotag.DONE
@@ -225,7 +225,7 @@ def test_heic_is_read_upright_with_its_position(tmp_path):
 
 def test_heic_without_its_reader_names_the_remedy(monkeypatch):
     from locdiffusion.photos import image_formats
-    from pipelines.reading.photo import PhotoError
+    from locdiffusion.photos.photo import PhotoError
 
     monkeypatch.setattr(image_formats.importlib, "import_module", _missing)
     image_formats.readable_formats.cache_clear()

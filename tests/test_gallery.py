@@ -23,6 +23,7 @@ from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import land_measure
 from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
 from locdiffusion.gallery.places import GalleryError, gallery_identity, read_gallery
+from locdiffusion.photos.listing import Shard
 from locdiffusion.sphere.geodesy import unit_vectors
 from pipelines.geotag import command as geotag
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
@@ -30,7 +31,6 @@ from pipelines.geotag.options import UsageError, parse
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.summary import summarise, summary_table
 from pipelines.geotag.tables import Extras
-from pipelines.reading.listing import Shard
 from schemas.geotags import HYBRID_COLUMNS, Stage
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -18,10 +18,10 @@ from archives import bad_members, photo, sound_members, tar_bytes
 from fake_geotagger import FakeLoader
 from servers import Bucket, Request, storage
 
+from locdiffusion.photos import storage as product_storage
+from locdiffusion.photos.archive import ShardReader
 from pipelines.geotag import command as geotag
 from pipelines.geotag.command import main
-from pipelines.reading import storage as product_storage
-from pipelines.reading.archive import ShardReader
 
 SHARDS = {
     "val-000": tar_bytes(sound_members(12)),

@@ -19,6 +19,8 @@ from PIL import Image
 from test_sink import tree
 
 from locdiffusion.decoding.credible_regions import CredibleRegion
+from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.thumbnails import Chosen, small_jpeg
 from locdiffusion.sphere import hilbert
 from locdiffusion.sphere.hilbert import hilbert_index
 from pipelines.geotag import command as geotag
@@ -27,8 +29,6 @@ from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
 from pipelines.geotag.output import Output, OutputError, RunConfiguration, write_shard
 from pipelines.geotag.summary import summarise, summary_table
 from pipelines.geotag.tables import Extras
-from pipelines.reading.listing import Shard
-from pipelines.reading.thumbnails import Chosen, small_jpeg
 from schemas import geoparquet
 from schemas.geotags import PREDICTION_SCHEMA, Stage
 from schemas.layers import REGION_SCHEMA, THUMBNAIL_SCHEMA, THUMBNAIL_SIDE, Thumbnail

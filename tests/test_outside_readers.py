@@ -21,11 +21,11 @@ from fake_geotagger import Mode
 from locdiffusion.decoding.credible_regions import RegionFinder
 from locdiffusion.density.shdd import encode
 from locdiffusion.geography.polygons import within_world
+from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag.batches import REGIONS, PhotoBatch, ShardEnding, _region
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.tables import Extras
-from pipelines.reading.listing import Shard
-from pipelines.reading.tar import TarStatus
 from schemas.geotags import OPTIONAL_COLUMNS, THRESHOLDS_KM
 from schemas.layers import Region
 from schemas.training import INDEX_SCHEMA, index_table

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps, TiffImagePlugin
 
-from pipelines.reading.archive import Sample
-from pipelines.reading.photo import PhotoError, PhotoRecord, decode_photo, open_image, read_gps
+from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.photo import PhotoError, PhotoRecord, decode_photo, open_image, read_gps
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import Truth
 
@@ -68,8 +68,8 @@ def test_damaged_photos_never_raise(kind: str, at: float, noise: bytes) -> None:
 
 
 def test_a_huge_jpeg_is_decoded_at_reduced_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.reading.photo.REDUCE_ABOVE_PIXELS", 1000)
-    monkeypatch.setattr("pipelines.reading.photo.REDUCED_SIDE", 60)
+    monkeypatch.setattr("locdiffusion.photos.photo.REDUCE_ABOVE_PIXELS", 1000)
+    monkeypatch.setattr("locdiffusion.photos.photo.REDUCED_SIDE", 60)
     image, _ = open_image(photo(1, (500, 300)))
     assert image.size == (125, 75)
 

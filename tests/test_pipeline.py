@@ -29,13 +29,13 @@ from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.image_encoder import load_image_encoder
+from locdiffusion.photos.listing import Shard
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 from pipelines.geotag import command as geotag
 from pipelines.geotag import transforms
 from pipelines.geotag.command import main
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.progress import TALLY
-from pipelines.reading.listing import Shard
 
 CONFIGURATION = RunConfiguration("fake-1", "f" * 64, 0, {"mode": "density"})
 

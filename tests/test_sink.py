@@ -14,10 +14,10 @@ import pytest
 from archives import bad_members, sound_members, write_tar
 from fake_geotagger import FakeGeotagger
 
+from locdiffusion.photos.listing import InputError, Shard, list_shards, shard_ids
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
 from pipelines.geotag.output import Output, OutputError, RunConfiguration, write_shard
 from pipelines.geotag.summary import accuracy_row, shard_group, summarise, summary_table
-from pipelines.reading.listing import InputError, Shard, list_shards, shard_ids
 from schemas import geoparquet
 from schemas.geotags import ERROR_SCHEMA, PREDICTION_SCHEMA, Stage
 

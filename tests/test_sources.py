@@ -28,8 +28,8 @@ from flickr import (
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from pipelines.reading.archive import Sample, ShardReader
-from pipelines.reading.storage import ReadError
+from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.storage import ReadError
 from pipelines.sources import images, lines, mp16, webdataset, yfcc100m
 from pipelines.sources.lines import read_lines
 from pipelines.sources.record import Drop, ImageRef, Record, photo_id, shown

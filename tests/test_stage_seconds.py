@@ -14,11 +14,11 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from archives import sound_members, write_tar
 from fake_geotagger import FakeGeotagger
 
+from locdiffusion.photos import archive
+from locdiffusion.photos.listing import Shard
 from pipelines.geotag import transforms
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.summary import summary_table
-from pipelines.reading import archive
-from pipelines.reading.listing import Shard
 
 PHOTOS, MEMBERS, BATCHES = 12, 18, 3
 

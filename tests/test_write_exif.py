@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from locdiffusion.photos.photo import open_image
 from pipelines.geotag import command as geotag
-from pipelines.reading.photo import open_image
 from pipelines.write_exif import command as write_exif
 from pipelines.write_exif.exif import ExifError, Position, with_position
 

@@ -15,7 +15,7 @@ from experiments.dataflow_simulation.fleet import Fleet, simulate
 from pipelines.dataflow.machines import MachineError, vcpus_and_gib
 
 DONE, USAGE = 0, 2
-READ_BYTES = 8 * 2**20  # one request of a worker that reads a tar; see pipelines.reading.storage
+READ_BYTES = 8 * 2**20  # one request of a worker that reads a tar; see locdiffusion.photos.storage
 WRITES_PER_SHARD = 3  # predictions, errors, manifest
 LOOKS_PER_SHARD = 4  # is there a manifest, is it ours, are both parts there
 

@@ -1,1 +1,1 @@
-"""Photos before the network: formats, EXIF positions, shards of them, cached embeddings."""
+"""Reads photos: tar shards, folders, lists, picture formats, EXIF; caches their embeddings."""

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from locdiffusion.model.preprocessing import as_rgb
-from pipelines.reading.photo import PhotoError, open_image
+from locdiffusion.photos.photo import PhotoError, open_image
 from schemas.geotags import Status
 from schemas.training import DropReason
 
@@ -74,7 +74,7 @@ def encode(data: bytes, how: Encoding) -> EncodedPhoto:
     """Decodes, checks, turns upright, scales and encodes a photo.
 
     Args:
-        data: A file in one of the formats that `pipelines.reading.photo` opens.
+        data: A file in one of the formats that `locdiffusion.photos.photo` opens.
         how: Sizes and quality.
 
     Raises:

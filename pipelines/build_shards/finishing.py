@@ -12,6 +12,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 import pyarrow as pa
 
+from locdiffusion.photos.storage import open_stream
 from pipelines.build_shards import columns, duplicates
 from pipelines.build_shards.candidates import CANDIDATE, FINGERPRINTS
 from pipelines.build_shards.output import (
@@ -25,7 +26,6 @@ from pipelines.build_shards.output import (
 from pipelines.build_shards.settings import Settings
 from pipelines.build_shards.tars import copy_without
 from pipelines.geotag.output import to_json
-from pipelines.reading.storage import open_stream
 from schemas.training import DropReason, DropRow, drop_table, index_table
 
 VERSIONS = ("numpy", "pillow", "pyarrow")

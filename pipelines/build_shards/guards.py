@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from pipelines.reading.storage import open_stream
+from locdiffusion.photos.storage import open_stream
 from pipelines.sources.record import Drop, Record, photo_id
 from schemas.training import DropReason
 

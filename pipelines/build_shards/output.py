@@ -29,9 +29,9 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from locdiffusion.files import LEFT_OVER, atomic_path, write_atomically
+from locdiffusion.photos.storage import open_stream
 from pipelines.build_shards.settings import Settings
 from pipelines.geotag.output import OutputError, to_json
-from pipelines.reading.storage import open_stream
 from schemas.training import Split
 
 INDEX, DROPPED, MANIFESTS, WORK = "index", "dropped", "_manifest", "_work"

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import fsspec
 from braceexpand import braceexpand
 
-from pipelines.reading.storage import open_stream
+from locdiffusion.photos.storage import open_stream
 from pipelines.sources.lines import BZIP2_MAGIC, CHUNK, MAX_LINE_BYTES, read_lines
 
 PIECE_BYTES = 16 * 2**20

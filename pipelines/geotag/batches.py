@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import shapely
 
+from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.folder import FolderReader
+from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.photo import PhotoRecord, decode_photo
+from locdiffusion.photos.tar import TarStatus
+from locdiffusion.photos.thumbnails import Chosen
 from pipelines.geotag.model_cache import GeotaggerLike
-from pipelines.reading.archive import Sample, ShardReader
-from pipelines.reading.folder import FolderReader
-from pipelines.reading.listing import Shard
-from pipelines.reading.photo import PhotoRecord, decode_photo
-from pipelines.reading.tar import TarStatus
-from pipelines.reading.thumbnails import Chosen
 from schemas import geoparquet
 from schemas.geotags import OPTIONAL_COLUMNS, ErrorRow, Stage, Status
 from schemas.layers import Region, Thumbnail

@@ -19,6 +19,7 @@ from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
 from locdiffusion.geography.polygons import PolygonError
+from locdiffusion.photos.listing import InputError, Shard, list_shards
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, UsageError, parse
 from pipelines.geotag.output import (
@@ -34,7 +35,6 @@ from pipelines.geotag.output import (
 )
 from pipelines.geotag.progress import Progress
 from pipelines.geotag.summary import summarise, summary_table
-from pipelines.reading.listing import InputError, Shard, list_shards
 
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 TIMES = ("seconds", "images_per_second", "stage_seconds")

@@ -7,12 +7,12 @@ from typing import Any
 
 import apache_beam as beam
 
+from locdiffusion.photos.listing import Shard
 from pipelines.beam.jobs import how_to_follow, run_job
 from pipelines.geotag import transforms
 from pipelines.geotag.model_cache import Loader
 from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration
-from pipelines.reading.listing import Shard
 
 __all__ = ["how_to_follow", "launch", "stage_seconds"]
 

@@ -26,6 +26,7 @@ from typing import Any
 import fsspec
 
 from locdiffusion.files import LEFT_OVER, write_atomically
+from locdiffusion.photos.listing import Shard
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
 from pipelines.geotag.tables import (
     FAILED,
@@ -36,7 +37,6 @@ from pipelines.geotag.tables import (
     parquet_bytes,
     shard_tables,
 )
-from pipelines.reading.listing import Shard
 from schemas.geotags import SCHEMA_VERSION, ErrorRow
 
 MANIFESTS = "_manifest"

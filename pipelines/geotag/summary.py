@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from locdiffusion.evaluate.metrics import coverage, error_summary
+from locdiffusion.photos.tar import TarStatus
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.output import COUNTS, MANIFESTS, READERS, Output
 from pipelines.geotag.tables import ERRORS, FAILED, HYBRID_FAILED, PREDICTIONS, REGIONS_FAILED
-from pipelines.reading.tar import TarStatus
 from schemas.geotags import THRESHOLDS_KM, Status
 
 OVERALL = "all"

@@ -21,14 +21,14 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
 from pipelines.geotag.model_cache import LoadedGeotagger, Loader, loaded
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.progress import TALLY
 from pipelines.geotag.tables import Extras
-from pipelines.reading.archive import Sample
-from pipelines.reading.listing import Shard
-from pipelines.reading.photo import PhotoRecord, decode_photo
 from schemas.geotags import ErrorRow, Stage
 
 STAGES = (Stage.EMBED, Stage.SAMPLE, Stage.DECODE)

@@ -6,7 +6,7 @@ import bz2
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
-from pipelines.reading.storage import ReadError, open_stream
+from locdiffusion.photos.storage import ReadError, open_stream
 
 CHUNK = 2**20
 MAX_LINE_BYTES = 2**20

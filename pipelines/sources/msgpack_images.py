@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import msgpack
 
-from pipelines.reading.storage import open_stream
+from locdiffusion.photos.storage import open_stream
 from pipelines.sources.record import Drop, ImageRef, RowError, checked_key
 from schemas.samples import MAX_IMAGE_BYTES
 from schemas.training import DropReason

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from pipelines.reading.archive import Sample, ShardReader
-from pipelines.reading.storage import ReadError
+from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.storage import ReadError
 from pipelines.sources.record import Drop, ImageRef, Record, RowError, checked_author, shown
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import parse_metadata

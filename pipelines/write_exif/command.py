@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from locdiffusion.files import write_atomically
+from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.folder import FolderReader
+from locdiffusion.photos.listing import InputError, Shard, list_shards
+from locdiffusion.photos.photo import PhotoError, open_image
 from pipelines.geotag.options import UsageError
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS
-from pipelines.reading.archive import Sample, ShardReader
-from pipelines.reading.folder import FolderReader
-from pipelines.reading.listing import InputError, Shard, list_shards
-from pipelines.reading.photo import PhotoError, open_image
 from pipelines.write_exif.exif import ExifError, Position, with_position
 
 COLUMNS = ("key", "latitude", "longitude", "radius_90_km", "prob_25km", "prob_200km", "model_id")

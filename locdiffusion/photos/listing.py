@@ -1,7 +1,7 @@
 """From what a user types after `--input` to a list of shards with stable ids. Knows no Beam.
 
 Tars are shards as they are; photos in folders, and photos named one by one, are grouped into
-virtual ones (`pipelines.reading.folder`).
+virtual ones (`locdiffusion.photos.folder`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import fsspec
 
-from pipelines.reading.folder import (
+from locdiffusion.photos.folder import (
     PhotoFile,
     extension,
     find_photos,

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
-from pipelines.reading.storage import open_stream
-from pipelines.reading.tar import ArchiveDamage, Member, TarStatus, read_members
+from locdiffusion.photos.storage import open_stream
+from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, read_members
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import (
     IMAGE_EXTENSIONS,

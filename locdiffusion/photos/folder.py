@@ -14,9 +14,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from pipelines.reading.archive import Sample
-from pipelines.reading.storage import open_stream
-from pipelines.reading.tar import TarStatus
+from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.storage import open_stream
+from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import (
     IMAGE_EXTENSIONS,

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
+from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.exif_position import read_gps
 from locdiffusion.photos.image_formats import (
     HEIF,
@@ -19,8 +20,7 @@ from locdiffusion.photos.image_formats import (
     open_picture,
     readable_formats,
 )
-from pipelines.reading.archive import Sample
-from pipelines.reading.thumbnails import small_jpeg
+from locdiffusion.photos.thumbnails import small_jpeg
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Truth, parse_metadata
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import BinaryIO
 
-from pipelines.reading.storage import ReadError
+from locdiffusion.photos.storage import ReadError
 from schemas.geotags import Status
 
 BLOCK = 512

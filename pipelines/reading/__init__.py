@@ -1,1 +1,0 @@
-"""Reading an archive strictly: tars, folders and their photos, wherever they lie. Knows no Beam."""
