@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,7 @@ from tiny import (
 )
 
 from locdiffusion.calibrate import fitting
+from locdiffusion.calibrate.parts import CalibrationPart, LikelihoodTable, LocatedDensities
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.evaluate.metrics import coverage
@@ -91,8 +93,21 @@ def share_error(share: float) -> float:
     return math.sqrt(share * (1.0 - share) / COUNT)
 
 
-def table(natural: torch.Tensor, photos: EmbeddedPhotos) -> fitting.LikelihoodTable:
-    return fitting.LikelihoodTable.measure(natural, photos.vectors, Decoder(DEGREE))
+def table(natural: torch.Tensor, photos: EmbeddedPhotos) -> LikelihoodTable:
+    return LikelihoodTable.measure(LocatedDensities(photos, natural), Decoder(DEGREE))
+
+
+def part(
+    natural: torch.Tensor, photos: EmbeddedPhotos, features: npt.NDArray[np.float64]
+) -> CalibrationPart:
+    densities = LocatedDensities(photos, natural)
+    return CalibrationPart.of(densities, torch.from_numpy(features).float(), Decoder(DEGREE))
+
+
+def measured(
+    natural: torch.Tensor, photos: EmbeddedPhotos, config: DecodeConfig | None = None
+) -> dict[str, Any]:
+    return fitting.measure(LocatedDensities(photos, natural), Decoder(DEGREE, config))
 
 
 class TestTemperature:
@@ -113,9 +128,9 @@ class TestTemperature:
     def test_puts_the_coverage_right(self, factor: float, world: World) -> None:
         """Under-confident radii cover too much, over-confident ones too little, fitted ones fit."""
         natural = factor * world.natural
-        before = fitting.measure(natural, world.photos, DEGREE, DecodeConfig())
+        before = measured(natural, world.photos)
         found = fitting.fit_temperature(table(natural, world.photos))
-        after = fitting.measure(natural / found, world.photos, DEGREE, DecodeConfig())
+        after = measured(natural / found, world.photos)
         for share, name in ((0.5, "coverage_50"), (0.9, "coverage_90")):
             wrong = (before[name] - share) * (1.0 if factor < 1.0 else -1.0)
             assert wrong > SIGMAS * share_error(share) / 2.0, name
@@ -123,9 +138,9 @@ class TestTemperature:
         assert after["nats"] < before["nats"] - 0.02
 
     def test_true_densities_need_no_calibration(self, world: World) -> None:
-        measured = fitting.measure(world.natural, world.photos, DEGREE, DecodeConfig())
-        assert abs(measured["coverage_50"] - 0.5) < SIGMAS * share_error(0.5)
-        assert abs(measured["coverage_90"] - 0.9) < SIGMAS * share_error(0.9)
+        found = measured(world.natural, world.photos)
+        assert abs(found["coverage_50"] - 0.5) < SIGMAS * share_error(0.5)
+        assert abs(found["coverage_90"] - 0.9) < SIGMAS * share_error(0.9)
 
     def test_stays_within_its_bounds(self, world: World) -> None:
         """Truth that the density never means: as flat as allowed, not without end."""
@@ -170,7 +185,7 @@ class TestRadius:
             np.zeros((len(vectors), 1), np.float32),
             *latitude_longitude(vectors),
         )
-        return fitting.fit_radius([natural], [photos], self.degree, DecodeConfig())
+        return fitting.fit_radius([LocatedDensities(photos, natural)], self.degree)
 
     def test_wide_where_the_broad_hill_is_right(
         self, natural: torch.Tensor, centres: tuple[npt.NDArray[np.float64], ...]
@@ -198,15 +213,15 @@ class TestMeasure:
         distance = great_circle_km(
             answer.latitude, answer.longitude, photos.latitude, photos.longitude
         )
-        measured = fitting.measure(few, photos, DEGREE, config)
-        assert measured["n"] == 20
-        assert measured["median_km"] == pytest.approx(np.median(distance))
-        assert measured["coverage_50"] == coverage(distance, answer.radius_50_km)
-        assert measured["coverage_90"] == coverage(distance, answer.radius_90_km)
+        found = measured(few, photos, config)
+        assert found["n"] == 20
+        assert found["median_km"] == pytest.approx(np.median(distance))
+        assert found["coverage_50"] == coverage(distance, answer.radius_50_km)
+        assert found["coverage_90"] == coverage(distance, answer.radius_90_km)
 
     def test_the_uniform_answer_is_worth_nothing(self, world: World) -> None:
         flat = torch.zeros_like(world.natural)
-        nats = fitting.measure(flat, world.photos, DEGREE, DecodeConfig())["nats"]
+        nats = measured(flat, world.photos)["nats"]
         assert nats == pytest.approx(0.0, abs=1e-3)
 
 
@@ -219,8 +234,9 @@ class TestTemperatures:
         features = generator.normal(size=(COUNT, len(FEATURES)))
         features[:, 4] = sharp
         model = random_denoiser().temperatures
-        tables = [table(world.natural * factor, world.photos)]
-        assert fitting.fit_temperatures(model, tables, [features], [world.photos.vectors]) > 0
+        assert fitting.fit_temperatures(
+            model, [part(world.natural * factor, world.photos, features)]
+        )
         found = model.log_temperature(torch.from_numpy(features).float()).numpy()
         assert np.exp(found[sharp].mean()) == pytest.approx(2.5, rel=0.15)
         assert np.exp(found[~sharp].mean()) == pytest.approx(1.0, rel=0.15)
@@ -230,19 +246,19 @@ class TestTemperatures:
         """Noise fits a few photos well and all others badly: one temperature is left for all."""
         features = np.random.default_rng(4).normal(size=(COUNT, len(FEATURES)))
         model = random_denoiser().temperatures
-        tables, vectors = [table(2.5 * world.natural, world.photos)], [world.photos.vectors]
-        assert fitting.fit_temperatures(model, tables, [features], vectors) == 0
+        sharp = part(2.5 * world.natural, world.photos, features)
+        assert fitting.fit_temperatures(model, [sharp]) == 0
         condition, natural = torch.randn(7, EMBEDDING_DIM), torch.randn(7, MODEL.dimension)
         found = model(condition, natural)
         assert torch.equal(found, found[:1].expand(7))
-        assert float(found[0]) == pytest.approx(fitting.fit_temperature(tables[0]), rel=0.01)
+        assert float(found[0]) == pytest.approx(fitting.fit_temperature(sharp.likelihood), rel=0.01)
 
     def test_few_photos_can_be_fitted_too(self, world: World) -> None:
         """Fewer than there are parts of the Earth to hold out."""
         few = first(world, 3)
         model = random_denoiser().temperatures
-        tables, features = [table(few.natural, few.photos)], [np.zeros((3, len(FEATURES)))]
-        steps = fitting.fit_temperatures(model, tables, features, [few.photos.vectors])
+        features = np.zeros((3, len(FEATURES)))
+        steps = fitting.fit_temperatures(model, [part(few.natural, few.photos, features)])
         assert steps in fitting.FIT_STEPS
         assert torch.isfinite(model.log_temperature(torch.zeros(1, len(FEATURES)))).all()
 
@@ -255,13 +271,13 @@ class TestTemperatures:
         np.testing.assert_allclose(found, direct, atol=0.01, rtol=0.005)
 
     def test_the_factor_puts_the_coverage_right(self, world: World) -> None:
-        config = DecodeConfig()
+        decoder = Decoder(DEGREE)
         for wrong in (0.4, 2.0):
-            natural = world.natural * wrong
-            factor = fitting.fit_factor(natural, world.photos, DEGREE, config)
-            measured = fitting.measure(natural / factor, world.photos, DEGREE, config)
-            assert abs(measured["coverage_50"] - 0.5) < 0.03
-            assert abs(measured["coverage_90"] - 0.9) < 0.03
+            densities = LocatedDensities(world.photos, world.natural * wrong)
+            factor = fitting.fit_factor(densities, decoder)
+            found = fitting.measure(densities, decoder, factor)
+            assert abs(found["coverage_50"] - 0.5) < 0.03
+            assert abs(found["coverage_90"] - 0.9) < 0.03
 
     def test_fit_sets_temperatures_and_the_radius(self) -> None:
         denoiser = random_denoiser()

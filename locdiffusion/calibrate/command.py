@@ -68,6 +68,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """
     from locdiffusion import checkpoint
     from locdiffusion.calibrate import fitting
+    from locdiffusion.calibrate.parts import LocatedDensities
+    from locdiffusion.decoding.decoder import Decoder
     from locdiffusion.inference import natural_parameters
     from locdiffusion.model.image_encoder import load_image_encoder
 
@@ -79,15 +81,16 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     photos = _photos(options, encoder)
     denoiser = loaded.denoiser.to(options.device)
     natural = natural_parameters(denoiser, photos.embeddings)
-    degree = config.model.max_degree
+    decoder = Decoder(config.model.max_degree, config.decode, loaded.base).to(options.device)
+
+    def densities(rows: np.ndarray) -> LocatedDensities:
+        return LocatedDensities(photos.take(rows), natural[rows])
 
     def fit(rows: np.ndarray) -> float:
-        part = photos.take(rows)
-        return fitting.fit_factor(natural[rows], part, degree, config.decode, loaded.base)
+        return fitting.fit_factor(densities(rows), decoder)
 
     def coverages(rows: np.ndarray, factor: float) -> dict[str, float]:
-        part = photos.take(rows)
-        found = fitting.measure(natural[rows] / factor, part, degree, config.decode, loaded.base)
+        found = fitting.measure(densities(rows), decoder, factor)
         return {name: found[name] for name in ("coverage_50", "coverage_90", "nats")}
 
     rows = np.random.default_rng(options.seed).permutation(len(photos))

@@ -1,12 +1,13 @@
-r"""Radii that hold as many truths as they say, on known ground and off it.
+r"""Stretches the temperatures until the radii hold as many truths as they say.
 
-Likelihood decides which photos' densities are to be believed less than others'; it does not decide
-how many truths the radii hold. So all log temperatures are then moved and stretched,
+A maximum of the likelihood says which photos' densities are too sharp; it does not fix how many
+truths the radii hold. All log temperatures are therefore shifted and stretched afterwards,
 
     log τ' = m + a + b (log τ - m),
 
-with m the mean over the first part of the validation data. a widens all radii alike; b > 1 widens
-them most where trust is least: on new ground, and in pictures that look unlike training's.
+with m their mean over the first part of the validation data. The shift a widens all radii alike.
+A factor b > 1 widens those radii most whose temperature is highest: photos of regions that training
+left out, and pictures that look unlike those of training.
 """
 
 from __future__ import annotations
@@ -15,65 +16,66 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import minimize
-from torch import Tensor
 
+from locdiffusion.calibrate.parts import Float, LocatedDensities
 from locdiffusion.decoding.decoder import Decoder
-from locdiffusion.inference import decode_all
-from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.sphere.geodesy import great_circle_km
 
 LEVELS = (0.5, 0.9)
-"""What the two radii of an answer say they hold."""
+"""Nominal coverage of the two radii of an answer."""
 
 SHIFT, STRETCH = (-1.6, 1.6), (0.5, 2.5)
 """Bounds of a and b."""
 
-Float = NDArray[np.float64]
-
 
 @dataclass(frozen=True)
-class RadiiTable:
-    """Radii of N photos, against their errors, over the logarithm of the temperature.
+class CoverageTable:
+    """Radii of N photos relative to their errors, over the logarithm of the temperature.
 
     Attributes:
-        log_temperature: ``(K,)`` increasing.
-        margin: ``(2, N, K)`` log of radius over error for each of `LEVELS`; the truth lies within
-            where it is not negative.
+        knots: Log temperatures of the table, ``(K,)`` increasing.
+        margin: ``(2, N, K)`` log of radius over error for each of `LEVELS`. The truth lies within
+            the radius where the margin is not negative.
+        log_temperature: Fitted log temperature of each photo, ``(N,)``.
+        weight: Weight of all N photos together in the fit of a stretch.
     """
 
-    log_temperature: Float
+    knots: Float
     margin: Float
+    log_temperature: Float
+    weight: float = 1.0
 
     @classmethod
     def measure(
-        cls, natural: Tensor, photos: EmbeddedPhotos, decoder: Decoder, log_temperature: Float
-    ) -> RadiiTable:
-        """Decodes every photo at every temperature.
+        cls, densities: LocatedDensities, log_temperature: Float, decoder: Decoder, knots: Float
+    ) -> CoverageTable:
+        """Decodes every photo at every knot.
 
         Args:
-            natural: ``(N, d)`` densities of the photos at τ = 1.
-            photos: N photos with truth.
-            decoder: Of the answers.
-            log_temperature: ``(K,)`` increasing.
+            densities: N photos and their densities at τ = 1.
+            log_temperature: Fitted log temperature of each photo, ``(N,)``.
+            decoder: Decoder of the answers.
+            knots: Log temperatures of the table, ``(K,)`` increasing.
         """
         margins = []
-        for value in log_temperature:
-            latitude, longitude, *radii = decode_all(decoder, natural / float(np.exp(value)))
-            error = great_circle_km(latitude, longitude, photos.latitude, photos.longitude)
+        for knot in knots:
+            error, *radii = densities.errors_and_radii(decoder, float(np.exp(knot)))
             margins.append([np.log((radius + 1e-6) / (error + 1e-6)) for radius in radii])
-        return cls(np.asarray(log_temperature, np.float64), np.moveaxis(np.array(margins), 0, -1))
+        margin: Float = np.moveaxis(np.array(margins), 0, -1)
+        return cls(np.asarray(knots, np.float64), margin, log_temperature, densities.weight)
 
     def coverage(self, log_temperature: Float) -> Float:
-        """Share of truths within the radii of `LEVELS`, at one temperature per photo ``(N,)``.
+        """Share of truths within the radii of `LEVELS`, ``(2,)``.
 
-        Between two temperatures of the table the margin is taken to be linear; outside, constant.
+        The margin is linear between two knots and constant outside the table.
+
+        Args:
+            log_temperature: One log temperature per photo, ``(N,)``.
         """
-        last = len(self.log_temperature) - 1
-        inside = np.clip(log_temperature, self.log_temperature[0], self.log_temperature[-1])
-        upper = np.clip(np.searchsorted(self.log_temperature, inside), 1, last)
-        low, high = self.log_temperature[upper - 1], self.log_temperature[upper]
+        last = len(self.knots) - 1
+        inside = np.clip(log_temperature, self.knots[0], self.knots[-1])
+        upper = np.clip(np.searchsorted(self.knots, inside), 1, last)
+        low, high = self.knots[upper - 1], self.knots[upper]
         share = (inside - low) / (high - low)
         row = np.arange(len(inside))
         margin = self.margin[:, row, upper - 1] * (1.0 - share)
@@ -84,7 +86,7 @@ class RadiiTable:
 
 @dataclass(frozen=True)
 class Stretch:
-    """What makes of a log temperature another one; see the module's docstring.
+    """Affine map of log temperatures; see the formula of the module.
 
     Attributes:
         centre: m.
@@ -97,31 +99,30 @@ class Stretch:
     factor: float
 
     def __call__(self, log_temperature: Float) -> Float:
-        """Log τ' of log τ."""
+        """Maps log τ to log τ'."""
         return self.centre + self.shift + self.factor * (log_temperature - self.centre)
 
 
-def fit_stretch(
-    tables: Sequence[RadiiTable], log_temperatures: Sequence[Float], weights: Sequence[float]
-) -> Stretch:
-    """The stretch under which the radii's coverage is nearest to what they say.
+def fit_stretch(parts: Sequence[CoverageTable]) -> Stretch:
+    """Finds the stretch whose coverage is nearest to `LEVELS`.
 
     Args:
-        tables: Of each part of the validation data.
-        log_temperatures: ``(N,)`` of the photos of each part.
-        weights: What the squared misses of each part count.
+        parts: Tables of the parts of the validation data. The first gives m; the squared deviations
+            of each count by its weight.
     """
-    centre = float(np.mean(log_temperatures[0]))
+    centre = float(np.mean(parts[0].log_temperature))
     bounds = np.array([SHIFT, STRETCH])
-    # Where all photos have one temperature, or nearly, there is nothing to stretch.
-    flat = float(np.std(np.concatenate(list(log_temperatures)))) < 1e-3
+    # b is not identifiable where all photos have nearly one temperature.
+    everything = np.concatenate([part.log_temperature for part in parts])
+    flat = float(np.std(everything)) < 1e-3
 
     def miss(values: Float) -> float:
         shift, factor = np.clip(values, *bounds.T)
         stretch = Stretch(centre, float(shift), 1.0 if flat else float(factor))
         total = np.abs(values - np.clip(values, *bounds.T)).sum()
-        for table, logs, weight in zip(tables, log_temperatures, weights, strict=True):
-            total += weight * np.square(table.coverage(stretch(logs)) - LEVELS).sum()
+        for part in parts:
+            deviation = part.coverage(stretch(part.log_temperature)) - LEVELS
+            total += part.weight * np.square(deviation).sum()
         return float(total)
 
     grid = [np.array([a, b]) for a in np.linspace(-1.5, 1.5, 13) for b in (0.8, 1.0, 1.25, 1.6)]

@@ -17,7 +17,9 @@ import torch
 
 from locdiffusion import checkpoint, model_card
 from locdiffusion.calibrate import fitting
+from locdiffusion.calibrate.parts import LocatedDensities
 from locdiffusion.config import from_dict, to_dict
+from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.inference import natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.preprocessing import EncoderSpec
@@ -252,18 +254,19 @@ def finish(
         witness: Size of the temperature model; None for its default.
     """
     config = trainer.config
-    degree, base = config.model.max_degree, trainer.answer_base
+    base = trainer.answer_base
     denoiser = _with_temperatures(trainer, data.train, witness)
     decode = fitting.fit(denoiser, list(data.validation.values()), base)
     print(f"fitted on validation: temperatures, ρ {decode.radius_km:g} km", flush=True)
-    metrics = {}
+    decoder = Decoder(config.model.max_degree, decode, base).to(trainer.device)
     tests = {
         name: part if isinstance(part, EmbeddedPhotos) else read_embedded(part)
         for name, part in data.tests.items()
     }
+    metrics = {}
     for name, part in (data.validation | tests).items():
         natural = natural_parameters(denoiser, part.embeddings)
-        metrics[name] = fitting.measure(natural, part, degree, decode, base)
+        metrics[name] = fitting.measure(LocatedDensities(part, natural), decoder)
     _print_metrics(metrics)
     saved = checkpoint.CheckpointConfig(
         config.name,

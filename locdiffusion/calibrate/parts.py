@@ -1,0 +1,193 @@
+"""Validation photos with their densities, and all that calibration measures on them once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.density.raster import raster_cells
+from locdiffusion.inference import decode_all, log_probability, natural_parameters
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
+from locdiffusion.sphere.geodesy import great_circle_km
+from locdiffusion.temperature import COLDEST, CalibratedDenoiser, TemperatureModel
+
+Float = NDArray[np.float64]
+
+LOG_TEMPERATURES = np.linspace(np.log(COLDEST), np.log(16.0), 20)
+FOLDS, FOLD_ROWS = 4, 18
+"""Parts of the Earth for cross-validation, made of whole cells of 18 rows of equal area."""
+
+
+@dataclass(frozen=True)
+class LocatedDensities:
+    """Densities of photos whose position is known.
+
+    Attributes:
+        photos: N photos.
+        natural: Natural parameters of their densities, ``(N, d)``.
+        weight: Weight of all N photos together in a fit over several such sets.
+    """
+
+    photos: EmbeddedPhotos
+    natural: Tensor
+    weight: float = 1.0
+
+    def errors_and_radii(
+        self, decoder: Decoder, temperature: float = 1.0
+    ) -> tuple[Float, Float, Float]:
+        """Decodes the densities at one temperature.
+
+        Args:
+            decoder: Decoder of the answers.
+            temperature: τ by which all natural parameters are divided.
+
+        Returns:
+            Great-circle errors in km and the stated radii of 50 % and 90 %, ``(N,)`` each.
+        """
+        latitude, longitude, *radii = decode_all(decoder, self.natural / temperature)
+        photos = self.photos
+        error = great_circle_km(latitude, longitude, photos.latitude, photos.longitude)
+        return error, radii[0], radii[1]
+
+
+@dataclass(frozen=True)
+class LikelihoodTable:
+    """Negative log likelihood of N photos over the logarithm of the temperature.
+
+    Attributes:
+        log_temperature: ``(K,)`` evenly spaced.
+        nats: ``(N, K)``.
+    """
+
+    log_temperature: Tensor
+    nats: Tensor
+
+    @classmethod
+    def measure(cls, densities: LocatedDensities, decoder: Decoder) -> LikelihoodTable:
+        """Evaluates the true points at `LOG_TEMPERATURES`, with a cubic spline between them."""
+        vectors = densities.photos.vectors
+        rows = [
+            -log_probability(decoder, densities.natural / float(np.exp(t)), vectors)
+            for t in LOG_TEMPERATURES
+        ]
+        fine = np.linspace(LOG_TEMPERATURES[0], LOG_TEMPERATURES[-1], 8 * len(LOG_TEMPERATURES) - 7)
+        values = CubicSpline(LOG_TEMPERATURES, np.stack(rows))(fine).T
+        return cls(torch.from_numpy(fine).float(), torch.from_numpy(values).float())
+
+    def at(self, log_temperature: Tensor) -> Tensor:
+        """Interpolates linearly at one temperature per photo.
+
+        Args:
+            log_temperature: ``(N,)``. Outside the table the values at its ends hold.
+
+        Returns:
+            Negative log likelihoods ``(N,)``, differentiable in the temperature.
+        """
+        low, step = self.log_temperature[0], self.log_temperature[1] - self.log_temperature[0]
+        last = len(self.log_temperature) - 1
+        place = ((log_temperature.to(low.device) - low) / step).clamp(0.0, last - 1e-3)
+        piece = place.detach().long()
+        row = torch.arange(len(place))
+        share = place - piece
+        return self.nats[row, piece] * (1.0 - share) + self.nats[row, piece + 1] * share
+
+
+@dataclass(frozen=True)
+class CalibrationPart:
+    """One part of the validation data, measured once.
+
+    Attributes:
+        densities: N photos and their densities at τ = 1.
+        features: Inputs of the temperature network, ``(N, F)``.
+        likelihood: Likelihood of the true points over the temperature.
+        fold: Number of the cross-validation fold of each photo, ``(N,)``.
+    """
+
+    densities: LocatedDensities
+    features: Tensor
+    likelihood: LikelihoodTable
+    fold: Tensor
+
+    @classmethod
+    def measure(
+        cls, denoiser: CalibratedDenoiser, photos: EmbeddedPhotos, decoder: Decoder, weight: float
+    ) -> CalibrationPart:
+        """Computes the densities of photos, their features and their likelihoods.
+
+        Args:
+            denoiser: Network, and temperature model that knows its training photos.
+            photos: Validation photos.
+            decoder: Decoder with the base measure of the answers.
+            weight: Weight of this part in the fits.
+        """
+        natural = natural_parameters(denoiser.network, photos.embeddings)
+        features = temperature_features(denoiser.temperatures, photos, natural)
+        return cls.of(LocatedDensities(photos, natural, weight), features, decoder)
+
+    @classmethod
+    def of(cls, densities: LocatedDensities, features: Tensor, decoder: Decoder) -> CalibrationPart:
+        """Joins densities with their features; see `measure`."""
+        likelihood = LikelihoodTable.measure(densities, decoder)
+        return cls(densities, features, likelihood, spatial_folds(densities.photos.vectors))
+
+    def weights(self, chosen: Tensor) -> Tensor:
+        """Shares the weight of the part among its photos.
+
+        Args:
+            chosen: ``(N,)`` whether a photo counts.
+
+        Returns:
+            Weight of each photo, ``(N,)``; 0 for those that do not count.
+        """
+        return self.densities.weight * chosen / len(chosen)
+
+    def calibrated(self, denoiser: CalibratedDenoiser) -> LocatedDensities:
+        """The densities of the photos at the temperatures that the denoiser gives them."""
+        photos = self.densities.photos
+        natural = natural_parameters(denoiser, photos.embeddings)
+        return LocatedDensities(photos, natural, self.densities.weight)
+
+
+def spatial_folds(vectors: Float) -> Tensor:
+    """Divides photos into `FOLDS` folds of equal size with neighbours in the same fold.
+
+    Args:
+        vectors: Unit vectors of the positions, ``(N, 3)``.
+
+    Returns:
+        Number of the fold of each photo, ``(N,)``.
+    """
+    cells = raster_cells(torch.from_numpy(vectors), FOLD_ROWS, 2 * FOLD_ROWS)
+    shuffled = np.random.default_rng(0).permutation(2 * FOLD_ROWS**2)[cells.numpy()]
+    found = np.empty(len(vectors), np.int64)
+    for fold, rows in enumerate(np.array_split(shuffled.argsort(kind="stable"), FOLDS)):
+        found[rows] = fold
+    return torch.from_numpy(found)
+
+
+def temperature_features(
+    model: TemperatureModel, photos: EmbeddedPhotos, natural: Tensor, batch: int = 256
+) -> Tensor:
+    """Computes the inputs of the temperature network in batches.
+
+    Args:
+        model: Temperature model.
+        photos: N photos.
+        natural: Natural parameters of their densities at τ = 1, ``(N, d)``.
+        batch: Number of photos in a batch.
+
+    Returns:
+        Features ``(N, F)`` on the device of the densities.
+    """
+    found = []
+    for start in range(0, len(natural), batch):
+        rows = slice(start, start + batch)
+        condition = torch.from_numpy(photos.embeddings[rows]).to(natural.device)
+        found.append(model.features(condition, natural[rows]))
+    return torch.cat(found)
