@@ -52,6 +52,7 @@ ROOMS = (
     "pipelines",
     "pipelines.sources",
     "pipelines.beam",
+    "pipelines.writing",
     "pipelines.geotag",
     "pipelines.build_shards",
     "pipelines.write_exif",

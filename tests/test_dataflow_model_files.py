@@ -9,8 +9,8 @@ import pytest
 from tiny import TinyEncoder, replace_encoders, write_checkpoint
 
 from locdiffusion import geotagger
+from locdiffusion.model.model_files import ModelFileError, local_checkpoint, local_encoder
 from pipelines.geotag.model_cache import GeotaggerLoader
-from pipelines.geotag.model_files import ModelFileError, local_checkpoint, local_encoder
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def test_what_goes_wrong_with_watching_disturbs_nobody(
             raise error
         return ["s-0"]
 
-    monkeypatch.setattr(Output, "finished_shards", finished)
+    monkeypatch.setattr(Output, "manifest_names", finished)
     shown._stop = Waits(3)  # type: ignore[assignment]
     with shown:
         shown._thread.join()

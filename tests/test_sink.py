@@ -130,10 +130,10 @@ def test_other_file_systems(archive: Path) -> None:
     output = Output("memory://bucket/out")
     output.prepare(CONFIGURATION, [])
     write_shard(output, CONFIGURATION, decoded(archive))
-    assert len(output.finished_shards()) == 1
+    assert len(output.manifest_names()) == 1
     assert summarise(output)["mismatches"] == []
     output.prepare(CONFIGURATION, [], overwrite=True)
-    assert output.finished_shards() == []
+    assert output.manifest_names() == []
 
 
 def test_lost_photos_are_never_written_down_as_done(archive: Path, tmp_path: Path) -> None:
@@ -208,7 +208,7 @@ def test_what_a_stopped_run_left_is_removed(archive: Path, tmp_path: Path) -> No
     before = set(tree(tmp_path / "out"))
     assert "no manifest" in summarise(output)["mismatches"][0]
     output.prepare(CONFIGURATION, [])
-    assert len(before - set(tree(tmp_path / "out"))) == 2 and len(output.finished_shards()) == 1
+    assert len(before - set(tree(tmp_path / "out"))) == 2 and len(output.manifest_names()) == 1
 
 
 @pytest.mark.parametrize("overwrite", [False, True])
@@ -225,7 +225,7 @@ def test_a_path_full_of_glob_characters(archive: Path, tmp_path: Path) -> None:
     output = Output(str(tmp_path / "a[1] {b} *"))
     output.prepare(CONFIGURATION, [])
     write_shard(output, CONFIGURATION, decoded(archive))
-    assert len(output.finished_shards()) == 1 and summarise(output)["mismatches"] == []
+    assert len(output.manifest_names()) == 1 and summarise(output)["mismatches"] == []
 
 
 # Summary

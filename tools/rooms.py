@@ -54,6 +54,7 @@ CLAUSES = {
     "calibrate": "temperatures, radius",
     "train": "from shards to a model",
     "beam": "flags and runners",
+    "writing": "output directories",
     "reading": "tars, folders, strictly",
     "sources": "MP-16, YFCC100M, URLs",
     "pipelines.geotag": "the job: tables, map",

@@ -18,10 +18,10 @@ from pipelines.build_shards.encoding import EncodedPhoto, Encoding, EncodingErro
 from pipelines.build_shards.output import CANDIDATES, PLAN, BuildOutput
 from pipelines.build_shards.settings import Settings
 from pipelines.build_shards.tars import ShardSample, ShardWriter, member_key
-from pipelines.geotag.output import to_json
 from pipelines.sources.download import FetchError, FetchSettings
 from pipelines.sources.images import read
 from pipelines.sources.record import Drop, ImageRef, Record
+from pipelines.writing.directory import to_json
 from schemas.training import DropReason, DropRow, drop_table
 
 FINGERPRINTS = pa.schema(

@@ -30,8 +30,6 @@ from pipelines.build_shards.output import (
     DATASHEET,
     DENSITY,
     METADATA,
-    RUN,
-    SUMMARY,
     BuildOutput,
 )
 from pipelines.build_shards.pieces import (
@@ -46,8 +44,8 @@ from pipelines.build_shards.pieces import (
 from pipelines.build_shards.settings import InputFile, Inputs, Route, Settings, Source
 from pipelines.build_shards.summary import summarise, summary_table
 from pipelines.build_shards.watch import BuildWatch
-from pipelines.geotag.output import OutputError, to_json
-from pipelines.geotag.progress import Ticker
+from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
+from pipelines.writing.progress import Ticker
 
 __all__ = ["build", "build_shards_parser", "main", "run"]
 
@@ -94,7 +92,7 @@ def build(options: BuildOptions) -> Job:
     cut = whole_files if settings.inputs.route is Route.MESSAGES else cut_lines
     links = cut("links", [file.url for file in settings.inputs.links])
     try:
-        output.prepare(settings, options.overwrite)
+        output.claim(settings.to_dict(), options.overwrite)
     except OutputError:
         raise
     except Exception as error:  # each file system has its own; all mean that we may not go on
@@ -169,7 +167,7 @@ def _tell_start(job: Job) -> None:
     if not job.settings.guard.lists:
         print("no benchmark is guarded: --exclude its list", file=sys.stderr)
     if job.planned is not None and not job.output.finished(job.planned):
-        done = job.output.names(CANDIDATES, ".json")
+        done = job.output.names(CANDIDATES, "*.json")
         print(
             f"planned before: {len(job.planned):,} shards, of which {len(done):,} were fetched",
             file=sys.stderr,

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.geotag.model_files import local_encoder
+from locdiffusion.model.model_files import local_encoder
 
 if TYPE_CHECKING:
     from locdiffusion.model.image_encoder import ImageEncoder

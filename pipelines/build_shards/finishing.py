@@ -19,13 +19,12 @@ from pipelines.build_shards.output import (
     CANDIDATES,
     DROPPED,
     INDEX,
-    MANIFESTS,
     BuildOutput,
     split_of,
 )
 from pipelines.build_shards.settings import Settings
 from pipelines.build_shards.tars import copy_without
-from pipelines.geotag.output import to_json
+from pipelines.writing.directory import MANIFESTS, to_json
 from schemas.training import DropReason, DropRow, drop_table, index_table
 
 VERSIONS = ("numpy", "pillow", "pyarrow")

@@ -15,11 +15,11 @@ import pyarrow as pa
 
 from pipelines.build_shards import columns, metadata
 from pipelines.build_shards.metadata import Chunk
-from pipelines.build_shards.output import DROPPED, MANIFESTS, METADATA, PLAN, BuildOutput
+from pipelines.build_shards.output import DROPPED, METADATA, PLAN, BuildOutput
 from pipelines.build_shards.pieces import Piece
 from pipelines.build_shards.ranks import ranks
 from pipelines.build_shards.settings import Rules, Settings
-from pipelines.geotag.output import to_json
+from pipelines.writing.directory import MANIFESTS, to_json
 from schemas.training import DropRow, drop_table
 
 Element = tuple[int, bytes]

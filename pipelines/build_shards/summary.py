@@ -172,13 +172,13 @@ def _check_total(
     """The one equation of a build: kept + dropped = read, by manifests and by rows on disk."""
     if read != found.kept + dropped:
         found.mismatches.append(f"{read} records are not {found.kept} kept + {dropped} dropped")
-    parts = [output.path(DROPPED, name) for name in output.names(DROPPED, ".parquet")]
+    parts = [output.path(DROPPED, name) for name in output.names(DROPPED, "*.parquet")]
     with ThreadPoolExecutor(READERS) as pool:
         rows = sum(pool.map(_rows, parts))
     if rows != dropped:
         found.mismatches.append(f"{DROPPED} has {rows} rows, the manifests say {dropped}")
     known = {f"part-{shard}.parquet" for shard in shards}
-    strange = sorted(set(output.names(INDEX, ".parquet")) - known)
+    strange = sorted(set(output.names(INDEX, "*.parquet")) - known)
     found.mismatches += [f"{INDEX}/{name} belongs to no shard" for name in strange]
 
 

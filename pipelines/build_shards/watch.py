@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from pipelines.build_shards.output import CANDIDATES, MANIFESTS, METADATA, BuildOutput
-from pipelines.geotag.progress import duration
+from pipelines.build_shards.output import CANDIDATES, METADATA, BuildOutput
+from pipelines.writing.progress import duration
 
 
 class BuildWatch:
@@ -27,7 +27,7 @@ class BuildWatch:
         fetched = self._photos(CANDIDATES)
         total = sum(self._planned.values())
         if fetched == total:
-            done = set(self.output.names(MANIFESTS, ".json")) - {f"{METADATA}.json"}
+            done = set(self.output.manifest_names()) - {METADATA}
             return f"{duration(seconds):>7}  {len(done):,}/{len(self._planned):,} shards finished"
         line = f"{duration(seconds):>7}  {fetched:,}/{total:,} photos fetched"
         if self._before is None:
@@ -40,5 +40,5 @@ class BuildWatch:
         return line
 
     def _photos(self, folder: str) -> int:
-        names = (name.removesuffix(".json") for name in self.output.names(folder, ".json"))
+        names = (name.removesuffix(".json") for name in self.output.names(folder, "*.json"))
         return sum(self._planned.get(name, 0) for name in names)

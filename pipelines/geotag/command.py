@@ -26,15 +26,12 @@ from pipelines.geotag.output import (
     MAP_HTML,
     MAP_PNG,
     REPORT_HTML,
-    RUN,
-    SUMMARY,
     Output,
-    OutputError,
     RunConfiguration,
-    to_json,
 )
 from pipelines.geotag.progress import Progress
 from pipelines.geotag.summary import summarise, summary_table
+from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 
 DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
 TIMES = ("seconds", "images_per_second", "stage_seconds")
@@ -169,7 +166,7 @@ def run(job: Job) -> int:
 
 def _earlier_times(output: Output, photos: int) -> dict[str, Any]:
     """How long it took, from the summary that stands there, if it tells of the same photos."""
-    earlier = output.read_json(output.path(SUMMARY)) or {}
+    earlier = output.read_json(SUMMARY) or {}
     if earlier.get("photos") != photos:
         return {}
     return {name: earlier[name] for name in TIMES if name in earlier}
@@ -186,7 +183,7 @@ def summarise_only(options: GeotagOptions) -> int:
         OutputError: If no job has been started there.
     """
     output = _output(options)
-    configuration = output.read_json(output.path(RUN))
+    configuration = output.read_json(RUN)
     if configuration is None:
         raise OutputError(
             f"--output {output.root} holds no {RUN}: no job of this command was started there; "
@@ -244,7 +241,7 @@ def _verdict(
     """The exit status, with the reason on stderr where it is not 0."""
     photos, failed = summary["photos"], summary["photo_errors"]
     look = f"look at {output.path('errors')}"
-    unread = {shard.id for shard in shards}.difference(output.finished_shards())
+    unread = {shard.id for shard in shards}.difference(output.manifest_names())
     if summary["mismatches"] or unread:
         reason = f"the counts do not add up; shards without a result: {sorted(unread) or 'none'}"
     elif again := summary["read_again"]:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from pipelines.geotag.model_files import local_checkpoint, local_encoder
+from locdiffusion.model.model_files import local_checkpoint, local_encoder
 
 
 class GeotaggerLike(Protocol):

@@ -18,14 +18,10 @@ import hashlib
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-import fsspec
-
-from locdiffusion.files import LEFT_OVER, write_atomically
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
 from pipelines.geotag.tables import (
@@ -37,19 +33,18 @@ from pipelines.geotag.tables import (
     parquet_bytes,
     shard_tables,
 )
+from pipelines.writing.directory import (
+    MANIFESTS,
+    SUMMARY,
+    OutputDirectory,
+    OutputError,
+    to_json,
+)
 from schemas.geotags import SCHEMA_VERSION, ErrorRow
 
-MANIFESTS = "_manifest"
-RUN, SUMMARY = "run.json", "summary.json"
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
 PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
 COUNTS = ("photos", "predictions", "photo_errors", "shard_errors")
-READERS = 16
-"""Threads that read small files: from a cloud storage one after the other would take too long."""
-
-
-class OutputError(ValueError):
-    """The output directory belongs to something else; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -87,18 +82,14 @@ class RunConfiguration:
 
 
 @dataclass(frozen=True)
-class Output:
-    """An output directory, local or wherever fsspec can write.
+class Output(OutputDirectory):
+    """The output directory of a geotag run."""
 
-    Attributes:
-        root: Path or URL.
-    """
-
-    root: str
-
-    def path(self, *names: str) -> str:
-        """Joins names to the root."""
-        return "/".join([self.root.rstrip("/"), *names])
+    FOLDERS: ClassVar[Mapping[str, str]] = {
+        MANIFESTS: "*.json",
+        **dict.fromkeys(LAYERS, "part-*.parquet"),
+    }
+    FILES: ClassVar[tuple[str, ...]] = (SUMMARY, *PAGES)
 
     def part(self, layer: str, shard_id: str) -> str:
         """Path of a shard's file in a layer."""
@@ -110,37 +101,30 @@ class Output:
         """Makes the directory this run's own, keeping the shards that the same run finished.
 
         Args:
-            configuration: Of this run.
-            shards: Its input.
+            configuration: Settings of this run.
+            shards: Input of this run.
             overwrite: Whether to delete first what earlier runs of this command wrote here.
 
         Raises:
-            OutputError: If the directory holds another run, or files of somebody else.
+            OutputError: The directory holds another run, or files of somebody else.
         """
-        run = self.read_json(self.path(RUN))
-        if run is None:
-            self._refuse_foreign()
-        elif overwrite:
-            self._clear()
-        else:
-            self._refuse_other_run(run, configuration, shards)
+        if self.claim(configuration.to_dict(), overwrite):
+            self._refuse_other_sources(shards)
             self._remove_stale_groups(shards)
-            self._remove_unfinished()
-        self._remove_temporary()
-        self.write(RUN, data=to_json(configuration.to_dict()))
+            for layer, name in self.orphans(self.manifest_names()):  # a stopped run left these
+                self.remove(layer, name)
 
     def finished(self, shard: Shard, configuration: RunConfiguration) -> bool:
-        """Whether this run, configured alike, has written the shard before."""
+        """Whether a run with this configuration has written the shard before."""
         manifest = self.manifest(shard.id)
-        filesystem, _ = fsspec.core.url_to_fs(self.root)
         return (
             manifest is not None
             and _is_current(manifest, shard, configuration)
-            and all(filesystem.exists(self.part(layer, shard.id)) for layer in manifest["layers"])
+            and all(self.exists(layer, f"part-{shard.id}.parquet") for layer in manifest["layers"])
         )
 
     def photos_kept(self, shards: Sequence[Shard], configuration: RunConfiguration) -> int:
-        """How many photos are here that a run over these shards will not do again."""
+        """Number of photos that are here already and that a run over these shards keeps."""
         shard_of = {shard.id: shard for shard in shards}
         return sum(
             manifest["photos"]
@@ -149,123 +133,48 @@ class Output:
             or _is_current(manifest, shard, configuration)
         )
 
-    def finished_shards(self) -> list[str]:
-        """Ids of all shards that have a manifest, sound or not, in order."""
-        paths = self._glob(MANIFESTS, "*.json")
-        return [path.rpartition("/")[2].removesuffix(".json") for path in paths]
+    def manifest(self, name: str) -> dict[str, Any] | None:
+        """The manifest of a shard; None if there is none, or it is not what was written there."""
+        document = super().manifest(name)
+        return document if document and _is_manifest(document, name) else None
 
-    def manifest(self, shard_id: str) -> dict[str, Any] | None:
-        """Of one shard; None if there is none, or it is not what was written there."""
-        document = self.read_json(self.path(MANIFESTS, f"{shard_id}.json"))
-        return document if document and _is_manifest(document, shard_id) else None
-
-    def manifests(self) -> Iterator[dict[str, Any]]:
-        """The manifests of all finished shards, in order of their names."""
-        with ThreadPoolExecutor(READERS) as pool:
-            for manifest in pool.map(self.manifest, self.finished_shards()):
-                if manifest is not None:
-                    yield manifest
-
-    def orphans(self, done: Collection[str]) -> list[str]:
-        """Parts of shards other than these."""
-        known = set(done)
+    def orphans(self, done: Collection[str]) -> list[tuple[str, str]]:
+        """Layer and name of each part of a shard other than these."""
+        known = {f"part-{shard}.parquet" for shard in done}
         return [
-            path
-            for folder in LAYERS
-            for path in self._glob(folder, "part-*.parquet")
-            if path.rpartition("/part-")[2].removesuffix(".parquet") not in known
+            (layer, name)
+            for layer in LAYERS
+            for name in self.names(layer, self.FOLDERS[layer])
+            if name not in known
         ]
 
-    def read_json(self, path: str) -> dict[str, Any] | None:
-        """A JSON object, or None if there is no such file or it holds something else."""
-        try:
-            filesystem, name = fsspec.core.url_to_fs(path)
-            document = json.loads(filesystem.cat_file(name))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
-            return None
-        return document if isinstance(document, dict) else None
-
-    def write(self, *names: str, data: bytes) -> None:
-        """Writes a file that appears whole or not at all."""
-        write_atomically(self.path(*names), data)
-
-    def _glob(self, folder: str, pattern: str) -> list[str]:
-        filesystem, path = fsspec.core.url_to_fs(self.path(folder).rstrip("/"))
-        filesystem.invalidate_cache()  # workers write behind the launcher's back
-        names = filesystem.glob(f"{_escape(path)}/{pattern}")
-        return sorted(filesystem.unstrip_protocol(name) for name in names)
-
-    def _remove(self, paths: Iterable[str]) -> None:
-        for path in paths:
-            filesystem, name = fsspec.core.url_to_fs(path)
-            if filesystem.exists(name):
-                filesystem.rm_file(name)
-
-    def _refuse_foreign(self) -> None:
-        filesystem, path = fsspec.core.url_to_fs(self.root)
-        if filesystem.isfile(path):
-            raise OutputError(f"--output {self.root} is a file, wanted a directory to create")
-        ours = (*LAYERS, MANIFESTS, SUMMARY, *PAGES)
-        found = [name for name in ours if filesystem.exists(f"{path}/{name}")]
-        if found:
-            raise OutputError(
-                f"--output {self.root} already holds {', '.join(found)} but no {RUN}, so this "
-                "command did not write it; choose another --output"
-            )
-
-    def _refuse_other_run(
-        self, run: Mapping[str, Any], configuration: RunConfiguration, shards: Sequence[Shard]
-    ) -> None:
-        remedy = "choose another --output, or start anew here with --overwrite"
-        wanted = configuration.to_dict()
-        version = run.get("schema_version")
+    def _refuse_other(self, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        version = earlier.get("schema_version")
         if version != SCHEMA_VERSION:
             raise OutputError(
                 f"--output {self.root} holds files of schema version {version}, and this release "
-                f"writes version {SCHEMA_VERSION}, with other columns; {remedy}"
+                f"writes version {SCHEMA_VERSION}, with other columns; choose another --output, or "
+                "start anew here with --overwrite"
             )
-        different = [
-            f"{name} {run.get(name)!r} there, {wanted.get(name)!r} now"
-            for name in sorted({*run, *wanted})
-            if run.get(name) != wanted.get(name)
-        ]
-        if different:
-            raise OutputError(
-                f"--output {self.root} holds another run: {'; '.join(different)}; {remedy}"
-            )
+        super()._refuse_other(earlier, settings)
+
+    def _refuse_other_sources(self, shards: Sequence[Shard]) -> None:
         sources = {manifest["shard"]: manifest["source"] for manifest in self.manifests()}
         for shard in shards:
             source = sources.get(shard.id, shard.url)
             if source != shard.url:
-                raise OutputError(
-                    f"--output {self.root} holds another run: its shard {shard.id!r} came from "
-                    f"{source}, now it is {shard.url}; {remedy}"
+                raise self._another(
+                    f"its shard {shard.id!r} came from {source}, now it is {shard.url}"
                 )
 
     def _remove_stale_groups(self, shards: Sequence[Shard]) -> None:
         """Forgets groups of photos in these folders that are grouped otherwise now."""
         folders = {shard.folder for shard in shards if shard.folder is not None}
         current = {shard.id for shard in shards}
-        self._remove(
-            self.path(MANIFESTS, f"{manifest['shard']}.json")
-            for manifest in list(self.manifests())
-            if manifest["source"].rpartition("#")[0] in folders and manifest["shard"] not in current
-        )
-
-    def _remove_unfinished(self) -> None:
-        """Deletes what a stopped run left: parts without a manifest."""
-        self._remove(self.orphans(self.finished_shards()))
-
-    def _remove_temporary(self) -> None:
-        """Deletes the files that a killed run was just writing."""
-        for folder in ("", *LAYERS, MANIFESTS):
-            self._remove(self._glob(folder, LEFT_OVER))
-
-    def _clear(self) -> None:
-        """Deletes our own files and no others; run.json stays, to be replaced."""
-        self._remove(self._glob(MANIFESTS, "*.json"))  # first: nothing may look finished
-        self._remove_unfinished()
-        self._remove(self.path(name) for name in (SUMMARY, *PAGES))
+        for manifest in list(self.manifests()):
+            folder, shard = manifest["source"].rpartition("#")[0], manifest["shard"]
+            if folder in folders and shard not in current:
+                self.remove(MANIFESTS, f"{shard}.json")
 
 
 def write_shard(
@@ -364,13 +273,3 @@ def _is_manifest(document: Mapping[str, Any], shard_id: str) -> bool:
     return all(isinstance(count, int) and count >= 0 for count in counts) and all(
         isinstance(text, str) for text in texts
     )
-
-
-def to_json(document: Mapping[str, Any]) -> bytes:
-    """An object as indented JSON, keys in their own order."""
-    return (json.dumps(document, indent=1) + "\n").encode()
-
-
-def _escape(path: str) -> str:
-    """A path whose own brackets and stars mean themselves in a glob."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in path)

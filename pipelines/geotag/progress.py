@@ -1,26 +1,22 @@
-"""Now and then a line on stderr while the job runs: what is done, how fast, how long it takes yet.
+"""How far a geotag job is: shards and photos done, photos per second, time left.
 
-A job inside this process is watched photo by photo, by `TALLY`. Where other processes or machines
-do the work, nothing is seen of a shard before it has been written; then its manifest says how many
-photos it held. Knows no Beam.
+A job inside this process is watched photo by photo, through `TALLY`. If other processes or machines
+do the work, a shard is seen only when its manifest is written, which says how many photos it held.
+Knows no Beam.
 """
 
 from __future__ import annotations
 
-import sys
 import threading
-import time
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from types import TracebackType
 from typing import TextIO
 
 from pipelines.geotag.output import Output
+from pipelines.writing.progress import FIRST_SECONDS, Ticker, duration
 
-FIRST_SECONDS = 5.0
-LONGEST_SECONDS, LONGEST_SECONDS_TERMINAL = 60.0, 10.0
 MOST_READ = 200
-"""Manifests read for one line; with more new ones than that, their mean stands for the rest."""
+"""Most manifests read for one line. If more are new, their mean stands for the rest."""
 
 
 class Tally:
@@ -44,12 +40,12 @@ class Moment:
     """How far the job is.
 
     Attributes:
-        seconds: Since it began.
-        shards: In the input.
-        done: Of these, also by an earlier run.
-        photos: Finished by this run, as far as can be seen.
+        seconds: Seconds since the job began.
+        shards: Number of shards in the input.
+        done: Number of shards done, by this or an earlier run.
+        photos: Number of photos that this run has finished, as far as can be seen.
         rate: Photos per second; None while it is not known.
-        seconds_left: None while nothing can be said.
+        seconds_left: Estimated seconds until the end; None while it is not known.
     """
 
     seconds: float
@@ -72,20 +68,12 @@ def progress_line(moment: Moment) -> str:
     return f"{duration(moment.seconds):>7}  {', '.join(parts)}"
 
 
-def duration(seconds: float) -> str:
-    """Seconds in the unit in which one would say them."""
-    for most, unit, name in ((120, 1, "s"), (7200, 60, "min"), (172_800, 3600, "h")):
-        if seconds < most:
-            return f"{seconds / unit:.{0 if unit < 3600 else 1}f} {name}"
-    return f"{seconds / 86_400:.1f} days"
-
-
 class Watch:
-    """Puts together what the tally and the output directory know.
+    """Joins what the tally and the output directory know of a job.
 
     Args:
-        output: Of the job.
-        shards: Ids of its input.
+        output: Output directory of the job.
+        shards: Ids of the input shards.
     """
 
     def __init__(self, output: Output, shards: Collection[str]) -> None:
@@ -97,10 +85,14 @@ class Watch:
         self._first: tuple[float, int] | None = None  # seconds and photos when some were first seen
 
     def _finished(self) -> frozenset[str]:
-        return self.shards.intersection(self.output.finished_shards())
+        return self.shards.intersection(self.output.manifest_names())
 
     def look(self, seconds: float) -> Moment:
-        """The state at this many seconds after the start; raises what the file system raises."""
+        """Computes the state at a number of seconds after the start.
+
+        Raises:
+            OSError: The file system cannot be read; some file systems raise kinds of their own.
+        """
         done = self._before | self._finished()
         new = sorted(done - self._before)
         for shard in [shard for shard in new if shard not in self._photos][:MOST_READ]:
@@ -117,7 +109,7 @@ class Watch:
         return Moment(seconds, len(self.shards), len(done), photos, rate, left)
 
     def _rate(self, seconds: float, photos: int) -> float | None:
-        """Since photos were first seen, so that starting workers counts as little as possible."""
+        """Photos per second since photos were first seen: the start of workers counts little."""
         if not photos:
             return None
         if self._first is None:
@@ -128,64 +120,14 @@ class Watch:
         return photos / seconds if seconds > 0 else None
 
 
-class Ticker:
-    """Prints while the `with` block runs: soon at first, then every minute.
-
-    Args:
-        line: From the seconds since the start to what is printed; may raise, then nothing is.
-        first: Seconds until the first line; then twice as long, up to a minute, or to ten seconds
-            on a terminal.
-        stream: Where to; stderr by default.
-    """
-
-    def __init__(
-        self,
-        line: Callable[[float], str],
-        first: float = FIRST_SECONDS,
-        stream: TextIO | None = None,
-    ) -> None:
-        self.line = line
-        self.first = first
-        self.stream = stream or sys.stderr
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
-
-    def __enter__(self) -> Ticker:
-        self._start = time.monotonic()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        wait = self.first
-        longest = LONGEST_SECONDS_TERMINAL if self.stream.isatty() else LONGEST_SECONDS
-        while not self._stop.wait(wait):
-            wait = min(2 * wait, max(longest, self.first))
-            try:
-                line = self.line(time.monotonic() - self._start)
-            except Exception:  # whatever a network raises must not disturb the job that it watches
-                continue
-            if not self._stop.is_set():
-                # In one piece, so that it cannot mix with what others write.
-                self.stream.write(line + "\n")
-                self.stream.flush()
-
-
 class Progress(Ticker):
-    """Prints how far a job of shards is; see `Watch`.
+    """Prints how far a geotag job is.
 
     Args:
-        output: Of the job.
-        shards: Ids of its input.
-        first, stream: As for Ticker.
+        output: Output directory of the job.
+        shards: Ids of the input shards.
+        first: Seconds until the first line.
+        stream: Stream to print to; stderr by default.
     """
 
     def __init__(

@@ -16,8 +16,9 @@ import pyarrow.parquet as pq
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.photos.tar import TarStatus
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.geotag.output import COUNTS, MANIFESTS, READERS, Output
+from pipelines.geotag.output import COUNTS, Output
 from pipelines.geotag.tables import ERRORS, FAILED, HYBRID_FAILED, PREDICTIONS, REGIONS_FAILED
+from pipelines.writing.directory import MANIFESTS, READERS
 from schemas.geotags import THRESHOLDS_KM, Status
 
 OVERALL = "all"
@@ -70,13 +71,13 @@ def summarise(output: Output) -> dict[str, Any]:
         mismatches += different
         for kind, rows in known.items():
             scores[kind][shard_group(manifest["shard"])].append(rows)
-    finished = output.finished_shards()
+    finished = output.manifest_names()
     mismatches += [
         f"{output.path(MANIFESTS, shard)}.json is not what was written there; delete it"
         for shard in finished
         if shard not in seen
     ]
-    mismatches += [f"{path} has no manifest" for path in output.orphans(finished)]
+    mismatches += [f"{output.path(*part)} has no manifest" for part in output.orphans(finished)]
     return {
         **{name: totals[name] for name in COUNTS},
         "errors_by_status": dict(sorted(by_status.items())),

@@ -29,6 +29,7 @@ from pipelines.geotag.options import UsageError
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS
 from pipelines.write_exif.exif import ExifError, Position, with_position
+from pipelines.writing.directory import RUN
 
 COLUMNS = ("key", "latitude", "longitude", "radius_90_km", "prob_25km", "prob_200km", "model_id")
 SUMMARY = "write_exif.json"
@@ -102,7 +103,7 @@ def write_copies(options: argparse.Namespace) -> Counter[Fate]:
     shards = list_shards(options.photos, lambda note: print(note, file=sys.stderr))
     _refuse_in_place(shards, options.output)
     output = Output(options.predictions)
-    run = output.read_json(output.path("run.json"))
+    run = output.read_json(RUN)
     if run is None:
         raise InputError(
             f"--predictions {options.predictions} holds no run.json; give the --output of "

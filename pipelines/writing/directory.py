@@ -1,0 +1,190 @@
+"""The output directory of one run: who owns it, which shards are done, and how files get there.
+
+    run.json                written first: the settings of the run that owns the directory
+    <folder>/<file>         what the run makes
+    _manifest/<shard>.json  written last: a shard without a manifest is not done
+
+A run with the same settings resumes; a run with other settings is refused. Each file appears whole
+or not at all. Works locally and wherever fsspec can write. Knows no Beam.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import os
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from locdiffusion.files import LEFT_OVER, write_atomically
+
+MANIFESTS = "_manifest"
+RUN, SUMMARY = "run.json", "summary.json"
+READERS = 16
+"""Threads that read small files: from a cloud storage one after the other would take too long."""
+
+
+class OutputError(ValueError):
+    """The output directory belongs to something else; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class OutputDirectory:
+    """The output directory of one kind of job.
+
+    A kind of job derives a class that states which files are its own; only those are ever deleted.
+
+    Attributes:
+        root: Path or URL of the directory.
+    """
+
+    FOLDERS: ClassVar[Mapping[str, str]] = {}
+    """Folders of the job, each with the pattern of the job's files in it."""
+    FILES: ClassVar[tuple[str, ...]] = ()
+    """Files of the job beside `run.json`."""
+    KIND: ClassVar[str] = "run"
+    """What a job of this kind is called in messages."""
+
+    root: str
+
+    def path(self, *names: str) -> str:
+        """Joins names to the root."""
+        return "/".join([self.root.rstrip("/"), *names])
+
+    def claim(self, settings: Mapping[str, Any], overwrite: bool = False) -> bool:
+        """Makes the directory this run's own, keeping what a run with the same settings wrote.
+
+        Args:
+            settings: Everything that decides what the run writes, JSON-able.
+            overwrite: Whether to delete first what earlier runs of this command wrote here.
+
+        Returns:
+            Whether files of an earlier run with the same settings were kept.
+
+        Raises:
+            OutputError: The directory holds another run, or files of somebody else.
+        """
+        earlier = self.read_json(RUN)
+        if earlier is None:
+            self._refuse_foreign()
+        elif overwrite:
+            self._clear()
+        else:
+            self._refuse_other(earlier, settings)
+        self._remove_temporary()
+        self.write(RUN, data=to_json(settings))
+        return earlier is not None and not overwrite
+
+    def exists(self, *names: str) -> bool:
+        """Whether there is such a file."""
+        filesystem, path = fsspec.core.url_to_fs(self.path(*names))
+        filesystem.invalidate_cache()  # workers write behind the launcher's back
+        return bool(filesystem.exists(path))
+
+    def names(self, folder: str, pattern: str) -> list[str]:
+        """Names of the files in a folder that match a glob pattern, sorted; hidden ones left out.
+
+        Args:
+            folder: Folder in the directory; the empty name is the directory itself.
+            pattern: Pattern of `fnmatch` for the names, such as `*.json`.
+        """
+        filesystem, path = fsspec.core.url_to_fs(self.path(folder))
+        filesystem.invalidate_cache()
+        try:
+            found = filesystem.ls(path, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        names = (name.rpartition("/")[2] for name in found)
+        return sorted(n for n in names if fnmatch.fnmatchcase(n, pattern) and n[:1] != ".")
+
+    def read_json(self, *names: str) -> dict[str, Any] | None:
+        """A JSON object, or None if there is no such file or it holds something else."""
+        filesystem, path = fsspec.core.url_to_fs(self.path(*names))
+        try:
+            document = json.loads(filesystem.cat_file(path))
+        except (FileNotFoundError, NotADirectoryError, ValueError):
+            return None
+        return document if isinstance(document, dict) else None
+
+    def manifest(self, name: str) -> dict[str, Any] | None:
+        """The manifest of a shard; None if there is none, or the file is not one."""
+        return self.read_json(MANIFESTS, f"{name}.json")
+
+    def manifest_names(self) -> list[str]:
+        """Names of all manifests, readable or not, sorted: the shards that are done."""
+        return [name.removesuffix(".json") for name in self.names(MANIFESTS, "*.json")]
+
+    def manifests(self) -> Iterator[dict[str, Any]]:
+        """All readable manifests, in the order of their names."""
+        with ThreadPoolExecutor(READERS) as pool:
+            for manifest in pool.map(self.manifest, self.manifest_names()):
+                if manifest is not None:
+                    yield manifest
+
+    def write(self, *names: str, data: bytes) -> None:
+        """Writes a file that appears whole or not at all."""
+        write_atomically(self.path(*names), data)
+
+    def remove(self, *names: str) -> None:
+        """Deletes a file, if it is there."""
+        filesystem, path = fsspec.core.url_to_fs(self.path(*names))
+        with contextlib.suppress(FileNotFoundError):
+            filesystem.rm_file(path)
+
+    def _refuse_foreign(self) -> None:
+        filesystem, path = fsspec.core.url_to_fs(self.root)
+        if filesystem.isfile(path):
+            raise OutputError(f"--output {self.root} is a file, wanted a directory to create")
+        ours = dict.fromkeys([*(folder.partition("/")[0] for folder in self.FOLDERS), *self.FILES])
+        found = [name for name in ours if filesystem.exists(f"{path}/{name}")]
+        if found:
+            raise OutputError(
+                f"--output {self.root} already holds {', '.join(found)} but no {RUN}, so this "
+                "command did not write it; choose another --output"
+            )
+
+    def _refuse_other(self, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+        different = [
+            f"{name} {earlier.get(name)!r} there, {settings.get(name)!r} now"
+            for name in sorted({*earlier, *settings})
+            if earlier.get(name) != settings.get(name)
+        ]
+        if different:
+            raise self._another("; ".join(different))
+
+    def _another(self, difference: str) -> OutputError:
+        return OutputError(
+            f"--output {self.root} holds another {self.KIND}: {difference}; choose another "
+            "--output, or start anew here with --overwrite"
+        )
+
+    def _remove_temporary(self) -> None:
+        """Deletes the files that a killed run was just writing; only local files are renamed."""
+        filesystem, root = fsspec.core.url_to_fs(self.root)
+        if not isinstance(filesystem, LocalFileSystem):
+            return
+        for folder in ("", *self.FOLDERS):
+            path = os.path.join(root, folder)
+            for name in os.listdir(path) if os.path.isdir(path) else ():
+                if fnmatch.fnmatchcase(name, LEFT_OVER):
+                    self.remove(folder, name)
+
+    def _clear(self) -> None:
+        """Deletes our own files and no others; run.json stays, to be replaced."""
+        # Manifests go first: nothing may look finished whose files are gone.
+        for folder in sorted(self.FOLDERS, key=lambda folder: folder != MANIFESTS):
+            for name in self.names(folder, self.FOLDERS[folder]):
+                self.remove(folder, name)
+        for name in self.FILES:
+            self.remove(name)
+
+
+def to_json(document: Mapping[str, Any]) -> bytes:
+    """An object as indented JSON, keys in their own order."""
+    return (json.dumps(document, indent=1) + "\n").encode()
