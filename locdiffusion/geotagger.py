@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import Enum
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,22 +29,13 @@ from locdiffusion.gallery.places import GalleryError, embedded_gallery, read_gal
 from locdiffusion.geotag import Geotag, geotags
 from locdiffusion.inference import log_density_around
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
+from locdiffusion.model.model_files import local_checkpoint, local_encoder
 from locdiffusion.model.weights import GEOCLIP, split_name
 from locdiffusion.photos.image_formats import load_picture, upright
+from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 
 Photo = Image.Image | str | os.PathLike[str]
 """An image in memory, or the path of one."""
-
-
-class PosteriorMode(str, Enum):
-    """How the posterior is obtained.
-
-    DENSITY: one network call at σ = ∞; the whole posterior of the photo.
-    SAMPLING: several reverse diffusions; the mixture of the densities they end in.
-    """
-
-    DENSITY = "density"
-    SAMPLING = "sampling"
 
 
 class Geotagger:
@@ -59,22 +50,20 @@ class Geotagger:
         self,
         checkpoint: Checkpoint,
         encoder: ImageEncoder,
-        *,
-        mode: str = PosteriorMode.DENSITY,
-        samples: int = 16,
-        steps: int = 8,
-        seed: int = 0,
+        settings: GeotaggerSettings | None = None,
         gallery: HybridGallery | None = None,
     ) -> None:
-        if samples < 1 or steps < 1:
-            raise ValueError(f"samples is {samples} and steps is {steps}; want at least 1 of each.")
+        """Joins parts that are loaded already; `load` does it by name.
+
+        Args:
+            checkpoint: Checkpoint, with the base measure of the answers.
+            encoder: Image encoder of the checkpoint; its device is used for everything.
+            settings: Mode, samples, steps and seed; the other settings were used by `load`.
+            gallery: Places for a second answer, with embeddings.
+        """
         self.checkpoint = checkpoint
         self.encoder = encoder
-        known = [known_mode.value for known_mode in PosteriorMode]
-        if mode not in known:
-            raise ValueError(f"mode is {mode!r}; want one of {known}.")
-        self.mode = PosteriorMode(mode)
-        self.samples, self.steps, self.seed = samples, steps, seed
+        self.settings = settings or GeotaggerSettings()
         self.gallery = gallery
         self.device = encoder.device
         degree = checkpoint.config.model.max_degree
@@ -84,68 +73,38 @@ class Geotagger:
         self._mean = FocusedMean(degree, checkpoint.base).to(self.device)
 
     @classmethod
-    def load(
-        cls,
-        checkpoint: str | None = None,
-        *,
-        encoder: str | None = None,
-        device: str = "cpu",
-        mode: str = PosteriorMode.DENSITY,
-        samples: int = 16,
-        steps: int = 8,
-        seed: int = 0,
-        bf16: bool = False,
-        prior: str | None = None,
-        gallery: str | None = None,
-    ) -> Geotagger:
+    def load(cls, checkpoint: str | None = None, **settings: Any) -> Geotagger:
         """Loads a checkpoint and its image encoder.
 
         Args:
-            checkpoint: A directory, the name of a shipped checkpoint, or None for the default.
-            encoder: Which encoder is meant; must be the checkpoint's own (an open_clip weight file
-                may have moved).
-            device: A torch device.
-            mode: "density" or "sampling", see `PosteriorMode`.
-            samples: Reverse diffusions per photo in sampling mode.
-            steps: Network calls per reverse diffusion, after which one more gives the density.
-            seed: Of the sampling noise, together with each photo's key.
-            bf16: Embed in bfloat16, on a GPU only: faster, a little less exact.
-            prior: Where photos may come from, before one looks: "land", "uniform", "checkpoint" or
-                None for the checkpoint's own, or a file of polygons (see `prior.load_prior`),
-                outside which nothing is an answer. It takes the place of the base measure of the
-                answers and of the sampler's means; how far a photo's density is believed (its
-                temperature) was fitted with the checkpoint's own, and stays.
-            gallery: Places for a second answer of each photo, see `hybrid`: "geoclip" for GeoCLIP's
-                own 100,000, or a list (see `gallery.read_gallery`); embedded here, about a minute
-                for 100,000 places. Only for a checkpoint of the encoder `geoclip`.
+            checkpoint: Directory or URL of a checkpoint, the name of a shipped one, or None for
+                the default.
+            **settings: Further fields of `GeotaggerSettings`, for example `device="cuda"`.
 
         Raises:
-            ValueError: bf16 without a GPU.
+            TypeError: There is no such setting.
+            ValueError: A setting is out of range, or bf16 is wanted without a GPU.
+            ModelFileError: A checkpoint or weights at a URL cannot be copied.
             CheckpointError: The checkpoint cannot be used, or not with this encoder.
             GalleryError: The gallery cannot be used, or not with this checkpoint.
             EncoderWeightsError: The encoder's weights cannot be had.
             PolygonError: The prior's file cannot be used.
         """
-        loaded = load(checkpoint)
-        loaded = replace(loaded, base=load_prior(prior, loaded.base))
+        wanted = GeotaggerSettings(checkpoint, **settings)
+        loaded = load(local_checkpoint(wanted.checkpoint))
+        loaded = replace(loaded, base=load_prior(wanted.prior, loaded.base))
+        encoder = None if wanted.encoder is None else local_encoder(wanted.encoder)
         name = check_encoder(loaded.config, encoder)
-        places = None if gallery is None else _places(gallery, loaded)
-        image_encoder = load_image_encoder(name, device, bf16)
+        places = None if wanted.gallery is None else _places(wanted.gallery, loaded)
+        image_encoder = load_image_encoder(name, wanted.device, wanted.bf16)
         if replace(image_encoder.spec, name=loaded.config.encoder.name) != loaded.config.encoder:
             raise CheckpointError(
                 f"{name} preprocesses differently from what the checkpoint was trained with: "
                 f"{image_encoder.spec} instead of {loaded.config.encoder}."
             )
         degree = loaded.config.model.max_degree
-        return cls(
-            loaded,
-            image_encoder,
-            mode=mode,
-            samples=samples,
-            steps=steps,
-            seed=seed,
-            gallery=None if places is None else embedded_gallery(places, degree),
-        )
+        gallery = None if places is None else embedded_gallery(places, degree)
+        return cls(loaded, image_encoder, wanted, gallery)
 
     @property
     def model_id(self) -> str:
@@ -188,14 +147,14 @@ class Geotagger:
             raise ValueError(f"{len(keys)} keys for {len(embeddings)} embeddings; want as many.")
         dimension = self.checkpoint.config.model.dimension
         if not len(keys):
-            count = 1 if self.mode is PosteriorMode.DENSITY else self.samples
+            count = 1 if self.settings.mode is PosteriorMode.DENSITY else self.settings.samples
             return np.zeros((0, count, dimension), np.float32)
         condition = self._tensor(embeddings)
         with torch_threads(1):
             return self._posterior(condition, keys)
 
     def _posterior(self, condition: torch.Tensor, keys: Sequence[str]) -> NDArray[np.float32]:
-        if self.mode is PosteriorMode.DENSITY:
+        if self.settings.mode is PosteriorMode.DENSITY:
             return self._denoiser.from_image(condition)[:, None].cpu().numpy()
         return self._reverse_diffusion(condition, keys)
 
@@ -323,18 +282,19 @@ class Geotagger:
     def _reverse_diffusion(
         self, condition: torch.Tensor, keys: Sequence[str]
     ) -> NDArray[np.float32]:
+        samples = self.settings.samples
         noise = self.checkpoint.config.noise
         dimension = self.checkpoint.config.model.dimension
-        sigmas = [float(s) for s in recentred_sigmas(self.steps, dimension, noise)]
+        sigmas = [float(s) for s in recentred_sigmas(self.settings.steps, dimension, noise)]
         start = np.stack([self._noise(key, dimension) for key in keys]) * sigmas[0]
         x = self._tensor(start).view(-1, dimension)
-        repeated = condition.repeat_interleave(self.samples, 0)
-        temperature = self._denoiser.temperature(condition).repeat_interleave(self.samples, 0)
+        repeated = condition.repeat_interleave(samples, 0)
+        temperature = self._denoiser.temperature(condition).repeat_interleave(samples, 0)
         tempered = functools.partial(self._denoiser, temperature=temperature)
         x = dpm_solver(focused_mean_denoiser(tempered, repeated, self._mean), x, sigmas)
         level = torch.full((len(x),), sigmas[-1], device=self.device)
         natural = tempered(x, level, repeated)
-        return natural.view(len(keys), self.samples, dimension).cpu().numpy()
+        return natural.view(len(keys), samples, dimension).cpu().numpy()
 
     def _tensor(self, values: NDArray[np.float32]) -> torch.Tensor:
         """On the device; read-only arrays, as they come out of a file or a pickle, are copied."""
@@ -342,9 +302,9 @@ class Geotagger:
         return torch.from_numpy(ready).to(self.device)
 
     def _noise(self, key: str, dimension: int) -> NDArray[np.float32]:
-        digest = hashlib.sha256(f"{self.seed}/{key}".encode()).digest()
+        digest = hashlib.sha256(f"{self.settings.seed}/{key}".encode()).digest()
         generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
-        return generator.standard_normal((self.samples, dimension), dtype=np.float32)
+        return generator.standard_normal((self.settings.samples, dimension), dtype=np.float32)
 
 
 def _places(gallery: str, checkpoint: Checkpoint) -> NDArray[np.float64]:

@@ -42,6 +42,7 @@ ROOMS = (
     "locdiffusion.checkpoint",
     "locdiffusion.model_card",
     "locdiffusion.inference",
+    "locdiffusion.settings",
     "locdiffusion.geotagger",
     "locdiffusion.evaluate",
     "locdiffusion.card",

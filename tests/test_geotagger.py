@@ -32,7 +32,8 @@ from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import uniform_measure
 from locdiffusion.geotag import Geotag, geotags
-from locdiffusion.geotagger import Geotagger, PosteriorMode
+from locdiffusion.geotagger import Geotagger
+from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import THRESHOLDS_KM
 
@@ -46,7 +47,7 @@ def tagger(**settings: Any) -> Geotagger:
     encoder = TinyEncoder()
     base = uniform_measure()
     loaded = Checkpoint(checkpoint_config(encoder.spec), random_denoiser(), base, "0" * 64)
-    return Geotagger(loaded, encoder, **settings)
+    return Geotagger(loaded, encoder, GeotaggerSettings(**settings))
 
 
 @pytest.fixture(scope="module")
@@ -299,7 +300,9 @@ class TestLoad:
     def test_brings_the_checkpoints_own_encoder(self, saved: str) -> None:
         loaded = Geotagger.load(saved, mode="sampling", samples=3, steps=2, seed=9)
         assert loaded.encoder_spec == TinyEncoder().spec
-        assert (loaded.mode, loaded.samples, loaded.steps, loaded.seed) == ("sampling", 3, 2, 9)
+        assert loaded.settings == GeotaggerSettings(
+            saved, mode="sampling", samples=3, steps=2, seed=9
+        )
         assert loaded.model_id == f"tiny-{loaded.checkpoint_hash[:12]}"
         assert len(loaded.checkpoint_hash) == 64
         assert_same_answers(Geotagger.load(saved).geotag(photos(2)), tagger().geotag(photos(2)))

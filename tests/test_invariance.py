@@ -17,6 +17,7 @@ from tiny import TinyEncoder, write_checkpoint, write_coloured_shard
 
 from locdiffusion import checkpoint
 from locdiffusion.geotagger import Geotagger
+from locdiffusion.settings import GeotaggerSettings
 from pipelines.geotag import command as geotag
 from pipelines.geotag.model_cache import Loader
 from schemas.geotags import PROBABILITY_COLUMNS
@@ -39,7 +40,9 @@ class TinyLoader:
 
     def __call__(self) -> Geotagger:
         model = checkpoint.load(self.directory)
-        return Geotagger(model, TinyEncoder(), mode=self.mode, samples=3, steps=2)
+        return Geotagger(
+            model, TinyEncoder(), GeotaggerSettings(mode=self.mode, samples=3, steps=2)
+        )
 
 
 @dataclass(frozen=True)

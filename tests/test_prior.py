@@ -38,6 +38,7 @@ from locdiffusion.diffusion.denoiser import mean_denoiser
 from locdiffusion.geography.countries import COUNTRIES, country_codes
 from locdiffusion.geography.polygons import PolygonError, raster_share
 from locdiffusion.geotagger import Geotagger
+from locdiffusion.settings import GeotaggerSettings
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
     angle_between,
@@ -487,7 +488,9 @@ def test_sampling_keeps_to_the_prior_too(country_patches):
     embeddings = country_patches["BR"][0][:6]
     chile = geopandas.read_parquet(COUNTRIES).set_index("code").geometry["CL"]
     checkpoint = replace(load(), base=polygon_measure(chile))
-    geotagger = Geotagger(checkpoint, NoEncoder(), mode="sampling", samples=4, steps=4)
+    geotagger = Geotagger(
+        checkpoint, NoEncoder(), GeotaggerSettings(mode="sampling", samples=4, steps=4)
+    )
     natural = geotagger.sample(embeddings, list("abcdef"))
     columns = geotagger.decode(natural)
     points = shapely.points(columns.longitude, columns.latitude)

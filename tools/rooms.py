@@ -48,6 +48,7 @@ CLAUSES = {
     "checkpoint": "weights and settings",
     "inference": "many photos at once",
     "model_card": "what a model is for",
+    "settings": "how to answer",
     "geotagger": "photos in, answers out",
     "card": "one answer as a picture",
     "evaluate": "scores with intervals",

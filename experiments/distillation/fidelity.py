@@ -33,10 +33,11 @@ from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.evaluate.scores import Scores, score
 from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
-from locdiffusion.geotagger import Geotagger, PosteriorMode
+from locdiffusion.geotagger import Geotagger
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.predictions import Predictions
+from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from schemas.geotags import THRESHOLDS_KM
 
@@ -162,7 +163,9 @@ class Student:
     def geotagger(self, mode: PosteriorMode = PosteriorMode.DENSITY) -> Geotagger:
         """As a pipeline holds it, but for the photos."""
         if mode not in self._geotaggers:  # a decoder's tables take seconds
-            self._geotaggers[mode] = Geotagger(self.checkpoint, self._encoder, mode=mode)
+            self._geotaggers[mode] = Geotagger(
+                self.checkpoint, self._encoder, GeotaggerSettings(mode=mode)
+            )
         return self._geotaggers[mode]
 
     def natural(

@@ -104,25 +104,14 @@ def _output(options: GeotagOptions) -> Output:
 
 
 def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfiguration:
-    loader = options.loader
-    settings: dict[str, Any] = {"mode": loader.mode}
-    if loader.bf16:
-        settings["bf16"] = True
-    if loader.prior is not None:
-        from locdiffusion.density.base_measure import prior_identity  # torch: not for `--help`
-
-        settings["prior"] = prior_identity(loader.prior)
-    if loader.gallery is not None:
-        from locdiffusion.gallery.places import gallery_identity
-
-        settings["gallery"] = gallery_identity(loader.gallery)
-    if loader.mode == "sampling":
-        settings |= {"samples": loader.samples, "steps": loader.steps}
+    settings = options.loader.recorded()
     spec: Any = getattr(geotagger, "encoder_spec", None)
     if is_dataclass(spec) and not isinstance(spec, type):
         settings["encoder"] = asdict(spec)
     settings |= _extra_settings(options)
-    return RunConfiguration(geotagger.model_id, geotagger.checkpoint_hash, loader.seed, settings)
+    return RunConfiguration(
+        geotagger.model_id, geotagger.checkpoint_hash, options.loader.seed, settings
+    )
 
 
 def _extra_settings(options: GeotagOptions) -> dict[str, Any]:

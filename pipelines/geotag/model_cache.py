@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from locdiffusion.model.model_files import local_checkpoint, local_encoder
+from locdiffusion.settings import GeotaggerSettings
 
 
 class GeotaggerLike(Protocol):
@@ -53,51 +53,21 @@ Loader = Callable[[], GeotaggerLike]
 
 
 @dataclass(frozen=True)
-class GeotaggerLoader:
-    """How a worker builds the Geotagger; small enough to be sent, hashable so that one is kept.
+class GeotaggerLoader(GeotaggerSettings):
+    """Settings from which a worker builds its Geotagger.
 
-    Attributes:
-        checkpoint: Path or URL, or None for the one that is shipped.
-        encoder: Name the checkpoint must agree with, or None to take the checkpoint's; weights may
-            lie at a URL.
-        device: A torch device.
-        mode: `density` (one network call) or `sampling`.
-        samples: Per photo in sampling mode.
-        steps: Of the sampler in sampling mode.
-        seed: Of the run; a photo's own seed derives from it and from its key.
-        bf16: Embed in bfloat16, on a GPU.
-        prior: Where the photos may come from, as `locdiffusion.density.base_measure.load_prior` has
-            it.
-        gallery: Places for `hybrid`, as `locdiffusion.gallery.places.read_gallery` has it.
+    Small enough to be sent to a worker; hashable, so that a process keeps the one it has built.
     """
 
-    checkpoint: str | None = None
-    encoder: str | None = None
-    device: str = "cpu"
-    mode: str = "density"
-    samples: int = 16
-    steps: int = 8
-    seed: int = 0
-    bf16: bool = False
-    prior: str | None = None
-    gallery: str | None = None
-
     def __call__(self) -> GeotaggerLike:
-        """Loads it; raises what `Geotagger.load` and `model_files` raise."""
+        """Loads the Geotagger.
+
+        Raises:
+            ValueError, RuntimeError, OSError: What `Geotagger.load` raises.
+        """
         from locdiffusion.geotagger import Geotagger
 
-        geotagger: GeotaggerLike = Geotagger.load(
-            local_checkpoint(self.checkpoint),
-            encoder=self.encoder and local_encoder(self.encoder),
-            device=self.device,
-            mode=self.mode,
-            samples=self.samples,
-            steps=self.steps,
-            seed=self.seed,
-            bf16=self.bf16,
-            prior=self.prior,
-            gallery=self.gallery,
-        )
+        geotagger: GeotaggerLike = Geotagger.load(**vars(self))
         return geotagger
 
 

@@ -16,8 +16,9 @@ from experiments.speed.head.fine import fine_answers
 from experiments.speed.head.rivals import GALLERY, GeoClipHead, PlonkSampler
 from experiments.speed.head.timing import Comparison, compare
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.geotagger import Geotagger, PosteriorMode
+from locdiffusion.geotagger import Geotagger
 from locdiffusion.model.image_encoder import ImageEncoder
+from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km
 
 PIPELINE_BATCH = 32
@@ -102,7 +103,9 @@ class Bench:
         self.checkpoint, self.encoder, self.embeddings = checkpoint, encoder, embeddings
         self.head = Geotagger(checkpoint, encoder)
         self.sampler = Geotagger(
-            checkpoint, encoder, mode=PosteriorMode.SAMPLING.value, samples=1, steps=8
+            checkpoint,
+            encoder,
+            GeotaggerSettings(mode=PosteriorMode.SAMPLING, samples=1, steps=8),
         )
 
     def lines(self) -> dict[str, Callable[[], Iterator[Line]]]:

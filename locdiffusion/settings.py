@@ -1,0 +1,90 @@
+"""The settings of a Geotagger, stated once for Python, the command line and the workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+
+class PosteriorMode(str, Enum):
+    """How the posterior is obtained.
+
+    DENSITY: one network call at σ = ∞ gives the whole posterior of the photo.
+    SAMPLING: several reverse diffusions; the posterior is the mixture of the densities they end in.
+    """
+
+    DENSITY = "density"
+    SAMPLING = "sampling"
+
+
+@dataclass(frozen=True)
+class GeotaggerSettings:
+    """Which model answers, where it runs, and how it obtains the posterior.
+
+    Attributes:
+        checkpoint: Directory or URL of a checkpoint, the name of a shipped one, or None for the
+            default.
+        encoder: Image encoder that the checkpoint must have, or None to take the checkpoint's own.
+            The name may state where its weights lie now, `open_clip:MODEL/PATH`; a URL is allowed.
+        device: Torch device of encoder and network.
+        mode: `density` or `sampling`, see `PosteriorMode`.
+        samples: Number of reverse diffusions per photo in sampling mode.
+        steps: Network calls per reverse diffusion; one more gives the density.
+        seed: Seed of the sampling noise, together with each photo's key.
+        bf16: Whether the encoder runs in bfloat16, on a GPU only: faster, a little less exact.
+        prior: Where photos may come from, before one looks at them: `land`, `uniform`, `checkpoint`
+            or None for the checkpoint's own, or a file of polygons (see `base_measure.load_prior`)
+            outside which nothing is an answer. The prior replaces the base measure of the answers
+            and of the sampler's means. The temperature, which was fitted with the checkpoint's own
+            base measure, stays.
+        gallery: Places for a second answer of each photo, see `gallery.hybrid`: `geoclip` for
+            GeoCLIP's own 100,000, or a list (see `gallery.places.read_gallery`). Loading takes
+            about a minute per 100,000 places. Only for a checkpoint of the encoder `geoclip`.
+    """
+
+    checkpoint: str | None = None
+    encoder: str | None = None
+    device: str = "cpu"
+    mode: PosteriorMode = PosteriorMode.DENSITY
+    samples: int = 16
+    steps: int = 8
+    seed: int = 0
+    bf16: bool = False
+    prior: str | None = None
+    gallery: str | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values, and takes the mode by its name too."""
+        if self.samples < 1 or self.steps < 1:
+            raise ValueError(
+                f"samples is {self.samples} and steps is {self.steps}; want at least 1 of each."
+            )
+        known = [mode.value for mode in PosteriorMode]
+        if self.mode not in known:
+            raise ValueError(f"mode is {self.mode!r}; want one of {known}.")
+        object.__setattr__(self, "mode", PosteriorMode(self.mode))
+
+    def recorded(self) -> dict[str, Any]:
+        """What a run records of the settings: all that decides its rows and differs from default.
+
+        Checkpoint and encoder are recorded by their contents elsewhere; the device does not count.
+
+        Raises:
+            PolygonError: The prior's file cannot be read.
+            GalleryError: The gallery's file cannot be read.
+        """
+        record: dict[str, Any] = {"mode": self.mode.value}
+        if self.bf16:
+            record["bf16"] = True
+        if self.prior is not None:
+            from locdiffusion.density.base_measure import prior_identity  # torch: not for `--help`
+
+            record["prior"] = prior_identity(self.prior)
+        if self.gallery is not None:
+            from locdiffusion.gallery.places import gallery_identity
+
+            record["gallery"] = gallery_identity(self.gallery)
+        if self.mode is PosteriorMode.SAMPLING:
+            record |= {"samples": self.samples, "steps": self.steps}
+        return record
