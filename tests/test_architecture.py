@@ -284,7 +284,7 @@ def canonical(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12", "3.13", "3.14"])
 def test_the_lock_pins_every_requirement_once_for_each_python(python, monkeypatch):
     environment = {
         **default_environment(),
@@ -346,9 +346,8 @@ def code_lines(page: str) -> list[str]:
 
 
 def make_targets() -> set[str]:
-    return set(
-        re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-    )
+    texts = [(ROOT / name).read_text("utf-8") for name in ("Makefile", "experiments/Makefile")]
+    return set(re.findall(r"^([a-z][a-z-]*):", "\n".join(texts), re.MULTILINE))
 
 
 PAGES = (
@@ -356,6 +355,7 @@ PAGES = (
     "CHANGELOG.md",
     "deploy/README.md",
     "docs/RECIPES.md",
+    "experiments/README.md",
     "pipelines/geotag/pages/assets/README.md",
 )
 
@@ -371,7 +371,7 @@ def test_every_make_target_of_a_page_exists(page):
     assert said <= make_targets()
 
 
-@pytest.mark.parametrize("page", [*PAGES, "Makefile"])
+@pytest.mark.parametrize("page", [*PAGES, "Makefile", "experiments/Makefile"])
 def test_every_command_of_a_page_exists_with_its_flags(page):
     for line in code_lines(page):
         for module, arguments in re.findall(r"(?:python3?|\$\(PY\)) -m ([\w.]+)([^|;&]*)", line):

@@ -132,7 +132,7 @@ def test_what_is_copied_exists_and_is_sent_to_docker() -> None:
         if "--from=" not in one.text:
             copied |= set(one.text.split()[:-1])
     assert all((ROOT / name).exists() for name in copied)
-    assert copied == sent
+    assert copied - {"locdiffusion/__init__.py"} == sent, "that one is in locdiffusion"
 
 
 def test_a_worker_does_not_start_beside_another_copy_of_our_code() -> None:
