@@ -13,7 +13,8 @@ from setuptools.command.sdist import sdist
 
 ROOT = Path(__file__).resolve().parent
 README = ROOT / "README.md"
-VERSION = re.search(r'(?m)^__version__ = "(.+)"$', (ROOT / "locdiffusion/__init__.py").read_text())[1]
+PACKAGE = (ROOT / "locdiffusion" / "__init__.py").read_text(encoding="utf-8")
+VERSION = re.search(r'(?m)^__version__ = "(.+)"$', PACKAGE)[1]
 
 # `from locdiffusion import Geotagger`, and the commands that need neither Beam nor a cloud.
 INSTALL = [

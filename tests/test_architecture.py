@@ -2,6 +2,7 @@
 
 import ast
 import functools
+import importlib
 import importlib.util
 import re
 import runpy
@@ -19,48 +20,9 @@ ROOT = Path(__file__).parents[1]
 INSTALLED = ("schemas", "locdiffusion", "pipelines")
 PACKAGES = (*INSTALLED, "experiments")
 
-# Rooms from the ground up: a folder, or a module beside them. Each imports only from those before
-# it, so no two rooms import each other.
-ROOMS = (
-    "schemas",
-    "locdiffusion.config",
-    "locdiffusion.cpu",
-    "locdiffusion.files",
-    "locdiffusion.recipes",
-    "locdiffusion.sphere",
-    "locdiffusion.predictions",
-    "locdiffusion.overhead",
-    "locdiffusion.geography",
-    "locdiffusion.model",
-    "locdiffusion.density",
-    "locdiffusion.photos",
-    "locdiffusion.decoding",
-    "locdiffusion.diffusion",
-    "locdiffusion.gallery",
-    "locdiffusion.geotag",
-    "locdiffusion.temperature",
-    "locdiffusion.checkpoint",
-    "locdiffusion.model_card",
-    "locdiffusion.inference",
-    "locdiffusion.settings",
-    "locdiffusion.geotagger",
-    "locdiffusion.evaluate",
-    "locdiffusion.card",
-    "locdiffusion.calibrate",
-    "locdiffusion.train",
-    # The front door: it hands out names of any room of its house.
-    "locdiffusion",
-    "pipelines",
-    "pipelines.sources",
-    "pipelines.beam",
-    "pipelines.writing",
-    "pipelines.geotag",
-    "pipelines.build_shards",
-    "pipelines.write_exif",
-    "pipelines.dataflow",
-    # Evidence stands on the product; nothing in the product imports it.
-    "experiments",
-)
+# The order of the rooms stands in the tool that counts their imports.
+sys.path.append(str(ROOT / "tools"))
+ROOMS = importlib.import_module("count_rooms").ORDER
 FLOOR = {room: number for number, room in enumerate(ROOMS)}
 
 # Among the rooms before it: what a room never imports.

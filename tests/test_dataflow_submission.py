@@ -165,6 +165,7 @@ def test_the_package_is_our_code_and_light(job: Job) -> None:
     ):
         assert file in names
     assert "locdiffusion/checkpoints/overhead/model.safetensors" in names
+    assert "FOR_WORKERS" in names, "workers install it without naming extras"
     assert not any(name.startswith((".venv", "out/", "docs/", "deploy/")) for name in names)
 
 

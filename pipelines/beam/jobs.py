@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PortableOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PortableOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import Environment
 from grpc import FutureTimeoutError
 
 from pipelines.beam.flags import JobFlags, UsageError, beam_options
+
+OURS = ("schemas", "locdiffusion", "pipelines")
 
 
 def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
@@ -29,6 +38,8 @@ def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
         UsageError: If there is no job service where one was named.
         KeyboardInterrupt: With a message, if the job goes on although nobody waits for it any more.
     """
+    # setup.py reads it: workers install the package of a job without naming extras.
+    os.environ["LOCDIFFUSION_FOR_WORKERS"] = "1"
     pipeline = beam.Pipeline(runner=_runner(options), options=beam_options(options))
     build(pipeline)
     try:
@@ -53,7 +64,31 @@ def _runner(options: JobFlags) -> Any:
         return options.runner
     portable = beam_options(options).view_as(PortableOptions)
     here = portable.environment_type in (None, "LOOPBACK")
+    mode = portable.view_as(DirectOptions).direct_running_mode
+    if not here or mode == "multi_processing":
+        _hide_namesakes()
     return FnApiRunner(None if here else Environment.from_options(portable))
+
+
+def _hide_namesakes() -> None:
+    """Keeps worker processes from importing files of the user that are called like our packages.
+
+    Beam starts workers with `python -m`, which looks into the working directory first.
+
+    Raises:
+        UsageError: If there are such files and this is Python 3.10, which cannot pass over them.
+    """
+    root, here = Path(__file__).resolve().parents[2], Path.cwd()
+    if here == root:
+        return
+    os.environ["PYTHONSAFEPATH"] = "1"
+    names = [name for name in OURS if (here / name / "__init__.py").exists()]
+    if names and sys.version_info < (3, 11):
+        raise UsageError(
+            f"the folder {here / names[0]} has the name of a package of LocDiffusion, and worker "
+            "processes of Python 3.10 would import it; start from another directory, or use "
+            "Python 3.11 or newer"
+        )
 
 
 def _wait(result: Any, options: JobFlags) -> None:

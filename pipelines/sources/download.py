@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from locdiffusion import __version__
 from pipelines.sources.record import web_address
 from schemas.samples import MAX_IMAGE_BYTES
 from schemas.training import DropReason
@@ -76,7 +77,9 @@ class FetchSettings:
     timeout_s: float = 120.0
     max_bytes: int = MAX_IMAGE_BYTES
     seed: int = 0
-    user_agent: str = "locdiffusion-build-shards/0.2 (research; one pass over a public photo list)"
+    user_agent: str = (
+        f"locdiffusion-build-shards/{__version__} (research; one pass over a public photo list)"
+    )
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
