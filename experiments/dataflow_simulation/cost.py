@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.dataflow_simulation.fleet import Fleet, simulate
-from pipelines.dataflow.machines import MachineError, vcpus_and_gib
+from pipelines.dataflow.machines import MachineError, vcpus_of
 
 DONE, USAGE = 0, 2
 READ_BYTES = 8 * 2**20  # one request of a worker that reads a tar; see locdiffusion.photos.storage
@@ -35,6 +35,26 @@ the estimate simulates shards that cannot be split, workers that start late and 
 slow; `python -m experiments.dataflow_simulation.stragglers --help` shows the same for many shard
 sizes.
 """
+
+GIB_PER_VCPU = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
+GIB_PER_VCPU_N1 = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
+GIB = {"a2-highgpu-1g": 85.0, "a2-ultragpu-1g": 170.0, "a3-highgpu-1g": 234.0}
+
+
+def gib_of(machine_type: str) -> float:
+    """Reads the memory of a machine from the name of its type.
+
+    Returns:
+        Memory in GiB.
+
+    Raises:
+        MachineError: If the name does not tell it.
+    """
+    if machine_type in GIB:
+        return GIB[machine_type]
+    vcpus = vcpus_of(machine_type)
+    family, kind, _ = machine_type.split("-")
+    return vcpus * (GIB_PER_VCPU_N1 if family == "n1" else GIB_PER_VCPU)[kind]
 
 
 @dataclass(frozen=True)
@@ -64,8 +84,7 @@ class Prices:
         """
         parts = self.worker + self.gpu + self.disk_gib * disk_gib
         if self.vcpu or self.gib:
-            vcpus, gib = vcpus_and_gib(machine_type)
-            parts += self.vcpu * vcpus + self.gib * gib
+            parts += self.vcpu * vcpus_of(machine_type) + self.gib * gib_of(machine_type)
         return parts
 
 

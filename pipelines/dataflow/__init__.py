@@ -1,9 +1,8 @@
-"""Jobs on Google Dataflow: settings checked before anything is submitted, templates, cost.
+"""Jobs on Google Dataflow: their settings are checked before anything is submitted.
 
     python -m pipelines.dataflow geotag PROJECT=p REGION=r IMAGE=i INPUT=gs://... OUTPUT=gs://...
 
-is what `make run-dataflow` types. `machines` knows which GPU is where and fits which machine,
-`settings` what a job is told, `checks` and `reading` refuse what cannot be meant, `command` is the
-resulting command line, `graph` the steps of the job, `flex` the metadata of Flex Templates,
-`stragglers` and `cost` how long a job takes and what it costs.
+is what `make run-dataflow` types. `settings` and `reading` hold and read the settings, `checks` and
+`machines` refuse mistakes, `flags` turns settings into the flags of a pipeline, `graph` lists the
+steps of the job, `flex` writes the metadata of Flex Templates, and `command` is the command.
 """

@@ -1,4 +1,4 @@
-"""What of a job's settings cannot be meant: one sentence for each mistake, with the remedy."""
+"""Finds the mistakes in the settings of a job: one sentence for each, with the remedy."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SHIPPED_CHECKPOINT = r"[\w-]+"
 
 
 def mistakes_of(job: Settings) -> Iterable[str]:
-    """Sentences, none where the job can be submitted."""
+    """Yields a sentence for each mistake; nothing for a job that can be submitted."""
     yield from _missing(job)
     yield from _malformed(job)
     yield from _places(job)
@@ -69,7 +69,7 @@ def _malformed(job: Settings) -> Iterable[str]:
 
 
 def _places(job: Settings) -> Iterable[str]:
-    """Everything that must lie in a bucket: workers see nothing of this machine."""
+    """Finds places that are not in a bucket: workers see nothing of this machine."""
     places = [("OUTPUT", job.output), ("TEMP_LOCATION", job.temp_location), ("IMAGES", job.images)]
     places += [("INPUT", part) for part in job.input.split()]
     places += [("METADATA", part) for part in job.metadata.split()]
@@ -105,13 +105,13 @@ def _machine(job: Settings) -> Iterable[str]:
         gpu = machines.accelerator(job.gpu)
         if job.machine_type:
             machines.check_machine(gpu, job.machine_type)
-            machines.vcpus_and_gib(job.machine_type)
+            machines.vcpus_of(job.machine_type)
     except MachineError as error:
         yield str(error)
         return
     if gpu and region and job.check_zone:
         try:
-            machines.check_place(gpu, region, zone)
+            machines.check_region(gpu, region)
         except MachineError as error:
             yield str(error)
     if gpu and job.pipeline == SHARDS and "--embed" not in job.flags:
@@ -142,7 +142,7 @@ def _network(job: Settings) -> Iterable[str]:
         yield f"SUBNETWORK={job.subnetwork} is not in REGION={job.region}; a job needs one there"
 
 
-# Flags that a setting or the launcher gives; Beam would silently take one of two.
+# Flags that a setting stands for. Given twice, Beam would take one of them without a word.
 OF_SETTINGS = {
     "--project": "PROJECT",
     "--region": "REGION",
@@ -177,6 +177,7 @@ OF_SETTINGS = {
     "--no_wait": "WAIT",
     "--dry_run": "DRY_RUN",
 }
+# Flags that the launcher gives itself.
 OF_LAUNCHER = ("--runner", "--setup_file", "--sdk_location", "--save_main_session")
 
 
@@ -196,7 +197,7 @@ def _extra_flags(job: Settings) -> Iterable[str]:
 
 
 def _contradictions(job: Settings, words: Sequence[str]) -> Iterable[str]:
-    """What Dataflow forbids or ignores together, and Beam does not look at."""
+    """Finds flags that Dataflow forbids or ignores together, and that Beam does not check."""
     text = " ".join(words)
     if "worker_accelerator" in text:
         yield (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from pipelines.dataflow.machines import vcpus_and_gib
+from pipelines.dataflow.machines import vcpus_of
 from pipelines.dataflow.settings import GEOTAG, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -69,7 +69,7 @@ def _workers(job: Settings) -> list[str]:
     if job.pipeline == GEOTAG or job.accelerator:
         # One process per VM, or each of them would load the model: onto the one GPU, at that.
         flags.append("--experiments=no_use_multiple_sdk_containers")
-        threads = threads or vcpus_and_gib(job.machine)[0]
+        threads = threads or vcpus_of(job.machine)
     flags += _if("--number_of_worker_harness_threads", threads)
     if job.accelerator:
         driver = "install-nvidia-driver" + (f":{job.driver}" if job.driver else "")

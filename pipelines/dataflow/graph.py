@@ -1,4 +1,4 @@
-"""The steps of a job as text, without reading, writing or submitting anything."""
+"""Prints the steps of a job without reading, writing or submitting anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipelines.geotag.output import Output, RunConfiguration
 
 
 class _Steps(PipelineVisitor):
-    """Collects the labels of our own steps; what Beam makes of one of its own is left out."""
+    """Collects the labels of our own steps, without the steps inside Beam's own transforms."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -36,17 +36,17 @@ class _Steps(PipelineVisitor):
 
 
 def steps(pipeline: beam.Pipeline) -> str:
-    """The tree of a pipeline's transforms, one a line, indented by depth."""
+    """Lists the transforms of a pipeline, one a line, indented by depth."""
     visitor = _Steps()
     pipeline.visit(visitor)
     return "\n".join(visitor.lines)
 
 
 def geotag_steps(arguments: Sequence[str]) -> str:
-    """The job that these flags of `pipelines.geotag` describe; its shards are not listed.
+    """Lists the steps of the job that flags of `geotag` describe, without looking for its shards.
 
     Raises:
-        UsageError: For flags that the pipeline would refuse.
+        UsageError: If the pipeline would refuse the flags.
     """
     parsed = options.parse(arguments)
     nothing = RunConfiguration("", "", parsed.loader.seed, {})
@@ -57,10 +57,10 @@ def geotag_steps(arguments: Sequence[str]) -> str:
 
 
 def build_shards_steps(arguments: Sequence[str]) -> str:
-    """The job that these flags of `pipelines.build_shards` describe; no list is looked at.
+    """Lists the steps of the job that flags of `build-shards` describe, without reading its lists.
 
     Raises:
-        UsageError: For flags that the pipeline would refuse.
+        UsageError: If the pipeline would refuse the flags.
     """
     parsed = shard_options.parse(arguments)
     inputs = Inputs(parsed.source, parsed.route, (), (), parsed.images)
@@ -71,5 +71,5 @@ def build_shards_steps(arguments: Sequence[str]) -> str:
 
 
 def _pipeline() -> beam.Pipeline:
-    """One that will never run."""
+    """Makes a pipeline that will never run."""
     return beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))

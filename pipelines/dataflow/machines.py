@@ -1,9 +1,9 @@
-"""Which GPU is where and fits which machine, as far as it matters before a job is submitted.
+"""Which regions have which GPU, and which machines carry it: what a job is checked against.
 
-Zones: the SkyPilot catalogue of Google's own lists (skypilot-org/skypilot-catalog on GitHub,
+Regions: the SkyPilot catalogue of Google's own lists (skypilot-org/skypilot-catalog on GitHub,
 catalogs/v5/gcp/vms.csv, commit 0129130). Machines: Compute Engine's page "GPU machine types". Both
-change: `gcloud compute accelerator-types list` tells today's truth, and CHECK_ZONE=no overrides the
-zones here.
+change: `gcloud compute accelerator-types list` prints the state of today, zones included, and
+CHECK_ZONE=no turns the check of the region off.
 """
 
 from __future__ import annotations
@@ -21,16 +21,7 @@ MIN_COMPUTE_CAPABILITY = (7, 5)  # what the pinned torch (CUDA 13) was built for
 
 
 class MachineError(ValueError):
-    """A GPU, machine or zone that does not go with the others; the message names the remedy."""
-
-
-def _zones(text: str) -> frozenset[str]:
-    """`europe-west4-abc us-central1-a` to single zones."""
-    return frozenset(
-        f"{region}-{letter}"
-        for region, _, letters in (word.rpartition("-") for word in text.split())
-        for letter in letters
-    )
+    """A GPU, machine or region does not go with the others; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +29,23 @@ class Accelerator:
     """A kind of GPU.
 
     Attributes:
-        name: As Google spells it.
-        memory_gib: Of one.
-        machines: Machine types that carry exactly one, the first is our default.
-        zones: Where it can be had.
+        name: Name of the GPU at Google.
+        machines: Machine types that carry exactly one of it. The first is the default.
+        regions: Regions that have it.
     """
 
     name: str
-    memory_gib: int
     machines: tuple[str, ...]
-    zones: frozenset[str] = field(repr=False)
+    regions: tuple[str, ...] = field(repr=False)
 
-    @property
-    def regions(self) -> list[str]:
-        """Where it can be had, in order."""
-        return sorted({zone.rpartition("-")[0] for zone in self.zones})
+
+def _regions(text: str) -> tuple[str, ...]:
+    """Expands `us-east1,4 me-west1` to the names of single regions."""
+    return tuple(
+        re.sub(r"[\d,]+$", number, word)
+        for word in text.split()
+        for number in re.findall(r"\d+", word)
+    )
 
 
 ACCELERATORS: Mapping[str, Accelerator] = {
@@ -60,77 +53,62 @@ ACCELERATORS: Mapping[str, Accelerator] = {
     for gpu in (
         Accelerator(
             "nvidia-l4",
-            24,
             tuple(f"g2-standard-{vcpus}" for vcpus in (8, 4, 12, 16, 32)),
-            _zones(
-                "asia-east1-abc asia-northeast1-abc asia-northeast3-ab asia-south1-abc "
-                "asia-southeast1-abc europe-west1-bc europe-west2-ab europe-west3-ab "
-                "europe-west4-abc europe-west6-bc me-central2-a northamerica-northeast2-a "
-                "us-central1-abc us-east1-bcd us-east4-ac us-west1-abc us-west4-ac"
+            _regions(
+                "asia-east1 asia-northeast1,3 asia-south1 asia-southeast1 europe-west1,2,3,4,6 "
+                "me-central2 northamerica-northeast2 us-central1 us-east1,4 us-west1,4"
             ),
         ),
         Accelerator(
             "nvidia-tesla-t4",
-            16,
             ("n1-standard-8", *N1),
-            _zones(
-                "asia-east1-ac asia-east2-ac asia-northeast1-ac asia-northeast3-bc asia-south1-abc "
-                "asia-southeast1-abc asia-southeast2-ab australia-southeast1-ac europe-central2-bc "
-                "europe-west1-bcd europe-west2-ab europe-west3-b europe-west4-abc me-west1-bc "
-                "northamerica-northeast1-c southamerica-east1-ac us-central1-abcf us-east1-cd "
-                "us-east4-abc us-west1-ab us-west2-bc us-west3-b us-west4-ab"
+            _regions(
+                "asia-east1,2 asia-northeast1,3 asia-south1 asia-southeast1,2 "
+                "australia-southeast1 europe-central2 europe-west1,2,3,4 me-west1 "
+                "northamerica-northeast1 southamerica-east1 us-central1 us-east1,4 us-west1,2,3,4"
             ),
         ),
         Accelerator(
             "nvidia-tesla-a100",
-            40,
             ("a2-highgpu-1g",),
-            _zones(
-                "asia-northeast1-ac asia-northeast3-ab asia-southeast1-bc europe-west4-ab "
-                "me-west1-bc us-central1-abcf us-east1-b us-west1-b us-west3-b us-west4-b"
+            _regions(
+                "asia-northeast1,3 asia-southeast1 europe-west4 me-west1 us-central1 us-east1 "
+                "us-west1,3,4"
             ),
         ),
         Accelerator(
             "nvidia-a100-80gb",
-            80,
             ("a2-ultragpu-1g",),
-            _zones("asia-southeast1-c europe-west4-a us-central1-ac us-east4-c us-east5-b"),
+            _regions("asia-southeast1 europe-west4 us-central1 us-east4,5"),
         ),
         Accelerator(
             "nvidia-h100-80gb",
-            80,
             ("a3-highgpu-1g",),
-            _zones(
-                "asia-northeast1-b asia-southeast1-bc australia-southeast1-c europe-west1-b "
-                "europe-west4-bc us-central1-bc us-east4-bc us-east5-a us-west1-b"
+            _regions(
+                "asia-northeast1 asia-southeast1 australia-southeast1 europe-west1,4 us-central1 "
+                "us-east4,5 us-west1"
             ),
         ),
     )
 }
 
-# On Google Cloud too, but older than what torch was built for.
+# GPUs of Google Cloud that are older than what torch was built for.
 TOO_OLD = ("nvidia-tesla-v100", "nvidia-tesla-p100", "nvidia-tesla-p4", "nvidia-tesla-k80")
 
 # Families whose machines carry a GPU whether one is asked for or not.
 WITH_GPU = re.compile(r"(a2|a3|a4|a4x|g2|g4)-")
 
-GIB_PER_VCPU = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
-GIB_PER_VCPU_N1 = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
-SIZES = {
-    "a2-highgpu-1g": (12, 85.0),
-    "a2-ultragpu-1g": (12, 170.0),
-    "a3-highgpu-1g": (26, 234.0),
-}
+VCPUS = {"a2-highgpu-1g": 12, "a2-ultragpu-1g": 12, "a3-highgpu-1g": 26}
 
 
 def accelerator(name: str) -> Accelerator | None:
     """Looks a GPU up by its name.
 
     Returns:
-        None for `none`: a job without GPUs.
+        The GPU, or None for `none`, a job without GPUs.
 
     Raises:
-        MachineError: It is unknown, or too old for torch.
+        MachineError: If the GPU is unknown, or too old for torch.
     """
     if name == NONE:
         return None
@@ -151,7 +129,7 @@ def accelerator(name: str) -> Accelerator | None:
 
 
 def check_machine(gpu: Accelerator | None, machine_type: str) -> None:
-    """Raises MachineError unless the machine type carries what was asked for, and one GPU only."""
+    """Raises MachineError unless a machine carries exactly one of the GPU that was asked for."""
     if gpu is None:
         if WITH_GPU.match(machine_type):
             raise MachineError(
@@ -169,44 +147,33 @@ def check_machine(gpu: Accelerator | None, machine_type: str) -> None:
     )
 
 
-def check_place(gpu: Accelerator, region: str, zone: str = "") -> None:
-    """Raises MachineError where a region, or a zone of it, is known to lack the GPU."""
+def check_region(gpu: Accelerator, region: str) -> None:
+    """Raises MachineError for a region that is not known to have the GPU."""
     if region not in gpu.regions:
         raise MachineError(
             f"REGION={region} is not known to have {gpu.name}; known: "
             f"{_near(region, gpu.regions)}; if it has some by now, add CHECK_ZONE=no"
         )
-    if zone and zone not in gpu.zones:
-        here = sorted(one for one in gpu.zones if one.rpartition("-")[0] == region)
-        raise MachineError(
-            f"ZONE={zone} is not known to have {gpu.name}; in that region: {', '.join(here)}, or "
-            "leave ZONE out and Dataflow chooses; if it has some by now, add CHECK_ZONE=no"
-        )
 
 
 def _near(region: str, known: Iterable[str]) -> str:
-    """Regions of the same part of the world first."""
+    """Lists regions, those of the same part of the world first."""
     part = region.partition("-")[0]
     return ", ".join(sorted(known, key=lambda other: (not other.startswith(part), other)))
 
 
-def vcpus_and_gib(machine_type: str) -> tuple[int, float]:
-    """Size of a machine.
-
-    Returns:
-        vCPUs, and memory in GiB.
+def vcpus_of(machine_type: str) -> int:
+    """Reads the number of vCPUs from the name of a machine type.
 
     Raises:
-        MachineError: The name does not tell it.
+        MachineError: If the name does not tell it.
     """
-    if machine_type in SIZES:
-        return SIZES[machine_type]
-    match = re.fullmatch(r"([a-z]\w*)-(standard|highmem|highcpu)-(\d+)", machine_type)
+    if machine_type in VCPUS:
+        return VCPUS[machine_type]
+    match = re.fullmatch(r"[a-z]\w*-(?:standard|highmem|highcpu)-(\d+)", machine_type)
     if match is None:
         raise MachineError(
             f"MACHINE_TYPE={machine_type} does not tell its vCPUs; wanted a name such as "
             "g2-standard-8 or n2-standard-8"
         )
-    family, kind, vcpus = match[1], match[2], int(match[3])
-    table = GIB_PER_VCPU_N1 if family == "n1" else GIB_PER_VCPU
-    return vcpus, vcpus * table[kind]
+    return int(match[1])

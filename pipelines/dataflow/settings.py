@@ -39,7 +39,7 @@ class Settings:
     machine_type: str = _setting("of a worker; default: the smallest that suits the GPU")
     driver: str = _setting("NVIDIA driver version; default: Dataflow's choice")
     zone: str = _setting("one zone of the region; default: Dataflow chooses")
-    check_zone: bool = _setting("refuse places that are not known to have the GPU", True)
+    check_zone: bool = _setting("refuse regions that are not known to have the GPU", True)
     max_workers: int = _setting("most workers at once", 10)
     workers: int = _setting("workers to begin with; 0: Dataflow chooses", 0)
     threads: int = _setting("shards at once on a worker; 0: one per vCPU", 0)
