@@ -3,8 +3,9 @@
     docker run --rm --gpus all --entrypoint python IMAGE check_worker.py
     docker run --rm --entrypoint python IMAGE check_worker.py --device cpu
 
-Versions are those of constraints.txt, torch sees the GPU, the job's own package can be installed
-without a network, and one photo is geotagged. Exit status 1 says that a job would fail.
+The checks: versions are those of constraints.txt, torch sees the GPU, the package of a job can be
+installed without a network, and one photo can be geotagged. Exit status 1 means that a job would
+fail.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-# What decides whether worker and submitter understand each other, and what a prediction is.
+# Packages whose versions decide whether worker and submitter understand each other, and on which
+# predictions depend.
 VERSIONED = ("apache-beam", "numpy", "pillow", "pyarrow", "timm", "torch", "torchvision")
 PACKAGE = {
     "pyproject.toml": (
@@ -31,11 +33,11 @@ PACKAGE = {
 
 
 class CheckFailed(Exception):
-    """What is wrong, and what to do."""
+    """A check failed; the message says why, and what to do."""
 
 
 def pins(constraints: Path) -> dict[str, str]:
-    """Exact versions by package, for this Python."""
+    """Reads the exact versions that constraints.txt asks for on this Python, by package."""
     from packaging.requirements import Requirement
 
     lines = [line for line in constraints.read_text("utf-8").splitlines() if line[:1].isalpha()]
@@ -48,7 +50,7 @@ def pins(constraints: Path) -> dict[str, str]:
 
 
 def check_versions(constraints: Path) -> str:
-    """The installed packages are the pinned ones; a build for CPUs may say so behind a plus."""
+    """Checks that installed packages have the pinned versions; `+cpu` behind one is allowed."""
     wanted = pins(constraints)
     found = {name: importlib.metadata.version(name).partition("+")[0] for name in VERSIONED}
     wrong = [
@@ -64,7 +66,7 @@ def check_versions(constraints: Path) -> str:
 
 
 def check_device(device: str) -> str:
-    """Torch can compute there."""
+    """Checks that torch can compute on the device."""
     import torch
 
     if device == "cpu":
@@ -82,7 +84,7 @@ def check_device(device: str) -> str:
 
 
 def check_package() -> str:
-    """A source package can be installed as a worker installs the job's own: without a network."""
+    """Checks that a source package can be installed as on a worker: without a network."""
     with tempfile.TemporaryDirectory() as folder:
         for name, text in PACKAGE.items():
             Path(folder, name).write_text(text, encoding="utf-8")
@@ -100,7 +102,7 @@ def check_package() -> str:
 
 
 def check_model(device: str, checkpoint: str | None, encoder: str | None) -> str:
-    """The model loads, from the image or from a bucket, and answers for one photo."""
+    """Checks that the model loads, from the image or from a bucket, and geotags one photo."""
     from PIL import Image
 
     from pipelines.geotag.model_cache import GeotaggerLoader
@@ -121,7 +123,7 @@ def check(
     """Runs all checks, also after one has failed.
 
     Yields:
-        The name of a check, and what it found, or why it failed.
+        Name of a check, and what it found or why it failed.
     """
     checks: dict[str, Callable[[], str]] = {
         "versions": lambda: check_versions(constraints),
@@ -140,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a line for each check.
 
     Args:
-        arguments: without the program's name; None takes `sys.argv`.
+        arguments: Words without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit status.

@@ -1,4 +1,4 @@
-"""What a Flex Template launches: the pipeline that the image's LOCDIFFUSION_PIPELINE names.
+"""Launches the pipeline of a Flex Template, which the image names in LOCDIFFUSION_PIPELINE.
 
 The launcher passes the template's parameters and where the job is to be described; the pipeline
 describes the job there, submits nothing itself and returns.

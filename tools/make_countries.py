@@ -7,8 +7,8 @@
 Natural Earth 4.1.0, 1:10m, public domain. Borders are simplified arc by arc, as `make_world` does,
 so that neighbours share them afterwards; no border moves by more than `TOLERANCE_DEG`, and no small
 island by more than a twentieth of its size. The source names countries by ISO 3166-1's numeric
-code; pycountry (the iso-codes of Debian) gives the two letters. `WITHOUT_NUMBER` and `OWN_CODE` are
-what the standard says, or does not, about the rest.
+code; pycountry (the iso-codes of Debian) gives the two letters. `WITHOUT_NUMBER` and `OWN_CODE`
+hold the cases that this does not decide.
 """
 
 import argparse
@@ -66,7 +66,7 @@ OWN_CODE = (
 
 
 def decode_arcs(topology: dict) -> list[list[tuple[float, float]]]:
-    """Undo TopoJSON's delta coding and quantisation, and simplify what is large."""
+    """Reads the arcs of a TopoJSON as degrees, and simplifies the large ones."""
     scale, shift = topology["transform"]["scale"], topology["transform"]["translate"]
     arcs = []
     for deltas in topology["arcs"]:
@@ -75,13 +75,13 @@ def decode_arcs(topology: dict) -> list[list[tuple[float, float]]]:
         extent = float(np.hypot(*np.ptp(line, axis=0)))
         tolerance = min(TOLERANCE_DEG, RELATIVE_TOLERANCE * extent)
         simple = shapely.get_coordinates(shapely.LineString(line).simplify(tolerance))
-        # On the grid already here: rounded country by country, borders would come apart.
+        # Rounded arc by arc: rounded country by country, shared borders would come apart.
         arcs.append([(x, y) for x, y in (np.round(simple / GRID_DEG) * GRID_DEG).tolist()])
     return arcs
 
 
 def alpha_2(country: dict) -> str | None:
-    """The two letters of a country of the source; its name where its parts have their own."""
+    """Finds the code of a country of the source; its name, if its parts have codes of their own."""
     number, name = country.get("id"), country["properties"]["name"]
     if number is not None:
         return str(pycountry.countries.get(numeric=number).alpha_2)
@@ -91,7 +91,7 @@ def alpha_2(country: dict) -> str | None:
 
 
 def by_code(code: str | None, polygons: list[shapely.Polygon]) -> dict[str | None, list]:
-    """A country's polygons under the codes that they have."""
+    """Sorts the polygons of a country by their codes."""
     found: dict[str | None, list] = {}
     for polygon in polygons:
         part = next(
@@ -107,7 +107,7 @@ def by_code(code: str | None, polygons: list[shapely.Polygon]) -> dict[str | Non
 
 
 def read(path: Path) -> dict[str | None, list]:
-    """All polygons of a TopoJSON by code."""
+    """Reads all polygons of a TopoJSON, sorted by code."""
     topology = json.loads(path.read_text(encoding="utf-8"))
     arcs = decode_arcs(topology)
     polygons: dict[str | None, list] = {}
@@ -120,7 +120,7 @@ def read(path: Path) -> dict[str | None, list]:
 
 
 def main() -> None:
-    """Read the unpacked package named first, write the GeoParquet named second."""
+    """Reads the unpacked package and writes a GeoParquet file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("package", type=Path, help="npm's world-atlas, unpacked")
     parser.add_argument("target", type=Path, help="GeoParquet to write")

@@ -1,4 +1,4 @@
-"""Makes world.geojson, the outlines under the maps, from Natural Earth.
+"""Makes world.geojson, the outlines of countries under the maps of a run, from Natural Earth.
 
     npm pack world-atlas@2.0.2 && tar xzf world-atlas-2.0.2.tgz
     python tools/make_world.py package/countries-50m.json world.geojson
@@ -22,7 +22,7 @@ Point = tuple[float, float]
 
 
 def unwrap(points: list[Point]) -> list[Point]:
-    """Add turns of 360 degrees to the longitudes so that no step is longer than half a turn."""
+    """Adds turns of 360 degrees to longitudes, so that no step is longer than half a turn."""
     unwrapped = points[:1]
     for longitude, latitude in points[1:]:
         turns = round((unwrapped[-1][0] - longitude) / 360)
@@ -31,7 +31,7 @@ def unwrap(points: list[Point]) -> list[Point]:
 
 
 def decode_arcs(topology: dict) -> list[list[Point]]:
-    """Undo TopoJSON's delta coding and quantisation, and simplify."""
+    """Reads the arcs of a TopoJSON as degrees, and simplifies them."""
     scale_x, scale_y = topology["transform"]["scale"]
     shift_x, shift_y = topology["transform"]["translate"]
     arcs = []
@@ -46,7 +46,7 @@ def decode_arcs(topology: dict) -> list[list[Point]]:
 
 
 def ring(indices: list[int], arcs: list[list[Point]]) -> list[Point]:
-    """Join arcs end to end; a negative index is an arc walked backwards."""
+    """Joins arcs end to end; a negative index stands for an arc in the opposite direction."""
     points: list[Point] = []
     for index in indices:
         arc = arcs[index] if index >= 0 else arcs[~index][::-1]
@@ -59,7 +59,7 @@ def ring(indices: list[int], arcs: list[list[Point]]) -> list[Point]:
 
 
 def cut(rings: list[list[Point]]) -> list[shapely.Polygon]:
-    """One polygon of the sphere as polygons of the plane, cut at the antimeridian."""
+    """Cuts a polygon of the sphere at the antimeridian, into polygons of the plane."""
     rings = [points for points in rings if len(points) >= 4]
     if not rings:
         return []
@@ -73,7 +73,7 @@ def cut(rings: list[list[Point]]) -> list[shapely.Polygon]:
 
 
 def coordinates(geometry: dict, arcs: list[list[Point]]) -> list[list[list[Point]]]:
-    """A country's polygons, without the islands too small to see; never none at all."""
+    """Lists the polygons of a country: those large enough to be seen, but at least the largest."""
     parts = geometry["arcs"] if geometry["type"] == "MultiPolygon" else [geometry["arcs"]]
     drawn = [p for part in parts for p in cut([ring(indices, arcs) for indices in part])]
     smallest = min(SMALLEST_ISLAND_DEG2, max((p.area for p in drawn), default=0.0))
@@ -85,7 +85,7 @@ def coordinates(geometry: dict, arcs: list[list[Point]]) -> list[list[list[Point
 
 
 def main() -> None:
-    """Read the TopoJSON named first, write the GeoJSON named second."""
+    """Reads a TopoJSON and writes a GeoJSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("source", type=Path, help="countries-50m.json of npm's world-atlas")
     parser.add_argument("target", type=Path, help="GeoJSON to write")
