@@ -146,6 +146,7 @@ setup(
         "pipelines": ["py.typed", "geotag/pages/assets/*"],
         "schemas": ["py.typed"],
     },
+    entry_points={"console_scripts": ["locdiffusion = locdiffusion.cli:main"]},
     install_requires=INSTALL,
     extras_require={
         "beam": BEAM,

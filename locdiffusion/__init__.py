@@ -1,19 +1,21 @@
-"""LocDiffusion: where was this photo taken, and how sure are we?
+"""LocDiffusion estimates where a photo was taken, and says how far off the estimate may be.
 
-    from PIL import Image
-    from locdiffusion import Geotagger
+    from locdiffusion import Geotagger, geotag_archive
 
-    geotagger = Geotagger.load()                      # the shipped checkpoint: overhead imagery
-    [answer] = geotagger.geotag([Image.open("patch.jpg")])   # or a path
+    geotagger = Geotagger.load()                # the shipped checkpoint: satellite views only
+    [answer] = geotagger.geotag(["patch.jpg"])  # paths or PIL images
     print(answer.latitude, answer.longitude, answer.radius_90_km)
-    answer.to_geojson()
 
-Importing this package loads nothing heavy; the names below are resolved when they are first used.
+    summary = geotag_archive("photos", "out")   # what `locdiffusion geotag` does
+
+Importing this package loads nothing heavy; each name below is imported when it is first used.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ __all__ = [
     "GeotagColumns",
     "Geotagger",
     "Mode",
+    "geotag_archive",
 ]
 
 _HOMES = {
@@ -57,3 +60,34 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it has {__all__}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def geotag_archive(
+    input: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    **flags: Any,
+) -> dict[str, Any] | None:
+    """Geotags an archive of photos, as the command `locdiffusion geotag` does.
+
+        summary = geotag_archive("photos/*.tar", "out", device="cuda", regions=True)
+        print(summary["predictions"], summary["errors_by_status"])
+
+    Called again after an interruption, it goes on where it was. It prints its progress.
+
+    Args:
+        input: Folder, tar, pattern or URL of photos, or several of them.
+        output: Directory or URL to create, or to resume.
+        flags: Any other flag of the command, with underscores: `checkpoint`, `prior`, `regions`,
+            `max_error_fraction` ...; flags of Apache Beam too, such as `direct_num_workers`.
+
+    Returns:
+        The contents of `summary.json`; None with `wait=False`.
+
+    Raises:
+        ValueError: An argument is wrong; the message names the remedy.
+        RunFailed: The job is done, but its result is not complete or not good enough; it is an
+            error of `locdiffusion.cli.parser`.
+    """
+    command = importlib.import_module("pipelines.geotag.command")
+    summary: dict[str, Any] | None = command.geotag_archive(input, output, **flags)
+    return summary

@@ -113,7 +113,7 @@ def mp16_list(root: Path) -> list[str]:
     """With a row that is listed twice, and one that is none."""
     lines = [*map(places365_line, LISTED), places365_line(LISTED[0]), b"45/77/1.jpg,5@N00,\xff,3"]
     head = "IMG_ID,AUTHOR,LAT,LON,S3_Label,S16_Label,S365_Label,Prob_indoor,Prob_natural,Prob_urban"
-    return ["--source=mp16", "--metadata", str(write_lines(root / "mp16.csv", [head, *lines]))]
+    return ["--source=mp16", "--input", str(write_lines(root / "mp16.csv", [head, *lines]))]
 
 
 def yfcc_list(root: Path, columns: int, url: str = "http://127.0.0.1:9") -> list[str]:
@@ -125,7 +125,7 @@ def yfcc_list(root: Path, columns: int, url: str = "http://127.0.0.1:9") -> list
     ]
     lines = [yfcc100m_line(photo, columns, url) for photo in (*photos, photos[0])]
     path = root / f"yfcc100m_dataset{'' if columns == 25 else '.bz2'}"
-    return ["--source=yfcc100m", "--metadata", str(write_lines(path, [*lines, b"1\t2\t\xff"]))]
+    return ["--source=yfcc100m", "--input", str(write_lines(path, [*lines, b"1\t2\t\xff"]))]
 
 
 def by_messages(root: Path, server: PhotoServer) -> list[str]:
@@ -176,7 +176,7 @@ def by_tars(root: Path, server: PhotoServer) -> list[str]:
     cut = next(i for i, (name, _) in enumerate(members) if name.startswith(str(LISTED[20].id)))
     write_tar(root / "old-0.tar", members[:cut])
     write_tar(root / "old-1.tar", members[cut:])
-    return ["--source=webdataset", "--metadata", str(root / "old-*.tar")]
+    return ["--source=webdataset", "--input", str(root / "old-*.tar")]
 
 
 ROUTES = (by_messages, by_folder, by_addresses, by_hash_list, by_hash_column, by_download, by_tars)
@@ -409,7 +409,7 @@ def test_too_many_failures_stop_the_job_which_then_goes_on(
     for photo in photos:
         server.serve(photo.url_path, Answer(status=403))
     urls = write_mp16_urls(tmp_path / "urls.csv", photos, server.url)
-    flags = ["--source=mp16", "--metadata", str(write_places365(tmp_path / "mp16.csv", photos))]
+    flags = ["--source=mp16", "--input", str(write_places365(tmp_path / "mp16.csv", photos))]
     flags += ["--urls", str(urls), "--min-size=32", "--val-fraction=0"]
     assert build(flags, tmp_path / "out") == 1
     told = capsys.readouterr().err
@@ -511,7 +511,7 @@ def test_the_map_of_density(tmp_path: Path) -> None:
 # Mistakes
 
 MISTAKES = {
-    "nothing": ([], "required: --source, --metadata, --output"),
+    "nothing": ([], "required: --source, --input, --output"),
     "source": (["--source=flickr"], "invalid choice: 'flickr'"),
     "misspelt": (["--val-fractoin=0.1"], "did you mean --val-fraction?"),
     "no images": (["--images="], "finds its images by --images or --images --messages or --urls"),
@@ -523,7 +523,7 @@ MISTAKES = {
     "quality": (["--jpeg-quality=100"], "--jpeg-quality is 100, wanted 1 to 95"),
     "fraction": (["--val-fraction=1.5"], "wanted a number between 0 and 1"),
     "cells": (["--cell-degrees=0"], "--cell-degrees is 0, wanted 0.01 to 90"),
-    "list": (["--metadata", "none.csv"], "no file matches 'none.csv'"),
+    "list": (["--input", "none.csv"], "no file matches 'none.csv'"),
     "guard": (["--exclude", "none.csv"], "no file matches 'none.csv'"),
     "encoder": (["--embed=resnet"], "image encoder 'resnet' is unknown"),
     "dask": (["--runner=DaskRunner"], "DaskRunner mixes"),
@@ -587,7 +587,7 @@ def test_nothing_kept_is_a_failure(
 def test_licences_and_accuracy_of_yfcc100m(tmp_path: Path, server: PhotoServer) -> None:
     photos = make_photos(30)
     images = write_hash_folder(tmp_path / "images", photos)
-    flags = ["--source=yfcc100m", "--metadata", str(write_yfcc100m(tmp_path / "list", photos, 25))]
+    flags = ["--source=yfcc100m", "--input", str(write_yfcc100m(tmp_path / "list", photos, 25))]
     flags += ["--images", str(images), "--min-size=32", "--min-accuracy=13", "--licences", "by"]
     assert build(flags, tmp_path / "out") == 0
     wanted = {str(p.id) for p in photos if p.accuracy >= 13 and p.licence != BY_NC}
@@ -607,5 +607,5 @@ def test_help_teaches() -> None:
         env={**os.environ, "PYTHONPATH": path},
     )
     assert done.returncode == 0
-    for told in ("--exclude", "shard_*.msg", "by-nc-sa", "Exit status", "goes on when"):
+    for told in ("--exclude", "shard_*.msg", "by-nc-sa", "exit status", "goes on when"):
         assert told in done.stdout

@@ -293,7 +293,7 @@ class MisfitLoader:
             ["--batchsize=3"],
             "'--batchsize=3' is no flag of this command, nor of Beam; did you mean",
         ),
-        (["--batch_sise", "3"], "did you mean --batch_size?"),
+        (["--batch_sise", "3"], "did you mean --batch-size?"),
         (["--direct_num_worker=2"], "did you mean --direct_num_workers?"),
         (["--over"], "no flag"),
         (["--direct_num_workers=two"], "direct_num_workers"),
@@ -373,9 +373,9 @@ def test_exit_1_where_nothing_came_out(
 
 def test_max_error_fraction(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_tar(tmp_path / "s.tar", [("a.jpg", b"text"), ("b.jpg", photo(1)), ("c.jpg", photo(2))])
-    assert run(tmp_path / "s.tar", tmp_path / "out", "--max_error_fraction=0.3") == 1
-    assert "1 of 3 photos failed, above --max_error_fraction 0.3" in capsys.readouterr().err
-    assert run(tmp_path / "s.tar", tmp_path / "out", "--max_error_fraction=0.4") == 0
+    assert run(tmp_path / "s.tar", tmp_path / "out", "--max-error-fraction=0.3") == 1
+    assert "1 of 3 photos failed, above --max-error-fraction 0.3" in capsys.readouterr().err
+    assert run(tmp_path / "s.tar", tmp_path / "out", "--max-error-fraction=0.4") == 0
 
 
 def test_counts_that_do_not_add_up_exit_1(
@@ -407,7 +407,7 @@ def test_help_teaches(capsys: pytest.CaptureFixture) -> None:
         main(["--help"])
     assert stop.value.code == 0
     told = capsys.readouterr().out
-    for word in ("examples:", "{000..099}", "geopandas.read_parquet", "Exit status", "--encoder"):
+    for word in ("examples:", "{000..099}", "geopandas.read_parquet", "exit status", "--encoder"):
         assert word in told
 
 

@@ -126,8 +126,8 @@ def test_copies_above_a_certainty(tmp_path, capsys):
     rows = {row["key"]: row for row in pq.read_table(out / "predictions").to_pylist()}
     limit = sorted(row["radius_90_km"] for row in rows.values())[7]
     copies = tmp_path / "copies"
-    arguments = ["--photos", str(photos), "--predictions", str(out), "--output", str(copies)]
-    assert write_exif.main([*arguments, "--max_radius_90_km", str(limit)]) == 0
+    arguments = ["--input", str(photos), "--predictions", str(out), "--output", str(copies)]
+    assert write_exif.main([*arguments, "--max-radius-90-km", str(limit)]) == 0
     wanted = {
         key
         for key, row in rows.items()
@@ -149,25 +149,25 @@ def test_tars_and_other_limits(tmp_path):
     out, copies = tmp_path / "out", tmp_path / "copies"
     tar = str(tmp_path / "t.tar")
     assert geotag.main(["--input", tar, "--output", str(out)], FakeLoader()) == 0
-    arguments = ["--photos", tar, "--predictions", str(out)]
-    arguments += ["--output", str(copies), "--min_prob_200km", "0"]
-    assert write_exif.main([*arguments, "--dry_run"]) == 0 and not copies.exists()
+    arguments = ["--input", tar, "--predictions", str(out)]
+    arguments += ["--output", str(copies), "--min-prob_200km", "0"]
+    assert write_exif.main([*arguments, "--dry-run"]) == 0 and not copies.exists()
     assert write_exif.main(arguments) == 0
     assert sorted(str(p.relative_to(copies)) for p in copies.rglob("*.jpg")) == [
         "t/a/x.jpg",
         "t/y.jpg",  # no member is written outside the folder, whatever its name says
     ]
-    assert write_exif.main([*arguments[:-1], "1.1"]) == 1  # nothing was certain enough
+    assert write_exif.main([*arguments[:-1], "1"]) == 1  # nothing was certain enough
 
 
 def test_mistakes(tmp_path, capsys):
     photos, out = geotagged(tmp_path, 1)
-    base = ["--photos", str(photos), "--predictions", str(out), "--output"]
+    base = ["--input", str(photos), "--predictions", str(out), "--output"]
     assert write_exif.main([*base, str(tmp_path / "c")]) == 2
     assert "how certain" in capsys.readouterr().err
     for inside in (photos, photos / "copies", tmp_path):
-        assert write_exif.main([*base, str(inside), "--min_prob_25km", "0"]) == 2
+        assert write_exif.main([*base, str(inside), "--min-prob_25km", "0"]) == 2
         assert "folder of their own" in capsys.readouterr().err
-    wrong = ["--photos", str(photos), "--predictions", str(photos), "--output", str(tmp_path / "c")]
-    assert write_exif.main([*wrong, "--min_prob_25km", "0"]) == 2
+    wrong = ["--input", str(photos), "--predictions", str(photos), "--output", str(tmp_path / "c")]
+    assert write_exif.main([*wrong, "--min-prob_25km", "0"]) == 2
     assert "run.json" in capsys.readouterr().err

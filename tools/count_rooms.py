@@ -19,6 +19,8 @@ ORDER = (
     "schemas",
     "locdiffusion.config",
     "locdiffusion.cpu",
+    # The command line names the commands, and imports none.
+    "locdiffusion.cli",
     "locdiffusion.files",
     "locdiffusion.recipes",
     "locdiffusion.sphere",
@@ -44,6 +46,7 @@ ORDER = (
     "locdiffusion.train",
     # The front door: it hands out names of any room of its house.
     "locdiffusion",
+    "locdiffusion.__main__",
     "pipelines",
     "pipelines.sources",
     "pipelines.beam",

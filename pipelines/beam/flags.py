@@ -1,19 +1,17 @@
-"""What all commands that run on Beam share: every flag is known, or refused with a suggestion."""
+"""The flags that all commands on Beam share: where a job runs, and who waits for it."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from locdiffusion.cli.parser import SWITCH, Parser, UsageError
+
 DEFAULT_RUNNER = "DirectRunner"
 LOCAL_RUNNERS = ("directrunner", "fnapirunner", "bundlebaseddirectrunner")
-
-
-class UsageError(ValueError):
-    """A mistake in the command; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +19,9 @@ class JobFlags:
     """Where a job runs.
 
     Attributes:
-        runner: A name that Beam knows.
+        runner: Name of a runner of Beam.
         wait: Whether to stay until the job is over, and then to summarise it.
-        beam_flags: The rest of the command, all known to Beam.
+        beam_flags: Words of the command line that are flags of Beam.
     """
 
     runner: str
@@ -46,70 +44,57 @@ class JobFlags:
         raise NotImplementedError
 
 
-class Parser(argparse.ArgumentParser):
-    """Raises UsageError where argparse would end the process."""
+class JobParser(Parser):
+    """The parser of a command that runs on Beam: Beam's own flags are understood as well."""
 
-    def error(self, message: str) -> NoReturn:
-        """Raises UsageError."""
-        raise UsageError(message)
+    def parse_job(
+        self, arguments: Sequence[str] | None
+    ) -> tuple[argparse.Namespace, tuple[str, ...]]:
+        """Parses a command line.
 
+        Args:
+            arguments: Words without the program's name; None takes `sys.argv`.
 
-def boolean(text: str) -> bool:
-    """The type of a SWITCH."""
-    known = {"true": True, "false": False}
-    if text.lower() not in known:
-        raise argparse.ArgumentTypeError(f"{text!r}, wanted true or false, or nothing at all")
-    return known[text.lower()]
+        Returns:
+            Our own settings, and the words of the flags that are Beam's.
 
+        Raises:
+            UsageError: A flag is unknown to this parser and to Beam, a value is wrong, or nobody
+                is to wait for a job that ends with this process.
+        """
+        words = self.words(arguments)
+        of_beam: list[str] = []
+        if self.unknown(words):
+            words, of_beam = self._without_beam(words)
+        options = self.parse_args(words)
+        check_runner(options.runner)
+        options.wait = check_wait(options.wait, options.runner, of_beam)
+        return options, tuple(of_beam)
 
-# On where it stands alone; a launcher that hands out NAME=VALUE only can say =true and =false.
-SWITCH: dict[str, Any] = {
-    "nargs": "?",
-    "const": True,
-    "default": False,
-    "type": boolean,
-    "metavar": "true|false",
-}
-
-
-def add_runner(parser: argparse.ArgumentParser) -> None:
-    """Adds `--runner`."""
-    parser.add_argument(
-        "--runner",
-        default=DEFAULT_RUNNER,
-        help="where the job runs: DirectRunner is this machine (%(default)s)",
-    )
-
-
-def add_waiting(parser: argparse.ArgumentParser) -> None:
-    """Adds `--wait` and `--no-wait`."""
-    parser.add_argument(
-        "--wait",
-        **{**SWITCH, "default": True},
-        help="stay until the job is over, then write the summary and the maps (the default)",
-    )
-    parser.add_argument(
-        "--no-wait",
-        "--no_wait",
-        dest="wait",
-        action="store_false",
-        help="return when the job is submitted, and say how to follow it; for jobs that run "
-        "without this process",
-    )
+    def _without_beam(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Splits words into ours and those of Beam's flags, which Beam reads to check them."""
+        beam = _beam_parser()
+        ours: list[str] = []
+        theirs: list[str] = []
+        rest = list(words)
+        while rest:
+            word = rest.pop(0)
+            if word not in self.unknown([word]):
+                ours.append(word)
+                continue
+            action = beam._option_string_actions.get(word.partition("=")[0])
+            if action is None:
+                self.refuse(word, beam._option_string_actions, ", nor of Beam")
+            theirs.append(word)
+            takes_value = action.nargs is None or (rest and not rest[0].startswith("-"))
+            if action.nargs != 0 and "=" not in word and rest and takes_value:
+                theirs.append(rest.pop(0))
+        beam.parse_args(theirs)
+        return ours, theirs
 
 
-def refuse_unknown(rest: Sequence[str], ours: argparse.ArgumentParser) -> None:
-    """Raises for a flag that nobody knows: Beam itself only warns of it, or not even that.
-
-    Args:
-        rest: What our own parser has left over.
-        ours: That parser, for suggestions.
-
-    Raises:
-        UsageError: With the flag, and the nearest one that is known.
-    """
-    if not rest:
-        return
+def _beam_parser() -> argparse.ArgumentParser:
+    """Returns a parser that knows every flag of Beam, and raises UsageError for a wrong value."""
     from apache_beam.options.pipeline_options import PipelineOptions, _BeamArgumentParser
 
     class BeamParser(_BeamArgumentParser):
@@ -119,14 +104,40 @@ def refuse_unknown(rest: Sequence[str], ours: argparse.ArgumentParser) -> None:
     beam = BeamParser(add_help=False, allow_abbrev=False)
     for options in {str(cls): cls for cls in PipelineOptions.__subclasses__()}.values():
         options._add_argparse_args(beam)
-    unknown = beam.parse_known_args(list(rest))[1]
-    if not unknown:
-        return
-    flag = unknown[0].split("=")[0]
-    known = [*ours._option_string_actions, *beam._option_string_actions]
-    near = difflib.get_close_matches(flag, known, 1, cutoff=0.6)
-    hint = f"did you mean {near[0]}?" if near else "see --help"
-    raise UsageError(f"{unknown[0]!r} is no flag of this command, nor of Beam; {hint}")
+    return beam
+
+
+def add_job_flags(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
+    """Adds the flags that say where a job runs and who waits for it.
+
+    Returns:
+        The `add_argument` of their group.
+    """
+    about = "every flag of Apache Beam is understood as well, spelled as Beam spells it"
+    add = parser.add_argument_group("the job", about).add_argument
+    add(
+        "--runner",
+        default=DEFAULT_RUNNER,
+        help="where the job runs: DirectRunner is this machine (default %(default)s)",
+    )
+    add(
+        "--wait",
+        **{**SWITCH, "default": True},
+        help="stay until the job is over, then write the summary and the maps (the default)",
+    )
+    add(
+        "--no-wait",
+        dest="wait",
+        action="store_false",
+        help="return when the job is submitted, and say how to follow it; for jobs that run "
+        "without this process",
+    )
+    add(
+        "--summarise",
+        **SWITCH,
+        help="run no job: write the summary and the pages of what is in --output by now",
+    )
+    return add
 
 
 def check_runner(name: str) -> None:
@@ -188,30 +199,6 @@ def _starts_nothing(beam_flags: Sequence[str]) -> bool:
     options = PipelineOptions(list(beam_flags))
     template = options.view_as(GoogleCloudOptions).template_location
     return template is not None or options.view_as(TestOptions).dry_run
-
-
-def positive(text: str) -> int:
-    """A whole number of at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value}, wanted a whole number of at least 1")
-    return value
-
-
-def whole(text: str) -> int:
-    """A whole number of at least 0."""
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{value}, wanted a whole number of at least 0")
-    return value
-
-
-def fraction(text: str) -> float:
-    """A number between 0 and 1."""
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{value}, wanted a number between 0 and 1")
-    return value
 
 
 def beam_options(options: JobFlags) -> Any:

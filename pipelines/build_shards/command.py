@@ -1,12 +1,7 @@
-r"""Builds training shards from MP-16, YFCC100M or other shards.
+"""Builds training shards from MP-16, YFCC100M or other shards; `locdiffusion build-shards`.
 
-    python -m pipelines.build_shards --source mp16 --metadata mp16_places365.csv \
-        --images images --messages 'shard_*.msg' --output shards --exclude im2gps3k_places365.csv
-
-reads the list, leaves out what must not be learnt, fetches, scales and packs the photos, and writes
-shards, an index, a reason for every record that was dropped, and a datasheet to `shards`. Typed
-again, it goes on where it was stopped. `--help` tells the rest. Parse, build, run, report: four
-functions.
+`parse` reads the command line, `build` reads the lists of what must not be learnt and claims the
+output directory, `run` runs the job, and `report` writes the summary, the datasheet and the map.
 """
 
 from __future__ import annotations
@@ -18,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.beam.flags import UsageError
+from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from pipelines.build_shards.candidates import FetchTrouble
 from pipelines.build_shards.datasheet import datasheet
 from pipelines.build_shards.density_map import draw_density
 from pipelines.build_shards.embedding import Embedder
 from pipelines.build_shards.guards import GuardError, read_guard
-from pipelines.build_shards.options import BuildOptions, build_shards_parser, parse
+from pipelines.build_shards.options import BuildOptions, parse
+from pipelines.build_shards.options import build_shards_parser as parser
 from pipelines.build_shards.output import (
     CANDIDATES,
     DATASHEET,
@@ -47,9 +43,7 @@ from pipelines.build_shards.watch import BuildWatch
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 from pipelines.writing.progress import Ticker
 
-__all__ = ["build", "build_shards_parser", "main", "run"]
-
-DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+__all__ = ["build", "main", "parser", "run"]
 
 
 @dataclass(frozen=True)
@@ -57,10 +51,11 @@ class Job:
     """Everything that is settled before the first record is read.
 
     Attributes:
-        options: Parsed.
+        options: Checked settings of the command.
         settings: All that decides what is written.
-        output: Prepared.
-        records, links: Pieces of the input.
+        output: Prepared output directory.
+        records: Pieces of the lists of photos.
+        links: Pieces of the lists that tell where images are.
         planned: Names of the shards, if an earlier build has planned them.
     """
 
@@ -76,13 +71,13 @@ def build(options: BuildOptions) -> Job:
     """Looks at the input, reads the guards, and claims the output directory.
 
     Args:
-        options: Parsed.
+        options: Checked settings.
 
     Raises:
-        PieceError: If a file of metadata is missing or of the wrong kind.
-        GuardError: If a list of what must not be learnt cannot be relied on.
-        UsageError: If the encoder cannot be had.
-        OutputError: If the output directory belongs to something else.
+        PieceError: A list of photos is missing or of the wrong kind.
+        GuardError: A list of what must not be learnt cannot be relied on.
+        UsageError: The encoder cannot be loaded.
+        OutputError: The output directory belongs to something else.
     """
     settings = Settings(_inputs(options), options.rules, read_guard(expand(options.exclude)))
     _check_encoder(options)
@@ -116,7 +111,7 @@ def _inputs(options: BuildOptions) -> Inputs:
 
 
 def _check_encoder(options: BuildOptions) -> None:
-    """Loads it once to see that it can be had."""
+    """Loads the encoder of `--embed` once, to see that this is possible."""
     if options.rules.encoder is None:
         return
     # A machine that only submits may have no GPU.
@@ -127,11 +122,11 @@ def _check_encoder(options: BuildOptions) -> None:
         raise UsageError(f"--embed {options.rules.encoder}: {error}") from error
 
 
-def run(job: Job) -> int:
+def run(job: Job) -> None:
     """Runs the job and reports it, or, where nobody waits for it, says how to follow it.
 
-    Returns:
-        The exit status.
+    Raises:
+        RunFailed: Images could not be fetched, or the result is not complete.
     """
     _tell_start(job)
     if job.planned is None or not job.output.finished(job.planned):
@@ -144,13 +139,12 @@ def run(job: Job) -> int:
         except RuntimeError as error:  # what a worker raised may arrive as text
             if (trouble := told_by_worker(f"{type(error).__name__}: {error}")) is None:
                 raise
-            print(f"error: {trouble}", file=sys.stderr)
-            return FAILED
+            raise RunFailed(trouble) from error
         if not job.options.wait:
             print(how_to_follow(result, job.options))
-            return DONE
+            return
         print(f"{time.monotonic() - start:,.1f} seconds", file=sys.stderr)
-    return report(job.output)
+    report(job.output)
 
 
 def _tell_start(job: Job) -> None:
@@ -190,75 +184,71 @@ def told_by_worker(text: str) -> str | None:
     return found[1] if found else None
 
 
-def report(output: BuildOutput) -> int:
-    """Writes and prints a summary, the datasheet and the map, and says whether all went well.
+def report(output: BuildOutput) -> None:
+    """Writes and prints a summary, the datasheet and the map, and checks the result.
 
     Args:
-        output: Of a build, finished or not.
+        output: Output directory of a build, finished or not.
 
-    Returns:
-        The exit status, with the reason on stderr where it is not 0.
+    Raises:
+        RunFailed: The result is not complete, or nothing is kept.
     """
     summary, density = summarise(output)
     output.write(SUMMARY, data=to_json(summary))
     output.write(DATASHEET, data=datasheet(summary).encode())
     output.write(DENSITY, data=draw_density(density, "Training photos"))
     print(summary_table(summary))
-    status = _verdict(summary, output)
     if summary["finished"] and not summary["mismatches"]:
         output.remove_work()
-    return status
+    if reason := _failure(summary, output):
+        raise RunFailed(reason)
 
 
-def _verdict(summary: Mapping[str, Any], output: BuildOutput) -> int:
-    look = f"look at {output.path('dropped')}"
+def _failure(summary: Mapping[str, Any], output: BuildOutput) -> str | None:
+    """Returns the reason why a result is not as it should be; None if it is."""
     if summary["mismatches"]:
-        reason = "the counts do not add up"
-    elif not summary["finished"]:
-        reason = "the build is not finished; type its command again"
-    elif summary["read"] == 0:
-        reason = "no record was read; check --metadata"
-    elif summary["kept"] == 0:
-        reason = f"none of {summary['read']:,} records is kept; {look}"
-    else:
-        return DONE
-    print(f"error: {reason}", file=sys.stderr)
-    return FAILED
+        return "the counts do not add up"
+    if not summary["finished"]:
+        return "the build is not finished; type its command again"
+    if summary["read"] == 0:
+        return "no record was read; check --input"
+    if summary["kept"] == 0:
+        return f"none of {summary['read']:,} records is kept; look at {output.path('dropped')}"
+    return None
 
 
-def summarise_only(options: BuildOptions) -> int:
+def summarise_only(options: BuildOptions) -> None:
     """Reports an output directory as it stands, whoever filled it.
 
-    Returns:
-        The exit status.
-
     Raises:
-        OutputError: If no build has been started there.
+        OutputError: No build has been started there.
+        RunFailed: The result is not complete, or nothing is kept.
     """
     output = BuildOutput(absolute(options.output))
     if output.read_json(RUN) is None:
         raise OutputError(
             f"--output {output.root} holds no {RUN}: no build was started there; check the path"
         )
-    return report(output)
+    report(output)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses, builds, runs; a mistake in the command is told in one line.
+    """Runs the command.
 
     Args:
-        arguments: Without the program's name; None takes `sys.argv`.
+        arguments: Words without the program's name; None takes `sys.argv`.
 
     Returns:
-        The exit status; see `--help`.
+        The exit status; `--help` lists what each means.
     """
-    try:
+
+    def body() -> int:
         options = parse(arguments)
-        return summarise_only(options) if options.summarise else run(build(options))
-    except (UsageError, PieceError, GuardError, OutputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    except KeyboardInterrupt as stop:
-        again = "stopped; type the same command again to go on from here"
-        print(str(stop) or again, file=sys.stderr)
-        return STOPPED
+        if options.summarise:
+            summarise_only(options)
+        else:
+            run(build(options))
+        return DONE
+
+    again = "stopped; type the same command again to go on from here"
+    return run_command(body, PieceError, GuardError, OutputError, stopped=again)

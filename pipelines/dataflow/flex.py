@@ -1,4 +1,4 @@
-"""Metadata of the Flex Templates: a pipeline's own parser, told to Google's console.
+"""Writes the metadata of the Flex Templates from the parsers of the pipelines.
 
     python -m pipelines.dataflow.flex --write deploy/flex
 
@@ -13,34 +13,53 @@ import importlib
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-DONE, USAGE = 0, 2
+from locdiffusion.cli.parser import DONE, PATHS, Parser, UsageError, run_command
 
-# Where each pipeline's parser is, and the template's name and description.
-TEMPLATES: Mapping[str, tuple[str, str, str, str]] = {
+ABOUT = """\
+Writes the metadata of the Flex Templates from the parsers of the pipelines.
+
+example:
+  python -m pipelines.dataflow.flex --write deploy/flex
+"""
+
+# The command of each template, and the template's name and description.
+TEMPLATES: Mapping[str, tuple[str, str, str]] = {
     "geotag": (
-        "pipelines.geotag.options",
-        "geotag_parser",
+        "pipelines.geotag.command",
         "LocDiffusion: geotag a photo archive",
         "Reads photos from tar shards and writes where each was taken, how far off that may be, "
         "and the alternatives, as GeoParquet. A job that was stopped goes on where it was.",
     ),
     "build_shards": (
-        "pipelines.build_shards.options",
-        "build_shards_parser",
+        "pipelines.build_shards.command",
         "LocDiffusion: build training shards",
         "Reads lists of photos with known positions (MP-16, YFCC100M, webdataset), filters them "
         "and writes training shards with an index and a reason for every record that was dropped.",
     ),
 }
 
+# Parameters that templates had before the flags got their names of today; whoever launches a
+# template goes on giving these.
+EARLIER: Mapping[str, Mapping[str, str]] = {
+    "geotag": {
+        name.replace("_", "-"): name
+        for name in (
+            "admin_name",
+            "batch_size",
+            "max_error_fraction",
+        )
+    },
+    "build_shards": {"input": "metadata"},
+}
+
 # What the parsers ask for, unless they are to summarise.
-REQUIRED = ("input", "source", "metadata", "output")
+REQUIRED = ("input", "source", "output")
 # Not for templates: the launcher chooses the runner and must not wait; a summary is no job.
-LEFT_OUT = ("help", "runner", "wait", "summarise")
+LEFT_OUT = ("help", "runner", "wait", "summarise", PATHS)
 
 BUCKET_FILE = r"gs://[a-z0-9][a-z0-9._-]+/.+"
 TEXT = r".+"
@@ -55,7 +74,6 @@ BOOLEAN = r"(true|false|True|False)"
 BY_NAME: Mapping[str, str] = {
     "input": BUCKET_FILE,
     "output": BUCKET_FILE,
-    "metadata": BUCKET_FILE,
     "hashes": BUCKET_FILE,
     "urls": BUCKET_FILE,
     "images": BUCKET_FILE,
@@ -83,16 +101,13 @@ def metadata(template: str) -> dict[str, Any]:
     Args:
         template: A key of TEMPLATES.
     """
-    module, function, name, description = TEMPLATES[template]
-    make_parser: Callable[[], argparse.ArgumentParser] = getattr(
-        importlib.import_module(module), function
-    )
-    actions = parameters_of(make_parser())
-    return {
-        "name": name,
-        "description": description,
-        "parameters": [_parameter(action) for action in actions],
-    }
+    module, name, description = TEMPLATES[template]
+    parser: Parser = importlib.import_module(module).parser()
+    helps = {action.dest: action.help or "" for action in parser._actions}
+    helps["input"] = helps[PATHS]
+    actions = parameters_of(parser)
+    parameters = [_parameter(action, template, helps[action.dest]) for action in actions]
+    return {"name": name, "description": description, "parameters": parameters}
 
 
 def parameters_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -104,19 +119,19 @@ def parameters_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     return list(kept.values())
 
 
-def _parameter(action: argparse.Action) -> dict[str, Any]:
-    told: dict[str, Any] = {
-        "name": action.option_strings[0].removeprefix("--"),
+def _parameter(action: argparse.Action, template: str, about: str) -> dict[str, Any]:
+    flag = action.option_strings[0].removeprefix("--")
+    return {
+        "name": EARLIER[template].get(flag, flag),
         "label": action.dest.replace("_", " ").capitalize(),
-        "helpText": _help(action),
+        "helpText": _help(action, about),
         "isOptional": action.dest not in REQUIRED,
         "regexes": [f"^{pattern_of(action)}$"],
     }
-    return told
 
 
-def _help(action: argparse.Action) -> str:
-    text = re.sub(r"%\(default\)s", str(action.default), action.help or "").replace("%%", "%")
+def _help(action: argparse.Action, about: str) -> str:
+    text = re.sub(r"%\(default\)s", str(action.default), about).replace("%%", "%")
     text += "."
     if action.choices:
         text += f" One of: {', '.join(map(str, action.choices))}."
@@ -146,28 +161,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Writes the metadata files.
 
     Args:
-        arguments: Without the program's name; None takes `sys.argv`.
+        arguments: Words without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit status.
     """
-    parser = argparse.ArgumentParser(
-        prog="python -m pipelines.dataflow.flex",
-        description="Writes the metadata of the Flex Templates from the pipelines' own parsers.",
-        epilog="example:\n  python -m pipelines.dataflow.flex --write deploy/flex",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser("pipelines.dataflow.flex", "--write DIR", ABOUT)
     parser.add_argument("--write", metavar="DIR", required=True, help="an existing directory")
-    folder = Path(parser.parse_args(arguments).write)
-    if not folder.is_dir():
-        print(f"error: {folder} is no directory; make it first", file=sys.stderr)
-        return USAGE
-    for template in TEMPLATES:
-        path = folder / f"{template}.json"
-        path.write_text(as_json(template), encoding="utf-8")
-        print(path)
-    return DONE
+
+    def body() -> int:
+        folder = Path(parser.parse_args(arguments).write)
+        if not folder.is_dir():
+            raise UsageError(f"{folder} is no directory; make it first")
+        for template in TEMPLATES:
+            path = folder / f"{template}.json"
+            path.write_text(as_json(template), encoding="utf-8")
+            print(path)
+        return DONE
+
+    return run_command(body)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,8 @@
-"""Geotags an archive of photos.
+"""Geotags an archive of photos; `locdiffusion geotag`.
 
-    python -m pipelines.geotag --input 'photos/*.tar' --output out
-
-reads every shard, embeds each photo, runs conditional diffusion over locations, decodes, and writes
-GeoParquet, a summary, two maps and a report to `out`. Typed again, it goes on where it was stopped.
-`--help` tells the rest. Parse, build, run, report: four functions. A job that nobody waits for is
-reported by another call, with `--summarise`.
+`parse` reads the command line, `build` settles everything before the first photo is read, `run`
+runs the job, and `report` writes the summary and the pages. A job that nobody waits for is reported
+by another call, with `--summarise`.
 """
 
 from __future__ import annotations
@@ -18,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
+from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.geography.polygons import PolygonError
 from locdiffusion.photos.listing import InputError, Shard, list_shards
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
-from pipelines.geotag.options import GeotagOptions, UsageError, parse
+from pipelines.geotag.options import GeotagOptions, parse
+from pipelines.geotag.options import geotag_parser as parser
 from pipelines.geotag.output import (
     MAP_HTML,
     MAP_PNG,
@@ -33,13 +32,22 @@ from pipelines.geotag.progress import Progress
 from pipelines.geotag.summary import summarise, summary_table
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 
-DONE, FAILED, USAGE, STOPPED = 0, 1, 2, 130
+__all__ = ["build", "geotag_archive", "main", "parser", "run", "summarise_only"]
+
 TIMES = ("seconds", "images_per_second", "stage_seconds")
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that is settled before the first photo is read."""
+    """Everything that is settled before the first photo is read.
+
+    Attributes:
+        options: Checked settings.
+        shards: Shards and parts of folders that are geotagged.
+        output: Prepared output directory.
+        configuration: What decides the rows; kept in the output directory.
+        load: Builds the Geotagger on a worker.
+    """
 
     options: GeotagOptions
     shards: tuple[Shard, ...]
@@ -52,13 +60,13 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     """Lists the shards, loads the model once to see that it fits, and claims the output directory.
 
     Args:
-        options: Parsed.
-        load: Replaces `options.loader`, for tests.
+        options: Checked settings.
+        load: Loader that replaces `options.loader`, for tests.
 
     Raises:
-        InputError: If no shard can be found.
-        UsageError: If the model cannot be had, or not with this encoder, or not the polygons.
-        OutputError: If the output directory belongs to something else.
+        InputError: No shard is found.
+        UsageError: The model cannot be loaded with this encoder, or the polygons cannot be read.
+        OutputError: The output directory belongs to something else.
     """
     # A machine that only submits may have no GPU; rows do not depend on where it looked.
     here = replace(options.loader, device="cpu", bf16=False)
@@ -123,26 +131,28 @@ def _extra_settings(options: GeotagOptions) -> dict[str, Any]:
         raise UsageError(f"--admin cannot be used: {error}") from error
 
 
-def run(job: Job) -> int:
+def run(job: Job) -> dict[str, Any] | None:
     """Runs the job and reports it, or, where nobody waits for it, says how to follow it.
 
     Returns:
-        The exit status.
+        The summary; None where nobody waits.
+
+    Raises:
+        RunFailed: The job is done, and its result is not complete or not good enough.
     """
     from pipelines.geotag.launch import how_to_follow, launch, stage_seconds
 
     before = job.output.photos_kept(job.shards, job.configuration)
-    print(
+    _tell(
         f"{len(job.shards):,} shards -> {job.output.root}, model {job.configuration.model_id}, "
-        f"{before:,} photos done before",
-        file=sys.stderr,
+        f"{before:,} photos done before"
     )
     start = time.monotonic()
     with Progress(job.output, [shard.id for shard in job.shards]):
         result = launch(job.options, job.load, job.configuration, job.output, job.shards)
     if not job.options.wait:
         print(how_to_follow(result, job.options))
-        return DONE
+        return None
     seconds = round(time.monotonic() - start, 2)
     summary = summarise(job.output)
     photos = summary["photos"] - before
@@ -154,22 +164,23 @@ def run(job: Job) -> int:
 
 
 def _earlier_times(output: Output, photos: int) -> dict[str, Any]:
-    """How long it took, from the summary that stands there, if it tells of the same photos."""
+    """Returns the times of the earlier summary, if it is about as many photos."""
     earlier = output.read_json(SUMMARY) or {}
     if earlier.get("photos") != photos:
         return {}
     return {name: earlier[name] for name in TIMES if name in earlier}
 
 
-def summarise_only(options: GeotagOptions) -> int:
+def summarise_only(options: GeotagOptions) -> dict[str, Any]:
     """Reports an output directory as it stands, whoever filled it, finished or not.
 
     Returns:
-        The exit status.
+        The summary.
 
     Raises:
-        InputError: If no shard can be found.
-        OutputError: If no job has been started there.
+        InputError: No shard is found.
+        OutputError: No job has been started there.
+        RunFailed: The result is not complete or not good enough.
     """
     output = _output(options)
     configuration = output.read_json(RUN)
@@ -188,23 +199,29 @@ def summarise_only(options: GeotagOptions) -> int:
 
 
 def report(
-    options: GeotagOptions, output: Output, summary: Mapping[str, Any], shards: Sequence[Shard]
-) -> int:
-    """Writes and prints a summary, draws the maps, and says whether it went well.
+    options: GeotagOptions, output: Output, summary: dict[str, Any], shards: Sequence[Shard]
+) -> dict[str, Any]:
+    """Writes and prints a summary, draws the pages, and checks the result.
 
     Args:
-        options: For `max_error_fraction`.
-        output: That was summarised.
-        summary: What `summarise` gave, and how long it took, and the configuration.
-        shards: That must have a result.
+        options: Settings, for `max_error_fraction`.
+        output: Output directory that was summarised.
+        summary: Result of `summarise`, with the times and the configuration.
+        shards: Shards that must have a result.
 
     Returns:
-        The exit status, with the reason on stderr where it is not 0.
+        The summary.
+
+    Raises:
+        RunFailed: The result is not complete or not good enough.
     """
     output.write(SUMMARY, data=to_json(summary))
     print(summary_table(summary))
     _draw_maps(output)
-    return _verdict(summary, output, shards, options.max_error_fraction)
+    print(f"written      {output.root}, with {MAP_HTML} and {REPORT_HTML}")
+    if reason := _failure(summary, output, shards, options.max_error_fraction):
+        raise RunFailed(reason)
+    return summary
 
 
 def _tell(note: str) -> None:
@@ -212,7 +229,7 @@ def _tell(note: str) -> None:
 
 
 def _draw_maps(output: Output) -> None:
-    """Pages are for looking at: what goes wrong here is told, and the results stay."""
+    """Draws the pages. An error here is told and loses nothing: the results are complete."""
     try:
         from pipelines.geotag.pages import write_map_html, write_map_png, write_report_html
 
@@ -224,52 +241,63 @@ def _draw_maps(output: Output) -> None:
         print(f"a map or the report is missing ({why}); all results are complete", file=sys.stderr)
 
 
-def _verdict(
+def _failure(
     summary: Mapping[str, Any], output: Output, shards: Sequence[Shard], limit: float
-) -> int:
-    """The exit status, with the reason on stderr where it is not 0."""
+) -> str | None:
+    """Returns the reason why a result is not as it should be; None if it is."""
     photos, failed = summary["photos"], summary["photo_errors"]
     look = f"look at {output.path('errors')}"
     unread = {shard.id for shard in shards}.difference(output.manifest_names())
     if summary["mismatches"] or unread:
-        reason = f"the counts do not add up; shards without a result: {sorted(unread) or 'none'}"
-    elif again := summary["read_again"]:
+        return f"the counts do not add up; shards without a result: {sorted(unread) or 'none'}"
+    if again := summary["read_again"]:
         more = f" and {len(again) - 5:,} more" if len(again) > 5 else ""
-        reason = (
+        return (
             f"not everything in {', '.join(again[:5])}{more} could be read; {look}, then type the "
             "same command again: it reads them anew"
         )
-    elif photos == 0:
-        reason = f"no photo was found in {len(shards) or 'all'} shards; {look}"
-    elif failed == photos:
-        reason = f"all {photos:,} photos failed; {look}"
-    elif failed > limit * photos:
-        reason = (
-            f"{failed:,} of {photos:,} photos failed, above --max_error_fraction {limit:g}; {look}"
+    if photos == 0:
+        return f"no photo was found in {len(shards) or 'all'} shards; {look}"
+    if failed == photos:
+        return f"all {photos:,} photos failed; {look}"
+    if failed > limit * photos:
+        return (
+            f"{failed:,} of {photos:,} photos failed, above --max-error-fraction {limit:g}; {look}"
         )
-    else:
-        return DONE
-    print(f"error: {reason}", file=sys.stderr)
-    return FAILED
+    return None
+
+
+def geotag_archive(
+    input: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    **flags: Any,
+) -> dict[str, Any] | None:
+    """Geotags an archive; see `locdiffusion.geotag_archive`."""
+    inputs = [input] if isinstance(input, str | os.PathLike) else input
+    words = ["--input", *(os.fspath(one) for one in inputs), "--output", os.fspath(output)]
+    for name, value in flags.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        given = [one for one in values if one is not None]
+        words += [f"--{name}" if one is True else f"--{name}={one}" for one in given]
+    options = parse(words)
+    return summarise_only(options) if options.summarise else run(build(options))
 
 
 def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> int:
-    """Parses, builds, runs; a mistake in the command is told in one line.
+    """Runs the command.
 
     Args:
-        arguments: Without the program's name; None takes `sys.argv`.
-        load: Replaces the loader made from the arguments, for tests.
+        arguments: Words without the program's name; None takes `sys.argv`.
+        load: Loader that replaces the one made from the arguments, for tests.
 
     Returns:
-        The exit status; see `--help`.
+        The exit status; `--help` lists what each means.
     """
-    try:
+
+    def body() -> int:
         options = parse(arguments)
-        return summarise_only(options) if options.summarise else run(build(options, load))
-    except (UsageError, InputError, OutputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
-    except KeyboardInterrupt as stop:
-        again = "stopped; type the same command again to go on from here"
-        print(str(stop) or again, file=sys.stderr)
-        return STOPPED
+        _ = summarise_only(options) if options.summarise else run(build(options, load))
+        return DONE
+
+    again = "stopped; type the same command again to go on from here"
+    return run_command(body, InputError, OutputError, stopped=again)

@@ -1,77 +1,83 @@
-"""The command line of `pipelines.geotag`: every flag is known, or refused with a suggestion."""
+"""The command line of `locdiffusion geotag`."""
 
 from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from pipelines.beam.flags import (
-    SWITCH,
-    JobFlags,
-    Parser,
-    UsageError,
-    add_runner,
-    add_waiting,
-    check_runner,
-    check_wait,
-    fraction,
-    positive,
-    refuse_unknown,
-    whole,
-)
+from locdiffusion.cli.flags import MODEL, add_flags, add_input
+from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
+from pipelines.beam.flags import JobFlags, JobParser, add_job_flags
 from pipelines.geotag.model_cache import GeotaggerLoader
 from pipelines.geotag.tables import Extras
 
-DESCRIPTION = """\
-Geotags an archive: reads photos from tar shards or folders and writes where each was taken, how far
-off that may be, and the alternatives, as GeoParquet. Every photo becomes a row of predictions or a
-row of errors. A job that was stopped goes on where it was when the same command is typed again.
-"""
-
-EPILOG = """\
-a shard is a tar of <key>.jpg|jpeg|png|webp|heic|heif, with the true position in <key>.json where
-known: {"latitude": 52.5, "longitude": 13.4}. A folder is searched for such photos, its sub-folders
-too; there the key is the path in the folder. HEIC needs `pip install pi-heif`.
-
-what is written to --output:
-  predictions/part-<shard>.parquet   geopandas.read_parquet("OUT/predictions") reads them all
-  errors/part-<shard>.parquet        key, shard, stage, status, message
-  regions/ thumbnails/               the same way, with --regions and --thumbnails
-  summary.json map.png map.html      counts, accuracy where the truth is known, maps
-  report.html                        how good it is where positions are known
+ABOUT = """\
+Geotags an archive: reads photos from folders or tar shards, and writes where each
+was taken, how far off that may be, and the alternatives. Every photo becomes one
+row of predictions or one row of errors. A job that was stopped goes on where it
+was when the same command is typed again.
 
 examples:
-  python -m pipelines.geotag --input 'photos/*.tar' --output out
-  python -m pipelines.geotag --input ~/Pictures --output out
-  python -m pipelines.geotag --input 'photos/{000..099}.tar' more.tar.gz --output out
-  python -m pipelines.geotag --input 'photos/*.tar' --output out --mode sampling --samples 32
-  python -m pipelines.geotag --input 'photos/*.tar' --output out \\
+  locdiffusion geotag ~/Pictures                # writes Pictures-geotags here
+  locdiffusion geotag ~/Pictures --checkpoint geoclip-distilled
+  locdiffusion geotag 'photos/{000..099}.tar' more.tar.gz --output out
+  locdiffusion geotag 'photos/*.tar' --output out --regions --thumbnails 50
+  locdiffusion geotag 'photos/*.tar' --output out --mode sampling --samples 32
+  locdiffusion geotag 'photos/*.tar' --output out \\
       --direct_num_workers 4 --direct_running_mode multi_processing
-  python -m pipelines.geotag --input 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out \\
+  locdiffusion geotag 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out \\
       --runner DataflowRunner --project PROJECT --region europe-west4 \\
       --temp_location gs://BUCKET/tmp --setup_file ./setup.py --no-wait
-  python -m pipelines.geotag --input 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out --summarise
-
-every flag of Apache Beam is understood as well. Exit status: 0 done, also with photos in errors
-(with --no-wait: submitted); 1 no photo could be geotagged, too many failed, a shard could not be
-read to its end, or a count does not add up; 2 a mistake in the command.
+  locdiffusion geotag 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out --summarise
 """
+
+MORE = """\
+which checkpoint:
+  overhead            satellite views, north up, about 640 km wide; on other
+                      photos its answers are noise
+  geoclip-distilled   photos from the ground; needs `pip install --no-deps geoclip`
+                      and CLIP ViT-L/14, which is fetched at the first use, or
+                      named: --encoder geoclip:FILE
+
+input:
+  A folder is searched for .jpg, .jpeg, .png, .webp, .heic and .heif, its
+  sub-folders too. HEIC needs `pip install pi-heif`. A shard is a tar of such
+  files, with the true position in <key>.json where it is known:
+  {"latitude": 52.5, "longitude": 13.4}
+
+output:
+  predictions/part-<shard>.parquet   geopandas.read_parquet("out/predictions")
+                                     reads them all
+  errors/part-<shard>.parquet        key, shard, stage, status, message
+  regions/, thumbnails/              the same way, with --regions, --thumbnails
+  map.html, map.png                  the answers on the globe
+  report.html                        how good it is where positions are known
+  summary.json                       counts, seconds, accuracy
+
+read more:
+  docs/OUTPUT.md (files and columns), docs/RECIPES.md (GeoPandas, DuckDB, QGIS),
+  docs/GEOCLIP.md (photos from the ground), deploy/README.md (Google Dataflow)
+"""
+
+FAILED = "no photo was geotagged, too many failed, or a shard was not read to its end"
 
 
 @dataclass(frozen=True)
 class GeotagOptions(JobFlags):
-    """What was asked for, checked; also where the job runs.
+    """The checked settings of a geotag job.
 
     Attributes:
-        input: Patterns of shards.
-        output: Directory or URL.
-        loader: How to build the Geotagger.
-        extras: What to write besides points.
+        input: Folders, and patterns of shards.
+        output: Directory or URL of the results.
+        loader: Builds the Geotagger.
+        extras: Layers and columns that are written besides points.
         batch_size: Most photos per call of the model.
         overwrite: Whether to delete an earlier run's files first.
-        max_error_fraction: Of photos, above which the exit status is 1.
+        max_error_fraction: Share of failed photos above which the exit status is 1.
         summarise: Whether to run no job and only to summarise what is in `output`.
     """
 
@@ -87,61 +93,48 @@ class GeotagOptions(JobFlags):
     @property
     def again(self) -> list[str]:
         """The words to type for the summary of a job that nobody waited for."""
-        words = ["python", "-m", "pipelines.geotag", "--input", *self.input]
-        return [*words, "--output", self.output, "--summarise"]
+        return ["locdiffusion", "geotag", *self.input, "--output", self.output, "--summarise"]
 
 
-def geotag_parser() -> argparse.ArgumentParser:
-    """The flags that are ours."""
-    parser = Parser(
-        prog="python -m pipelines.geotag",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add(
-        "--input",
-        nargs="+",
-        default=[],
-        metavar="PATH",
-        help="shards or folders of photos: paths, quoted globs, ranges {000..009}; local, gs:// or "
+def geotag_parser() -> JobParser:
+    """Returns the parser of the command."""
+    usage = "PATH ... [--output DIR] [flags]"
+    parser = JobParser("geotag", usage, ABOUT, MORE, FAILED)
+    group = parser.add_argument_group("input and output")
+    add_input(
+        group,
+        "folders of photos or tar shards: paths, quoted globs, ranges {000..009}; local, gs:// or "
         "what fsspec opens",
     )
-    add("--output", metavar="DIR", help="directory to create, or to resume")
-    add("--checkpoint", metavar="PATH", help="trained model; default: the one that is shipped")
-    add(
-        "--encoder",
-        metavar="NAME",
-        help="image encoder; default: the checkpoint's own, and any other is refused",
+    add_flags(
+        group,
+        "--output",
+        help="directory to create, or to resume (default for one folder or tar: its name and "
+        "-geotags, in the current directory)",
     )
-    add(
-        "--prior",
-        metavar="NAME|FILE",
-        help="where the photos may come from: land, uniform, or a file of polygons (GeoJSON or "
-        "GeoParquet, with a column `weight` if some are likelier); outside the polygons nothing is "
-        "an answer; default: the checkpoint's own",
+    add_flags(group, "--overwrite")
+    group = parser.add_argument_group("the model")
+    add_flags(group, *(f"--{name}" for name in MODEL), "--bf16")
+    group.add_argument(
+        "--batch-size",
+        type=positive,
+        default=32,
+        metavar="N",
+        help="most photos per call of the model; moves rows only by rounding (default %(default)s)",
     )
-    add(
-        "--gallery",
-        metavar="geoclip|FILE",
-        help="fill the columns hybrid_latitude and hybrid_longitude with the place of this list "
-        "that agrees best with photo and density near the answer: geoclip (its own 100,000), or a "
-        "CSV or Parquet file with latitude and longitude; each worker takes about a minute per "
-        "100,000 places at its start; only with a checkpoint of the encoder geoclip",
+    _add_extras(parser.add_argument_group("what is written besides points"))
+    add_job_flags(parser)(
+        "--max-error-fraction",
+        type=fraction,
+        default=1.0,
+        metavar="X",
+        help="exit with 1 if more than this part of the photos failed (default %(default)s)",
     )
-    add(
-        "--admin",
-        metavar="FILE",
-        help="polygons of your own (GeoJSON or GeoParquet), such as districts: the name of the one "
-        "around each point goes into the column `admin`",
-    )
-    add(
-        "--admin_name",
-        metavar="COLUMN",
-        help="which column of --admin holds the names; default: `name`, or the only one of text",
-    )
+    return parser
+
+
+def _add_extras(group: argparse._ActionsContainer) -> None:
+    add = group.add_argument
     add(
         "--regions",
         **SWITCH,
@@ -153,116 +146,82 @@ def geotag_parser() -> argparse.ArgumentParser:
         type=whole,
         default=0,
         metavar="N",
-        help="keep small pictures of at most N photos of each shard, for the map (%(default)s)",
+        help="keep small pictures of at most N photos of each shard, for the map "
+        "(default %(default)s)",
     )
     add(
-        "--mode",
-        choices=["density", "sampling"],
-        default="density",
-        help="density: one network call per photo; sampling: mixes reverse diffusions, several "
-        "times slower (%(default)s)",
+        "--admin",
+        metavar="FILE",
+        help="polygons of your own (GeoJSON or GeoParquet), such as districts: the name of the one "
+        "around each point goes into the column `admin`",
     )
     add(
-        "--samples",
-        type=positive,
-        default=16,
-        metavar="N",
-        help="samples per photo in sampling mode (%(default)s)",
+        "--admin-name",
+        metavar="COLUMN",
+        help="which column of --admin holds the names (default: `name`, or the only one of text)",
     )
-    add(
-        "--steps",
-        type=positive,
-        default=8,
-        metavar="N",
-        help="steps of the sampler in sampling mode (%(default)s)",
-    )
-    add("--seed", type=int, default=0, help="same seed, same rows (%(default)s)")
-    add("--device", default="cpu", help="torch device on each worker (%(default)s)")
-    add(
-        "--bf16",
-        **SWITCH,
-        help="embed in bfloat16: faster on a GPU, a little less exact; needs --device cuda",
-    )
-    add(
-        "--batch_size",
-        type=positive,
-        default=32,
-        metavar="N",
-        help="most photos per call of the model; moves rows only by rounding (%(default)s)",
-    )
-    add_runner(parser)
-    add(
-        "--overwrite",
-        **SWITCH,
-        help="delete what an earlier run wrote to --output, and nothing else, then start anew",
-    )
-    add(
-        "--max_error_fraction",
-        type=fraction,
-        default=1.0,
-        metavar="X",
-        help="exit with 1 if more than this part of the photos ended as errors (%(default)s)",
-    )
-    add_waiting(parser)
-    add(
-        "--summarise",
-        **SWITCH,
-        help="run no job: write the summary, the maps and the report of what is in --output by "
-        "now; with --input, say which shards are missing",
-    )
-    return parser
 
 
 def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     """Parses a command line.
 
     Args:
-        arguments: Without the program's name; None takes `sys.argv`.
+        arguments: Words without the program's name; None takes `sys.argv`.
 
     Raises:
-        UsageError: For a flag that neither we nor Beam know, or a value out of range.
+        UsageError: A flag is known neither here nor to Beam, or a value is out of range.
     """
     parser = geotag_parser()
-    ours, rest = parser.parse_known_args(arguments)
-    refuse_unknown(rest, parser)
-    check_runner(ours.runner)
-    _check_required(ours)
+    ours, of_beam = parser.parse_job(arguments)
+    if ours.input and not ours.output:
+        ours.output = _default_output(ours.input)
+    parser.require(ours, *(("output",) if ours.summarise else ("input", "output")))
     if ours.admin_name is not None and ours.admin is None:
         raise UsageError(
-            f"--admin_name {ours.admin_name} is a column of no file; name the file: --admin FILE"
+            f"--admin-name {ours.admin_name} is a column of no file; name the file: --admin FILE"
         )
     _check_seen_by_workers(ours)
-    loader = GeotaggerLoader(
-        checkpoint=_located(ours.checkpoint),
-        encoder=ours.encoder,
-        device=ours.device,
-        mode=ours.mode,
-        samples=ours.samples,
-        steps=ours.steps,
-        seed=ours.seed,
-        bf16=ours.bf16,
-        prior=ours.prior and _absolute(ours.prior),
-        gallery=ours.gallery and _absolute(ours.gallery),
-    )
+    for name in ("prior", "gallery", "admin"):
+        setattr(ours, name, getattr(ours, name) and _absolute(getattr(ours, name)))
+    ours.checkpoint = _located(ours.checkpoint)
+    extras = {
+        name: getattr(ours, name) for name in ("regions", "thumbnails", "admin", "admin_name")
+    }
     return GeotagOptions(
         input=tuple(ours.input),
         output=ours.output,
-        loader=loader,
-        extras=Extras(
-            regions=ours.regions,
-            thumbnails=ours.thumbnails,
-            admin=ours.admin and _absolute(ours.admin),
-            admin_name=ours.admin_name,
-            hybrid=bool(ours.gallery),
-        ),
+        loader=GeotaggerLoader(**{name: getattr(ours, name) for name in (*MODEL, "bf16")}),
+        extras=Extras(**extras, hybrid=bool(ours.gallery)),
         runner=ours.runner,
         batch_size=ours.batch_size,
         overwrite=ours.overwrite,
         max_error_fraction=ours.max_error_fraction,
-        wait=check_wait(ours.wait, ours.runner, rest),
+        wait=ours.wait,
         summarise=ours.summarise,
-        beam_flags=tuple(rest),
+        beam_flags=of_beam,
     )
+
+
+def _default_output(inputs: Sequence[str]) -> str:
+    """Returns a directory named after the one folder or tar that is given.
+
+    Raises:
+        UsageError: There is no such name, or the directory would lie among the photos.
+    """
+    given = inputs[0]
+    if len(inputs) > 1 or "://" in given or (set("*?[{") & set(given) and not Path(given).exists()):
+        raise UsageError(
+            f"where to? {shlex.join(inputs)} is not one folder or tar, after which the output "
+            "could be named; give --output DIR"
+        )
+    path = Path(given).resolve()
+    name = f"{path.name.partition('.')[0] if path.is_file() else path.name}-geotags"
+    if path in Path(name).resolve().parents:
+        raise UsageError(
+            f"the geotags of {given} would lie among its photos; give another place, such as "
+            f"--output {path.parent / name}"
+        )
+    return name
 
 
 def _check_seen_by_workers(ours: argparse.Namespace) -> None:
@@ -288,10 +247,3 @@ def _located(checkpoint: str | None) -> str | None:
     if checkpoint is None or os.sep not in checkpoint or "://" in checkpoint:
         return checkpoint
     return os.path.abspath(checkpoint)
-
-
-def _check_required(ours: argparse.Namespace) -> None:
-    wanted = ("output",) if ours.summarise else ("input", "output")
-    missing = [f"--{name}" for name in wanted if not getattr(ours, name)]
-    if missing:
-        raise UsageError(f"the following arguments are required: {', '.join(missing)}; see --help")

@@ -1,11 +1,7 @@
-r"""Copies photos and writes their geotags into the copies' EXIF, where a geotag is certain enough.
+"""Copies photos and writes their geotags into the copies' EXIF; `locdiffusion write-exif`.
 
-    python -m pipelines.write_exif --photos PHOTOS --predictions out --output COPIES \
-        --max_radius_90_km 200
-
-The originals are only read. A copy equals its original but for the GPS tags: positions, the 90 %
-radius as positioning error, and which model estimated it. Photos that have a position of their own
-keep it.
+The originals are only read. A copy equals its original but for the GPS tags: position, the 90 %
+radius as positioning error, and which model estimated it.
 """
 
 from __future__ import annotations
@@ -20,12 +16,13 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from locdiffusion.cli.flags import add_flags, add_input
+from locdiffusion.cli.parser import DONE, FAILED, Parser, UsageError, fraction, run_command
 from locdiffusion.files import write_atomically
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import FolderReader
 from locdiffusion.photos.listing import InputError, Shard, list_shards
 from locdiffusion.photos.photo import PhotoError, open_image
-from pipelines.geotag.options import UsageError
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS
 from pipelines.write_exif.exif import ExifError, Position, with_position
@@ -34,16 +31,22 @@ from pipelines.writing.directory import RUN
 COLUMNS = ("key", "latitude", "longitude", "radius_90_km", "prob_25km", "prob_200km", "model_id")
 SUMMARY = "write_exif.json"
 
-EPILOG = """\
-examples:
-  python -m pipelines.write_exif --photos PHOTOS --predictions out --output COPIES \\
-      --max_radius_90_km 200
-  python -m pipelines.write_exif --photos 'photos/*.tar' --predictions out --output COPIES \\
-      --min_prob_200km 0.8
+ABOUT = """\
+Copies photos and writes their geotags into the EXIF of the copies, where a geotag is
+certain enough. The originals are only read. Photos that have a position of their own
+keep it.
 
-PHOTOS is what was geotagged: the same folder or the same tars. COPIES must not be that folder, nor
-lie in it. Only JPEG carries EXIF GPS that every program reads; other formats are counted and left
-out. write_exif.json in COPIES says what became of every photo.
+examples:
+  locdiffusion write-exif PHOTOS --predictions PHOTOS-geotags --output COPIES \\
+      --max-radius-90-km 200
+  locdiffusion write-exif 'photos/*.tar' --predictions out --output COPIES \\
+      --min-prob-200km 0.8
+"""
+
+MORE = """\
+PHOTOS is what was geotagged: the same folder or the same tars. COPIES must not be that
+folder, nor lie in it. Only JPEG carries EXIF GPS that every program reads; other formats
+are counted and left out. write_exif.json in COPIES says what became of the photos.
 """
 
 
@@ -59,36 +62,36 @@ class Fate(str, Enum):
     BROKEN_EXIF = "has a broken EXIF block"
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    made = argparse.ArgumentParser(
-        prog="python -m pipelines.write_exif",
-        description="Write geotags into the EXIF of copies of photos.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = made.add_argument
-    add("--photos", nargs="+", required=True, metavar="PATH", help="folder, tars or photos")
-    add("--predictions", required=True, metavar="DIR", help="output directory of pipelines.geotag")
-    add("--output", required=True, metavar="DIR", help="folder for the copies")
-    add("--max_radius_90_km", type=float, metavar="KM", help="write only where it is at most this")
-    add("--min_prob_25km", type=float, metavar="P", help="... where this is at least P")
-    add("--min_prob_200km", type=float, metavar="P", help="... where this is at least P")
+def parser() -> Parser:
+    """Returns the parser of the command."""
+    usage = "PHOTOS ... --predictions DIR --output DIR [flags]"
+    failed = "no geotag was written"
+    made = Parser("write-exif", usage, ABOUT, MORE, failed, {"--photos": "--input"})
+    group = made.add_argument_group("input and output")
+    add_input(group, "folders, tars or photos that were geotagged", "PHOTOS")
+    group.add_argument("--predictions", metavar="DIR", help="output of `locdiffusion geotag`")
+    add_flags(group, "--output", help="folder for the copies")
+    group.add_argument("--dry-run", action="store_true", help="count, and write nothing")
+    add = made.add_argument_group("which geotags are written; give at least one limit").add_argument
+    add("--max-radius-90-km", type=float, metavar="KM", help="those with at most this 90 %% radius")
+    add("--min-prob-25km", type=fraction, metavar="P", help="those within 25 km with at least P")
+    add("--min-prob-200km", type=fraction, metavar="P", help="those within 200 km with at least P")
     add(
-        "--replace_own_position",
+        "--replace-own-position",
         action="store_true",
         help="also where the photo's EXIF has a position",
     )
-    add("--dry_run", action="store_true", help="count, and write nothing")
     return made
 
 
 def write_copies(options: argparse.Namespace) -> Counter[Fate]:
-    """Does what the command line says.
+    """Copies the photos whose geotags are certain enough.
+
+    Args:
+        options: Parsed command line.
 
     Returns:
-        How many photos met which fate.
+        Number of photos by fate.
 
     Raises:
         UsageError: No threshold is given, or the copies would lie among the originals.
@@ -97,17 +100,17 @@ def write_copies(options: argparse.Namespace) -> Counter[Fate]:
     limits = (options.max_radius_90_km, options.min_prob_25km, options.min_prob_200km)
     if all(limit is None for limit in limits):
         raise UsageError(
-            "how certain must a geotag be? Give --max_radius_90_km KM, --min_prob_25km P or "
-            "--min_prob_200km P (all that are given must hold)"
+            "how certain must a geotag be? Give --max-radius-90-km KM, --min-prob-25km P or "
+            "--min-prob-200km P (all that are given must hold)"
         )
-    shards = list_shards(options.photos, lambda note: print(note, file=sys.stderr))
+    shards = list_shards(options.input, lambda note: print(note, file=sys.stderr))
     _refuse_in_place(shards, options.output)
     output = Output(options.predictions)
     run = output.read_json(RUN)
     if run is None:
         raise InputError(
             f"--predictions {options.predictions} holds no run.json; give the --output of "
-            "pipelines.geotag"
+            "`locdiffusion geotag`"
         )
     fates: Counter[Fate] = Counter()
     for shard in shards:
@@ -196,18 +199,32 @@ def _write(output: str, shard: Shard, key: str, copy: bytes) -> None:
     write_atomically("/".join([output.rstrip("/"), *parts]), copy)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Parses, copies, tells; returns the exit status."""
-    options = parser().parse_args(arguments)
-    try:
-        fates = write_copies(options)
-    except (UsageError, InputError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def _run(options: argparse.Namespace) -> int:
+    fates = write_copies(options)
     counts = {fate.value: fates[fate] for fate in Fate if fates[fate]}
     for fate, count in counts.items():
         print(f"{count:>10,}  {fate}")
-    if not options.dry_run:
-        text = json.dumps({"photos": fates.total(), **counts}, indent=1) + "\n"
-        write_atomically("/".join([options.output.rstrip("/"), SUMMARY]), text.encode())
-    return 0 if fates[Fate.WRITTEN] or options.dry_run else 1
+    if options.dry_run:
+        return DONE
+    text = json.dumps({"photos": fates.total(), **counts}, indent=1) + "\n"
+    write_atomically("/".join([options.output.rstrip("/"), SUMMARY]), text.encode())
+    return DONE if fates[Fate.WRITTEN] else FAILED
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Words without the program's name; None takes `sys.argv`.
+
+    Returns:
+        The exit status; `--help` lists what each means.
+    """
+
+    def body() -> int:
+        made = parser()
+        options = made.parse_args(arguments)
+        made.require(options, "input", "predictions", "output")
+        return _run(options)
+
+    return run_command(body, InputError)

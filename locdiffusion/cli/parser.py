@@ -1,0 +1,245 @@
+"""The opening that all commands share: their parser, its types, and the end of `main`."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from locdiffusion.cli.commands import missing_package, prog
+
+DONE, FAILED, USAGE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
+STATUSES = """
+exit status:
+  0    done{}
+  2    a mistake in the command, told in one line
+  130  stopped with Ctrl-C (141: the reader of the output went away)
+"""
+PATHS = "paths"
+"""Destination of the inputs that are given without a flag."""
+
+
+class UsageError(ValueError):
+    """A mistake in the command; the message names the remedy."""
+
+
+class RunFailed(Exception):
+    """The command ran, but its result is not as it should be; the message says why."""
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Lays out help for the width of the terminal, at most 100 columns."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        width = min(shutil.get_terminal_size().columns, 100) - 1
+        super().__init__(prog, **{"max_help_position": 24, "width": width, **settings})
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if action.type is boolean:  # `--wait=false` is for launchers, not for people
+            return ", ".join(action.option_strings)
+        return super()._format_action_invocation(action)
+
+
+class Parser(argparse.ArgumentParser):
+    """The parser of one command.
+
+    Flags are kebab-case. The same flag with underscores is understood too, and so are the flags'
+    earlier names. A flag that does not exist is refused, with the nearest one that does.
+
+    Args:
+        name: Name of the sub-command.
+        usage: What is typed behind the name.
+        about: What the command does, and examples. ``locdiffusion NAME`` becomes the words that
+            started the command.
+        more: What is worth knowing besides the flags: files, formats, further reading.
+        failed: When the exit status is 1.
+        old: New names of flags that were once called otherwise.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        usage: str,
+        about: str,
+        more: str = "",
+        failed: str = "",
+        old: Mapping[str, str] | None = None,
+    ) -> None:
+        self.old = dict(old or {})
+        typed = prog(name)
+        about, more = (text.replace(f"locdiffusion {name}", typed) for text in (about, more))
+        super().__init__(
+            prog=typed,
+            usage=f"{typed} {usage}",
+            description=about,
+            epilog=more + STATUSES.format(f"\n  1    {failed}" if failed else ""),
+            formatter_class=HelpFormatter,
+            allow_abbrev=False,
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises UsageError, where argparse would end the process."""
+        raise UsageError(f"{message}; see `{self.prog} --help`")
+
+    def words(self, arguments: Sequence[str] | None) -> list[str]:
+        """Returns the words of a command line in today's spelling.
+
+        Args:
+            arguments: Words without the program's name; None takes `sys.argv`.
+        """
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        end = given.index("--") if "--" in given else len(given)
+        words = [self._today(word) for word in given[:end]]
+        for i, word in enumerate(words):
+            action = self._option_string_actions.get(word)
+            following = words[i + 1 : i + 2]
+            # A switch takes no path that stands behind it for its value.
+            if action and action.type is boolean and following not in (["true"], ["false"]):
+                words[i] = f"{word}=true"
+        return words + given[end:]
+
+    def _today(self, word: str) -> str:
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or flag in self._option_string_actions:
+            return word
+        kebab = "--" + flag[2:].replace("_", "-")
+        kebab = self.old.get(kebab, kebab)
+        return kebab + equals + value if kebab in self._option_string_actions else word
+
+    def unknown(self, words: Iterable[str]) -> list[str]:
+        """Returns those of the words that are flags, but none of this parser's."""
+        found = []
+        for word in words:
+            if word == "--":
+                break
+            if word.startswith("--") and " " not in word.partition("=")[0]:
+                found += [word] * (word.partition("=")[0] not in self._option_string_actions)
+        return found
+
+    def refuse(self, word: str, others: Iterable[str] = (), whose: str = "") -> NoReturn:
+        """Raises UsageError for a flag that does not exist, with the nearest one that does.
+
+        Args:
+            word: The flag.
+            others: Flags besides this parser's that could have been meant.
+            whose: Whose flags the others are.
+        """
+        flag = word.partition("=")[0]
+        known = [*self._option_string_actions, *others]
+        near = difflib.get_close_matches(flag, known, 1, cutoff=0.6)
+        hint = f"did you mean {near[0]}?" if near else f"see `{self.prog} --help`"
+        raise UsageError(f"{word!r} is no flag of this command{whose}; {hint}")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parses a command line; paths without a flag come before those of `--input`.
+
+        Args:
+            args: Words without the program's name; None takes `sys.argv`.
+            namespace: Where the values are put; None makes a new one.
+
+        Raises:
+            UsageError: A flag is unknown, or a value is wrong or missing.
+        """
+        words = self.words(args)
+        for word in self.unknown(words):
+            self.refuse(word)
+        options = self.parse_intermixed_args(words, namespace)
+        if hasattr(options, PATHS):
+            options.input = [*getattr(options, PATHS), *options.input]
+            delattr(options, PATHS)
+        return options
+
+    def require(self, options: argparse.Namespace, *names: str) -> None:
+        """Raises UsageError if one of these settings is not given."""
+        missing = [name for name in names if not getattr(options, name)]
+        if missing:
+            flags = [one.option_strings[0] for one in self._actions if one.dest in missing]
+            self.error(f"the following arguments are required: {', '.join(flags)}")
+
+
+def boolean(text: str) -> bool:
+    """Converts the value of a SWITCH."""
+    known = {"true": True, "false": False}
+    if text.lower() not in known:
+        raise argparse.ArgumentTypeError(f"{text!r}, wanted true or false, or nothing at all")
+    return known[text.lower()]
+
+
+SWITCH: dict[str, Any] = {
+    "nargs": "?",
+    "const": True,
+    "default": False,
+    "type": boolean,
+    "metavar": "true|false",
+}
+"""A flag that is on where it stands alone. Launchers of templates can only say `=true`."""
+
+
+def positive(text: str) -> int:
+    """Converts a whole number of at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value}, wanted a whole number of at least 1")
+    return value
+
+
+def whole(text: str) -> int:
+    """Converts a whole number of at least 0."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"{value}, wanted a whole number of at least 0")
+    return value
+
+
+def fraction(text: str) -> float:
+    """Converts a number between 0 and 1."""
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{value}, wanted a number between 0 and 1")
+    return value
+
+
+def run_command(
+    body: Callable[[], int], *mistakes: type[Exception], stopped: str = "stopped"
+) -> int:
+    """Runs the body of a command and tells what goes wrong in one line on stderr.
+
+    Args:
+        body: The command; returns its exit status.
+        mistakes: Errors, besides UsageError, whose message names the remedy.
+        stopped: Message for Ctrl-C, unless the interrupt brings its own.
+
+    Returns:
+        The exit status.
+    """
+    told: tuple[type[Exception], ...] = (UsageError, *mistakes)
+    try:
+        status = body()
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:  # stdout, and not a connection: its reader, such as head, has ended
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return PIPE_CLOSED
+        raise
+    except KeyboardInterrupt as stop:
+        print(str(stop) or stopped, file=sys.stderr)
+        return STOPPED
+    except ModuleNotFoundError as error:
+        message = missing_package(error)
+        if message is None:
+            raise
+        print(f"error: {message}", file=sys.stderr)
+        return USAGE
+    except RunFailed as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
+    except told as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE
