@@ -86,7 +86,7 @@ def under(module: str, room: str) -> bool:
 
 def room_of(module: str) -> str:
     """The folder, or the module beside the folders, in which a module is."""
-    parts = module.split(".")
+    parts = module.removesuffix(".__main__").split(".")
     return parts[0] if parts[0] in ("schemas", "experiments") else ".".join(parts[:2])
 
 

@@ -607,5 +607,5 @@ def test_help_teaches() -> None:
         env={**os.environ, "PYTHONPATH": path},
     )
     assert done.returncode == 0
-    for told in ("--exclude", "shard_*.msg", "by-nc-sa", "exit status", "goes on when"):
+    for told in ("--exclude", "shard_*.msg", "by-nc-sa", "exit status", "goes on where it was"):
         assert told in done.stdout

@@ -46,7 +46,6 @@ ORDER = (
     "locdiffusion.train",
     # The front door: it hands out names of any room of its house.
     "locdiffusion",
-    "locdiffusion.__main__",
     "pipelines",
     "pipelines.sources",
     "pipelines.beam",

@@ -91,7 +91,7 @@ def modules() -> dict[str, Path]:
 
 def room_of(module: str) -> str:
     """Names the folder, or the module beside the folders, that a module is in."""
-    parts = module.split(".")
+    parts = module.removesuffix(".__main__").split(".")
     return parts[0] if parts[0] == "schemas" else ".".join(parts[:2])
 
 
