@@ -55,7 +55,6 @@ def test_a_last_shard_is_waited_for() -> None:
     assert run.seconds == pytest.approx(20)
     assert run.paid_seconds == pytest.approx(80)
     assert run.needed_seconds == pytest.approx(50)
-    assert run.tail_seconds == pytest.approx(10)
 
 
 def test_the_fixed_time_of_a_shard_counts_once_per_shard() -> None:

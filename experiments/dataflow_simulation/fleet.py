@@ -74,17 +74,15 @@ class Run:
     """How a simulated job went.
 
     Attributes:
-        seconds: From its start to its last photo.
-        paid_seconds: Of all workers, if all are kept to the end.
-        needed_seconds: Of all workers, if each went as soon as nothing was left for it: a perfect
-            autoscaler. The truth lies between the two.
-        tail_seconds: From the moment the last shard was begun to the end.
+        seconds: Time from the start of the job to its last photo.
+        paid_seconds: Time of all workers together, if all are kept to the end.
+        needed_seconds: Time of all workers together, if each stops as soon as nothing is left for
+            it, as under a perfect autoscaler. What is paid for lies between the two.
     """
 
     seconds: float
     paid_seconds: float
     needed_seconds: float
-    tail_seconds: float
 
 
 @dataclass
@@ -126,7 +124,7 @@ def simulate(fleet: Fleet) -> Run:
     queue = deque(_sizes(fleet, random_source))
     workers = _workers(fleet, random_source)
     events: list[tuple[float, int, int, int, int]] = []  # second, tie, kind, worker, version
-    last_begun, finished = 0.0, [0.0] * fleet.workers
+    finished = [0.0] * fleet.workers
     counter = 0
     for number, (worker, start) in enumerate(workers):
         for _ in range(fleet.threads):
@@ -147,7 +145,6 @@ def simulate(fleet: Fleet) -> Run:
             heapq.heappush(worker.ends, worker.work + opening.pop(event))
         elif queue:  # a free thread takes the next shard
             opening[counter] = queue.popleft()
-            last_begun = now
             begin = now + fleet.shard_seconds / worker.speed
             heapq.heappush(events, (begin, counter, JOIN, number, -1))
             counter += 1
@@ -157,7 +154,7 @@ def simulate(fleet: Fleet) -> Run:
             heapq.heappush(events, (end, counter, END, number, worker.version))
             counter += 1
     seconds = max(finished)
-    return Run(seconds, seconds * fleet.workers, sum(finished), seconds - last_begun)
+    return Run(seconds, seconds * fleet.workers, sum(finished))
 
 
 def _sizes(fleet: Fleet, source: random.Random) -> list[float]:
