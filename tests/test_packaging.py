@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import runpy
 import subprocess
 import sys
@@ -90,6 +91,12 @@ def test_no_module_of_the_library_needs_an_extra() -> None:
     code = f"import importlib\nfor name in {modules}: importlib.import_module(name)"
     done = without(EXTRA_PACKAGES, code)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_the_page_explains_every_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (ROOT / "docs" / "INSTALL.md").read_text("utf-8")
+    told = re.findall(r"^\| `([a-z]+)` \|", page, re.MULTILINE)
+    assert told == list(setup_arguments(ROOT / "setup.py", monkeypatch)["extras_require"])
 
 
 def test_the_package_of_a_job_asks_for_what_workers_need(
