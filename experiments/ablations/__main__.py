@@ -1,9 +1,9 @@
-"""Small trainings at equal budget that change one choice of the model at a time.
+"""Trains small variants of the model at equal budget, each with one choice changed.
 
     python -m experiments.ablations --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' \
       --val-regions 'DATA/val_regions/*.tar' --embeddings CACHE --output OUT --jobs 2
 
-writes one JSON file per run into OUT; a stopped command goes on when repeated.
+writes one JSON file per run into OUT. A command that was stopped continues when it is repeated.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EPILOG = """examples:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
+    """Parses the command line."""
     from experiments.ablations.plan import Budget
     from locdiffusion import recipes
 
@@ -36,26 +36,60 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--train", nargs="+", required=True, metavar="GLOB", help="shards to learn from")
-    add("--val", nargs="+", required=True, metavar="GLOB", help="shards of the same regions")
-    add("--val-regions", nargs="+", required=True, metavar="GLOB", help="shards of other regions")
-    add("--embeddings", required=True, type=Path, metavar="DIR", help="cache of embeddings")
-    add("--output", required=True, type=Path, metavar="DIR", help="one JSON file per run")
+    add("--train", nargs="+", required=True, metavar="GLOB", help="training shards")
+    add(
+        "--val",
+        nargs="+",
+        required=True,
+        metavar="GLOB",
+        help="validation shards from the regions of training",
+    )
+    add(
+        "--val-regions",
+        nargs="+",
+        required=True,
+        metavar="GLOB",
+        help="validation shards from regions that training leaves out",
+    )
+    add(
+        "--embeddings",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="directory in which embeddings are cached",
+    )
+    add(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="directory that gets one JSON file per run",
+    )
     shipped = recipes.read("sample")["encoder"]
     add("--encoder", default=shipped, help="frozen image encoder (%(default)s)")
     add("--steps", type=int, default=default.steps, help="training steps (%(default)s)")
-    add("--batch-size", type=int, default=default.batch_size, help="photos a step (%(default)s)")
-    add("--limit", type=int, default=default.photos, help="training photos (%(default)s)")
-    add("--measured", type=int, default=default.measured, help="photos per split (%(default)s)")
-    add("--seed", type=int, default=default.seed, help="of everything (%(default)s)")
-    add("--only", nargs="+", metavar="NAME", help="these runs alone; --list shows the names")
-    add("--jobs", type=int, default=1, help="runs at a time, one thread each (%(default)s)")
-    add("--list", action="store_true", help="print the names of the runs and end")
+    add("--batch-size", type=int, default=default.batch_size, help="photos per step (%(default)s)")
+    add("--limit", type=int, default=default.photos, help="number of training photos (%(default)s)")
+    add(
+        "--measured",
+        type=int,
+        default=default.measured,
+        help="photos measured per split (%(default)s)",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=default.seed,
+        help="seed of weights, batches and noise (%(default)s)",
+    )
+    add("--only", nargs="+", metavar="NAME", help="do only these runs; --list prints the names")
+    add("--jobs", type=int, default=1, help="runs at a time, each with one thread (%(default)s)")
+    add("--list", action="store_true", help="print the names of the runs and exit")
     return parser.parse_args(argv)
 
 
 def chosen(names: Sequence[str] | None) -> list[Any]:
-    """The runs that are wanted, by name.
+    """Selects runs by name.
 
     Raises:
         ValueError: There is no run of that name.
@@ -70,7 +104,7 @@ def chosen(names: Sequence[str] | None) -> list[Any]:
 
 
 def perform(options: argparse.Namespace) -> int:
-    """Makes every run that is missing; returns how many it made."""
+    """Executes every run whose file is missing; returns how many were executed."""
     from tqdm import tqdm
 
     from experiments.ablations.plan import Budget

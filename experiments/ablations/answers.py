@@ -1,9 +1,9 @@
-"""What a trained variant says about validation photos.
+"""Measures a trained variant on validation photos.
 
-A density answers like the product: one call at σ = ∞, decoded by mode seeking, at the temperature
-it was trained with (nothing is fitted here). An estimator of x₀ has two answers: (i) its one-call
-posterior mean at σ = ∞, decoded to the nearest place; (ii) a vote: several DDIM samples, of which
-the one with most others within `VOTE_KM` is taken.
+A variant that gives a density answers as the product does: one call at σ = ∞, decoded by mode
+seeking. Its temperature stays 1, as in training. A variant that estimates x₀ has two answers: (i)
+its posterior mean at σ = ∞, decoded to the nearest place; (ii) a vote: of several DDIM samples the
+one with most others within `VOTE_KM`.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ DENSITY_DEGREE = 23
 
 
 def measure(fitted: Fitted, photos: EmbeddedPhotos, budget: Budget) -> dict[str, Any]:
-    """Accuracy of every answer the variant has, and its likelihood if it is a density.
+    """Computes the accuracy of every answer of a variant, and the likelihood of a density.
 
     Returns:
-        Answer name (``density``, or ``mean`` and ``vote``) to `error_summary`, for ``density`` with
-        ``nll_km2``: mean -log density of the truth in nats per km².
+        `error_summary` by name of the answer (``density``, or ``mean`` and ``vote``). ``density``
+        also has ``nll_km2``, the mean -log density of the truth in nats per km².
     """
     part = subset(photos, budget.measured, budget.seed)
     if fitted.variant.loss is Loss.KL:
@@ -58,7 +58,7 @@ def measure(fitted: Fitted, photos: EmbeddedPhotos, budget: Budget) -> dict[str,
 
 @torch.inference_mode()
 def density(fitted: Fitted, photos: EmbeddedPhotos) -> Tensor:
-    """Natural parameters ``(N, d)`` of one call, of the degree that `_decoder` decodes."""
+    """Computes natural parameters ``(N, d)`` in one call, of the degree that `_decoder` takes."""
     natural = as_natural(_at_infinity(fitted, photos), fitted.variant)
     if fitted.variant.encoding is Encoding.SHDD:
         return natural
@@ -69,7 +69,7 @@ def density(fitted: Fitted, photos: EmbeddedPhotos) -> Tensor:
 def accuracy_by_radius(
     fitted: Fitted, photos: EmbeddedPhotos, budget: Budget
 ) -> list[dict[str, Any]]:
-    """`error_summary` for each ρ of `ANSWER_RADII_KM`, with ``radius_km``."""
+    """Computes `error_summary` and ``radius_km`` for each ρ of `ANSWER_RADII_KM`."""
     part = subset(photos, budget.voters, budget.seed)
     natural = density(fitted, part)
     rows = []
@@ -84,7 +84,7 @@ def _error_km(said: Predictions, photos: EmbeddedPhotos) -> NDArray[np.float64]:
 
 
 def unit_error_km(answers: NDArray[np.float64], photos: EmbeddedPhotos) -> NDArray[np.float64]:
-    """Great-circle errors ``(N,)`` of answers ``(N, 3)``."""
+    """Computes great-circle errors ``(N,)`` in km of answers ``(N, 3)``, unit vectors."""
     error: NDArray[np.float64] = EARTH_RADIUS_KM * angle_between(answers, photos.vectors)
     return error
 
@@ -97,7 +97,7 @@ def _decoder(fitted: Fitted, radius_km: float = DecodeConfig.radius_km) -> Decod
 
 @torch.inference_mode()
 def _at_infinity(fitted: Fitted, photos: EmbeddedPhotos, batch: int = 512) -> Tensor:
-    """What the network says of the image alone, ``(N, numbers)``."""
+    """Calls the network at σ = ∞, where only the image counts: ``(N, numbers)``."""
     numbers, parts = dimension(fitted.variant), []
     for start in range(0, len(photos), batch):
         condition = torch.from_numpy(photos.embeddings[start : start + batch])

@@ -1,4 +1,4 @@
-"""Places as numbers and back, and the noise that suits each."""
+"""Encodes places as numbers, decodes them, and gives the noise levels of each encoding."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 from locdiffusion.sphere.grids import gauss_legendre_grid
 
 CODE_RANGE, SMALL_RANGE = (3.0, 60.0), (0.02, 20.0)
-"""σ of SHDD codes, and of two or three numbers: from where some 70 km are left to all the Earth."""
+"""Least and largest σ, for SHDD codes and for two or three numbers.
+
+At the least, about 70 km of uncertainty are left; at the largest, the whole Earth."""
 
 
 def dimension(variant: Variant) -> int:
-    """How many numbers a place becomes."""
+    """Counts the numbers of one encoded place."""
     sizes = {Encoding.LATLON: 2, Encoding.XYZ: 3, Encoding.SHDD: (variant.max_degree + 1) ** 2}
     return sizes[variant.encoding]
 
 
 def encode(vectors: NDArray[np.float64], variant: Variant) -> Tensor:
-    """Numbers of about unit root-mean-square ``(N, numbers)`` of unit vectors ``(N, 3)``."""
+    """Encodes unit vectors ``(N, 3)`` as ``(N, numbers)`` of about unit root-mean-square."""
     if variant.encoding is Encoding.LATLON:
         latitude, longitude = latitude_longitude(vectors)
         code = np.sqrt(3.0) * np.stack([latitude / 90.0, longitude / 180.0], -1)
@@ -45,11 +47,11 @@ def encode(vectors: NDArray[np.float64], variant: Variant) -> Tensor:
 
 
 def points(code: Tensor, variant: Variant) -> NDArray[np.float64]:
-    """The place whose code lies nearest, as unit vectors ``(N, 3)``.
+    """Finds the place whose code is nearest, as unit vectors ``(N, 3)``.
 
     Args:
-        code: ``(N, numbers)``, clean or not: any vector of numbers has a nearest place.
-        variant: Which encoding.
+        code: Codes, shape ``(N, numbers)``; they may be noisy.
+        variant: Variant whose encoding is used.
     """
     if variant.encoding is Encoding.SHDD:
         return highest_points(code, variant.max_degree)
@@ -63,7 +65,7 @@ def points(code: Tensor, variant: Variant) -> NDArray[np.float64]:
 
 
 def highest_points(field: Tensor, max_degree: int, batch: int = 512) -> NDArray[np.float64]:
-    """Where fields ``(N, d)`` are highest, as unit vectors ``(N, 3)``: a grid, then Newton."""
+    """Finds the maximum of fields ``(N, d)`` on a grid, then by Newton's method: ``(N, 3)``."""
     rows = 2 * (max_degree + 1) + 8
     grid = ProductTransform(gauss_legendre_grid(rows, 2 * rows), max_degree)
     rotation = PoleRotation(max_degree)
@@ -78,7 +80,7 @@ def highest_points(field: Tensor, max_degree: int, batch: int = 512) -> NDArray[
 
 
 def noise_range(variant: Variant, pure_fraction: float) -> NoiseConfig:
-    """σ from least to most, and the share of rows without any information but the image's."""
+    """Gives the range of σ, and the share of rows at σ = ∞, where only the image counts."""
     low, high = CODE_RANGE if variant.encoding is Encoding.SHDD else SMALL_RANGE
     return NoiseConfig(sigma_min=low, sigma_max=high, pure_fraction=pure_fraction)
 
@@ -86,11 +88,11 @@ def noise_range(variant: Variant, pure_fraction: float) -> NoiseConfig:
 def draw_sigmas(
     count: int, variant: Variant, config: NoiseConfig, generator: torch.Generator
 ) -> Tensor:
-    """``(count,)`` noise levels of a training batch; ``inf`` for the pure share."""
+    """Draws noise levels ``(count,)`` of a training batch; ``inf`` for the share at σ = ∞."""
     if variant.noise is Noise.RECENTRED:
         return training_sigmas(count, dimension(variant), config, generator)
     levels = torch.from_numpy(standard_sigmas(STANDARD_LEVELS - 1)).float()
     sigma = levels[torch.randint(len(levels), (count,), generator=generator)]
     pure = torch.rand(count, generator=generator) < config.pure_fraction
-    # Below the range x/σ² would drown f in float32; there the place is known anyway.
+    # Below this range x/σ² exceeds f by more than float32 resolves; the place is known there.
     return sigma.clamp(min=config.sigma_min).masked_fill(pure, torch.inf)

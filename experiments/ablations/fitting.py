@@ -1,4 +1,4 @@
-"""One small training: the same loop for every variant."""
+"""Trains one variant; the loop is the same for all."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class Fitted:
     """A trained variant.
 
     Attributes:
-        variant: What was trained.
-        network: The averaged weights, in evaluation mode.
-        answer_base: q₀ of its densities' answers; None where there is no density.
-        parameters: How many numbers were trained.
+        variant: Variant that was trained.
+        network: Network with averaged weights, in evaluation mode.
+        answer_base: Base measure q₀ of the answers; None for a variant without a density.
+        parameters: Number of trained parameters.
         loss: Mean training loss over the last tenth of the steps.
     """
 
@@ -58,10 +58,10 @@ def fit(
     """Trains a variant on photos.
 
     Args:
-        variant: What to train.
-        budget: How long and how large.
-        photos: N photos with truth.
-        progress: Called after each step.
+        variant: Variant to train.
+        budget: Steps, batch size and size of the network.
+        photos: N training photos with truth.
+        progress: Function that is called after each step.
 
     Raises:
         FloatingPointError: The loss is not finite.
@@ -101,7 +101,7 @@ def _loss(
 ) -> tuple[
     Callable[[nn.Module, NDArray[np.int64], Tensor, torch.Generator], Tensor], BaseMeasure | None
 ]:
-    """The mean loss of a batch, and q₀ of the answers."""
+    """Makes the function of a batch's mean loss, and q₀ of the answers."""
     config = noise_range(variant, budget.pure_fraction)
     codes, truth = encode(vectors, variant), torch.from_numpy(vectors).float()
     trained_over, answered_over = _bases(variant, vectors)
@@ -133,14 +133,14 @@ def _loss(
 
 
 def as_natural(values: Tensor, variant: Variant) -> Tensor:
-    """``(B, d)`` SHDD coefficients of a KL variant's numbers: three numbers are those of l = 1."""
+    """Pads numbers to SHDD coefficients ``(B, d)``; three numbers are those of degree 1."""
     return nn.functional.pad(values, (1, 0)) if variant.encoding is Encoding.XYZ else values
 
 
 def _bases(
     variant: Variant, vectors: NDArray[np.float64]
 ) -> tuple[BaseMeasure | None, BaseMeasure | None]:
-    """q₀ of the loss, and q₀ of the answers."""
+    """Builds q₀ of the loss and q₀ of the answers."""
     if variant.base is Base.MIXTURE:
         return positions_measure(vectors), land_measure()
     return (uniform_measure(), uniform_measure()) if variant.base else (None, None)

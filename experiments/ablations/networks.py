@@ -1,4 +1,4 @@
-"""The networks that are compared: CS-UNet, the same on two or three numbers, and a plain MLP."""
+"""Networks of the ablations: CS-UNet, CS-UNet on two or three numbers, a residual MLP."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ DENSITY_SCALE = {Encoding.XYZ: 50.0, Encoding.SHDD: 0.05}
 
 @dataclass(frozen=True)
 class FlatShape(CSUNetConfig):
-    """A CS-UNet over a few numbers without degrees: every level sees all of them.
+    """Shape of a CS-UNet over a few numbers that have no degrees: each level sees all of them.
 
     Attributes:
-        numbers: How many.
+        numbers: Count of numbers.
     """
 
     numbers: int = 3
 
     @property
     def dimension(self) -> int:
-        """How many numbers."""
+        """Count of numbers of one place."""
         return self.numbers
 
     @property
     def level_dimensions(self) -> tuple[int, ...]:
-        """All numbers at every level."""
+        """Count of numbers at each level: always all."""
         return (self.numbers,) * len(self.widths)
 
 
 class ResidualMLP(CSUNet):
-    """The same image branch and skip as CS-UNet; in between a plain residual MLP.
+    """A residual MLP with the image branch and the skip of CS-UNet.
 
-    x, the noise level and the image are added up once, at the entrance; no modulation, no levels,
-    no sines.
+    x, the noise level and the image are added once, at the input. There is no modulation, there are
+    no levels and no sines.
     """
 
     def __init__(self, config: CSUNetConfig, blocks: int = 2) -> None:
@@ -70,14 +70,14 @@ class ResidualMLP(CSUNet):
 
 
 class Estimator(nn.Module):
-    """Any of the networks without its skip: f alone, as x̂₀ or as natural parameters."""
+    """A network without its skip: f alone, read as x̂₀ or as natural parameters."""
 
     def __init__(self, network: CSUNet) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
-        """F ``(B, numbers)`` of noisy numbers, levels ``(B,)`` and embeddings ``(B, E)``."""
+        """Computes f ``(B, numbers)`` of noisy numbers, levels ``(B,)``, embeddings ``(B, E)``."""
         pure = torch.isinf(sigma)[:, None]
         level = torch.where(pure, 1.0, sigma[:, None])
         skip = (x / level**2).masked_fill(pure, 0.0)
@@ -86,7 +86,7 @@ class Estimator(nn.Module):
 
 
 def build(variant: Variant, budget: Budget, embeddings: Tensor) -> nn.Module:
-    """The network of a variant, standardised on training embeddings ``(N, E)``."""
+    """Builds the network of a variant and standardises it on training embeddings ``(N, E)``."""
     is_code = variant.encoding is Encoding.SHDD
     scale = DENSITY_SCALE[variant.encoding] if variant.loss is Loss.KL else 1.0
     config = FlatShape(
@@ -112,7 +112,7 @@ def build(variant: Variant, budget: Budget, embeddings: Tensor) -> nn.Module:
 
 
 def _open_to_noise(network: CSUNet) -> None:
-    """Undoes CS-UNet's start from the image alone: torch's own initial weights instead."""
+    """Replaces CS-UNet's zero initial weights for x and σ by torch's default ones."""
     network.noise.reset_parameters()
     for head in network.heads:
         assert isinstance(head, nn.Linear)

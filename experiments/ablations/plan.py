@@ -1,4 +1,4 @@
-"""Which runs there are, and at what budget."""
+"""The plan of the ablations: the runs and their budget."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 
 
 class Encoding(str, Enum):
-    """How a place becomes numbers."""
+    """How a place is encoded as numbers."""
 
     LATLON = "lat/lon"
     XYZ = "xyz"
@@ -15,17 +15,17 @@ class Encoding(str, Enum):
 
 
 class Loss(str, Enum):
-    """Squared error on x₀, or -log p(x₀)."""
+    """Training loss: squared error on x₀, or -log p(x₀)."""
 
     L2 = "L2"
     KL = "KL"
 
 
 class Base(str, Enum):
-    """q₀ of the KL loss, and q₀ of its answers.
+    """Base measure q₀ of the KL loss and of its answers.
 
     UNIFORM: the uniform sphere for both.
-    MIXTURE: positions of the training photos with 10 % uniform, answered on land.
+    MIXTURE: training with positions of the photos and 10 % uniform, answers with land.
     """
 
     UNIFORM = "uniform"
@@ -33,14 +33,14 @@ class Base(str, Enum):
 
 
 class Network(str, Enum):
-    """Plain residual MLP, or CS-UNet."""
+    """Network: a residual MLP, or CS-UNet."""
 
     MLP = "MLP"
     UNET = "CS-UNet"
 
 
 class Noise(str, Enum):
-    """σ of training: around σ* (`training_sigmas`), or DDPM's linear schedule with t uniform."""
+    """Noise levels of training: around σ* (`training_sigmas`), or those of DDPM at uniform t."""
 
     RECENTRED = "re-centred"
     STANDARD = "standard"
@@ -48,16 +48,17 @@ class Noise(str, Enum):
 
 @dataclass(frozen=True)
 class Variant:
-    """One choice of everything that varies.
+    """One value of each choice that varies.
 
     Attributes:
-        encoding, loss, base, network, noise: See their types; `base` is None exactly for L2.
-        max_degree: L of SHDD; of no meaning to the other encodings.
-        bayes_skip: η = x_σ/σ² + f (KL only), or f alone.
-        image_first: x and σ contribute nothing to f at the start of training.
-        trunk_blocks: Residual blocks of CS-UNet's trunk.
-        smoothing_km, broad_share: Of the true places at σ = ∞, see `SmoothingConfig` (SHDD with
-            KL).
+        encoding, loss, base, network, noise: Choices that their types explain; `base` is None
+            exactly for the squared error.
+        max_degree: Degree L of SHDD; the other encodings ignore it.
+        bayes_skip: Whether η = x_σ/σ² + f (KL only) instead of f alone.
+        image_first: Whether x and σ contribute nothing to f at the start of training.
+        trunk_blocks: Number of residual blocks in CS-UNet's trunk.
+        smoothing_km, broad_share: Smoothing of the true places at σ = ∞, as in `SmoothingConfig`
+            (only SHDD with KL).
     """
 
     encoding: Encoding = Encoding.SHDD
@@ -73,7 +74,7 @@ class Variant:
     broad_share: float = 0.0
 
     def __post_init__(self) -> None:
-        """Refuses what has no meaning."""
+        """Refuses combinations that have no meaning."""
         if self.loss is Loss.KL and self.encoding is Encoding.LATLON:
             raise ValueError(
                 "KL on lat/lon: no density on the sphere has degrees as its sufficient statistics; "
@@ -99,16 +100,16 @@ class Variant:
 
 @dataclass(frozen=True)
 class Budget:
-    """What every run of a set has alike.
+    """Settings that all runs of a set share.
 
     Attributes:
-        steps, batch_size, learning_rate, seed: Of the training; AdamW, warm-up, cosine.
-        photos: Training photos, at most.
+        steps, batch_size, learning_rate, seed: Settings of the training (AdamW, warm-up, cosine).
+        photos: Largest number of training photos.
         condition_dim, widths, dropout: Size of the networks.
         pure_fraction: Share of training rows at σ = ∞.
-        measured: Photos of each validation split that are measured.
-        samples, sample_steps: Reverse diffusions per photo, and their DDIM steps.
-        voters: Photos of each split for which samples are drawn.
+        measured: Number of photos measured in each validation split.
+        samples, sample_steps: Number of reverse diffusions per photo, and of their DDIM steps.
+        voters: Number of photos in each split for which samples are drawn.
     """
 
     steps: int = 250
@@ -134,14 +135,14 @@ class Budget:
 
 @dataclass(frozen=True)
 class Run:
-    """A variant with a name, the table it belongs to, and what else is asked of its network.
+    """A variant with a name, its table in the report, and additional measurements.
 
     Attributes:
-        name: Also that of its file.
-        group: Table of the report.
-        variant: What is trained.
-        radii: Measure accuracy against ρ.
-        sweep: Sample it with 1 to 250 steps.
+        name: Name of the run and of its file.
+        group: Table of the report in which the run stands.
+        variant: Variant that is trained.
+        radii: Whether accuracy is measured for several ρ.
+        sweep: Whether it is sampled with 1 to 250 steps.
     """
 
     name: str
@@ -152,7 +153,7 @@ class Run:
 
     @property
     def weight(self) -> float:
-        """About how long it takes, in units of the L = 23 model; for estimates of time only."""
+        """Estimated duration in units of the L = 23 model; orders the runs."""
         degree = self.variant.max_degree if self.variant.encoding is Encoding.SHDD else 1
         training = 0.4 + 0.6 * (degree + 1) ** 2 / 24.0**2
         sampled = 0.5 if self.variant.loss is Loss.L2 else 0.0
@@ -160,7 +161,7 @@ class Run:
 
 
 def all_runs() -> tuple[Run, ...]:
-    """The whole set, the full model first."""
+    """Lists all runs, the full model first."""
     return (
         Run("shdd-kl-mixture-unet", "design", Variant(), radii=True, sweep=True),
         *_design(),
@@ -178,7 +179,7 @@ def all_runs() -> tuple[Run, ...]:
 
 
 def _design() -> list[Run]:
-    """Encoding × loss × base × network, without the full model itself."""
+    """Lists encoding × loss × base × network, without the full model."""
     runs = []
     kinds: list[tuple[Encoding, Loss, Base | None]] = [
         (Encoding.LATLON, Loss.L2, None),

@@ -1,4 +1,4 @@
-"""One run to one JSON file; files that are there are not made again."""
+"""Executes runs, one JSON file each; a run whose file exists is not repeated."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def execute(
     """Trains and measures one run.
 
     Args:
-        run: What to do.
-        budget: At what cost.
+        run: Run to execute.
+        budget: Settings that all runs share.
         train: Training photos, already cut to the budget.
-        splits: Name to validation photos.
-        progress: Called after each training step.
+        splits: Validation photos by name of the split.
+        progress: Function that is called after each training step.
 
     Returns:
         The content of its file.
@@ -54,7 +54,7 @@ def execute(
     if run.radii:
         record["radii"] = {n: accuracy_by_radius(fitted, p, budget) for n, p in splits.items()}
     if run.sweep:
-        # Costly, so on the last split only: the one of other regions, where a place is least clear.
+        # Only on the last split, since it is slow: new regions, where places are least certain.
         name, photos = list(splits.items())[-1]
         record["sweep"] = {name: accuracy_by_steps(fitted, photos, budget)}
     seconds = {"training": round(trained, 1), "all": round(time.monotonic() - began, 1)}
@@ -64,7 +64,7 @@ def execute(
 def identity(
     run: Run, budget: Budget, train: EmbeddedPhotos, splits: dict[str, EmbeddedPhotos]
 ) -> dict[str, Any]:
-    """What decides the numbers of a run: settings, seed and data."""
+    """Collects what determines the numbers of a run: settings, seed and data."""
     data = {
         name: {"photos": len(photos), "sha256": photos.fingerprint}
         for name, photos in {"train": train, **splits}.items()
@@ -79,10 +79,10 @@ def identity(
 
 
 def is_done(path: Path, wanted: dict[str, Any]) -> bool:
-    """Whether a run's file is there.
+    """Tells whether the file of a run exists.
 
     Raises:
-        ValueError: It is, but of other settings or data.
+        ValueError: The file exists but was made with other settings or data.
     """
     if not path.is_file():
         return False

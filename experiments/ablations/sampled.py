@@ -1,4 +1,4 @@
-"""Samples of a trained variant: reverse diffusions, and how many steps they need."""
+"""Samples a trained variant by reverse diffusion, and measures how many steps it needs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SWEEP_SAMPLES, SWEEP_PHOTOS = 4, 96
 
 
 def subset(photos: EmbeddedPhotos, count: int, seed: int) -> EmbeddedPhotos:
-    """At most `count` photos, drawn without replacement by their keys: the same for every run."""
+    """Draws at most `count` photos without replacement, the same for every run."""
     names = [hashlib.sha256(f"{seed}/{key}".encode()).digest() for key in photos.keys]
     rows = np.sort(np.argsort(np.array(names), kind="stable")[:count])
     return photos.take(rows)
@@ -39,7 +39,7 @@ def subset(photos: EmbeddedPhotos, count: int, seed: int) -> EmbeddedPhotos:
 def sample(
     fitted: Fitted, photos: EmbeddedPhotos, samples: int, sigmas: list[float], batch: int = 32
 ) -> NDArray[np.float64]:
-    """Places ``(N, K, 3)`` at which DDIM ends; a photo's noise depends on its key alone."""
+    """Samples places ``(N, K, 3)`` by DDIM; the noise of a photo depends on its key alone."""
     numbers = dimension(fitted.variant)
     found = []
     for start in range(0, len(photos), batch):
@@ -55,7 +55,7 @@ def sample(
 
 
 def _denoiser(fitted: Fitted, condition: Tensor) -> MeanDenoiser:
-    """x̂₀ of noisy numbers: what an L2 network says, or the mean of a density."""
+    """Makes the function x̂₀: the output of an L2 network, or the mean of a density."""
     if fitted.variant.loss is Loss.L2:
 
         def estimate(x: Tensor, sigma: Tensor) -> Tensor:
@@ -80,9 +80,9 @@ def _noise(key: str, samples: int, numbers: int) -> NDArray[np.float32]:
 
 
 def vote(places: NDArray[np.float64], radius_km: float = VOTE_KM) -> NDArray[np.float64]:
-    """Of each photo's samples ``(N, K, 3)`` the one with most others within a radius, ``(N, 3)``.
+    """Selects, of samples ``(N, K, 3)``, the one with most others within a radius: ``(N, 3)``.
 
-    A tie goes to the one whose mean cosine to all samples is largest.
+    Of equals it takes the one whose mean cosine to all samples is largest.
     """
     cosine = places @ places.transpose(0, 2, 1)
     near = (cosine >= np.cos(radius_km / EARTH_RADIUS_KM)).sum(-1)
@@ -94,10 +94,10 @@ def vote(places: NDArray[np.float64], radius_km: float = VOTE_KM) -> NDArray[np.
 def accuracy_by_steps(
     fitted: Fitted, photos: EmbeddedPhotos, budget: Budget
 ) -> list[dict[str, Any]]:
-    """Accuracy of a vote of samples for each number of steps, along both schedules.
+    """Computes the accuracy of a vote for each number of steps, for both schedules.
 
-    Below the least σ of training a standard schedule only sharpens a place that is already decided;
-    those steps are counted and not computed.
+    Below the least σ of training, a standard schedule only sharpens a place that is decided. These
+    steps are counted but not computed.
 
     Returns:
         `error_summary` with ``schedule``, ``steps`` and ``calls`` (steps that were computed).

@@ -1,6 +1,6 @@
-"""Runs of the ablations one after the other, or in processes of their own.
+"""Executes runs one after the other, or in several processes.
 
-Apart from the command: a process that is started anew cannot import a package's `__main__`.
+This is not part of the command's module because a started process cannot import a `__main__`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _worker: dict[str, Any] = {}
 
 
 def load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
-    """Training photos, cut to the limit, and validation photos by split."""
+    """Loads training photos, cut to the limit, and validation photos by split."""
     encoder = load_image_encoder(options.encoder)
 
     def photos(patterns: Sequence[str]) -> Any:
@@ -35,7 +35,7 @@ def load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
 
 
 def _start(options: argparse.Namespace) -> None:
-    """In a worker process, once: one thread, and the photos."""
+    """Prepares a worker process: one thread, and the photos."""
     torch.set_num_threads(1)
     _worker["photos"] = load(options)
 
@@ -48,7 +48,7 @@ def _work(run: Any, budget: Any, path: Path) -> None:
 def finished(
     options: argparse.Namespace, budget: Any, todo: list[tuple[Any, Path]], photos: Any
 ) -> Iterator[Any]:
-    """Each run as it ends; in this process with one job, else in processes of their own."""
+    """Yields each run as it ends; with one job in this process, else in several."""
     if options.jobs == 1:
         _worker["photos"] = photos
         with torch_threads(1):

@@ -1,11 +1,11 @@
-"""The rivals: small and honest, on the same frozen embeddings, photos and budget as our model.
+"""Rival methods, trained on the same frozen embeddings and photos in as many steps as our model.
 
-Each is a file that says what it predicts; everything else is shared:
+Each rival is a module that says what it predicts. The rest is shared:
 
-* `kernel_mixture` is the posterior of them all, with its answers, radii and densities;
-* `evidence` fits what makes that posterior, on validation photos only;
-* `network` is the trunk and the training loop;
-* `registry` has them by name: `RIVALS`, `fit_and_predict`.
+* `kernel_mixture` is the posterior of all rivals, with answers, radii and densities;
+* `evidence` fits the settings of that posterior, on validation photos only;
+* `network` holds the network trunk and the training loop;
+* `registry` lists the rivals by name in `RIVALS`, and fits and asks one in `fit_and_predict`.
 """
 
 from experiments.baselines.network import Budget

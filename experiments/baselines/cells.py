@@ -1,4 +1,4 @@
-"""Classification: a softmax over equal-area cells of the sphere."""
+"""Classification by a softmax over equal-area cells of the sphere."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ PILOT = 0.2
 
 @dataclass(frozen=True)
 class EqualAreaCells:
-    """Bands of latitude cut into cells about as wide as high; all cells have the same area.
+    """A grid of cells of equal area, about as wide as high, in bands of latitude.
 
     Attributes:
-        bands: How many bands from pole to pole.
+        bands: Number of bands from pole to pole.
     """
 
     bands: int = 120
@@ -41,22 +41,22 @@ class EqualAreaCells:
 
     @property
     def columns(self) -> NDArray[np.int64]:
-        """``(bands,)`` cells of each band, from north to south."""
+        """Number of cells in each band from north to south, shape ``(bands,)``."""
         colatitude = np.pi * (np.arange(self.bands) + 0.5) / self.bands
         return np.maximum(1, np.rint(2 * self.bands * np.sin(colatitude))).astype(np.int64)
 
     @property
     def edges(self) -> Float:
-        """``(bands + 1,)`` z of the bands' edges, from 1 to -1: a band's area is its cells'."""
+        """Edges of the bands as z from 1 to -1, shape ``(bands + 1,)``."""
         cumulative = np.concatenate([[0], np.cumsum(self.columns)])
         return 1.0 - 2.0 * cumulative / cumulative[-1]
 
     def __len__(self) -> int:
-        """The number of cells, about 4/π · bands²."""
+        """Number of cells, about 4/π · bands²."""
         return int(self.columns.sum())
 
     def index(self, vectors: Float) -> NDArray[np.int64]:
-        """The cell ``(...)`` of each unit vector ``(..., 3)``."""
+        """Finds the cell ``(...)`` of each unit vector ``(..., 3)``."""
         x, y, z = np.moveaxis(vectors, -1, 0)
         band = np.clip(np.searchsorted(-self.edges, -z, side="right") - 1, 0, self.bands - 1)
         columns = self.columns
@@ -70,21 +70,21 @@ class GridSoftmax:
     """A softmax over the cells that hold training photos; a cell answers with their mean position.
 
     Labels may be smoothed over neighbouring cells by distance, exp(-(d - d_own)/s) (Haas et al.
-    2024, PIGEON, arXiv 2307.05845, eq. 2); validation photos choose.
+    2024, PIGEON, arXiv 2307.05845, eq. 2). Validation photos choose s.
 
     Attributes:
-        parameters: Trained numbers.
-        choices: Number of cells and smoothing.
+        parameters: Number of trained parameters.
+        choices: Number of cells, and the smoothing s.
     """
 
     def __init__(self, bands: int = 120, keep: int = 256) -> None:
-        """A classifier over a grid of cells, of which the `keep` most probable become kernels."""
+        """Makes a classifier over a grid; the `keep` most probable cells become kernels."""
         self.grid, self.keep = EqualAreaCells(bands), keep
         self.parameters = 0
         self.choices: dict[str, Any] = {}
 
     def fit(self, train_photos: EmbeddedPhotos, val: EmbeddedPhotos, budget: Budget) -> None:
-        """Chooses the smoothing with a part of the steps for each, then trains with all."""
+        """Chooses the smoothing by short trainings, then trains with all steps."""
         _, cell = np.unique(self.grid.index(train_photos.vectors), return_inverse=True)
         total = np.stack([np.bincount(cell, column) for column in train_photos.vectors.T], 1)
         self.centres = total / np.linalg.norm(total, axis=1, keepdims=True)
@@ -120,7 +120,7 @@ class GridSoftmax:
         self.network = train(build, loss, photos, budget, label)
 
     def evidence(self, photos: EmbeddedPhotos) -> Evidence:
-        """Mean positions and log probabilities of the most probable cells."""
+        """Gives mean positions and log probabilities of the most probable cells."""
         top = torch.log_softmax(outputs(self.network, photos), 1).topk(
             min(self.keep, len(self.centres)), dim=1
         )
@@ -129,15 +129,15 @@ class GridSoftmax:
 
 
 def smoothed_labels(truth: Tensor, centres: Tensor, smoothing_km: float) -> Tensor:
-    """Label probabilities that fall off with the distance of a cell from the truth.
+    """Computes label probabilities that fall off with the distance of a cell from the truth.
 
     Args:
-        truth: ``(B, 3)`` unit vectors.
-        centres: ``(cells, 3)`` mean positions.
-        smoothing_km: s of exp(-d/s).
+        truth: True places as unit vectors, shape ``(B, 3)``.
+        centres: Mean positions of the cells as unit vectors, shape ``(cells, 3)``.
+        smoothing_km: Length s of exp(-d/s) in kilometres.
 
     Returns:
-        ``(B, cells)`` summing to 1.
+        Probabilities that sum to 1, shape ``(B, cells)``.
     """
     chord = torch.cdist(truth, centres, compute_mode="donot_use_mm_for_euclid_dist")
     distance = 2.0 * EARTH_RADIUS_KM * torch.asin((chord / 2.0).clamp(max=1.0))

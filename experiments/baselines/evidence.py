@@ -1,9 +1,9 @@
-"""What a rival says of a photo, and the settings that turn it into a posterior.
+"""The output of a rival for a photo, and the settings that turn it into a posterior.
 
-Every rival hands over points with logits and concentrations; the same three numbers, fitted on
-validation photos by negative log likelihood, make a mixture of them: a temperature of the logits,
-a factor on the concentrations and a uniform share. The window ρ of the answer follows, by the
-rule of `locdiffusion.calibrate.fitting.fit_radius`.
+Every rival gives points with logits and concentrations. Three numbers make a mixture of them: a
+temperature of the logits, a factor on the concentrations, and a uniform share. They are fitted on
+validation photos by negative log likelihood. Then ρ is chosen as in
+`locdiffusion.calibrate.fitting.fit_radius`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ UNIFORM_SHARES = (1e-5, 0.9)
 
 @dataclass(frozen=True)
 class Settings:
-    """How evidence becomes a posterior.
+    """Settings that turn evidence into a posterior.
 
     Attributes:
-        temperature: τ of the weights, softmax(logits/τ).
-        concentration: Factor on the rival's κ; κ itself for rivals that name none.
-        uniform_share: Mass spread over the whole sphere.
+        temperature: Temperature τ of the weights softmax(logits/τ).
+        concentration: Factor on the rival's κ; κ itself for rivals that give none.
+        uniform_share: Mass spread evenly over the sphere.
     """
 
     temperature: float = 1.0
@@ -45,12 +45,12 @@ class Settings:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a rival says of N photos.
+    """The output of a rival for N photos, K points each.
 
     Attributes:
-        points: ``(N, K, 3)`` places.
-        logits: ``(N, K)`` log weights up to a constant per photo; -inf is no weight.
-        kappa: ``(N, K)`` relative concentrations; ones if the rival names none.
+        points: Places as unit vectors, shape ``(N, K, 3)``.
+        logits: Log weights up to a constant per photo, shape ``(N, K)``; -inf is no weight.
+        kappa: Relative concentrations, shape ``(N, K)``; ones if the rival gives none.
     """
 
     points: Float
@@ -59,12 +59,12 @@ class Evidence:
 
     @classmethod
     def alike(cls, points: Float, logits: Float | None = None) -> Evidence:
-        """Evidence without concentrations of its own, by default of equal weights."""
+        """Makes evidence with all concentrations 1, by default with equal weights."""
         n, k, _ = points.shape
         return cls(points, np.zeros((n, k)) if logits is None else logits, np.ones((n, k)))
 
     def heaviest(self, count: int) -> Evidence:
-        """Only the first `count` kernels of each photo by logit."""
+        """Keeps the `count` points of each photo with the largest logits."""
         order = np.argsort(-self.logits, axis=1, kind="stable")[:, :count]
         return Evidence(
             np.take_along_axis(self.points, order[..., None], 1),
@@ -73,7 +73,7 @@ class Evidence:
         )
 
     def mixture(self, settings: Settings) -> KernelMixture:
-        """The posterior."""
+        """Builds the posterior."""
         return KernelMixture(
             self.points,
             softmax(self.logits / settings.temperature),
@@ -83,17 +83,17 @@ class Evidence:
 
 
 def softmax(logits: Float) -> Float:
-    """Weights ``(N, K)`` that sum to 1."""
+    """Computes weights ``(N, K)`` that sum to 1."""
     weights = np.exp(logits - logits.max(1, keepdims=True))
     return weights / weights.sum(1, keepdims=True)
 
 
 def fit_settings(evidence: Evidence, truth: Float) -> tuple[Settings, float]:
-    """The settings of least negative log likelihood: a coarse grid, then Nelder-Mead.
+    """Fits the settings by negative log likelihood: a coarse grid, then Nelder-Mead.
 
     Args:
-        evidence: Of N validation photos.
-        truth: ``(N, 3)`` unit vectors.
+        evidence: Evidence of N validation photos.
+        truth: True places as unit vectors, shape ``(N, 3)``.
 
     Returns:
         The settings, and their mean negative log likelihood in nats against the uniform sphere.
@@ -125,11 +125,11 @@ def fit_settings(evidence: Evidence, truth: Float) -> tuple[Settings, float]:
 
 
 def fit_radius(mixture: KernelMixture, truth: Float) -> float:
-    """ρ in km of best mean accuracy over the thresholds, among `RADII_KM`; the smallest of equals.
+    """Chooses ρ of `RADII_KM` by mean accuracy over the thresholds; of equals the smallest.
 
     Args:
         mixture: Posteriors of N validation photos.
-        truth: ``(N, 3)`` unit vectors.
+        truth: True places as unit vectors, shape ``(N, 3)``.
     """
     best, best_score = RADII_KM[0], -1.0
     for radius in RADII_KM:

@@ -9,9 +9,9 @@ constant speed:
 
 The network learns E[u_t | x_t, image], a tangent vector. Samples follow it from t = 0 to 1 by
 Heun's method with the exponential map; a kernel around each of K samples makes the density.
-A flow that was trained for too short a time spreads its samples too far, and no width of kernel
-mends that; so that it can be tempered as our model is, a sample's logit is the log density of the
-others there: weights p^{1/τ} sharpen it, and a large τ leaves the samples alike.
+A flow that was trained for too short a time spreads its samples too far, which no kernel width
+corrects. So that it can be tempered as our model is, the logit of a sample is the log density of
+the other samples there: weights p^{1/τ} sharpen it, and a large τ gives equal weights.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _DRAWS = 1  # time and start per photo and step, as many as our noise levels
 
 
 def exponential(x: Tensor, tangent: Tensor) -> Tensor:
-    """Exp_x(v): where the great circle from x ``(..., 3)`` along v ends after |v| radians."""
+    """Computes exp_x(v), the end of the great circle from x ``(..., 3)`` along v, |v| radians."""
     angle = tangent.norm(dim=-1, keepdim=True)
     moved = torch.cos(angle) * x + torch.sinc(angle / math.pi) * tangent
     return nn.functional.normalize(moved, dim=-1)
 
 
 def logarithm(x: Tensor, y: Tensor) -> Tensor:
-    """Log_x(y): the tangent at x whose exponential is y; any direction for antipodes."""
+    """Computes log_x(y), the tangent at x whose exponential is y; for antipodes any such."""
     across = tangent_part(x, y - x)
     length = across.norm(dim=-1, keepdim=True)
     angle = torch.atan2(length, (x * y).sum(-1, keepdim=True))
@@ -52,12 +52,12 @@ def logarithm(x: Tensor, y: Tensor) -> Tensor:
 
 
 def tangent_part(x: Tensor, vector: Tensor) -> Tensor:
-    """The part of vectors that is orthogonal to x."""
+    """Projects vectors onto the plane orthogonal to x."""
     return vector - (vector * x).sum(-1, keepdim=True) * x
 
 
 class FlowNetwork(nn.Module):
-    """Velocity of (x, t) for an image: the trunk modulates a small residual head.
+    """Network of the velocity at (x, t) for an image: a trunk that modulates a residual head.
 
     The trunk runs once per photo, the head for each sample and step.
     """
@@ -81,20 +81,20 @@ class FlowNetwork(nn.Module):
         self.last = nn.Linear(self.width, 3)
 
     def modulation(self, embeddings: Tensor) -> Tensor:
-        """What an image tells the head, ``(B, 2 · blocks, width)``."""
+        """Computes the modulation of the head by an image, ``(B, 2 · blocks, width)``."""
         parts: Tensor = self.trunk(embeddings)
         return parts.view(len(embeddings), 2 * BLOCKS, self.width)
 
     def forward(self, x: Tensor, t: Tensor, modulation: Tensor) -> Tensor:
-        """Tangent velocities.
+        """Computes tangent velocities.
 
         Args:
-            x: ``(B, K, 3)`` unit vectors.
-            t: ``(B, K, 1)`` times in [0, 1], or one for all.
-            modulation: ``(B, 2 · blocks, width)``.
+            x: Places as unit vectors, shape ``(B, K, 3)``.
+            t: Times in [0, 1], shape ``(B, K, 1)``, or one for all.
+            modulation: Result of `modulation`, shape ``(B, 2 · blocks, width)``.
 
         Returns:
-            ``(B, K, 3)`` orthogonal to x, radians per unit of time.
+            Velocities orthogonal to x, shape ``(B, K, 3)``, in radians per unit of time.
         """
         place = torch.cat([x, t.expand(*x.shape[:-1], 1)], -1)
         octaves = math.pi * 2.0 ** torch.arange(_OCTAVES, device=x.device)
@@ -109,13 +109,13 @@ class FlowNetwork(nn.Module):
 def matching_loss(
     network: FlowNetwork, embeddings: Tensor, truth: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Mean squared error of the velocity at random times and starts, some for each photo."""
+    """Computes the mean squared error of the velocity at random times and starts."""
     truth = truth.to(embeddings)[:, None].expand(-1, _DRAWS, -1)
     start = torch.randn(truth.shape, generator=generator).to(truth)
     start = nn.functional.normalize(start, dim=-1)
     t = torch.rand(len(truth), _DRAWS, 1, generator=generator).to(truth)
     x = exponential(start, t * logarithm(start, truth))
-    # The speed is constant: log_{x_t}(x₁)/(1 - t) without its division by zero at t = 1.
+    # u_t: the speed is constant, so this equals log_{x_t}(x₁)/(1 - t), also at t = 1.
     forth = logarithm(x, truth) / (1.0 - t).clamp(min=0.5)
     away = -logarithm(x, start) / t.clamp(min=0.5)
     wanted = torch.where(t < 0.5, forth, away)
@@ -125,17 +125,17 @@ def matching_loss(
 
 @torch.inference_mode()
 def samples(network: FlowNetwork, embeddings: Tensor, count: int, steps: int) -> Tensor:
-    """Follows the flow from the same even starts for every photo.
+    """Samples places by following the flow from the same evenly spread starts for every photo.
 
     Args:
-        network: The velocity.
-        embeddings: ``(B, E)``.
-        count: K samples per photo; their starts are a Fibonacci lattice, so no seed is needed and
-            the uniform start is met with less error than by random points.
-        steps: Of Heun's method; the last is Euler's, since the velocity at t = 1 means nothing.
+        network: Network of the velocity.
+        embeddings: Image embeddings, shape ``(B, E)``.
+        count: Number K of samples per photo. Their starts are a Fibonacci lattice, which needs no
+            seed and covers the sphere more evenly than random points.
+        steps: Steps of Heun's method; the last is Euler's, as there is no velocity at t = 1.
 
     Returns:
-        ``(B, K, 3)`` unit vectors.
+        Places as unit vectors, shape ``(B, K, 3)``.
     """
     modulation = network.modulation(embeddings)
     lattice = torch.from_numpy(fibonacci_grid(count)).to(modulation)
@@ -147,7 +147,7 @@ def samples(network: FlowNetwork, embeddings: Tensor, count: int, steps: int) ->
         ahead = exponential(x, h * velocity)
         if step < steps - 1:
             there = network(ahead, now + h, modulation)
-            # Carried back to x along the great circle that was travelled.
+            # Heun needs both velocities at x: carry the second one back along the great circle.
             velocity = 0.5 * (velocity + transported(ahead, x, there))
             ahead = exponential(x, h * velocity)
         x = ahead
@@ -155,28 +155,28 @@ def samples(network: FlowNetwork, embeddings: Tensor, count: int, steps: int) ->
 
 
 def transported(origin: Tensor, target: Tensor, tangent: Tensor) -> Tensor:
-    """A tangent at `origin` carried to `target` along the great circle between them."""
+    """Carries a tangent at `origin` to `target` along the great circle between them."""
     middle = origin + target
     share = (tangent * target).sum(-1, keepdim=True) / (0.5 * middle.square().sum(-1, keepdim=True))
     return tangent - share * middle
 
 
 class FlowMatching:
-    """Samples of the flow, a kernel around each; see the module's docstring.
+    """Flow matching with a kernel around each sample; the module's docstring has the formulas.
 
     Attributes:
-        parameters: Trained numbers.
-        choices: Samples and steps.
+        parameters: Number of trained parameters.
+        choices: Numbers of samples and steps.
     """
 
     def __init__(self, count: int = 32, steps: int = 8) -> None:
-        """A flow that answers with some samples of some steps each."""
+        """Makes a flow that draws `count` samples in `steps` steps each."""
         self.count, self.steps = count, steps
         self.parameters = 0
         self.choices: dict[str, Any] = {"samples": count, "heun_steps": steps}
 
     def fit(self, train_photos: EmbeddedPhotos, val: EmbeddedPhotos, budget: Budget) -> None:
-        """Trains; `val` is not looked at."""
+        """Trains the network; `val` is not used."""
 
         def build() -> FlowNetwork:
             width = train_photos.embeddings.shape[1]
@@ -186,7 +186,7 @@ class FlowMatching:
         self.parameters = parameter_count(self.network)
 
     def evidence(self, photos: EmbeddedPhotos, batch: int = 128) -> Evidence:
-        """The samples, with the log density of the others as logit."""
+        """Gives the samples, each with the log density of the others as its logit."""
         device = self.network.last.weight.device
         parts: list[NDArray[np.float64]] = []
         for start in range(0, len(photos), batch):
@@ -198,14 +198,16 @@ class FlowMatching:
 
 
 def log_density_of_others(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log density of each sample under a kernel estimate by the others, up to a constant.
+    """Estimates the log density of each sample from the other samples, up to a constant.
+
+    The kernel width is Scott's rule in two dimensions, s²K^{-1/3}; s² follows from the median gap
+    of two samples, which is 2 ln 2 · s² for a normal distribution.
 
     Args:
-        points: ``(N, K, 3)``; the width is Scott's rule in two dimensions, s²K^{-1/3}, with s² from
-            the median gap of two samples, 2 ln 2 · s² for a normal cloud.
+        points: Samples as unit vectors, shape ``(N, K, 3)``.
 
     Returns:
-        ``(N, K)``.
+        Log densities, shape ``(N, K)``.
     """
     n, k, _ = points.shape
     if k < 2:

@@ -1,4 +1,4 @@
-"""Regression of the SHDD code with squared error: our encoding without our loss."""
+"""Regression of the SHDD code with squared error: the encoding of our model with another loss."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from locdiffusion.sphere.harmonics import coefficient_count
 
 
 class HarmonicRegression:
-    """The network says E[code(x₀) | image] at degree L, trained by squared error.
+    """A network that gives E[code(x₀) | image] at degree L, trained by squared error.
 
     By completeness of the harmonics, ⟨E[code], code(y)⟩ is the posterior density against the
-    uniform sphere, band-limited to L; clipped at zero it is the answer's density. Its highest
-    nodes on a Gauss-Legendre grid become the kernels.
+    uniform sphere, band-limited to L. Clipped at zero it is the density of the answer. The nodes
+    of a Gauss-Legendre grid where it is highest become the kernels.
 
     Attributes:
-        parameters: Trained numbers.
-        choices: Degree and nodes.
+        parameters: Number of trained parameters.
+        choices: Degree, and number of nodes.
     """
 
     def __init__(self, max_degree: int = 31, keep: int = 384) -> None:
-        """A regression at degree L, of which the `keep` heaviest nodes become kernels."""
+        """Makes a regression at degree L; the `keep` nodes with most mass become kernels."""
         self.max_degree, self.keep = max_degree, keep
         grid = gauss_legendre_grid(3 * (max_degree + 1), 6 * (max_degree + 1))
         self.transform = ProductTransform(grid, max_degree)
@@ -39,7 +39,7 @@ class HarmonicRegression:
         self.choices: dict[str, Any] = {"max_degree": max_degree, "nodes": len(self.nodes)}
 
     def fit(self, train_photos: EmbeddedPhotos, val: EmbeddedPhotos, budget: Budget) -> None:
-        """Trains; `val` is not looked at."""
+        """Trains the network; `val` is not used."""
 
         def build() -> Trunk:
             width, outputs_ = train_photos.embeddings.shape[1], coefficient_count(self.max_degree)
@@ -54,7 +54,7 @@ class HarmonicRegression:
         self.parameters = parameter_count(self.network)
 
     def evidence(self, photos: EmbeddedPhotos, batch: int = 256) -> Evidence:
-        """The nodes of highest clipped density, with the log of their mass as logit."""
+        """Gives the nodes of highest clipped density, with the log of their mass as logits."""
         points, logits = [], []
         log_area = torch.from_numpy(self.log_area)
         for code in outputs(self.network, photos).split(batch):

@@ -1,4 +1,4 @@
-r"""The one posterior of all rivals: a mixture of von Mises-Fisher kernels and a uniform share.
+r"""The posterior of all rivals: a mixture of von Mises-Fisher kernels and a uniform share.
 
 With the gap g = 1 - x·y = \|x - y\|²/2, a kernel of concentration κ has, against the uniform
 probability of the sphere, the log density (Mardia & Jupp 2000, *Directional Statistics*, §9.3.2)
@@ -11,8 +11,8 @@ Kernel times window is integrated as on the plane, where variances add:
 
     score(y) = Σ_i w_i · 2κ_i / (1 - e^{-2κ_i}) / 2(κ_i + κ_ρ) · exp(-a_i g_i),   1/a = 1/κ + 1/κ_ρ
 
-Radii and probabilities come from the distances to `NODES` points of equal mass of the mixture, by
-a low-discrepancy sequence: no random numbers, so an answer never depends on its batch.
+Radii and probabilities come from the distances to `NODES` points of equal mass of the mixture. A
+low-discrepancy sequence gives these points, so an answer never depends on its batch.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ class KernelMixture:
     """Posteriors of N photos with K kernels each.
 
     Attributes:
-        points: ``(N, K, 3)`` centres; brought to unit length in float64.
-        weights: ``(N, K)`` not negative; scaled to sum to 1.
-        kappa: ``(N, K)`` concentrations up to 1e6 and beyond; 1/√κ is the width in radians.
-        uniform_share: Part of the mass spread over the whole sphere, in [0, 1).
+        points: Centres, shape ``(N, K, 3)``; they are normalised to unit length in float64.
+        weights: Weights of at least 0, shape ``(N, K)``; they are scaled to sum to 1.
+        kappa: Concentrations, shape ``(N, K)``, up to 1e6 and more; 1/√κ is the width in radians.
+        uniform_share: Part of the mass that is spread evenly over the sphere, in [0, 1).
     """
 
     points: Float
@@ -56,7 +56,7 @@ class KernelMixture:
     uniform_share: float
 
     def __post_init__(self) -> None:
-        """Checks shapes and values, then normalises."""
+        """Checks shapes and values, then normalises centres and weights."""
         n, k = self.weights.shape
         if self.points.shape != (n, k, 3) or self.kappa.shape != (n, k):
             raise ValueError(
@@ -77,35 +77,35 @@ class KernelMixture:
         object.__setattr__(self, "kappa", np.asarray(self.kappa, np.float64))
 
     def __len__(self) -> int:
-        """N."""
+        """Number of photos."""
         return len(self.weights)
 
     def rows(self, rows: slice) -> KernelMixture:
-        """Some of the photos."""
+        """Selects photos."""
         return KernelMixture(
             self.points[rows], self.weights[rows], self.kappa[rows], self.uniform_share
         )
 
     def log_density(self, vectors: Float) -> Float:
-        """Log density at points.
+        """Computes the log density at points.
 
         Args:
-            vectors: ``(N, M, 3)`` unit vectors, M points for each photo.
+            vectors: M points for each photo as unit vectors, shape ``(N, M, 3)``.
 
         Returns:
-            ``(N, M)`` nats against the uniform probability of the sphere.
+            Nats against the uniform probability of the sphere, shape ``(N, M)``.
         """
         gap = gaps(vectors, self.points)
         return mixed_log_density(gap, self.weights, self.kappa, self.uniform_share)
 
     def answers(self, radius_km: float) -> Float:
-        """``(N, 3)`` the points whose window of radius ρ holds most mass; see the module."""
+        """Finds the points ``(N, 3)`` whose window of radius ρ holds most mass."""
         window = 6.0 * (EARTH_RADIUS_KM / radius_km) ** 2
         parts = [_climbed(chunk, window) for chunk in self._chunks()]
         return np.concatenate([np.zeros((0, 3)), *parts])
 
     def distances_km(self, places: Float) -> Float:
-        """Distances from places ``(N, 3)`` to points of equal mass, sorted, ``(N, NODES)``."""
+        """Computes sorted distances ``(N, NODES)`` of places ``(N, 3)`` to points of equal mass."""
         parts = []
         for i, chunk in enumerate(self._chunks()):
             here = places[i * _CHUNK : (i + 1) * _CHUNK, None]
@@ -113,11 +113,11 @@ class KernelMixture:
         return np.concatenate([np.zeros((0, NODES)), *parts])
 
     def predictions(self, truth: Float, radius_km: float) -> Predictions:
-        """Answers, how far off they may be, and the density at the truth.
+        """Computes answers, radii, probabilities, and the density at the truth.
 
         Args:
-            truth: ``(N, 3)`` unit vectors.
-            radius_km: ρ.
+            truth: True places as unit vectors, shape ``(N, 3)``.
+            radius_km: Decoding radius ρ in kilometres.
         """
         places = self.answers(radius_km)
         distance = self.distances_km(places)
@@ -137,7 +137,7 @@ class KernelMixture:
 
 
 def gaps(vectors: Float, points: Float) -> Float:
-    """1 - x·y ``(N, M, K)`` of unit vectors ``(N, M, 3)`` and ``(N, K, 3)``, float64.
+    """Computes 1 - x·y ``(N, M, K)`` of unit vectors ``(N, M, 3)`` and ``(N, K, 3)`` in float64.
 
     Its rounding error of 2e-16 is 2e-10 nats at κ = 1e6.
     """
@@ -145,21 +145,21 @@ def gaps(vectors: Float, points: Float) -> Float:
 
 
 def log_normaliser(kappa: Float) -> Float:
-    """log(2κ / (1 - e^{-2κ})): log density of a kernel at its centre against the uniform sphere."""
+    """Computes log(2κ / (1 - e^{-2κ})), the log density of a kernel at its centre."""
     return np.log(2.0 * kappa / -np.expm1(-2.0 * kappa))
 
 
 def mixed_log_density(gap: Float, weights: Float, kappa: Float, uniform_share: float) -> Float:
-    """Log density of mixtures from the gaps to their kernels.
+    """Computes the log density of mixtures from the gaps to their kernels.
 
     Args:
-        gap: ``(N, M, K)``.
-        weights: ``(N, K)`` summing to 1.
-        kappa: ``(N, K)``.
+        gap: Gaps g of M points to K kernels, shape ``(N, M, K)``.
+        weights: Weights that sum to 1, shape ``(N, K)``.
+        kappa: Concentrations, shape ``(N, K)``.
         uniform_share: Mass of the uniform part.
 
     Returns:
-        ``(N, M)`` nats against the uniform probability of the sphere.
+        Nats against the uniform probability of the sphere, shape ``(N, M)``.
     """
     with np.errstate(divide="ignore"):  # log 0 = -inf is right for a kernel or share of no mass
         log_weight = np.log(weights) + log_normaliser(kappa)
@@ -171,7 +171,7 @@ def mixed_log_density(gap: Float, weights: Float, kappa: Float, uniform_share: f
 
 
 def _climbed(mixture: KernelMixture, window: float) -> Float:
-    """Mean shift on the score from the best of the heaviest kernels, ``(N, 3)``."""
+    """Climbs the score by mean shift from the best of the heaviest kernels: ``(N, 3)``."""
     kappa = mixture.kappa
     height = mixture.weights * np.exp(log_normaliser(kappa)) / (2.0 * (kappa + window))
     slope = kappa * window / (kappa + window)
@@ -189,13 +189,13 @@ def _climbed(mixture: KernelMixture, window: float) -> Float:
 
 
 def _best(points: Float, value: Float, count: int) -> Float:
-    """The points of the highest values, highest first, ``(N, count, 3)`` or all there are."""
+    """Selects the points with the highest values, highest first: at most ``(N, count, 3)``."""
     order = np.argsort(-value, axis=1, kind="stable")[:, :count]
     return np.take_along_axis(points, order[..., None], 1)
 
 
 def _nodes(mixture: KernelMixture) -> Float:
-    """``(N, NODES, 3)`` points of equal mass, the uniform share's among them."""
+    """Computes points of equal mass ``(N, NODES, 3)``, the uniform share included."""
     n, k = mixture.weights.shape
     choice, level, turn = _low_discrepancy(NODES).T
     mass = np.cumsum((1.0 - mixture.uniform_share) * mixture.weights, 1)
@@ -207,7 +207,7 @@ def _nodes(mixture: KernelMixture) -> Float:
     frames = pole_frame(torch.from_numpy(centres)).numpy()
     row = np.arange(n)[:, None]
     frame, kappa = frames[row, kernel], kappa[row, kernel]
-    # The inverse of the cumulative distribution of the gap, e^{-κg} = 1 - level·(1 - e^{-2κ}).
+    # g at a level of the cumulative distribution: e^{-κg} = 1 - level·(1 - e^{-2κ}).
     gap = np.clip(-np.log1p(level * np.expm1(-2.0 * kappa)) / kappa, 0.0, 2.0)
     sine = np.sqrt(gap * (2.0 - gap))
     angle = 2.0 * np.pi * turn
@@ -216,9 +216,9 @@ def _nodes(mixture: KernelMixture) -> Float:
 
 
 def _low_discrepancy(count: int) -> Float:
-    """``(count, 3)`` in the unit cube: Roberts' additive recurrence, n·(1/φ, 1/φ², 1/φ³) mod 1.
+    """Computes Roberts' additive recurrence n·(1/φ, 1/φ², 1/φ³) mod 1: ``(count, 3)``.
 
-    φ⁴ = φ + 1, the generalised golden ratio of three dimensions.
+    φ is the generalised golden ratio of three dimensions, φ⁴ = φ + 1.
     """
     phi = 1.2207440846057596
     steps = phi ** -np.arange(1.0, 4.0)

@@ -1,4 +1,4 @@
-"""Retrieval: the nearest training photos in feature space, and a density around them."""
+"""Retrieval: a density around the training photos that are nearest in feature space."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ NEIGHBOURS = (3, 5, 10, 20, 50, 100, 200)
 
 
 class FeatureSpace:
-    """Cosine similarity to training photos, a block at a time.
+    """Computes cosine similarities to training photos, block by block.
 
     Args:
-        embeddings: ``(N, E)`` of the training photos.
-        standardised: Whether each feature is first brought to mean 0 and deviation 1.
-        device: Where the products are made.
+        embeddings: Embeddings of the training photos, shape ``(N, E)``.
+        standardised: Whether each feature is first scaled to mean 0 and deviation 1.
+        device: Torch device of the products.
     """
 
     def __init__(
@@ -41,15 +41,15 @@ class FeatureSpace:
     def nearest(
         self, queries: NDArray[np.float32], count: int, block: int = 8192
     ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-        """The most similar training photos.
+        """Finds the most similar training photos.
 
         Args:
-            queries: ``(M, E)``.
-            count: k; all of them if there are fewer.
-            block: Training photos compared at a time, which bounds the memory.
+            queries: Embeddings, shape ``(M, E)``.
+            count: Number k of neighbours; all training photos if there are fewer.
+            block: Training photos that are compared at a time, which bounds the memory.
 
         Returns:
-            ``(similarity, index)``, each ``(M, k)``, most similar first.
+            Similarities and indices, each of shape ``(M, k)``, most similar first.
         """
         count = min(count, len(self.embeddings))
         asked = self._unit(torch.from_numpy(queries))
@@ -76,22 +76,22 @@ def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 class Neighbours:
-    """k nearest training photos, each a kernel whose logit is its similarity.
+    """The k nearest training photos, each a kernel whose logit is its similarity.
 
     Attributes:
-        parameters: Trained numbers: none.
-        choices: What validation photos chose: the similarity (raw or standardised features, by mean
-            accuracy of the nearest neighbour) and k (by negative log likelihood).
+        parameters: Number of trained parameters: 0.
+        choices: Choices made on validation photos: raw or standardised features, by mean accuracy
+            of the nearest neighbour, and k, by negative log likelihood.
     """
 
     def __init__(self, counts: tuple[int, ...]) -> None:
-        """Retrieval with one of some numbers of neighbours; ``(1,)`` is plain 1-NN."""
+        """Makes a retrieval that chooses k among `counts`; ``(1,)`` is 1-NN."""
         self.counts = counts
         self.parameters = 0
         self.choices: dict[str, Any] = {}
 
     def fit(self, train: EmbeddedPhotos, val: EmbeddedPhotos, budget: Budget) -> None:
-        """Chooses similarity and k; see the class."""
+        """Chooses the similarity and k on validation photos."""
         self.vectors = train.vectors
         accuracy = {}
         spaces = {}
@@ -114,6 +114,6 @@ class Neighbours:
         self.choices["nats_of_neighbours"] = {str(k): value for k, value in nats.items()}
 
     def evidence(self, photos: EmbeddedPhotos) -> Evidence:
-        """The positions of the k nearest training photos and their similarities."""
+        """Gives positions and similarities of the k nearest training photos."""
         similarity, index = self.space.nearest(photos.embeddings, self.count)
         return Evidence.alike(self.vectors[index], similarity)

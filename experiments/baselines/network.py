@@ -1,8 +1,7 @@
-"""The trunk that the rivals' networks share, and the one loop that trains them all.
+"""The trunk that the rivals' networks share, and the loop that trains all of them.
 
-The loop is that of `locdiffusion.train.trainer` for a plain network: the same optimiser, schedule,
-averaging and order of photos, so that a rival differs from our model in what it predicts and in
-nothing else.
+The loop repeats `locdiffusion.train.trainer` for a plain network, with the same optimiser,
+schedule, averaging and order of photos. So a rival differs from our model only in what it predicts.
 """
 
 from __future__ import annotations
@@ -31,19 +30,20 @@ BLOCKS = 2
 
 @dataclass(frozen=True)
 class Budget:
-    """What every rival may spend; the defaults are those of our own `TrainConfig`.
+    """The budget of every rival; the defaults are those of our own `TrainConfig`.
 
     Attributes:
         steps, batch_size: Length of the training.
-        learning_rate: Peak of AdamW; linear warm-up, then cosine to zero.
-        seed: Of weights, order, noise and dropout.
-        parameters: Of a network, about; our model of degree 31 has 4.7 million.
-        dropout: On the embedding and inside the blocks.
-        warmup: Steps; at most a fifth of all.
-        weight_decay: Of AdamW.
-        ema_decay: Of the averaged weights, which are what answers.
+        learning_rate: Peak rate of AdamW, with linear warm-up, then cosine to zero.
+        seed: Seed of weights, order, noise and dropout.
+        parameters: Approximate number of parameters of a network; our model of degree 31 has 4.7
+            million.
+        dropout: Dropout on the embedding and inside the blocks.
+        warmup: Steps of warm-up, at most a fifth of all steps.
+        weight_decay: Weight decay of AdamW.
+        ema_decay: Decay of the moving average of the weights, which gives the answers.
         gradient_clip: Largest gradient norm.
-        device: Where networks are trained and asked, such as "cpu" or "cuda".
+        device: Torch device, such as "cpu" or "cuda".
     """
 
     steps: int = 3000
@@ -67,12 +67,12 @@ class Budget:
             )
 
     def part(self, share: float) -> Budget:
-        """The same for a share of the steps, at least one."""
+        """Returns this budget with a share of its steps, at least one."""
         return replace(self, steps=max(1, round(share * self.steps)))
 
 
 class Trunk(nn.Module):
-    """Standardised embedding to outputs: a residual GELU MLP of about `parameters` weights."""
+    """A residual GELU MLP on standardised embeddings, of about `parameters` weights."""
 
     embedding_mean: Tensor
     embedding_std: Tensor
@@ -103,7 +103,7 @@ class Trunk(nn.Module):
         self.embedding_std.copy_(embeddings.std(0).clamp(min=1e-3 * float(embeddings.std())))
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """``(B, outputs)`` of embeddings ``(B, E)``."""
+        """Computes outputs ``(B, outputs)`` of embeddings ``(B, E)``."""
         hidden = self.first((embeddings - self.embedding_mean) / self.embedding_std)
         for block in self.blocks:
             hidden = hidden + block(hidden)
@@ -112,14 +112,14 @@ class Trunk(nn.Module):
 
 
 def trunk_width(inputs: int, outputs: int, parameters: int) -> int:
-    """The width, a multiple of 8, whose weight matrices hold `parameters` numbers, about."""
+    """Finds the width, a multiple of 8, that gives about `parameters` weights."""
     quadratic, linear = 2.0 * BLOCKS, float(inputs + outputs)
     width = (math.sqrt(linear**2 + 4.0 * quadratic * parameters) - linear) / (2.0 * quadratic)
     return max(8, 8 * round(width / 8))
 
 
 def parameter_count(network: nn.Module) -> int:
-    """How many numbers are trained."""
+    """Counts the trained parameters."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
@@ -130,14 +130,14 @@ def train(
     budget: Budget,
     label: str,
 ) -> Network:
-    """Trains a network and returns its averaged weights, ready to be asked.
+    """Trains a network and returns it with averaged weights, in evaluation mode.
 
     Args:
-        build: Makes the network; called with the budget's seed set.
-        loss: Of one batch.
+        build: Function that makes the network; it is called after the seed is set.
+        loss: Function that computes the loss of one batch.
         photos: Training photos.
-        budget: What may be spent.
-        label: Of the progress bar.
+        budget: Steps, optimiser settings and seed.
+        label: Label of the progress bar.
 
     Raises:
         FloatingPointError: The loss is not finite.
@@ -174,7 +174,7 @@ def train(
 
 @torch.inference_mode()
 def outputs(network: Trunk, photos: EmbeddedPhotos, batch: int = 512) -> Tensor:
-    """What a trained trunk says of many photos, ``(N, outputs)`` on the CPU."""
+    """Computes a trained trunk's outputs for many photos: ``(N, outputs)`` on the CPU."""
     device = network.embedding_mean.device
     parts = []
     for start in range(0, len(photos), batch):

@@ -1,4 +1,4 @@
-"""All rivals by name, and the one way to fit and ask them."""
+"""Lists all rivals by name, and fits and asks one."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from locdiffusion.predictions import Predictions
 
 
 class Rival(Protocol):
-    """A method that is fitted on training photos and then says where others were taken.
+    """A method that is fitted on training photos and then locates other photos.
 
     Attributes:
-        parameters: Trained numbers; 0 before `fit`.
-        choices: What was fixed or chosen on validation photos, as JSON values.
+        parameters: Number of trained parameters; 0 before `fit`.
+        choices: Settings that are fixed or were chosen on validation photos, as JSON values.
     """
 
     parameters: int
     choices: dict[str, Any]
 
     def fit(self, train_photos: EmbeddedPhotos, val: EmbeddedPhotos, budget: Budget, /) -> None:
-        """Trains on `train_photos`; `val` decides hyper-parameters and nothing else."""
+        """Trains on `train_photos`; `val` only chooses hyper-parameters."""
 
     def evidence(self, photos: EmbeddedPhotos, /) -> Evidence:
-        """What the fitted method says of photos; it never looks at their positions."""
+        """Gives the evidence of photos; their positions are never used."""
         ...
 
 
@@ -60,19 +60,20 @@ def fit_and_predict(
     """Fits a rival, calibrates it on validation photos and asks it about test photos.
 
     Args:
-        name: Of `RIVALS`.
+        name: Name of the rival in `RIVALS`.
         train: Training photos.
-        val: Decides hyper-parameters, settings and ρ.
-        tests: Photos by split; their positions enter only the density at the truth.
-        budget: Of the training.
-        rival: Used in place of the registry's, such as one of another size.
+        val: Validation photos, which choose hyper-parameters, settings and ρ.
+        tests: Test photos by split; their positions enter only the density at the truth.
+        budget: Budget of the training.
+        rival: Rival that replaces the one in `RIVALS`, for example of another size.
 
     Returns:
-        Predictions by split, and a record: ``rival``, ``parameters``, ``train_seconds`` (choices
-        included), ``predict_seconds`` by split, ``choices`` with settings and ρ, ``val_nats``.
+        Predictions by split, and a record with ``rival``, ``parameters``, ``train_seconds``
+        (choices included), ``predict_seconds`` by split, ``choices`` with settings and ρ, and
+        ``val_nats``.
 
     Raises:
-        KeyError: No such rival.
+        KeyError: There is no such rival.
     """
     if name not in RIVALS:
         raise KeyError(f"No rival {name!r}; there are {sorted(RIVALS)}.")

@@ -1,4 +1,4 @@
-"""Regression of a point, and of a mixture of von Mises-Fisher densities."""
+"""Two regressions: of a point, and of a mixture of von Mises-Fisher densities."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LOG_KAPPA_AT_START = 3.0
 
 
 class DirectRegression:
-    """The network says a vector; its direction is the answer, with one κ for all photos.
+    """A network that gives a vector; its direction is the answer, with one κ for all photos.
 
-    The loss is half the squared chord, 1 - cos: the negative log likelihood of any fixed κ.
+    The loss is half the squared chord, 1 - cos: the negative log likelihood at any fixed κ.
 
     Attributes:
-        parameters: Trained numbers.
-        choices: None.
+        parameters: Number of trained parameters.
+        choices: Empty: there is nothing to choose.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class DirectRegression:
         self.choices: dict[str, Any] = {}
 
     def fit(self, train_photos: EmbeddedPhotos, val: EmbeddedPhotos, budget: Budget) -> None:
-        """Trains; `val` is not looked at."""
+        """Trains the network; `val` is not used."""
 
         def build() -> Trunk:
             return Trunk(train_photos.embeddings.shape[1], 3, budget.parameters, budget.dropout)
@@ -46,7 +46,7 @@ class DirectRegression:
         self.parameters = parameter_count(self.network)
 
     def evidence(self, photos: EmbeddedPhotos) -> Evidence:
-        """One point per photo."""
+        """Gives one point per photo."""
         direction = torch.nn.functional.normalize(outputs(self.network, photos).double(), dim=1)
         return Evidence.alike(direction.numpy()[:, None])
 
@@ -55,18 +55,18 @@ class MixtureDensity:
     """A mixture density network (Bishop 1994) of von Mises-Fisher components on the sphere.
 
     Attributes:
-        parameters: Trained numbers.
+        parameters: Number of trained parameters.
         choices: Number of components.
     """
 
     def __init__(self, components: int = 8) -> None:
-        """A network of some components, each with a mean, a κ and a weight."""
+        """Makes a network of components, each with a mean, a κ and a weight."""
         self.components = components
         self.parameters = 0
         self.choices: dict[str, Any] = {"components": components}
 
     def fit(self, train_photos: EmbeddedPhotos, val: EmbeddedPhotos, budget: Budget) -> None:
-        """Trains by negative log likelihood; `val` is not looked at."""
+        """Trains by negative log likelihood; `val` is not used."""
 
         def build() -> Trunk:
             width = train_photos.embeddings.shape[1]
@@ -85,23 +85,23 @@ class MixtureDensity:
         self.parameters = parameter_count(self.network)
 
     def evidence(self, photos: EmbeddedPhotos) -> Evidence:
-        """The components."""
+        """Gives the components."""
         mean, log_kappa, logits = components_of(outputs(self.network, photos).double())
         return Evidence(mean.numpy(), logits.numpy(), np.exp(log_kappa.numpy()))
 
 
 def components_of(output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Means ``(B, K, 3)``, log κ ``(B, K)`` and logits ``(B, K)`` of outputs ``(B, 5K)``."""
+    """Splits outputs ``(B, 5K)`` into means ``(B, K, 3)``, log κ ``(B, K)``, logits ``(B, K)``."""
     parts = output.view(len(output), -1, 5)
     log_kappa = (parts[..., 3] + _LOG_KAPPA_AT_START).clamp(*_LOG_KAPPA)
     return torch.nn.functional.normalize(parts[..., :3], dim=-1), log_kappa, parts[..., 4]
 
 
 def mixture_log_density(mean: Tensor, log_kappa: Tensor, logits: Tensor, truth: Tensor) -> Tensor:
-    """Log density ``(B,)`` of the mixture at points ``(B, 3)``, nats against the uniform sphere.
+    """Computes the log density ``(B,)`` of the mixture at points ``(B, 3)`` in nats.
 
-    As `experiments.baselines.kernel_mixture`, but differentiable and in float32: the gap comes
-    from the difference of the vectors, not from their product.
+    It is against the uniform sphere, as in `experiments.baselines.kernel_mixture`, but
+    differentiable and in float32: the gap is computed from the difference of the vectors.
     """
     kappa = log_kappa.exp()
     gap = 0.5 * (mean - truth[:, None]).square().sum(-1)
