@@ -1,10 +1,10 @@
-r"""How far log Z is off: the decoder's and the loss's quadrature against a much denser grid.
+r"""Measures the error of log Z: the quadratures of decoder and loss against a much denser grid.
 
-A density whose log Z is too small looks likelier than it is; a network that learned to hide mass
-from the quadrature would show here and nowhere else. The dense grid is a Gauss-Legendre product
-grid with at least `DENSER` times the nodes of the decoder's, visited in blocks of rows so that
-memory stays small; each field is in float32 (good to about 1e-5 nats), sums are in float64.
-q₀ is looked up at each node, as the density of a point does.
+A density whose log Z is too small has too large a likelihood. A network that learned to hide mass
+from the quadrature would be noticed only here. The dense grid is a Gauss-Legendre product grid with
+at least `DENSER` times the nodes of the decoder's. It is visited in blocks of rows, so that memory
+stays small. Fields are in float32 (about 1e-5 nats), sums in float64. q₀ is evaluated at each node,
+as it is for the density of a point.
 
     python -m experiments.log_z_check --photos 'DATA/val/*.tar' --train 'DATA/train/*.tar' \
       --embeddings CACHE --output log_z.json
@@ -43,14 +43,14 @@ _NODES_AT_ONCE, _VALUES_AT_ONCE = 100_000, 4_000_000
 
 @dataclass(frozen=True)
 class NormalisationGap:
-    """log Z of a quadrature less log Z of the dense grid, over many densities.
+    """Difference of log Z between a quadrature and the dense grid, over many densities.
 
     Attributes:
-        densities: How many.
-        mean_nats, max_nats: Mean and largest absolute difference.
-        bias_nats: Mean signed difference; below 0 the quadrature misses mass.
-        nodes: Of the dense grid.
-        times_denser: How many times the nodes of the grid under test.
+        densities: Number of densities.
+        mean_nats, max_nats: Mean and largest absolute difference in nats.
+        bias_nats: Mean signed difference in nats; below 0 the quadrature misses mass.
+        nodes: Number of nodes of the dense grid.
+        times_denser: Nodes of the dense grid divided by those of the grid under test.
     """
 
     densities: int
@@ -65,15 +65,15 @@ class NormalisationGap:
 def dense_log_partition(
     natural: Tensor, rows: int, base: BaseMeasure | None = None
 ) -> NDArray[np.float64]:
-    """Log Z = log (1/4π) ∫ q₀ exp F dΩ on a grid of `rows` × 2·`rows` nodes.
+    """Computes log Z = log (1/4π) ∫ q₀ exp F dΩ on a grid of `rows` × 2·`rows` nodes.
 
     Args:
-        natural: ``(N, d)``.
-        rows: Of the grid.
-        base: q₀; None is the uniform measure.
+        natural: Natural parameters, shape ``(N, d)``.
+        rows: Number of rows of the grid.
+        base: Base measure q₀; None is the uniform measure.
 
     Returns:
-        ``(N,)`` in nats.
+        Log Z in nats, shape ``(N,)``.
     """
     max_degree = max_degree_of(natural.shape[-1])
     grid = gauss_legendre_grid(rows, 2 * rows)
@@ -99,18 +99,18 @@ def dense_log_partition(
 def decoder_gap(
     decoder: Decoder, natural: Tensor, rows: int | None = None, batch: int = 64
 ) -> NormalisationGap:
-    """The decoder's log Z: over the base measure of the answers.
+    """Measures the decoder's log Z, with the base measure of the answers.
 
     Args:
-        decoder: As the checkpoint's answers use it.
-        natural: ``(N, d)`` as the decoder takes them: calibrated.
-        rows: Of the dense grid; default, `DENSER` times the decoder's own.
-        batch: Densities at once in the decoder.
+        decoder: Decoder of the checkpoint.
+        natural: Calibrated natural parameters, shape ``(N, d)``.
+        rows: Rows of the dense grid; by default it has `DENSER` times the nodes of the decoder's.
+        batch: Number of densities that the decoder takes at once.
     """
     rows = rows or denser_rows(decoder.grid)
     natural = natural.to(decoder.grid.nodes)
     dense = dense_log_partition(natural, rows, decoder.base)
-    # log p = F + log q₀ - log Z at any point: at each density's own answer all three are moderate.
+    # log Z = F + log q₀ - log p at any point; at a density's own answer all three are moderate.
     found = np.empty(len(natural))
     for i in range(0, len(natural), batch):
         part = natural[i : i + batch]
@@ -135,15 +135,15 @@ def training_gap(
     seed: int = 0,
     batch: int = 64,
 ) -> NormalisationGap:
-    """The loss's log Z, which knows the true points and shifts its grid at random.
+    """Measures the log Z of the loss, which uses the true points and shifts its grid at random.
 
     Args:
-        partition: With the base measure of the training.
-        natural: ``(N, d)`` as the network gives them.
-        truth: ``(N, 3)`` unit vectors of the true points.
-        rows: Of the dense grid; default, `DENSER` times the loss's own.
-        seed: Of the shifts; a new one for each batch, as in training.
-        batch: Densities at once in the loss.
+        partition: Quadrature of the loss, with the base measure of the training.
+        natural: Natural parameters of the network, not calibrated, shape ``(N, d)``.
+        truth: True points as unit vectors, shape ``(N, 3)``.
+        rows: Rows of the dense grid; by default it has `DENSER` times the nodes of the loss's.
+        seed: Seed of the shifts; each batch has another shift, as in training.
+        batch: Number of densities that the loss takes at once.
     """
     grid = partition.grids[0]
     assert isinstance(grid, ProductTransform)
@@ -159,7 +159,7 @@ def training_gap(
 
 
 def denser_rows(grid: ProductTransform) -> int:
-    """Rows of a grid with at least `DENSER` times as many nodes, twice as many columns as rows."""
+    """Computes the rows of a grid of `rows` × 2·`rows` with at least `DENSER` times the nodes."""
     return math.ceil(math.sqrt(DENSER * grid.rows * grid.columns / 2.0))
 
 
@@ -180,12 +180,13 @@ def _gap(
 def measure(
     checkpoint: Checkpoint, photos: EmbeddedPhotos, train: EmbeddedPhotos | None = None
 ) -> dict[str, Any]:
-    """Both gaps of a checkpoint.
+    """Measures both gaps of a checkpoint.
 
     Args:
-        checkpoint: Its answers, calibrated, and its network as trained.
-        photos: Some with truth.
-        train: What it was trained on: the base measure of the loss; without, that of the answers.
+        checkpoint: Checkpoint; its answers are calibrated, its network is taken as trained.
+        photos: Photos with truth.
+        train: Training photos, which give the base measure of the loss; None takes that of the
+            answers.
 
     Returns:
         `NormalisationGap` of ``answers`` and ``loss`` as dictionaries.
@@ -208,18 +209,34 @@ def measure(
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.log_z_check",
         description="Compare a checkpoint's log Z with a grid of at least 50 times as many nodes.",
     )
     add = parser.add_argument
     add("--photos", nargs="+", required=True, metavar="GLOB", help="shards of photos with truth")
-    add("--train", nargs="+", metavar="GLOB", help="training shards: the loss's base measure")
-    add("--embeddings", type=Path, required=True, metavar="DIR", help="cache of embeddings")
-    add("--output", type=Path, required=True, metavar="FILE", help="JSON")
-    add("--checkpoint", help="a directory, or a shipped checkpoint's name (the shipped default)")
-    add("--limit", type=int, default=200, help="photos, the first ones (default %(default)s)")
+    add(
+        "--train",
+        nargs="+",
+        metavar="GLOB",
+        help="training shards, for the base measure of the loss",
+    )
+    add(
+        "--embeddings",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="directory of cached embeddings",
+    )
+    add("--output", type=Path, required=True, metavar="FILE", help="JSON file to write")
+    add("--checkpoint", help="directory or name of a checkpoint (default: the shipped one)")
+    add(
+        "--limit",
+        type=int,
+        default=200,
+        help="number of photos, the first ones (default %(default)s)",
+    )
     return parser.parse_args(argv)
 
 

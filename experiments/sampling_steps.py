@@ -1,22 +1,24 @@
-r"""Accuracy of sampling mode against the number of network calls.
+r"""Measures the accuracy of sampling mode against the number of network calls.
 
     python -m experiments.sampling_steps --photos 'DATA/val/*.tar' --embeddings CACHE --output DIR
 
-For each sampler, placing of the levels and number of steps n, K reverse diffusions per photo, n
-network calls each, and one call more for the density at the end; the answer is decoded from the
-mixture of the K densities and, beside it, from the first alone. Results go to DIR/results.json,
-one entry per setting, written after each: a stopped study goes on where it was.
+A setting is a sampler, a placing of the noise levels and a number of steps n. For each setting and
+photo, K reverse diffusions run with n network calls each, and one more call gives the density at
+the end. The answer is decoded from the mixture of the K densities, and from the first one alone.
+Results go to DIR/results.json, one entry per setting, written after each; a study that was stopped
+continues.
 
-**Two ways to place levels.** *recentred*: from σ_max of training to σ*, evenly in log σ: down to
-where the location is decided (`diffusion.schedules`), as the geotagger samples. *standard*: DDPM's,
-from σ = 157 to 0.01, most of which lie where nothing, or nothing more, is decided.
+**Two placings of levels.** *recentred*: from σ_max of training to σ*, the level at which the place
+is decided (`diffusion.schedules`), evenly in log σ, as the geotagger samples. *standard*: the
+levels of DDPM from σ = 157 to 0.01; at most of them nothing is decided, or nothing is left to
+decide.
 
-**What is kept equal.** The same start noise for every setting, and one last call that reads the
-density: at the level that the sampler ended at, but not below σ_min of training, since at σ = 0.01
-it would be a point, not a statement. Levels that training never saw are answered by Bayes' rule
-from those it saw (`in_trained_range`): a standard schedule is not punished for the network's
-inexperience. The mean parameter is `diffusion.focused`'s, right at every σ: on a grid over the
-sphere every sample of a small σ ends on a node.
+**What all settings share.** The start noise is the same. The last call reads the density at the
+level at which the sampler ended, but not below σ_min of training: at σ = 0.01 it would be a point.
+Levels outside the range of training are answered by Bayes' rule from levels inside it
+(`in_trained_range`), so that the standard schedule has no disadvantage. The mean parameter is that
+of `diffusion.focused`, which is exact at every σ; on a grid over the sphere each sample of a small
+σ ends on a node.
 """
 
 from __future__ import annotations
@@ -59,9 +61,9 @@ class Setting:
     """One way to sample.
 
     Attributes:
-        sampler: One of `SAMPLERS`.
-        placing: Of the noise levels, one of `PLACINGS`.
-        steps: Network calls of one reverse diffusion, without the last, which gives the density.
+        sampler: Name of the sampler, one of `SAMPLERS`.
+        placing: Placing of the noise levels, one of `PLACINGS`.
+        steps: Network calls of one reverse diffusion, without the last call for the density.
     """
 
     sampler: str
@@ -76,21 +78,21 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """Key of the entry in the results."""
+        """Key of this setting in the results."""
         return f"{self.sampler}-{self.placing}-{self.steps}"
 
     def sigmas(self, noise: NoiseConfig, dimension: int) -> list[float]:
-        """The ``steps + 1`` levels from first to last, for codes of `dimension` numbers."""
+        """Computes the ``steps + 1`` levels, largest first, for codes of `dimension` numbers."""
         if self.placing == "standard":
             return [float(s) for s in standard_sigmas(self.steps)]
         return [float(s) for s in recentred_sigmas(self.steps, dimension, noise)]
 
 
 def in_trained_range(denoiser: Denoiser, noise: NoiseConfig) -> Denoiser:
-    """A denoiser for every σ from one that knows σ_min to σ_max and infinity.
+    """Extends a denoiser that was trained from σ_min to σ_max and at infinity to every σ.
 
-    In the exponential family x_σ enters as x_σ/σ² (see `model.cs_unet`). Above σ_max the image's
-    part is taken from σ = ∞, below σ_min from σ_min, and x_σ/σ² is added as it should be.
+    In the exponential family x_σ enters as x_σ/σ² (`model.cs_unet`). Above σ_max the image's part
+    is taken from σ = ∞, below σ_min from σ_min, and x_σ/σ² is added.
     """
 
     def denoise(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
@@ -102,7 +104,7 @@ def in_trained_range(denoiser: Denoiser, noise: NoiseConfig) -> Denoiser:
 
 
 class Study:
-    """The settings' common ground: a checkpoint, photos, start noise, tables."""
+    """What all settings share: a checkpoint, photos, start noise, tables."""
 
     def __init__(
         self, checkpoint: Checkpoint, photos: EmbeddedPhotos, samples: int = 8, seed: int = 0
@@ -118,7 +120,7 @@ class Study:
         self._mean = FocusedMean(degree, checkpoint.base)
 
     def identity(self) -> dict[str, Any]:
-        """What results must have in common to stand in one file."""
+        """Collects what all results of one file must share."""
         return {
             "checkpoint": self.checkpoint.model_id,
             "photos": len(self.photos),
@@ -129,7 +131,7 @@ class Study:
 
     @torch.inference_mode()
     def density_mode(self) -> dict[str, Any]:
-        """One network call per photo: what sampling is compared with."""
+        """Measures density mode, one network call per photo, for comparison."""
         began = time.perf_counter()
         natural = self.checkpoint.denoiser.from_image(torch.from_numpy(self.photos.embeddings))
         seconds = time.perf_counter() - began
@@ -140,7 +142,7 @@ class Study:
         }
 
     def run(self, setting: Setting) -> dict[str, Any]:
-        """One setting over all photos.
+        """Runs one setting over all photos.
 
         Returns:
             For the mixture of all samples: `metrics.error_summary`, ``coverage_50``,
@@ -165,7 +167,7 @@ class Study:
 
     @torch.inference_mode()
     def _sampled(self, setting: Setting, start: int) -> Tensor:
-        """Natural parameters ``(n, K, d)`` of some photos, at the end of the reverse diffusion."""
+        """Samples photos: natural parameters ``(n, K, d)`` at the end of the diffusion."""
         embeddings = torch.from_numpy(self.photos.embeddings[start : start + _PHOTOS_AT_ONCE])
         condition = embeddings.repeat_interleave(self.samples, 0)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + start)
@@ -198,7 +200,7 @@ class Study:
         }
 
     def _decoded(self, natural: Tensor) -> tuple[NDArray[np.float64], ...]:
-        """Errors and 50 % and 90 % radii in km of ``(N, K, d)``."""
+        """Decodes ``(N, K, d)``: errors, and 50 % and 90 % radii, in kilometres."""
         columns = [self.decoder(natural[rows]) for rows in _slices(len(natural))]
         names = ("latitude", "longitude", "radius_50_km", "radius_90_km")
         joined = [np.concatenate([getattr(c, name) for c in columns]) for name in names]
@@ -221,9 +223,9 @@ def run_study(
 
     Args:
         study: Checkpoint and photos.
-        settings: Which.
+        settings: Settings to run.
         output: Directory of the results.
-        said: Gets a line per setting.
+        said: Function that is given one line per setting.
 
     Raises:
         ValueError: The directory holds the results of another checkpoint, other photos or numbers.
@@ -265,13 +267,13 @@ def _line(name: str, entry: dict[str, Any]) -> str:
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Accuracy within 200 km and median error against the network calls of one sample.
+    """Draws accuracy within 200 km and median error against the network calls of one sample.
 
     Solid: mixture of all samples. Dotted: one sample alone. Grey line: density mode.
 
     Args:
-        results: Of `run_study`.
-        path: PNG to write.
+        results: Results of `run_study`.
+        path: PNG file to write.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -328,34 +330,69 @@ def _median(entry: dict[str, Any]) -> float:
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.sampling_steps",
         description="Accuracy of sampling mode against the number of network calls.",
     )
     add = parser.add_argument
     add("--photos", nargs="+", required=True, metavar="GLOB", help="shards of photos with truth")
-    add("--embeddings", type=Path, required=True, metavar="DIR", help="cache of embeddings")
-    add("--output", type=Path, required=True, metavar="DIR", help="for results and figure; resumed")
-    add("--checkpoint", help="a directory, or a shipped checkpoint's name (the shipped default)")
-    add("--limit", type=int, default=200, help="photos, drawn at random (default %(default)s)")
-    add("--samples", type=int, default=8, help="K per photo (default %(default)s)")
-    add("--samplers", nargs="+", default=SAMPLERS[:2], choices=SAMPLERS, help="(all but ancestral)")
-    add("--placings", nargs="+", default=PLACINGS, choices=PLACINGS, help="of noise levels (both)")
-    add("--steps", nargs="+", type=int, default=STEPS, help=f"{' '.join(map(str, STEPS))}")
-    add("--threads", type=int, default=1, help="of torch (default %(default)s)")
-    add("--seed", type=int, default=0, help="of photos and noise (default %(default)s)")
+    add(
+        "--embeddings",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="directory of cached embeddings",
+    )
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="directory of results and figure; resumed",
+    )
+    add("--checkpoint", help="directory or name of a checkpoint (default: the shipped one)")
+    add(
+        "--limit",
+        type=int,
+        default=200,
+        help="number of photos, drawn at random (default %(default)s)",
+    )
+    add("--samples", type=int, default=8, help="samples K per photo (default %(default)s)")
+    add(
+        "--samplers",
+        nargs="+",
+        default=SAMPLERS[:2],
+        choices=SAMPLERS,
+        help="samplers (all but ancestral)",
+    )
+    add(
+        "--placings",
+        nargs="+",
+        default=PLACINGS,
+        choices=PLACINGS,
+        help="placings of the noise levels (both)",
+    )
+    add(
+        "--steps",
+        nargs="+",
+        type=int,
+        default=STEPS,
+        help=f"numbers of steps ({' '.join(map(str, STEPS))})",
+    )
+    add("--threads", type=int, default=1, help="threads of torch (default %(default)s)")
+    add("--seed", type=int, default=0, help="seed of photos and noise (default %(default)s)")
     return parser.parse_args(argv)
 
 
 def drawn(photos: EmbeddedPhotos, count: int, seed: int) -> EmbeddedPhotos:
-    """`count` of the photos, or all if there are no more, at random in their order."""
+    """Draws at most `count` photos at random, in their order."""
     order = np.random.default_rng(seed).permutation(len(photos))
     return photos.take(np.sort(order[:count]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, build, run; returns the exit status."""
+    """Runs the command; returns its exit status."""
     options = parse(argv)
     from locdiffusion.checkpoint import load
     from locdiffusion.cpu import torch_threads

@@ -1,1 +1,1 @@
-"""A Dataflow job that is simulated instead of run: its time, its stragglers, its cost."""
+"""Simulation of a job on Google Dataflow: its duration, its stragglers, its cost."""

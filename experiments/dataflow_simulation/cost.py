@@ -1,6 +1,6 @@
-"""What a job on Dataflow takes and costs, from prices that you look up and a rate you measure.
+"""Estimates duration and cost of a Dataflow job from prices and from a measured rate.
 
-No price is built in: they change, and differ by region and contract. Google bills the vCPUs, the
+Prices are not built in: they change, and differ by region and contract. Google bills the vCPUs, the
 memory, the disk and the GPU of a worker while the worker exists, from its start to its end.
 """
 
@@ -62,11 +62,11 @@ class Prices:
     """Money per hour of each part of a worker, in any currency.
 
     Attributes:
-        worker: Of a whole worker, without its disk; the alternative to the three parts below.
-        vcpu: Of one vCPU.
-        gib: Of one GiB of memory.
-        gpu: Of the GPU.
-        disk_gib: Of one GiB of disk.
+        worker: Price of a whole worker without its disk; replaces the next three.
+        vcpu: Price of one vCPU.
+        gib: Price of one GiB of memory.
+        gpu: Price of the GPU.
+        disk_gib: Price of one GiB of disk.
     """
 
     worker: float = 0.0
@@ -76,11 +76,11 @@ class Prices:
     disk_gib: float = 0.0
 
     def worker_hour(self, machine_type: str, disk_gib: int) -> float:
-        """Of a worker with everything.
+        """Computes the price of one worker hour, disk included.
 
         Args:
-            machine_type: Needed only for prices of parts.
-            disk_gib: Size of its disk.
+            machine_type: Machine type, which is needed only for prices of parts.
+            disk_gib: Size of the disk in GiB.
         """
         parts = self.worker + self.gpu + self.disk_gib * disk_gib
         if self.vcpu or self.gib:
@@ -90,16 +90,16 @@ class Prices:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a job takes.
+    """Estimated duration and cost of a job.
 
     Attributes:
-        hours: From submission to the last photo.
-        least_worker_hours: Paid, if workers went as soon as nothing was left for them.
-        most_worker_hours: Paid, if all stayed to the end.
-        ideal_worker_hours: Of nothing but geotagging.
-        worker_hour: Price of one.
-        writes: Objects written.
-        reads: Requests that read an object, or ask whether it is there.
+        hours: Hours from submission to the last photo.
+        least_worker_hours: Paid worker hours if each worker leaves when no shard is left for it.
+        most_worker_hours: Paid worker hours if all workers stay to the end.
+        ideal_worker_hours: Worker hours of geotagging alone.
+        worker_hour: Price of one worker hour.
+        writes: Number of objects written.
+        reads: Number of requests that read an object or ask whether it exists.
     """
 
     hours: float
@@ -115,9 +115,9 @@ def estimate(fleet: Fleet, worker_hour: float, photo_kib: float) -> Estimate:
     """Simulates a job and counts its requests.
 
     Args:
-        fleet: The job.
+        fleet: Job and workers.
         worker_hour: Price of one worker for one hour.
-        photo_kib: Size of a photo's file, KiB.
+        photo_kib: Size of a photo's file in KiB.
     """
     run = simulate(fleet)
     data_reads = fleet.photos * photo_kib * 1024 / READ_BYTES
@@ -133,7 +133,7 @@ def estimate(fleet: Fleet, worker_hour: float, photo_kib: float) -> Estimate:
 
 
 def report(fleet: Fleet, found: Estimate) -> str:
-    """The estimate as text."""
+    """Formats an estimate as text."""
     least, most = found.least_worker_hours, found.most_worker_hours
     each, ideal = fleet.shards / fleet.workers, found.ideal_worker_hours
     lines = [
@@ -156,7 +156,7 @@ def report(fleet: Fleet, found: Estimate) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Builds the parser of the command line."""
     made = argparse.ArgumentParser(
         prog="python -m experiments.dataflow_simulation.cost",
         description=DESCRIPTION,
@@ -165,30 +165,78 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("--photos", type=whole, required=True, metavar="N", help="in the archive, 1e7 for example")
+    add(
+        "--photos",
+        type=whole,
+        required=True,
+        metavar="N",
+        help="photos in the archive, for example 1e7",
+    )
     add(
         "--images-per-second",
         type=float,
         required=True,
         metavar="R",
-        help="of one worker with all its threads busy: measured, not hoped for",
+        help="photos per second of one worker with all threads busy; measure it",
     )
-    add("--workers", type=whole, required=True, metavar="N", help="at once")
-    add("--shard-photos", type=whole, default=2000, metavar="N", help="in a tar (%(default)s)")
-    add("--threads", type=whole, default=8, metavar="N", help="shards at once per worker (8)")
-    add("--photo-kib", type=float, default=300.0, metavar="K", help="size of a photo (%(default)s)")
-    add("--worker-hour", type=float, default=0.0, metavar="P", help="price of a worker, or:")
-    add("--vcpu-hour", type=float, default=0.0, metavar="P", help="price of a vCPU")
-    add("--gib-hour", type=float, default=0.0, metavar="P", help="price of a GiB of memory")
-    add("--gpu-hour", type=float, default=0.0, metavar="P", help="price of the GPU")
-    add("--disk-gib-hour", type=float, default=0.0, metavar="P", help="price of a GiB of disk")
-    add("--machine-type", default="g2-standard-8", help="for prices of parts (%(default)s)")
-    add("--disk-gib", type=whole, default=50, metavar="N", help="disk of a worker (%(default)s)")
+    add("--workers", type=whole, required=True, metavar="N", help="number of workers")
+    add(
+        "--shard-photos", type=whole, default=2000, metavar="N", help="photos per tar (%(default)s)"
+    )
+    add(
+        "--threads",
+        type=whole,
+        default=8,
+        metavar="N",
+        help="shards that a worker reads at once (8)",
+    )
+    add(
+        "--photo-kib",
+        type=float,
+        default=300.0,
+        metavar="K",
+        help="size of a photo in KiB (%(default)s)",
+    )
+    add(
+        "--worker-hour",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="price of a worker hour; or give the next three",
+    )
+    add("--vcpu-hour", type=float, default=0.0, metavar="P", help="price of a vCPU hour")
+    add(
+        "--gib-hour",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="price of a GiB of memory for an hour",
+    )
+    add("--gpu-hour", type=float, default=0.0, metavar="P", help="price of the GPU for an hour")
+    add(
+        "--disk-gib-hour",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="price of a GiB of disk for an hour",
+    )
+    add(
+        "--machine-type",
+        default="g2-standard-8",
+        help="machine type, for prices of parts (%(default)s)",
+    )
+    add(
+        "--disk-gib",
+        type=whole,
+        default=50,
+        metavar="N",
+        help="disk of a worker in GiB (%(default)s)",
+    )
     return made
 
 
 def whole(text: str) -> int:
-    """A whole number of at least 1, also written as 1e7."""
+    """Parses a whole number of at least 1, which may be written as 1e7."""
     value = float(text)
     if value < 1 or value != round(value):
         raise argparse.ArgumentTypeError(f"{text}, wanted a whole number of at least 1")
@@ -199,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints an estimate.
 
     Args:
-        arguments: Without the program's name; None takes `sys.argv`.
+        arguments: Arguments without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit status.

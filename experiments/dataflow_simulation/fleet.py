@@ -1,12 +1,12 @@
-"""A job on a fleet of workers, simulated: how long it takes, and how long workers are paid for.
+"""Simulates a job on a fleet of workers: how long it takes, and how long workers are paid for.
 
-A tar is read by one thread from its first byte to its last: nobody can take over its second half.
-So at the end of a job some workers wait for the last shards of others, and are paid for it. The
-larger the shards, the longer; the smaller, the more the fixed time of each shard counts. Dataflow
-can hand out shards that no thread has begun (we put a Reshuffle before reading, and its dynamic
-rebalancing splits what is left between shards), which is one queue that all threads draw from.
+A tar is read by one thread from its first byte to its last; no other thread can take over a part.
+So at the end of a job some workers wait for the last shards of others and are paid meanwhile. With
+larger shards they wait longer; with smaller ones the fixed time of each shard counts more. Dataflow
+distributes shards that no thread has begun (there is a Reshuffle before reading, and dynamic
+rebalancing splits between shards). So all threads take shards from one queue.
 
-Not simulated: quotas, machines that are taken away, autoscaling's own judgement. Pure Python.
+Quotas, preempted machines and the decisions of the autoscaler are not simulated. Pure Python.
 """
 
 from __future__ import annotations
@@ -20,22 +20,23 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Fleet:
-    """A job and its workers. The defaults from `threads` on are assumptions, none was measured.
+    """A job and its workers. The defaults from `threads` on are assumptions; none was measured.
 
     Attributes:
-        photos: In all shards.
-        shard_photos: In one, on average.
-        workers: At once; they start together.
-        images_per_second: Of a worker whose threads are all busy.
-        threads: Shards that a worker reads at once.
-        thread_images_per_second: Of a thread that has the worker to itself: decoding, mostly.
-        shard_seconds: Fixed time of a shard: opening it, three small files at its end.
-        start_seconds: Until a worker's first photo: machine, driver, image, model.
-        start_spread: σ of the logarithm of that.
-        size_spread: σ of the logarithm of a shard's size.
-        slow_share: Of the workers.
-        slow_speed: Of those, in terms of the others.
-        seed: Of sizes and workers.
+        photos: Number of photos in all shards.
+        shard_photos: Mean number of photos in a shard.
+        workers: Number of workers; they start together.
+        images_per_second: Photos per second of a worker whose threads are all busy.
+        threads: Number of shards that a worker reads at once.
+        thread_images_per_second: Photos per second of a thread alone on its worker, which is
+            limited by decoding pictures.
+        shard_seconds: Fixed time of a shard in seconds: opening it, and three small files.
+        start_seconds: Seconds to a worker's first photo: machine, driver, image, model.
+        start_spread: Standard deviation σ of the logarithm of `start_seconds`.
+        size_spread: Standard deviation σ of the logarithm of a shard's size.
+        slow_share: Share of the workers that are slow.
+        slow_speed: Speed of a slow worker relative to the others.
+        seed: Seed of sizes and workers.
     """
 
     photos: int
@@ -53,25 +54,25 @@ class Fleet:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        """Refuses what cannot be simulated."""
+        """Refuses settings that cannot be simulated."""
         counts = (self.photos, self.shard_photos, self.workers, self.threads)
         if min(counts) < 1 or min(self.images_per_second, self.thread_images_per_second) <= 0:
             raise ValueError(f"{self}: counts and rates must be positive")
 
     @property
     def shards(self) -> int:
-        """How many there are."""
+        """Number of shards."""
         return math.ceil(self.photos / self.shard_photos)
 
     @property
     def ideal_worker_seconds(self) -> float:
-        """What the photos cost if workers did nothing but geotag, each at its full speed."""
+        """Worker seconds of geotagging alone, at full speed."""
         return self.photos / self.images_per_second
 
 
 @dataclass(frozen=True)
 class Run:
-    """How a simulated job went.
+    """Result of a simulated job.
 
     Attributes:
         seconds: Time from the start of the job to its last photo.
@@ -87,10 +88,10 @@ class Run:
 
 @dataclass
 class _Worker:
-    """Shares its speed evenly between the shards that it works on.
+    """A worker, which divides its speed evenly between its shards.
 
-    `work` counts the photos that each of them got so far, so a shard that joins now is done when
-    `work` has grown by its size.
+    `work` counts the photos done in each of its shards so far. A shard that is begun now is done
+    when `work` has grown by its size.
     """
 
     speed: float
@@ -100,7 +101,7 @@ class _Worker:
     ends: list[float] = field(default_factory=list)
 
     def rate(self, fleet: Fleet) -> float:
-        """Photos per second and shard."""
+        """Computes photos per second and shard."""
         shared = fleet.images_per_second / len(self.ends)
         return self.speed * min(shared, fleet.thread_images_per_second)
 
@@ -119,7 +120,7 @@ JOIN, END = 0, 1
 
 
 def simulate(fleet: Fleet) -> Run:
-    """Plays a job through, event by event; the same fleet gives the same run."""
+    """Simulates a job event by event; the same fleet gives the same run."""
     random_source = random.Random(fleet.seed)
     queue = deque(_sizes(fleet, random_source))
     workers = _workers(fleet, random_source)
@@ -158,14 +159,14 @@ def simulate(fleet: Fleet) -> Run:
 
 
 def _sizes(fleet: Fleet, source: random.Random) -> list[float]:
-    """Photos of each shard."""
+    """Draws the number of photos in each shard."""
     raw = [source.lognormvariate(0.0, fleet.size_spread) for _ in range(fleet.shards)]
     scale = fleet.photos / math.fsum(raw)
     return [size * scale for size in raw]
 
 
 def _workers(fleet: Fleet, source: random.Random) -> list[tuple[_Worker, float]]:
-    """Each with the second at which it begins; the slow ones are spread evenly over those."""
+    """Draws workers with their starting second; slow ones are spread evenly over the starts."""
     starts = [
         fleet.start_seconds * source.lognormvariate(0.0, fleet.start_spread)
         for _ in range(fleet.workers)

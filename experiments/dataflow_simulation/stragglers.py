@@ -1,8 +1,8 @@
-"""Shard size against time and cost, simulated; from it, the shard size that we recommend.
+"""Simulates duration and cost against shard size, and derives the recommended shard size.
 
     python -m experiments.dataflow_simulation.stragglers --output deploy/stragglers.png
 
-prints a table and draws it. See `fleet` for what is simulated, and what is assumed.
+prints a table and draws it. `fleet` says what is simulated and what is assumed.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ Table = Mapping[int, Mapping[int, tuple[Run, float]]]
 
 
 def sweep(fleet: Fleet, sizes: Sequence[int], workers: Sequence[int]) -> Table:
-    """Runs of every fleet size and every shard size.
+    """Simulates every fleet size with every shard size.
 
     Args:
-        fleet: What the runs have in common; its seed is the first of SEEDS.
-        sizes: Photos per shard.
-        workers: At once.
+        fleet: Settings that the runs share; its seed is the first of SEEDS.
+        sizes: Shard sizes in photos.
+        workers: Numbers of workers.
 
     Returns:
-        By workers, then by size: the run whose cost is the median of SEEDS, and what is paid in
-        terms of nothing but geotagging. Sizes that make too many shards are left out.
+        For each number of workers and each size, the run with the median cost over SEEDS, and its
+        cost divided by that of geotagging alone. Sizes that make too many shards are left out.
     """
     table: dict[int, dict[int, tuple[Run, float]]] = {}
     for count in workers:
@@ -65,14 +65,14 @@ def sweep(fleet: Fleet, sizes: Sequence[int], workers: Sequence[int]) -> Table:
 
 
 def recommended(row: Mapping[int, tuple[Run, float]]) -> tuple[int, int]:
-    """Smallest and largest shard size whose cost is within TOLERANCE of the least."""
+    """Finds the smallest and largest shard size whose cost is within TOLERANCE of the least."""
     least = min(cost for _, cost in row.values())
     good = [size for size, (_, cost) in row.items() if cost <= least * (1 + TOLERANCE)]
     return min(good), max(good)
 
 
 def report(fleet: Fleet, table: Table) -> str:
-    """The table as Markdown: hours, and what is paid in terms of nothing but geotagging."""
+    """Formats the table as Markdown: hours, and cost divided by that of geotagging alone."""
     sizes = sorted({size for row in table.values() for size in row})
     lines = [
         f"{fleet.photos:,} photos, {fleet.images_per_second:g} images/s and worker, "
@@ -97,7 +97,7 @@ def _span(sizes: tuple[int, int]) -> str:
 
 
 def draw(fleet: Fleet, table: Table, path: str) -> None:
-    """Two panels, time and cost, against the shard size."""
+    """Draws duration and cost against the shard size, in two panels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(10, 4.4), dpi=120, layout="constrained")
@@ -139,7 +139,7 @@ def _label(axes: Any, title: str) -> None:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Builds the parser of the command line."""
     made = argparse.ArgumentParser(
         prog="python -m experiments.dataflow_simulation.stragglers",
         description=DESCRIPTION,
@@ -148,26 +148,43 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("--photos", type=whole, default=10**8, metavar="N", help="in the archive (%(default)s)")
+    add(
+        "--photos",
+        type=whole,
+        default=10**8,
+        metavar="N",
+        help="photos in the archive (%(default)s)",
+    )
     add(
         "--images-per-second",
         type=float,
         default=400.0,
         metavar="R",
-        help="of a worker with all its threads busy; an assumption, measure yours (%(default)s)",
+        help="photos per second of a worker; an assumption, measure yours (%(default)s)",
     )
-    add("--workers", type=whole, nargs="+", default=list(WORKERS), help="at once (%(default)s)")
-    add("--sizes", type=whole, nargs="+", default=list(SIZES), help="photos per shard")
-    add("--seed", type=int, default=0, help="same seed, same numbers (%(default)s)")
-    add("--output", metavar="PNG", help="draw it there")
+    add(
+        "--workers",
+        type=whole,
+        nargs="+",
+        default=list(WORKERS),
+        help="numbers of workers (%(default)s)",
+    )
+    add("--sizes", type=whole, nargs="+", default=list(SIZES), help="shard sizes in photos")
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="seed; the same one gives the same numbers (%(default)s)",
+    )
+    add("--output", metavar="PNG", help="file that the picture is written to")
     return made
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Prints the table, and draws it where asked.
+    """Prints the table, and draws it if asked to.
 
     Args:
-        arguments: Without the program's name; None takes `sys.argv`.
+        arguments: Arguments without the program's name; None takes `sys.argv`.
 
     Returns:
         The exit status.

@@ -4,7 +4,7 @@
 
 simulates queries, asks GeoCLIP's published weights for their density over 125,000 places, trains
 CS-UNet on places drawn from it, calibrates on other simulated queries, and writes RUN/checkpoint.
-Stop it with Ctrl-C and start it again with the same command: it goes on where it was.
+A run that is stopped with Ctrl-C continues when the same command is typed again.
 """
 
 from __future__ import annotations
@@ -30,33 +30,33 @@ took about an hour and a half on two processors.
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings; None for what is left to the recipe."""
+    """Parses the command line; None stands for values that the recipe gives."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.distillation",
-        description="Teach a LocDiffusion checkpoint what GeoCLIP knows, by simulated queries.",
+        description="Train a LocDiffusion checkpoint on GeoCLIP's density, by simulated queries.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--output", type=Path, required=True, metavar="RUN", help="directory of the run")
-    add("--queries", type=int, default=300_000, help="to learn from (%(default)s)")
-    add("--val-queries", type=int, default=4_000, help="to choose and calibrate by (%(default)s)")
-    add("--draws", type=int, default=16, help="places the teacher draws for each (%(default)s)")
-    add("--land-places", type=int, default=25_000, help="beside the gallery's (%(default)s)")
+    add("--queries", type=int, default=300_000, help="training queries (%(default)s)")
+    add("--val-queries", type=int, default=4_000, help="validation queries (%(default)s)")
+    add("--draws", type=int, default=16, help="places the teacher draws per query (%(default)s)")
+    add("--land-places", type=int, default=25_000, help="places beside the gallery's (%(default)s)")
     add("--config", default=RECIPE, help="name or file of a training recipe (%(default)s)")
-    add("--max-degree", type=int, help="L, detail of the codes")
+    add("--max-degree", type=int, help="degree L of the codes")
     add("--steps", type=int, help="training steps")
     add("--batch-size", type=int, help="queries per step")
-    add("--learning-rate", type=float, help="peak rate")
+    add("--learning-rate", type=float, help="peak learning rate")
     add("--evaluate-every", type=int, help="steps between validations")
-    add("--seed", type=int, default=0, help="of everything (%(default)s)")
-    add("--device", default="cpu", help="of the training (%(default)s)")
+    add("--seed", type=int, default=0, help="seed of queries and training (%(default)s)")
+    add("--device", default="cpu", help="torch device of the training (%(default)s)")
     add("--about", type=Path, metavar="FILE", help="Markdown that opens the model card")
     return parser.parse_args(argv)
 
 
 def run(options: argparse.Namespace) -> Path:
-    """Simulates, trains, calibrates, writes; returns the checkpoint's directory."""
+    """Simulates, trains, calibrates and writes; returns the directory of the checkpoint."""
     from experiments.distillation import run as distillation
     from experiments.distillation.teacher import TeacherConfig
     from locdiffusion.config import from_dict

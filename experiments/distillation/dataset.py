@@ -1,4 +1,4 @@
-"""Queries with what the teacher says of them: the training photos of a distillation."""
+"""Simulated queries with places drawn by the teacher: the training data of a distillation."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ BATCH = 256
 
 @dataclass(frozen=True)
 class PlaceMix:
-    """Where queries are taken: at places drawn from q₀, those on land without photos drawn anew.
+    """Distribution of the true places: drawn from q₀; those on land without photos drawn anew.
 
     Attributes:
-        jittered: Share of true places that lie beside a place of the gallery, not on it.
-        jitter_km: How far, the standard deviation in each direction.
+        jittered: Share of true places that are moved away from their place of the gallery.
+        jitter_km: Standard deviation of the move in each direction, in kilometres.
     """
 
     jittered: float = 0.3
@@ -44,9 +44,9 @@ class Queries:
     """N simulated queries.
 
     Attributes:
-        embeddings: ``(N, E)`` unit vectors.
-        places: ``(N, 2)`` float64 degrees: where they are said to be taken.
-        drawn: ``(N, S)`` int32, places of the teacher's drawn from its density; S may be 0.
+        embeddings: Queries as unit vectors, shape ``(N, E)``.
+        places: True latitudes and longitudes in degrees, float64, shape ``(N, 2)``.
+        drawn: Indices of places that the teacher drew, int32, shape ``(N, S)``; S may be 0.
     """
 
     embeddings: Tensor
@@ -54,18 +54,18 @@ class Queries:
     drawn: Tensor
 
     def __len__(self) -> int:
-        """N."""
+        """Number of queries."""
         return len(self.places)
 
     def as_photos(self) -> EmbeddedPhotos:
-        """As photos of known position, for calibration and evaluation."""
+        """Returns the queries as photos of known position, for calibration and evaluation."""
         keys = [f"query-{i:07d}" for i in range(len(self))]
         latitude, longitude = self.places.T.copy()
         return EmbeddedPhotos(keys, self.embeddings.float().numpy(), latitude, longitude)
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of everything."""
+        """SHA-256 of all arrays."""
         digest = hashlib.sha256()
         for array in (self.embeddings.numpy(), self.places, self.drawn.numpy()):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -75,7 +75,7 @@ class Queries:
 def true_places(
     teacher: Teacher, count: int, mix: PlaceMix, rng: np.random.Generator
 ) -> tuple[NDArray[np.float64], Tensor]:
-    """Places for queries: ``(count, 2)`` degrees and embeddings ``(count, E)``."""
+    """Draws places for queries: ``(count, 2)`` degrees, with embeddings ``(count, E)``."""
     weight = teacher.log_weight.double().exp().numpy()
     chosen = rng.choice(len(weight), count, p=weight / weight.sum())
     places, embeddings = teacher.positions[chosen], teacher.embeddings[torch.from_numpy(chosen)]
@@ -90,7 +90,7 @@ def true_places(
 
 
 def jitter(places: NDArray[np.float64], km: float, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Places ``(N, 2)`` in degrees moved by Gaussian steps of `km` in each direction."""
+    """Moves places ``(N, 2)`` in degrees by Gaussian steps of `km` in each direction."""
     vectors = moved(unit_vectors(places[:, 0], places[:, 1]), km, rng)
     return np.stack(latitude_longitude(vectors), 1)
 
@@ -103,15 +103,15 @@ def simulate(
     draws: int,
     seed: int,
 ) -> Queries:
-    """Queries for given places, the settings in equal shares, and the teacher's draws.
+    """Simulates queries at given places, with the settings in equal shares, and teacher's draws.
 
     Args:
-        teacher: Is asked.
-        simulator: Makes the queries.
-        settings: Of the simulator.
-        places: ``(N, 2)`` degrees and their embeddings ``(N, E)``.
-        draws: S.
-        seed: Of each batch, together with its number.
+        teacher: Teacher that draws places.
+        simulator: Simulator that makes the queries.
+        settings: Settings of the simulator.
+        places: Places ``(N, 2)`` in degrees, and their embeddings ``(N, E)``.
+        draws: Number S of places that the teacher draws per query.
+        seed: Seed of each batch, together with its number.
     """
     degrees, embeddings = places
     vectors = unit_vectors(degrees[:, 0], degrees[:, 1])
@@ -132,7 +132,7 @@ def simulate(
 
 
 def save(path: Path, queries: Queries, identity: str) -> None:
-    """Keeps queries in a file, with what they were made from."""
+    """Writes queries to a file, with the identity of their settings."""
     tensors = {
         "embeddings": queries.embeddings,
         "places": torch.from_numpy(queries.places),
@@ -143,7 +143,7 @@ def save(path: Path, queries: Queries, identity: str) -> None:
 
 
 def load(path: Path, identity: str) -> Queries | None:
-    """Queries that were kept; None if there are none, or others."""
+    """Reads queries from a file; None if there is no file, or one with another identity."""
     if not path.is_file():
         return None
     with safe_open(path, "pt") as file:

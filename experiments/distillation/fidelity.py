@@ -1,8 +1,8 @@
-"""How faithful a distilled checkpoint is to GeoCLIP, and who finds the place more often.
+"""Measures how close a distilled checkpoint is to GeoCLIP, and the accuracy of both.
 
-All methods answer the same simulated queries, made by settings and with a gap that training never
-had, at places that no choice was made by. Whatever has a setting (the rival's scale and radius, the
-hybrid's weights) was fitted on the validation queries.
+All methods answer the same simulated queries. Their settings and their gap were not used in
+training, and no choice was made on their places. The rival's scale and radius and the hybrid's
+weights are fitted on validation queries.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Split:
     """Test queries.
 
     Attributes:
-        name: For tables.
-        about: One line on how they were made.
-        photos: Embeddings and truths.
+        name: Name in tables.
+        about: One line that says how the queries were made.
+        photos: Embeddings and true places.
     """
 
     name: str
@@ -72,13 +72,13 @@ class Split:
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What was measured.
+    """Results of the measurement.
 
     Attributes:
-        scores: By split, then by method.
-        kl_nats: By split: mean KL divergence of our density from the teacher's over its places, and
-            of q₀ alone, which knows nothing of the query.
-        chosen: What was fitted on validation queries.
+        scores: Scores by split, then by method.
+        kl_nats: By split, the mean KL divergence of our density from the teacher's over its places,
+            and that of q₀ alone, which ignores the query.
+        chosen: Settings that were fitted on validation queries.
     """
 
     scores: dict[str, dict[str, Scores]]
@@ -89,13 +89,13 @@ class Fidelity:
 def splits(
     teacher: Teacher, lists: Mapping[str, NDArray[np.float64]], count: int, seed: int
 ) -> list[Split]:
-    """The test queries.
+    """Makes the test queries.
 
     Args:
-        teacher: Whose gallery photos are mistaken for.
-        lists: Real positions ``(N, 2)`` in degrees by the names of their lists.
-        count: How many of each are taken at most.
-        seed: Of the choice and of the queries.
+        teacher: Teacher whose gallery holds the places that photos are mistaken for.
+        lists: Real positions ``(N, 2)`` in degrees by name of their list.
+        count: Largest number of positions taken from each list.
+        seed: Seed of the selection and of the queries.
     """
     rng = np.random.default_rng([seed, 99])
     found: list[Split] = []
@@ -120,7 +120,7 @@ def _beside_the_gallery(
 
 
 def validation(teacher: Teacher, count: int, seed: int) -> EmbeddedPhotos:
-    """Queries to choose by: of all training settings alike, at places drawn from q₀."""
+    """Makes validation queries: all training settings in equal shares, places drawn from q₀."""
     rng = np.random.default_rng([seed, 98])
     batches = math.ceil(count / (SIMULATED_TOGETHER * len(TRAINING))) * len(TRAINING)
     places = true_places(teacher, batches * SIMULATED_TOGETHER, PlaceMix(), rng)
@@ -130,7 +130,7 @@ def validation(teacher: Teacher, count: int, seed: int) -> EmbeddedPhotos:
 
 
 def far_places(teacher: Teacher, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Random land ``(count, 2)`` that no place of the gallery is near."""
+    """Draws places on land ``(count, 2)`` that are far from every place of the gallery."""
     tree = cKDTree(teacher.vectors[: teacher.gallery])
     found = np.zeros((0, 2))
     while len(found) < count:
@@ -142,11 +142,11 @@ def far_places(teacher: Teacher, count: int, rng: np.random.Generator) -> NDArra
 
 
 class Student:
-    """A distilled checkpoint that is asked with embeddings.
+    """A distilled checkpoint that is given embeddings instead of photos.
 
     Args:
-        checkpoint: Trained on GeoCLIP's embeddings.
-        teacher: Its gallery serves the hybrid.
+        checkpoint: Checkpoint that was trained on GeoCLIP's embeddings.
+        teacher: Teacher whose gallery the hybrid uses.
     """
 
     def __init__(self, checkpoint: Checkpoint, teacher: Teacher) -> None:
@@ -161,7 +161,7 @@ class Student:
         )
 
     def geotagger(self, mode: PosteriorMode = PosteriorMode.DENSITY) -> Geotagger:
-        """As a pipeline holds it, but for the photos."""
+        """Makes a Geotagger for embeddings instead of photos."""
         if mode not in self._geotaggers:  # a decoder's tables take seconds
             self._geotaggers[mode] = Geotagger(
                 self.checkpoint, self._encoder, GeotaggerSettings(mode=mode)
@@ -171,7 +171,7 @@ class Student:
     def natural(
         self, photos: EmbeddedPhotos, mode: PosteriorMode = PosteriorMode.DENSITY
     ) -> NDArray[np.float32]:
-        """``(N, K, d)``."""
+        """Computes natural parameters ``(N, K, d)``."""
         geotagger = self.geotagger(mode)
         starts = range(0, len(photos), BATCH)
         return np.concatenate(
@@ -182,7 +182,7 @@ class Student:
         )
 
     def answers(self, natural: NDArray[np.float32], truth: NDArray[np.float64]) -> Predictions:
-        """What the decoder says of densities ``(N, K, d)`` whose truths are ``(N, 3)``."""
+        """Decodes densities ``(N, K, d)`` whose true places are ``(N, 3)``."""
         geotagger = self.geotagger()
         columns = [geotagger.decode(natural[i : i + BATCH]) for i in range(0, len(natural), BATCH)]
         joined = GeotagColumns.joined(columns)
@@ -196,7 +196,7 @@ class Student:
         )
 
     def places(self, natural: NDArray[np.float32]) -> rivals.Places:
-        """Where the answers of densities ``(N, 1, d)`` are, and nothing else."""
+        """Locates densities ``(N, 1, d)`` without radii."""
         return self.geotagger().locate(natural)
 
     def hybrid(
@@ -206,7 +206,7 @@ class Student:
         pure: Predictions,
         config: HybridConfig,
     ) -> rivals.Places:
-        """The hybrid's answers; arguments as of `HybridGallery.refine`."""
+        """Computes the hybrid's answers; the arguments are those of `HybridGallery.refine`."""
         gallery = HybridGallery(*self._gallery, self.max_degree, config)
         return gallery.refine(
             torch.from_numpy(photos.embeddings),
@@ -217,7 +217,7 @@ class Student:
         )
 
     def fit_hybrid(self, val: EmbeddedPhotos) -> HybridConfig:
-        """Of `HYBRIDS` the best mean accuracy over the thresholds on validation queries."""
+        """Chooses of `HYBRIDS` the best mean accuracy over the thresholds on validation queries."""
         natural = self.natural(val)
         pure = self.answers(natural, val.vectors)
 
@@ -239,12 +239,12 @@ def measure(
     """Scores all methods on all splits.
 
     Args:
-        student: The distilled checkpoint.
-        teacher: GeoCLIP.
-        tests: Measured once.
-        val: Validation queries, for choices.
-        sampled: Queries of a split that sampling mode answers, and whose divergence is computed.
-        report: Told what is being done.
+        student: Distilled checkpoint.
+        teacher: GeoCLIP as teacher.
+        tests: Test queries; they are measured once.
+        val: Validation queries, which choose settings.
+        sampled: Number of queries per split for sampling mode and for the divergence.
+        report: Function that is given one line per step.
     """
     report("choosing the rival's scale and radius, and the hybrid's weights")
     rival = rivals.fit(teacher, val)
@@ -277,7 +277,7 @@ def measure(
 
 
 def _projected(exponent: Tensor, photos: EmbeddedPhotos) -> NDArray[np.float32]:
-    """Natural parameters ``(N, 1, d)`` of the closed form: no training."""
+    """Computes natural parameters ``(N, 1, d)`` by the closed form, without training."""
     return (torch.from_numpy(photos.embeddings) @ exponent.T)[:, None].numpy()
 
 
@@ -290,9 +290,9 @@ def _points(places: rivals.Places) -> Predictions:
 def _divergence(
     teacher: Teacher, photos: EmbeddedPhotos, natural: NDArray[np.float32], codes: Tensor
 ) -> tuple[float, float]:
-    """Mean KL(t ‖ p) and KL(t ‖ q₀) in nats over the teacher's places.
+    """Computes mean KL(t ‖ p) and KL(t ‖ q₀) in nats over the teacher's places.
 
-    Both densities are tilts of the same q₀ there, so this is what the exponents differ in.
+    Both densities have the same q₀ there, so only their exponents differ.
     """
     ours, nothing = [], []
     for i in range(0, len(photos), BATCH):
@@ -309,10 +309,10 @@ def _expected(log_t: Tensor, values: Tensor) -> Tensor:
 
 
 def read_places(path: Path) -> NDArray[np.float64]:
-    """Positions ``(N, 2)`` of a list with columns LAT and LON, as `im2gps3k_places365.csv` has.
+    """Reads positions ``(N, 2)`` of a list with columns LAT and LON, as `im2gps3k_places365.csv`.
 
     Raises:
-        ValueError: It has no such columns.
+        ValueError: The list has no such columns.
     """
     table = csv.read_csv(path)
     if not {"LAT", "LON"} <= set(table.column_names):

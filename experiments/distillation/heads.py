@@ -1,4 +1,4 @@
-"""What an answer costs once CLIP has seen the photo: GeoCLIP's head against ours, in one run."""
+"""Times GeoCLIP's head and ours, from CLIP's features to an answer, in one run."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TOP = 5  # GeoCLIP's own example asks for five places
 
 @dataclass(frozen=True)
 class HeadCost:
-    """Seconds and bytes of both heads.
+    """Times and memory of both heads.
 
     Attributes:
-        batch: Photos at once.
-        theirs_ms, ours_ms: Median per photo.
-        speedup: Theirs over ours; and its 10 % and 90 % quantile over the turns.
-        density_ms, density_speedup: The same of ours without the decoding, up to the posterior.
-        place_ms, place_speedup: The same of ours up to a place, without radii and the rest.
-        theirs_bytes, ours_bytes: Weights and, for theirs, embeddings of the gallery.
-        machine: Where it ran.
+        batch: Number of photos per call.
+        theirs_ms, ours_ms: Median milliseconds per photo.
+        speedup: Their time divided by ours: median, 10 % and 90 % quantile over the turns.
+        density_ms, density_speedup: Time and speed-up of our head up to the density.
+        place_ms, place_speedup: Time and speed-up of our head up to a place without radii.
+        theirs_bytes, ours_bytes: Bytes of the weights and, for theirs, of the gallery.
+        machine: Description of the machine.
     """
 
     batch: int
@@ -53,9 +53,9 @@ def measure(
 
     Theirs: image head, similarity with the 100,000 cached location embeddings, softmax, top 5; no
     radius. Ours: image head, density mode, temperature, decoder with radii, probabilities and
-    modes; and the same with the place alone, which is all that theirs gives. CLIP's features are
-    random; what both heads answer from there on are the queries, since how ambiguous they are
-    decides what decoding costs.
+    modes; and once more up to the place, which is all that theirs gives. The image heads are timed
+    on random features. After them both heads continue with the queries, because the time of
+    decoding depends on how ambiguous a query is.
     """
     rng = np.random.default_rng(0)
     features = torch.from_numpy(rng.normal(size=(batch, geoclip.CLIP_DIM))).float()

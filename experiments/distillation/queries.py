@@ -1,21 +1,22 @@
-"""Simulated queries: what GeoCLIP's image encoder might say of a photo taken at a given place.
+"""Simulates queries: embeddings that GeoCLIP's image encoder might give for photos.
 
-A photo rarely says one place. A query is
+A photo rarely fits one place only. A query is
 
     q = normalise( Σ_k w_k loc(y_k) + n + γ g )
 
-* y_0 is the true place, the other y_k are what the photo is mistaken for: with probability `near` a
-  place of the gallery 30 to 3,000 km away (log-uniform), otherwise any of the gallery's.
-* w ~ Dirichlet(`truth_weight`, `other_weight`, ...): how much each of them is seen. Their sum is
-  normalised before noise is added.
-* n is Gaussian with norm about `noise`. Most of it lies in directions in which no two places
-  differ: those leave the order of places alone and flatten the density.
-* g is a unit vector, the gap between the modalities of a contrastive model, γ its size. An encoder
-  has one such direction and nobody knows which: queries to learn from have each another.
+* y_0 is the true place. The other y_k are places that the photo may be mistaken for: with
+  probability `near` a place of the gallery 30 to 3,000 km away (log-uniform), otherwise any place
+  of the gallery.
+* w ~ Dirichlet(`truth_weight`, `other_weight`, ...) are the weights of the places. The weighted sum
+  is normalised before noise is added.
+* n is Gaussian with norm about `noise`. Most of it lies in directions in which places do not
+  differ; there it does not change the order of places but flattens the density.
+* g is a unit vector, the gap between the modalities of a contrastive model, and γ its size. An
+  encoder has one such direction, which is unknown here; each training query has another one.
 
 The setting `typical` was chosen so that GeoCLIP's own answer is right within 1/25/200/750/2500 km
-about as often as published for Im2GPS3k (14/34/51/70/84 %; PAPER arXiv 2309.16020). Whether real
-photos confuse it in this way is not known here: CLIP's weights were not at hand.
+about as often as published for Im2GPS3k (14/34/51/70/84 %; arXiv 2309.16020). Whether real photos
+confuse it in this way was not measured: CLIP's weights were not available.
 """
 
 from __future__ import annotations
@@ -34,17 +35,17 @@ from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 @dataclass(frozen=True)
 class Ambiguity:
-    """A setting of the simulator; see the module's formula.
+    """A setting of the simulator, with the symbols of the module's formula.
 
     Attributes:
-        others: How many places a photo is mistaken for.
-        near: Share of them that lies near the true one.
-        truth_weight, other_weight: Of the Dirichlet distribution of the weights.
-        noise: Norm of the noise, varied by ±30 % between queries.
-        gap: γ.
-        nearest_km, farthest_km: How far near places are.
-        along_places: Noise with the covariance of the location embeddings instead of white noise:
-            all of it speaks of places.
+        others: Number of places that a photo is mistaken for.
+        near: Share of them that lies near the true place.
+        truth_weight, other_weight: Parameters of the Dirichlet distribution of the weights w.
+        noise: Norm of the noise n, varied by ±30 % between queries.
+        gap: Size γ of the gap.
+        nearest_km, farthest_km: Range of distances of near places in kilometres.
+        along_places: Whether n has the covariance of the location embeddings instead of being
+            white; then all of it changes the order of places.
     """
 
     others: int
@@ -77,9 +78,9 @@ class QuerySimulator:
     """Draws queries over a gallery.
 
     Args:
-        vectors: ``(M, 3)`` unit vectors of the gallery.
-        embeddings: ``(M, E)`` their location embeddings.
-        gap_seed: Of the direction g that all queries share; None for one of each query's own.
+        vectors: Places of the gallery as unit vectors, shape ``(M, 3)``.
+        embeddings: Location embeddings of these places, shape ``(M, E)``.
+        gap_seed: Seed of a direction g that all queries share; None gives each query its own.
     """
 
     def __init__(
@@ -99,16 +100,16 @@ class QuerySimulator:
         embeddings: Tensor,
         rng: np.random.Generator,
     ) -> Tensor:
-        """Queries of photos taken at given places.
+        """Simulates queries of photos that were taken at given places.
 
         Args:
-            setting: How ambiguous they are.
-            vectors: ``(B, 3)`` unit vectors of the true places.
-            embeddings: ``(B, E)`` their location embeddings, unit vectors.
-            rng: Draws everything.
+            setting: Setting of the simulator.
+            vectors: True places as unit vectors, shape ``(B, 3)``.
+            embeddings: Location embeddings of these places, unit vectors, shape ``(B, E)``.
+            rng: Random generator.
 
         Returns:
-            ``(B, E)`` unit vectors.
+            Queries as unit vectors, shape ``(B, E)``.
         """
         count, width = embeddings.shape
         alpha = [setting.truth_weight] + [setting.other_weight] * setting.others
@@ -129,7 +130,7 @@ class QuerySimulator:
     def _mistaken_for(
         self, setting: Ambiguity, vectors: NDArray[np.float64], rng: np.random.Generator
     ) -> NDArray[np.int64]:
-        """One place of the gallery for each true place ``(B, 3)``."""
+        """Draws one place of the gallery for each true place ``(B, 3)``."""
         count = len(vectors)
         log_km = rng.uniform(np.log(setting.nearest_km), np.log(setting.farthest_km), (count, 1))
         near = self._tree.query(moved(vectors, np.exp(log_km), rng))[1]
@@ -140,19 +141,19 @@ class QuerySimulator:
 def moved(
     vectors: NDArray[np.float64], km: NDArray[np.float64] | float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Unit vectors ``(N, 3)`` after Gaussian steps of `km`, ``(N, 1)`` or one for all."""
+    """Moves unit vectors ``(N, 3)`` by Gaussian steps of `km`, ``(N, 1)`` or one for all."""
     stepped = vectors + rng.normal(size=vectors.shape) * (km / EARTH_RADIUS_KM)
     return stepped / np.linalg.norm(stepped, axis=1, keepdims=True)
 
 
 def _directions(count: int, width: int, rng: np.random.Generator) -> Tensor:
-    """Random unit vectors ``(count, width)``."""
+    """Draws random unit vectors ``(count, width)``."""
     drawn = torch.from_numpy(rng.normal(size=(count, width))).float()
     return torch.nn.functional.normalize(drawn, dim=1)
 
 
 def _covariance_root(embeddings: Tensor) -> Tensor:
-    """A root ``(E, E)`` of the covariance, scaled so that its trace is E."""
+    """Computes a root ``(E, E)`` of the covariance, which is scaled to the trace E."""
     values, axes = torch.linalg.eigh(torch.cov(embeddings.T.double()))
     values = values.clamp(min=0.0)
     return ((axes * (values * len(values) / values.sum()).sqrt()) @ axes.T).float()

@@ -1,10 +1,10 @@
-r"""Writes how faithful a distilled checkpoint is to GeoCLIP: tables, a figure, a page.
+r"""Compares a distilled checkpoint with GeoCLIP, and writes tables, a figure and a page.
 
     python -m experiments.distillation.report --checkpoint geoclip-distilled --output REPORT \
         --truth im2gps3k=im2gps3k_places365.csv
 
-asks GeoCLIP and the checkpoint the same simulated queries at the positions of the lists and on land
-far from GeoCLIP's gallery; both heads are timed in turns. Positions are all that is read of a list.
+gives GeoCLIP and the checkpoint the same simulated queries, at the positions of the lists and on
+land far from GeoCLIP's gallery, and times both heads in turns. Only positions are read from a list.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PAGE, FIGURE, RESULTS = "GEOCLIP.md", "geoclip_fidelity.png", "fidelity.json"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.distillation.report",
         description="Compare a distilled checkpoint with GeoCLIP on simulated queries.",
@@ -52,26 +52,36 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="*",
         default=[],
         metavar="NAME=CSV",
-        help="lists of real positions, columns LAT and LON; without one, the gallery's, moved",
+        help="lists of real positions with columns LAT and LON; default: the gallery, moved",
     )
-    add("--count", type=int, default=2000, help="queries of each split (%(default)s)")
-    add("--sampled", type=int, default=500, help="of them in sampling mode (%(default)s)")
-    add("--val-queries", type=int, default=1000, help="for choices (%(default)s)")
+    add("--count", type=int, default=2000, help="test queries per split (%(default)s)")
+    add(
+        "--sampled",
+        type=int,
+        default=500,
+        help="test queries per split in sampling mode (%(default)s)",
+    )
+    add(
+        "--val-queries",
+        type=int,
+        default=1000,
+        help="validation queries, which choose settings (%(default)s)",
+    )
     add(
         "--batch",
         type=int,
         nargs="+",
         default=[1, 64],
         metavar="N",
-        help="photos at once when timed, one or more sizes (1 64)",
+        help="batch sizes at which heads are timed (1 64)",
     )
-    add("--teacher", type=Path, metavar="FILE", help="keeps the location embeddings")
-    add("--seed", type=int, default=0, help="(%(default)s)")
+    add("--teacher", type=Path, metavar="FILE", help="file that caches the location embeddings")
+    add("--seed", type=int, default=0, help="seed of the queries (%(default)s)")
     return parser.parse_args(argv)
 
 
 def run(options: argparse.Namespace) -> Path:
-    """Measures and writes; returns the page."""
+    """Measures and writes; returns the path of the page."""
     from experiments.distillation import fidelity, heads
     from experiments.distillation.teacher import Teacher, TeacherConfig
     from locdiffusion import checkpoint
@@ -105,7 +115,7 @@ def _say(text: str) -> None:
 def render(
     model_id: str, tests: Sequence[Split], found: Fidelity, costs: Sequence[HeadCost]
 ) -> str:
-    """The page, in Markdown."""
+    """Renders the page as Markdown."""
     about, findings = (
         Path(__file__).with_name(name).read_text("utf-8").rstrip()
         for name in ("about.md", "findings.md")
@@ -140,7 +150,7 @@ def _table(scores: Mapping[str, Scores]) -> str:
 
 
 def _differences(scores: Mapping[str, Scores]) -> str:
-    """Points ahead of GeoCLIP's argmax, in one line for each of our ways."""
+    """Formats the points ahead of GeoCLIP's argmax, one line for each of our methods."""
     lines = []
     for method in (DENSITY, PLACE, HYBRID):
         points = [
@@ -186,7 +196,7 @@ def _costs(costs: Sequence[HeadCost]) -> str:
 
 
 def draw(found: Fidelity, path: Path) -> None:
-    """Accuracy at the thresholds, a panel for each split."""
+    """Draws accuracy at the thresholds, one panel per split."""
     names = list(found.scores)
     figure = Figure(figsize=(4.2 * len(names), 3.8), layout="constrained")
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]

@@ -1,4 +1,4 @@
-"""GeoCLIP's own ways to answer, on the same queries: its best place, and its density decoded."""
+"""Rivals of the distilled checkpoint: GeoCLIP's best place, and its density decoded by mass."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Places = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 def best_places(teacher: Teacher, embeddings: NDArray[np.float32]) -> Places:
-    """GeoCLIP's answer: latitude and longitude ``(N,)`` of the most similar place."""
+    """Computes GeoCLIP's answer, the most similar place: latitude and longitude ``(N,)``."""
     chosen = [
         teacher.gallery_similarity(torch.from_numpy(embeddings[i : i + BATCH])).argmax(1)
         for i in range(0, len(embeddings), BATCH)
@@ -37,18 +37,18 @@ def best_places(teacher: Teacher, embeddings: NDArray[np.float32]) -> Places:
 
 @dataclass(frozen=True)
 class DecodedGallery:
-    """GeoCLIP's softmax over its gallery, answered with the place that has most mass around it.
+    """GeoCLIP's softmax over its gallery; the answer is the place with most mass around it.
 
     Attributes:
-        scale: s of the softmax.
-        radius_km: Of the circle whose mass counts, nearer places more (an Epanechnikov kernel).
+        scale: Scale s of the softmax.
+        radius_km: Radius of the Epanechnikov kernel that weighs the mass, in kilometres.
     """
 
     scale: float
     radius_km: float
 
     def answer(self, teacher: Teacher, embeddings: NDArray[np.float32]) -> Places:
-        """Latitude and longitude ``(N,)``: of the `CENTRES` likeliest places, the best."""
+        """Finds the best of the `CENTRES` likeliest places: latitude and longitude ``(N,)``."""
         vectors = torch.from_numpy(teacher.vectors[: teacher.gallery]).float()
         parts = [
             self._batch(teacher, vectors, torch.from_numpy(embeddings[i : i + BATCH]))
@@ -75,7 +75,7 @@ def fit(
     scales: Sequence[float] = SCALES,
     radii_km: Sequence[float] = RADII_KM,
 ) -> DecodedGallery:
-    """The scale and radius of best mean accuracy over the thresholds on validation queries."""
+    """Chooses scale and radius by mean accuracy over the thresholds on validation queries."""
     best, best_score = DecodedGallery(scales[0], radii_km[0]), -1.0
     for scale in scales:
         for radius in radii_km:
@@ -88,5 +88,5 @@ def fit(
 
 
 def errors_km(answers: Places, photos: EmbeddedPhotos) -> NDArray[np.float64]:
-    """Distance to the truth, ``(N,)``."""
+    """Computes distances to the true places in kilometres, ``(N,)``."""
     return great_circle_km(*answers, photos.latitude, photos.longitude)

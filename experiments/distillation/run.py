@@ -1,4 +1,4 @@
-"""A distillation from GeoCLIP's weights to a checkpoint."""
+"""Runs a distillation from GeoCLIP's weights to a checkpoint."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ WITNESS = TemperatureConfig(gallery=2000)
 
 @dataclass(frozen=True)
 class Curriculum:
-    """What is taught.
+    """Settings of the training data.
 
     Attributes:
-        queries, val_queries: How many are simulated to learn from and to choose by.
-        draws: Places drawn from the teacher's density for each training query.
-        teacher: Which places it is asked about.
-        places: Where queries are taken.
-        truth_share: Weight of a query's true place in what is learned; the teacher has the rest.
-        settings: Of the simulator, in equal shares.
-        seed: Of the queries.
+        queries, val_queries: Numbers of training and validation queries.
+        draws: Number of places drawn from the teacher's density for each training query.
+        teacher: Places of the teacher.
+        places: Distribution of the true places.
+        truth_share: Weight of a query's true place in the loss; the teacher's draws have the rest.
+        settings: Settings of the simulator, used in equal shares.
+        seed: Seed of the queries.
     """
 
     queries: int = 300_000
@@ -68,7 +68,7 @@ class Curriculum:
 def load(
     config: Curriculum, training: TrainConfig, output: Path, group: Processes
 ) -> tuple[RunData, Teacher]:
-    """Makes the queries, or finds them in the run's directory.
+    """Simulates the queries, or reads them from the run's directory.
 
     Raises:
         EncoderWeightsError: The package with GeoCLIP's weights is missing.
@@ -94,13 +94,13 @@ def load(
 
 
 def thinned(data: RunData) -> RunData:
-    """The same with at most `CALIBRATED` validation queries, of all settings alike."""
+    """Keeps at most `CALIBRATED` validation queries, all settings in equal shares."""
     few = {name: spread_out(part, CALIBRATED) for name, part in data.validation.items()}
     return replace(data, validation=few)
 
 
 def spread_out(photos: EmbeddedPhotos, count: int) -> EmbeddedPhotos:
-    """At most `count` of them, evenly spaced: queries come in batches of one setting each."""
+    """Keeps at most `count` photos, evenly spaced, as each batch of queries has one setting."""
     rows = np.linspace(0, len(photos), min(count, len(photos)), endpoint=False).astype(np.int64)
     return photos.take(rows)
 
@@ -124,7 +124,7 @@ def _queries(
 
 
 def gallery_simulator(teacher: Teacher, gap_seed: int | None = None) -> QuerySimulator:
-    """A simulator that mistakes places for those of GeoCLIP's gallery; see `QuerySimulator`."""
+    """Makes a simulator whose photos are mistaken for places of GeoCLIP's gallery."""
     gallery = teacher.gallery
     return QuerySimulator(teacher.vectors[:gallery], teacher.embeddings[:gallery], gap_seed)
 
@@ -136,7 +136,7 @@ def photos_at(
     seed: int,
     gap_seed: int = 1,
 ) -> EmbeddedPhotos:
-    """Test queries at given places ``(N, 2)`` in degrees, with a gap of their own."""
+    """Simulates test queries at places ``(N, 2)`` in degrees, with a gap that `gap_seed` draws."""
     embedded = dataset.embed_places(places)
     simulator = gallery_simulator(teacher, gap_seed)
     made = dataset.simulate(teacher, simulator, {"": setting}, (places, embedded), 0, seed)

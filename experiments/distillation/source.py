@@ -1,4 +1,4 @@
-"""Simulated queries as the training photos of `locdiffusion.train.trainer`."""
+"""Gives simulated queries to `locdiffusion.train.trainer` as training photos."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ GOLDEN = (5.0**0.5 - 1.0) / 2.0
 
 
 class TaughtQueries:
-    """Queries in memory, each with a density to learn: its true place and the teacher's draws.
+    """Queries in memory; the target of each is a mixture of its true place and the teacher's draws.
 
-    The teacher is as sure as its softmax makes it, right or wrong; the true place says how often.
-    One of both, another in each epoch, is the true point of a noisy code. Where only the image
-    speaks (σ = ∞) the loss takes the mean code of all: its gradient is the same on average and
-    much less noisy.
+    The teacher's softmax may be too sure; the true places correct that. For rows with noise, one of
+    these places, another one in each epoch, is x₀. For rows at σ = ∞ the loss uses the mean code of
+    all places: its gradient has the same mean and much less noise.
 
     Args:
-        queries: With S ≥ 1 draws each.
-        vectors: ``(M, 3)`` unit vectors of the teacher's places.
-        max_degree: L.
-        batch_size: B.
-        seed: Of the order.
+        queries: Queries with at least one draw each.
+        vectors: Places of the teacher as unit vectors, shape ``(M, 3)``.
+        max_degree: Degree L of the codes.
+        batch_size: Number of queries per step.
+        seed: Seed of the order.
         truth_share: Weight of the true place; the draws have the rest.
-        share: This process's part of each batch.
-        start: ``(d, E)`` where the network's linear skip starts, see `projected_exponent`.
+        share: Part of each batch that this process takes.
+        start: Initial value of the network's linear skip, shape ``(d, E)``, as from
+            `projected_exponent`.
     """
 
     def __init__(
@@ -67,22 +67,22 @@ class TaughtQueries:
 
     @property
     def embeddings(self) -> NDArray[np.float32]:
-        """``(N, E)`` float32."""
+        """Queries as float32, shape ``(N, E)``."""
         return self.queries.embeddings.float().numpy()
 
     def __len__(self) -> int:
-        """N."""
+        """Number of queries."""
         return len(self.queries)
 
     def standardise(self, network: CSUNet) -> None:
-        """Tells a network the scale of the embeddings, and where its linear skip starts."""
+        """Sets the embedding scale of a network, and the initial value of its linear skip."""
         network.standardise(self.queries.embeddings.float())
         if network.linear is not None and self._start is not None:
             with torch.no_grad():
                 network.linear.weight.copy_(self._start / network.config.natural_scale)
 
     def batch(self, step: int) -> Batch:
-        """The queries of a step."""
+        """Returns the queries of a step."""
         rows = batch_rows(step, len(self), self._batch_size, self._seed)
         mine = self._share.rows(len(rows))
         chosen = torch.from_numpy(rows[mine])
@@ -95,14 +95,14 @@ class TaughtQueries:
         return Batch(embeddings, one, len(rows), mine, mean_code)
 
     def _one_of(self, rows: NDArray[np.int64], drawn: Tensor, epoch: int) -> NDArray[np.float64]:
-        """Unit vectors ``(b, 3)``: of the true places in their share of epochs, else of draws."""
+        """Picks targets ``(b, 3)``: the true place in its share of epochs, else a draw."""
         turn = (rows * GOLDEN + epoch * self._truth_share) % 1.0
         truth = (turn < self._truth_share)[:, None]
         return np.where(truth, self._truths[rows], self._places[drawn.numpy()])
 
 
 def code_table(vectors: NDArray[np.float64], max_degree: int) -> Tensor:
-    """Codes of all places, ``(M, d)`` float32: 1.2 GB for 125,000 at L = 47."""
+    """Computes the codes of all places, ``(M, d)`` float32: 1.2 GB for 125,000 at L = 47."""
     return torch.cat(list(_codes(vectors, max_degree)))
 
 
@@ -113,18 +113,18 @@ def _codes(vectors: NDArray[np.float64], max_degree: int) -> Iterator[Tensor]:
 
 
 def projected_exponent(teacher: Teacher, max_degree: int, ridge: float = RIDGE) -> Tensor:
-    """What degrees up to L can say of the teacher's exponent, in closed form.
+    """Projects the teacher's exponent onto degrees up to L, in closed form.
 
     The exponent s ⟨q, loc(y)⟩ is linear in q. So is its least-squares fit over the places, weighted
-    by q₀, with a ridge for the places in between: η = s·A q, with A the coefficients of loc.
+    by q₀, with a ridge that keeps it small between places: η = s·A q, A the coefficients of loc.
 
     Args:
-        teacher: With places, embeddings and weights.
-        max_degree: L.
-        ridge: Added to the Gram matrix of the codes, in units of its mean diagonal.
+        teacher: Teacher with places, embeddings and weights.
+        max_degree: Degree L of the codes.
+        ridge: Number added to the diagonal of the Gram matrix, in units of its mean diagonal.
 
     Returns:
-        ``(d, E)``: s·A.
+        The matrix s·A, shape ``(d, E)``.
     """
     size = (max_degree + 1) ** 2
     gram = torch.zeros(size, size)

@@ -1,4 +1,4 @@
-"""The teacher: GeoCLIP's density over positions, for any query."""
+"""The teacher: GeoCLIP's density over places, for any query."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 
 @dataclass(frozen=True)
 class TeacherConfig:
-    """Which places the teacher is asked about.
+    """Places of the teacher.
 
     Attributes:
-        land_places: Random places on land beside GeoCLIP's gallery, so that regions without a photo
-            of MP-16 can be an answer.
-        land_share: Their part of q₀; the gallery has the rest.
-        seed: Of the random places.
+        land_places: Number of random places on land beside GeoCLIP's gallery, so that regions
+            without a photo of MP-16 can be an answer.
+        land_share: Share of q₀ that these places have; the gallery has the rest.
+        seed: Seed of the random places.
     """
 
     land_places: int = 25_000
@@ -45,14 +45,14 @@ class TeacherConfig:
 
 @dataclass(frozen=True)
 class Teacher:
-    """M places with what GeoCLIP thinks of them.
+    """M places with GeoCLIP's location embeddings.
 
     Attributes:
-        positions: ``(M, 2)`` float64 latitude, longitude in degrees; the gallery first.
-        embeddings: ``(M, E)`` unit vectors loc(y).
-        log_weight: ``(M,)`` log q₀, summing to one.
-        scale: s.
-        gallery: How many of the places are GeoCLIP's own.
+        positions: Latitudes and longitudes in degrees, float64, shape ``(M, 2)``; gallery first.
+        embeddings: Location embeddings loc(y) as unit vectors, shape ``(M, E)``.
+        log_weight: Logarithm of q₀, shape ``(M,)``; the weights sum to one.
+        scale: Scale s of the similarity.
+        gallery: Number of places that are GeoCLIP's own.
     """
 
     positions: NDArray[np.float64]
@@ -63,11 +63,11 @@ class Teacher:
 
     @classmethod
     def of_geoclip(cls, config: TeacherConfig, cache: Path | None = None) -> Teacher:
-        """GeoCLIP's weights and gallery, from its installed package.
+        """Loads GeoCLIP's weights and gallery from its installed package.
 
         Args:
-            config: The places.
-            cache: A file that keeps the embeddings (a minute of work) for the next time.
+            config: Places of the teacher.
+            cache: File that keeps the embeddings, which take a minute to compute.
 
         Raises:
             EncoderWeightsError: The package is missing.
@@ -84,29 +84,29 @@ class Teacher:
 
     @property
     def vectors(self) -> NDArray[np.float64]:
-        """``(M, 3)`` unit vectors of the places."""
+        """Places as unit vectors, shape ``(M, 3)``."""
         return unit_vectors(self.positions[:, 0], self.positions[:, 1])
 
     @torch.inference_mode()
     def log_posterior(self, queries: Tensor) -> Tensor:
-        """Log t ``(B, M)`` of queries ``(B, E)``; each row sums to one as probabilities."""
+        """Computes log t ``(B, M)`` of queries ``(B, E)``; probabilities of a row sum to one."""
         return torch.log_softmax(self.scale * queries @ self.embeddings.T + self.log_weight, 1)
 
     @torch.inference_mode()
     def gallery_similarity(self, queries: Tensor) -> Tensor:
-        """⟨q, loc(y)⟩ ``(B, gallery)``: GeoCLIP's answer is where it is largest."""
+        """Computes ⟨q, loc(y)⟩ ``(B, gallery)``; GeoCLIP answers with the largest."""
         return queries @ self.embeddings[: self.gallery].T
 
     @torch.inference_mode()
     def draw(self, queries: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Places ``(B, count)``, by index, drawn from t of queries ``(B, E)``."""
+        """Draws indices of places ``(B, count)`` from t of queries ``(B, E)``."""
         cumulative = self.log_posterior(queries).exp_().cumsum(1)
         uniform = torch.rand((len(queries), count), generator=generator) * cumulative[:, -1:]
         return torch.searchsorted(cumulative, uniform).clamp_(max=len(self.positions) - 1)
 
 
 def random_land(count: int, rng: np.random.Generator) -> NDArray[np.float64]:
-    """Random places on land, ``(count, 2)`` degrees, even by area; no Antarctica."""
+    """Draws places on land without Antarctica, uniform by area, ``(count, 2)`` in degrees."""
     land = land_measure()
     found = np.zeros((0, 2))
     while len(found) < count:
