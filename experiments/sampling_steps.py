@@ -9,16 +9,16 @@ Results go to DIR/results.json, one entry per setting, written after each; a stu
 continues.
 
 **Two placings of levels.** *recentred*: from σ_max of training to σ*, the level at which the place
-is decided (`diffusion.schedules`), evenly in log σ, as the geotagger samples. *standard*: the
-levels of DDPM from σ = 157 to 0.01; at most of them nothing is decided, or nothing is left to
-decide.
+is decided (`locdiffusion.diffusion.schedules`), evenly in log σ, as the geotagger samples.
+*standard*: the levels of DDPM from σ = 157 to 0.01; at most of them nothing is decided, or nothing
+is left to decide.
 
 **What all settings share.** The start noise is the same. The last call reads the density at the
 level at which the sampler ended, but not below σ_min of training: at σ = 0.01 it would be a point.
 Levels outside the range of training are answered by Bayes' rule from levels inside it
 (`in_trained_range`), so that the standard schedule has no disadvantage. The mean parameter is that
-of `diffusion.focused`, which is exact at every σ; on a grid over the sphere each sample of a small
-σ ends on a node.
+of `locdiffusion.diffusion.focused`, which is exact at every σ; on a grid over the sphere each
+sample of a small σ ends on a node.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class Setting:
 def in_trained_range(denoiser: Denoiser, noise: NoiseConfig) -> Denoiser:
     """Extends a denoiser that was trained from σ_min to σ_max and at infinity to every σ.
 
-    In the exponential family x_σ enters as x_σ/σ² (`model.cs_unet`). Above σ_max the image's part
-    is taken from σ = ∞, below σ_min from σ_min, and x_σ/σ² is added.
+    In the exponential family x_σ enters as x_σ/σ² (`locdiffusion.model.cs_unet`). Above σ_max the
+    image's part is taken from σ = ∞, below σ_min from σ_min, and x_σ/σ² is added.
     """
 
     def denoise(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class Study:
         """Runs one setting over all photos.
 
         Returns:
-            For the mixture of all samples: `metrics.error_summary`, ``coverage_50``,
+            For the mixture of all samples: `error_summary`, ``coverage_50``,
             ``coverage_90``, ``nats_per_km2`` (mean -log density of the truth; lower is better); the
             summary of the first sample alone under ``single``; ``calls_per_photo``;
             ``seconds_per_photo`` of the sampling without the decoding.

@@ -23,7 +23,7 @@ FIGURES = "figures"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.report",
         description="Fit and score every method, draw the figures, write the page.",
@@ -37,49 +37,69 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _shared_flags(page)
     page.add_argument("--log-z", type=Path, metavar="FILE", help="check of log Z on a finer grid")
     page.add_argument("--benchmark", type=Path, metavar="FILE", help="record of the benchmark")
-    page.add_argument("--findings", type=Path, metavar="FILE", help="Markdown by people")
-    page.add_argument("--page", type=Path, default=Path("docs/REPORT.md"), help="(%(default)s)")
+    page.add_argument("--findings", type=Path, metavar="FILE", help="Markdown with the findings")
+    page.add_argument(
+        "--page", type=Path, default=Path("docs/REPORT.md"), help="page to write (%(default)s)"
+    )
     return parser.parse_args(argv)
 
 
 def _shared_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="of the table and the figures")
+    add("--output", type=Path, required=True, metavar="DIR", help="directory of table and figures")
     add("--ablations", type=Path, metavar="DIR", help="output of experiments.ablations")
     add("--sampling", type=Path, metavar="FILE", help="results.json of experiments.sampling_steps")
 
 
 def _table_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("--output", type=Path, required=True, metavar="DIR", help="resumed if it holds a table")
-    add("--train", nargs="+", required=True, metavar="GLOB", help="shards that rivals learn from")
+    add(
+        "--output",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="output directory; resumed if it holds a table",
+    )
+    add(
+        "--train",
+        nargs="+",
+        required=True,
+        metavar="GLOB",
+        help="shards on which rivals are trained",
+    )
     add(
         "--calibration",
         nargs="+",
         required=True,
         metavar="GLOB",
-        help="shards that decide settings",
+        help="shards that choose the rivals' settings",
     )
     add("--test", nargs="+", required=True, metavar="NAME=GLOB", help="splits of the table")
-    add("--embeddings", type=Path, required=True, metavar="DIR", help="cache of embeddings")
-    add("--checkpoint", help="a directory or a shipped name (default: the shipped default)")
-    add("--rivals", nargs="+", metavar="NAME", help="which (default: all)")
-    add("--steps", type=int, help="of the rivals' trainings (default: as our checkpoint's)")
-    add("--threads", type=int, default=2, help="of torch (default %(default)s)")
-    add("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
+    add(
+        "--embeddings",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="directory of cached embeddings",
+    )
+    add("--checkpoint", help="directory or name of a checkpoint (default: the shipped one)")
+    add("--rivals", nargs="+", metavar="NAME", help="names of the rivals (default: all)")
+    add("--steps", type=int, help="steps of the rivals' training (default: as our checkpoint)")
+    add("--threads", type=int, default=2, help="threads of torch (default %(default)s)")
+    add("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
 
 
 def _figure_flags(parser: argparse.ArgumentParser) -> None:
     _shared_flags(parser)
     add = parser.add_argument
     add("--maps", nargs="+", default=[], metavar="NAME=GLOB", help="splits of the posterior maps")
-    add("--embeddings", type=Path, metavar="DIR", help="cache of embeddings, for --maps")
-    add("--checkpoint", help="a directory or a shipped name (default: the shipped default)")
-    add("--photos", type=int, default=12, help="posterior maps (default %(default)s)")
+    add("--embeddings", type=Path, metavar="DIR", help="directory of cached embeddings, for --maps")
+    add("--checkpoint", help="directory or name of a checkpoint (default: the shipped one)")
+    add("--photos", type=int, default=12, help="number of posterior maps (default %(default)s)")
 
 
 def table(options: argparse.Namespace) -> list[Path]:
-    """The main table."""
+    """Makes the main table."""
     from experiments.baselines import RIVALS
     from experiments.report.record import MAIN_TABLE, SplitData
     from experiments.report.table import budget_like, make_answers, make_table
@@ -124,7 +144,7 @@ def table(options: argparse.Namespace) -> list[Path]:
 
 
 def _known(names: Sequence[str] | None, rivals: Sequence[str]) -> Sequence[str]:
-    """The rivals that are wanted, all by default."""
+    """Selects rivals by name; all by default."""
     unknown = sorted(set(names or ()) - set(rivals))
     if unknown:
         raise ValueError(f"No rival is named {unknown[0]!r}; there are {', '.join(rivals)}.")
@@ -132,7 +152,7 @@ def _known(names: Sequence[str] | None, rivals: Sequence[str]) -> Sequence[str]:
 
 
 def figures(options: argparse.Namespace) -> list[Path]:
-    """All figures for which there are numbers."""
+    """Draws all figures for which there are numbers."""
     from experiments.report.figures import draw_all, read_records
 
     folder = options.output / FIGURES
@@ -173,7 +193,7 @@ def _draw_maps(options: argparse.Namespace, folder: Path) -> list[Path]:
 
 
 def render(options: argparse.Namespace) -> list[Path]:
-    """The page and its figures."""
+    """Writes the page and copies its figures."""
     from experiments.report import page
     from experiments.report.figures import read_records
     from locdiffusion.files import write_atomically
@@ -198,7 +218,7 @@ def render(options: argparse.Namespace) -> list[Path]:
 
 
 def read_table(output: Path) -> Any:
-    """The main table of an output directory, or None."""
+    """Reads the main table of an output directory; None if there is none."""
     from experiments.report.record import MAIN_TABLE, MainTable
 
     path = output / MAIN_TABLE
@@ -206,15 +226,15 @@ def read_table(output: Path) -> Any:
 
 
 def read_json(path: Path | None) -> Any:
-    """A JSON file's content; None where no such file is named or there."""
+    """Reads a JSON file; None if no file is named, or it does not exist."""
     return json.loads(path.read_text("utf-8")) if path is not None and path.is_file() else None
 
 
 def splits_of(pairs: Sequence[str]) -> dict[str, list[str]]:
-    """Patterns by the name of the split.
+    """Parses NAME=GLOB pairs into patterns by the name of the split.
 
     Raises:
-        ValueError: Not NAME=GLOB, or a name that no file can have.
+        ValueError: A pair is not NAME=GLOB, or its name cannot be that of a file.
     """
     named: dict[str, list[str]] = {}
     for pair in pairs:
@@ -229,7 +249,7 @@ def splits_of(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def describe(patterns: Sequence[str]) -> list[dict[str, Any]]:
-    """In short, what `dataset.json` beside the shards says of how they were made."""
+    """Summarises `dataset.json` beside the shards, which says how they were made."""
     kept = ("split", "seed", "count", "augmentation", "mosaics")
     files = [p / "dataset.json" for p in dict.fromkeys(Path(x).parent for x in patterns)]
     made = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]

@@ -1,4 +1,4 @@
-"""The ablations as tables, from their records."""
+"""Formats the records of the ablations as tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN_KM = ("25", "200", "750")
 
 
 def ablations(records: Mapping[str, Record]) -> list[str]:
-    """All tables of the ablations."""
+    """Formats all tables of the ablations."""
     if not records:
         return [NOT_MEASURED]
     lines = [_preface(records), ""]
@@ -114,7 +114,7 @@ def _heads(record: Record) -> list[str]:
 
 
 def _rows(record: Record, what: list[str]) -> list[list[str]]:
-    """A row for each answer of a run."""
+    """Makes a row for each answer of a run."""
     results = record["results"]
     rows = []
     for answer in next(iter(results.values())):
@@ -144,7 +144,7 @@ def _structure(settings: Record) -> str:
 
 
 def _smoothing(settings: Record) -> str:
-    """The kernel; records of before had none."""
+    """Formats the smoothing of places; older records have none."""
     km, share = settings.get("smoothing_km", 0.0), settings.get("broad_share", 0.0)
     if not km and not share:
         return "none"

@@ -1,4 +1,4 @@
-"""Answers of one method on one split as Parquet: what figures and comparisons start from."""
+"""Stores answers of one method on one split as Parquet, for figures and comparisons."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class Answered:
     """Photos of a split with a method's answers.
 
     Attributes:
-        keys: N sample keys.
-        latitude, longitude: ``(N,)`` the truth in degrees.
-        predictions: Of the N photos.
+        keys: Keys of the N photos.
+        latitude, longitude: True places in degrees, shape ``(N,)``.
+        predictions: Answers for the N photos.
     """
 
     keys: list[str]
@@ -38,12 +38,12 @@ class Answered:
 
     @property
     def errors_km(self) -> NDArray[np.float64]:
-        """``(N,)`` distances between answer and truth."""
+        """Computes distances between answer and truth in kilometres, shape ``(N,)``."""
         return errors_km(self.predictions, self.latitude, self.longitude)
 
 
 def path_of(output: Path, method: str, split: str) -> Path:
-    """Where the answers of a method on a split lie."""
+    """Path of the file with a method's answers on a split."""
     return output / FOLDER / f"{method}-{split}.parquet"
 
 
@@ -57,7 +57,7 @@ def write(path: Path, photos: EmbeddedPhotos, predictions: Predictions) -> None:
 
 
 def read(path: Path) -> Answered:
-    """Reads what `write` wrote."""
+    """Reads answers that `write` wrote."""
     table = pq.read_table(path)
     column = {name: table[name].to_numpy() for name in table.column_names if name != "key"}
     probability = np.stack([column[name] for name in PROBABILITY_COLUMNS], 1)

@@ -1,4 +1,4 @@
-"""All figures of the report except the maps, from the JSON files alone."""
+"""Draws all figures of the report except the maps, from the JSON files."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def draw_all(
     ablations: Mapping[str, dict[str, Any]],
     sampling: dict[str, Any] | None,
 ) -> list[Path]:
-    """Draws what there are numbers for; returns the files.
+    """Draws every figure for which there are numbers; returns the files.
 
     Args:
-        folder: Of the PNGs.
-        table: The main table.
+        folder: Folder of the PNG files.
+        table: Main table.
         ablations: Records of `experiments.ablations` by name.
         sampling: Results of `experiments.sampling_steps`.
     """
@@ -74,7 +74,7 @@ def _of_table(folder: Path, table: MainTable) -> list[Path]:
 
 
 def best_rivals(table: MainTable, count: int = BEST_RIVALS) -> list[str]:
-    """The rivals of best mean GeoScore over the splits, the best first."""
+    """Selects the rivals with the best mean GeoScore over the splits, best first."""
     mean = {
         row.name: sum(s.scores.geoscore.value for s in row.splits) / len(row.splits)
         for row in table.rivals
@@ -83,10 +83,10 @@ def best_rivals(table: MainTable, count: int = BEST_RIVALS) -> list[str]:
 
 
 def plot_radii(path: Path, by_split: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Accuracy at each threshold against the decoder's ρ: a panel for each split.
+    """Draws accuracy at each threshold against ρ of the decoder, one panel per split.
 
     Args:
-        path: PNG to write.
+        path: PNG file to write.
         by_split: `ablations.answers.accuracy_by_radius` by split.
     """
     figure, panels = _panels(len(by_split))
@@ -110,10 +110,10 @@ def plot_radii(path: Path, by_split: Mapping[str, Sequence[Mapping[str, Any]]]) 
 
 
 def plot_sweeps(path: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
-    """Accuracy of voted samples against steps, for each training noise and each schedule.
+    """Draws accuracy of voted samples against steps, by training noise and by schedule.
 
     Args:
-        path: PNG to write.
+        path: PNG file to write.
         records: Ablation records with ``sweep``.
     """
     splits = list(next(iter(records.values()))["sweep"])
@@ -164,7 +164,7 @@ def _panels(count: int) -> tuple[Any, list[Axes]]:
 
 
 def read_records(folder: Path | None) -> dict[str, dict[str, Any]]:
-    """The records of a folder of ablations by name; none without a folder."""
+    """Reads the records of a folder of ablations by name; none without a folder."""
     if folder is None or not folder.is_dir():
         return {}
     found = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]

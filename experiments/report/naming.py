@@ -1,4 +1,4 @@
-"""How methods are called on the page."""
+"""Names of the methods on the page."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ TITLES = {
 
 
 def title(method: str) -> str:
-    """The name of a method for people."""
+    """Gives the name of a method for readers."""
     return TITLES.get(method, method.replace("_", " "))

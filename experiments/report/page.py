@@ -1,4 +1,4 @@
-"""`docs/REPORT.md`: Markdown from the JSON files of the studies and the figures beside it."""
+"""Renders `docs/REPORT.md` from the JSON files of the studies and from figures."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ FINDINGS = _HERE / "findings.md"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What the page is made from; what is missing is said to be missing.
+    """Inputs of the page; the page says which of them are missing.
 
     Attributes:
-        table: The main table.
+        table: Main table.
         ablations: Records by name.
         sampling: Results of `experiments.sampling_steps`.
         log_z: Record of the check of log Z on a finer grid.
         benchmark: Record of `experiments.speed.head`.
-        findings: Markdown written by people.
+        findings: Markdown with the findings, written by hand.
     """
 
     table: MainTable | None = None
@@ -39,11 +39,11 @@ class Inputs:
 
 
 def render(inputs: Inputs, figures: Mapping[str, str]) -> str:
-    """The page.
+    """Renders the page.
 
     Args:
-        inputs: The numbers.
-        figures: Relative path of each figure by its file's stem.
+        inputs: Numbers and findings.
+        figures: Relative path of each figure by the stem of its file.
     """
     parts = [*_first_page(inputs)]
     studies = [

@@ -1,6 +1,6 @@
-"""Posterior maps: each photo beside what the model holds possible, with truth and answer.
+"""Draws posterior maps: each photo beside its density, with truth and answer.
 
-The photos are chosen by rule: those at evenly spaced quantiles of the error of their split.
+A rule chooses the photos: those at evenly spaced quantiles of the errors of their split.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ class Pick:
     """One photo of the figure.
 
     Attributes:
-        split, key: Which photo.
-        quantile: Of the split's errors, at which it was chosen.
-        row: Its number in the split's answers.
+        split, key: Split and key of the photo.
+        quantile: Quantile of the split's errors at which it was chosen.
+        row: Row of the photo in the split's answers.
         answered: Answers of the split.
     """
 
@@ -63,39 +63,39 @@ class Pick:
 
     @property
     def truth(self) -> tuple[float, float]:
-        """Latitude and longitude in degrees."""
+        """True latitude and longitude in degrees."""
         return float(self.answered.latitude[self.row]), float(self.answered.longitude[self.row])
 
     @property
     def answer(self) -> tuple[float, float]:
-        """Latitude and longitude in degrees."""
+        """Answered latitude and longitude in degrees."""
         said = self.answered.predictions
         return float(said.latitude[self.row]), float(said.longitude[self.row])
 
     @property
     def error_km(self) -> float:
-        """Distance between the two."""
+        """Distance between truth and answer in kilometres."""
         return float(self.answered.errors_km[self.row])
 
     @property
     def title(self) -> str:
-        """Which photo, and how far off its answer is."""
+        """Title: split, key and error of the answer."""
         where = f"{self.split}, {100 * self.quantile:.0f} % quantile of the error"
         return f"{where}: {self.error_km:,.0f} km"
 
     @property
     def radii_km(self) -> tuple[float, float]:
-        """The stated 50 % and 90 % radii."""
+        """Stated 50 % and 90 % radii in kilometres."""
         said = self.answered.predictions
         return float(said.radius_50_km[self.row]), float(said.radius_90_km[self.row])
 
 
 def pick(answered: Mapping[str, Answered], count: int) -> list[Pick]:
-    """About `count` photos, as many of each split, at even quantiles of its errors.
+    """Picks about `count` photos, the same number per split, at even quantiles of its errors.
 
     Args:
-        answered: Our model's answers by split.
-        count: How many in all.
+        answered: Answers of our model by split.
+        count: Number of photos in all.
     """
     each = max(1, count // max(1, len(answered)))
     picks = []
@@ -109,10 +109,10 @@ def pick(answered: Mapping[str, Answered], count: int) -> list[Pick]:
 
 
 def find_images(shards: Sequence[str], keys: set[str]) -> dict[str, Image.Image]:
-    """The photos of some keys, from shards.
+    """Reads photos by their keys from shards.
 
     Raises:
-        ValueError: A key is in none of them.
+        ValueError: A key is in none of the shards.
     """
     found: dict[str, Image.Image] = {}
     for shard in shards:
@@ -129,7 +129,7 @@ def find_images(shards: Sequence[str], keys: set[str]) -> dict[str, Image.Image]
 
 
 class Posteriors:
-    """Log densities of photos at any places, as the product answers them."""
+    """Computes log densities of photos at any places, as the product does."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         config = checkpoint.config
@@ -139,9 +139,9 @@ class Posteriors:
     def log_density(
         self, embedding: NDArray[np.float32], vectors: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """Log density in nats per km² at unit vectors ``(M, 3)`` for one embedding ``(E,)``."""
+        """Computes the log density in nats per km² at ``(M, 3)`` for one embedding ``(E,)``."""
         natural = natural_parameters(self.checkpoint.denoiser, embedding[None])
-        # log p = F + log q₀ - log Z: the decoder's own value at one point gives log Z.
+        # log Z = F + log q₀ - log p, with log p of the decoder at one point.
         reference = self.decoder.log_probability(natural[:, None], vectors[:1])[0]
         field = encode_vectors(vectors, self.degree) @ natural[0].double().numpy()
         places = torch.from_numpy(vectors).float()
@@ -157,14 +157,14 @@ def draw(
     images: Mapping[str, Image.Image],
     checkpoint: Checkpoint,
 ) -> None:
-    """Draws photo, posterior around the answer, and posterior over the world, two photos a row.
+    """Draws photo, density around the answer, and density over the world, two photos a row.
 
     Args:
-        path: PNG to write.
-        picks: Which photos.
+        path: PNG file to write.
+        picks: Photos to draw.
         photos: Embeddings by split.
-        images: Photo by key.
-        checkpoint: The model.
+        images: Images by key.
+        checkpoint: Checkpoint that answers.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -208,7 +208,7 @@ def _legend(figure: Any) -> None:
 def _draw_near(
     axes: Axes, chosen: Pick, posteriors: Posteriors, embedding: NDArray[np.float32]
 ) -> None:
-    """A window around the answer, azimuthal equidistant: circles about the answer stay circles."""
+    """Draws a window in azimuthal equidistant projection, where circles stay circles."""
     from scipy.ndimage import maximum_filter
 
     half = half_width_km(chosen.radii_km[1], chosen.error_km, MIN_HALF_KM, MAX_HALF_KM)
@@ -253,7 +253,7 @@ def _paint(
     land: NDArray[np.float64],
     density: NDArray[np.float64],
 ) -> None:
-    """Land, density down to a thousandth of its peak, coast."""
+    """Paints land, density down to a thousandth of its peak, and coast."""
     from matplotlib.colors import ListedColormap
 
     ground = ListedColormap([SEA, LAND_COLOUR])
@@ -266,7 +266,7 @@ def _paint(
 
 
 def land_share(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of land ``(M,)`` around unit vectors ``(M, 3)``: the land raster, bilinear."""
+    """Interpolates the land raster at unit vectors ``(M, 3)``: share of land ``(M,)``."""
     with Image.open(LAND) as image:
         raster = np.asarray(image, np.float64) / 255.0
     rows, columns = raster.shape

@@ -1,8 +1,8 @@
-"""`main_table.json`: every method on every split, and each rival against our model.
+"""Defines `main_table.json`: every method on every split, and each rival against our model.
 
     format      1
     model       id of our checkpoint; model_sha256 of its files; checkpoint: its settings and recipe
-    budget      of the rivals' trainings; environment: versions, threads
+    budget      steps and size of the rivals' trainings; environment: versions, threads
     bootstrap   resamples, level and seed of all intervals
     data        train, val (which decides settings) and every split: photos, fingerprint, how made
     methods     for each: name, parameters, what was chosen for it, scores by split
@@ -43,9 +43,9 @@ class SplitData:
     """One set of photos.
 
     Attributes:
-        name: Of the split; "train" and "calibration" for what methods were fitted on.
-        photos, sha256: How many, and their fingerprint.
-        made: What `dataset.json` beside the shards says of them, in short.
+        name: Name of the split; "train" and "calibration" for photos that methods were fitted on.
+        photos, sha256: Number of photos, and their fingerprint.
+        made: Summary of `dataset.json` beside the shards.
     """
 
     name: str
@@ -67,10 +67,10 @@ class MethodRow:
     """One method.
 
     Attributes:
-        name: `OURS`, or that of a rival.
-        parameters: Trained numbers.
-        details: What was chosen for it, seconds and the like.
-        splits: Its scores.
+        name: `OURS`, or the name of a rival.
+        parameters: Number of trained parameters.
+        details: Settings that were chosen, seconds and the like.
+        splits: Scores by split.
     """
 
     name: str
@@ -79,7 +79,7 @@ class MethodRow:
     splits: tuple[SplitScores, ...]
 
     def on(self, split: str) -> Scores:
-        """The scores on a split."""
+        """Returns the scores on a split."""
         return next(s.scores for s in self.splits if s.split == split)
 
 
@@ -103,7 +103,7 @@ class PoolStrata:
 
 @dataclass(frozen=True)
 class MainTable:
-    """What `main_table.json` holds; see the module's docstring."""
+    """The content of `main_table.json`, which the module's docstring describes."""
 
     model: str
     model_sha256: str
@@ -119,7 +119,7 @@ class MainTable:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        """Refuses a file of another version."""
+        """Refuses a file of another format version."""
         if self.format != FORMAT:
             raise ValueError(
                 f"format is {self.format}; this version reads {FORMAT}. Make the table again."
@@ -132,12 +132,12 @@ class MainTable:
 
     @property
     def ours(self) -> MethodRow:
-        """Our model's row."""
+        """Row of our model."""
         return next(row for row in self.methods if row.name == OURS)
 
     @property
     def rivals(self) -> tuple[MethodRow, ...]:
-        """All other rows."""
+        """Rows of the rivals."""
         return tuple(row for row in self.methods if row.name != OURS)
 
     def write(self, path: Path) -> None:
@@ -146,9 +146,9 @@ class MainTable:
 
     @classmethod
     def read(cls, path: Path) -> MainTable:
-        """Reads what `write` wrote.
+        """Reads a record that `write` wrote.
 
         Raises:
-            ConfigError: The file holds something else.
+            ConfigError: The file does not hold such a record.
         """
         return from_dict(cls, json.loads(path.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""The sections of the page, each from the JSON of its own study; absent numbers are said to be."""
+"""Renders the sections of the page, each from the JSON of its study; missing numbers are named."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOT_MEASURED = "Not measured in this run."
 
 
 def found(table: MainTable | None) -> list[str]:
-    """What the main table says, in a few lines."""
+    """Summarises the main table in a few lines."""
     if table is None:
         return [NOT_MEASURED]
     all_outcomes = outcomes(table)
@@ -76,7 +76,7 @@ def _summary(table: MainTable, all_outcomes: Sequence[Outcome]) -> str:
 
 
 def main_tables(table: MainTable | None) -> list[str]:
-    """Every method on every split, and the verdicts."""
+    """Renders every method on every split, and the verdicts."""
     if table is None:
         return [NOT_MEASURED]
     lines = [
@@ -95,7 +95,7 @@ def main_tables(table: MainTable | None) -> list[str]:
 
 
 def _same_photos(table: MainTable) -> str:
-    """Whether ours and the rivals learned from the same photos, in the same number of steps."""
+    """Tells whether our model and the rivals had the same photos and number of steps."""
     own = ((table.checkpoint.get("data") or {}).get("train") or {}).get("sha256")
     theirs = next(part.sha256 for part in table.data if part.name == "train")
     steps = (table.checkpoint.get("recipe") or {}).get("steps")
@@ -137,7 +137,7 @@ def _verdict_table(all_outcomes: Sequence[Outcome]) -> str:
 
 
 def methods(table: MainTable) -> list[str]:
-    """How long each method took, and what was chosen for it on validation photos."""
+    """Renders the time of each method, and its choices on validation photos."""
     lines = []
     for row in table.methods:
         seconds = row.details.get("train_seconds")
@@ -148,7 +148,7 @@ def methods(table: MainTable) -> list[str]:
 
 
 def calibration(table: MainTable | None) -> list[str]:
-    """Radii and probabilities of our model."""
+    """Renders coverage of the radii and reliability of the probabilities of our model."""
     if table is None:
         return [NOT_MEASURED]
     rows = {f"`{s.split}`": s.scores for s in table.ours.splits}
@@ -156,7 +156,7 @@ def calibration(table: MainTable | None) -> list[str]:
 
 
 def strata(table: MainTable | None) -> list[str]:
-    """Our model by distance to the nearest training photo."""
+    """Renders our scores by distance to the nearest training photo."""
     if table is None or not table.strata:
         return [NOT_MEASURED]
     lines = []
@@ -167,7 +167,7 @@ def strata(table: MainTable | None) -> list[str]:
 
 
 def sampling(results: Mapping[str, Any] | None) -> list[str]:
-    """Sampling mode against the number of steps."""
+    """Renders sampling mode against the number of steps."""
     if not results:
         return [NOT_MEASURED]
     study = results["study"]
@@ -193,7 +193,7 @@ def sampling(results: Mapping[str, Any] | None) -> list[str]:
 
 
 def benchmark(content: Mapping[str, Any] | None) -> list[str]:
-    """The lines of `experiments.speed.head`, and the machine."""
+    """Renders the lines of `experiments.speed.head`, and the machine."""
     if not content:
         return [NOT_MEASURED]
     said = {True: "met", False: "**not met**", None: "no budget"}
@@ -207,7 +207,7 @@ def benchmark(content: Mapping[str, Any] | None) -> list[str]:
 
 
 def facts(content: Any) -> list[str]:
-    """Any JSON as a table of names and values: for studies whose files explain themselves."""
+    """Renders any JSON object as a table of names and values."""
     if not content:
         return [NOT_MEASURED]
     rows = [[name, value] for name, value in _flat(content)]

@@ -1,4 +1,4 @@
-"""Makes the main table: fits, answers, scores; what is there already is not made again."""
+"""Makes the main table: fits, answers, scores; files that exist are not made again."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ METHODS = "methods"
 
 
 def budget_like(checkpoint: Checkpoint, steps: int | None = None) -> Budget:
-    """The rivals' budget: that of our checkpoint's own training, as its record tells.
+    """Builds the rivals' budget from the record of our checkpoint's training.
 
     Args:
-        checkpoint: Our model.
-        steps: Another number of steps.
+        checkpoint: Our checkpoint.
+        steps: Number of steps that replaces the recorded one.
     """
     recipe = checkpoint.config.record.get("recipe", {})
     same = ("batch_size", "learning_rate", "seed", "warmup", "weight_decay", "ema_decay")
@@ -66,16 +66,16 @@ def make_answers(
     budget: Budget,
     rivals: Sequence[str] = tuple(RIVALS),
 ) -> list[str]:
-    """Answers of our model and of every rival on every split, as files under `output`.
+    """Writes the answers of our model and of every rival on every split under `output`.
 
     Args:
-        output: Directory; methods that it holds for the same data and settings are left alone.
-        checkpoint: Our model.
-        train: What rivals are fitted on.
-        val: What decides their settings.
-        splits: Photos to answer, by name.
-        budget: Of the rivals' trainings.
-        rivals: Which.
+        output: Directory. Methods that it holds for the same data and settings are not repeated.
+        checkpoint: Our checkpoint.
+        train: Photos on which rivals are fitted.
+        val: Photos that choose the rivals' settings.
+        splits: Photos to answer, by split.
+        budget: Budget of the rivals' training.
+        rivals: Names of the rivals.
 
     Returns:
         Names of the methods, ours first.
@@ -97,7 +97,7 @@ def make_answers(
         for split, photos in splits.items():
             answers.write(answers.path_of(output, name, split), photos, predictions[split])
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Last: a method without this file is made again.
+        # Written last, as a method without this file is repeated.
         write_json(file, {"identity": identity, "details": details})
     return [OURS, *rivals]
 
@@ -126,14 +126,14 @@ def make_table(
     """Scores the answers under `output`.
 
     Args:
-        output: Of `make_answers`.
-        methods: Their names, ours first.
-        checkpoint: Our model.
-        budget: Of the rivals.
-        train: Photos that distances are measured to.
-        data: How the photos were made.
-        splits: Names, in the order of the report.
-        bootstrap: Of all intervals.
+        output: Directory that `make_answers` wrote to.
+        methods: Names of the methods, ours first.
+        checkpoint: Our checkpoint.
+        budget: Budget of the rivals.
+        train: Training photos, to which distances are measured.
+        data: Sets of photos, with a summary of how they were made.
+        splits: Names of the splits in the order of the report.
+        bootstrap: Settings of all bootstrap intervals.
     """
     found = {
         (m, s): answers.read(answers.path_of(output, m, s)) for m, s in product(methods, splits)
@@ -160,7 +160,7 @@ def make_table(
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Settings and recipe of our model, without the long lists of cells that its data have."""
+    """Collects settings and recipe of our model, without the lists of held-out cells."""
     config = checkpoint.config
     parts = ("model", "noise", "decode", "temperature")
     settings = {name: to_dict(getattr(config, name)) for name in parts}

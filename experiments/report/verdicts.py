@@ -1,4 +1,4 @@
-"""Who is ahead of whom: sentences from paired intervals, none of them written by hand."""
+"""Compares our model with the rivals: sentences that are derived from paired intervals."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ class Measure:
     """One column of the main table.
 
     Attributes:
-        name: For people.
-        higher_is_better: Which way is better.
-        of: The number in the scores of a method, None where it states none.
-        difference: The same in a comparison.
-        factor, digits, unit: How a difference is written.
+        name: Name for readers.
+        higher_is_better: Whether a higher number is better.
+        of: Function that gives the number in a method's scores; None where it states none.
+        difference: Function that gives the difference in a comparison.
+        factor, digits, unit: Scale, decimals and unit of a difference in text.
     """
 
     name: str
@@ -38,10 +38,10 @@ class Outcome:
     """Our model against the best rival in one measure on one split.
 
     Attributes:
-        split, measure: Where.
-        rival: The best rival there, by its own score.
+        split, measure: Split and measure that are compared.
+        rival: Name of the rival with the best score there.
         difference: Ours minus the rival's, with its paired interval.
-        verdict: What the interval allows to say of ours.
+        verdict: Conclusion that the interval allows about ours.
     """
 
     split: str
@@ -52,12 +52,12 @@ class Outcome:
 
     @property
     def level_or_better(self) -> bool:
-        """Whether the rival is not ahead."""
+        """Whether our model is level or better."""
         return self.verdict is not Verdict.WORSE
 
     @property
     def text(self) -> str:
-        """The outcome in words."""
+        """Formats the outcome in words."""
         if self.verdict is not Verdict.WORSE:
             return f"{self.verdict.value} ({self._amount(self.difference, '+')})"
         sign = -1.0 if self.measure.higher_is_better else 1.0
@@ -67,7 +67,7 @@ class Outcome:
     def _amount(self, estimate: Estimate, sign: str = "") -> str:
         digits = self.measure.digits
         value, low, high = (
-            # Rounded first: + 0.0 then turns minus nothing into nothing.
+            # Rounded first, so that adding 0.0 turns -0.0 into 0.0.
             f"{round(self.measure.factor * v, digits) + 0.0:{sign},.{digits}f}".replace("-", "−")
             for v in (estimate.value, estimate.low, estimate.high)
         )
@@ -75,7 +75,7 @@ class Outcome:
 
 
 def measures(table: MainTable) -> tuple[Measure, ...]:
-    """What is compared: accuracy at each threshold, median, GeoScore, likelihood."""
+    """Lists the measures: accuracy at each threshold, median, GeoScore, likelihood."""
 
     def within(i: int, km: float) -> Measure:
         return Measure(
@@ -97,10 +97,10 @@ def measures(table: MainTable) -> tuple[Measure, ...]:
 
 
 def outcomes(table: MainTable) -> list[Outcome]:
-    """Our model against the best rival of each split and measure.
+    """Compares our model with the best rival of each split and measure.
 
-    The best rival is the one with the best score on that very split: the hardest comparison. A
-    measure that no rival states is left out.
+    The best rival is chosen anew for each split and measure. A measure that no rival states is left
+    out.
     """
     found = []
     for split in table.splits:

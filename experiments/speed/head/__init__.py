@@ -1,7 +1,7 @@
-"""What the head costs, against the budgets: pairs of things timed in turns in one run.
+"""Benchmark of the head (network and decoder) against its budgets, timed in turns.
 
     python -m experiments.speed.head
 
-Absolute times change with the machine and its other work; a ratio of two things measured in turns
-changes little. So every line is a ratio of medians, with the spread of the ratios of the turns.
+Absolute times depend on the machine and its other work; the ratio of two things that are timed in
+turns hardly does. So each line is a ratio of medians, with the spread of the ratios of the turns.
 """

@@ -37,7 +37,7 @@ as in the pipeline, whatever --threads gives the others.
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.speed.head",
         description="Measure the head against its budgets.",
@@ -45,21 +45,27 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--checkpoint", help="a directory, or a shipped checkpoint's name (the shipped default)")
-    add("--photos", nargs="+", default=[], metavar="GLOB", help="shards of photos, for real inputs")
-    add("--embeddings", type=Path, metavar="DIR", help="cache of their embeddings")
+    add("--checkpoint", help="directory or name of a checkpoint (default: the shipped one)")
+    add(
+        "--photos",
+        nargs="+",
+        default=[],
+        metavar="GLOB",
+        help="shards of photos that give real embeddings",
+    )
+    add("--embeddings", type=Path, metavar="DIR", help="directory of cached embeddings")
     add("--output", type=Path, metavar="FILE", help="also write the lines as JSON")
-    add("--only", nargs="+", choices=GROUPS, default=GROUPS, help="(all)")
-    add("--batches", nargs="+", type=int, help="photos at once (1 32 256)")
+    add("--only", nargs="+", choices=GROUPS, default=GROUPS, help="groups of lines (all)")
+    add("--batches", nargs="+", type=int, help="batch sizes (1 32 256)")
     add("--turns", type=int, help="timed turns of each line (7)")
-    add("--threads", type=int, default=1, help="of torch (default %(default)s)")
+    add("--threads", type=int, default=1, help="threads of torch (default %(default)s)")
     add("--no-stored-codes", action="store_true", help="leave out the dense line that takes 4 GB")
-    add("--quick", action="store_true", help="tiny sizes: shows that it runs, says nothing")
+    add("--quick", action="store_true", help="tiny sizes, which only show that it runs")
     return parser.parse_args(argv)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures, prints as it goes; returns machine, inputs and lines."""
+    """Measures and prints line by line; returns machine, inputs and lines."""
     from experiments.speed.head.lines import QUICK, Bench, Sizes
     from experiments.speed.head.photos import embeddings_of
     from experiments.speed.head.timing import machine
@@ -100,7 +106,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _said(line: Line, verdict: bool) -> str:
-    """A line as it is printed, with the medians behind its ratio."""
+    """Formats a line for printing, with the medians behind its ratio."""
     text = f"{line.name}, {line.photos} photos: {line.measured}"
     if line.timed is not None:
         first, second = (1e3 * float(np.median(s)) for s in (line.timed.first, line.timed.second))
@@ -110,7 +116,7 @@ def _said(line: Line, verdict: bool) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, measure, write; returns the exit status. A budget that is not met is no error."""
+    """Runs the command; returns its exit status. A budget that is not met is no error."""
     options = parse(argv)
     try:
         results = run(options)

@@ -1,16 +1,15 @@
-r"""The decoder that tries every node of a 0.25° grid: what coarse to fine is measured against.
+r"""The dense decoder, which scores every node of a 0.25° grid; coarse to fine is compared with it.
 
-As fast as we could make it, so that the ratio is honest. The score of *all* nodes comes from one
-Fourier transform along the longitudes, since the kernel of radius ρ is the same along a row:
+It is as fast as we could make it, so that the comparison is fair. The score of *all* nodes comes
+from one Fourier transform along longitude, since the kernel of radius ρ is the same along a row:
 
     score(i, ·) = Σ_r  kernel(i, i + r, ·) ⊛ mass(i + r, ·)      over the rows within ρ
 
-The field comes either from one product with the stored codes of all nodes (the plain way: 4 GB at
-L = 31), or from the separable transform that the product uses too, which is much to the plain way's
-help: both are measured.
+The field comes either from one product with the stored codes of all nodes (4 GB at L = 31), or from
+the separable transform of the product, which makes the dense decoder much faster. Both are timed.
 
-The answer is the node of the best score, then the top of the parabola through its neighbours: as
-near as a grid gets. Radii and probabilities come from the mass of all nodes by distance.
+The answer is the top of the parabola through the best node and its neighbours. Radii and
+probabilities come from the mass of all nodes by distance.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ _BINS = 1 << 13
 
 @dataclass(frozen=True)
 class DenseAnswers:
-    """Answers of N photos; units as in `density.GeotagColumns`."""
+    """Answers of N photos; units as in `locdiffusion.GeotagColumns`."""
 
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
@@ -62,11 +61,11 @@ class DenseGridDecoder(nn.Module):
         """Builds the tables.
 
         Args:
-            max_degree: L.
-            radius_km: ρ; at least two spacings, or a node's disc would be empty.
-            base: q₀; None is the uniform measure.
-            spacing_deg: Of rows and of columns.
-            separable: Fields by the separable transform; else by a product with stored codes.
+            max_degree: Degree L.
+            radius_km: Decoding radius ρ, at least two spacings, as a disc would be empty otherwise.
+            base: Base measure q₀; None is the uniform measure.
+            spacing_deg: Spacing of rows and columns in degrees.
+            separable: Whether fields come from the separable transform instead of stored codes.
         """
         super().__init__()
         rows = round(180.0 / spacing_deg)
@@ -87,7 +86,7 @@ class DenseGridDecoder(nn.Module):
         self.register_buffer("kernel", self._kernel(grid.cos_theta, radius_km), persistent=False)
 
     def _kernel(self, z: NDArray[np.float64], radius_km: float) -> Tensor:
-        """Fourier transform along the longitude, ``(2·reach + 1, rows, columns/2 + 1)``."""
+        """Transforms the kernel along longitude: ``(2·reach + 1, rows, columns/2 + 1)``."""
         rows, columns = len(z), 2 * len(z)
         chord2 = 4.0 * math.sin(radius_km / EARTH_RADIUS_KM / 2.0) ** 2
         cos_longitude = np.cos(2.0 * np.pi * np.arange(columns) / columns)
@@ -104,7 +103,7 @@ class DenseGridDecoder(nn.Module):
 
     @torch.inference_mode()
     def forward(self, natural: Tensor) -> DenseAnswers:
-        """Answers for ``(N, d)``; fields at once, the rest one photo after the other."""
+        """Decodes ``(N, d)``; fields in one batch, the rest photo by photo."""
         if self.codes is None:  # one by one: a grid is as large as a cache
             each = [self._one(self.transform.synthesis(eta[None])[0]) for eta in natural]
         else:
@@ -120,7 +119,7 @@ class DenseGridDecoder(nn.Module):
         mass = torch.softmax(log_mass, 0)
         top = int(mass.argmax())
         log_z = float(log_mass[top] - mass[top].log())
-        # Numbers too small for float32 to hold in full slow the transforms tenfold.
+        # Subnormal numbers slow the transforms tenfold.
         mass.masked_fill_(mass < 1e-20, 0.0)
         score = self._score(mass.view(field.shape))
         answer = self._refined(score, int(score.argmax()))
@@ -144,7 +143,7 @@ class DenseGridDecoder(nn.Module):
         return torch.fft.irfft(total, n=mass.shape[1])
 
     def _refined(self, score: Tensor, best: int) -> NDArray[np.float64]:
-        """The top of the parabolas through the best node's neighbours, as a unit vector."""
+        """Finds the top of the parabolas through the best node's neighbours, as a unit vector."""
         row, column = divmod(best, score.shape[1])
         middle = float(score[row, column])
         shifts = []
@@ -167,7 +166,7 @@ class DenseGridDecoder(nn.Module):
         )
 
     def _by_distance(self, mass: Tensor, answer: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Cumulative probability at the edges of bins even in the chord, ``(bins + 1,)``."""
+        """Computes cumulative probability at edges of bins even in the chord, ``(bins + 1,)``."""
         centre = torch.from_numpy(answer).to(self.transform.nodes)
         half_chord = ((1.0 - self.transform.nodes @ centre) / 2.0).clamp_(min=0.0).sqrt_()
         index = half_chord.mul_(_BINS).int().clamp_(max=_BINS - 1)
@@ -176,7 +175,7 @@ class DenseGridDecoder(nn.Module):
 
 
 def _codes(transform: ProductTransform) -> Tensor:
-    """Codes of all nodes, ``(d, nodes)``."""
+    """Computes the codes of all nodes, ``(d, nodes)``."""
     degree, order = degrees_and_orders(transform.max_degree)
     wave = torch.tensor(order + transform.max_degree)
     by_row = transform.legendre[wave, torch.tensor(degree)]

@@ -1,8 +1,8 @@
-"""The dense answer on a fine grid: what an answer must agree with.
+"""Refines the dense answer on a fine grid; the decoder's answers must agree with it.
 
-Around the dense decoder's answer the field is evaluated on latitudes and longitudes 2.5 km apart,
-and the score of trial points is a plain sum over them, in float64: first of points 8 km apart, then
-2 km, each time with a paraboloid through the best.
+Around the dense decoder's answer the field is evaluated on latitudes and longitudes 2.5 km apart.
+The score of a trial point is a plain sum over them in float64. Trial points are first 8 km apart,
+then 2 km, each time with a paraboloid through the best one.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ def fine_answers(
     radius_km: float,
     base: BaseMeasure | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The points of best score near given ones.
+    """Finds the points of best score near given points.
 
     Args:
-        natural: ``(N, d)``.
-        latitude: ``(N,)`` degrees; the best points must lie within `REACH_KM`.
-        longitude: ``(N,)`` degrees.
-        radius_km: ρ.
-        base: q₀; None is the uniform measure.
+        natural: Natural parameters, shape ``(N, d)``.
+        latitude: Latitudes in degrees, shape ``(N,)``; the best point must be within `REACH_KM`.
+        longitude: Longitudes in degrees, shape ``(N,)``.
+        radius_km: Decoding radius ρ in kilometres.
+        base: Base measure q₀; None is the uniform measure.
 
     Returns:
-        Latitudes and longitudes ``(N,)``.
+        Latitudes and longitudes in degrees, each of shape ``(N,)``.
     """
     found = [
         _fine(eta[None], float(lat), float(lon), radius_km, base)
@@ -67,7 +67,7 @@ def _fine(
 
 
 def _top(points: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The top of the paraboloid through the best of ``(n, n, 3)`` points and its neighbours."""
+    """Finds the top of the paraboloid through the best of ``(n, n, 3)`` points."""
     inner = score[1:-1, 1:-1]
     row, column = np.unravel_index(np.argmax(inner), inner.shape)
     near, around = (a[row : row + 3, column : column + 3] for a in (score, points))
@@ -85,7 +85,7 @@ def _top(points: NDArray[np.float64], score: NDArray[np.float64]) -> NDArray[np.
 def _axes(
     latitude: float, longitude: float, reach_km: float, spacing_km: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Latitudes from north to south, and longitudes, in degrees."""
+    """Makes latitudes from north to south, and longitudes, in degrees."""
     count = math.ceil(reach_km / spacing_km)
     steps = np.degrees(np.arange(-count, count + 1) * spacing_km / EARTH_RADIUS_KM)
     narrow = max(0.05, math.cos(math.radians(latitude)))
@@ -102,9 +102,9 @@ def _square(
 def _patch(
     natural: Tensor, latitude: float, longitude: float, reach_km: float, base: BaseMeasure | None
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Nodes ``(n, 3)``, log of the unnormalised density and relative area at each."""
+    """Makes nodes ``(n, 3)`` with the log of the unnormalised density and the relative area."""
     rows, columns = _axes(latitude, longitude, reach_km, NODES_KM)
-    # The patch is wider in longitude where meridians meet: enough for its most polar row.
+    # In degrees of longitude the patch is as wide as its most polar row needs.
     area = np.cos(np.radians(rows))
     grid = LatLonGrid(np.sin(np.radians(rows)), np.radians(columns), area)
     transform = ProductTransform(grid, math.isqrt(natural.shape[-1]) - 1)

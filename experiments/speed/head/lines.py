@@ -1,4 +1,4 @@
-"""The lines of the benchmark: each a budget, what was measured, and whether it is met."""
+"""The lines of the benchmark: each has a budget, a measurement, and whether it is met."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ PIPELINE_BATCH = 32
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured; the defaults are the sizes of the budgets.
+    """Sizes of the measurements; the defaults are those of the budgets.
 
     Attributes:
-        batches: Photos at once.
+        batches: Batch sizes.
         turns: Counted turns of each comparison.
-        spacing_deg: Of the dense grid.
-        stored_codes: Also the dense grid with stored codes (4 GB at 0.25° and L = 31).
-        dense_photos: Photos at once for the dense decoders, at most.
-        checked: Densities whose answers are compared.
-        gallery: Positions of GeoCLIP's gallery.
-        plonk_width, plonk_depth, plonk_steps: Of PLONK's network and sampler.
+        spacing_deg: Spacing of the dense grid in degrees.
+        stored_codes: Whether the dense grid with stored codes is timed too (4 GB at 0.25°, L = 31).
+        dense_photos: Largest batch size of the dense decoders.
+        checked: Number of densities whose answers are compared.
+        gallery: Number of positions in GeoCLIP's gallery.
+        plonk_width, plonk_depth, plonk_steps: Sizes of PLONK's network and sampler.
     """
 
     batches: tuple[int, ...] = (1, 32, 256)
@@ -56,15 +56,15 @@ QUICK = Sizes((1, 4), 2, 0.4, False, 4, 4, 500, 32, 2, 2)
 
 @dataclass(frozen=True)
 class Line:
-    """One line.
+    """One line of the benchmark.
 
     Attributes:
-        name: What is compared.
-        photos: At once.
-        budget: In words.
-        measured: In words.
-        met: Whether; None where no budget is set.
-        timed: The seconds, where the line is about time.
+        name: Name of the comparison.
+        photos: Batch size.
+        budget: Budget in words.
+        measured: Measurement in words.
+        met: Whether the budget is met; None where there is none.
+        timed: Seconds of both sides, where the line is about time.
     """
 
     name: str
@@ -75,7 +75,7 @@ class Line:
     timed: Comparison | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Converts the line for JSON."""
         values = asdict(self)
         if self.timed is not None:
             values |= {"ratio": self.timed.ratio, "spread": self.timed.spread}
@@ -83,10 +83,10 @@ class Line:
 
 
 class Bench:
-    """The lines over one checkpoint, encoder and set of embeddings ``(N, E)``.
+    """Measures the lines for one checkpoint, encoder and set of embeddings ``(N, E)``.
 
-    The budget of the head is a share of the default encoder's time, EfficientNet-Lite0 at 224
-    pixels; where the checkpoint has a cheaper one, its share of that is shown too.
+    The budget of the head is a share of the time of the default encoder, EfficientNet-Lite0 at 224
+    pixels. If the checkpoint has another encoder, the share of that one is shown too.
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Bench:
         )
 
     def lines(self) -> dict[str, Callable[[], Iterator[Line]]]:
-        """Each group of lines by its name."""
+        """Returns the groups of lines by name."""
         return {
             "decode": self.decode,
             "encoder": self.encode,
@@ -118,7 +118,7 @@ class Bench:
         }
 
     def decode(self) -> Iterator[Line]:
-        """Coarse to fine against the dense grid: the same answer, and how much faster."""
+        """Compares coarse to fine with the dense grid: agreement of answers, and speed."""
         yield self._agreement(self._dense(separable=True))
         ways = [(True, "separable transform")]
         if self.sizes.stored_codes:
@@ -136,7 +136,7 @@ class Bench:
                 yield _times(name, batch, "≥ 50 times", timed, timed.ratio >= 50.0)
 
     def encode(self) -> Iterator[Line]:
-        """The head's share of the encoder's time."""
+        """Measures the head's share of the encoder's time."""
         batch = min(PIPELINE_BATCH, max(self.sizes.batches))
         density, sampling = "head, density mode", "head, sampling mode of 1 sample, 8 steps"
         modes: list[tuple[str, Geotagger, ImageEncoder, str | None]] = [
@@ -164,7 +164,7 @@ class Bench:
             )
 
     def geoclip(self) -> Iterator[Line]:
-        """GeoCLIP's head at the same batch."""
+        """Compares with GeoCLIP's head at the same batch size."""
         rival = GeoClipHead(self.sizes.gallery).eval()
         for batch in self.sizes.batches:
             clip = torch.randn(batch, 768)
@@ -175,7 +175,7 @@ class Bench:
             yield _times(name, batch, "faster", timed, timed.ratio > 1.0)
 
     def plonk(self) -> Iterator[Line]:
-        """PLONK's sampler at the same batch."""
+        """Compares with PLONK's sampler at the same batch size."""
         rival = PlonkSampler(
             self.embeddings.shape[1], self.sizes.plonk_width, self.sizes.plonk_depth
         ).eval()
@@ -241,7 +241,7 @@ class Bench:
 
 
 def _with_radius_for(checkpoint: Checkpoint, spacing_deg: float) -> Checkpoint:
-    """The checkpoint with a ρ that the dense grid can hold, where its own is smaller."""
+    """Raises ρ of a checkpoint to what the dense grid resolves, if it is smaller."""
     config = checkpoint.config
     least = float(np.ceil(2.0 * np.radians(spacing_deg) * EARTH_RADIUS_KM))
     decode = replace(config.decode, radius_km=max(config.decode.radius_km, least))

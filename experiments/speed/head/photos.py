@@ -1,4 +1,4 @@
-"""The embeddings that the benchmark runs on: of real photos, or drawn like them."""
+"""Embeddings of the benchmark: those of real photos, or drawn with their mean and deviation."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def embeddings_of(
     shards: Sequence[str] = (),
     cache: Path | None = None,
 ) -> tuple[NDArray[np.float32], str]:
-    """`count` embeddings, and in words where they come from.
+    """Returns `count` embeddings, and where they come from in words.
 
     Args:
-        checkpoint: Whose mean and standard deviation of embeddings are used without shards.
-        encoder: Of the checkpoint.
-        count: Rows; photos are repeated if there are fewer.
-        shards: Globs of photos with truth.
-        cache: Of their embeddings.
+        checkpoint: Checkpoint whose mean and deviation of embeddings are used without shards.
+        encoder: Image encoder of the checkpoint.
+        count: Number of embeddings; photos are repeated if there are fewer.
+        shards: Patterns of shards of photos with truth.
+        cache: Directory of cached embeddings.
     """
     rng = np.random.default_rng(0)
     if shards:

@@ -1,7 +1,7 @@
-"""The heads of other geolocators, at their real sizes with random weights: only their cost counts.
+"""Heads of other geolocators, at their real sizes with random weights, for timing only.
 
-Sizes: GeoCLIP as its released package has it (768 → 768 → 512, 100,000 positions, scale 39.7);
-PLONK's network from its paper and code (Dufour et al. 2024, arXiv 2412.06781: residual blocks of
+The sizes are those of GeoCLIP's released package (768 → 768 → 512, 100,000 positions, scale 39.7);
+and those of PLONK's paper and code (Dufour et al. 2024, arXiv 2412.06781: residual blocks of
 width 512 modulated by condition and time, 12 of them, about 36 M parameters).
 """
 
@@ -16,7 +16,7 @@ GALLERY, LOGIT_SCALE = 100_000, 39.7
 
 
 class GeoClipHead(nn.Module):
-    """Image head, similarity to a gallery of embedded positions, softmax, the five best."""
+    """GeoCLIP's head: image head, similarity to a gallery of embedded positions, softmax, top 5."""
 
     gallery: Tensor
     coordinates: Tensor
@@ -30,9 +30,9 @@ class GeoClipHead(nn.Module):
 
     @torch.inference_mode()
     def forward(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
-        """Coordinates ``(N, 5, 2)`` and probabilities ``(N, 5)`` of CLIP embeddings ``(N, 768)``.
+        """Computes coordinates ``(N, 5, 2)`` and probabilities ``(N, 5)`` of ``(N, 768)``.
 
-        The gallery's embeddings are stored: GeoCLIP's own `predict` computes them anew each time.
+        The gallery's embeddings are stored; GeoCLIP's own `predict` computes them in each call.
         """
         image = nn.functional.normalize(self.mlp(embeddings), dim=1)
         probability = torch.softmax(LOGIT_SCALE * image @ self.gallery.T, dim=1)
@@ -55,7 +55,7 @@ class _Block(nn.Module):
 
 
 class PlonkSampler(nn.Module):
-    """Riemannian flow matching on the sphere: `steps` calls of the network, no guidance."""
+    """PLONK's sampler: Riemannian flow matching, `steps` calls of the network, no guidance."""
 
     frequencies: Tensor
 
@@ -71,11 +71,11 @@ class PlonkSampler(nn.Module):
 
     @property
     def parameter_count(self) -> int:
-        """Numbers that training would fit."""
+        """Counts the trainable parameters."""
         return sum(p.numel() for p in self.parameters())
 
     def velocity(self, x: Tensor, time: float, image: Tensor) -> Tensor:
-        """The network: ``(N, 3)`` of points ``(N, 3)`` and projected embeddings ``(N, width)``."""
+        """Computes velocities ``(N, 3)`` at points ``(N, 3)`` for embeddings ``(N, width)``."""
         phase = 1000.0 * time * self.frequencies
         condition = image + self.time(torch.cat([phase.cos(), phase.sin()]))
         hidden = self.first(x)
@@ -86,7 +86,7 @@ class PlonkSampler(nn.Module):
 
     @torch.inference_mode()
     def forward(self, embeddings: Tensor, steps: int = 16) -> Tensor:
-        """One point each ``(N, 3)`` of embeddings ``(N, E)``: Euler's method along geodesics."""
+        """Samples one point ``(N, 3)`` per embedding ``(N, E)`` by Euler's method on geodesics."""
         image = self.image(embeddings)
         x = nn.functional.normalize(torch.randn(len(embeddings), 3), dim=1)
         for step in range(steps):

@@ -1,4 +1,4 @@
-"""Two things timed in turns, and the machine they ran on."""
+"""Times two calls in turns, and describes the machine."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import torch
 
 @dataclass(frozen=True)
 class Comparison:
-    """Seconds per photo of two things, turn by turn.
+    """Seconds per photo of two calls, turn by turn.
 
     Attributes:
-        first, second: Of each turn.
+        first, second: Seconds per photo in each turn.
     """
 
     first: tuple[float, ...]
@@ -27,12 +27,12 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Median of the second over median of the first."""
+        """Median of the second divided by the median of the first."""
         return float(np.median(self.second) / np.median(self.first))
 
     @property
     def spread(self) -> tuple[float, float]:
-        """10 % and 90 % quantile of the ratios of single turns."""
+        """10 % and 90 % quantiles of the ratios of single turns."""
         low, high = np.quantile(np.divide(self.second, self.first), [0.1, 0.9])
         return float(low), float(high)
 
@@ -45,13 +45,13 @@ def compare(
 ) -> Comparison:
     """Times two calls in turns, after one turn that is not counted.
 
-    The order changes with each turn, so that neither always finds the other's warm caches.
+    The order changes with each turn, so that neither always profits from the other's warm caches.
 
     Args:
-        first: Timed; below the line of the ratio.
-        second: Timed; above it.
-        photos: How many each of them treats in one call.
-        turns: Counted turns.
+        first: First call, the denominator of the ratio.
+        second: Second call, the numerator of the ratio.
+        photos: Number of photos per call.
+        turns: Number of counted turns.
     """
     if turns < 1:
         raise ValueError(f"turns is {turns}; want at least 1.")
@@ -67,7 +67,7 @@ def compare(
 
 
 def machine() -> dict[str, Any]:
-    """Processor, cores, threads that torch uses, load of the last minute, versions."""
+    """Describes processor, cores, threads of torch, load of the last minute, versions."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),

@@ -1,1 +1,1 @@
-"""What Beam costs: the geotag job against a plain loop over the same functions."""
+"""Benchmark of the geotag job on Beam against a plain loop over the same functions."""

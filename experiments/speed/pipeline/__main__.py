@@ -1,4 +1,4 @@
-"""Measures what Beam costs the pipeline and prints one line per number.
+"""Measures the overhead of Beam in the geotag job, and prints one line per number.
 
 python -m experiments.speed.pipeline
 python -m experiments.speed.pipeline --only memory --output bench.json
@@ -35,27 +35,27 @@ largest ratio of a turn. Both must write the same bytes. Photos are generated.
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.speed.pipeline",
-        description="Measure what Beam costs the pipeline.",
+        description="Measure the overhead of Beam in the geotag job.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--output", type=Path, metavar="FILE", help="also write the lines as JSON")
-    add("--only", nargs="+", choices=GROUPS, default=GROUPS, help="(all)")
-    add("--turns", type=int, help="of loop and job (3)")
-    add("--seed", type=int, help="of the generated photos (0)")
-    add("--quick", action="store_true", help="tiny sizes: shows that it runs, says nothing")
+    add("--only", nargs="+", choices=GROUPS, default=GROUPS, help="groups of lines (all)")
+    add("--turns", type=int, help="turns of loop and job (3)")
+    add("--seed", type=int, help="seed of the generated photos (0)")
+    add("--quick", action="store_true", help="tiny sizes, which only show that it runs")
     return parser.parse_args(argv)
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Measures, prints as it goes; returns machine, sizes and lines.
+    """Measures and prints line by line; returns machine, sizes and lines.
 
     Raises:
-        JobFailed: If a job does not do its work, or loop and job do not do the same.
+        JobFailed: A job failed, or loop and job gave different results.
     """
     from experiments.speed.pipeline.lines import QUICK, Bench, Sizes
 
@@ -80,7 +80,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Parse, measure, write; returns the exit status. A budget that is not met is no error."""
+    """Runs the command; returns its exit status. A budget that is not met is no error."""
     from experiments.speed.pipeline.job import JobFailed
 
     options = parse(argv)

@@ -1,4 +1,4 @@
-"""One measured job, in a process of its own: the geotag pipeline, or a plain loop instead of it."""
+"""Runs one measured job in its own process: the geotag pipeline, or a plain loop."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ SAYS = "benchmark: "
 
 
 class JobFailed(RuntimeError):
-    """A measured job did not do its work; the message ends with what it said."""
+    """A measured job failed; the message ends with its output."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What to run.
+    """A job to measure.
 
     Attributes:
         kind: LOOP or BEAM.
-        model: TRIVIAL, or SHIPPED for the encoder and checkpoint that come with the package.
-        shards: Paths.
-        photos: In all of them together.
+        model: TRIVIAL, or SHIPPED for the shipped encoder and checkpoint.
+        shards: Paths of the shards.
+        photos: Number of photos in all shards.
         output: Directory to create.
-        processes: 0 works in the measuring process itself; n starts n workers (BEAM only).
+        processes: Number of worker processes (BEAM only); 0 works in the measuring process.
     """
 
     kind: str
@@ -60,16 +60,16 @@ class Task:
 
 @dataclass(frozen=True)
 class Spent:
-    """What it took.
+    """Time and memory of a job.
 
     Attributes:
-        import_cpu_seconds: Before the job, for importing modules and loading the model.
-        cpu_seconds: Of the job, with its child processes.
-        wall_seconds: Of the job.
-        peak_bytes_before: Most memory held until then.
-        peak_bytes: Most memory ever held.
-        digest: Of all predictions, by which two jobs are known to have done the same.
-        about: Machine and versions; empty where torch was not loaded.
+        import_cpu_seconds: CPU seconds of importing modules and loading the model.
+        cpu_seconds: CPU seconds of the job, with its child processes.
+        wall_seconds: Wall seconds of the job.
+        peak_bytes_before: Peak memory before the job.
+        peak_bytes: Peak memory at the end.
+        digest: Hash of all predictions, which shows that two jobs gave the same result.
+        about: Machine and versions; empty if torch was not loaded.
     """
 
     import_cpu_seconds: float
@@ -84,12 +84,12 @@ class Spent:
 def run_fresh(*tasks: Task) -> list[Spent]:
     """Measures tasks, each in a new Python process with one thread per operation.
 
-    All are made ready, then they start together. Several share one processor core, so that what
-    else goes on in the machine slows them all alike: their CPU times can be compared even if none
-    of them means much. (Where a process cannot choose its core, they run as the system likes.)
+    All load their modules first and then start together. Several tasks share one processor core, so
+    that other work of the machine slows all of them alike and their CPU times can be compared.
+    (Where a process cannot choose its core, the system distributes them.)
 
     Raises:
-        JobFailed: With the end of what a process wrote to stderr.
+        JobFailed: A process failed; the message has the end of its stderr.
     """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
@@ -136,7 +136,7 @@ def _say(process: subprocess.Popen[str], line: str) -> None:
 
 
 def _listen(process: subprocess.Popen[str]) -> str:
-    """What follows SAYS in its next line that has it; empty if it ends before."""
+    """Returns the text after SAYS in the next such line; empty if the process ends before."""
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith(SAYS):
@@ -145,7 +145,7 @@ def _listen(process: subprocess.Popen[str]) -> str:
 
 
 def answer(share_a_core: bool) -> None:
-    """The new process: a Task on stdin, then a line to start; Spent on stdout, all as JSON."""
+    """Runs in the new process: reads a Task and a start line on stdin, prints Spent as JSON."""
     given = json.loads(sys.stdin.readline())
 
     def wait() -> None:
@@ -162,11 +162,11 @@ def measure(task: Task, wait: Callable[[], None] = lambda: None) -> Spent:
     """Runs a task in this process.
 
     Args:
-        task: To run.
-        wait: Called when all is imported and loaded, before the clock starts.
+        task: Task to run.
+        wait: Function that is called after loading, before the clock starts.
 
     Raises:
-        JobFailed: If not every photo became a prediction.
+        JobFailed: Not every photo became a prediction.
     """
     flags = [f"--direct_num_workers={task.processes}", "--direct_running_mode=multi_processing"]
     arguments = ["--input", *task.shards, "--output", task.output]
@@ -186,14 +186,14 @@ def measure(task: Task, wait: Callable[[], None] = lambda: None) -> Spent:
 
 
 def beam_job() -> Callable[[Job], Any]:
-    """Imports Beam, and returns what launches a job and waits until it is over."""
+    """Imports Beam, and returns a function that launches a job and waits for its end."""
     from pipelines.geotag.launch import launch
 
     return lambda job: launch(job.options, job.load, job.configuration, job.output, job.shards)
 
 
 def plain_loop(job: Job) -> None:
-    """The same work without Beam: shard after shard, batch after batch, step after step."""
+    """Does the same work without Beam: shard by shard, batch by batch, step by step."""
     geotagger: GeotaggerLike = loaded(job.load).geotagger
     for shard in job.shards:
         batches = []
@@ -205,13 +205,13 @@ def plain_loop(job: Job) -> None:
 
 
 def cpu_seconds() -> float:
-    """Of this process and of its children that have ended, in user and system mode."""
+    """CPU seconds of this process and of its children that have ended."""
     both = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(used.ru_utime + used.ru_stime for used in both)
 
 
 def peak_bytes() -> int:
-    """Most memory that was resident in this process."""
+    """Peak resident memory of this process in bytes."""
     status = Path("/proc/self/status")
     if status.is_file():  # ru_maxrss of a new process begins at what its parent held
         for line in status.read_text("utf-8").splitlines():

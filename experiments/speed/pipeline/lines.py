@@ -1,4 +1,4 @@
-"""The comparisons of this benchmark, each against its budget."""
+"""The lines of this benchmark, each with its budget."""
 
 from __future__ import annotations
 
@@ -28,14 +28,15 @@ SMALL_PHOTO, PHOTO = (64, 48), (512, 384)
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured; the default takes some minutes on two cores.
+    """Sizes of the measurements; the default takes some minutes on two cores.
 
     Attributes:
-        turns: Of every comparison of CPU times.
-        trivial, encoder, memory, scaling: Photos, few and many, all multiples of the next two.
-        per_shard: Photos in a shard, but for the encoder.
-        encoder_per_shard: Likewise.
-        seed: Of the generated photos.
+        turns: Number of turns of each comparison of CPU times.
+        trivial, encoder, memory, scaling: Small and large number of photos; multiples of the next
+            two.
+        per_shard: Photos per shard, except in `encoder`.
+        encoder_per_shard: Photos per shard in `encoder`.
+        seed: Seed of the generated photos.
     """
 
     turns: int = 3
@@ -53,14 +54,14 @@ QUICK = Sizes(1, (20, 40), (2, 4), (20, 60), (20, 40), 20, 2)
 
 @dataclass(frozen=True)
 class Line:
-    """One measured number.
+    """One line of the benchmark.
 
     Attributes:
-        name: What it is.
-        measured: It, in words.
-        budget: In words.
-        met: None where there is no budget.
-        numbers: What the words are made from.
+        name: Name of the number.
+        measured: Number in words.
+        budget: Budget in words.
+        met: Whether the budget is met; None where there is none.
+        numbers: Numbers from which the words are made.
     """
 
     name: str
@@ -75,8 +76,8 @@ class Cost:
     """A straight line through the times at two sizes, in seconds.
 
     Attributes:
-        per_photo: Its slope, the marginal cost.
-        fixed: What it says of no photos.
+        per_photo: Slope of the line, the marginal cost of a photo.
+        fixed: Value of the line at no photos.
     """
 
     per_photo: float
@@ -84,30 +85,30 @@ class Cost:
 
     @classmethod
     def between(cls, photos: tuple[int, int], seconds: Sequence[float]) -> Cost:
-        """Through (photos[0], seconds[0]) and (photos[1], seconds[1])."""
+        """Fits the line through (photos[0], seconds[0]) and (photos[1], seconds[1])."""
         per_photo = (seconds[1] - seconds[0]) / (photos[1] - photos[0])
         return cls(per_photo, seconds[0] - per_photo * photos[0])
 
 
 @dataclass(frozen=True)
 class Turns:
-    """Loop and job at two sizes, several times.
+    """Measurements of loop and job at two sizes, in several turns.
 
     Attributes:
-        photos: Few and many.
-        spent: By kind, of each turn (with few photos, with many).
+        photos: Small and large number of photos.
+        spent: Results by kind for each turn: with few photos, with many.
     """
 
     photos: tuple[int, int]
     spent: dict[str, list[tuple[Spent, Spent]]]
 
     def cost(self, kind: str) -> Cost:
-        """From the medians of the CPU times over the turns."""
+        """Computes the cost from medians of the CPU times over the turns."""
         seconds = [median(turn[size].cpu_seconds for turn in self.spent[kind]) for size in range(2)]
         return Cost.between(self.photos, seconds)
 
     def ratios(self) -> list[float]:
-        """Marginal CPU time of the job in that of the loop, turn by turn."""
+        """Computes the job's marginal CPU time divided by that of the loop, turn by turn."""
         costs = [
             [Cost.between(self.photos, [size.cpu_seconds for size in turn]) for turn in turns]
             for turns in (self.spent[LOOP], self.spent[BEAM])
@@ -115,7 +116,7 @@ class Turns:
         return [job.per_photo / loop.per_photo for loop, job in zip(*costs, strict=True)]
 
     def import_seconds(self, kind: str) -> float:
-        """Median CPU time before the job."""
+        """Computes the median CPU time of importing and loading."""
         return median(size.import_cpu_seconds for turn in self.spent[kind] for size in turn)
 
 
@@ -123,8 +124,8 @@ class Bench:
     """Makes archives and measures jobs over them.
 
     Args:
-        sizes: How much.
-        directory: An empty one, for archives and outputs.
+        sizes: Sizes of the measurements.
+        directory: Empty directory for archives and outputs.
     """
 
     def __init__(self, sizes: Sizes, directory: Path) -> None:
@@ -136,7 +137,7 @@ class Bench:
         self._jobs = 0
 
     def groups(self) -> dict[str, Callable[[], Iterator[Line]]]:
-        """What can be measured, by the name that the command gives it."""
+        """Returns the groups of lines by name."""
         return {
             "trivial": self.trivial,
             "encoder": self.encoder,
@@ -145,7 +146,7 @@ class Bench:
         }
 
     def trivial(self) -> Iterator[Line]:
-        """Job against loop where the model costs nothing."""
+        """Compares job and loop with a model that costs next to nothing."""
         turns = self._turns(TRIVIAL, self.sizes.trivial, self.sizes.per_shard, SMALL_PHOTO)
         yield _marginal("marginal CPU, trivial model", turns, MARGINAL_TRIVIAL)
         yield _fixed("fixed CPU, trivial model", turns)
@@ -154,12 +155,12 @@ class Bench:
         yield Line("imports, before the job", said, "shown only", None, imports)
 
     def encoder(self) -> Iterator[Line]:
-        """Job against loop with the shipped encoder and checkpoint."""
+        """Compares job and loop with the shipped encoder and checkpoint."""
         turns = self._turns(SHIPPED, self.sizes.encoder, self.sizes.encoder_per_shard, PHOTO)
         yield _marginal("marginal CPU, real encoder", turns, MARGINAL_ENCODER)
 
     def memory(self) -> Iterator[Line]:
-        """Peaks of a worker, with more shards and with a larger one."""
+        """Measures a worker's peak memory with more shards, and with a larger shard."""
         few, many = self.sizes.memory
         one = self._beam(few, few)
         shards = self._beam(many, few)
@@ -189,7 +190,7 @@ class Bench:
         )
 
     def scaling(self) -> Iterator[Line]:
-        """Wall time with one worker process and with two."""
+        """Measures wall time with one worker process and with two."""
         few, many = self.sizes.scaling
         costs = [
             Cost.between(
@@ -235,7 +236,7 @@ class Bench:
         return self._measure(self._task(BEAM, TRIVIAL, shards, photos, processes))[0]
 
     def _archive(self, shards: int, per_shard: int, size: tuple[int, int]) -> list[Path]:
-        """Made once; shards of a smaller archive are the first ones of a larger."""
+        """Makes an archive once; shards of a smaller archive are the first of a larger one."""
         for (known, *alike), paths in self._archives.items():
             if known >= shards and alike == [per_shard, size]:
                 return paths[:shards]

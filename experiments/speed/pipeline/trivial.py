@@ -1,4 +1,4 @@
-"""A model that costs next to nothing, and photos to go with it: what is left is the pipeline."""
+"""A model that costs next to nothing, and photos for it, to measure the pipeline alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DISTINCT = 256
 
 
 class TrivialMode(NamedTuple):
-    """One alternative: degrees, probability, km."""
+    """One mode: latitude and longitude in degrees, probability, radius in kilometres."""
 
     latitude: float
     longitude: float
@@ -32,7 +32,7 @@ class TrivialMode(NamedTuple):
 
 @dataclass(frozen=True)
 class TrivialColumns:
-    """Answers of N photos, with the columns of a real model's."""
+    """Answers for N photos, with the columns of a real model."""
 
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
@@ -48,25 +48,25 @@ class TrivialColumns:
 
 
 class TrivialGeotagger:
-    """Answers with the mean colour of a photo. All of `loading.GeotaggerLike`, in microseconds."""
+    """Answers with the mean colour of a photo, with the methods of `GeotaggerLike`."""
 
     model_id = "trivial"
     checkpoint_hash = "0" * 64
 
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
-        """uint8 ``(8, 8, 3)``."""
+        """Scales an image to uint8 ``(8, 8, 3)``."""
         return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST))
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """``(N, 3)``: mean colours between 0 and 1."""
+        """Computes mean colours between 0 and 1, shape ``(N, 3)``."""
         return pixels.mean(axis=(1, 2), dtype=np.float32) / np.float32(255)
 
     def sample(self, embeddings: NDArray[np.float32], keys: Sequence[str]) -> NDArray[np.float32]:
-        """``(N, 1, 3)``: the same."""
+        """Returns the embeddings as natural parameters ``(N, 1, 3)``."""
         return embeddings[:, None]
 
     def decode(self, natural: NDArray[np.float32]) -> TrivialColumns:
-        """Red is the latitude, green the longitude, blue how sure."""
+        """Reads latitude from red, longitude from green and the radius from blue."""
         red, green, blue = natural[:, 0].astype(np.float64).T
         latitude, longitude = 180 * red - 90, 360 * green - 180
         share = np.linspace(0.2, 1.0, len(THRESHOLDS_KM))
@@ -85,7 +85,7 @@ class TrivialGeotagger:
         )
 
     def regions(self, natural: NDArray[np.float32]) -> list[tuple[()]]:
-        """None for any photo."""
+        """Returns no regions."""
         return [()] * len(natural)
 
     def hybrid(
@@ -96,16 +96,16 @@ class TrivialGeotagger:
         longitude: NDArray[np.float64],
         radius_50_km: NDArray[np.float64],
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The answers themselves."""
+        """Returns the answers as the gallery's places."""
         return latitude, longitude
 
 
 @dataclass(frozen=True)
 class TrivialLoader:
-    """Stands in for `loading.GeotaggerLoader`."""
+    """Stands in for `pipelines.geotag.model_cache.GeotaggerLoader`."""
 
     def __call__(self) -> TrivialGeotagger:
-        """Builds it."""
+        """Builds the model."""
         return TrivialGeotagger()
 
 
@@ -115,11 +115,11 @@ def write_archive(
     """Writes JPEGs of blurred noise as tar shards, the same bytes for the same arguments.
 
     Args:
-        directory: To create.
-        shards: How many.
-        photos: Per shard.
+        directory: Directory to create.
+        shards: Number of shards.
+        photos: Number of photos per shard.
         size: Width and height in pixels.
-        seed: Of the noise.
+        seed: Seed of the noise.
 
     Returns:
         Paths of the shards.

@@ -1,1 +1,1 @@
-"""What a build of training shards costs: Beam against a plain loop over the same functions."""
+"""Benchmark of the build of training shards: Beam against a plain loop over the same functions."""

@@ -1,4 +1,4 @@
-"""Measures what a build of training shards costs, and prints one line per number.
+"""Measures the cost of a build of training shards, and prints one line per number.
 
 python -m experiments.speed.shards
 python -m experiments.speed.shards --only images --output bench.json
@@ -41,15 +41,15 @@ largest ratio of a turn. Memory is the most that the process held above what it 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured; the default takes some minutes on two cores.
+    """Sizes of the measurements; the default takes some minutes on two cores.
 
     Attributes:
-        turns: Of loop and job.
-        metadata: Rows, few and many.
-        images: Photos, few and many.
-        shard_size: Photos per shard, of the image part.
-        photo: Width and height in pixels.
-        seed: Of what is generated.
+        turns: Number of turns of loop and job.
+        metadata: Small and large number of rows.
+        images: Small and large number of photos.
+        shard_size: Photos per shard in the image part.
+        photo: Width and height of a photo in pixels.
+        seed: Seed of the generated lists and photos.
     """
 
     turns: int = 2
@@ -64,19 +64,19 @@ QUICK = Sizes(1, (200, 400), (4, 8), 4, (64, 48))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.speed.shards",
-        description="Measure what a build of training shards costs.",
+        description="Measure the cost of a build of training shards.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
     add("--output", type=Path, metavar="FILE", help="also write the numbers as JSON")
-    add("--only", nargs="+", choices=PARTS, default=PARTS, help="(both)")
-    add("--turns", type=int, help=f"of loop and job ({Sizes.turns})")
-    add("--seed", type=int, help=f"of what is generated ({Sizes.seed})")
-    add("--quick", action="store_true", help="tiny sizes: shows that it runs, says nothing")
+    add("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of the build (both)")
+    add("--turns", type=int, help=f"turns of loop and job ({Sizes.turns})")
+    add("--seed", type=int, help=f"seed of the generated lists and photos ({Sizes.seed})")
+    add("--quick", action="store_true", help="tiny sizes, which only show that it runs")
     return parser.parse_args(argv)
 
 
@@ -84,18 +84,18 @@ class Bench:
     """Makes input and measures builds of it.
 
     Args:
-        sizes: How much.
-        directory: An empty one, for input and output.
+        sizes: Sizes of the measurements.
+        directory: Empty directory for input and output.
     """
 
     def __init__(self, sizes: Sizes, directory: Path) -> None:
         self.sizes, self.directory = sizes, directory
 
     def measure(self, part: str) -> dict[str, Any]:
-        """Loop and job at two sizes, in turns.
+        """Measures loop and job at two sizes, in turns.
 
         Raises:
-            JobFailed: If one does not do its work, or they do not do the same.
+            JobFailed: One of them failed, or they gave different results.
         """
         sizes: tuple[int, int] = getattr(self.sizes, part)
         flags = [self._flags(part, rows) for rows in sizes]
@@ -134,11 +134,11 @@ class Bench:
 
 
 def numbers(sizes: tuple[int, int], spent: dict[str, list[list[Spent]]]) -> dict[str, Any]:
-    """What is printed, from the measurements.
+    """Computes the numbers that are printed.
 
     Args:
-        sizes: Rows, few and many.
-        spent: By kind, of each turn: with few rows, with many.
+        sizes: Small and large number of rows.
+        spent: Results by kind for each turn: with few rows, with many.
     """
     cost = {
         kind: Cost.between(
@@ -175,7 +175,7 @@ def _per_row(sizes: tuple[int, int], turn: list[Spent]) -> float:
 
 
 def told(part: str, found: dict[str, Any]) -> str:
-    """The numbers in words."""
+    """Formats the numbers in words."""
     unit = "records" if part == METADATA_PART else "images"
     few, many = found["rows"]
     lines = [
@@ -195,10 +195,10 @@ def told(part: str, found: dict[str, Any]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measures and prints as it goes.
+    """Measures and prints line by line.
 
     Returns:
-        The exit status: 1 if a job did not do its work.
+        The exit status: 1 if a job failed.
     """
     options = parse(argv)
     given = {name: getattr(options, name) for name in ("turns", "seed")}

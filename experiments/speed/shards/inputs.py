@@ -1,4 +1,4 @@
-"""Lists and photos in the formats of the field, as many as wanted, the same for the same seed."""
+"""Generates lists and photos in the formats of the field, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ BENCHMARK_EVERY = 97
 
 
 def img_id(number: int) -> str:
-    """As MP-16 spells ids: '45/77/3228511372.jpg'."""
+    """Formats an id as MP-16 does: '45/77/3228511372.jpg'."""
     photo = 3_000_000_000 + number
     digest = hashlib.md5(str(photo).encode()).hexdigest()
     return f"{digest[:2]}/{digest[2:4]}/{photo}.jpg"
 
 
 def author(number: int) -> str:
-    """A Flickr NSID."""
+    """Formats a Flickr NSID."""
     return f"{10_000_000 + number}@N00"
 
 
 def write_list(path: Path, rows: int, seed: int = 0) -> Path:
-    """Writes `mp16_places365.csv`: in a thousand rows, about two are broken and four come twice.
+    """Writes `mp16_places365.csv`; of 1,000 rows about two are broken and four come twice.
 
     Args:
-        path: To write.
-        rows: Besides the header.
-        seed: Of authors and positions.
+        path: File to write.
+        rows: Number of rows without the header.
+        seed: Seed of authors and positions.
     """
     rng = np.random.default_rng(seed)
     authors = max(1, rows // PHOTOS_PER_AUTHOR)
@@ -42,7 +42,7 @@ def write_list(path: Path, rows: int, seed: int = 0) -> Path:
         file.write(HEADER + "\n")
         for start in range(0, rows, BLOCK):
             count = min(BLOCK, rows - start)
-            # Few photographers have many photos, few places are full of them.
+            # Skewed as in real lists: few photographers have many photos, few places hold many.
             owner = (authors * rng.random(count) ** 3).astype(np.int64)
             place = rng.integers(0, 500, count)
             latitude = (place * 37 % 120 - 55) + rng.normal(0, 0.5, count)
@@ -73,9 +73,9 @@ def write_photos(root: Path, photos: int, size: tuple[int, int], seed: int = 0) 
 
     Args:
         root: Folder to create.
-        photos: How many.
-        size: Width and height in pixels; Flickr's usual ones have 500 on the longer side.
-        seed: Of the noise.
+        photos: Number of photos.
+        size: Width and height in pixels; usual Flickr photos have 500 on the longer side.
+        seed: Seed of the noise.
 
     Returns:
         Path of the list.

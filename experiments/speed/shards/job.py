@@ -1,4 +1,4 @@
-"""One measured part of a build, in a process of its own: by Beam, or by a plain loop."""
+"""Runs one measured part of a build in its own process: by Beam, or by a plain loop."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ ROOT = Path(__file__).parents[3]
 
 @dataclass(frozen=True)
 class Task:
-    """What to run.
+    """A part of a build to measure.
 
     Attributes:
         kind: LOOP or BEAM.
         part: METADATA_PART or IMAGE_PART of the build.
-        flags: Of `pipelines.build_shards`.
+        flags: Flags of `pipelines.build_shards`.
         output: Directory to create.
-        rows: That must be read.
+        rows: Number of rows that must be read.
     """
 
     kind: str
@@ -48,13 +48,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Spent:
-    """What it took.
+    """Time and memory of a part.
 
     Attributes:
-        cpu_seconds: Of the part, with child processes, without imports.
-        wall_seconds: Of the part.
-        peak_before_bytes, peak_bytes: Most memory the process held before the part, and ever.
-        digest: Of what was written, by which two are known to have done the same.
+        cpu_seconds: CPU seconds of the part, with child processes, without imports.
+        wall_seconds: Wall seconds of the part.
+        peak_before_bytes, peak_bytes: Peak memory before the part, and at the end.
+        digest: Hash of the output, which shows that two parts gave the same result.
     """
 
     cpu_seconds: float
@@ -68,7 +68,7 @@ def run_fresh(task: Task) -> Spent:
     """Measures a task in a new Python process, with one thread per operation.
 
     Raises:
-        JobFailed: With the end of what it wrote to stderr.
+        JobFailed: The process failed; the message has the end of its stderr.
     """
     path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     done = subprocess.run(
@@ -84,7 +84,7 @@ def run_fresh(task: Task) -> Spent:
 
 
 def answer() -> None:
-    """The new process: a Task as JSON on stdin, Spent as JSON in the last line of stdout."""
+    """Runs in the new process: reads a Task on stdin, prints Spent in the last line, as JSON."""
     given = json.load(sys.stdin)
     print(json.dumps(asdict(measure(Task(**{**given, "flags": tuple(given["flags"])})))))
 
@@ -93,7 +93,7 @@ def measure(task: Task) -> Spent:
     """Runs a task in this process.
 
     Raises:
-        JobFailed: If not every row was read.
+        JobFailed: Not every row was read.
     """
     job = build(parse([*task.flags, "--output", task.output]))
     work = _BEAM[task.part]() if task.kind == BEAM else _LOOPS[task.part]
@@ -109,7 +109,7 @@ def measure(task: Task) -> Spent:
 
 
 def plan_in_a_loop(job: Job) -> None:
-    """The metadata part without Beam: all records at once, one rule after the other."""
+    """Does the metadata part without Beam: all records at once, rule by rule."""
     settings, output = job.settings, job.output
     counts: Counter[str] = Counter()
     tables = []
@@ -143,7 +143,7 @@ def plan_in_a_loop(job: Job) -> None:
 
 
 def make_in_a_loop(job: Job) -> None:
-    """The image part without Beam: shard after shard, then all fingerprints at once."""
+    """Does the image part without Beam: shard by shard, then all fingerprints at once."""
     shards = list((job.output.manifest(METADATA) or {})["shards"])
     workers = job.options.workers
     tables = [make_candidate(shard, job.settings, job.output, workers) for shard in shards]
@@ -156,7 +156,7 @@ def make_in_a_loop(job: Job) -> None:
 
 
 def _plan_by_beam() -> Callable[[Job], Any]:
-    """Imports Beam, and returns what runs the metadata part and waits until it is over."""
+    """Imports Beam, and returns a function that runs the metadata part."""
     import apache_beam as beam
 
     from pipelines.beam.jobs import run_job
@@ -170,7 +170,7 @@ def _plan_by_beam() -> Callable[[Job], Any]:
 
 
 def _make_by_beam() -> Callable[[Job], Any]:
-    """Imports Beam, and returns what runs the image part and waits until it is over."""
+    """Imports Beam, and returns a function that runs the image part."""
     import apache_beam as beam
 
     from pipelines.beam.jobs import run_job
