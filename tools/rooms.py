@@ -33,13 +33,14 @@ CLAUSES = {
     "sphere": "coordinates, harmonics",
     "config": "dataclasses and JSON",
     "cpu": "threads, batch sizes",
+    "files": "whole files or none",
     "recipes": "training settings",
     "geography": "polygons, countries",
     "model": "network, image encoders",
     "overhead": "satellite patches",
     "predictions": "answers to be scored",
     "density": "SHDD, base measure, log Z",
-    "photos": "formats, embeddings",
+    "photos": "tars, formats, embeddings",
     "decoding": "point, radii, regions",
     "gallery": "known places, hybrid",
     "diffusion": "noise levels, samplers",
@@ -56,7 +57,6 @@ CLAUSES = {
     "train": "from shards to a model",
     "beam": "flags and runners",
     "writing": "output directories",
-    "reading": "tars, folders, strictly",
     "sources": "MP-16, YFCC100M, URLs",
     "pipelines.geotag": "the job: tables, map",
     "build_shards": "the job: training data",
@@ -66,14 +66,14 @@ CLAUSES = {
 """What is in each room, in a few words."""
 
 WAY = (
-    "pipelines.reading",
+    "pipelines.geotag",
     "locdiffusion.photos",
     "locdiffusion.model",
     "locdiffusion.diffusion",
     "locdiffusion.temperature",
     "locdiffusion.decoding",
-    "pipelines.geotag",
     "schemas",
+    "pipelines.geotag",
 )
 """The way of one photo, which docs/ARCHITECTURE.md tells under the same numbers."""
 
@@ -302,7 +302,8 @@ def draw(rooms: Rooms, target: Path) -> None:
         base += heights[package] + 0.12
     for number, room in enumerate(WAY, 1):
         x, y = boxes[room]
-        draw_number(axes, str(number), x - BOX_WIDTH / 2, y + BOX_HEIGHT / 2)
+        again = 0.3 * WAY[: number - 1].count(room)
+        draw_number(axes, str(number), x - BOX_WIDTH / 2 + again, y + BOX_HEIGHT / 2)
     draw_number(axes, "1", WIDTH - 2.42, height - 0.33)
     axes.text(WIDTH - 2.2, height - 0.335, "the way of one photo", va="center", fontsize=9)
     pixels = io.BytesIO()
