@@ -2,11 +2,10 @@ r"""Measures the accuracy of sampling mode against the number of network calls.
 
     python -m experiments.sampling_steps --photos 'DATA/val/*.tar' --embeddings CACHE --output DIR
 
-A setting is a sampler, a placing of the noise levels and a number of steps n. For each setting and
-photo, K reverse diffusions run with n network calls each, and one more call gives the density at
-the end. The answer is decoded from the mixture of the K densities, and from the first one alone.
-Results go to DIR/results.json, one entry per setting, written after each; a study that was stopped
-continues.
+For each sampler, placing of the noise levels and number of steps n, K reverse diffusions per photo
+run with n network calls each; one more call gives the density at the end. The answer is decoded
+from the mixture of the K densities, and from the first one alone. Results go to DIR/results.json, one
+entry per setting, written after each; a study that was stopped continues.
 
 **Two placings of levels.** *recentred*: from σ_max of training to σ*, the level at which the place
 is decided (`locdiffusion.diffusion.schedules`), evenly in log σ, as the geotagger samples.
@@ -337,49 +336,14 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--photos", nargs="+", required=True, metavar="GLOB", help="shards of photos with truth")
-    add(
-        "--embeddings",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="directory of cached embeddings",
-    )
-    add(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="DIR",
-        help="directory of results and figure; resumed",
-    )
+    add("--embeddings", type=Path, required=True, metavar="DIR", help="cached embeddings")
+    add("--output", type=Path, required=True, metavar="DIR", help="results, figure; resumed")
     add("--checkpoint", help="directory or name of a checkpoint (default: the shipped one)")
-    add(
-        "--limit",
-        type=int,
-        default=200,
-        help="number of photos, drawn at random (default %(default)s)",
-    )
+    add("--limit", type=int, default=200, help="photos, drawn at random (%(default)s)")
     add("--samples", type=int, default=8, help="samples K per photo (default %(default)s)")
-    add(
-        "--samplers",
-        nargs="+",
-        default=SAMPLERS[:2],
-        choices=SAMPLERS,
-        help="samplers (all but ancestral)",
-    )
-    add(
-        "--placings",
-        nargs="+",
-        default=PLACINGS,
-        choices=PLACINGS,
-        help="placings of the noise levels (both)",
-    )
-    add(
-        "--steps",
-        nargs="+",
-        type=int,
-        default=STEPS,
-        help=f"numbers of steps ({' '.join(map(str, STEPS))})",
-    )
+    add("--samplers", nargs="+", default=SAMPLERS[:2], choices=SAMPLERS, help="(all but ancestral)")
+    add("--placings", nargs="+", default=PLACINGS, choices=PLACINGS, help="of noise levels (both)")
+    add("--steps", nargs="+", type=int, default=STEPS, help=f"{' '.join(map(str, STEPS))}")
     add("--threads", type=int, default=1, help="threads of torch (default %(default)s)")
     add("--seed", type=int, default=0, help="seed of photos and noise (default %(default)s)")
     return parser.parse_args(argv)
