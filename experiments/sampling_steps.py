@@ -3,9 +3,9 @@ r"""Measures the accuracy of sampling mode against the number of network calls.
     python -m experiments.sampling_steps --photos 'DATA/val/*.tar' --embeddings CACHE --output DIR
 
 For each sampler, placing of the noise levels and number of steps n, K reverse diffusions per photo
-run with n network calls each; one more call gives the density at the end. The answer is decoded
-from the mixture of the K densities, and from the first one alone. Results go to DIR/results.json, one
-entry per setting, written after each; a study that was stopped continues.
+run with n network calls each; one more gives the density at the end. The answer is decoded
+from the mixture of the K densities, and from the first one alone. Results go to DIR/results.json,
+one entry per setting, written after each; a study that was stopped continues.
 
 **Two placings of levels.** *recentred*: from σ_max of training to σ*, the level at which the place
 is decided (`locdiffusion.diffusion.schedules`), evenly in log σ, as the geotagger samples.
