@@ -123,7 +123,7 @@ run-dataflow-shards: $(VENV)/.sample  ## build training shards on Dataflow: SOUR
 	@$(call dataflow,shards)
 
 dataflow-check: $(VENV)/.test  ## submit a job to stand-ins of Google's services on this machine, and run it
-	$(PY) -m pytest tests/test_dataflow_submission.py -m ''
+	$(PY) -m pytest tests/pipelines/dataflow/test_dataflow_submission.py -m ''
 
 -include experiments/Makefile
 

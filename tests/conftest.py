@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-SEED = 20251
+from support import SEED
 
 
 @dataclass(frozen=True)

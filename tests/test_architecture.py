@@ -5,18 +5,17 @@ import functools
 import importlib
 import importlib.util
 import re
-import runpy
 import subprocess
 import sys
 from graphlib import CycleError, TopologicalSorter
-from pathlib import Path
 
 import pytest
-import setuptools
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
-ROOT = Path(__file__).parents[1]
+from support import ROOT
+from support.project import make_targets, setup_arguments
+
 INSTALLED = ("schemas", "locdiffusion", "pipelines")
 PACKAGES = (*INSTALLED, "experiments")
 
@@ -227,15 +226,6 @@ def test_importing_everything_asks_nobody_on_the_network():
 # -------------------------------------------------------------------- the lock and the installed
 
 
-def setup_arguments(monkeypatch: pytest.MonkeyPatch) -> dict:
-    """What setup.py hands to setuptools."""
-    given: dict = {}
-    monkeypatch.setattr(setuptools, "setup", lambda **arguments: given.update(arguments))
-    monkeypatch.chdir(ROOT)
-    runpy.run_path(str(ROOT / "setup.py"))
-    return given
-
-
 def locked() -> list[Requirement]:
     """The lines of constraints.txt."""
     lines = (ROOT / "constraints.txt").read_text("utf-8").splitlines()
@@ -305,11 +295,6 @@ def code_lines(page: str) -> list[str]:
     rest = re.sub(r"^```[^\n]*\n.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     indented = re.findall(r"^(?: {4}|\t)(.+)$", rest, re.MULTILINE)
     return [*fenced.splitlines(), *indented, *re.findall(r"`([^`\n]+)`", rest)]
-
-
-def make_targets() -> set[str]:
-    texts = [(ROOT / name).read_text("utf-8") for name in ("Makefile", "experiments/Makefile")]
-    return set(re.findall(r"^([a-z][a-z-]*):", "\n".join(texts), re.MULTILINE))
 
 
 PAGES = (

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from support import ROOT
+
 FILES = sorted(
     path
     for folder in ("schemas", "locdiffusion", "pipelines", "experiments", "tools")

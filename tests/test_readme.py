@@ -15,8 +15,9 @@ from PIL import Image
 from locdiffusion.overhead.command import main as cut_patches
 from locdiffusion.photos.embedding_cache import read_samples
 from schemas.geotags import PREDICTION_SCHEMA
+from support import ROOT
 
-README = (Path(__file__).parents[1] / "README.md").read_text("utf-8")
+README = (ROOT / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 COMMANDS = [
     line.removeprefix(".venv/bin/python -m ")

@@ -27,8 +27,9 @@ from locdiffusion.overhead.command import main as cut_patches
 from locdiffusion.photos.embedding_cache import read_samples
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.bigquery import TABLES, bigquery_schema
+from support import ROOT
 
-PAGE = (Path(__file__).parents[1] / "docs/RECIPES.md").read_text("utf-8")
+PAGE = (ROOT / "docs/RECIPES.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 PHOTOS = 56
 BOX = (-20, -35, 52, 38)

@@ -1,0 +1,516 @@
+"""The report: its numbers come from its JSON files, its verdicts from its numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from experiments.report import __main__ as command
+from experiments.report import ablation_tables, answers, figures, page, posterior_maps, sections
+from experiments.report import table as report_table
+from experiments.report.answers import Answered
+from experiments.report.naming import title
+from experiments.report.record import (
+    OURS,
+    Duel,
+    MainTable,
+    MethodRow,
+    PoolStrata,
+    SplitData,
+    SplitScores,
+)
+from experiments.report.verdicts import Outcome, measures, outcomes
+from locdiffusion import checkpoint
+from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
+from locdiffusion.evaluate.proximity import score_strata
+from locdiffusion.evaluate.scores import Verdict, compare, score
+from locdiffusion.model import image_encoder
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
+from locdiffusion.predictions import Predictions
+from locdiffusion.sphere.geodesy import destination, great_circle_km
+from support import tiny
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+PHOTOS, SPLITS = 60, ("val", "val_regions")
+BOOTSTRAP = Bootstrap(resamples=50)
+
+
+def predicted(photos: EmbeddedPhotos, error_km: float, seed: int) -> Predictions:
+    """Answers about `error_km` from the truth."""
+    rng = np.random.default_rng(seed)
+    n = len(photos)
+    distance = error_km * rng.uniform(0.5, 1.5, n)
+    bearing = rng.uniform(0.0, 360.0, n)
+    latitude, longitude = destination(photos.latitude, photos.longitude, bearing, distance)
+    radius = np.full(n, error_km)
+    return Predictions(
+        latitude,
+        longitude,
+        radius,
+        1.4 * radius,
+        rng.uniform(0.0, 1.0, (n, 5)),
+        -np.log(error_km**2) + rng.normal(size=n),
+    )
+
+
+def made_table(errors: dict[str, float]) -> MainTable:
+    """A table of methods with these errors; the first is ours."""
+    photos = {split: tiny.learnable_photos(PHOTOS, i) for i, split in enumerate(SPLITS)}
+    said = {
+        (name, split): predicted(photos[split], error, 7 * i + j)
+        for i, (name, error) in enumerate(errors.items())
+        for j, split in enumerate(SPLITS)
+    }
+
+    def truth(split: str) -> tuple[Any, Any]:
+        return photos[split].latitude, photos[split].longitude
+
+    def row(name: str) -> MethodRow:
+        scored = [
+            SplitScores(s, score(said[name, s], *truth(s), bootstrap=BOOTSTRAP)) for s in SPLITS
+        ]
+        return MethodRow(name, 1234567, {"train_seconds": 12.0}, tuple(scored))
+
+    duels = [
+        Duel(split, name, compare(said[OURS, split], said[name, split], *truth(split), BOOTSTRAP))
+        for split in SPLITS
+        for name in errors
+        if name != OURS
+    ]
+    distance = np.geomspace(5.0, 500.0, PHOTOS)
+    strata = [
+        PoolStrata("validation", name, score_strata(said[name, "val"], *truth("val"), distance))
+        for name in errors
+    ]
+    made = {"split": "val", "seed": 3, "count": 60, "mosaics": [], "augmentation": None}
+    made["mosaics"] = [{"name": "july", "file": "j.jpg", "sha256": "ab12", "weight": 1.0}]
+    return MainTable(
+        model="tiny-0123456789ab",
+        model_sha256="0123456789abcdef",
+        checkpoint={
+            "model": {"max_degree": 7},
+            "decode": {"radius_km": 123.0},
+            "recipe": {"steps": 4321, "batch_size": 99},
+            "data": {"train": {"photos": 8765, "sha256": "feed"}},
+        },
+        budget={"steps": 4321},
+        environment="Python 3.x, somewhere",
+        bootstrap=BOOTSTRAP,
+        data=(SplitData("train", 8765, "feed", [made]), SplitData("val", PHOTOS, "beef")),
+        methods=tuple(row(name) for name in errors),
+        duels=tuple(duels),
+        strata=tuple(strata),
+    )
+
+
+@pytest.fixture(scope="module")
+def ahead(one_thread: None) -> MainTable:
+    return made_table({OURS: 100.0, "nearest_neighbour": 260.0, "flow_matching": 900.0})
+
+
+@pytest.fixture(scope="module")
+def behind(one_thread: None) -> MainTable:
+    return made_table({OURS: 260.0, "nearest_neighbour": 100.0, "flow_matching": 900.0})
+
+
+def ablation(name: str, group: str, answers_of: tuple[str, ...], **setting: Any) -> dict[str, Any]:
+    """A made-up record whose numbers follow from its name."""
+    base = sum(map(ord, name)) % 97 + 1
+
+    def summary(k: int) -> dict[str, Any]:
+        within = {"1": 0.0, "25": base / 1000, "200": base / 200, "750": base / 100, "2500": 1.0}
+        found = {"n": 50, "median_km": float(1000 * k + base), "within": within}
+        return found | ({"nll_km2": 10 + base / 100} if answers_of == ("density",) else {})
+
+    usual = {
+        "encoding": "SHDD",
+        "loss": "KL",
+        "base": "mixture",
+        "network": "CS-UNet",
+        "noise": "re-centred",
+        "max_degree": 23,
+        "bayes_skip": True,
+        "image_first": True,
+    }
+    return {
+        "name": name,
+        "group": group,
+        "settings": usual | setting,
+        "budget": {"steps": 400, "batch_size": 256, "seed": 0, "measured": 1000},
+        "data": {"train": {"photos": 30000}},
+        "parameters": 1000000 + base,
+        "environment": "somewhere",
+        "seconds": {"all": 60.0},
+        "results": {s: {a: summary(i + 1) for a in answers_of} for i, s in enumerate(SPLITS)},
+    }
+
+
+@pytest.fixture
+def records() -> dict[str, dict[str, Any]]:
+    made = [
+        ablation("full", "design", ("density",)),
+        ablation("degrees", "design", ("mean", "vote"), encoding="lat/lon", loss="L2", base=None),
+        ablation("degree-15", "degree", ("density",), max_degree=15),
+        ablation("noise-standard", "noise", ("density",), noise="standard"),
+        ablation("no-bayes-skip", "structure", ("density",), bayes_skip=False),
+        ablation("foot", "smoothing", ("density",), smoothing_km=75.0, broad_share=0.3),
+    ]
+    within = {"1": 0.01, "25": 0.1234, "200": 0.5, "750": 0.75, "2500": 0.9}
+    made[0]["radii"] = {
+        "val": [
+            {"radius_km": r, "n": 50, "median_km": 10 * r, "within": within} for r in (25.0, 2000.0)
+        ]
+    }
+    for record in (made[0], made[3]):
+        record["sweep"] = {
+            "val_regions": [
+                {"schedule": s, "steps": n, "calls": n, "n": 9, "median_km": 77.0, "within": within}
+                for s in ("re-centred", "standard")
+                for n in (1, 250)
+            ]
+        }
+    return {record["name"]: record for record in made}
+
+
+SAMPLING = {
+    "study": {"photos": 77, "samples": 3, "checkpoint": "tiny-0", "seed": 0},
+    "density": {
+        "calls_per_photo": 1,
+        "median_km": 61.0,
+        "within": {"1": 0.0, "25": 0.251, "200": 0.501, "750": 0.751, "2500": 1.0},
+        "nats_per_km2": 12.34,
+        "seconds_per_photo": 0.002,
+    },
+    "settings": {},
+}
+SAMPLING["settings"] = {
+    f"ddim-{placing}-{steps}": {
+        **SAMPLING["density"],  # type: ignore[dict-item]
+        "sampler": "ddim",
+        "placing": placing,
+        "steps": steps,
+        "single": SAMPLING["density"],
+        "median_km": 60.0 + steps,
+    }
+    for placing in ("recentred", "standard")
+    for steps in (1, 250)
+}
+BENCHMARK = {
+    "about": {"processor": "a slow one", "threads": 1},
+    "lines": [
+        {
+            "name": "decode",
+            "photos": 32,
+            "budget": "at least 50",
+            "measured": "87.6 times",
+            "met": True,
+        },
+        {"name": "head", "photos": 1, "budget": "15 %", "measured": "16 %", "met": False},
+    ],
+}
+
+
+class TestRecord:
+    def test_it_comes_back(self, ahead: MainTable, tmp_path: Path) -> None:
+        ahead.write(tmp_path / "main_table.json")
+        assert MainTable.read(tmp_path / "main_table.json") == ahead
+
+    def test_another_version_is_refused(self, ahead: MainTable) -> None:
+        with pytest.raises(ValueError, match="this version reads 1"):
+            replace(ahead, format=2)
+
+    def test_answers_come_back(self, tmp_path: Path) -> None:
+        photos = tiny.learnable_photos(9, 0)
+        said = predicted(photos, 50.0, 1)
+        path = answers.path_of(tmp_path, "someone", "val")
+        answers.write(path, photos, said)
+        back = answers.read(path)
+        assert back.keys == photos.keys
+        for name, column in vars(said).items():
+            np.testing.assert_array_equal(getattr(back.predictions, name), column)
+        wanted = great_circle_km(said.latitude, said.longitude, photos.latitude, photos.longitude)
+        np.testing.assert_array_equal(back.errors_km, wanted)
+
+
+class TestVerdicts:
+    @pytest.mark.parametrize(
+        ("name", "difference", "text"),
+        [
+            ("200 km", Estimate(0.021, 0.01, 0.032), "better (+2.1 points, +1.0 to +3.2)"),
+            ("200 km", Estimate(-0.021, -0.04, 0.001), "level (−2.1 points, −4.0 to +0.1)"),
+            ("200 km", Estimate(-0.021, -0.04, -0.01), "behind by 2.1 points, 1.0 to 4.0"),
+            ("200 km", Estimate(-0.0001, -0.01, 0.01), "level (+0.0 points, −1.0 to +1.0)"),
+            ("median km", Estimate(-30.0, -40.0, -20.0), "better (−30 km, −40 to −20)"),
+            ("median km", Estimate(1030.0, 20.0, 2040.0), "behind by 1,030 km, 20 to 2,040"),
+            ("nats/km²", Estimate(0.5, 0.25, 0.75), "behind by 0.50, 0.25 to 0.75"),
+        ],
+    )
+    def test_the_words_follow_the_interval(
+        self, ahead: MainTable, name: str, difference: Estimate, text: str
+    ) -> None:
+        measure = next(m for m in measures(ahead) if m.name == name)
+        said = report_verdict(measure, difference)
+        outcome = Outcome("val", measure, "someone", difference, said)
+        assert outcome.text == text
+        assert outcome.level_or_better == ("behind" not in text)
+
+    def test_the_best_rival_is_chosen_for_each_split_and_measure(self, ahead: MainTable) -> None:
+        found = outcomes(ahead)
+        assert len(found) == len(SPLITS) * len(measures(ahead))
+        assert {o.rival for o in found if o.measure.name == "750 km"} == {"nearest_neighbour"}
+        assert {o.verdict for o in found if o.measure.name == "200 km"} == {Verdict.BETTER}
+
+    def test_they_turn_when_the_numbers_turn(self, behind: MainTable) -> None:
+        found = [o for o in outcomes(behind) if o.measure.name in ("200 km", "median km")]
+        assert {o.verdict for o in found} == {Verdict.WORSE}
+
+
+def report_verdict(measure: Any, difference: Estimate) -> Verdict:
+    from locdiffusion.evaluate.scores import verdict
+
+    return verdict(difference, higher_is_better=measure.higher_is_better)
+
+
+class TestPage:
+    def test_every_number_of_the_main_table_is_on_it(self, ahead: MainTable) -> None:
+        text = page.render(page.Inputs(ahead), {})
+        for row in ahead.methods:
+            assert title(row.name) in text
+            for split in SPLITS:
+                scores = row.on(split)
+                assert f"{scores.median_km.value:,.0f} ({scores.median_km.low:,.0f}" in text
+                assert f"{100 * scores.within[2].value:.1f} (" in text
+                assert scores.nats_per_km2 and f"{scores.nats_per_km2.value:.2f} (" in text
+        for number in ("4321", "8,765", "1,234,567", "123 km", "0123456789abcdef", "ab12"):
+            assert number in text
+
+    def test_the_verdicts_follow_the_numbers(self, ahead: MainTable, behind: MainTable) -> None:
+        good, bad = (page.render(page.Inputs(table), {}) for table in (ahead, behind))
+        assert "level or better in 10 of 10" in good and "behind by" not in good
+        worse = [o for o in outcomes(behind) if not o.level_or_better]
+        shares = [o for o in worse if o.measure.unit == " points"]
+        assert f"level or better in {10 - len(shares)} of 10" in bad and shares
+        for outcome in worse:
+            assert outcome.text in bad
+        for outcome in shares:
+            said = f"- `{outcome.split}`, within {outcome.measure.name}: {outcome.text} (1-NN)"
+            assert said in bad
+
+    def test_the_three_voices_stand_apart_before_anything_else(self, ahead: MainTable) -> None:
+        text = page.render(page.Inputs(ahead), {})
+        heads = [line for line in text.splitlines() if line.startswith("## ")]
+        assert heads[:3] == ["## What the paper says", "## What we chose", "## What we found"]
+        assert "not available to us" in text and "no reproduction" in text
+        assert "satellite" in text and "EfficientNet-Lite0" in text
+
+    def test_other_photos_are_admitted(self, ahead: MainTable) -> None:
+        other = replace(ahead, data=(SplitData("train", 5, "other"),), budget={"steps": 17})
+        same, differs = ("\n".join(sections.main_tables(t)) for t in (ahead, other))
+        assert "the same training photos in as many steps" in same
+        assert "**other training photos than ours** in 17 steps (ours 4321)" in differs
+
+    def test_what_is_absent_is_said_to_be(self) -> None:
+        text = page.render(page.Inputs(), {})
+        sections_of = text.split("\n## ")[3:-1]
+        assert len(sections_of) == 9
+        for section in sections_of:
+            assert sections.NOT_MEASURED in section
+
+    def test_findings_are_taken_without_comments(self, ahead: MainTable) -> None:
+        findings = "<!-- not\nthis -->\nWe found it."
+        text = page.render(page.Inputs(ahead, findings=findings), {})
+        assert "We found it." in text and "not\nthis" not in text
+
+    def test_figures_stand_in_their_sections(self, ahead: MainTable) -> None:
+        names = ("coverage", "reliability-val", "distance-validation", "radius", "noise", "steps")
+        text = page.render(page.Inputs(ahead), {n: f"report/{n}.png" for n in names})
+        positions = [text.index(f"(report/{name}.png)") for name in names]
+        assert positions == sorted(positions)
+
+    def test_the_other_studies(self, records: dict[str, Any]) -> None:
+        inputs = page.Inputs(
+            ablations=records,
+            sampling=SAMPLING,
+            benchmark=BENCHMARK,
+            log_z={"mean_nats": 0.0123, "densities": 200},
+        )
+        text = page.render(inputs, {})
+        for number in ("310", "12.34", "87.6 times", "**not met**", "0.0123", "a slow one"):
+            assert number in text
+        for record in records.values():
+            assert f"{record['parameters']:,}" in text
+            for by_answer in record["results"].values():
+                for found in by_answer.values():
+                    assert f"{found['median_km']:,.0f}" in text
+        assert "20,000" in text and "12.3" in text  # of the radii
+
+    def test_smoothing_is_named_by_its_kernel(self, records: dict[str, Any]) -> None:
+        lines = ablation_tables.ablations(records)
+        table = lines[lines.index("### Smoothing of places") + 2]
+        assert "| none " in table and "| 75 km, 30 % over 500 km " in table
+
+    def test_lat_lon_has_a_dash_for_kl(self, records: dict[str, Any]) -> None:
+        unet = ablation("flat", "design", ("mean",), encoding="lat/lon", loss="L2", base=None)
+        text = "\n".join(ablation_tables.ablations(records | {"flat": unet}))
+        dashed = [line for line in text.splitlines() if line.startswith("| lat/lon")][-1]
+        assert "KL" in dashed and set(dashed.split("KL")[1]) == set(" |–")
+
+
+class TestFigures:
+    def test_all_are_drawn(self, ahead: MainTable, records: dict[str, Any], tmp_path: Path) -> None:
+        drawn = figures.draw_all(tmp_path, ahead, records, SAMPLING)
+        wanted = {"coverage", "reliability-val", "reliability-val_regions", "distance-validation"}
+        assert {path.stem for path in drawn} == wanted | {"radius", "noise", "steps"}
+        for path in drawn:
+            with Image.open(path) as image:
+                assert image.width > 300
+
+    def test_nothing_is_drawn_from_nothing(self, tmp_path: Path) -> None:
+        assert figures.draw_all(tmp_path, None, {}, None) == []
+
+    def test_the_best_rivals_come_first(self, ahead: MainTable) -> None:
+        assert figures.best_rivals(ahead) == ["nearest_neighbour", "flow_matching"]
+
+
+class TestMaps:
+    def test_photos_are_picked_by_quantile(self) -> None:
+        photos = tiny.learnable_photos(100, 0)
+        latitude, longitude = destination(
+            photos.latitude, photos.longitude, 0.0, np.arange(100) + 0.5
+        )
+        said = replace(predicted(photos, 9.0, 0), latitude=latitude, longitude=longitude)
+        answered = Answered(photos.keys, photos.latitude, photos.longitude, said)
+        picks = posterior_maps.pick({"val": answered, "unseen": answered}, 8)
+        assert [p.split for p in picks] == ["val"] * 4 + ["unseen"] * 4
+        assert [p.error_km for p in picks[:4]] == pytest.approx([12.5, 37.5, 62.5, 87.5])
+
+    @settings(max_examples=20, deadline=None)
+    @given(st.floats(-80, 80), st.floats(-180, 179), st.floats(0, 360), st.floats(1.0, 5000.0))
+    def test_offsets_invert_destinations(
+        self, latitude: float, longitude: float, bearing: float, distance: float
+    ) -> None:
+        there = destination(latitude, longitude, bearing, distance)
+        east, north = posterior_maps.offset_km(
+            (latitude, longitude), (float(there[0]), float(there[1]))
+        )
+        angle = np.radians(bearing)
+        wanted = distance * np.sin(angle), distance * np.cos(angle)
+        assert (east, north) == pytest.approx(wanted, abs=1e-3)
+
+    def test_land_is_where_it_is(self) -> None:
+        places = np.array([[25.0, 10.0], [0.0, -150.0], [60.0, 100.0], [-30.0, 135.0]])
+        vectors = posterior_maps.unit_vectors(*places.T)
+        np.testing.assert_array_equal(posterior_maps.land_share(vectors), [1.0, 0.0, 1.0, 1.0])
+
+    def test_the_window_holds_the_radius_and_a_near_truth(self) -> None:
+        assert posterior_maps.half_width_km(10.0, 5.0, 400.0, 4e3) == 400.0
+        assert posterior_maps.half_width_km(1000.0, 2000.0, 400.0, 4e3) >= 2000.0
+        assert posterior_maps.half_width_km(9e3, 1.0, 400.0, 4e3) == 4e3
+
+    def test_densities_are_the_decoders(self, tmp_path: Path) -> None:
+        path = tiny.write_checkpoint(tmp_path / "c", tiny.TinyEncoder().spec)
+        posteriors = posterior_maps.Posteriors(checkpoint.load(str(path)))
+        embedding = tiny.learnable_photos(1, 0).embeddings[0]
+        vectors = tiny.random_points(6, 3)
+        network = posteriors.checkpoint.denoiser
+        natural = posterior_maps.natural_parameters(network, embedding[None]).expand(6, -1)
+        wanted = posteriors.decoder.log_probability(natural[:, None], vectors)
+        found = posteriors.log_density(embedding, vectors) + posterior_maps.LOG_SPHERE_AREA_KM2
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+    def test_a_photo_that_is_not_there(self, tmp_path: Path) -> None:
+        shard = tiny.write_coloured_shard(tmp_path / "a.tar", 2, seed=0)
+        assert set(posterior_maps.find_images([str(shard)], {"a-001"})) == {"a-001"}
+        with pytest.raises(ValueError, match="'other' is in none of 1 shards"):
+            posterior_maps.find_images([str(shard)], {"other"})
+
+
+class TestCommand:
+    @pytest.fixture
+    def data(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """Shards, a checkpoint, and rivals that count how often they are fitted."""
+        load: Callable[..., Any] = lambda name, device="cpu": tiny.TinyEncoder(name)  # noqa: E731
+        monkeypatch.setattr(image_encoder, "load_image_encoder", load)
+        monkeypatch.setattr(posterior_maps, "SIZE", 31)
+        for i, name in enumerate(("train", *SPLITS)):
+            tiny.write_coloured_shard(tmp_path / name / f"{name}-000.tar", 30, seed=i)
+        tiny.write_checkpoint(tmp_path / "checkpoint", tiny.TinyEncoder().spec)
+        return tmp_path
+
+    @staticmethod
+    def table(data: Path, *more: str) -> list[str]:
+        return [
+            *("table", "--train", str(data / "train" / "*.tar"), "--output", str(data / "out")),
+            *("--calibration", str(data / "val" / "*.tar"), "--embeddings", str(data / "emb")),
+            *("--checkpoint", str(data / "checkpoint"), "--threads", "1", "--resamples", "20"),
+            *("--test", *(f"{name}={data / name / '*.tar'}" for name in SPLITS), *more),
+        ]
+
+    def test_from_shards_to_the_page(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        fitted = []
+        real = report_table.fit_and_predict
+
+        def fit_and_predict(name: str, *rest: Any) -> Any:
+            fitted.append(name)
+            return real(name, *rest)
+
+        monkeypatch.setattr(report_table, "fit_and_predict", fit_and_predict)
+        flags = ("--rivals", "nearest_neighbour", "--steps", "2")
+        assert command.main(self.table(data, *flags)) == 0
+        first = (data / "out" / "main_table.json").read_text()
+        assert command.main(self.table(data, *flags)) == 0
+        assert fitted == ["nearest_neighbour"]
+        assert (data / "out" / "main_table.json").read_text() == first
+        content = json.loads(first)
+        assert [m["name"] for m in content["methods"]] == [OURS, "nearest_neighbour"]
+        assert str(data) not in first
+
+        shared = ["--output", str(data / "out")]
+        maps = [f"{name}={data / name / '*.tar'}" for name in SPLITS]
+        more = ["--embeddings", str(data / "emb"), "--checkpoint", str(data / "checkpoint")]
+        assert command.main(["figures", *shared, *more, "--photos", "2", "--maps", *maps]) == 0
+        target = data / "docs" / "REPORT.md"
+        target.parent.mkdir()
+        assert command.main(["render", *shared, "--page", str(target)]) == 0
+        text = target.read_text()
+        assert "(report/posteriors.png)" in text
+        assert (data / "docs" / "report" / "posteriors.png").is_file()
+        assert text.count(sections.NOT_MEASURED) == 4
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (["--rivals", "someone"], "No rival is named 'someone'"),
+            (["--test", "val"], "want NAME=GLOB"),
+        ],
+    )
+    def test_mistakes_are_told(
+        self, data: Path, change: list[str], message: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert command.main(self.table(data, *change)) == 2
+        assert message in capsys.readouterr().err
+
+    def test_maps_without_answers(self, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        flags = ["--embeddings", str(data / "emb"), "--checkpoint", str(data / "checkpoint")]
+        maps = ["--maps", f"val={data / 'val' / '*.tar'}"]
+        assert command.main(["figures", "--output", str(data / "out"), *flags, *maps]) == 2
+        assert "has no answers on val" in capsys.readouterr().err
+
+    def test_the_rivals_get_our_own_budget(self, data: Path) -> None:
+        loaded = checkpoint.load(str(data / "checkpoint"))
+        recipe = {"steps": 77, "batch_size": 5, "learning_rate": 0.5, "seed": 3, "name": "x"}
+        config = replace(loaded.config, record={"recipe": recipe})
+        budget = report_table.budget_like(replace(loaded, config=config))
+        assert (budget.steps, budget.batch_size, budget.learning_rate) == (77, 5, 0.5)
+        assert budget.parameters == sum(p.numel() for p in loaded.network.parameters())
+        assert report_table.budget_like(replace(loaded, config=config), 9).steps == 9

@@ -1,0 +1,134 @@
+"""What is measured around answers, and the last step towards the top."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from experiments.speed.head.fine import fine_answers
+from locdiffusion.decoding import answer_rings
+from locdiffusion.decoding import decoder as decoder_module
+from locdiffusion.decoding.coarse_search import Mixtures
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.decoding.distance_profile import ZONES_KM, disc_weights, ring_grids
+from locdiffusion.density import shdd
+from locdiffusion.density.base_measure import BaseMeasure, land_measure
+from locdiffusion.sphere.geodesy import (
+    EARTH_RADIUS_KM,
+    destination,
+    great_circle_km,
+    latitude_longitude,
+    unit_vectors,
+)
+from support.tiny import random_points
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+L = 23
+D = (L + 1) ** 2
+
+
+def densities(height: float, count: int, seed: int) -> torch.Tensor:
+    """η of one peak each, `height` nats high, and some waves."""
+    waves = np.random.default_rng(seed).normal(size=(count, D)) * (0.1 * height / D)
+    natural = height / D * shdd.encode_vectors(random_points(count, seed), L) + waves
+    return torch.from_numpy(natural.astype(np.float32))[:, None]
+
+
+def mixtures_of(decoder: Decoder, natural: torch.Tensor) -> Mixtures:
+    found = decoder.survey(natural, 1)
+    return decoder._mixtures(natural, found, torch.nonzero(~found.settled)[:, 0])
+
+
+@pytest.mark.parametrize("radius_km", [0.5, 25.0, 90.0, 200.0, 750.0, 1700.0, 2500.0])
+def test_rings_are_cut_where_the_disc_ends(radius_km: float) -> None:
+    """Areas of caps and the value of a cubic at the rim, from rings that know neither."""
+    area, rim = 0.0, 0.0
+    for rings, edges in zip(ring_grids(), ZONES_KM, strict=True):
+        share, at_rim = disc_weights(radius_km, edges)
+        area += float(share @ (rings.row_weight * len(rings.longitude)))
+        km = EARTH_RADIUS_KM * np.arccos(rings.cos_theta)
+        rim += float(at_rim @ (1.0 + km + km**2 - km**3))
+    wanted = 2.0 * np.pi * (1.0 - np.cos(radius_km / EARTH_RADIUS_KM))
+    assert area == pytest.approx(wanted, rel=1e-7)
+    assert rim == pytest.approx(1.0 + radius_km + radius_km**2 - radius_km**3, rel=1e-6)
+
+
+@pytest.mark.parametrize("base", [None, land_measure()], ids=["uniform", "land"])
+def test_an_answer_a_little_off_is_brought_to_the_top(base: BaseMeasure | None) -> None:
+    decoder = Decoder(L, DecodeConfig(radius_km=500.0), base)
+    natural = densities(20.0, 12, 1)
+    answers = decoder(natural)
+    mixtures = mixtures_of(decoder, natural)
+    off = destination(answers.latitude, answers.longitude, np.arange(12) * 30.0, 6.0)
+    start = torch.from_numpy(unit_vectors(*off).astype(np.float32))
+    found = decoder.vicinity(mixtures, start)
+    reached = latitude_longitude(found.answer.double().numpy())
+    assert great_circle_km(*reached, answers.latitude, answers.longitude).max() < 0.1
+    np.testing.assert_allclose(found.profile.quantile_km(0.5), answers.radius_50_km, rtol=2e-3)
+    np.testing.assert_allclose(found.mass, [modes[0].probability for modes in answers.modes], 1e-3)
+
+
+def test_rings_without_mass_are_left_out_and_nothing_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    natural = torch.cat([densities(60.0, 6, 2), densities(4.0, 2, 3)])
+    decoder = Decoder(L, DecodeConfig(radius_km=300.0), land_measure())
+    mixtures = mixtures_of(decoder, natural)
+    top = decoder.survey(natural, 1).marks[:, 1]
+    sizes = []
+    forward = answer_rings._Zone.forward
+    monkeypatch.setattr(
+        answer_rings._Zone, "forward", lambda *a: (sizes.append(len(a[1])), forward(*a))[1]
+    )
+    everyone = torch.arange(8)
+    found = decoder.vicinity._measured(mixtures, everyone, top)
+    assert sizes[0] == 8 and 2 <= sizes[-1] < 8
+    monkeypatch.setattr(answer_rings, "DEAD", -np.inf)
+    whole = decoder.vicinity._measured(mixtures, everyone, top)
+    assert sizes[-1] == 8
+    # Gain and step (columns 2 to 4) of a point off the top differ by float32 alone.
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-7)
+
+
+def test_the_mean_of_a_narrow_density_will_do_for_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same answers as when every place is climbed from, and fewer of them are."""
+    natural = torch.cat([densities(40.0, 10, 4), densities(5.0, 3, 5)])
+    decoder = Decoder(L, DecodeConfig(radius_km=750.0), land_measure())
+    tried = []
+    ascent = Decoder._ascent
+    monkeypatch.setattr(Decoder, "_ascent", lambda *a: (tried.append(len(a[2])), ascent(*a))[1])
+    found = decoder(natural)
+    few, tried[:] = sum(tried), []
+    monkeypatch.setattr(decoder_module, "NARROW", 0.0)
+    wanted = decoder(natural)
+    assert few < sum(tried) - 10
+    apart = great_circle_km(found.latitude, found.longitude, wanted.latitude, wanted.longitude)
+    assert apart.max() < 0.1
+    for name in ("radius_50_km", "radius_90_km", "probability", "information_nats"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=2e-3)
+    assert [len(modes) for modes in found.modes] == [len(modes) for modes in wanted.modes]
+
+
+def test_all_photos_may_be_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then none is climbed from, and a batch has none of the other kind."""
+    monkeypatch.setattr(Decoder, "_uphill", lambda *_: pytest.fail("climbed"))
+    natural = densities(60.0, 5, 6)
+    found = Decoder(L, DecodeConfig(radius_km=750.0))(natural)
+    places = unit_vectors(found.latitude, found.longitude)
+    assert np.einsum("nk,nk->n", places, random_points(5, 6)).min() > np.cos(0.05)
+
+
+def test_a_prior_that_cuts_a_density_does_not_leave_its_answer_behind() -> None:
+    """q₀ falls to nothing on a line through each density: the fine grid has the same answers."""
+    weight = np.ones((240, 480))
+    weight[:, 240:] = 0.0  # east of Greenwich
+    base = BaseMeasure(weight, excluding=True)
+    latitude, longitude = np.array([5.0, 30.0, -40.0, 62.0]), np.array([1.0, -0.5, 0.2, -1.5])
+    natural = 14.0 / D * shdd.encode(latitude, longitude, L)
+    tensor = torch.from_numpy(natural.astype(np.float32))
+    found = Decoder(L, DecodeConfig(radius_km=500.0), base)(tensor[:, None])
+    wanted = fine_answers(tensor, found.latitude, found.longitude, 500.0, base)
+    assert (found.longitude < 0.0).all()
+    assert great_circle_km(found.latitude, found.longitude, *wanted).max() < 3.0

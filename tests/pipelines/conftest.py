@@ -1,0 +1,34 @@
+"""Fixtures for the tests of the pipelines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from locdiffusion.checkpoint import CheckpointConfig, save
+from locdiffusion.decoding.decoder import DecodeConfig
+from locdiffusion.density.base_measure import uniform_measure
+from locdiffusion.diffusion.schedules import NoiseConfig
+from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
+from locdiffusion.model.image_encoder import load_image_encoder
+from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A real checkpoint of a network that has learnt nothing but has opinions."""
+    path = tmp_path_factory.mktemp("model") / "tiny"
+    spec = load_image_encoder("efficientnet_lite0").spec
+    config = CSUNetConfig(max_degree=7, condition_dim=16, widths=(16, 8))
+    generator = torch.Generator().manual_seed(1)
+    network = CSUNet(config)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
+    size = TemperatureConfig(gallery=1, components=1, neighbours=1, hidden=1)
+    temperatures = TemperatureModel(size, 7, config.embedding_dim, uniform_measure())
+    denoiser = CalibratedDenoiser(network, temperatures)
+    save(path, CheckpointConfig("tiny", config, NoiseConfig(), DecodeConfig(), spec), denoiser)
+    return path

@@ -1,0 +1,356 @@
+"""What a Dataflow job is told: the command line that follows, and every mistake refused in time."""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import socket
+import subprocess
+import sys
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipelines.build_shards.options import parse as parse_build
+from pipelines.dataflow import command as dataflow
+from pipelines.dataflow.flags import arguments
+from pipelines.dataflow.machines import (
+    ACCELERATORS,
+    MIN_COMPUTE_CAPABILITY,
+    MachineError,
+    accelerator,
+    check_machine,
+    vcpus_of,
+)
+from pipelines.dataflow.reading import SettingsError, read_settings
+from pipelines.dataflow.settings import NAMES, Settings, names_of
+from pipelines.geotag.options import parse
+from support import ROOT
+
+NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
+IMAGE = "europe-west4-docker.pkg.dev/my-project/images/worker:1"
+GEOTAG = {
+    "PROJECT": "my-project",
+    "REGION": "europe-west4",
+    "IMAGE": IMAGE,
+    "INPUT": "gs://my-bucket/photos/*.tar",
+    "OUTPUT": "gs://my-bucket/geotags",
+}
+SHARDS = {
+    **{name: value for name, value in GEOTAG.items() if name != "INPUT"},
+    "SOURCE": "mp16",
+    "METADATA": "gs://my-bucket/a.csv gs://my-bucket/b.csv",
+}
+
+
+def words(settings: dict[str, str], **changes: str) -> list[str]:
+    return [f"{name}={value}" for name, value in {**settings, **changes}.items()]
+
+
+def read(pipeline: str = "geotag", **changes: str) -> Settings:
+    return read_settings(pipeline, words(GEOTAG if pipeline == "geotag" else SHARDS, **changes))
+
+
+def command(pipeline: str = "geotag", **changes: str) -> list[str]:
+    return arguments(read(pipeline, **changes), NOW)
+
+
+# The command
+
+
+def test_the_command_of_a_job_with_gpus() -> None:
+    setup = str(ROOT / "setup.py")
+    assert command() == [
+        *("--input", "gs://my-bucket/photos/*.tar", "--output", "gs://my-bucket/geotags"),
+        *("--batch_size=128", "--device=cuda", "--no-wait"),
+        *("--runner=DataflowRunner", "--project=my-project", "--region=europe-west4"),
+        "--job_name=locdiffusion-geotag-20260203-040506",
+        "--temp_location=gs://my-bucket/geotags-tmp",
+        "--staging_location=gs://my-bucket/geotags-tmp/staging",
+        *(f"--setup_file={setup}", f"--sdk_container_image={IMAGE}", "--sdk_location=container"),
+        "--no_save_main_session",
+        *("--machine_type=g2-standard-8", "--max_num_workers=10", "--disk_size_gb=50"),
+        "--experiments=no_use_multiple_sdk_containers",
+        "--number_of_worker_harness_threads=8",
+        "--dataflow_service_options="
+        "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver",
+    ]
+
+
+def test_the_command_of_a_job_without_gpus_asks_for_none() -> None:
+    flags = command(GPU="none")
+    assert "--device=cpu" in flags and "--machine_type=n2-standard-8" in flags
+    assert not any("accelerator" in flag or "batch_size" in flag for flag in flags)
+
+
+def test_every_setting_reaches_the_command() -> None:
+    flags = command(
+        INPUT="gs://my-bucket/a.tar gs://my-bucket/b-{00..09}.tar",
+        CHECKPOINT="gs://my-bucket/model",
+        ENCODER="open_clip:ViT-B-32/gs://my-bucket/clip.safetensors",
+        GPU="nvidia-tesla-t4",
+        MACHINE_TYPE="n1-highmem-16",
+        DRIVER="580.95.05",
+        ZONE="europe-west4-c",
+        MAX_WORKERS="30",
+        WORKERS="5",
+        THREADS="12",
+        BATCH_SIZE="64",
+        DISK_GB="80",
+        TEMP_LOCATION="gs://my-bucket/scratch/",
+        SERVICE_ACCOUNT="w@my-project.iam.gserviceaccount.com",
+        NETWORK="my-net",
+        SUBNETWORK="regions/europe-west4/subnetworks/my-subnet",
+        PUBLIC_IPS="no",
+        JOB_NAME="mine",
+        WAIT="yes",
+        FLAGS="--mode sampling --labels 'team=photo archive'",
+    )
+    wanted = [
+        *("--input", "gs://my-bucket/a.tar", "gs://my-bucket/b-{00..09}.tar"),
+        *("--checkpoint=gs://my-bucket/model", "--wait", "--batch_size=64", "--job_name=mine"),
+        "--encoder=open_clip:ViT-B-32/gs://my-bucket/clip.safetensors",
+        *("--machine_type=n1-highmem-16", "--worker_zone=europe-west4-c", "--max_num_workers=30"),
+        *("--num_workers=5", "--number_of_worker_harness_threads=12", "--disk_size_gb=80"),
+        *("--temp_location=gs://my-bucket/scratch", "--no_use_public_ips", "--network=my-net"),
+        "--service_account_email=w@my-project.iam.gserviceaccount.com",
+        "--subnetwork=regions/europe-west4/subnetworks/my-subnet",
+        *("--mode", "sampling", "--labels", "team=photo archive"),
+    ]
+    assert [flag for flag in wanted if flag not in flags] == []
+    driver = "worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver:580.95.05"
+    assert f"--dataflow_service_options={driver}" in flags
+    assert "--no-wait" not in flags
+    parse(flags)  # the pipeline and Beam know each of them
+
+
+def test_the_pipeline_takes_the_command() -> None:
+    options = parse(command())
+    assert not options.wait
+    assert options.runner == "DataflowRunner"
+    assert options.loader.device == "cuda"
+
+
+def test_the_command_of_the_shards_job() -> None:
+    flags = command("shards", IMAGES="gs://my-bucket/mp16")
+    assert flags[:7] == [
+        *("--source", "mp16", "--metadata", "gs://my-bucket/a.csv", "gs://my-bucket/b.csv"),
+        *("--output", "gs://my-bucket/geotags"),
+    ]
+    assert "--images=gs://my-bucket/mp16" in flags
+    assert "--no-wait" in flags
+    # Its work is Python's: Beam's one process per vCPU suits it.
+    assert not any("accelerator" in flag or "containers" in flag for flag in flags)
+    parse_build(flags)
+
+
+def test_embeddings_while_shards_are_built_may_have_a_gpu() -> None:
+    flags = command("shards", IMAGES="gs://my-bucket/x", GPU="nvidia-l4", FLAGS="--embed E")
+    assert {"--device=cuda", "--experiments=no_use_multiple_sdk_containers"} <= set(flags)
+    with pytest.raises(SettingsError, match="would be idle"):
+        command("shards", GPU="nvidia-l4")
+
+
+def test_a_bucket_as_output_is_staged_in_itself() -> None:
+    assert "--temp_location=gs://my-bucket/tmp" in command(OUTPUT="gs://my-bucket/")
+
+
+# Mistakes
+
+MISTAKES = {
+    "no project": ({"PROJECT": ""}, "PROJECT is missing"),
+    "no image": ({"IMAGE": " "}, "IMAGE is missing"),
+    "title for a project": ({"PROJECT": "My Project"}, "wanted a project id"),
+    "no gs": ({"INPUT": "my-bucket/photos/*.tar"}, "did you mean gs://my-bucket/photos/*.tar?"),
+    "second without gs": ({"INPUT": "gs://my-bucket/a.tar b/c.tar"}, "INPUT=b/c.tar lacks gs://"),
+    "local output": ({"OUTPUT": "./out"}, "is not in Cloud Storage"),
+    "other cloud": ({"OUTPUT": "s3://bucket/out"}, "is not in Cloud Storage"),
+    "no bucket": ({"OUTPUT": "gs://"}, "names no bucket"),
+    "local temp": ({"TEMP_LOCATION": "/tmp"}, "TEMP_LOCATION=/tmp is not in Cloud Storage"),
+    "local checkpoint": ({"CHECKPOINT": "runs/checkpoint"}, "CHECKPOINT=runs/checkpoint lacks gs"),
+    "hub weights": ({"ENCODER": "open_clip:ViT-B-32/openai"}, "never from a hub"),
+    "zone as region": (
+        {"REGION": "europe-west4-a"},
+        "did you mean REGION=europe-west4 ZONE=europe-west4-a?",
+    ),
+    "no region": ({"REGION": "Europe"}, "REGION=Europe is no region"),
+    "zone elsewhere": ({"ZONE": "us-central1-a"}, "ZONE=us-central1-a is not in REGION"),
+    "region without L4": (
+        {"REGION": "europe-north1"},
+        "not known to have nvidia-l4; known: europe-",
+    ),
+    "short name": ({"GPU": "t4"}, "did you mean nvidia-tesla-t4?"),
+    "old GPU": ({"GPU": "nvidia-tesla-v100"}, "older than the pinned torch"),
+    "unknown GPU": ({"GPU": "tpu"}, "GPU=tpu is unknown; known: nvidia-l4"),
+    "machine without the GPU": ({"MACHINE_TYPE": "n2-standard-8"}, "fitting: g2-standard-8"),
+    "two GPUs": ({"MACHINE_TYPE": "g2-standard-24"}, "a worker uses one GPU"),
+    "idle GPU": ({"GPU": "none", "MACHINE_TYPE": "g2-standard-8"}, "leaves it idle"),
+    "odd machine": ({"GPU": "none", "MACHINE_TYPE": "big"}, "does not tell its vCPUs"),
+    "driver of nothing": ({"GPU": "none", "DRIVER": "580.1"}, "without a GPU"),
+    "many at first": ({"WORKERS": "20"}, "WORKERS=20 is above MAX_WORKERS=10"),
+    "no workers": ({"MAX_WORKERS": "0"}, "wanted at least 1"),
+    "words for a number": ({"MAX_WORKERS": "many"}, "MAX_WORKERS=many, wanted a whole number"),
+    "no yes": ({"WAIT": "maybe"}, "WAIT=maybe, wanted yes or no"),
+    "small disk": ({"DISK_GB": "10"}, "wanted at least 30"),
+    "no tag": ({"IMAGE": IMAGE.removesuffix(":1")}, "with a tag"),
+    "latest": ({"IMAGE": IMAGE.replace(":1", ":latest")}, "can change while a job runs"),
+    "subnetwork elsewhere": (
+        {"SUBNETWORK": "regions/us-east1/subnetworks/x"},
+        "is not in REGION=europe-west4",
+    ),
+    "subnetwork by name": ({"SUBNETWORK": "x"}, "wanted regions/REGION/subnetworks/NAME"),
+    "job name": ({"JOB_NAME": "My job"}, "small letters"),
+    "right fitting too": (
+        {"FLAGS": "--resource_hints accelerator=type:nvidia-l4;count:1"},
+        "Dataflow forbids both together: drop the hint, or set GPU=none",
+    ),
+    "accelerator twice": (
+        {"FLAGS": "--dataflow_service_options=worker_accelerator=type:nvidia-l4;count:2"},
+        "leave it out and set GPU=",
+    ),
+    "prime": ({"FLAGS": "--dataflow_service_options=enable_prime"}, "leave enable_prime out"),
+    "flag of a setting": ({"FLAGS": "--region=us-east1"}, "set REGION="),
+    "flag of the launcher": ({"FLAGS": "--runner FnApiRunner"}, "gives itself; leave it out"),
+    "quotes": ({"FLAGS": "--mode 'sampling"}, "check its quotes"),
+    "of the other pipeline": ({"SOURCE": "mp16"}, "SOURCE is no setting of the geotag pipeline"),
+    "misspelt": ({"MAXWORKERS": "3"}, "did you mean MAX_WORKERS?"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_is_refused_with_its_remedy(case: str) -> None:
+    changes, remedy = MISTAKES[case]
+    with pytest.raises(SettingsError) as error:
+        read(**changes)
+    assert remedy in str(error.value)
+    assert len(str(error.value).split("\n")) == 1, "one mistake, one sentence"
+
+
+def test_right_fitting_alone_is_let_through() -> None:
+    hint = "--resource_hints=accelerator=type:nvidia-l4;count:1;install-nvidia-driver"
+    assert hint in command(GPU="none", FLAGS=f"'{hint}'")
+
+
+def test_a_place_that_is_newer_than_the_table_can_be_insisted_on() -> None:
+    flags = command(REGION="europe-north1", ZONE="europe-north1-a", CHECK_ZONE="no")
+    assert "--region=europe-north1" in flags
+
+
+def test_all_mistakes_are_told_at_once_and_nothing_is_submitted(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(dataflow, "launch", lambda *_: pytest.fail("submitted"))
+    assert dataflow.main(["geotag", "REGION=europe-west4-a", "GPU=l4", "WORKERS=99"]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error:")]
+    assert [error.split()[1].partition("=")[0] for error in errors] == [
+        *("PROJECT", "IMAGE", "INPUT", "OUTPUT", "REGION", "GPU", "WORKERS")
+    ]
+
+
+# Machines
+
+
+def test_the_table_of_gpus_is_consistent() -> None:
+    for gpu in ACCELERATORS.values():
+        assert all(re.fullmatch(r"[a-z]+-[a-z]+[0-9]+", region) for region in gpu.regions)
+        assert len(set(gpu.regions)) == len(gpu.regions) > 4
+        for machine in gpu.machines:
+            check_machine(gpu, machine)
+            assert 4 <= vcpus_of(machine) <= 48
+            others = [other for other in ACCELERATORS.values() if other is not gpu]
+            for other in others:
+                with pytest.raises(MachineError):
+                    check_machine(other, machine)
+    assert accelerator("none") is None
+
+
+def test_gpus_that_torch_was_not_built_for_are_the_ones_refused() -> None:
+    built = [int(name.removeprefix("sm_")) for name in torch.cuda.get_arch_list()]
+    if built:  # a torch for CPUs was built for none
+        assert divmod(min(built), 10) == MIN_COMPUTE_CAPABILITY
+
+
+# Make and the command line
+
+
+def made(tmp_path: Path, *variables: str) -> list[str]:
+    """The arguments that `make run-dataflow` hands to Python."""
+    environment = tmp_path / "venv"
+    (environment / "bin").mkdir(parents=True)
+    python = environment / "bin" / "python"
+    python.write_text(f"#!{sys.executable}\nimport sys\nprint(repr(sys.argv[1:]))\n")
+    python.chmod(0o755)
+    (environment / ".sample").touch()
+    known = {key: value for key, value in os.environ.items() if key not in (*NAMES, "MAKEFLAGS")}
+    done = subprocess.run(
+        ["make", "-s", "run-dataflow", f"VENV={environment}", *variables],
+        cwd=ROOT,
+        env=known,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    handed: list[str] = ast.literal_eval(done.stdout)
+    return handed
+
+
+def test_make_hands_on_every_setting_as_it_was_typed(tmp_path: Path) -> None:
+    typed = {
+        "INPUT": "gs://my-bucket/*.tar gs://my-bucket/{000..009}.tar",
+        "FLAGS": "--mode sampling --labels 'team=it''s'",
+    }
+    module, name, pipeline, make_flags, *settings = made(tmp_path, *words(typed))
+    assert [module, name, pipeline] == ["-m", "pipelines.dataflow", "geotag"]
+    given = dict(word.split("=", 1) for word in settings)
+    assert set(given) == set(NAMES), "the Makefile knows the same settings"
+    assert {key: value for key, value in given.items() if value} == typed
+    assert dataflow.misspelt(make_flags.removeprefix("--make-flags=")) == []
+
+
+def test_a_variable_that_make_would_ignore_is_noticed(tmp_path: Path) -> None:
+    handed = made(tmp_path, "MAXWORKERS=3", "FLAGS=--labels a=b REGIO=x", "OUT=elsewhere")
+    make_flags = next(word for word in handed if word.startswith("--make-flags="))
+    assert dataflow.misspelt(make_flags.removeprefix("--make-flags=")) == [
+        "MAXWORKERS is no setting; did you mean MAX_WORKERS?"
+    ]
+
+
+def test_a_dry_run_shows_the_command_and_the_graph_and_touches_nothing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("opened a connection"))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("looked up a host"))
+    assert dataflow.main(["geotag", *words(GEOTAG), "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith("python -m pipelines.geotag --input 'gs://my-bucket/photos/*.tar'")
+    steps = [line.strip() for line in shown.splitlines() if line.startswith("  ")]
+    assert steps[:8] == [
+        *("ListShards", "Geotag", "DropFinished", "Reshuffle", "ReadShards", "Embed", "Sample"),
+        "Decode",
+    ]
+    assert "nothing was submitted" in shown
+
+
+def test_a_dry_run_of_the_shards_job_shows_its_graph(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = words(SHARDS, IMAGES="gs://my-bucket/mp16", FLAGS="--author-cap 100")
+    assert dataflow.main(["shards", *settings, "--dry-run"]) == 0
+    steps = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert {"PlanShards", "CapAuthor", "MakeShards", "FetchShards", "FinishShards"} <= set(steps)
+    assert "CapCell" not in steps
+
+
+def test_a_dry_run_refuses_flags_that_the_pipeline_would_refuse(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    status = dataflow.main(["geotag", *words(GEOTAG, FLAGS="--sampels 3"), "DRY_RUN=yes"])
+    assert status == 2
+    assert "did you mean --samples?" in capsys.readouterr().err
+
+
+def test_each_pipeline_has_its_settings() -> None:
+    assert {"INPUT", "CHECKPOINT"} <= set(names_of("geotag"))
+    assert not {"INPUT", "CHECKPOINT"} & set(names_of("shards"))

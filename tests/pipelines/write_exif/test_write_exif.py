@@ -1,0 +1,173 @@
+"""Geotags in EXIF: read back by Pillow and by the pipeline, all else in the file untouched."""
+
+import io
+import json
+import struct
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from locdiffusion.photos.photo import open_image
+from pipelines.geotag import command as geotag
+from pipelines.write_exif import command as write_exif
+from pipelines.write_exif.exif import ExifError, Position, with_position
+from support.archives import photo, write_tar
+from support.fake_geotagger import FakeLoader
+
+HERE = Position(-33.8568, 151.2153, 12.5, "LocDiffusion test-1, estimated", "within 12 km")
+
+
+def with_exif(order: str = "<", maker_note: bytes = b"MAKER\0NOTE" * 9, gps: bool = False) -> bytes:
+    """A JPEG whose EXIF has a maker note, a thumbnail directory and, if wanted, a GPS time."""
+    image = Image.new("RGB", (40, 30), (90, 120, 30))
+    exif = image.getexif()
+    exif.endian = order
+    exif[0x010F], exif[0x0112] = "Maker", 1
+    exif.get_ifd(0x8769)[0x927C] = maker_note
+    if gps:
+        exif.get_ifd(0x8825)[29] = "2020:01:02"
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", exif=exif)
+    return buffer.getvalue()
+
+
+def after_metadata(jpeg: bytes) -> bytes:
+    """Everything behind the EXIF segment, or behind the start where there is none."""
+    at = jpeg.find(b"Exif\0\0")
+    if at < 0:
+        return jpeg[2:]
+    (length,) = struct.unpack(">H", jpeg[at - 2 : at])
+    return jpeg[at - 2 + length :]
+
+
+def tiff_block(jpeg: bytes) -> bytes:
+    at = jpeg.find(b"Exif\0\0")
+    (length,) = struct.unpack(">H", jpeg[at - 2 : at])
+    return jpeg[at + 6 : at - 2 + length]
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("gps", [False, True])
+def test_position_is_read_back_and_the_rest_untouched(order, gps):
+    before = with_exif(order, gps=gps)
+    after = with_position(before, HERE)
+    assert after_metadata(after) == after_metadata(before)
+    picture, position = open_image(after)
+    assert (position.latitude, position.longitude) == pytest.approx((-33.8568, 151.2153), abs=1e-7)
+    assert picture.tobytes() == open_image(before)[0].tobytes()
+    exif = picture.getexif()
+    tags = exif.get_ifd(0x8825)
+    assert exif[0x010F] == "Maker" and exif.get_ifd(0x8769)[0x927C] == b"MAKER\0NOTE" * 9
+    assert tags[31] == pytest.approx(12_500) and b"test-1" in tags[27] and b"12 km" in tags[28]
+    assert tags.get(29) == ("2020:01:02" if gps else None)
+    # The old block is still there to the byte, so offsets inside maker notes hold.
+    assert tiff_block(before)[8:] in after
+
+
+def test_file_without_exif_and_second_writing():
+    bare = photo(1)
+    once = with_position(bare, HERE)
+    assert once.startswith(b"\xff\xd8\xff\xe0") and bare[20:] in once  # JFIF stays first
+    there = Position(51.0, -0.5, 1.0, "again", "")
+    position = open_image(with_position(once, there))[1]
+    assert (position.latitude, position.longitude) == pytest.approx((51.0, -0.5))
+
+
+@given(st.floats(-90, 90), st.floats(-180, 180))
+def test_any_position_survives(latitude, longitude):
+    found = open_image(with_position(photo(2), Position(latitude, longitude, 1.0, "m", "n")))[1]
+    if found is None:  # cameras write (0, 0) when they have no fix
+        assert abs(latitude) < 1e-7 and abs(longitude) < 1e-7
+    else:
+        assert found.latitude == pytest.approx(latitude, abs=2e-8)
+        assert found.longitude == pytest.approx(longitude, abs=2e-8)
+
+
+@given(st.data())
+def test_broken_metadata_is_refused_or_left_readable(data):
+    jpeg = bytearray(with_exif())
+    start = jpeg.find(b"Exif\0\0") + 6
+    for _ in range(data.draw(st.integers(1, 6))):
+        jpeg[start + data.draw(st.integers(0, 60))] = data.draw(st.integers(0, 255))
+    try:
+        after = with_position(bytes(jpeg), HERE)
+    except ExifError:
+        return
+    assert after_metadata(after) == after_metadata(bytes(jpeg))
+
+
+def test_no_room_is_told():
+    with pytest.raises(ExifError, match="limit 65,533"):
+        with_position(with_exif(maker_note=bytes(65_300)), HERE)
+    with pytest.raises(ExifError, match="no JPEG"):
+        with_position(photo(1, kind="PNG"), HERE)
+
+
+def geotagged(tmp_path: Path, count: int = 12) -> tuple[Path, Path]:
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    for index in range(count):
+        path = photos / ("deep" if index % 2 else "") / f"{index}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(photo(index))
+    (photos / "other.png").write_bytes(photo(50, kind="PNG"))
+    (photos / "broken.jpg").write_bytes(b"nothing")
+    (photos / "own.jpg").write_bytes(with_position(photo(51), HERE))
+    assert geotag.main(["--input", str(photos), "--output", str(out)], FakeLoader()) == 0
+    return photos, out
+
+
+def test_copies_above_a_certainty(tmp_path, capsys):
+    photos, out = geotagged(tmp_path)
+    originals = {path: path.read_bytes() for path in photos.rglob("*.*g")}
+    rows = {row["key"]: row for row in pq.read_table(out / "predictions").to_pylist()}
+    limit = sorted(row["radius_90_km"] for row in rows.values())[7]
+    copies = tmp_path / "copies"
+    arguments = ["--input", str(photos), "--predictions", str(out), "--output", str(copies)]
+    assert write_exif.main([*arguments, "--max-radius-90-km", str(limit)]) == 0
+    wanted = {
+        key
+        for key, row in rows.items()
+        if row["radius_90_km"] <= limit and key.endswith("jpg") and key != "own.jpg"
+    }
+    assert wanted == {str(path.relative_to(copies)) for path in copies.rglob("*.jpg")}
+    for key in wanted:
+        position = open_image((copies / key).read_bytes())[1]
+        assert position.latitude == pytest.approx(rows[key]["latitude"], abs=1e-7)
+    assert originals == {path: path.read_bytes() for path in photos.rglob("*.*g")}
+    told = json.loads((copies / "write_exif.json").read_text())
+    assert told["photos"] == 15 == sum(told.values()) - 15
+    assert told["written"] == len(wanted) and told["has no prediction"] == 1
+    assert "written" in capsys.readouterr().out
+
+
+def test_tars_and_other_limits(tmp_path):
+    write_tar(tmp_path / "t.tar", [("a/x.jpg", photo(1)), ("../y.jpg", photo(2))])
+    out, copies = tmp_path / "out", tmp_path / "copies"
+    tar = str(tmp_path / "t.tar")
+    assert geotag.main(["--input", tar, "--output", str(out)], FakeLoader()) == 0
+    arguments = ["--input", tar, "--predictions", str(out)]
+    arguments += ["--output", str(copies), "--min-prob_200km", "0"]
+    assert write_exif.main([*arguments, "--dry-run"]) == 0 and not copies.exists()
+    assert write_exif.main(arguments) == 0
+    assert sorted(str(p.relative_to(copies)) for p in copies.rglob("*.jpg")) == [
+        "t/a/x.jpg",
+        "t/y.jpg",  # no member is written outside the folder, whatever its name says
+    ]
+    assert write_exif.main([*arguments[:-1], "1"]) == 1  # nothing was certain enough
+
+
+def test_mistakes(tmp_path, capsys):
+    photos, out = geotagged(tmp_path, 1)
+    base = ["--input", str(photos), "--predictions", str(out), "--output"]
+    assert write_exif.main([*base, str(tmp_path / "c")]) == 2
+    assert "how certain" in capsys.readouterr().err
+    for inside in (photos, photos / "copies", tmp_path):
+        assert write_exif.main([*base, str(inside), "--min-prob_25km", "0"]) == 2
+        assert "folder of their own" in capsys.readouterr().err
+    wrong = ["--input", str(photos), "--predictions", str(photos), "--output", str(tmp_path / "c")]
+    assert write_exif.main([*wrong, "--min-prob_25km", "0"]) == 2
+    assert "run.json" in capsys.readouterr().err

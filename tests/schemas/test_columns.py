@@ -1,0 +1,184 @@
+"""The columns are those that readers were promised, and others can read them."""
+
+from __future__ import annotations
+
+import json
+import struct
+
+import pyarrow as pa
+import pytest
+import shapely
+
+from schemas import geoparquet
+from schemas.geotags import (
+    ERROR_SCHEMA,
+    HYBRID_COLUMNS,
+    PREDICTION_SCHEMA,
+    ErrorRow,
+    Stage,
+    Status,
+    error_table,
+    prediction_table,
+)
+from schemas.samples import MAX_METADATA_BYTES, Truth, parse_metadata
+from support.fake_geotagger import Mode
+
+PROMISED = [
+    "key",
+    "shard",
+    "geometry",
+    "bbox",
+    "latitude",
+    "longitude",
+    "radius_50_km",
+    "radius_90_km",
+    "prob_1km",
+    "prob_25km",
+    "prob_200km",
+    "prob_750km",
+    "prob_2500km",
+    "information_nats",
+    "land_probability",
+    "modes",
+    "country_code",
+    "admin",
+    "hybrid_latitude",
+    "hybrid_longitude",
+    "exif_latitude",
+    "exif_longitude",
+    "truth_latitude",
+    "truth_longitude",
+    "model_id",
+]
+
+
+def columns(count: int) -> dict[str, object]:
+    numbers = [float(index) for index in range(count)]
+    return {
+        "key": [f"k{count - index}" for index in range(count)],
+        **{name: numbers for name in ("latitude", "longitude", "radius_50_km", "radius_90_km")},
+        "information_nats": numbers,
+        "land_probability": numbers,
+        "probability": [[0.1, 0.2, 0.3, 0.4, 0.5]] * count,
+        "modes": [[Mode(1.0, 2.0, 0.5, 10.0)]] * count,
+        **{f"{kind}_latitude": [float("nan")] * count for kind in ("exif", "truth")},
+        **{f"{kind}_longitude": [float("nan")] * count for kind in ("exif", "truth")},
+    }
+
+
+def test_columns_are_those_of_the_design() -> None:
+    assert PREDICTION_SCHEMA.names == PROMISED
+    assert ERROR_SCHEMA.names == ["key", "shard", "stage", "status", "message"]
+    by_type = {str(field.type) for field in PREDICTION_SCHEMA if field.name.startswith("prob_")}
+    assert by_type == {"float"}
+    nullable = {field.name for field in PREDICTION_SCHEMA if field.nullable}
+    assert nullable == {
+        "country_code",
+        "admin",
+        *(name for name in PROMISED if name.startswith(("hybrid", "exif", "truth"))),
+    }
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_prediction_table(count: int) -> None:
+    table = prediction_table("s", "m", columns(count))
+    assert table.schema.equals(PREDICTION_SCHEMA)
+    geoparquet.validate(table.schema)
+    keys = table["key"].to_pylist()
+    assert keys == columns(count)["key"]
+    assert table["truth_latitude"].null_count == count  # NaN is not a number to a reader
+    assert table["hybrid_latitude"].null_count == count  # where nothing is said of them
+    hybrid = {name: [1.5, float("nan"), 2.0][:count] for name in HYBRID_COLUMNS}
+    told = prediction_table("s", "m", columns(count) | hybrid)
+    assert told["hybrid_longitude"].to_pylist() == [1.5, None, 2.0][:count]
+    document = json.loads(table.schema.metadata[b"geo"])
+    assert ("bbox" in document["columns"]["geometry"]) == (count > 0)
+    table.validate(full=True)
+
+
+def test_error_table_has_a_fixed_order() -> None:
+    rows = [
+        ErrorRow("b", Stage.READ, Status.DUPLICATE_KEY, "m"),
+        ErrorRow("a", Stage.EMBED, Status.INFERENCE_FAILED, "m"),
+        ErrorRow(None, Stage.READ, Status.SHARD_CORRUPT, "m"),
+    ]
+    assert error_table("s", rows).equals(error_table("s", rows[::-1]))
+    assert error_table("s", rows)["key"].to_pylist() == [None, "a", "b"]
+    assert error_table("s", []).schema.equals(ERROR_SCHEMA)
+
+
+def test_points_agree_with_shapely() -> None:
+    longitude, latitude = [0.0, -180.0, 13.4], [0.0, 90.0, -52.5]
+    ours = geoparquet.encode_points(longitude, latitude).to_pylist()
+    assert ours == [bytes(wkb) for wkb in shapely.to_wkb(shapely.points(longitude, latitude))]
+    assert {geoparquet.geometry_type(wkb) for wkb in ours} == {"Point"}
+
+
+@pytest.mark.parametrize("wkb", [b"", b"\x01\x01", struct.pack("<BIdd", 1, 2, 0, 0)])
+def test_other_geometries_are_refused(wkb: bytes) -> None:
+    with pytest.raises(ValueError, match="WKB"):
+        geoparquet.geometry_type(wkb)
+
+
+def test_a_position_that_is_not_finite_is_no_point() -> None:
+    with pytest.raises(ValueError, match="error row"):
+        geoparquet.encode_points([float("nan")], [0.0])
+
+
+def test_validate_says_what_is_wrong() -> None:
+    table = prediction_table("s", "m", columns(1))
+    with pytest.raises(ValueError, match="no 'geo'"):
+        geoparquet.validate(table.schema.remove_metadata())
+    geo = json.loads(table.schema.metadata[b"geo"])
+    for key, value in (("version", "0.4.0"), ("primary_column", "point")):
+        changed = table.schema.with_metadata({b"geo": json.dumps({**geo, key: value}).encode()})
+        with pytest.raises(ValueError, match=str(value)):
+            geoparquet.validate(changed)
+    renamed = pa.schema([pa.field("geometry", pa.string()), PREDICTION_SCHEMA.field("bbox")])
+    with pytest.raises(ValueError, match="binary"):
+        geoparquet.validate(renamed.with_metadata(table.schema.metadata))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (b'{"latitude": 1, "longitude": -180}', Truth(1, -180)),
+        (b'\xef\xbb\xbf{"latitude": 1.5, "longitude": 2, "caption": "x"}', Truth(1.5, 2)),
+        (b"{}", None),
+        (b'{"latitude": null, "longitude": null}', None),
+    ],
+)
+def test_metadata(text: bytes, wanted: Truth | None) -> None:
+    assert parse_metadata(text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"", "not JSON"),
+        (b"\xff\xfe\xfa", "not JSON"),
+        (b"latitude: 3", "not JSON"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[1, 2]", "wanted an object"),
+        (b'{"latitude": 1}', "both latitude and longitude"),
+        (b'{"latitude": "1", "longitude": "2"}', "JSON numbers"),
+        (b'{"latitude": true, "longitude": 2}', "JSON numbers"),
+        (b'{"latitude": NaN, "longitude": 2}', "finite"),
+        (b'{"latitude": 1e999, "longitude": 2}', "finite"),
+        (b'{"latitude": 1' + b"0" * 400 + b', "longitude": 2}', "finite"),
+        (b'{"latitude": 91, "longitude": 2}', "swapped"),
+        (b'{"latitude": 1, "longitude": 200}', "swapped"),
+        (b" " * (MAX_METADATA_BYTES + 1), "limit"),
+    ],
+)
+def test_bad_metadata_is_told_with_the_remedy(text: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_metadata(text)
+
+
+def test_statuses_of_shards_carry_no_key() -> None:
+    assert {status for status in Status if status.of_shard} == {
+        Status.SHARD_CORRUPT,
+        Status.SHARD_TRUNCATED,
+        Status.SHARD_UNREADABLE,
+    }

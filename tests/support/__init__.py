@@ -1,0 +1,23 @@
+"""What tests share. Test modules import from here and never from each other."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+SEED = 20251
+
+
+def python_path() -> dict[str, str]:
+    """Returns an environment whose Python finds the product and this package."""
+    paths = (ROOT, ROOT / "tests")
+    # Beam's worker pool starts what is called `python`, not the Python it runs in.
+    programs = (Path(sys.executable).parent, os.environ.get("PATH", ""))
+    return {
+        **os.environ,
+        "PATH": os.pathsep.join(map(str, programs)),
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "OMP_NUM_THREADS": "1",
+    }

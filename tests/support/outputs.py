@@ -1,0 +1,89 @@
+"""Output directories: their bytes, and made-up runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+
+from locdiffusion.photos.listing import Shard
+from locdiffusion.sphere.geodesy import destination
+from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
+from schemas.geotags import THRESHOLDS_KM, Stage, prediction_table
+from schemas.layers import Thumbnail, thumbnail_table
+from support.fake_geotagger import FakeGeotagger
+
+
+def decoded(path: Path, batch_size: int = 4, shard_id: str = "s-0") -> list[PhotoBatch]:
+    """Geotags a shard with the fake model; returns its batches."""
+    geotagger = FakeGeotagger()
+    batches = list(read_batches(Shard(shard_id, str(path)), geotagger.preprocess, batch_size))
+    for stage in (Stage.EMBED, Stage.SAMPLE, Stage.DECODE):
+        batches = [run_stage(batch, stage, geotagger) for batch in batches]
+    return batches
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Returns the bytes of every file below a directory, by relative path."""
+    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+HOSTILE_KEY = "</script><script>alert(1)</script><!--\u2028'\"&amp;"
+
+
+def write_predictions(directory, shard, count, rng, truth=True, keys=None, **columns):
+    """Writes a shard of synthetic predictions; every second row has a truth if `truth`."""
+    given = columns
+    latitude, longitude = rng.uniform(-85, 85, count), rng.uniform(-180, 180, count)
+    radius_90_km = np.exp(rng.normal(6, 1, count))
+    true_latitude, true_longitude = destination(
+        latitude, longitude, rng.uniform(0, 360, count), radius_90_km * rng.uniform(0, 1, count)
+    )
+    hidden = (np.arange(count) % 2 == 1) | (not truth)
+    unknown = np.full(count, np.nan)
+    columns = {
+        "key": keys or [f"{shard}-{i}" for i in range(count)],
+        "latitude": latitude,
+        "longitude": longitude,
+        "radius_50_km": radius_90_km / 2,
+        "radius_90_km": radius_90_km,
+        "information_nats": 9 - np.log(radius_90_km),
+        "land_probability": np.full(len(radius_90_km), 0.5),
+        "probability": [[1 - np.exp(-km / r) for km in THRESHOLDS_KM] for r in radius_90_km],
+        "modes": [
+            [SimpleNamespace(latitude=a, longitude=b, probability=0.75, radius_km=r / 2)]
+            for a, b, r in zip(latitude, longitude, radius_90_km, strict=True)
+        ],
+        "exif_latitude": unknown,
+        "exif_longitude": unknown,
+        "truth_latitude": np.where(hidden, np.nan, true_latitude),
+        "truth_longitude": np.where(hidden, np.nan, true_longitude),
+    }
+    columns |= given
+    predictions = directory / "predictions"
+    predictions.mkdir(parents=True, exist_ok=True)
+    pq.write_table(prediction_table(shard, "model", columns), predictions / f"part-{shard}.parquet")
+
+
+def write_thumbnails(directory, shard, jpeg_of):
+    """Writes a shard's thumbnails."""
+    (directory / "thumbnails").mkdir(exist_ok=True)
+    table = thumbnail_table(shard, [Thumbnail(*item) for item in jpeg_of.items()])
+    pq.write_table(table, directory / f"thumbnails/part-{shard}.parquet")
+
+
+def summary_of(photos: int, **configuration: Any) -> dict[str, Any]:
+    """What a run without errors says of itself."""
+    return {
+        "photos": photos,
+        "predictions": photos,
+        "photo_errors": 0,
+        "errors_by_status": {},
+        "shards": {"complete": 1},
+        "mismatches": [],
+        "seconds": 12345.678,
+        "configuration": configuration,
+    }
