@@ -245,16 +245,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = parse(argv)
     from locdiffusion.checkpoint import CheckpointError, load
     from locdiffusion.model.image_encoder import load_image_encoder
-    from locdiffusion.photos.embedding_cache import DataError, expand_shards, load_photos
+    from locdiffusion.photos.embedding_cache import load_photos
+    from locdiffusion.photos.listing import expand_patterns
+    from locdiffusion.photos.storage import DataError
 
     try:
         checkpoint = load(options.checkpoint)
         encoder = load_image_encoder(checkpoint.config.encoder.name)
-        photos = load_photos(expand_shards(options.photos), encoder, options.embeddings)
+        photos = load_photos(expand_patterns(options.photos), encoder, options.embeddings)
         few = photos.take(np.arange(min(options.limit, len(photos))))
         train = None
         if options.train:
-            train = load_photos(expand_shards(options.train), encoder, options.embeddings)
+            train = load_photos(expand_patterns(options.train), encoder, options.embeddings)
         found = measure(checkpoint, few, train)
     except (CheckpointError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)

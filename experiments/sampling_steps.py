@@ -361,7 +361,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from locdiffusion.checkpoint import load
     from locdiffusion.cpu import torch_threads
     from locdiffusion.model.image_encoder import load_image_encoder
-    from locdiffusion.photos.embedding_cache import expand_shards, load_photos
+    from locdiffusion.photos.embedding_cache import load_photos
+    from locdiffusion.photos.listing import expand_patterns
 
     try:
         settings = [
@@ -372,7 +373,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         ]
         checkpoint = load(options.checkpoint)
         encoder = load_image_encoder(checkpoint.config.encoder.name)
-        photos = load_photos(expand_shards(options.photos), encoder, options.embeddings)
+        photos = load_photos(expand_patterns(options.photos), encoder, options.embeddings)
         photos = drawn(photos, options.limit, options.seed)
         with torch_threads(options.threads):
             study = Study(checkpoint, photos, options.samples, options.seed)

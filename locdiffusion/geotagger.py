@@ -31,7 +31,8 @@ from locdiffusion.inference import log_density_around
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
 from locdiffusion.model.model_files import local_checkpoint, local_encoder
 from locdiffusion.model.weights import GEOCLIP, split_name
-from locdiffusion.photos.image_formats import load_picture, upright
+from locdiffusion.photos.exif import upright
+from locdiffusion.photos.image_formats import load_picture
 from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 
 Photo = Image.Image | str | os.PathLike[str]

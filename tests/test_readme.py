@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from locdiffusion.overhead.command import main as cut_patches
-from locdiffusion.photos.embedding_cache import read_samples
+from locdiffusion.photos.labelled_samples import read_samples
 from schemas.geotags import PREDICTION_SCHEMA
 from support import ROOT
 
@@ -42,11 +42,11 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
         arguments = ["--split", split, "--count", str(count), "--shard-size", "10"]
         assert cut_patches([*arguments, "--output", str(root / folder)]) == 0
     shard = next(iter(sorted((root / "photos").glob("*.tar"))))
-    _, image, _, _ = next(read_samples(str(shard)))
-    Image.open(io.BytesIO(image)).save(root / "patch.jpg")
+    sample, _ = next(read_samples(str(shard)))
+    Image.open(io.BytesIO(sample.image)).save(root / "patch.jpg")
     (root / "FOLDER").mkdir()
-    for key, data, _, _ in read_samples(str(shard)):
-        (root / "FOLDER" / f"{key}.jpg").write_bytes(data)
+    for sample, _ in read_samples(str(shard)):
+        (root / "FOLDER" / f"{sample.key}.jpg").write_bytes(sample.image)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         for command in COMMANDS:

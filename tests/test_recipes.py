@@ -24,7 +24,7 @@ from google.cloud import bigquery
 from PIL import Image
 
 from locdiffusion.overhead.command import main as cut_patches
-from locdiffusion.photos.embedding_cache import read_samples
+from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.bigquery import TABLES, bigquery_schema
 from support import ROOT
@@ -64,9 +64,9 @@ def lay_out(root: Path) -> None:
     """Photos with truth, a catalogue of them, an area, districts, one photo alone."""
     arguments = ["--split", "sample", "--count", str(PHOTOS), "--shard-size", "40"]
     assert cut_patches([*arguments, "--output", str(root / "photos")]) == 0
-    samples = [s for shard in sorted(root.glob("photos/*.tar")) for s in read_samples(str(shard))]
-    (root / "patch.jpg").write_bytes(samples[0][1])
-    keys = [key for key, *_ in samples[5:]] + ["no-such-photo"]
+    samples = [s for tar in sorted(root.glob("photos/*.tar")) for s, _ in read_samples(str(tar))]
+    (root / "patch.jpg").write_bytes(samples[0].image)
+    keys = [sample.key for sample in samples[5:]] + ["no-such-photo"]
     titles = [f"photo {i}" for i in range(len(keys))]
     pandas.DataFrame({"key": keys, "title": titles}).to_csv(root / "catalogue.csv", index=False)
     area = geopandas.GeoDataFrame(geometry=[shapely.box(*BOX)], crs="OGC:CRS84")

@@ -18,7 +18,8 @@ from experiments.ablations.runs import execute, write
 from experiments.ablations.sampled import subset
 from locdiffusion.cpu import torch_threads
 from locdiffusion.model.image_encoder import load_image_encoder
-from locdiffusion.photos.embedding_cache import expand_shards, load_photos
+from locdiffusion.photos.embedding_cache import load_photos
+from locdiffusion.photos.listing import expand_patterns
 
 _worker: dict[str, Any] = {}
 
@@ -28,7 +29,7 @@ def load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     encoder = load_image_encoder(options.encoder)
 
     def photos(patterns: Sequence[str]) -> Any:
-        return load_photos(expand_shards(patterns), encoder, options.embeddings)
+        return load_photos(expand_patterns(patterns), encoder, options.embeddings)
 
     train = subset(photos(options.train), options.limit, options.seed)
     return train, {"val": photos(options.val), "val_regions": photos(options.val_regions)}

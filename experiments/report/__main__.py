@@ -107,7 +107,8 @@ def table(options: argparse.Namespace) -> list[Path]:
     from locdiffusion.cpu import torch_threads
     from locdiffusion.evaluate.bootstrap import Bootstrap
     from locdiffusion.model.image_encoder import load_image_encoder
-    from locdiffusion.photos.embedding_cache import expand_shards, load_photos
+    from locdiffusion.photos.embedding_cache import load_photos
+    from locdiffusion.photos.listing import expand_patterns
 
     rivals = _known(options.rivals, tuple(RIVALS))
     named = splits_of(options.test)
@@ -115,7 +116,7 @@ def table(options: argparse.Namespace) -> list[Path]:
     encoder = load_image_encoder(checkpoint.config.encoder.name)
     sources = {"train": options.train, "calibration": options.calibration, **named}
     photos = {
-        name: load_photos(expand_shards(patterns), encoder, options.embeddings)
+        name: load_photos(expand_patterns(patterns), encoder, options.embeddings)
         for name, patterns in sources.items()
     }
     data = [
@@ -170,14 +171,15 @@ def _draw_maps(options: argparse.Namespace, folder: Path) -> list[Path]:
     from experiments.report.record import OURS
     from locdiffusion.checkpoint import load
     from locdiffusion.model.image_encoder import load_image_encoder
-    from locdiffusion.photos.embedding_cache import expand_shards, load_photos
+    from locdiffusion.photos.embedding_cache import load_photos
+    from locdiffusion.photos.listing import expand_patterns
 
     if options.embeddings is None:
         raise ValueError("--maps without --embeddings; want the cache that `table` used.")
     named = splits_of(options.maps)
     checkpoint = load(options.checkpoint)
     encoder = load_image_encoder(checkpoint.config.encoder.name)
-    shards = {name: expand_shards(patterns) for name, patterns in named.items()}
+    shards = {name: expand_patterns(patterns) for name, patterns in named.items()}
     photos = {n: load_photos(files, encoder, options.embeddings) for n, files in shards.items()}
     paths = {name: answers.path_of(options.output, OURS, name) for name in named}
     missing = [name for name, path in paths.items() if not path.is_file()]

@@ -31,7 +31,8 @@ from locdiffusion.density.base_measure import LAND
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.inference import natural_parameters
-from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_samples
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
+from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.sphere.geodesy import destination, unit_vectors
 
 if TYPE_CHECKING:
@@ -118,10 +119,10 @@ def find_images(shards: Sequence[str], keys: set[str]) -> dict[str, Image.Image]
     for shard in shards:
         if keys <= set(found):
             break
-        for key, image, _, _ in read_samples(shard):
-            if key in keys:
-                with Image.open(io.BytesIO(image)) as opened:
-                    found[key] = opened.convert("RGB")
+        for sample, _ in read_samples(shard):
+            if sample.key in keys and sample.image is not None:
+                with Image.open(io.BytesIO(sample.image)) as opened:
+                    found[sample.key] = opened.convert("RGB")
     missing = sorted(keys - set(found))
     if missing:
         raise ValueError(f"Photo {missing[0]!r} is in none of {len(shards)} shards; want its own.")

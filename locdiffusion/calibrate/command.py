@@ -12,9 +12,8 @@ measured first, by fitting on one half and looking at the other.
 from __future__ import annotations
 
 import argparse
-import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,14 +112,20 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhotos:
     """At most `options.most` photos with a position, embedded."""
-    from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_samples
+    from locdiffusion.photos.embedding_cache import EmbeddedPhotos
+    from locdiffusion.photos.labelled_samples import read_images, read_samples
+    from locdiffusion.photos.listing import expand_patterns
 
-    positions = None if options.predictions is None else _positions(options.predictions)
-    if positions is None:
-        found = [sample for shard in _shards(options.photos) for sample in read_samples(shard)]
+    shards = expand_patterns(options.photos)
+    found: list[tuple[str, bytes, float, float]] = []
+    if options.predictions is None:
+        for sample, truth in (pair for shard in shards for pair in read_samples(shard)):
+            assert sample.image is not None
+            found.append((sample.key, sample.image, truth.latitude, truth.longitude))
     else:
-        pairs = _images(options.photos)
-        found = [(key, image, *positions[key]) for key, image in pairs if key in positions]
+        positions = _positions(options.predictions)
+        images = (pair for shard in shards for pair in read_images(shard))
+        found = [(key, image, *positions[key]) for key, image in images if key in positions]
     if len(found) < FEWEST:
         raise ValueError(
             f"{len(found)} of these photos have a known position; want at least {FEWEST}, better "
@@ -130,24 +135,21 @@ def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhoto
     some = [found[row] for row in chosen]
     return EmbeddedPhotos(
         [key for key, *_ in some],
-        _embedded([image for _, image, *_ in some], encoder),
+        _embedded([(key, image) for key, image, *_ in some], encoder),
         np.array([latitude for *_, latitude, _ in some]),
         np.array([longitude for *_, longitude in some]),
     )
 
 
-def _embedded(images: Sequence[bytes], encoder: ImageEncoder) -> np.ndarray:
-    from PIL import ImageOps
+def _embedded(images: Sequence[tuple[str, bytes]], encoder: ImageEncoder) -> np.ndarray:
     from tqdm import tqdm
 
-    from locdiffusion.photos.image_formats import open_picture
+    from locdiffusion.photos.labelled_samples import pixels_of
 
     parts = []
     for start in tqdm(range(0, len(images), 64), desc="embedding", unit="batch", file=sys.stderr):
-        pixels = []
-        for image in images[start : start + 64]:
-            with open_picture(io.BytesIO(image)) as opened:
-                pixels.append(encoder.preprocess(ImageOps.exif_transpose(opened)))
+        batch = images[start : start + 64]
+        pixels = [pixels_of(image, encoder, repr(key)) for key, image in batch]
         parts.append(encoder.embed(np.stack(pixels)))
     return np.concatenate(parts)
 
@@ -171,25 +173,6 @@ def _positions(predictions: Path) -> Positions:
                 found[row["key"]] = position
                 break
     return found
-
-
-def _images(paths: Sequence[str]) -> Iterator[tuple[str, bytes]]:
-    """Key and bytes of every photo, keys as pipelines.geotag writes them."""
-    from locdiffusion.photos.embedding_cache import read_images
-
-    folders = [Path(path) for path in paths if Path(path).is_dir()]
-    for folder in folders:
-        for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-            yield file.relative_to(folder).as_posix(), file.read_bytes()
-    shards = [path for path in paths if not Path(path).is_dir()]
-    for shard in _shards(shards) if shards else ():
-        yield from read_images(shard)
-
-
-def _shards(patterns: Sequence[str]) -> list[str]:
-    from locdiffusion.photos.embedding_cache import expand_shards
-
-    return expand_shards(patterns)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -113,7 +113,7 @@ def run(options: argparse.Namespace) -> Evaluation:
     from locdiffusion.evaluate.proximity import strata_numbers
     from locdiffusion.evaluate.record import Evaluation, Training
     from locdiffusion.evaluate.sources import positions_sha256, training_positions
-    from locdiffusion.photos.embedding_cache import expand_shards
+    from locdiffusion.photos.listing import expand_patterns
 
     splits = _splits(options)
     bootstrap = Bootstrap(resamples=options.resamples, seed=options.seed)
@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> Evaluation:
     if options.output.is_file():
         raise ValueError(f"--output {options.output} is a file; want a directory to create.")
     options.output.mkdir(parents=True, exist_ok=True)
-    near = training_positions(expand_shards(options.train)) if options.train else None
+    near = training_positions(expand_patterns(options.train)) if options.train else None
     records, errors, models = [], {}, {}
     for name, answers in _answers(options, splits):
         print(f"scoring {name}: {len(answers.predictions):,} photos", file=sys.stderr, flush=True)
@@ -168,9 +168,10 @@ def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str,
     if options.photos:
         yield next(iter(splits)), _listed(options)
         return
-    from locdiffusion.photos.embedding_cache import expand_shards, load_photos
+    from locdiffusion.photos.embedding_cache import load_photos
+    from locdiffusion.photos.listing import expand_patterns
 
-    shards = {name: expand_shards(patterns) for name, patterns in splits.items()}
+    shards = {name: expand_patterns(patterns) for name, patterns in splits.items()}
     tagger, cache = _tagger(options)
     for name, files in shards.items():
         photos = load_photos(files, tagger.encoder, cache)

@@ -27,13 +27,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.photos.embedding_cache import (
-    DataError,
-    EmbeddedPhotos,
-    read_embedded,
-    write_embedded,
-)
-from locdiffusion.photos.image_formats import load_picture, upright
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded, write_embedded
+from locdiffusion.photos.exif import upright
+from locdiffusion.photos.image_formats import load_picture
+from locdiffusion.photos.storage import DataError
 from schemas.samples import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:

@@ -15,7 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from locdiffusion.photos.embedding_cache import DataError, EmbeddedPhotos, read_samples
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos
+from locdiffusion.photos.labelled_samples import read_samples
+from locdiffusion.photos.storage import DataError
 from locdiffusion.predictions import Predictions
 from schemas.geotags import PROBABILITY_COLUMNS
 
@@ -151,7 +153,8 @@ def training_positions(shards: Sequence[str]) -> tuple[Float, Float]:
     from tqdm import tqdm
 
     bar = tqdm(shards, desc="reading training positions", unit="shard", file=sys.stderr)
-    places = [(sample[2], sample[3]) for shard in bar for sample in read_samples(shard)]
+    truths = (truth for shard in bar for _, truth in read_samples(shard))
+    places = [(truth.latitude, truth.longitude) for truth in truths]
     if not places:
         raise DataError("The training shards hold no sample; want at least one.")
     latitude, longitude = np.array(places, np.float64).T

@@ -8,7 +8,7 @@ A sample that damage cuts in two, or whose end cannot be seen, is reported and n
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
@@ -34,7 +34,18 @@ _META = re.compile(r"__[^/]*__(\Z|/)")  # webdataset's own members, for example 
 
 @dataclass
 class Sample:
-    """Adjacent members with one key; `image_offset` is where the image begins in a plain tar."""
+    """Adjacent members with one key.
+
+    Attributes:
+        key: Name of the members up to the first dot.
+        image: Bytes of the first photo.
+        metadata: Bytes of the first `.json` member.
+        problem: Status and message of a sample that cannot be used.
+        images: Number of photos under the key.
+        documents: Number of `.json` members under the key.
+        image_offset: Byte at which the photo begins in a plain tar.
+        extras: Bytes of other members that the reader was asked for, by extension.
+    """
 
     key: str
     image: bytes | None = None
@@ -43,17 +54,13 @@ class Sample:
     images: int = 0
     documents: int = 0
     image_offset: int | None = field(default=None, compare=False)
+    extras: dict[str, bytes] = field(default_factory=dict, compare=False)
 
 
 def split_name(name: str) -> tuple[str, str] | None:
     """Splits a member name into key and lower-case extension; None if it belongs to no sample."""
     match = None if _META.match(name) else _KEY.match(name)
     return (match[1], match[2].lower()) if match else None
-
-
-def _limit(name: str) -> int | None:
-    parts = split_name(name)
-    return LIMITS.get(parts[1]) if parts else None
 
 
 @dataclass
@@ -65,6 +72,7 @@ class ShardReader:
 
     Attributes:
         url: A path, or anything fsspec opens.
+        extras: Other extensions to read, and the most bytes that such a member may have.
         status: Valid once the iteration is over.
         message: What is wrong, empty when complete.
         ignored_members: Files that by webdataset's rule belong to no sample (hidden files,
@@ -74,6 +82,7 @@ class ShardReader:
     """
 
     url: str
+    extras: Mapping[str, int] = field(default_factory=dict)
     status: TarStatus = TarStatus.COMPLETE
     message: str = ""
     ignored_members: int = 0
@@ -103,7 +112,7 @@ class ShardReader:
         """Groups members by key; ends with `status` set."""
         sample: Sample | None = None
         try:
-            for member in read_members(file, _limit):
+            for member in read_members(file, self._limit):
                 parts = split_name(member.name)
                 if parts is None:
                     self.ignored_members += 1
@@ -112,7 +121,7 @@ class ShardReader:
                     if sample is not None:
                         yield from self._finish(sample)
                     sample = Sample(parts[0])
-                _add_member(sample, parts[1], member)
+                self._add_member(sample, parts[1], member)
         except ArchiveDamage as damage:
             self.read_failed = damage.status is TarStatus.UNREADABLE
             if self.read_failed:
@@ -125,6 +134,27 @@ class ShardReader:
         else:
             if sample is not None:
                 yield from self._finish(sample)
+
+    def _limit(self, name: str) -> int | None:
+        parts = split_name(name)
+        return {**LIMITS, **self.extras}.get(parts[1]) if parts else None
+
+    def _add_member(self, sample: Sample, extension: str, member: Member) -> None:
+        """Puts a member into its sample; only the first of a kind counts."""
+        if extension in IMAGE_EXTENSIONS:
+            sample.images += 1
+            if sample.images == 1:
+                sample.image, sample.image_offset = member.data, member.offset
+                sample.problem = sample.problem or member.problem
+        elif extension == METADATA_EXTENSION:
+            sample.documents += 1
+            if sample.documents == 1:
+                sample.metadata = member.data
+                sample.problem = sample.problem or member.problem
+        elif extension in self.extras:
+            sample.problem = sample.problem or member.problem
+            if member.data is not None:
+                sample.extras.setdefault(extension, member.data)
 
     def _at_damage(
         self, sample: Sample | None, damage: ArchiveDamage
@@ -148,7 +178,7 @@ class ShardReader:
         if sample.key in self._seen:
             why = f"the key {sample.key!r} was used before in this shard; {again}"
             sample.problem = (Status.DUPLICATE_KEY, why)
-        elif sample.image is None and sample.problem is None:
+        elif sample.image is None and not sample.extras and sample.problem is None:
             wanted = "|".join(IMAGE_EXTENSIONS)
             why = f"the sample {sample.key!r} has no photo, wanted {sample.key}.{wanted}; add it"
             sample.problem = (Status.MISSING_IMAGE, why)
@@ -163,20 +193,6 @@ class ShardReader:
         for _ in range(sample.images - 1):
             why = f"the sample {sample.key!r} holds {sample.images} photos; {again}"
             yield ErrorRow(sample.key, Stage.READ, Status.DUPLICATE_KEY, why)
-
-
-def _add_member(sample: Sample, extension: str, member: Member) -> None:
-    """Puts a member into its sample; only the first of a kind counts."""
-    if extension in IMAGE_EXTENSIONS:
-        sample.images += 1
-        if sample.images == 1:
-            sample.image, sample.image_offset = member.data, member.offset
-            sample.problem = sample.problem or member.problem
-    elif extension == METADATA_EXTENSION:
-        sample.documents += 1
-        if sample.documents == 1:
-            sample.metadata = member.data
-            sample.problem = sample.problem or member.problem
 
 
 def _why_unopened(url: str, error: OSError) -> str:

@@ -8,41 +8,37 @@ Training then never touches pixels, nor a shard in a bucket twice.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Protocol, cast
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from braceexpand import braceexpand
 from numpy.typing import NDArray
-from PIL import ImageOps
 
 from locdiffusion.cpu import torch_threads
 from locdiffusion.files import atomic_path
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import ImageEncoder
-from locdiffusion.photos.image_formats import open_picture
-from locdiffusion.photos.shard_files import DataError, check_builds, is_url, open_shard, version
-from locdiffusion.sphere.geodesy import unit_vectors
-from schemas.samples import (
-    IMAGE_EXTENSIONS,
-    MAX_IMAGE_PIXELS,
-    METADATA_EXTENSION,
-    parse_metadata,
+from locdiffusion.photos.labelled_samples import (
+    check_builds,
+    pixels_of,
+    read_samples,
+    shard_version,
 )
+from locdiffusion.photos.storage import DataError
+from locdiffusion.sphere.geodesy import unit_vectors
 
 EMBEDDING_EXTENSION = "npy"
+MAX_EMBEDDING_BYTES = 2**20
 PHOTOS_AT_ONCE = 64
 
 
@@ -102,37 +98,6 @@ class EmbeddedPhotos:
         return digest.hexdigest()
 
 
-def expand_shards(patterns: Iterable[str]) -> list[str]:
-    """Files that globs and braces name, sorted, each once; a URL may be any that fsspec opens.
-
-    Raises:
-        DataError: A pattern matches nothing.
-    """
-    found: list[str] = []
-    for pattern in patterns:
-        matches = [m for p in braceexpand(pattern) for m in sorted(_matches(p))]
-        if not matches:
-            raise DataError(
-                f"No shard matches {pattern!r}. Want webdataset tars; quote the pattern, as in "
-                "'DIR/*.tar'."
-            )
-        found += matches
-    return list(dict.fromkeys(found))
-
-
-def _matches(pattern: str) -> list[str]:
-    if not is_url(pattern):
-        return glob.glob(pattern)
-    try:
-        filesystem, path = fsspec.core.url_to_fs(pattern)
-        return [filesystem.unstrip_protocol(match) for match in filesystem.glob(path)]
-    except Exception as error:  # gcsfs's, aiohttp's, google-auth's, ...
-        raise DataError(
-            f"{pattern} cannot be listed ({type(error).__name__}: {error}); check the name, and "
-            "that you may read it."
-        ) from error
-
-
 def load_photos(
     shards: Sequence[str],
     encoder: ImageEncoder | DeferredEncoder,
@@ -190,64 +155,6 @@ def embed_shards(
     return files
 
 
-def read_samples(shard: str) -> Iterator[tuple[str, bytes, float, float]]:
-    """Key, image bytes, latitude and longitude of each sample, by webdataset's own reader.
-
-    Raises:
-        DataError: A sample lacks an image or its truth, or the shard is no sound tar.
-    """
-    for sample in _read(shard):
-        image = _image(sample)
-        latitude, longitude = _truth(sample, shard, image is not None)
-        assert image is not None
-        yield sample["__key__"], image, latitude, longitude
-
-
-def read_images(shard: str) -> Iterator[tuple[str, bytes]]:
-    """Key and image bytes of each sample that has an image, with or without truth.
-
-    Raises:
-        DataError: The shard is no sound tar.
-    """
-    for sample in _read(shard):
-        if (image := _image(sample)) is not None:
-            yield sample["__key__"], image
-
-
-def _read(shard: str) -> Iterator[Mapping[str, Any]]:
-    from webdataset.tariterators import group_by_keys, tar_file_expander
-
-    try:
-        # Opened here: webdataset itself runs what a file named "pipe:..." says.
-        with open_shard(shard) as stream:
-            yield from group_by_keys(tar_file_expander([{"url": shard, "stream": stream}]))
-    except Exception as error:  # tarfile's, and whatever a remote file system throws
-        reason = next((a for a in error.args if isinstance(a, str)), error)
-        raise DataError(
-            f"{shard} cannot be read ({reason}); want a webdataset tar, complete and with each "
-            "member once: write it again."
-        ) from error
-
-
-def _image(sample: Mapping[str, Any]) -> bytes | None:
-    return next((sample[e] for e in IMAGE_EXTENSIONS if e in sample), None)
-
-
-def _truth(sample: Mapping[str, Any], shard: str, has_image: bool) -> tuple[float, float]:
-    """Latitude and longitude of a sample that has what training needs."""
-    key = sample["__key__"]
-    try:
-        truth = parse_metadata(sample.get(METADATA_EXTENSION, b"{}"))
-    except ValueError as error:
-        raise DataError(f"{key}.{METADATA_EXTENSION} of {shard}: {error}.") from error
-    if not has_image or truth is None:
-        raise DataError(
-            f"Sample {key!r} of {shard} lacks {'its truth' if has_image else 'an image'}; "
-            f"training wants {key}.jpg and {key}.json with latitude and longitude."
-        )
-    return truth.latitude, truth.longitude
-
-
 def _embed_shard(shard: str, encoder: ImageEncoder | DeferredEncoder, target: Path) -> None:
     keys, positions = [], []
     rows: list[NDArray[np.floating]] = []
@@ -261,16 +168,15 @@ def _embed_shard(shard: str, encoder: ImageEncoder | DeferredEncoder, target: Pa
                 rows[row] = embedding
             waiting.clear()
 
-    for sample in _read(shard):
-        image, stored = _image(sample), sample.get(EMBEDDING_EXTENSION)
-        positions.append(_truth(sample, shard, image is not None or stored is not None))
-        keys.append(sample["__key__"])
-        place = f"{keys[-1]!r} of {shard}"
-        if stored is not None:
+    for sample, truth in read_samples(shard, {EMBEDDING_EXTENSION: MAX_EMBEDDING_BYTES}):
+        positions.append((truth.latitude, truth.longitude))
+        keys.append(sample.key)
+        place = f"{sample.key!r} of {shard}"
+        if (stored := sample.extras.get(EMBEDDING_EXTENSION)) is not None:
             rows.append(_stored_embedding(stored, encoder, place))
             continue
-        assert image is not None
-        waiting[len(rows)] = _pixels(image, encoder, place)
+        assert sample.image is not None
+        waiting[len(rows)] = pixels_of(sample.image, encoder, place)
         rows.append(np.empty(0))
         if len(waiting) == PHOTOS_AT_ONCE:
             embed_waiting()
@@ -320,21 +226,8 @@ def _stored_embedding(
     return cast("NDArray[np.float16]", half)
 
 
-def _pixels(image: bytes, encoder: ImageEncoder | DeferredEncoder, place: str) -> NDArray[np.uint8]:
-    try:
-        with open_picture(io.BytesIO(image)) as opened:
-            if opened.width * opened.height > MAX_IMAGE_PIXELS:
-                raise ValueError(f"{opened.size} pixels, limit {MAX_IMAGE_PIXELS:,}")
-            return encoder.preprocess(ImageOps.exif_transpose(opened))
-    except Exception as error:  # Pillow's parsers raise almost anything on broken bytes
-        raise DataError(
-            f"The image of sample {place} cannot be decoded ({type(error).__name__}: {error}); "
-            "replace it, or leave the sample out of the shard."
-        ) from error
-
-
 def _cache_name(shard: str, encoder: dict[str, object]) -> str:
-    identity = json.dumps([encoder, *version(shard)], sort_keys=True)
+    identity = json.dumps([encoder, *shard_version(shard)], sort_keys=True)
     digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
     return f"{Path(shard).stem}-{digest}.parquet"
 

@@ -7,7 +7,7 @@ import importlib
 import os
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 BUILT_IN = ("JPEG", "PNG", "WEBP")
 HEIF = "HEIF"
@@ -74,11 +74,3 @@ def load_picture(path: str | os.PathLike[str]) -> Image.Image:
             f"{path} cannot be decoded ({error}); copy the photo again from its source."
         ) from error
     return image
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The picture turned as its EXIF orientation says; one with a broken EXIF block stays."""
-    try:
-        return ImageOps.exif_transpose(image)
-    except Exception:  # Pillow's parser raises almost anything on hostile bytes
-        return image

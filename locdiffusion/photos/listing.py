@@ -6,10 +6,11 @@ virtual ones (`locdiffusion.photos.folder`).
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,13 +24,10 @@ from locdiffusion.photos.folder import (
     folder_name,
     group_photos,
 )
+from locdiffusion.photos.storage import DataError
 from schemas.samples import IMAGE_EXTENSIONS
 
 TAR_ENDINGS = (".tar.gz", ".tgz", ".tar")
-
-
-class InputError(ValueError):
-    """No shard can be read from what was given; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,54 @@ class Shard:
             return None
 
 
+def expand_patterns(patterns: Iterable[str]) -> list[str]:
+    """Finds the files and folders that paths, URLs, globs and braces such as `{000..009}` name.
+
+    Args:
+        patterns: Local paths, or URLs that fsspec knows.
+
+    Returns:
+        Locations in the order of the patterns, each once; local ones are absolute. A folder that
+        was named itself ends with a slash; globs find files only.
+
+    Raises:
+        DataError: A pattern, or a name that its braces stand for, matches nothing.
+    """
+    from braceexpand import braceexpand
+
+    parts = [part for pattern in patterns for part in braceexpand(pattern, escape=False)]
+    return list(dict.fromkeys(location for part in parts for location in _matches(part)))
+
+
+def _matches(pattern: str) -> list[str]:
+    with _listing(pattern):
+        filesystem, path = fsspec.core.url_to_fs(pattern)
+        if filesystem.isfile(path):  # a name may hold the very characters of a glob
+            return [_shown(filesystem, path, pattern)]
+        if filesystem.isdir(path):
+            return [_shown(filesystem, path, pattern).rstrip("/") + "/"]
+        found = filesystem.glob(path) if re.search(r"[*?\[]", path) else []
+        files = sorted(name for name in found if not filesystem.isdir(name))
+    if not files:
+        raise DataError(
+            f"no file matches {pattern!r}; look with `ls {pattern}`, keep the quotes around globs, "
+            "and write a range of files that are all there as {000..009}"
+        )
+    return [_shown(filesystem, name, pattern) for name in files]
+
+
+@contextlib.contextmanager
+def _listing(place: str) -> Iterator[None]:
+    """Turns whatever a file system raises (gcsfs, aiohttp, google-auth, ...) into a DataError."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(
+            f"{place} cannot be listed ({type(error).__name__}: {error}); check the name, your "
+            "rights and, for gs://, that you are logged in: gcloud auth application-default login"
+        ) from error
+
+
 def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) -> list[Shard]:
     """Expands paths, folders, globs and braces such as `{000..009}`.
 
@@ -74,25 +120,21 @@ def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) ->
         The shards, each once: tars sorted by URL, then groups of photos.
 
     Raises:
-        InputError: If a pattern matches nothing, or names a folder that holds tars.
+        DataError: A pattern matches nothing, or names a folder without photos or with tars.
     """
-    from braceexpand import braceexpand
-
     tars: set[str] = set()
     loose: dict[str, int] = {}
     folders: dict[str, list[PhotoFile]] = {}
-    for pattern in patterns:
-        for part in braceexpand(pattern, escape=False):
-            filesystem, path = fsspec.core.url_to_fs(part)
-            if not filesystem.isfile(path) and filesystem.isdir(path):
-                root = _shown(filesystem, path, part)
-                folders[root] = _photos_of(filesystem, path, part, tell)
-                continue
-            for url in _expand(filesystem, path, part):
-                if extension(url) in IMAGE_EXTENSIONS:
-                    loose[url] = int(filesystem.size(url))
-                else:
-                    tars.add(url)
+    for url in expand_patterns(patterns):
+        if url.endswith("/"):
+            root = url.rstrip("/") or "/"
+            folders[root] = photos_in(root, tell)
+        elif extension(url) in IMAGE_EXTENSIONS:
+            with _listing(url):
+                filesystem, path = fsspec.core.url_to_fs(url)
+                loose[url] = int(filesystem.size(path))
+        else:
+            tars.add(url)
     if loose:
         root = _common_folder(loose)
         folders[root] = find_photos(loose, root)[0] + folders.get(root, [])
@@ -126,26 +168,33 @@ def _groups(folders: dict[str, list[PhotoFile]]) -> list[Shard]:
     return list(shards.values())
 
 
-def _photos_of(
-    filesystem: Any, path: str, pattern: str, tell: Callable[[str], None]
-) -> list[PhotoFile]:
-    """All photos below a folder."""
-    found = filesystem.find(path, detail=True)
-    files = {_shown(filesystem, name, pattern): int(info["size"]) for name, info in found.items()}
-    photos, others = find_photos(files, _shown(filesystem, path, pattern))
+def photos_in(folder: str, tell: Callable[[str], None] = print) -> list[PhotoFile]:
+    """Lists all photos below a folder.
+
+    Args:
+        folder: Path or URL of the folder, without a slash at its end.
+        tell: Receives a sentence about the files in the folder that are no photos.
+
+    Raises:
+        DataError: The folder holds tars, or no photo.
+    """
+    with _listing(folder):
+        filesystem, path = fsspec.core.url_to_fs(folder)
+        found = filesystem.find(path, detail=True)
+    files = {_shown(filesystem, name, folder): int(info["size"]) for name, info in found.items()}
+    photos, others = find_photos(files, folder)
     tars = sum(others[f".{ending}"] for ending in ("tar", "tgz")) + sum(
         name.lower().endswith(".tar.gz") for name in files
     )
-    folder = pattern.rstrip("/")
     if tars:
-        raise InputError(
-            f"{pattern} is a directory that holds {tars:,} tar shards and {len(photos):,} photos; "
+        raise DataError(
+            f"{folder} is a directory that holds {tars:,} tar shards and {len(photos):,} photos; "
             f"pass '{folder}/*.tar' for the shards, '{folder}/*.jpg' for photos beside them"
         )
     if not photos:
         kinds = ", ".join(IMAGE_EXTENSIONS)
-        raise InputError(
-            f"no photo lies in the directory {pattern} (looked for {kinds}, hidden files left out);"
+        raise DataError(
+            f"no photo lies in the directory {folder} (looked for {kinds}, hidden files left out);"
             f" found {_counted(others) or 'nothing'}"
         )
     if others:
@@ -165,19 +214,6 @@ def _shown(filesystem: Any, path: str, pattern: str) -> str:
     """A path as it goes into results: with its protocol only where the user gave one."""
     shown: str = filesystem.unstrip_protocol(path) if "://" in pattern else path
     return shown
-
-
-def _expand(filesystem: Any, path: str, pattern: str) -> list[str]:
-    if filesystem.isfile(path):  # a name may hold the very characters of a glob
-        return [_shown(filesystem, path, pattern)]
-    found = [] if not re.search(r"[*?\[]", path) else filesystem.glob(path)
-    files = [name for name in found if not filesystem.isdir(name)]
-    if not files:
-        raise InputError(
-            f"no shard matches {pattern!r}; look with `ls {pattern}`, keep the quotes around globs,"
-            " and write a range as {000..009}"
-        )
-    return [_shown(filesystem, name, pattern) for name in files]
 
 
 def shard_ids(urls: list[str]) -> list[str]:

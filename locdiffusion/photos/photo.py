@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from locdiffusion.photos.archive import Sample
-from locdiffusion.photos.exif_position import read_gps
+from locdiffusion.photos.exif import exif_position, upright
 from locdiffusion.photos.image_formats import (
     HEIF,
     HEIF_REMEDY,
@@ -29,16 +29,6 @@ REDUCE_ABOVE_PIXELS = 25_000_000
 
 REDUCED_SIDE = 1024
 """Reduced decoding never goes below this many pixels on the shorter side."""
-
-_TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 @dataclass(frozen=True)
@@ -80,13 +70,14 @@ def decode_photo(
         return ErrorRow(sample.key, Stage.PHOTO, Status.BAD_METADATA, str(error))
     try:
         image, exif = open_image(sample.image)
-        pixels = _preprocess(image, preprocess)
+        pixels = preprocessed(image, preprocess)
     except PhotoError as error:
         return ErrorRow(sample.key, Stage.PHOTO, error.status, str(error))
     return PhotoRecord(sample.key, pixels, exif, truth, small_jpeg(image) if thumbnail else None)
 
 
-def _preprocess(image: Image.Image, preprocess: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def preprocessed(image: Image.Image, preprocess: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    """Applies an encoder's preprocessing to an upright image; raises PhotoError where it fails."""
     try:
         return preprocess(image)
     except Exception as error:  # an odd shape, a lack of memory: one photo, not the job
@@ -132,9 +123,7 @@ def open_image(data: bytes) -> tuple[Image.Image, Truth | None]:
             f"the {image.format} of {len(data):,} bytes cannot be decoded "
             f"({type(error).__name__}: {error}); copy the photo again from its source",
         ) from None
-    orientation, position = _exif(image)
-    turn = _TRANSPOSE.get(orientation)
-    return (image if turn is None else image.transpose(turn)), position
+    return upright(image), exif_position(image)
 
 
 def _open(data: bytes) -> Image.Image:
@@ -167,14 +156,3 @@ def _too_many_pixels(found: str) -> PhotoError:
         Status.TOO_MANY_PIXELS,
         f"{found}, limit {MAX_IMAGE_PIXELS:,}; scale the photo down before packing it",
     )
-
-
-def _exif(image: Image.Image) -> tuple[int, Truth | None]:
-    """Orientation (1 when unknown) and GPS position. A broken EXIF block costs only itself."""
-    try:
-        exif = image.getexif()
-        orientation = exif.get(ExifTags.Base.Orientation, 1)
-        gps = exif.get_ifd(ExifTags.IFD.GPSInfo)
-    except Exception:  # as above: a tag parser on hostile bytes
-        return 1, None
-    return (orientation if isinstance(orientation, int) else 1), read_gps(gps)

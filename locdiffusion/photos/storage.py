@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from typing import Any, BinaryIO, cast
 
@@ -17,6 +18,10 @@ READ_AHEAD: dict[str, Any] = {
     "block_size": BLOCK_BYTES,
     "cache_options": {"maxblocks": BLOCKS_HELD},
 }
+
+
+class DataError(ValueError):
+    """Photos, shards or lists are missing or unusable; the message names the remedy."""
 
 
 class ReadError(OSError):
@@ -80,6 +85,17 @@ def open_stream(url: str) -> BinaryIO:
     except Exception as error:  # aiohttp's, google-auth's, gcsfs's, botocore's, ...
         raise _told(error) from error
     return cast(BinaryIO, _Stream(file))
+
+
+def version(url: str) -> list[object]:
+    """Returns where a file lies, and what changes when it is written again."""
+    filesystem, path = fsspec.core.url_to_fs(url)
+    if isinstance(filesystem, LocalFileSystem):
+        status = os.stat(path)
+        return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
+    info = filesystem.info(path)
+    marks = ("size", "etag", "ETag", "generation", "mtime", "created")
+    return [url, *(str(info[mark]) for mark in marks if mark in info)]
 
 
 def _told(error: Exception) -> ReadError:

@@ -23,12 +23,8 @@ from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.inference import natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.preprocessing import EncoderSpec
-from locdiffusion.photos.embedding_cache import (
-    EmbeddedPhotos,
-    embed_shards,
-    expand_shards,
-    read_embedded,
-)
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos, embed_shards, read_embedded
+from locdiffusion.photos.listing import expand_patterns
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 from locdiffusion.train.batches import PhotoSource
 from locdiffusion.train.distributed import Processes, check_bf16
@@ -111,7 +107,7 @@ def load(
     share = group.share
 
     def embedded(globs: Sequence[str]) -> list[Path]:
-        shards = expand_shards(globs)
+        shards = expand_patterns(globs)
         return embed_shards(shards, encoder, cache, part=share.rank, parts=share.world)
 
     files = {name: embedded(globs) for name, globs in patterns.items() if globs}

@@ -31,7 +31,8 @@ import torch
 from numpy.typing import NDArray
 
 from locdiffusion.model.cs_unet import CSUNet
-from locdiffusion.photos.embedding_cache import DataError, embedding_rows
+from locdiffusion.photos.embedding_cache import embedding_rows
+from locdiffusion.photos.storage import DataError
 from locdiffusion.sphere.geodesy import unit_vectors
 from locdiffusion.train.batches import Batch, Share
 from locdiffusion.train.photo_statistics import Statistics

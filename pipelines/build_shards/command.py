@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
+from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.storage import DataError
 from pipelines.build_shards.candidates import FetchTrouble
 from pipelines.build_shards.datasheet import datasheet
 from pipelines.build_shards.density_map import draw_density
 from pipelines.build_shards.embedding import Embedder
-from pipelines.build_shards.guards import GuardError, read_guard
+from pipelines.build_shards.guards import read_guard
 from pipelines.build_shards.options import BuildOptions, parse
 from pipelines.build_shards.options import build_shards_parser as parser
 from pipelines.build_shards.output import (
@@ -30,10 +32,8 @@ from pipelines.build_shards.output import (
 )
 from pipelines.build_shards.pieces import (
     Piece,
-    PieceError,
     absolute,
     cut_lines,
-    expand,
     file_bytes,
     whole_files,
 )
@@ -74,12 +74,13 @@ def build(options: BuildOptions) -> Job:
         options: Checked settings.
 
     Raises:
-        PieceError: A list of photos is missing or of the wrong kind.
-        GuardError: A list of what must not be learnt cannot be relied on.
+        DataError: A list of photos, or of what must not be learnt, is missing or not such a list.
         UsageError: The encoder cannot be loaded.
         OutputError: The output directory belongs to something else.
     """
-    settings = Settings(_inputs(options), options.rules, read_guard(expand(options.exclude)))
+    settings = Settings(
+        _inputs(options), options.rules, read_guard(sorted(expand_patterns(options.exclude)))
+    )
     _check_encoder(options)
     output = BuildOutput(absolute(options.output))
     cut = whole_files if settings.inputs.source is Source.WEBDATASET else cut_lines
@@ -104,7 +105,7 @@ def build(options: BuildOptions) -> Job:
 
 def _inputs(options: BuildOptions) -> Inputs:
     metadata, links = (
-        tuple(InputFile(url, file_bytes(url)) for url in expand(patterns))
+        tuple(InputFile(url, file_bytes(url)) for url in sorted(expand_patterns(patterns)))
         for patterns in (options.metadata, options.links)
     )
     return Inputs(options.source, options.route, metadata, links, absolute(options.images))
@@ -251,4 +252,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
 
     again = "stopped; type the same command again to go on from here"
-    return run_command(body, PieceError, GuardError, OutputError, stopped=again)
+    return run_command(body, DataError, OutputError, stopped=again)

@@ -13,16 +13,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from locdiffusion.photos.storage import open_stream
+from locdiffusion.photos.storage import DataError, open_stream
 from pipelines.sources.record import Drop, Record, photo_id
 from schemas.training import DropReason
 
 ID_COLUMNS = ("img_id", "image_id", "photo_id", "id", "path", "key")
 AUTHOR_COLUMNS = ("author", "user_nsid", "user_id", "owner", "nsid")
-
-
-class GuardError(ValueError):
-    """A list cannot be used as a guard; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +81,7 @@ def read_guard(urls: Iterable[str]) -> Guard:
         urls: Of the lists, anywhere fsspec reads.
 
     Raises:
-        GuardError: If one is missing, or is not such a list in every line: a guard with holes is
+        DataError: If one is missing, or is not such a list in every line: a guard with holes is
             worse than none.
     """
     return Guard(tuple(read_list(url) for url in urls))
@@ -98,7 +94,7 @@ def read_list(url: str) -> GuardList:
             data = file.read()
         text = data.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise GuardError(
+        raise DataError(
             f"--exclude {url} cannot be read ({type(error).__name__}: {error}); check the path"
         ) from error
     rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
@@ -106,7 +102,7 @@ def read_list(url: str) -> GuardList:
     ids, authors = set(), set()
     for number, row in enumerate(rows[first:], start=first + 1):
         if len(row) != len(rows[0]) or not row[id_column].strip():
-            raise GuardError(
+            raise DataError(
                 f"--exclude {url}: row {number} is {','.join(row)[:80]!r}, wanted "
                 f"{len(rows[0])} columns and an id; repair the list"
             )
@@ -114,7 +110,7 @@ def read_list(url: str) -> GuardList:
         if author_column is not None and (author := author_id(row[author_column])):
             authors.add(author)
     if not ids:
-        raise GuardError(f"--exclude {url} names no photo; check that it is the right file")
+        raise DataError(f"--exclude {url} names no photo; check that it is the right file")
     name = url.rstrip("/").rpartition("/")[2]
     return GuardList(name, hashlib.sha256(data).hexdigest(), frozenset(ids), frozenset(authors))
 
@@ -122,14 +118,14 @@ def read_list(url: str) -> GuardList:
 def _columns(url: str, rows: list[list[str]]) -> tuple[int, int | None, int]:
     """Where the ids are, where the authors are, and which row is the first that is no header."""
     if not rows:
-        raise GuardError(f"--exclude {url} is empty; check that it is the right file")
+        raise DataError(f"--exclude {url} is empty; check that it is the right file")
     header = [cell.strip().lower() for cell in rows[0]]
     found = next((header.index(name) for name in ID_COLUMNS if name in header), None)
     if found is not None:
         author = next((header.index(name) for name in AUTHOR_COLUMNS if name in header), None)
         return found, author, 1
     if len(header) > 1:
-        raise GuardError(
+        raise DataError(
             f"--exclude {url} has the columns {', '.join(rows[0])[:120]}, wanted one of "
             f"{', '.join(ID_COLUMNS)} and, to guard photographers too, one of "
             f"{', '.join(AUTHOR_COLUMNS)}; add a header"

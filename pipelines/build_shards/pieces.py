@@ -12,17 +12,12 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 import fsspec
-from braceexpand import braceexpand
 
-from locdiffusion.photos.storage import open_stream
+from locdiffusion.photos.storage import DataError, open_stream
 from pipelines.sources.lines import BZIP2_MAGIC, CHUNK, MAX_LINE_BYTES, read_lines
 
 PIECE_BYTES = 16 * 2**20
 GZIP_MAGIC = b"\x1f\x8b"
-
-
-class PieceError(ValueError):
-    """A metadata file cannot be used; the message names the remedy."""
 
 
 @dataclass(frozen=True)
@@ -41,35 +36,13 @@ class Piece:
     stop: int | None = None
 
 
-def expand(patterns: Iterable[str]) -> list[str]:
-    """Files by path, glob or braces such as `{000..009}`, sorted; local ones absolute.
-
-    Raises:
-        PieceError: If a pattern matches no file.
-    """
-    found: set[str] = set()
-    for pattern in patterns:
-        for part in braceexpand(pattern, escape=False):
-            filesystem, path = fsspec.core.url_to_fs(part)
-            names = [path] if filesystem.isfile(path) else filesystem.glob(path)
-            files = [name for name in names if not filesystem.isdir(name)]
-            if not files:
-                raise PieceError(
-                    f"no file matches {pattern!r}; check the path, keep the quotes around globs, "
-                    "and write a range as {000..009}"
-                )
-            remote = "://" in part
-            found.update(filesystem.unstrip_protocol(name) if remote else name for name in files)
-    return sorted(found)
-
-
 def file_bytes(url: str) -> int | None:
     """The size of a file; None where it has none."""
     filesystem, path = fsspec.core.url_to_fs(url)
     try:
         size = filesystem.size(path)
     except OSError as error:
-        raise PieceError(
+        raise DataError(
             f"{url} cannot be looked at ({type(error).__name__}: {error}); check the path"
         ) from error
     return None if size is None else int(size)
@@ -89,13 +62,13 @@ def cut_lines(name: str, urls: Iterable[str], piece_bytes: int = PIECE_BYTES) ->
         piece_bytes: Size of a piece.
 
     Raises:
-        PieceError: If a file is missing or gzipped.
+        DataError: If a file is missing or gzipped.
     """
     pieces = []
     for url in urls:
         head, size = _head(url), file_bytes(url)
         if head.startswith(GZIP_MAGIC):
-            raise PieceError(f"{url} is gzipped; gunzip it, or give it as .bz2")
+            raise DataError(f"{url} is gzipped; gunzip it, or give it as .bz2")
         whole = size is None or head.startswith(BZIP2_MAGIC)
         steps = [(0, None)] if whole else _steps(size or 0, piece_bytes)
         pieces += [(url, start, stop) for start, stop in steps]
@@ -120,7 +93,7 @@ def _head(url: str) -> bytes:
         with open_stream(url) as file:
             return file.read(4)
     except OSError as error:
-        raise PieceError(
+        raise DataError(
             f"{url} cannot be read ({type(error).__name__}: {error}); check the path"
         ) from error
 

@@ -8,7 +8,6 @@ by another call, with `--summarise`.
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -17,7 +16,8 @@ from typing import Any
 
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.geography.polygons import PolygonError
-from locdiffusion.photos.listing import InputError, Shard, list_shards
+from locdiffusion.photos.listing import Shard, list_shards
+from locdiffusion.photos.storage import DataError
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
@@ -64,7 +64,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
         load: Loader that replaces `options.loader`, for tests.
 
     Raises:
-        InputError: No shard is found.
+        DataError: No shard is found.
         UsageError: The model cannot be loaded with this encoder, or the polygons cannot be read.
         OutputError: The output directory belongs to something else.
     """
@@ -72,7 +72,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     here = replace(options.loader, device="cpu", bf16=False)
     check = load or (options.loader if options.is_local else here)
     load = load or options.loader
-    shards = _shards(options)
+    shards = tuple(list_shards(options.input, _tell))
     # RuntimeError: the encoder's weights are missing. All three carry their own remedy.
     try:
         geotagger = loaded(check).geotagger
@@ -90,19 +90,6 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
             "the bucket or disk is there, and that you may list and write it"
         ) from error
     return Job(options, shards, output, configuration, load)
-
-
-def _shards(options: GeotagOptions) -> tuple[Shard, ...]:
-    try:
-        return tuple(list_shards(options.input, _tell))
-    except InputError:
-        raise
-    except Exception as error:  # each file system has its own; none can be listed
-        raise InputError(
-            f"--input {shlex.join(options.input)} cannot be listed ({type(error).__name__}: "
-            f"{error}); check the name of the bucket, your rights and, for gs://, that you are "
-            "logged in: gcloud auth application-default login"
-        ) from error
 
 
 def _output(options: GeotagOptions) -> Output:
@@ -178,7 +165,7 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
         The summary.
 
     Raises:
-        InputError: No shard is found.
+        DataError: No shard is found.
         OutputError: No job has been started there.
         RunFailed: The result is not complete or not good enough.
     """
@@ -189,7 +176,7 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
             f"--output {output.root} holds no {RUN}: no job of this command was started there; "
             "check the path"
         )
-    shards = _shards(options)
+    shards = list_shards(options.input, _tell)
     summary = summarise(output)
     summary |= {**_earlier_times(output, summary["photos"]), "configuration": configuration}
     if not shards:
@@ -300,4 +287,4 @@ def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> 
         return DONE
 
     again = "stopped; type the same command again to go on from here"
-    return run_command(body, InputError, OutputError, stopped=again)
+    return run_command(body, DataError, OutputError, stopped=again)

@@ -21,8 +21,9 @@ from locdiffusion.cli.parser import DONE, FAILED, Parser, UsageError, fraction, 
 from locdiffusion.files import write_atomically
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import FolderReader
-from locdiffusion.photos.listing import InputError, Shard, list_shards
+from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.photo import PhotoError, open_image
+from locdiffusion.photos.storage import DataError
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS
 from pipelines.write_exif.exif import ExifError, Position, with_position
@@ -95,7 +96,7 @@ def write_copies(options: argparse.Namespace) -> Counter[Fate]:
 
     Raises:
         UsageError: No threshold is given, or the copies would lie among the originals.
-        InputError: No photo or no prediction is found.
+        DataError: No photo or no prediction is found.
     """
     limits = (options.max_radius_90_km, options.min_prob_25km, options.min_prob_200km)
     if all(limit is None for limit in limits):
@@ -108,7 +109,7 @@ def write_copies(options: argparse.Namespace) -> Counter[Fate]:
     output = Output(options.predictions)
     run = output.read_json(RUN)
     if run is None:
-        raise InputError(
+        raise DataError(
             f"--predictions {options.predictions} holds no run.json; give the --output of "
             "`locdiffusion geotag`"
         )
@@ -227,4 +228,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
         made.require(options, "input", "predictions", "output")
         return _run(options)
 
-    return run_command(body, InputError)
+    return run_command(body, DataError)

@@ -129,7 +129,7 @@ def test_the_command_measures_both_gaps(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr("locdiffusion.model.image_encoder.load_image_encoder", lambda name: None)
     monkeypatch.setattr("locdiffusion.photos.embedding_cache.load_photos", lambda *_: photos)
     monkeypatch.setattr(
-        "locdiffusion.photos.embedding_cache.expand_shards", lambda patterns: patterns
+        "locdiffusion.photos.embedding_cache.expand_patterns", lambda patterns: patterns
     )
     file = tmp_path / "log_z.json"
     flags = ["--photos", "x", "--train", "y", "--embeddings", "z", "--limit", "8"]

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.model.image_encoder import ImageEncoder
-from locdiffusion.photos.embedding_cache import expand_shards, load_photos
+from locdiffusion.photos.embedding_cache import load_photos
+from locdiffusion.photos.listing import expand_patterns
 
 
 def embeddings_of(
@@ -33,7 +34,7 @@ def embeddings_of(
     if shards:
         if cache is None:
             raise ValueError("--photos needs --embeddings DIR, where embeddings are kept.")
-        photos = load_photos(expand_shards(shards), encoder, cache)
+        photos = load_photos(expand_patterns(shards), encoder, cache)
         rows = np.resize(rng.permutation(len(photos)), count)
         return photos.embeddings[rows], f"{min(count, len(photos))} of {len(photos)} real photos"
     network = checkpoint.network

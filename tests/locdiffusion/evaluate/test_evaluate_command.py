@@ -205,7 +205,7 @@ class TestRefusals:
         self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         said = self.refused(capsys, "--test", "val=none/*.tar", "--output", tmp_path)
-        assert "No shard matches" in said
+        assert "no file matches" in said
         said = self.refused(capsys, *command(data, tmp_path, "--checkpoint", "nothing"))
         assert "No checkpoint at 'nothing'" in said
         said = self.refused(capsys, "--predictions", tmp_path, "--output", tmp_path)

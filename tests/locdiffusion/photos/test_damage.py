@@ -18,6 +18,8 @@ from PIL import Image
 
 from locdiffusion.photos import listing
 from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.labelled_samples import read_images, read_samples
+from locdiffusion.photos.storage import DataError
 from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag import command as geotag
 from pipelines.geotag.batches import read_batches
@@ -93,6 +95,21 @@ def test_batches_carry_what_the_reader_met(kind: str, path: Path) -> None:
         assert ending.photos == sum(met.values()) - met[None]
         assert (ending.tar_status, ending.tar_message) == (reader.status, reader.message)
         assert ending.ignored_members == reader.ignored_members
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_training_reads_what_geotagging_reads(kind: str, path: Path) -> None:
+    """Calibration takes the sound photos of any shard; training refuses what geotagging reports."""
+    for seed in SEEDS[::10]:
+        items, _ = read(path, random_damage(kind, seed).data)
+        sound = [(item.key, item.image) for item in items if isinstance(item, Sample)]
+        assert list(read_images(str(path))) == sound
+        refused = next((item for item in items if isinstance(item, ErrorRow)), None)
+        try:
+            trained = [sample.key for sample, _ in read_samples(str(path))]
+            assert refused is None and trained == [key for key, _ in sound]
+        except DataError as error:
+            assert refused is None or refused.message in str(error) or "position" in str(error)
 
 
 def test_the_end_of_the_archive_inside_a_sample_is_no_end(path: Path) -> None:

@@ -17,16 +17,16 @@ import pytest
 from PIL import Image
 
 from locdiffusion.photos.embedding_cache import (
-    DataError,
     EmbeddedPhotos,
     embed_shards,
-    expand_shards,
     load_photos,
     read_embedded,
-    read_samples,
 )
 from support.archives import encode, huge_png, photo, tar_bytes, truth, write_tar
 from support.tiny import EMBEDDING_DIM, TinyEncoder, with_orientation, write_coloured_shard
+from locdiffusion.photos.labelled_samples import read_samples
+from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.storage import DataError
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def encoder() -> TinyEncoder:
 
 
 def directly(shards: Sequence[str], encoder: TinyEncoder) -> npt.NDArray[np.float32]:
-    images = [image for shard in shards for _, image, _, _ in read_samples(shard)]
+    images = [sample.image for shard in shards for sample, _ in read_samples(shard)]
     pixels = [encoder.preprocess(Image.open(io.BytesIO(image))) for image in images]
     return encoder.embed(np.stack(pixels))
 
@@ -67,10 +67,10 @@ class TestEmbeddings:
     ) -> None:
         photos = load_photos(shards, encoder, tmp_path)
         rows = [row for shard in shards for row in read_samples(shard)]
-        assert photos.keys == [row[0] for row in rows]
+        assert photos.keys == [sample.key for sample, _ in rows]
         assert photos.keys[:2] == ["part-0-000", "part-0-001"]
-        assert photos.latitude.tolist() == [row[2] for row in rows]
-        assert photos.longitude.tolist() == [row[3] for row in rows]
+        assert photos.latitude.tolist() == [truth.latitude for _, truth in rows]
+        assert photos.longitude.tolist() == [truth.longitude for _, truth in rows]
         np.testing.assert_allclose(np.linalg.norm(photos.vectors, axis=1), 1.0)
 
     def test_order_and_values_do_not_depend_on_the_number_of_workers(
@@ -193,24 +193,29 @@ class TestPatterns:
         monkeypatch.chdir(tmp_path)
         for i in (2, 10, 0, 1):
             Path(f"x-{i:03d}.tar").touch()
-        everything = ["x-000.tar", "x-001.tar", "x-002.tar", "x-010.tar"]
-        assert expand_shards(["*.tar"]) == everything
-        assert expand_shards(["x-{000..002}.tar"]) == everything[:3]
-        assert expand_shards(["x-{000..999}.tar"]) == everything
-        assert expand_shards(["x-010.tar", "x-0*.tar"]) == ["x-010.tar", *everything[:3]]
+        everything = [str(tmp_path / f"x-{i:03d}.tar") for i in (0, 1, 2, 10)]
+        assert expand_patterns(["*.tar"]) == everything
+        assert expand_patterns(["x-{000..002}.tar"]) == everything[:3]
+        assert expand_patterns(["x-010.tar", "x-0*.tar"]) == [everything[3], *everything[:3]]
+        with pytest.raises(DataError, match=r"no file matches 'x-003\.tar'"):
+            expand_patterns(["x-{000..999}.tar"])
 
     def test_nothing_found_teaches(self, tmp_path: Path) -> None:
         (tmp_path / "a.tar").touch()
         patterns = [str(tmp_path / "a.tar"), str(tmp_path / "*.zip")]
-        with pytest.raises(DataError, match=r"No shard matches .*\*\.zip.*quote the pattern"):
-            expand_shards(patterns)
+        with pytest.raises(DataError, match=r"no file matches .*\*\.zip.*quotes around globs"):
+            expand_patterns(patterns)
 
 
 GOOD = [("good.jpg", photo(1)), ("good.json", truth())]
 BAD_SAMPLES = {
-    "no truth": ([("bad.jpg", photo(2))], "lacks its truth", "bad.json with latitude"),
-    "json without it": ([("bad.jpg", photo(2)), ("bad.json", b"{}")], "lacks its truth", "bad.jso"),
-    "no image": ([("bad.json", truth())], "lacks an image", "wants bad.jpg"),
+    "no truth": ([("bad.jpg", photo(2))], "lacks its position", "into bad.json"),
+    "json without it": (
+        [("bad.jpg", photo(2)), ("bad.json", b"{}")],
+        "lacks its position",
+        "bad.jso",
+    ),
+    "no image": ([("bad.json", truth())], "has no photo", "wanted bad.jpg"),
     "broken json": ([("bad.jpg", photo(2)), ("bad.json", b"{lat")], "is not JSON", "write"),
     "half a position": (
         [("bad.jpg", photo(2)), ("bad.json", b'{"latitude": 3}')],
@@ -218,7 +223,7 @@ BAD_SAMPLES = {
         "write both",
     ),
     "not on Earth": ([("bad.jpg", photo(2)), ("bad.json", truth(91.0))], "latitude is 91", "swap"),
-    "no picture": ([("bad.jpg", b"GIF89a"), ("bad.json", truth())], "cannot be decoded", "replace"),
+    "no picture": ([("bad.jpg", b"GIF89a"), ("bad.json", truth())], "cannot be decoded", "Replace"),
     "half a picture": (
         [("bad.jpg", photo(1, (300, 200))[:700]), ("bad.json", truth())],
         "cannot be decoded",
@@ -227,15 +232,20 @@ BAD_SAMPLES = {
     "a bomb": (
         [("bad.png", huge_png(30_000, 30_000)), ("bad.json", truth())],
         "cannot be decoded",
-        "replace it",
+        "Replace it",
     ),
     "too large": ([("bad.png", huge_png(12_000, 11_000)), ("bad.json", truth())], "limit 120", "r"),
     "another format": (
         [("bad.jpg", encode(Image.new("RGB", (9, 9)), "TIFF")), ("bad.json", truth())],
         "cannot be decoded",
-        "replace it",
+        "Replace it",
     ),
 }
+
+
+def without_end(tar: bytes) -> bytes:
+    """A tar without the zero blocks at its end."""
+    return tar[: -(-len(tar.rstrip(b"\0")) // 512) * 512]
 
 
 class TestBadData:
@@ -252,26 +262,48 @@ class TestBadData:
         assert all(part in message for part in ("bad", shard, said, remedy)), message
 
     @pytest.mark.parametrize(
-        "data",
+        ("data", "said"),
         {
-            "cut in a member": tar_bytes(GOOD)[:900],
-            "no tar": b"hello " * 500,
-            "empty": b"",
-            "a key twice": tar_bytes([*GOOD, ("good.jpg", photo(3))]),
-            "cut gzip": tar_bytes(GOOD, "w:gz")[:400],
-        }.items(),
-        ids=lambda item: item[0],
+            "cut in a member": (tar_bytes(GOOD)[:900], "truncated at byte 900"),
+            "cut between members": (without_end(tar_bytes(GOOD)), "without the two zero blocks"),
+            "two joined with cat": (tar_bytes(GOOD) * 2, "corrupt at byte .*joined with cat"),
+            "no tar": (b"hello " * 500, "not a tar, the file begins with b'hello"),
+            "empty": (b"", "the file is empty"),
+            "a key twice": (tar_bytes([*GOOD, ("good.jpg", photo(3))]), "holds 2 photos"),
+            "cut gzip": (tar_bytes(GOOD, "w:gz")[:400], "the gzip stream ends early"),
+            "too many bytes": (tar_bytes([*GOOD, ("big.json", bytes(2**20 + 1))]), "limit 1,048"),
+        }.values(),
     )
     def test_a_broken_shard_is_named(
-        self, data: tuple[str, bytes], encoder: TinyEncoder, tmp_path: Path
+        self, data: bytes, said: str, encoder: TinyEncoder, tmp_path: Path
     ) -> None:
-        (tmp_path / "broken.tar").write_bytes(data[1])
-        with pytest.raises(DataError, match=r"broken\.tar cannot be read \(.*write it again"):
+        (tmp_path / "broken.tar").write_bytes(data)
+        with pytest.raises(DataError, match=rf"broken\.tar cannot be read \(.*{said}"):
             load_photos([str(tmp_path / "broken.tar")], encoder, tmp_path / "cache")
+        assert not list((tmp_path / "cache").glob("*.parquet"))
 
     def test_a_folder_instead_of_a_shard(self, encoder: TinyEncoder, tmp_path: Path) -> None:
         with pytest.raises(DataError, match="cannot be read"):
             load_photos([str(tmp_path)], encoder, tmp_path / "cache")
+
+    def test_photos_in_a_folder_are_read_as_if_they_were_packed(
+        self, encoder: TinyEncoder, tmp_path: Path
+    ) -> None:
+        for name, data in [
+            *GOOD,
+            ("deeper/b.png", photo(2, kind="PNG")),
+            ("deeper/b.json", truth(4, 5)),
+        ]:
+            (tmp_path / "photos" / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / "photos" / name).write_bytes(data)
+        folders = expand_patterns([str(tmp_path / "photos")])
+        photos = load_photos(folders, encoder, tmp_path / "cache")
+        assert photos.keys == ["deeper/b.png", "good.jpg"] and photos.latitude[0] == 4
+        load_photos(folders, encoder, tmp_path / "cache")
+        assert encoder.embedded == 2
+        (tmp_path / "photos" / "c.jpg").write_bytes(photo(3))
+        with pytest.raises(DataError, match=r"'c\.jpg' of .*photos/ lacks its position"):
+            load_photos(folders, encoder, tmp_path / "cache")
 
     def test_no_sample_at_all(self, encoder: TinyEncoder, tmp_path: Path) -> None:
         shard = write_tar(tmp_path / "none.tar", [])
@@ -284,7 +316,7 @@ class TestBadData:
         """webdataset runs what follows "pipe:", and cuts a path at "#"."""
         monkeypatch.chdir(tmp_path)
         Path("pipe:touch sprung #.tar").write_bytes(tar_bytes(GOOD))
-        assert load_photos(expand_shards(["*.tar"]), encoder, tmp_path / "cache").keys == ["good"]
+        assert load_photos(expand_patterns(["*.tar"]), encoder, tmp_path / "cache").keys == ["good"]
         assert not Path("sprung").exists()
 
 
@@ -402,13 +434,13 @@ class TestRemote:
         for shard in shards:
             self.put(f"{bucket}/train/{Path(shard).name}", Path(shard).read_bytes())
         for pattern in (f"{bucket}/train/*.tar", f"{bucket}/train/part-{{0..3}}.tar"):
-            found = expand_shards([pattern])
+            found = expand_patterns([pattern])
             assert [url.rpartition("/")[2] for url in found] == [Path(s).name for s in shards]
             assert all(url.startswith("memory://") for url in found)
         remote = load_photos(found, encoder, tmp_path / "remote")
         local = load_photos(shards, encoder, tmp_path / "local")
         assert remote.fingerprint == local.fingerprint
-        assert [key for key, *_ in read_samples(found[0])] == remote.keys[:5]
+        assert [sample.key for sample, _ in read_samples(found[0])] == remote.keys[:5]
 
     def test_are_read_once_and_again_when_they_change(
         self, bucket: str, encoder: TinyEncoder, tmp_path: Path
@@ -423,16 +455,16 @@ class TestRemote:
 
     def test_a_broken_one_is_named(self, bucket: str, encoder: TinyEncoder, tmp_path: Path) -> None:
         self.put(f"{bucket}/cut.tar", tar_bytes(GOOD)[:900])
-        with pytest.raises(DataError, match=r"cut\.tar cannot be read \(.*write it again"):
+        with pytest.raises(DataError, match=r"cut\.tar cannot be read \(.*at byte 900"):
             load_photos([f"{bucket}/cut.tar"], encoder, tmp_path)
 
     def test_nothing_there_teaches(self, bucket: str) -> None:
-        with pytest.raises(DataError, match=r"No shard matches 'memory://bucket-of-tr.*/\*\.zip'"):
-            expand_shards([f"{bucket}/*.zip"])
+        with pytest.raises(DataError, match=r"no file matches 'memory://bucket-of-tr.*/\*\.zip'"):
+            expand_patterns([f"{bucket}/*.zip"])
         with pytest.raises(
             DataError, match=r"nowhere://x/\*\.tar cannot be listed .*check the name"
         ):
-            expand_shards(["nowhere://x/*.tar"])
+            expand_patterns(["nowhere://x/*.tar"])
 
 
 class TestParts:

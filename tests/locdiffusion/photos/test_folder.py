@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from locdiffusion.photos.folder import GROUP_MOST, PhotoFile, find_photos, group_photos
-from locdiffusion.photos.listing import InputError, list_shards
+from locdiffusion.photos.listing import list_shards
 from locdiffusion.photos.photo import open_image
+from locdiffusion.photos.storage import DataError
 from pipelines.geotag import command as geotag
 from support.archives import photo, truth, write_tar
 from support.fake_geotagger import FakeLoader
@@ -168,14 +169,14 @@ def test_folders_tars_and_single_photos_together(tmp_path, capsys):
 
 def test_mistakes_are_told(tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"no photo lies in the directory .* found nothing"):
+    with pytest.raises(DataError, match=r"no photo lies in the directory .* found nothing"):
         list_shards([str(tmp_path / "empty")])
     (tmp_path / "empty" / "film.mp4").write_bytes(b"")
-    with pytest.raises(InputError, match=r"found 1 \.mp4"):
+    with pytest.raises(DataError, match=r"found 1 \.mp4"):
         list_shards([str(tmp_path / "empty")])
     write_tar(tmp_path / "mixed" / "a.tar", [("a.jpg", photo(1))])
     (tmp_path / "mixed" / "b.jpg").write_bytes(photo(2))
-    with pytest.raises(InputError, match=r"1 tar shards and 1 photos; pass '.*/\*\.tar'"):
+    with pytest.raises(DataError, match=r"1 tar shards and 1 photos; pass '.*/\*\.tar'"):
         list_shards([str(tmp_path / "mixed")])
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, TiffImagePlugin
 
 from locdiffusion.photos.archive import Sample
-from locdiffusion.photos.photo import PhotoError, PhotoRecord, decode_photo, open_image, read_gps
+from locdiffusion.photos.exif import exif_position, read_gps, upright
+from locdiffusion.photos.photo import PhotoError, PhotoRecord, decode_photo, open_image
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import Truth
 from support.archives import bad_members, encode, huge_png, photo, truth
@@ -81,8 +82,18 @@ def test_orientation_is_applied() -> None:
         exif = Image.Exif()
         exif[0x0112] = orientation
         data = encode(stored, "PNG", exif=exif)
-        upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
-        assert open_image(data)[0].tobytes() == upright.tobytes()
+        wanted = ImageOps.exif_transpose(Image.open(io.BytesIO(data)))
+        found = open_image(data)[0]
+        assert found.tobytes() == wanted.tobytes()
+        assert upright(found).tobytes() == wanted.tobytes(), "turned a second time"
+
+
+def test_a_broken_exif_block_costs_the_photo_nothing() -> None:
+    image = Image.new("RGB", (4, 2), "red")
+    image.info["exif"] = b"Exif\0\0MM\0*\0\0"
+    with pytest.raises(Exception, match=r".*"):
+        ImageOps.exif_transpose(image)
+    assert upright(image) is image and exif_position(image) is None
 
 
 def gps_photo(latitude: tuple[float, ...], longitude: tuple[float, ...], letters: str) -> bytes:

@@ -13,12 +13,8 @@ import pytest
 import torch
 
 from locdiffusion.model.cs_unet import CSUNet
-from locdiffusion.photos.embedding_cache import (
-    DataError,
-    EmbeddedPhotos,
-    read_embedded,
-    write_embedded,
-)
+from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded, write_embedded
+from locdiffusion.photos.storage import DataError
 from locdiffusion.train import photo_statistics, streaming
 from locdiffusion.train.batches import PhotosInMemory, Share
 from locdiffusion.train.photo_statistics import Statistics

@@ -520,7 +520,7 @@ class TestRefusals:
     ) -> None:
         arguments = command(data, tmp_path, flag, str(tmp_path / "*.tar"))
         said = self.refused(arguments, capsys)
-        assert "No shard matches" in said and "quote the pattern" in said
+        assert "no file matches" in said and "quotes around globs" in said
 
     def test_a_test_without_a_name(
         self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -534,7 +534,7 @@ class TestRefusals:
         bad = tmp_path / "bad.tar"
         bad.write_bytes(b"nothing")
         said = self.refused(command(data, tmp_path, "--train", str(bad)), capsys)
-        assert str(bad) in said and "write it again" in said
+        assert str(bad) in said and "unreadable at byte 0" in said
 
     def test_a_recipe_that_makes_no_sense(
         self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -13,8 +13,9 @@ import pandas
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+from locdiffusion.photos.storage import DataError
 from pipelines.build_shards.command import build
-from pipelines.build_shards.guards import GuardError, read_guard, read_list
+from pipelines.build_shards.guards import read_guard, read_list
 from pipelines.build_shards.options import parse
 from pipelines.build_shards.transforms import PlanShards
 from pipelines.sources.record import Record
@@ -99,12 +100,12 @@ def test_lists_of_other_forms(
 )
 def test_a_list_with_holes_is_refused(tmp_path: Path, data: bytes, said: str) -> None:
     (tmp_path / "list.csv").write_bytes(data)
-    with pytest.raises(GuardError, match=said):
+    with pytest.raises(DataError, match=said):
         read_guard([str(tmp_path / "list.csv")])
 
 
 def test_a_missing_list_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(GuardError, match="cannot be read"):
+    with pytest.raises(DataError, match="cannot be read"):
         read_guard([str(tmp_path / "none.csv")])
 
 

@@ -15,12 +15,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
+from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.storage import DataError
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.build_shards import columns, metadata, pieces
 from pipelines.build_shards.caps import within_cap
 from pipelines.build_shards.cells import Cells
 from pipelines.build_shards.filters import LICENCES, UNKNOWN, Filters, licence_code
-from pipelines.build_shards.pieces import Piece, PieceError, cut_lines, expand, piece_lines
+from pipelines.build_shards.pieces import Piece, cut_lines, piece_lines
 from pipelines.build_shards.ranks import chances, ranks
 from pipelines.build_shards.settings import Inputs, Route, Rules, Source
 from pipelines.build_shards.tars import ShardSample, ShardWriter, copy_without, member_key
@@ -300,7 +302,7 @@ def test_a_bzip2_is_one_piece_and_a_gzip_is_refused(tmp_path: Path) -> None:
     assert piece == Piece("records-00000", str(packed))
     assert sum(1 for _ in piece_lines(piece)) == 2000
     (tmp_path / "list.gz").write_bytes(b"\x1f\x8b...")
-    with pytest.raises(PieceError, match="gunzip it"):
+    with pytest.raises(DataError, match="gunzip it"):
         cut_lines("records", [str(tmp_path / "list.gz")])
 
 
@@ -309,9 +311,9 @@ def test_files_by_glob_and_braces(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (tmp_path / name).touch()
     monkeypatch.chdir(tmp_path)
     wanted = [str(tmp_path / name) for name in ("a-000.csv", "a-001.csv")]
-    assert expand(["a-{000..001}.csv", "a-*.csv"]) == wanted
-    with pytest.raises(PieceError, match=r"no file matches 'c-\*.csv'"):
-        expand(["c-*.csv"])
+    assert expand_patterns(["a-{000..001}.csv", "a-*.csv"]) == wanted
+    with pytest.raises(DataError, match=r"no file matches 'c-\*.csv'"):
+        expand_patterns(["c-*.csv"])
 
 
 # Tars

@@ -269,8 +269,8 @@ class MisfitLoader:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--input", "{dir}/none-*.tar"], "no shard matches"),
-        (["--input", "{dir}/{{000..002}}.tar"], "no shard matches"),
+        (["--input", "{dir}/none-*.tar"], "no file matches"),
+        (["--input", "{dir}/{{000..002}}.tar"], "no file matches"),
         (["--input", "{dir}"], "tar shards and 0 photos; pass '{dir}/*.tar'"),
         (
             ["--batchsize=3"],

@@ -12,8 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from locdiffusion.photos.listing import InputError, Shard, list_shards, shard_ids
 from pipelines.geotag.batches import read_batches, run_stage
+from locdiffusion.photos.listing import Shard, list_shards, shard_ids
+from locdiffusion.photos.storage import DataError
 from pipelines.geotag.output import Output, OutputError, RunConfiguration, write_shard
 from pipelines.geotag.summary import accuracy_row, shard_group, summarise, summary_table
 from schemas import geoparquet
@@ -282,9 +283,9 @@ def test_listing(tmp_path: Path) -> None:
     assert [shard.id for shard in list_shards([f"{tmp_path}/odd[1].tar"])] == ["odd[1]"]
     twice = list_shards([f"{tmp_path}/000.tar", f"{tmp_path}/sub/000.tar"])
     assert [shard.id for shard in twice] == [f"{tmp_path.name}-000", "sub-000"]
-    with pytest.raises(InputError, match=r"no shard matches.*003"):
+    with pytest.raises(DataError, match=r"no file matches.*003"):
         list_shards([f"{tmp_path}/{{002..003}}.tar"])
-    with pytest.raises(InputError, match=r"is a directory.*/\*\.tar"):
+    with pytest.raises(DataError, match=r"is a directory.*/\*\.tar"):
         list_shards([str(tmp_path)])
 
 

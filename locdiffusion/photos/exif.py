@@ -1,4 +1,8 @@
-"""The position that a camera wrote into a photo's EXIF."""
+"""What EXIF says of a photo: which way is up, and where the camera was.
+
+A broken EXIF block costs only what cannot be read of it: the picture stays as it was stored, or has
+no position.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +13,46 @@ from PIL import ExifTags, Image
 
 from schemas.samples import Truth
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_CARRIERS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+
+
+def upright(image: Image.Image) -> Image.Image:
+    """Turns a picture as its EXIF orientation says.
+
+    A turned picture no longer carries EXIF, so that nobody turns it a second time: read its
+    position before.
+    """
+    try:
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # a tag parser on hostile bytes raises almost anything
+        return image
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    if turn is None:
+        return image
+    turned = image.transpose(turn)
+    for name in _CARRIERS:
+        turned.info.pop(name, None)
+    return turned
+
 
 def exif_position(image: Image.Image) -> Truth | None:
-    """The GPS position of an opened image, not yet turned; None where there is no sound one."""
+    """Reads the GPS position of an opened image that was not turned yet.
+
+    Returns:
+        The position, or None where there is no sound one.
+    """
     try:
         return read_gps(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
-    except Exception:  # a tag parser on hostile bytes raises almost anything
+    except Exception:  # as above
         return None
 
 
