@@ -11,8 +11,8 @@ from locdiffusion import geotagger
 from locdiffusion.evaluate import command as evaluate
 from locdiffusion.evaluate.lists import find_photos, read_truth
 from locdiffusion.evaluate.record import Evaluation
-from support.tiny import TinyEncoder, coloured_photo, replace_encoders, write_checkpoint
 from locdiffusion.photos.storage import DataError
+from support.tiny import TinyEncoder, coloured_photo, replace_encoders, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

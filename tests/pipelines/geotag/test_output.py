@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.geotag.batches import read_batches, run_stage
 from locdiffusion.photos.listing import Shard, list_shards, shard_ids
 from locdiffusion.photos.storage import DataError
+from pipelines.geotag.batches import read_batches, run_stage
 from pipelines.geotag.output import Output, OutputError, RunConfiguration, write_shard
 from pipelines.geotag.summary import accuracy_row, shard_group, summarise, summary_table
 from schemas import geoparquet
