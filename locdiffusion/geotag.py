@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from locdiffusion.decoding.answers import GeotagColumns, Mode
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.geography.countries import country_codes
-from schemas.geotags import HYBRID_COLUMNS, NUMBER_COLUMNS, PROBABILITY_COLUMNS
+from schemas.geotags import HYBRID_COLUMNS
 
 _POSITION = ("latitude", "longitude")
 
@@ -25,22 +25,23 @@ class Geotag:
     The names are those of the columns that `pipelines.geotag` writes.
 
     Attributes:
-        key: Which photo: its path, or its number in the list that was geotagged.
-        latitude: Degrees north, WGS84, of the answer.
-        longitude: Degrees east, in [-180, 180).
-        radius_50_km: The photo was taken within this many km of the answer with probability 0.5.
-        radius_90_km: The same with probability 0.9.
+        key: Name of the photo: its path, or its number in the list that was geotagged.
+        latitude: Latitude of the answer in degrees, WGS84.
+        longitude: Longitude of the answer in degrees, in [-180, 180).
+        radius_50_km: Radius around the answer that holds the truth with probability 0.5, in km.
+        radius_90_km: Radius around the answer that holds the truth with probability 0.9, in km.
         prob_1km, prob_25km, prob_200km, prob_750km, prob_2500km: Probability (0 to 1) that the
             photo was taken within 1, 25, 200, 750, 2500 km of the answer.
-        information_nats: How far the density is from knowing nothing: 0 is nothing, larger is
-            surer; one more means that the possible area is e = 2.7 times smaller.
-        land_probability: That the photo was taken on land.
-        country_code: ISO 3166-1 alpha-2 of the answer, de facto borders
+        information_nats: Information gained over knowing nothing: 0 is nothing, larger is more
+            certain; one more means that the possible area is e = 2.7 times smaller.
+        land_probability: Probability that the photo was taken on land.
+        country_code: Country of the answer, ISO 3166-1 alpha-2, de facto borders
             (`locdiffusion.geography.countries`); None at sea.
-        modes: The likeliest places, the answer first, each with its probability.
-        model_id: Which checkpoint answered.
-        hybrid_latitude, hybrid_longitude: Degrees of the gallery's best place near the answer (see
-            `locdiffusion.gallery.hybrid`); None without a gallery, or where it has no place there.
+        modes: Likeliest places, the answer first, each with its probability.
+        model_id: Name and short hash of the checkpoint that answered.
+        hybrid_latitude, hybrid_longitude: Position of the gallery's best place near the answer in
+            degrees (see `locdiffusion.gallery.hybrid`); None without a gallery, or where it has no
+            place there.
         regions: The 50 % and the 90 % credible region, if they were asked for.
     """
 
@@ -69,6 +70,12 @@ class Geotag:
         return f"{place_text(self.latitude, self.longitude)}{country}, {self.radii_text}"
 
     @property
+    def country_text(self) -> str:
+        """The country for people, and how probable it is that the photo was taken on land."""
+        country = self.country_code or "none: at sea, or nobody's"
+        return f"{country} (on land: {percent(self.land_probability)})"
+
+    @property
     def radii_text(self) -> str:
         """Both radii for people."""
         return (
@@ -80,7 +87,7 @@ class Geotag:
         """The smallest place that holds a probability; its `geometry` is a shapely (multi)polygon.
 
         Args:
-            level: 0.5 or 0.9.
+            level: Probability that the region holds, 0.5 or 0.9.
 
         Raises:
             ValueError: Regions were not asked for, or none of this level is there.
@@ -116,27 +123,28 @@ def geotags(
     regions: Sequence[tuple[CredibleRegion, ...]] | None = None,
     hybrid: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> list[Geotag]:
-    """The rows of columns, one object each.
+    """Makes one object of each row of the answers.
 
     Args:
         columns: Answers for N photos.
-        keys: N names.
-        model_id: Which checkpoint answered.
-        regions: Of N photos, or None.
-        hybrid: Latitude and longitude in degrees of N photos, NaN where there is none, or None.
+        keys: Names of the N photos.
+        model_id: Name and short hash of the checkpoint that answered.
+        regions: Credible regions of the N photos, or None.
+        hybrid: Latitude and longitude of the gallery's places for the N photos in degrees, NaN
+            where there is none, or None.
     """
+    numbers = columns.numbers()
     codes = country_codes(columns.latitude, columns.longitude)
-    near = [_known(degrees, len(columns)) for degrees in hybrid or (None, None)]
+    places = [_known(degrees, len(columns)) for degrees in hybrid or (None, None)]
     return [
         Geotag(
             key=keys[i],
-            **{name: float(getattr(columns, name)[i]) for name in NUMBER_COLUMNS},
-            **dict(zip(PROBABILITY_COLUMNS, columns.probability[i].tolist(), strict=True)),
+            **{name: float(column[i]) for name, column in numbers.items()},
             country_code=codes[i],
             modes=columns.modes[i],
             model_id=model_id,
-            hybrid_latitude=near[0][i],
-            hybrid_longitude=near[1][i],
+            hybrid_latitude=places[0][i],
+            hybrid_longitude=places[1][i],
             regions=() if regions is None else regions[i],
         )
         for i in range(len(columns))
@@ -148,6 +156,13 @@ def _known(degrees: NDArray[np.float64] | None, count: int) -> list[float | None
     if degrees is None:
         return [None] * count
     return [None if math.isnan(number) else number for number in degrees.tolist()]
+
+
+def percent(share: float) -> str:
+    """A probability for people; never a certainty that nobody has."""
+    if share < 0.01:
+        return "< 1 %"
+    return "> 99 %" if share > 0.99 else f"{100.0 * share:.0f} %"
 
 
 def place_text(latitude: float, longitude: float) -> str:

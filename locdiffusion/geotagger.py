@@ -195,22 +195,20 @@ class Geotagger:
         self,
         embeddings: NDArray[np.float32],
         natural: NDArray[np.float32],
-        latitude: NDArray[np.float64],
-        longitude: NDArray[np.float64],
-        radius_50_km: NDArray[np.float64],
+        answers: GeotagColumns,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The gallery's place that agrees best with each photo and its density, see `hybrid`.
+        """The gallery's places that agree best with photos and their densities.
+
+        See `gallery.hybrid` for the rule.
 
         Args:
-            embeddings: ``(N, E)``, as of `embed`.
-            natural: ``(N, K, d)``, as of `sample`.
-            latitude: ``(N,)`` of the answers, in degrees, as of `decode`.
-            longitude: The same.
-            radius_50_km: ``(N,)`` of the answers.
+            embeddings: Image embeddings ``(N, E)``, from `embed`.
+            natural: Natural parameters ``(N, K, d)``, from `sample`.
+            answers: Answers for the N photos, from `decode`.
 
         Returns:
-            Latitude and longitude, ``(N,)`` each; NaN where the gallery has no place near the
-            answer.
+            Latitude and longitude in degrees, ``(N,)`` each; NaN where the gallery has no place
+            near the answer.
 
         Raises:
             ValueError: No gallery was loaded.
@@ -218,11 +216,11 @@ class Geotagger:
         if self.gallery is None:
             raise ValueError("there is no gallery; load one: Geotagger.load(gallery='geoclip').")
         queries, densities = self._tensor(embeddings).cpu(), self._tensor(natural)
-        answers = latitude, longitude, radius_50_km
+        where = answers.latitude, answers.longitude, answers.radius_50_km
         with torch_threads(1):
             several = densities.shape[1] > 1
             log_z = self._decoder.log_normaliser(densities).cpu() if several else None
-            return self.gallery.find(queries, densities.cpu(), *answers, log_z)
+            return self.gallery.find(queries, densities.cpu(), *where, log_z)
 
     def log_density_around(
         self,
@@ -276,9 +274,8 @@ class Geotagger:
         natural = self.sample(embeddings, keys)
         drawn = self.regions(natural) if regions else None
         columns = self.decode(natural)
-        answers = columns.latitude, columns.longitude, columns.radius_50_km
-        near = None if self.gallery is None else self.hybrid(embeddings, natural, *answers)
-        return geotags(columns, keys, self.model_id, drawn, near)
+        places = None if self.gallery is None else self.hybrid(embeddings, natural, columns)
+        return geotags(columns, keys, self.model_id, drawn, places)
 
     def _reverse_diffusion(
         self, condition: torch.Tensor, keys: Sequence[str]

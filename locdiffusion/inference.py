@@ -8,14 +8,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.decoding.answers import GeotagColumns
+from locdiffusion.decoding.answers import GeotagColumns, Predictions
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, mixed_log
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.density.transforms import ProductTransform, pole_frame
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import unit_vectors
 from locdiffusion.sphere.grids import LatLonGrid
 from locdiffusion.temperature import CalibratedDenoiser
@@ -77,14 +76,8 @@ def predictions(
 ) -> Predictions:
     """Answers of densities ``(N, d)`` whose true points are ``(N, 3)`` unit vectors."""
     columns = _columns(decoder, natural, batch)
-    return Predictions(
-        latitude=columns.latitude,
-        longitude=columns.longitude,
-        radius_50_km=columns.radius_50_km,
-        radius_90_km=columns.radius_90_km,
-        probability=columns.probability.astype(np.float64),
-        log_density_km2=log_probability(decoder, natural, vectors) - LOG_SPHERE_AREA_KM2,
-    )
+    log_density = log_probability(decoder, natural, vectors) - LOG_SPHERE_AREA_KM2
+    return Predictions.of(columns, log_density)
 
 
 @torch.inference_mode()

@@ -22,14 +22,6 @@ THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 """The distances at which the field counts a prediction as right."""
 
 PROBABILITY_COLUMNS = tuple(f"prob_{kilometres}km" for kilometres in THRESHOLDS_KM)
-NUMBER_COLUMNS = (
-    "latitude",
-    "longitude",
-    "radius_50_km",
-    "radius_90_km",
-    "information_nats",
-    "land_probability",
-)
 HYBRID_COLUMNS = ("hybrid_latitude", "hybrid_longitude")
 OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
 MODE_FIELDS = ("latitude", "longitude", "probability", "radius_km")
@@ -103,6 +95,13 @@ PREDICTION_SCHEMA = pa.schema(
     ]
 )
 
+NUMBER_COLUMNS = tuple(
+    field.name
+    for field in PREDICTION_SCHEMA
+    if pa.types.is_floating(field.type) and not field.nullable
+)
+"""Columns with a number of every photo, PROBABILITY_COLUMNS among them, in the schema's order."""
+
 ERROR_SCHEMA = pa.schema(
     [
         _field("key", pa.string(), nullable=True),
@@ -120,45 +119,31 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     Args:
         shard: Id of the shard, in every row.
         model_id: Name of the model, in every row.
-        columns: N values each: `key`, `latitude`, `longitude` (degrees), `radius_50_km`,
-            `radius_90_km`, `information_nats`, `land_probability`, `probability` (N rows of one
-            number for each of THRESHOLDS_KM), `modes` (N lists of objects with MODE_FIELDS),
-            OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known, `country_code` and `admin`
-            (None where there is none) and HYBRID_COLUMNS (degrees, NaN where there is none).
+        columns: Columns by name, with N values each: `key`, NUMBER_COLUMNS, `modes` (N lists of
+            objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known,
+            `country_code` and `admin` (None where there is none) and HYBRID_COLUMNS (degrees, NaN
+            where there is none).
 
     Returns:
         A table of PREDICTION_SCHEMA, with the `geo` metadata.
 
     Raises:
-        ValueError: If a position is not finite.
-        KeyError: If a column is missing.
+        ValueError: A position is not finite.
+        KeyError: A column is missing.
     """
-    keys = columns["key"]
-    count = len(keys)
+    count = len(columns["key"])
     longitude, latitude = columns["longitude"], columns["latitude"]
-    made: dict[str, Any] = {
-        "key": list(keys),
+    unknown = dict.fromkeys(("country_code", "admin", *HYBRID_COLUMNS), [None] * count)
+    given = {
+        **unknown,
+        **columns,
         "shard": [shard] * count,
         "model_id": [model_id] * count,
         "modes": _mode_lists(columns["modes"]),
-        "country_code": list(columns.get("country_code", [None] * count)),
-        "admin": list(columns.get("admin", [None] * count)),
         geoparquet.GEOMETRY: geoparquet.encode_points(longitude, latitude),
         geoparquet.BBOX: geoparquet.bbox_column(longitude, latitude),
     }
-    for index, name in enumerate(PROBABILITY_COLUMNS):
-        made[name] = pa.array([row[index] for row in columns["probability"]], type=pa.float32())
-    degrees = {name: columns.get(name, [None] * count) for name in HYBRID_COLUMNS}
-    degrees |= {name: columns[name] for name in OPTIONAL_COLUMNS}
-    for name, values in degrees.items():
-        made[name] = pa.array(values, type=pa.float64(), from_pandas=True)  # NaN is null
-    for name in NUMBER_COLUMNS:
-        made[name] = columns[name]
-    arrays = [
-        column if isinstance(column, pa.Array) else pa.array(column, type=field.type)
-        for field in PREDICTION_SCHEMA
-        for column in [made[field.name]]
-    ]
+    arrays = [_array(given[field.name], field) for field in PREDICTION_SCHEMA]
     table = pa.Table.from_arrays(arrays, schema=PREDICTION_SCHEMA)
     metadata = {geoparquet.METADATA_KEY: geoparquet.create_metadata(longitude, latitude)}
     return table.replace_schema_metadata(metadata)
@@ -175,6 +160,13 @@ def error_table(shard: str, errors: Iterable[ErrorRow]) -> pa.Table:
         [row.message for row in rows],
     ]
     return pa.table(columns, schema=ERROR_SCHEMA)
+
+
+def _array(values: Any, field: pa.Field) -> pa.Array:
+    """A column as Arrow has it; NaN is null where the schema allows nulls."""
+    if isinstance(values, pa.Array):
+        return values
+    return pa.array(values, type=field.type, from_pandas=field.nullable)
 
 
 def _mode_lists(rows: Sequence[Sequence[Any]]) -> pa.Array:

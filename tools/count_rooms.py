@@ -24,7 +24,6 @@ ORDER = (
     "locdiffusion.files",
     "locdiffusion.recipes",
     "locdiffusion.sphere",
-    "locdiffusion.predictions",
     "locdiffusion.overhead",
     "locdiffusion.geography",
     "locdiffusion.model",

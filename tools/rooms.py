@@ -38,7 +38,6 @@ CLAUSES = {
     "geography": "polygons, countries",
     "model": "network, image encoders",
     "overhead": "satellite patches",
-    "predictions": "answers to be scored",
     "density": "SHDD, base measure, log Z",
     "photos": "tars, formats, embeddings",
     "decoding": "point, radii, regions",

@@ -19,12 +19,12 @@ from experiments.ablations.encodings import dimension, noise_range, points
 from experiments.ablations.fitting import Fitted, as_natural
 from experiments.ablations.plan import Budget, Encoding, Loss
 from experiments.ablations.sampled import sample, subset, vote
+from locdiffusion.decoding.answers import Predictions
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.diffusion.schedules import geometric_sigmas
 from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.inference import predictions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, great_circle_km
 
 ANSWER_RADII_KM = (25.0, 50.0, 100.0, 200.0, 350.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)

@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from locdiffusion.decoding.answers import Predictions
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.density.transforms import pole_frame
-from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, latitude_longitude
 from schemas.geotags import THRESHOLDS_KM
 

@@ -14,8 +14,8 @@ from experiments.baselines.harmonic_regression import HarmonicRegression
 from experiments.baselines.neighbours import NEIGHBOURS, Neighbours
 from experiments.baselines.network import Budget
 from experiments.baselines.regression import DirectRegression, MixtureDensity
+from locdiffusion.decoding.answers import Predictions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.predictions import Predictions
 
 
 class Rival(Protocol):

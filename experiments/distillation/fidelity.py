@@ -28,7 +28,7 @@ from experiments.distillation.run import gallery_simulator, photos_at, spread_ou
 from experiments.distillation.source import code_table, projected_exponent
 from experiments.distillation.teacher import Teacher, random_land
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.decoding.answers import GeotagColumns
+from locdiffusion.decoding.answers import GeotagColumns, Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.evaluate.scores import Scores, score
@@ -36,7 +36,6 @@ from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.predictions import Predictions
 from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from schemas.geotags import THRESHOLDS_KM
@@ -181,19 +180,11 @@ class Student:
             ]
         )
 
-    def answers(self, natural: NDArray[np.float32], truth: NDArray[np.float64]) -> Predictions:
-        """Decodes densities ``(N, K, d)`` whose true places are ``(N, 3)``."""
+    def answers(self, natural: NDArray[np.float32]) -> Predictions:
+        """Decodes densities ``(N, K, d)``."""
         geotagger = self.geotagger()
         columns = [geotagger.decode(natural[i : i + BATCH]) for i in range(0, len(natural), BATCH)]
-        joined = GeotagColumns.joined(columns)
-        return Predictions(
-            joined.latitude,
-            joined.longitude,
-            joined.radius_50_km,
-            joined.radius_90_km,
-            joined.probability.astype(np.float64),
-            np.full(len(truth), np.nan),
-        )
+        return Predictions.of(GeotagColumns.joined(columns))
 
     def places(self, natural: NDArray[np.float32]) -> rivals.Places:
         """Locates densities ``(N, 1, d)`` without radii."""
@@ -219,7 +210,7 @@ class Student:
     def fit_hybrid(self, val: EmbeddedPhotos) -> HybridConfig:
         """Chooses of `HYBRIDS` the best mean accuracy over the thresholds on validation queries."""
         natural = self.natural(val)
-        pure = self.answers(natural, val.vectors)
+        pure = self.answers(natural)
 
         def accuracy(config: HybridConfig) -> float:
             errors = rivals.errors_km(self.hybrid(val, natural, pure, config), val)
@@ -257,11 +248,11 @@ def measure(
         report(f"{split.name}: {len(split.photos):,} queries")
         photos, truth = split.photos, (split.photos.latitude, split.photos.longitude)
         natural = student.natural(photos)
-        pure = student.answers(natural, photos.vectors)
+        pure = student.answers(natural)
         answers = {
             ARGMAX: _points(rivals.best_places(teacher, photos.embeddings)),
             DECODED: _points(rival.answer(teacher, photos.embeddings)),
-            CLOSED_FORM: student.answers(_projected(exponent, photos), photos.vectors),
+            CLOSED_FORM: student.answers(_projected(exponent, photos)),
             DENSITY: pure,
             PLACE: _points(student.places(natural)),
             HYBRID: _points(student.hybrid(photos, natural, pure, hybrid)),
@@ -269,7 +260,7 @@ def measure(
         scores[split.name] = {n: score(a, *truth, Bootstrap()) for n, a in answers.items()}
         some = photos.take(np.arange(min(sampled, len(photos))))
         drawn = student.natural(some, PosteriorMode.SAMPLING)
-        by_samples = student.answers(drawn, some.vectors)
+        by_samples = student.answers(drawn)
         scores[split.name][SAMPLING] = score(by_samples, some.latitude, some.longitude)
         divergence[split.name] = _divergence(teacher, some, natural[: len(some), 0], codes)
     chosen = {"rival": vars(rival), "hybrid": vars(hybrid)}

@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.scores import errors_km
 from locdiffusion.files import atomic_path
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.predictions import Predictions
 from schemas.geotags import PROBABILITY_COLUMNS
 
 FOLDER = "answers"
@@ -60,7 +60,5 @@ def read(path: Path) -> Answered:
     """Reads answers that `write` wrote."""
     table = pq.read_table(path)
     column = {name: table[name].to_numpy() for name in table.column_names if name != "key"}
-    probability = np.stack([column[name] for name in PROBABILITY_COLUMNS], 1)
-    predictions = Predictions(**{name: column[name] for name in _NUMBERS}, probability=probability)
     latitude, longitude = (column[name] for name in _TRUTH)
-    return Answered(table["key"].to_pylist(), latitude, longitude, predictions)
+    return Answered(table["key"].to_pylist(), latitude, longitude, Predictions.from_numbers(column))

@@ -29,13 +29,13 @@ from experiments.report.record import (
 )
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.config import to_dict
+from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.proximity import nearest_training_km, score_strata
 from locdiffusion.evaluate.scores import compare, score
 from locdiffusion.files import write_json
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.predictions import Predictions
 
 METHODS = "methods"
 
@@ -205,13 +205,7 @@ def _strata(
         longitude = np.concatenate([p.longitude for p in parts])
         distance = nearest_training_km(latitude, longitude, train.latitude, train.longitude)
         for method in methods:
-            joined = _joined([found[method, name].predictions for name in present])
+            joined = Predictions.joined([found[method, name].predictions for name in present])
             strata = score_strata(joined, latitude, longitude, distance, bootstrap=bootstrap)
             rows.append(PoolStrata(pool, method, strata))
     return rows
-
-
-def _joined(parts: Sequence[Predictions]) -> Predictions:
-    return Predictions(
-        **{name: np.concatenate([vars(p)[name] for p in parts]) for name in vars(parts[0])}
-    )

@@ -1,4 +1,4 @@
-"""What a card says of one photo, as rows of text: for the picture and for the terminal alike."""
+"""What a card shows of one photo: its geotag, its density, its truth, and the rows of text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from locdiffusion.geotag import Geotag, geotags, km_text, place_text
+from locdiffusion.geotag import Geotag, geotags, km_text, percent, place_text
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.exif import exif_position, upright
 from locdiffusion.photos.image_formats import load_picture
@@ -29,9 +29,9 @@ class Known:
     """Where a photo is known to be from.
 
     Attributes:
-        place: Degrees.
-        source: Who says so, `FROM_JSON` or `FROM_EXIF`.
-        error_km: From the answer to there.
+        place: The true position.
+        source: Where the true position was found, `FROM_JSON` or `FROM_EXIF`.
+        error_km: Distance from the answer to the true position in km.
     """
 
     place: Truth
@@ -40,15 +40,16 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Answer:
+class AnsweredPhoto:
     """A photo, its geotag and its density.
 
     Attributes:
-        path: Of the photo.
-        image: Upright.
-        geotag: The answer.
-        known: The true position, if the photo or its JSON says it.
-        log_density: Of circles around a place, see `posterior.log_density_around`.
+        path: Path of the photo.
+        image: The photo, upright.
+        geotag: Answer for the photo.
+        known: True position, if the photo or its JSON states one.
+        log_density: Computes the log density on circles around a place, see
+            `inference.log_density_around`.
         about: What the checkpoint is for, in its own words; empty if it does not say.
     """
 
@@ -65,12 +66,11 @@ class Answer:
         return self.geotag.latitude, self.geotag.longitude
 
     def rows(self) -> list[tuple[str, str]]:
-        """The table: what, and its value."""
+        """The table of the card: pairs of a name and its value."""
         tag = self.geotag
-        country = tag.country_code or "none: at sea, or nobody's"
         rows = [
             ("answer", place_text(*self.centre)),
-            ("country", f"{country} (on land: {percent(tag.land_probability)})"),
+            ("country", tag.country_text),
             ("50 % radius", km_text(tag.radius_50_km)),
             ("90 % radius", km_text(tag.radius_90_km)),
         ]
@@ -121,12 +121,13 @@ class Answer:
         return feature
 
 
-def answer(geotagger: Geotagger, path: Path, about: str = "") -> Answer:
+def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
     """Geotags one photo and keeps its density.
 
     Args:
-        geotagger: The model.
-        path: Of the photo. `<name>.json` beside it may hold its true `latitude` and `longitude`.
+        geotagger: Geotagger that answers.
+        path: Path of the photo. `<name>.json` beside it may hold its true `latitude` and
+            `longitude`.
         about: What the checkpoint is for.
 
     Raises:
@@ -144,7 +145,7 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> Answer:
     ) -> NDArray[np.float64]:
         return geotagger.log_density_around(natural[0], centre, distance_deg, bearings)
 
-    return Answer(path, image, tag, _known(path, stored, tag), log_density, about)
+    return AnsweredPhoto(path, image, tag, _known(path, stored, tag), log_density, about)
 
 
 def _known(path: Path, stored: Image.Image, tag: Geotag) -> Known | None:
@@ -159,10 +160,3 @@ def _known(path: Path, stored: Image.Image, tag: Geotag) -> Known | None:
         return None
     error = great_circle_km(tag.latitude, tag.longitude, place.latitude, place.longitude)
     return Known(place, source, float(error))
-
-
-def percent(share: float) -> str:
-    """A probability for people; never a certainty that nobody has."""
-    if share < 0.01:
-        return "< 1 %"
-    return "> 99 %" if share > 0.99 else f"{100.0 * share:.0f} %"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from locdiffusion.card.answer import Answer
+    from locdiffusion.card.answer import AnsweredPhoto
 
 SUFFIX = "-card.png"
 
@@ -84,7 +84,7 @@ def targets(photos: Sequence[Path], output: Path | None) -> list[Path]:
     return paths
 
 
-def run(options: argparse.Namespace) -> list[Answer]:
+def run(options: argparse.Namespace) -> list[AnsweredPhoto]:
     """Draws and prints all cards; what they say.
 
     Raises:
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> list[Answer]:
     return answers
 
 
-def table(answer: Answer) -> str:
+def table(answer: AnsweredPhoto) -> str:
     """The rows of an answer for a terminal."""
     rows = answer.rows()
     width = max(len(name) for name, _ in rows)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.card.answer import Answer
+from locdiffusion.card.answer import AnsweredPhoto
 from locdiffusion.card.views import (
     ANSWER_COLOUR,
     DASHED,
@@ -42,14 +42,14 @@ MIN_HALF_KM = 250.0
 BROWN = DENSITY[-1][:7]
 
 
-def card_png(answer: Answer, dpi: int = 110) -> bytes:
+def card_png(answer: AnsweredPhoto, dpi: int = 110) -> bytes:
     """The card as a PNG; the same answer gives the same bytes."""
     buffer = io.BytesIO()
     draw_card(answer).savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def draw_card(answer: Answer) -> Figure:
+def draw_card(answer: AnsweredPhoto) -> Figure:
     """Photo and table to the left, the globe, and to the right a closer map or the other side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -67,7 +67,7 @@ def draw_card(answer: Answer) -> Figure:
 # ---------------------------------------------------------------------------------------- maps
 
 
-def _draw_maps(figure: Figure, answer: Answer) -> None:
+def _draw_maps(figure: Figure, answer: AnsweredPhoto) -> None:
     globe = View(*answer.centre, globe=True)
     whole = np.arange(0.125, 90.0, 0.25)
     here = answer.log_density(answer.centre, whole, BEARINGS)
@@ -100,7 +100,7 @@ def _axes(figure: Figure, left: float, bottom: float, side: float) -> Axes:
 
 def _draw_map(
     axes: Axes,
-    answer: Answer,
+    answer: AnsweredPhoto,
     view: View,
     half_km: float,
     circles: tuple[NDArray[np.float64], NDArray[np.float64]],
@@ -162,14 +162,14 @@ def _draw_scale(axes: Axes, half_km: float) -> None:
 # ---------------------------------------------------------------------------------- photo and text
 
 
-def _draw_title(figure: Figure, answer: Answer) -> None:
+def _draw_title(figure: Figure, answer: AnsweredPhoto) -> None:
     tag = answer.geotag
     title = f"{place_text(*answer.centre)}   {tag.country_code or 'at sea'}"
     figure.text(LEFT / WIDTH, 7.42 / HEIGHT, title, fontsize=21, weight="bold", color=INK)
     figure.text(LEFT / WIDTH, 7.08 / HEIGHT, answer.certainty(), fontsize=13, color=FAINT)
 
 
-def _draw_photo(figure: Figure, answer: Answer) -> float:
+def _draw_photo(figure: Figure, answer: AnsweredPhoto) -> float:
     """The photo in the upper left; returns how high its lower edge lies, in inches."""
     image = answer.image.convert("RGB")
     image.thumbnail((900, 900))
@@ -184,7 +184,7 @@ def _draw_photo(figure: Figure, answer: Answer) -> float:
     return bottom
 
 
-def _draw_table(figure: Figure, answer: Answer, top: float) -> None:
+def _draw_table(figure: Figure, answer: AnsweredPhoto, top: float) -> None:
     """The rows that the title does not say, and the probabilities as bars."""
     y = top - 0.32
     step = 0.235
@@ -213,7 +213,7 @@ def _draw_bar(figure: Figure, x: float, y: float, share: float) -> None:
         figure.add_artist(bar)
 
 
-def _draw_legend(figure: Figure, answer: Answer) -> None:
+def _draw_legend(figure: Figure, answer: AnsweredPhoto) -> None:
     from matplotlib.lines import Line2D
 
     marks = [
@@ -234,7 +234,7 @@ def _draw_legend(figure: Figure, answer: Answer) -> None:
     figure.legend(marks, labels, ncols=6, frameon=False, fontsize=9.5, **place)
 
 
-def _draw_footer(figure: Figure, answer: Answer) -> None:
+def _draw_footer(figure: Figure, answer: AnsweredPhoto) -> None:
     model = f"Model {answer.geotag.model_id}."
     text = f"{model} {answer.about}" if answer.about else model
     lines = textwrap.wrap(text, 225)[:3]

@@ -1,15 +1,20 @@
-"""Answers: what the decoder says of photos, one row per photo, and the places among them."""
+"""Answers for many photos as columns: those of the decoder, and those that are evaluated."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
+from schemas.geotags import NUMBER_COLUMNS, PROBABILITY_COLUMNS, THRESHOLDS_KM
+
+SCORED_COLUMNS = ("latitude", "longitude", "radius_50_km", "radius_90_km", *PROBABILITY_COLUMNS)
+"""Columns on disk from which an answer is scored."""
 
 LEAST_MODE = 0.01
 """Probability of another place below which it is not reported."""
@@ -61,17 +66,93 @@ def distinct_modes(
     ]
 
 
+C = TypeVar("C", bound="Columns")
+
+
 @dataclass(frozen=True)
-class GeotagColumns:
-    """Answers for N photos, one column each (units and names as in `schemas.geotags`).
+class Columns:
+    """N rows as columns: each field of a derived class holds N entries, or None for no column.
+
+    A column is an array whose first axis has length N, a list, or columns again.
+    """
+
+    def __len__(self) -> int:
+        """The number of rows."""
+        return len(getattr(self, fields(self)[0].name))
+
+    def take(self: C, rows: NDArray[np.int64] | NDArray[np.bool_] | slice) -> C:
+        """Some of the rows.
+
+        Args:
+            rows: Numbers of the rows, in the wanted order, a mask ``(N,)``, or a slice, which does
+                not copy arrays.
+        """
+        return type(self)(**{name: _rows_of(c, rows) for name, c in self._columns().items()})
+
+    @classmethod
+    def joined(cls: type[C], parts: Sequence[C]) -> C:
+        """The rows of all parts, in order; at least one part."""
+        if len(parts) == 1:
+            return parts[0]
+        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(cls)}
+        return cls(**{name: _concatenated(column) for name, column in columns.items()})
+
+    def finite_rows(self) -> NDArray[np.bool_]:
+        """Which rows hold only finite numbers, ``(N,)``.
+
+        Raises:
+            ValueError: Columns differ in length.
+        """
+        finite = np.ones(len(self), np.bool_)
+        for name, column in self._columns().items():
+            if column is None:
+                continue
+            if len(column) != len(self):
+                raise ValueError(f"{name} has {len(column)} rows; want {len(self)}.")
+            if isinstance(column, Columns):
+                finite &= column.finite_rows()
+            elif isinstance(column, np.ndarray):
+                finite &= np.isfinite(column).reshape(len(self), -1).all(axis=1)
+        return finite
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of all arrays."""
+        return sum(getattr(column, "nbytes", 0) for column in self._columns().values())
+
+    def _columns(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+
+def _rows_of(column: Any, rows: Any) -> Any:
+    if isinstance(column, Columns):
+        return column.take(rows)
+    if isinstance(column, list):
+        return [column[i] for i in np.arange(len(column))[rows]]
+    return None if column is None else column[rows]
+
+
+def _concatenated(parts: list[Any]) -> Any:
+    first = parts[0]
+    if isinstance(first, Columns):
+        return type(first).joined(parts)
+    if isinstance(first, list):
+        return [entry for part in parts for entry in part]
+    return None if first is None else np.concatenate(parts)
+
+
+@dataclass(frozen=True)
+class GeotagColumns(Columns):
+    """Answers for N photos, one column each; units and names as in `schemas.geotags`.
 
     Attributes:
-        latitude, longitude: ``(N,)`` float64 degrees.
-        radius_50_km, radius_90_km: ``(N,)`` float64.
-        probability: ``(N, 5)`` float32, within each of `schemas.geotags.THRESHOLDS_KM`.
-        information_nats: ``(N,)`` float32.
-        land_probability: ``(N,)`` float32, that the photo was taken on land.
-        modes: N tuples: the answer itself, then the other places, likeliest first.
+        latitude, longitude: Position of each answer, ``(N,)`` float64 degrees.
+        radius_50_km, radius_90_km: Radii that hold the truth with 50 % and 90 %, ``(N,)`` float64.
+        probability: Probability that the truth lies within each of
+            `schemas.geotags.THRESHOLDS_KM`, ``(N, 5)`` float32.
+        information_nats: Information gained over knowing nothing, ``(N,)`` float32.
+        land_probability: Probability that the photo was taken on land, ``(N,)`` float32.
+        modes: For each photo the answer itself, then the other places, likeliest first.
     """
 
     latitude: NDArray[np.float64]
@@ -83,18 +164,78 @@ class GeotagColumns:
     land_probability: NDArray[np.float32]
     modes: list[tuple[Mode, ...]]
 
-    def __len__(self) -> int:
-        """N."""
-        return len(self.latitude)
+    @classmethod
+    def empty(cls) -> GeotagColumns:
+        """The answers for no photos."""
+        none = np.zeros(0)
+        share, nats = np.zeros((0, len(THRESHOLDS_KM)), np.float32), np.zeros(0, np.float32)
+        return cls(none, none, none, none, share, nats, nats, [])
+
+    def numbers(self) -> dict[str, NDArray[np.floating]]:
+        """Every number of the answers, ``(N,)`` each, by the name of its column on disk."""
+        shares = dict(zip(PROBABILITY_COLUMNS, self.probability.T, strict=True))
+        return {
+            name: shares[name] if name in shares else vars(self)[name] for name in NUMBER_COLUMNS
+        }
+
+
+@dataclass(frozen=True)
+class Predictions(Columns):
+    """What any method answers for N photos whose truth is known: the input of every evaluation.
+
+    Attributes:
+        latitude, longitude: Position of each answer, ``(N,)`` degrees.
+        radius_50_km, radius_90_km: Radii that should hold the truth with 50 % and 90 %, ``(N,)``.
+        probability: Probability that the truth lies within each of
+            `schemas.geotags.THRESHOLDS_KM`, ``(N, 5)``.
+        log_density_km2: Log of the posterior density at the truth in nats per km², ``(N,)``; NaN
+            where a method states none.
+    """
+
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    radius_50_km: NDArray[np.float64]
+    radius_90_km: NDArray[np.float64]
+    probability: NDArray[np.float64]
+    log_density_km2: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        """Checks that the columns are as long as each other."""
+        n = len(self.latitude)
+        for name, column in vars(self).items():
+            wanted = (n, len(THRESHOLDS_KM)) if name == "probability" else (n,)
+            if column.shape != wanted:
+                raise ValueError(f"{name} has shape {column.shape}; want {wanted}.")
 
     @classmethod
-    def joined(cls, parts: Sequence[GeotagColumns]) -> GeotagColumns:
-        """The rows of all parts, in order."""
-        if len(parts) == 1:
-            return parts[0]
-        columns = {
-            field.name: np.concatenate([getattr(part, field.name) for part in parts])
-            for field in fields(cls)
-            if field.name != "modes"
-        }
-        return cls(**columns, modes=[modes for part in parts for modes in part.modes])
+    def of(
+        cls, columns: GeotagColumns, log_density_km2: NDArray[np.float64] | None = None
+    ) -> Predictions:
+        """The answers of our model, to be evaluated.
+
+        Args:
+            columns: Answers for N photos.
+            log_density_km2: Log density at the truth in nats per km², ``(N,)``; None if unknown.
+        """
+        return cls(
+            columns.latitude,
+            columns.longitude,
+            columns.radius_50_km,
+            columns.radius_90_km,
+            columns.probability.astype(np.float64),
+            np.full(len(columns), np.nan) if log_density_km2 is None else log_density_km2,
+        )
+
+    @classmethod
+    def from_numbers(cls, numbers: Mapping[str, NDArray[np.floating]]) -> Predictions:
+        """The predictions of columns on disk; the log density is NaN where there is no column.
+
+        Args:
+            numbers: Columns ``(N,)`` by name: at least latitude, longitude, the two radii and
+                `schemas.geotags.PROBABILITY_COLUMNS`.
+        """
+        columns = {name: np.asarray(numbers[name], np.float64) for name in SCORED_COLUMNS}
+        shares = [columns.pop(name) for name in PROBABILITY_COLUMNS]
+        unknown = np.full(len(shares[0]), np.nan)
+        density = np.asarray(numbers.get("log_density_km2", unknown), np.float64)
+        return cls(**columns, probability=np.stack(shares, 1), log_density_km2=density)

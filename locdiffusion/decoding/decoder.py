@@ -60,7 +60,6 @@ from locdiffusion.density.transforms import (
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders
-from schemas.geotags import THRESHOLDS_KM
 
 DENSITIES, POINTS = 256, 256
 """Decoded together on a CPU, and places whose surroundings are summed together."""
@@ -160,9 +159,7 @@ class Decoder(nn.Module):
         """
         natural = self._checked(natural)
         if not len(natural):
-            none = np.zeros(0)
-            share, nats = np.zeros((0, len(THRESHOLDS_KM)), np.float32), np.zeros(0, np.float32)
-            return GeotagColumns(none, none, none, none, share, nats, nats, [])
+            return GeotagColumns.empty()
         parts = in_cache(max(1, DENSITIES // natural.shape[1]), natural)
         return GeotagColumns.joined([self._decoded(part) for (part,) in parts])
 

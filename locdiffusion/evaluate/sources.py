@@ -15,11 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from locdiffusion.decoding.answers import SCORED_COLUMNS, Predictions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.photos.storage import DataError
-from locdiffusion.predictions import Predictions
-from schemas.geotags import PROBABILITY_COLUMNS
 
 if TYPE_CHECKING:
     from locdiffusion.checkpoint import Checkpoint
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 
 PARTS = "predictions/*.parquet"
-ANSWER_COLUMNS = ("latitude", "longitude", "radius_50_km", "radius_90_km")
 TRUTH_COLUMNS = ("truth_latitude", "truth_longitude")
 _CHUNK = 256
 
@@ -85,9 +83,8 @@ def predicted(
             )
             parts.append(predict(checkpoint, chunk, device))
             bar.update(len(chunk))
-    columns = {name: np.concatenate([vars(p)[name] for p in parts]) for name in vars(parts[0])}
     return Answers(
-        Predictions(**columns),
+        Predictions.joined(parts),
         photos.latitude,
         photos.longitude,
         checkpoint.model_id,
@@ -122,11 +119,7 @@ def stored(places: Sequence[str]) -> Answers:
     models = table["model_id"].unique().to_pylist()
     if len(models) > 1:
         raise DataError(f"{place} holds answers of {sorted(models)}; want one model at a time.")
-    answers = Predictions(
-        **{name: columns[name].astype(np.float64) for name in ANSWER_COLUMNS},
-        probability=np.column_stack([columns[p] for p in PROBABILITY_COLUMNS]).astype(np.float64),
-        log_density_km2=np.full(len(known), np.nan),
-    )
+    answers = Predictions.from_numbers(columns)
     digest = hashlib.sha256()
     for values in (*columns.values(), models):
         digest.update(np.ascontiguousarray(values).tobytes())
@@ -180,7 +173,7 @@ def _parquet_files(place: str) -> list[str]:
 
 
 def _read(file: str) -> pa.Table:
-    wanted = [*ANSWER_COLUMNS, *PROBABILITY_COLUMNS, *TRUTH_COLUMNS, "model_id"]
+    wanted = [*SCORED_COLUMNS, *TRUTH_COLUMNS, "model_id"]
     try:
         missing = sorted(set(wanted) - set(pq.read_schema(file).names))
         if missing:

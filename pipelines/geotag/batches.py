@@ -1,6 +1,6 @@
-"""What flows between the steps of the pipeline, and each step as an ordinary function. No Beam.
+"""The steps of the geotag pipeline as ordinary functions, and what flows between them. No Beam.
 
-A batch is columns of equal length. Errors travel with the batch in which they happened, and the
+A batch holds columns of equal length. Errors travel with the batch in which they happened, and the
 last batch of a shard says how the shard ended, so that counts can be checked where it is written.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import shapely
 
+from locdiffusion.decoding.answers import Columns, GeotagColumns
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import FolderReader
 from locdiffusion.photos.listing import Shard
@@ -24,23 +25,69 @@ from schemas import geoparquet
 from schemas.geotags import OPTIONAL_COLUMNS, ErrorRow, Stage, Status
 from schemas.layers import Region, Thumbnail
 
-DECODED_COLUMNS = (
-    "latitude",
-    "longitude",
-    "radius_50_km",
-    "radius_90_km",
-    "probability",
-    "information_nats",
-    "land_probability",
-)
-REGIONS = "regions"
-"""The column of a decoded batch that holds, for each photo, its regions or why it has none."""
+if TYPE_CHECKING:
+    from locdiffusion.decoding.credible_regions import CredibleRegion
 
-HYBRID = "hybrid"
-"""The same for latitude and longitude of its place in the gallery, NaN where none is near."""
-
-Columns = dict[str, np.ndarray]
 PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Stands for a result that could not be had; `reason` says why."""
+
+    reason: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Failure:
+        """The failure that an exception means."""
+        return cls(f"{type(error).__name__}: {error}")
+
+
+class GalleryPlace(NamedTuple):
+    """The gallery's place for a photo, in degrees; NaN where none is near the answer."""
+
+    latitude: float
+    longitude: float
+
+
+@dataclass(frozen=True)
+class Pixels(Columns):
+    """What `embed` takes: preprocessed photos, uint8 ``(N, S, S, 3)``."""
+
+    pixels: np.ndarray
+
+
+@dataclass(frozen=True)
+class Embeddings(Columns):
+    """What `sample` takes: image embeddings, float32 ``(N, E)``."""
+
+    embeddings: np.ndarray
+
+
+@dataclass(frozen=True)
+class Posteriors(Columns):
+    """What `decode` takes: embeddings ``(N, E)`` and natural parameters ``(N, K, d)``, float32."""
+
+    embeddings: np.ndarray
+    natural: np.ndarray
+
+
+@dataclass(frozen=True)
+class Decoded(Columns):
+    """What is written of N photos.
+
+    Attributes:
+        answers: Answers of the photos.
+        regions: Credible regions of each photo, or why it has none; None if not asked for.
+        places: The gallery's place for each photo, or why it is not known; None if not asked for.
+    """
+
+    answers: GeotagColumns
+    regions: list[tuple[Region, ...] | Failure] | None = None
+    places: list[GalleryPlace | Failure] | None = None
+
+
+Payload = Pixels | Embeddings | Posteriors | Decoded
 
 
 @dataclass(frozen=True)
@@ -49,13 +96,13 @@ class ShardEnding:
 
     Attributes:
         batches: Number of batches of the shard.
-        photos: Samples and photos too many that the reader met, each of which must become a row.
-        tar_status: What the reader says about the shard.
-        tar_message: Empty when complete.
-        ignored_members: Files that belong to no sample.
+        photos: Number of photos that the reader met, refused ones too; each must become a row.
+        tar_status: Whether the reader found the shard complete.
+        tar_message: What is wrong with the shard; empty when complete.
+        ignored_members: Number of files that belong to no sample.
         source_bytes: Size of the shard's file, if it has one.
-        read_failed: Whether some of it could not be had, so that another run should try again.
-        thumbnails: Of the photos of the shard that were chosen to have one.
+        read_failed: Whether a part could not be read, so that another run should try again.
+        thumbnails: Thumbnails of the photos that were chosen to have one.
     """
 
     batches: int
@@ -73,24 +120,23 @@ class PhotoBatch:
     """N photos of one shard at one step.
 
     Attributes:
-        shard: Where they come from.
+        shard: Shard from which the photos come.
         index: Position of the batch in its shard, from 0.
-        keys: N keys.
-        positions: OPTIONAL_COLUMNS, float64 (N,) degrees, NaN where unknown.
-        payload: Pixels, then embeddings, then natural parameters (arrays of N rows), then columns.
+        keys: Keys of the N photos.
+        positions: Known positions, float64 ``(N, 4)`` degrees in the order of OPTIONAL_COLUMNS;
+            NaN where unknown.
+        payload: What the next step takes, N rows; None without photos.
         errors: Photos, and perhaps the shard, that were lost on the way.
-        ending: On the last batch only.
-        embeddings: N rows, from sampling to decoding, where a gallery is asked about them.
+        ending: How the shard ended; on its last batch only.
     """
 
     shard: Shard
     index: int
     keys: tuple[str, ...]
-    positions: Columns
-    payload: Any
+    positions: np.ndarray
+    payload: Payload | None
     errors: tuple[ErrorRow, ...] = ()
     ending: ShardEnding | None = None
-    embeddings: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -103,17 +149,17 @@ def read_batches(
     decode: PhotoDecoder = decode_photo,
     thumbnails: int = 0,
 ) -> Iterator[PhotoBatch]:
-    """Reads and decodes a shard.
+    """Reads a shard and decodes its photos.
 
     Args:
-        shard: To read.
-        preprocess: From a PIL image to uint8 (S, S, 3).
-        batch_size: Most photos per batch; the last one may be smaller, or empty.
-        decode: Stands in for `decode_photo`, for those who watch it.
-        thumbnails: How many photos get one, at most.
+        shard: Shard to read.
+        preprocess: Makes uint8 ``(S, S, 3)`` of a PIL image.
+        batch_size: Most photos per batch; the last batch may be smaller, or empty.
+        decode: Decodes a photo; replaced to measure it.
+        thumbnails: Most photos of the shard that get a thumbnail.
 
     Yields:
-        Batches with pixels as payload; the last one, and only it, has an `ending`.
+        Batches with `Pixels`; the last one, and only it, has an `ending`.
     """
     reader = FolderReader(shard.photos) if shard.photos else ShardReader(shard.url)
     photos: list[PhotoRecord] = []
@@ -160,13 +206,12 @@ def _batch(
         )
         for photo in photos
     ]
-    table = np.array(rows, dtype=np.float64).reshape(len(rows), len(OPTIONAL_COLUMNS))
     return PhotoBatch(
         shard=shard,
         index=index,
         keys=tuple(photo.key for photo in photos),
-        positions=dict(zip(OPTIONAL_COLUMNS, table.T, strict=True)),
-        payload=np.stack([photo.pixels for photo in photos]) if photos else None,
+        positions=np.array(rows, dtype=np.float64).reshape(len(rows), len(OPTIONAL_COLUMNS)),
+        payload=Pixels(np.stack([photo.pixels for photo in photos])) if photos else None,
         errors=tuple(errors),
     )
 
@@ -180,121 +225,133 @@ def run_stage(
 ) -> PhotoBatch:
     """Takes a batch one step further: embed, sample or decode.
 
-    A batch that fails is halved until the photo that fails stands alone (this also gets a batch
-    that is too large for the memory through), and that photo becomes an error row. So does one
-    whose result is not finite. Regions and a gallery that fail cost the photo nothing else.
+    A batch that fails is halved until the photo that fails stands alone (so does a batch that is
+    too large for the memory), and that photo becomes an error row. A photo whose result is not
+    finite becomes one too. If regions or gallery fail, the photo keeps the rest of its answer.
 
     Args:
-        batch: To take on.
-        stage: The step.
-        geotagger: That does it.
+        batch: Batch whose payload the step takes.
+        stage: Step to run.
+        geotagger: Model that runs it.
         regions: Whether to draw credible regions when decoding.
-        hybrid: Whether to ask the gallery when decoding; then for all three stages.
+        hybrid: Whether to ask the gallery when decoding.
     """
-    if not len(batch):
+    payload = batch.payload
+    if payload is None:
         return batch
-    step: Callable[[slice], Any] = {
-        Stage.EMBED: lambda some: geotagger.embed(batch.payload[some]),
-        Stage.SAMPLE: lambda some: geotagger.sample(batch.payload[some], batch.keys[some]),
-        Stage.DECODE: lambda some: _decoded(geotagger, batch, some, regions, hybrid),
-    }[stage]
-    pieces: list[tuple[np.ndarray, Any]] = []
-    failures: dict[int, str] = {}
-    _attempt(step, 0, len(batch), pieces, failures)
+
+    def step(some: slice) -> Payload:
+        return _step(geotagger, stage, payload.take(some), batch.keys[some], regions, hybrid)
+
+    rows = np.empty(0, np.int64)
+    parts: list[Any] = []  # all of one kind
+    failed: dict[int, str] = {}
+    for numbers, result in _bisected(step, 0, len(batch)):
+        if isinstance(result, Failure):
+            failed.update(dict.fromkeys(numbers.tolist(), result.reason))
+        else:
+            rows = np.append(rows, numbers)
+            parts.append(result)
     errors = [
         ErrorRow(batch.keys[row], stage, Status.INFERENCE_FAILED, why)
-        for row, why in sorted(failures.items())
+        for row, why in sorted(failed.items())
     ]
-    rows = np.concatenate([rows for rows, _ in pieces]) if pieces else np.empty(0, int)
-    payload = _join([piece for _, piece in pieces]) if len(rows) else None
-    embeddings = None
-    if hybrid and stage is not Stage.DECODE:
-        embeddings = payload if stage is Stage.EMBED else _rows(batch.embeddings, rows)
     return replace(
         batch,
         keys=tuple(batch.keys[row] for row in rows),
-        positions={name: column[rows] for name, column in batch.positions.items()},
-        payload=payload,
-        embeddings=embeddings,
+        positions=batch.positions[rows],
+        payload=type(parts[0]).joined(parts) if parts else None,
         errors=batch.errors + tuple(errors),
     )
 
 
-def _attempt(
-    step: Callable[[slice], Any],
-    start: int,
-    stop: int,
-    pieces: list[tuple[np.ndarray, Any]],
-    failures: dict[int, str],
-) -> None:
-    """Runs rows start..stop, halving on failure; appends to `pieces` in row order."""
+def _bisected(
+    step: Callable[[slice], Payload], start: int, stop: int
+) -> Iterator[tuple[np.ndarray, Payload | Failure]]:
+    """Runs rows start..stop, halving on failure; yields row numbers and results, in row order."""
+    numbers = np.arange(start, stop)
     try:
         result = step(slice(start, stop))
-        finite = _finite_rows(result, stop - start)
+        if len(result) != len(numbers):
+            raise ValueError(f"the model gave {len(result)} rows for {len(numbers)} photos")
+        finite = result.finite_rows()
     except Exception as error:  # whatever a model raises, it must cost one photo and not the job
-        if stop - start == 1:
-            failures[start] = f"{type(error).__name__}: {error}"
+        if len(numbers) == 1:
+            yield numbers, Failure.of(error)
             return
         middle = (start + stop) // 2
-        _attempt(step, start, middle, pieces, failures)
-        _attempt(step, middle, stop, pieces, failures)
+        yield from _bisected(step, start, middle)
+        yield from _bisected(step, middle, stop)
         return
-    for row in np.flatnonzero(~finite):
-        failures[start + int(row)] = "the result holds numbers that are not finite"
+    if not finite.all():
+        yield numbers[~finite], Failure("the result holds numbers that are not finite")
     if finite.any():
-        pieces.append((start + np.flatnonzero(finite), _take(result, finite)))
+        yield numbers[finite], result.take(finite)
+
+
+def _step(
+    geotagger: GeotaggerLike,
+    stage: Stage,
+    payload: Payload,
+    keys: Sequence[str],
+    regions: bool,
+    hybrid: bool,
+) -> Payload:
+    """One call of the model."""
+    match stage, payload:
+        case Stage.EMBED, Pixels():
+            return Embeddings(geotagger.embed(payload.pixels))
+        case Stage.SAMPLE, Embeddings():
+            natural = geotagger.sample(payload.embeddings, keys)
+            return Posteriors(payload.embeddings, natural)
+        case Stage.DECODE, Posteriors():
+            return _decoded(geotagger, payload, regions, hybrid)
+    raise TypeError(f"{stage.value} cannot take {type(payload).__name__}")
 
 
 def _decoded(
-    geotagger: GeotaggerLike, batch: PhotoBatch, some: slice, regions: bool, hybrid: bool
-) -> Columns:
-    """GeotagColumns as a dictionary of arrays, so that it can be sliced and joined like one."""
-    natural = batch.payload[some]
-    decoded = geotagger.decode(natural)
-    columns = {name: np.asarray(getattr(decoded, name)) for name in DECODED_COLUMNS}
-    columns["modes"] = np.empty(len(decoded), dtype=object)
-    for row, modes in enumerate(decoded.modes):
-        columns["modes"][row] = modes
-    if regions:
-        columns[REGIONS] = np.empty(len(decoded), dtype=object)
-        for row in range(len(decoded)):
-            columns[REGIONS][row] = _regions(geotagger, natural[row : row + 1])
-    if hybrid:
-        columns[HYBRID] = np.empty(len(decoded), dtype=object)
-        embeddings = _rows(batch.embeddings, some)
-        answers = [columns[name] for name in ("latitude", "longitude", "radius_50_km")]
-        for row in range(len(decoded)):
-            one = [array[row : row + 1] for array in (embeddings, natural, *answers)]
-            columns[HYBRID][row] = _hybrid(geotagger, *one)
-    return columns
+    geotagger: GeotaggerLike, posteriors: Posteriors, regions: bool, hybrid: bool
+) -> Decoded:
+    """Answers for all photos at once; regions and gallery photo by photo, as either may fail."""
+    answers = geotagger.decode(posteriors.natural)
+    rows = [slice(row, row + 1) for row in range(len(answers))]
+    return Decoded(
+        answers,
+        [_regions(geotagger, posteriors.natural[row]) for row in rows] if regions else None,
+        [_place(geotagger, posteriors.take(row), answers.take(row)) for row in rows]
+        if hybrid
+        else None,
+    )
 
 
-def _rows(embeddings: np.ndarray | None, rows: Any) -> np.ndarray:
-    assert embeddings is not None, "every stage must know that a gallery will be asked"
-    some: np.ndarray = embeddings[rows]
-    return some
-
-
-def _hybrid(geotagger: GeotaggerLike, *one: np.ndarray) -> tuple[float, float] | str:
-    """The place of one photo in the gallery, or why it is not known: the answer stands without."""
+def _place(
+    geotagger: GeotaggerLike, posterior: Posteriors, answer: GeotagColumns
+) -> GalleryPlace | Failure:
+    """The gallery's place for one photo."""
     try:
-        (latitude,), (longitude,) = geotagger.hybrid(*one)
-        return float(latitude), float(longitude)
+        (latitude,), (longitude,) = geotagger.hybrid(
+            posterior.embeddings, posterior.natural, answer
+        )
+        return GalleryPlace(float(latitude), float(longitude))
     except Exception as error:  # as with the model itself
-        return f"{type(error).__name__}: {error}"
+        return Failure.of(error)
 
 
-def _regions(geotagger: GeotaggerLike, natural: np.ndarray) -> tuple[Region, ...] | str:
-    """The regions of one photo, or why there are none: the rest of the answer stands without."""
+def _regions(geotagger: GeotaggerLike, natural: np.ndarray) -> tuple[Region, ...] | Failure:
+    """The credible regions of one photo."""
     try:
         (found,) = geotagger.regions(natural)
-        return tuple(_region(one) for one in found)
+        return tuple(written_region(one) for one in found)
     except Exception as error:  # as with the model itself
-        return f"{type(error).__name__}: {error}"
+        return Failure.of(error)
 
 
-def _region(found: Any) -> Region:
-    """A CredibleRegion as it is written."""
+def written_region(found: CredibleRegion) -> Region:
+    """A region as it is written.
+
+    Raises:
+        ValueError: It is no polygon, or not finite.
+    """
     if found.geometry.geom_type not in geoparquet.POLYGONS:
         raise ValueError(f"the {found.level:.0%} region is a {found.geometry.geom_type}")
     bounds = found.geometry.bounds
@@ -304,49 +361,21 @@ def _region(found: Any) -> Region:
     return Region(found.level, wkb, bounds, found.area_km2, found.probability)
 
 
-def _finite_rows(result: Any, count: int) -> np.ndarray:
-    """Bool (count,): which rows hold only finite numbers. ValueError if rows are missing."""
-    arrays = [result] if isinstance(result, np.ndarray) else list(result.values())
-    finite = np.ones(count, dtype=bool)
-    for array in arrays:
-        if len(array) != count:
-            raise ValueError(f"the model gave {len(array)} rows for {count} photos")
-        if array.dtype != object:
-            finite &= np.isfinite(array).reshape(count, -1).all(axis=1)
-    return finite
+@dataclass(frozen=True)
+class ShardRows(Columns):
+    """All decoded photos of a shard: keys, positions as in `PhotoBatch`, and what is written."""
+
+    keys: list[str]
+    positions: np.ndarray
+    decoded: Decoded
 
 
-def _take(result: Any, rows: np.ndarray) -> Any:
-    if isinstance(result, np.ndarray):
-        return result[rows]
-    return {name: column[rows] for name, column in result.items()}
-
-
-def _join(pieces: list[Any]) -> Any:
-    if len(pieces) == 1:
-        return pieces[0]
-    if isinstance(pieces[0], np.ndarray):
-        return np.concatenate(pieces)
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-
-
-def shard_columns(batches: Sequence[PhotoBatch]) -> Columns:
-    """All decoded batches of a shard as the columns that `schemas.geotags` writes.
-
-    Args:
-        batches: In any order, with columns as payload where they are not empty.
-
-    Returns:
-        `key`, OPTIONAL_COLUMNS, DECODED_COLUMNS, `modes` and, if they were asked for, REGIONS and
-        HYBRID, each of N rows.
-    """
-    filled = sorted((batch for batch in batches if len(batch)), key=lambda batch: batch.index)
-    if not filled:
-        names = ("key", *OPTIONAL_COLUMNS, *DECODED_COLUMNS, "modes")
-        return {name: np.empty(0) for name in names}
-    keys = np.array([key for batch in filled for key in batch.keys], dtype=object)
-    return {
-        "key": keys,
-        **_join([batch.positions for batch in filled]),
-        **_join([batch.payload for batch in filled]),
-    }
+def shard_rows(batches: Sequence[PhotoBatch]) -> ShardRows:
+    """Joins the decoded batches of a shard in their order, however they come."""
+    parts = [
+        ShardRows(list(batch.keys), batch.positions, batch.payload)
+        for batch in sorted(batches, key=lambda batch: batch.index)
+        if isinstance(batch.payload, Decoded)
+    ]
+    nobody = ShardRows([], np.empty((0, len(OPTIONAL_COLUMNS))), Decoded(GeotagColumns.empty()))
+    return ShardRows.joined(parts) if parts else nobody

@@ -5,11 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.settings import GeotaggerSettings
+
+if TYPE_CHECKING:
+    from locdiffusion.decoding.credible_regions import CredibleRegion
 
 
 class GeotaggerLike(Protocol):
@@ -24,29 +28,24 @@ class GeotaggerLike(Protocol):
         """Hash of its weights."""
 
     def preprocess(self, image: Any) -> np.ndarray:
-        """An upright PIL image to uint8 (S, S, 3)."""
+        """Pixels, uint8 ``(S, S, 3)``, of an upright PIL image."""
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
-        """uint8 (N, S, S, 3) to float32 (N, E)."""
+        """Embeddings, float32 ``(N, E)``, of pixels ``(N, S, S, 3)``."""
 
     def sample(self, embeddings: np.ndarray, keys: Sequence[str]) -> np.ndarray:
-        """float32 (N, E) to natural parameters, float32 (N, K, d)."""
+        """Natural parameters, float32 ``(N, K, d)``, of embeddings and photo keys."""
 
-    def decode(self, natural: np.ndarray) -> Any:
-        """float32 (N, K, d) to GeotagColumns of N rows."""
+    def decode(self, natural: np.ndarray) -> GeotagColumns:
+        """Answers for N photos from natural parameters ``(N, K, d)``."""
 
-    def regions(self, natural: np.ndarray) -> Any:
-        """float32 (N, K, d) to N tuples of CredibleRegion."""
+    def regions(self, natural: np.ndarray) -> Sequence[Sequence[CredibleRegion]]:
+        """Credible regions of N photos from natural parameters ``(N, K, d)``."""
 
     def hybrid(
-        self,
-        embeddings: np.ndarray,
-        natural: np.ndarray,
-        latitude: np.ndarray,
-        longitude: np.ndarray,
-        radius_50_km: np.ndarray,
+        self, embeddings: np.ndarray, natural: np.ndarray, answers: GeotagColumns
     ) -> tuple[np.ndarray, np.ndarray]:
-        """What `embed`, `sample` and `decode` gave to (N,) latitude, longitude, NaN for none."""
+        """Latitude and longitude ``(N,)`` of the gallery's places, NaN where none is near."""
 
 
 Loader = Callable[[], GeotaggerLike]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +19,8 @@ import pyarrow.parquet as pq
 from locdiffusion.geography.countries import country_codes
 from locdiffusion.geography.polygons import PolygonIndex, file_identity
 from locdiffusion.sphere.hilbert import hilbert_index
-from pipelines.geotag.batches import HYBRID, Columns, PhotoBatch, shard_columns
-from pipelines.geotag.batches import REGIONS as REGION_COLUMN
-from schemas.geotags import HYBRID_COLUMNS, error_table, prediction_table
+from pipelines.geotag.batches import Failure, GalleryPlace, PhotoBatch, ShardRows, shard_rows
+from schemas.geotags import HYBRID_COLUMNS, OPTIONAL_COLUMNS, error_table, prediction_table
 from schemas.layers import Region, region_table, thumbnail_table
 
 PREDICTIONS, ERRORS, REGIONS, THUMBNAILS = "predictions", "errors", "regions", "thumbnails"
@@ -113,69 +112,74 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         extras: What is wanted.
     """
     ordered = sorted(batches, key=lambda batch: batch.index)
-    shard = ordered[-1].shard.id
-    columns = _in_spatial_order(shard_columns(ordered))
-    columns |= _names_of_places(columns, extras)
-    failed: dict[str, dict[str, int]] = {}
+    shard, ending = ordered[-1].shard.id, ordered[-1].ending
+    rows = _in_spatial_order(shard_rows(ordered))
+    answers, places, regions = rows.decoded.answers, rows.decoded.places, rows.decoded.regions
+    columns: dict[str, Any] = {
+        "key": rows.keys,
+        **answers.numbers(),
+        "modes": answers.modes,
+        **dict(zip(OPTIONAL_COLUMNS, rows.positions.T, strict=True)),
+        "country_code": country_codes(answers.latitude, answers.longitude),
+    }
+    if (units := extras.admin_units()) is not None:
+        columns["admin"] = units(answers.latitude, answers.longitude)
+    failed = {}
     if extras.hybrid:
-        places, failed[HYBRID_FAILED] = _hybrid_places(columns)
-        columns |= places
-    keys = columns["key"].tolist()
+        columns |= _place_columns(places or [])
+        failed[HYBRID_FAILED] = _reasons(places or [])
     tables = {
         PREDICTIONS: prediction_table(shard, model_id, columns),
         ERRORS: error_table(shard, (error for batch in ordered for error in batch.errors)),
     }
     if REGIONS in extras.layers:
-        found_regions = columns.get(REGION_COLUMN, ())
-        rows: list[tuple[str, Region]] = [
-            (key, region)
-            for key, regions in zip(keys, found_regions, strict=True)
-            if not isinstance(regions, str)
-            for region in regions
-        ]
-        failed[REGIONS_FAILED] = _reasons(found_regions)
-        # Boxes across the map, as at the antimeridian, must not widen every group: they come last.
-        rows.sort(key=lambda row: row[1].bounds[2] - row[1].bounds[0] > WIDE_DEG)
-        tables[REGIONS] = region_table(shard, rows)
+        tables[REGIONS] = _region_table(shard, rows.keys, regions or [])
+        failed[REGIONS_FAILED] = _reasons(regions or [])
     if THUMBNAILS in extras.layers:
-        ending = ordered[-1].ending
+        predicted = set(rows.keys)
         found = ending.thumbnails if ending else ()
-        predicted = set(keys)
         kept = [thumbnail for thumbnail in found if thumbnail.key in predicted]
         tables[THUMBNAILS] = thumbnail_table(shard, kept)
     return ShardTables(tables, failed)
 
 
-def _reasons(found: Iterable[Any]) -> dict[str, int]:
-    """How often each reason stands where a result would."""
-    return dict(sorted(Counter(one for one in found if isinstance(one, str)).items()))
+def _reasons(results: Sequence[object]) -> dict[str, int]:
+    """How many results failed, by reason."""
+    failures = (result.reason for result in results if isinstance(result, Failure))
+    return dict(sorted(Counter(failures).items()))
 
 
-def _hybrid_places(columns: Columns) -> tuple[Columns, dict[str, int]]:
-    """HYBRID_COLUMNS in degrees, NaN where there is none, and how many failed, by reason."""
-    found = columns.get(HYBRID, np.empty(0, object)).tolist()
+def _place_columns(places: Sequence[GalleryPlace | Failure]) -> dict[str, np.ndarray]:
+    """HYBRID_COLUMNS in degrees, NaN where there is no place."""
     nowhere = (np.nan, np.nan)
-    places = [nowhere if isinstance(place, str) else place for place in found]
-    table = np.array(places, np.float64).reshape(len(places), len(HYBRID_COLUMNS))
-    return dict(zip(HYBRID_COLUMNS, table.T, strict=True)), _reasons(found)
+    degrees = [nowhere if isinstance(place, Failure) else place for place in places]
+    table = np.array(degrees, np.float64).reshape(len(places), len(HYBRID_COLUMNS))
+    return dict(zip(HYBRID_COLUMNS, table.T, strict=True))
 
 
-def _in_spatial_order(columns: Columns) -> Columns:
+def _region_table(
+    shard: str, keys: Sequence[str], regions: Sequence[tuple[Region, ...] | Failure]
+) -> pa.Table:
+    """Regions in the order of the photos, but those with wide boxes last.
+
+    A box across the map, as at the antimeridian, would widen the box of its whole row group.
+    """
+    rows = [
+        (key, region)
+        for key, found in zip(keys, regions, strict=True)
+        if not isinstance(found, Failure)
+        for region in found
+    ]
+    rows.sort(key=lambda row: row[1].bounds[2] - row[1].bounds[0] > WIDE_DEG)
+    return region_table(shard, rows)
+
+
+def _in_spatial_order(rows: ShardRows) -> ShardRows:
     """Rows along Hilbert's curve; at one place by key."""
-    place = hilbert_index(columns["latitude"], columns["longitude"]).tolist()
-    keys = columns["key"].tolist()
-    order = np.array(sorted(range(len(keys)), key=lambda row: (place[row], keys[row])), np.int64)
-    return {name: column[order] for name, column in columns.items()}
-
-
-def _names_of_places(columns: Columns, extras: Extras) -> Columns:
-    """Country and administrative unit of each point, None where it has none."""
-    points = columns["latitude"], columns["longitude"]
-    units = extras.admin_units()
-    named = {"country_code": country_codes(*points)}
-    if units is not None:
-        named["admin"] = units(*points)
-    return {name: np.array(values, dtype=object) for name, values in named.items()}
+    answers = rows.decoded.answers
+    place = hilbert_index(answers.latitude, answers.longitude).tolist()
+    order = sorted(range(len(rows)), key=lambda row: (place[row], rows.keys[row]))
+    return rows.take(np.array(order, np.int64))
 
 
 def parquet_bytes(layer: str, table: pa.Table, metadata: Mapping[bytes, bytes]) -> bytes:

@@ -166,7 +166,7 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
 
     def get_num_bytes(self, batch: PhotoBatch) -> int:  # type: ignore[override]
         """Size of the arrays; Beam's default pickles the batch to find out."""
-        return batch.payload.nbytes if isinstance(batch.payload, np.ndarray) else 0
+        return batch.payload.nbytes if batch.payload is not None else 0
 
     def get_metrics_namespace(self) -> str:
         """`embed`, `sample` or `decode_density`."""

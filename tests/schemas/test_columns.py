@@ -9,11 +9,13 @@ import pyarrow as pa
 import pytest
 import shapely
 
+from locdiffusion.decoding.answers import Mode
 from schemas import geoparquet
 from schemas.geotags import (
     ERROR_SCHEMA,
     HYBRID_COLUMNS,
     PREDICTION_SCHEMA,
+    PROBABILITY_COLUMNS,
     ErrorRow,
     Stage,
     Status,
@@ -21,7 +23,6 @@ from schemas.geotags import (
     prediction_table,
 )
 from schemas.samples import MAX_METADATA_BYTES, Truth, parse_metadata
-from support.fake_geotagger import Mode
 
 PROMISED = [
     "key",
@@ -59,7 +60,7 @@ def columns(count: int) -> dict[str, object]:
         **{name: numbers for name in ("latitude", "longitude", "radius_50_km", "radius_90_km")},
         "information_nats": numbers,
         "land_probability": numbers,
-        "probability": [[0.1, 0.2, 0.3, 0.4, 0.5]] * count,
+        **{name: [0.1 * (i + 1)] * count for i, name in enumerate(PROBABILITY_COLUMNS)},
         "modes": [[Mode(1.0, 2.0, 0.5, 10.0)]] * count,
         **{f"{kind}_latitude": [float("nan")] * count for kind in ("exif", "truth")},
         **{f"{kind}_longitude": [float("nan")] * count for kind in ("exif", "truth")},

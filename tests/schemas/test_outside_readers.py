@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,18 @@ import pytest
 import shapely
 import torch
 
+from locdiffusion.decoding.answers import GeotagColumns, Mode
 from locdiffusion.decoding.credible_regions import RegionFinder
 from locdiffusion.density.shdd import encode
 from locdiffusion.geography.polygons import within_world
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.tar import TarStatus
-from pipelines.geotag.batches import REGIONS, PhotoBatch, ShardEnding, _region
+from pipelines.geotag.batches import Decoded, PhotoBatch, ShardEnding, written_region
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.tables import Extras
 from schemas.geotags import OPTIONAL_COLUMNS, THRESHOLDS_KM
 from schemas.layers import Region
 from schemas.training import INDEX_SCHEMA, index_table
-from support.fake_geotagger import Mode
 
 CONFIGURATION = RunConfiguration("fake-1", "f" * 64, 0, {})
 PHOTOS = 50_000
@@ -44,24 +45,21 @@ def synthetic(count: int, seed: int, regions: bool) -> PhotoBatch:
     places = towns[rng.integers(500, size=count)] + rng.normal(0, 1, (count, 2))
     latitude, longitude = places[:, 0], (places[:, 1] + 180) % 360 - 180
     some = np.ones(count)
-    modes = np.empty(count, object)
-    modes[:] = [[Mode(*place, 0.5, 10.0)] for place in places.tolist()]
-    payload = {
-        "latitude": latitude,
-        "longitude": longitude,
-        "radius_50_km": 10 * some,
-        "radius_90_km": 30 * some,
-        "probability": np.full((count, len(THRESHOLDS_KM)), 0.5, np.float32),
-        "information_nats": some.astype(np.float32),
-        "land_probability": some.astype(np.float32),
-        "modes": modes,
-    }
-    if regions:
-        payload[REGIONS] = np.empty(count, object)
-        payload[REGIONS][:] = [around(*place) for place in zip(latitude, longitude, strict=True)]
+    answers = GeotagColumns(
+        latitude=latitude,
+        longitude=longitude,
+        radius_50_km=10 * some,
+        radius_90_km=30 * some,
+        probability=np.full((count, len(THRESHOLDS_KM)), 0.5, np.float32),
+        information_nats=some.astype(np.float32),
+        land_probability=some.astype(np.float32),
+        modes=[(Mode(*place, 0.5, 10.0),) for place in places.tolist()],
+    )
+    drawn = [around(*place) for place in zip(latitude, longitude, strict=True)] if regions else None
     ending = ShardEnding(1, count, TarStatus.COMPLETE, "", 0, None)
     keys = tuple(f"{i:06d}" for i in range(count))
-    nowhere = {name: np.full(count, np.nan) for name in OPTIONAL_COLUMNS}
+    nowhere = np.full((count, len(OPTIONAL_COLUMNS)), np.nan)
+    payload = Decoded(answers, drawn) if count else None
     return PhotoBatch(Shard("s-0", "s-0.tar"), 0, keys, nowhere, payload, (), ending)
 
 
@@ -119,7 +117,8 @@ def test_the_validator_accepts_regions_over_poles_and_the_antimeridian(tmp_path:
     natural = torch.from_numpy(np.stack([60.0 / 256 * encode(*place, 15) for place in places]))
     batch = synthetic(len(places), 4, True)
     drawn = finder(natural[:, None])
-    batch.payload[REGIONS][:] = [[_region(one) for one in regions] for regions in drawn]
+    written = [tuple(written_region(one) for one in regions) for regions in drawn]
+    batch = replace(batch, payload=replace(batch.payload, regions=written))
     write_shard(Output(str(tmp_path)), CONFIGURATION, [batch], Extras(regions=True))
     path = tmp_path / "regions/part-s-0.parquet"
     assert complaints(path) == {}

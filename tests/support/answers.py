@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap
-from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import destination
 from schemas.geotags import THRESHOLDS_KM
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 import shapely
 from PIL import Image
 
+from locdiffusion.decoding.answers import GeotagColumns, Mode
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.geography.polygons import within_world
 
@@ -20,28 +20,6 @@ POISON = 255
 
 BLUELESS_KM = 1.0
 """So small is the radius of a photo of which `regions` and `hybrid` fail."""
-
-
-class Mode(NamedTuple):
-    latitude: float
-    longitude: float
-    probability: float
-    radius_km: float
-
-
-@dataclass(frozen=True)
-class FakeColumns:
-    latitude: np.ndarray
-    longitude: np.ndarray
-    radius_50_km: np.ndarray
-    radius_90_km: np.ndarray
-    probability: np.ndarray
-    information_nats: np.ndarray
-    land_probability: np.ndarray
-    modes: list[list[Mode]]
-
-    def __len__(self) -> int:
-        return len(self.latitude)
 
 
 def box(latitude: float, longitude: float, size: float) -> shapely.Geometry:
@@ -71,10 +49,10 @@ class FakeGeotagger:
         noise = [zlib.crc32(f"{self.seed}/{key}".encode()) / 2**32 for key in keys]
         return embeddings[:, None, :] + np.float32(0.01) * np.float32(noise)[:, None, None]
 
-    def decode(self, natural: np.ndarray) -> FakeColumns:
+    def decode(self, natural: np.ndarray) -> GeotagColumns:
         red, green, blue = natural[:, 0].astype(np.float64).T / 1.02
         latitude, longitude = 180 * red - 90, 360 * green - 180
-        return FakeColumns(
+        return GeotagColumns(
             latitude=latitude,
             longitude=longitude,
             radius_50_km=100 * blue,
@@ -83,7 +61,7 @@ class FakeGeotagger:
             information_nats=blue.astype(np.float32),
             land_probability=(blue / 2).astype(np.float32),
             modes=[
-                [Mode(lat, lon, 0.75, 10.0), Mode(-lat, lon, 0.25, 20.0)]
+                (Mode(lat, lon, 0.75, 10.0), Mode(-lat, lon, 0.25, 20.0))
                 for lat, lon in zip(latitude, longitude, strict=True)
             ],
         )
@@ -104,21 +82,17 @@ class FakeGeotagger:
         return found
 
     def hybrid(
-        self,
-        embeddings: np.ndarray,
-        natural: np.ndarray,
-        latitude: np.ndarray,
-        longitude: np.ndarray,
-        radius_50_km: np.ndarray,
+        self, embeddings: np.ndarray, natural: np.ndarray, answers: GeotagColumns
     ) -> tuple[np.ndarray, np.ndarray]:
         """Whole degrees, none in the south; a photo without blue breaks it."""
         assert np.abs(natural[:, 0] - embeddings).max() < 0.011, "those of other photos"
-        if (radius_50_km < BLUELESS_KM).any():
+        if (answers.radius_50_km < BLUELESS_KM).any():
             raise RuntimeError("not blue enough for a gallery")
-        south = latitude < 0
-        return tuple(np.where(south, np.nan, degrees.round()) for degrees in (latitude, longitude))
+        south = answers.latitude < 0
+        degrees = answers.latitude.round(), answers.longitude.round()
+        return tuple(np.where(south, np.nan, rounded) for rounded in degrees)
 
-    def columns(self, images: Sequence[Image.Image], keys: Sequence[str]) -> FakeColumns:
+    def columns(self, images: Sequence[Image.Image], keys: Sequence[str]) -> GeotagColumns:
         pixels = np.stack([self.preprocess(image) for image in images])
         return self.decode(self.sample(self.embed(pixels), keys))
 

@@ -52,7 +52,7 @@ def write_predictions(directory, shard, count, rng, truth=True, keys=None, **col
         "radius_90_km": radius_90_km,
         "information_nats": 9 - np.log(radius_90_km),
         "land_probability": np.full(len(radius_90_km), 0.5),
-        "probability": [[1 - np.exp(-km / r) for km in THRESHOLDS_KM] for r in radius_90_km],
+        **{f"prob_{km}km": 1 - np.exp(-km / radius_90_km) for km in THRESHOLDS_KM},
         "modes": [
             [SimpleNamespace(latitude=a, longitude=b, probability=0.75, radius_km=r / 2)]
             for a, b, r in zip(latitude, longitude, radius_90_km, strict=True)

@@ -8,12 +8,12 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from locdiffusion.decoding.answers import GeotagColumns, Mode
 from schemas.geotags import THRESHOLDS_KM
 
 SIDE = 8
@@ -21,34 +21,8 @@ DISTINCT = 256
 """Different photos per archive; they repeat under other keys."""
 
 
-class TrivialMode(NamedTuple):
-    """One mode: latitude and longitude in degrees, probability, radius in kilometres."""
-
-    latitude: float
-    longitude: float
-    probability: float
-    radius_km: float
-
-
-@dataclass(frozen=True)
-class TrivialColumns:
-    """Answers for N photos, with the columns of a real model."""
-
-    latitude: NDArray[np.float64]
-    longitude: NDArray[np.float64]
-    radius_50_km: NDArray[np.float64]
-    radius_90_km: NDArray[np.float64]
-    probability: NDArray[np.float32]
-    information_nats: NDArray[np.float32]
-    land_probability: NDArray[np.float32]
-    modes: list[list[TrivialMode]]
-
-    def __len__(self) -> int:
-        return len(self.latitude)
-
-
 class TrivialGeotagger:
-    """Answers with the mean colour of a photo, with the methods of `GeotaggerLike`."""
+    """Answers with the mean colour of a photo, in microseconds; a `model_cache.GeotaggerLike`."""
 
     model_id = "trivial"
     checkpoint_hash = "0" * 64
@@ -65,12 +39,12 @@ class TrivialGeotagger:
         """Returns the embeddings as natural parameters ``(N, 1, 3)``."""
         return embeddings[:, None]
 
-    def decode(self, natural: NDArray[np.float32]) -> TrivialColumns:
+    def decode(self, natural: NDArray[np.float32]) -> GeotagColumns:
         """Reads latitude from red, longitude from green and the radius from blue."""
         red, green, blue = natural[:, 0].astype(np.float64).T
         latitude, longitude = 180 * red - 90, 360 * green - 180
         share = np.linspace(0.2, 1.0, len(THRESHOLDS_KM))
-        return TrivialColumns(
+        return GeotagColumns(
             latitude=latitude,
             longitude=longitude,
             radius_50_km=100 * blue,
@@ -79,7 +53,7 @@ class TrivialGeotagger:
             information_nats=blue.astype(np.float32),
             land_probability=blue.astype(np.float32),
             modes=[
-                [TrivialMode(*position, 0.75, 10.0)]
+                (Mode(*position, 0.75, 10.0),)
                 for position in zip(latitude.tolist(), longitude.tolist(), strict=True)
             ],
         )
@@ -89,20 +63,15 @@ class TrivialGeotagger:
         return [()] * len(natural)
 
     def hybrid(
-        self,
-        embeddings: NDArray[np.float32],
-        natural: NDArray[np.float32],
-        latitude: NDArray[np.float64],
-        longitude: NDArray[np.float64],
-        radius_50_km: NDArray[np.float64],
+        self, embeddings: NDArray[np.float32], natural: NDArray[np.float32], answers: GeotagColumns
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Returns the answers as the gallery's places."""
-        return latitude, longitude
+        """The positions of the answers."""
+        return answers.latitude, answers.longitude
 
 
 @dataclass(frozen=True)
 class TrivialLoader:
-    """Stands in for `pipelines.geotag.model_cache.GeotaggerLoader`."""
+    """Stands in for `model_cache.GeotaggerLoader`."""
 
     def __call__(self) -> TrivialGeotagger:
         """Builds the model."""

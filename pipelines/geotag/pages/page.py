@@ -24,7 +24,7 @@ from pipelines.geotag.pages.rows import (
 )
 from pipelines.geotag.pages.thumbnails import read_thumbnails
 from pipelines.geotag.summary import KINDS
-from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
+from schemas.geotags import NUMBER_COLUMNS, PROBABILITY_COLUMNS, THRESHOLDS_KM
 
 MAX_POINTS = 100_000
 MAX_THUMBNAIL_BYTES = 8_000_000
@@ -85,10 +85,12 @@ def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> d
             "shard": shard,
             "country": country,
             "unit": unit,
-            **{name: packed(n[name], np.float32) for name in ("latitude", "longitude")},
-            **{name: packed(n[name], np.float32) for name in ("radius_50_km", "radius_90_km")},
-            **{name: _probability(n[name]) for name in PROBABILITY_COLUMNS},
-            "land": packed(n["land_probability"], np.float32),
+            **{
+                name: _probability(n[name])
+                if name in PROBABILITY_COLUMNS
+                else packed(n[name], np.float32)
+                for name in NUMBER_COLUMNS
+            },
             "known_latitude": packed(known.latitude, np.float32),
             "known_longitude": packed(known.longitude, np.float32),
             "known_kind": packed(known.kind, np.uint8),

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.summary import KINDS
-from schemas.geotags import MODE_FIELDS, PROBABILITY_COLUMNS
+from schemas.geotags import MODE_FIELDS, NUMBER_COLUMNS, OPTIONAL_COLUMNS
 
 DATA = Path(__file__).parent / "assets"
 OUTLINES = DATA / "world.geojson"
@@ -30,15 +30,7 @@ PALETTE = ("#0d0887", "#5402a3", "#8b0aa5", "#b93289", "#db5c68", "#f48849", "#f
 ROUND_KM = tuple(float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5))
 
 _TEXT_COLUMNS = ("key", "shard", "country_code", "admin")
-_NUMBER_COLUMNS = (
-    "latitude",
-    "longitude",
-    "radius_50_km",
-    "radius_90_km",
-    "land_probability",
-    *(f"{kind}_{axis}" for kind in KINDS for axis in ("latitude", "longitude")),
-    *PROBABILITY_COLUMNS,
-)
+_NUMBER_COLUMNS = (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS)
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.scores import Scores, score
 from locdiffusion.geography.countries import country_codes
-from locdiffusion.predictions import Predictions
 from pipelines.geotag.pages.rows import MapRows
 from pipelines.geotag.summary import KINDS, accuracy_row, shard_group
-from schemas.geotags import PROBABILITY_COLUMNS
 
 RESAMPLES = 200
 MOST_GROUPS = 20
@@ -73,13 +72,7 @@ def score_rows(rows: MapRows) -> ReportScores | None:
     """Scores rows that all have a known position; None if there are none."""
     if not len(rows):
         return None
-    probability = np.stack([rows.numbers[name] for name in PROBABILITY_COLUMNS], axis=1)
-    columns = ("latitude", "longitude", "radius_50_km", "radius_90_km")
-    predictions = Predictions(
-        **{name: rows.numbers[name] for name in columns},
-        probability=probability,
-        log_density_km2=np.full(len(rows), np.nan),
-    )
+    predictions = Predictions.from_numbers(rows.numbers)
     known = rows.known
     overall = score(predictions, known.latitude, known.longitude, Bootstrap(RESAMPLES))
     return ReportScores(
@@ -87,7 +80,7 @@ def score_rows(rows: MapRows) -> ReportScores | None:
         by_kind={kind: int(np.sum(known.kind == i)) for i, kind in enumerate(KINDS, start=1)},
         overall=overall,
         error_km=np.sort(rows.error_km),
-        stated=tuple(probability.mean(0).tolist()),
+        stated=tuple(predictions.probability.mean(0).tolist()),
         by_shards=_by_shards(rows),
         by_country=_by_country(rows),
         by_certainty=_by_certainty(rows),

@@ -30,12 +30,12 @@ from experiments.report.record import (
 )
 from experiments.report.verdicts import Outcome, measures, outcomes
 from locdiffusion import checkpoint
+from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.proximity import score_strata
 from locdiffusion.evaluate.scores import Verdict, compare, score
 from locdiffusion.model import image_encoder
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.predictions import Predictions
 from locdiffusion.sphere.geodesy import destination, great_circle_km
 from support import tiny
 

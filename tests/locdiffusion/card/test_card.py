@@ -15,12 +15,12 @@ from PIL import Image
 
 from locdiffusion import geotagger, model_card
 from locdiffusion.card import figure, views
-from locdiffusion.card.answer import Answer, Known, percent
+from locdiffusion.card.answer import AnsweredPhoto, Known
 from locdiffusion.card.command import main, targets
 from locdiffusion.decoding.answers import Mode
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import BaseMeasure
-from locdiffusion.geotag import Geotag
+from locdiffusion.geotag import Geotag, percent
 from locdiffusion.inference import log_density_around
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors
 from schemas.samples import Truth
@@ -74,14 +74,16 @@ class Bump:
         return -(1.0 - points @ self.place) / self.width**2 - 10.0
 
 
-def made_up(latitude: float, longitude: float, radius_90_km: float, **changes: object) -> Answer:
+def made_up(
+    latitude: float, longitude: float, radius_90_km: float, **changes: object
+) -> AnsweredPhoto:
     modes = (Mode(latitude, longitude, 0.6, 50.0), Mode(latitude / 2, longitude - 20.0, 0.2, 50.0))
     chances = (0.001, 0.2, 0.7, 0.9, 1.0)
     certain = (radius_90_km / 2, radius_90_km, *chances, 5.5, 0.75, None)
     tag = Geotag("a.jpg", latitude, longitude, *certain, modes, "tiny-000000000000")
     density = Bump(latitude, longitude, radius_90_km / 2)
     image = coloured_photo(latitude, longitude)
-    answer = Answer(Path("a.jpg"), image, tag, None, density, "About.")
+    answer = AnsweredPhoto(Path("a.jpg"), image, tag, None, density, "About.")
     return dataclasses.replace(answer, **changes)
 
 

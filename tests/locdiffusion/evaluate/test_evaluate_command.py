@@ -22,7 +22,7 @@ from locdiffusion.evaluate.scores import score
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.sphere.geodesy import great_circle_km
-from schemas.geotags import THRESHOLDS_KM, prediction_table
+from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM, prediction_table
 from support.tiny import TinyEncoder, replace_encoders, write_checkpoint, write_coloured_shard
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -66,7 +66,10 @@ def write_predictions(directory: Path, shard: str, count: int, **changed: Any) -
         "radius_90_km": np.full(count, 190.0),
         "information_nats": np.full(count, 5.0),
         "land_probability": np.full(count, 0.5),
-        "probability": [[0.0, 0.1, 0.9, 1.0, 1.0]] * count,
+        **{
+            name: [share] * count
+            for name, share in zip(PROBABILITY_COLUMNS, (0.0, 0.1, 0.9, 1.0, 1.0), strict=True)
+        },
         "modes": [[SimpleNamespace(latitude=0.0, longitude=0.0, probability=1.0, radius_km=9.0)]]
         * count,
         "exif_latitude": unknown,

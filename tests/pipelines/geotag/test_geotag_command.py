@@ -86,7 +86,7 @@ def test_same_rows_as_the_library_whatever_the_batch_size(archive: Path, tmp_pat
                 f"prob_{km}km": columns.probability[:, index]
                 for index, km in enumerate((1, 25, 200, 750, 2500))
             },
-            "modes": [[mode._asdict() for mode in modes] for modes in columns.modes],
+            "modes": [[vars(mode) for mode in modes] for modes in columns.modes],
         },
         index=list(photos),
     )

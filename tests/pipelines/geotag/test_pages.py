@@ -152,7 +152,7 @@ def test_columns_that_an_older_file_lacks_are_empty(run):
     assert set(older.text["admin"]) == {None}
     np.testing.assert_array_equal(older.error_km, whole.error_km)
     data = page.page_data(older)
-    assert data["columns"]["land"]["base64"] == ""
+    assert data["columns"]["land_probability"]["base64"] == ""
     assert data["columns"]["known_kind"]["base64"]
 
 

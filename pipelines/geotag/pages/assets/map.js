@@ -309,7 +309,8 @@ function facts(i) {
     ["country", C.country[i] ? countryName(D.countries[C.country[i] - 1]) : "none"],
   ];
   if (C.unit[i]) rows.push(["unit", D.units[C.unit[i] - 1]]);
-  if (C.land.length) rows.push(["on land", percent(C.land[i])]);
+  if (C.land_probability.length) rows.push(["on land", percent(C.land_probability[i])]);
+  if (C.information_nats.length) rows.push(["information", `${C.information_nats[i].toFixed(1)} nats`]);
   rows.push(["50 % radius (solid)", km(C.radius_50_km[i])], ["90 % radius (dashed)", km(C.radius_90_km[i])]);
   if (C.known_kind[i]) {
     const [latitude, longitude] = [C.known_latitude[i], C.known_longitude[i]];
