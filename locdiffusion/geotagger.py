@@ -25,7 +25,7 @@ from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
 from locdiffusion.gallery.hybrid import HybridGallery
-from locdiffusion.gallery.places import GalleryError, embedded_gallery, read_gallery
+from locdiffusion.gallery.places import embedded_gallery, read_gallery
 from locdiffusion.geotag import Geotag, geotags
 from locdiffusion.inference import log_density_around
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
@@ -33,6 +33,7 @@ from locdiffusion.model.model_files import local_checkpoint, local_encoder
 from locdiffusion.model.weights import GEOCLIP, split_name
 from locdiffusion.photos.exif import upright
 from locdiffusion.photos.image_formats import load_picture
+from locdiffusion.photos.storage import DataError
 from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 
 Photo = Image.Image | str | os.PathLike[str]
@@ -87,7 +88,7 @@ class Geotagger:
             ValueError: A setting is out of range, or bf16 is wanted without a GPU.
             ModelFileError: A checkpoint or weights at a URL cannot be copied.
             CheckpointError: The checkpoint cannot be used, or not with this encoder.
-            GalleryError: The gallery cannot be used, or not with this checkpoint.
+            DataError: The gallery cannot be used, or not with this checkpoint.
             EncoderWeightsError: The encoder's weights cannot be had.
             PolygonError: The prior's file cannot be used.
         """
@@ -309,7 +310,7 @@ def _places(gallery: str, checkpoint: Checkpoint) -> NDArray[np.float64]:
     """The places of a gallery, which this checkpoint's image embeddings can be compared with."""
     name = checkpoint.config.encoder.name
     if split_name(name)[0] != GEOCLIP:
-        raise GalleryError(
+        raise DataError(
             f"the gallery {gallery} needs the image encoder {GEOCLIP!r}, whose embeddings its "
             f"places are compared with, and this checkpoint has {name!r}; choose the checkpoint "
             "geoclip-distilled, or leave the gallery out."

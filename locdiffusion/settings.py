@@ -72,7 +72,7 @@ class GeotaggerSettings:
 
         Raises:
             PolygonError: The prior's file cannot be read.
-            GalleryError: The gallery's file cannot be read.
+            DataError: The gallery's file cannot be read.
         """
         record: dict[str, Any] = {"mode": self.mode.value}
         if self.bf16:

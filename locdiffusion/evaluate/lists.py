@@ -1,10 +1,10 @@
-"""The field's benchmark lists: a CSV of positions, and a folder of photos.
+"""Reads the lists of the field's benchmarks: a file of positions, and a folder of photos.
 
 | list | id | position |
 |---|---|---|
 | Im2GPS3k, YFCC26k (`*_places365.csv`) | `IMG_ID` | `LAT`, `LON` |
 | OSV-5M (`test.csv`) | `id` | `latitude`, `longitude` |
-| GWS15k, and any other | one of `ID_COLUMNS` | of `LATITUDE_COLUMNS`, `LONGITUDE_COLUMNS` |
+| GWS15k, and any other | a name of `PHOTO_ID` | names of `LATITUDE` and `LONGITUDE` |
 
 A photo is looked for by its id: as a path below the folder, then by its name anywhere below it,
 with or without an extension.
@@ -12,7 +12,6 @@ with or without an extension.
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -30,26 +29,13 @@ from numpy.typing import NDArray
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded, write_embedded
 from locdiffusion.photos.exif import upright
 from locdiffusion.photos.image_formats import load_picture
+from locdiffusion.photos.lists import LATITUDE, LONGITUDE, read_list
 from locdiffusion.photos.storage import DataError
 from schemas.samples import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
     from locdiffusion.model.image_encoder import ImageEncoder
 
-# In the order in which they are believed; compared without case.
-ID_COLUMNS = (
-    "img_id",
-    "image_id",
-    "photo_id",
-    "id",
-    "img_file",
-    "image",
-    "filename",
-    "file",
-    "key",
-)
-LATITUDE_COLUMNS = ("lat", "latitude", "truth_latitude", "gt_lat")
-LONGITUDE_COLUMNS = ("lon", "lng", "long", "longitude", "truth_longitude", "gt_lon")
 CHUNK = 512
 
 
@@ -72,64 +58,29 @@ class TruthList:
 
 
 def read_truth(path: Path) -> TruthList:
-    """Reads a list; commas or tabs, columns by their names.
+    """Reads a list of photos with their positions.
+
+    Args:
+        path: File that `locdiffusion.photos.lists` reads.
 
     Raises:
-        DataError: No such file or columns, a position that is none, an id with two positions.
+        DataError: The list cannot be read, has no photo, or has two positions for one id.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            head = lines.readline()
-            lines.seek(0)
-            rows = csv.DictReader(lines, delimiter="\t" if "\t" in head else ",")
-            names = _columns(rows.fieldnames or (), path)
-            places: dict[str, tuple[float, float]] = {}
-            for row in rows:
-                place = f"{path}, line {rows.line_num}"
-                key, latitude, longitude = ((row[name] or "").strip() for name in names)
-                found = _degrees(latitude, 90.0, place), _degrees(longitude, 180.0, place)
-                if not key or places.setdefault(key, found) != found:
-                    raise DataError(
-                        f"{place}: {'no id' if not key else f'a second position of {key!r}'}; want "
-                        "a line per photo, each with an id of its own."
-                    )
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"--truth {path} cannot be read as CSV: {error}") from error
-    if not places:
-        raise DataError(f"{path} lists no photo; want a line for each below the header.")
-    latitudes, longitudes = np.array(list(places.values()), np.float64).T
-    return TruthList(list(places), latitudes, longitudes)
-
-
-def _columns(header: Sequence[str], path: Path) -> list[str]:
-    """Of the header, the names of the columns of id, latitude and longitude."""
-    own = {name.strip().lower(): name for name in header if name}
-    chosen = []
-    for what, known in (
-        ("photo's id", ID_COLUMNS),
-        ("latitude", LATITUDE_COLUMNS),
-        ("longitude", LONGITUDE_COLUMNS),
-    ):
-        found = next((own[name] for name in known if name in own), None)
-        if found is None:
+    rows = read_list(str(path))
+    latitude = rows.degrees(LATITUDE, -90.0, 90.0)
+    longitude = rows.degrees(LONGITUDE, -180.0, 180.0)
+    first: dict[str, int] = {}
+    for row, key in enumerate(rows.ids()):
+        same = first.setdefault(key, row)
+        if (latitude[row], longitude[row]) != (latitude[same], longitude[same]):
             raise DataError(
-                f"{path} has the columns {list(header)}, none of which is known as the {what}; "
-                f"rename it to one of {known}."
+                f"{rows.place(row)}: a second position of {key!r}; want a line per photo, each "
+                "with an id of its own."
             )
-        chosen.append(found)
-    return chosen
-
-
-def _degrees(text: str, most: float, place: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = np.nan
-    if not abs(value) <= most:  # NaN too
-        raise DataError(
-            f"{place}: {text!r} is no angle of at most {most:g}°; mend or drop the line."
-        )
-    return value
+    if not first:
+        raise DataError(f"{path} lists no photo; want a line for each below the header.")
+    kept = list(first.values())
+    return TruthList(list(first), latitude[kept], longitude[kept])
 
 
 def find_photos(ids: Sequence[str], folder: Path) -> dict[str, Path]:

@@ -6,19 +6,14 @@ same day: Im2GPS3k and YFCC26k share 34 of them, and with them 864 of Im2GPS3k's
 
 from __future__ import annotations
 
-import csv
-import hashlib
-import io
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
-from locdiffusion.photos.storage import DataError, open_stream
+from locdiffusion.photos import lists
+from locdiffusion.photos.storage import DataError
 from pipelines.sources.record import Drop, Record, photo_id
 from schemas.training import DropReason
-
-ID_COLUMNS = ("img_id", "image_id", "photo_id", "id", "path", "key")
-AUTHOR_COLUMNS = ("author", "user_nsid", "user_id", "owner", "nsid")
 
 
 @dataclass(frozen=True)
@@ -89,45 +84,16 @@ def read_guard(urls: Iterable[str]) -> Guard:
 
 def read_list(url: str) -> GuardList:
     """Reads one list; see `read_guard`."""
-    try:
-        with open_stream(url) as file:
-            data = file.read()
-        text = data.decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"--exclude {url} cannot be read ({type(error).__name__}: {error}); check the path"
-        ) from error
-    rows = [row for row in csv.reader(io.StringIO(text)) if any(cell.strip() for cell in row)]
-    id_column, author_column, first = _columns(url, rows)
-    ids, authors = set(), set()
-    for number, row in enumerate(rows[first:], start=first + 1):
-        if len(row) != len(rows[0]) or not row[id_column].strip():
-            raise DataError(
-                f"--exclude {url}: row {number} is {','.join(row)[:80]!r}, wanted "
-                f"{len(rows[0])} columns and an id; repair the list"
-            )
-        ids.add(photo_id(row[id_column].strip()))
-        if author_column is not None and (author := author_id(row[author_column])):
-            authors.add(author)
+    rows = lists.read_list(url)
+    header = rows.table.column_names
+    bare = len(header) == 1 and not rows.has(lists.PHOTO_ID)  # a file of ids without a header
+    ids = [header[0], *rows.table.column(0).to_pylist()] if bare else rows.ids()
+    authors = rows.text(lists.PHOTOGRAPHER) if rows.has(lists.PHOTOGRAPHER) else []
     if not ids:
-        raise DataError(f"--exclude {url} names no photo; check that it is the right file")
-    name = url.rstrip("/").rpartition("/")[2]
-    return GuardList(name, hashlib.sha256(data).hexdigest(), frozenset(ids), frozenset(authors))
-
-
-def _columns(url: str, rows: list[list[str]]) -> tuple[int, int | None, int]:
-    """Where the ids are, where the authors are, and which row is the first that is no header."""
-    if not rows:
-        raise DataError(f"--exclude {url} is empty; check that it is the right file")
-    header = [cell.strip().lower() for cell in rows[0]]
-    found = next((header.index(name) for name in ID_COLUMNS if name in header), None)
-    if found is not None:
-        author = next((header.index(name) for name in AUTHOR_COLUMNS if name in header), None)
-        return found, author, 1
-    if len(header) > 1:
-        raise DataError(
-            f"--exclude {url} has the columns {', '.join(rows[0])[:120]}, wanted one of "
-            f"{', '.join(ID_COLUMNS)} and, to guard photographers too, one of "
-            f"{', '.join(AUTHOR_COLUMNS)}; add a header"
-        )
-    return 0, None, 0
+        raise DataError(f"{url} names no photo; check that it is the right file.")
+    return GuardList(
+        url.rstrip("/").rpartition("/")[2],
+        rows.sha256,
+        frozenset(photo_id(key.strip()) for key in ids),
+        frozenset(map(author_id, authors)) - {""},
+    )

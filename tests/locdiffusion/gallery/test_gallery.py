@@ -19,8 +19,9 @@ from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import land_measure
 from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
-from locdiffusion.gallery.places import GalleryError, gallery_identity, read_gallery
+from locdiffusion.gallery.places import gallery_identity, read_gallery
 from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.storage import DataError
 from locdiffusion.sphere.geodesy import unit_vectors
 from pipelines.geotag import command as geotag
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
@@ -59,30 +60,30 @@ def test_places_of_a_file(tmp_path: Path, names: tuple[str, str]) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("latitude,lng\n1,2\n", r"has columns \['latitude', 'lng'\]; want latitude and longitude"),
+        ("latitude,x\n1,2\n", r"has the columns \['latitude', 'x'\], none .* as the longitude"),
         ("latitude,longitude\n", "has no rows"),
-        ("lat,lon\n1,2\n90.5,3\n", r"has 90.5 as latitude in row 2 \(1 such rows of 2\)"),
-        ("lat,lon\n1,2\n3,\n", "has nan as longitude in row 2"),
-        ("lat,lon\n1,nan\n", "has nan as longitude in row 1"),
-        ("lat,lon\n1,north\n", "column lon of the gallery .* is string; want numbers"),
-        ("lat,lon\n,\n", "has nan as latitude"),
-        ("", "cannot be read"),
-        ("lat,lon\n1\n", "cannot be read"),
+        ("lat,lon\n1,2\n90.5,3\n", r"line 3: '90.5' is no latitude .* \(1 such rows of 2\)"),
+        ("lat,lon\n1,2\n3,\n", "line 3: '' is no longitude"),
+        ("lat,lon\n1,nan\n", "line 2: 'nan' is no longitude"),
+        ("lat,lon\n1,north\n", "line 2: 'north' is no longitude"),
+        ("lat,lon\n,\n", "has no rows"),
+        ("", "is empty"),
+        ("lat,lon\n1\n", "line 2: '1', wanted 2 columns"),
     ],
 )
 def test_files_that_are_no_gallery(tmp_path: Path, text: str, message: str) -> None:
     file = tmp_path / "places.csv"
     file.write_text(text)
-    with pytest.raises(GalleryError, match=message):
+    with pytest.raises(DataError, match=message):
         read_gallery(str(file))
 
 
 def test_a_file_that_is_not_there_or_no_parquet(tmp_path: Path) -> None:
     (tmp_path / "places.parquet").write_text("lat,lon")
     for path in (tmp_path / "places.parquet", tmp_path / "nowhere.csv", tmp_path):
-        with pytest.raises(GalleryError, match="cannot be read"):
+        with pytest.raises(DataError, match="cannot be read"):
             read_gallery(str(path))
-    with pytest.raises(GalleryError, match=r"nowhere\.csv cannot be read"):
+    with pytest.raises(DataError, match=r"nowhere\.csv cannot be read"):
         gallery_identity("nowhere.csv")
 
 

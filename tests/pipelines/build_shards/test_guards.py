@@ -92,9 +92,9 @@ def test_lists_of_other_forms(
     [
         (b"", "is empty"),
         (b"IMG_ID,AUTHOR\n", "names no photo"),
-        (b"name,place\na,b\n", "wanted one of img_id"),
-        (b"IMG_ID,AUTHOR\n1.jpg,5@N00\n2.jpg\n", "row 3 is '2.jpg', wanted 2 columns"),
-        (b"IMG_ID,AUTHOR\n ,5@N00\n", "row 2"),
+        (b"name,place\na,b\n", "photo's id; rename it to one of img_id"),
+        (b"IMG_ID,AUTHOR\n1.jpg,5@N00\n2.jpg\n", "line 3: '2.jpg', wanted 2 columns"),
+        (b"IMG_ID,AUTHOR\n ,5@N00\n", "line 2: no id"),
         (b"IMG_ID,AUTHOR\n1\xff.jpg,5@N00\n", "cannot be read"),
     ],
 )
