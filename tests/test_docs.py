@@ -130,6 +130,6 @@ def test_the_picture_of_the_rooms_is_that_of_the_code(monkeypatch):
     rooms = importlib.import_module("rooms")
     now = rooms.read_rooms()
     assert rooms.shown_by(ROOT / "docs/rooms.png") == rooms.stamp(now), (
-        "draw it anew: python tools/rooms.py --picture docs/rooms.png"
+        "draw it anew: python tools/rooms.py"
     )
     assert {room for room in now if not rooms.clause(room)} == set()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
 import io
 import json
 import re
@@ -23,6 +22,7 @@ import shapely
 from google.cloud import bigquery
 from PIL import Image
 
+from locdiffusion.cli import main as locdiffusion
 from locdiffusion.overhead.command import main as cut_patches
 from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.sphere.geodesy import great_circle_km
@@ -94,20 +94,20 @@ def run_bash(code: str, ran: Recipes) -> None:
         if words[0] == "bq":
             ran.google.append(words)
             continue
-        assert words[:2] == ["python", "-m"], f"{line}: not a command that this test can run"
         command, *target = line.split(" > ")
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            module, *arguments = shlex.split(command)[2:]
-            assert importlib.import_module(main_of(module)).main(arguments) == 0, line
+            assert run_command(shlex.split(command)) == 0, line
         for name in target:
             Path(name.strip()).write_text(printed.getvalue())
 
 
-def main_of(module: str) -> str:
-    """The module that `python -m` runs."""
-    package = importlib.util.find_spec(module)
-    return f"{module}.__main__" if package and package.submodule_search_locations else module
+def run_command(words: list[str]) -> int:
+    """Runs `locdiffusion COMMAND ...` or `python -m MODULE ...`, and returns its status."""
+    if words[0] == "locdiffusion":
+        return locdiffusion(words[1:])
+    assert words[:2] == ["python", "-m"], f"{words}: not a command that this test can run"
+    return importlib.import_module(words[2]).main(words[3:])
 
 
 RUNNERS = {"python": run_python, "sql": run_sql, "bash": run_bash}
@@ -267,6 +267,9 @@ class TestRuns:
         after = geopandas.read_parquet(recipes.root / "out-mine/predictions").set_index("key")
         assert set(after.index) == set(before.index)
         assert not (after.radius_90_km.reindex(before.index) == before).all()
+
+    def test_scores(self, recipes: Recipes) -> None:
+        assert {"scores.json", "scores.md"} <= {p.name for p in recipes.root.glob("out-scores/*")}
 
     def test_the_card_and_the_feature(self, recipes: Recipes) -> None:
         assert (recipes.root / "patch-card.png").stat().st_size > 50_000

@@ -1,7 +1,6 @@
-"""Counts the rooms of the code and the imports between them, and draws them.
+"""Reads the rooms of the code and the imports between them, and draws docs/rooms.png.
 
-    python tools/rooms.py                          # the counts; `make lint` prints them
-    python tools/rooms.py --picture docs/rooms.png
+    python tools/rooms.py
 
 A room is a folder of modules, or a module beside the folders. Imports are read from the text of the
 modules, so nothing is imported. A room's floor is one above the highest room that it imports from.
@@ -24,6 +23,7 @@ from typing import Any
 from PIL import Image, PngImagePlugin
 
 ROOT = Path(__file__).parents[1]
+PICTURE = ROOT / "docs" / "rooms.png"
 PACKAGES = ("schemas", "locdiffusion", "pipelines")
 STAMP = "rooms"
 """Name of the text in the picture's file that says which house the picture shows."""
@@ -32,6 +32,7 @@ CLAUSES = {
     "schemas": "what is on disk",
     "sphere": "coordinates, harmonics",
     "config": "dataclasses and JSON",
+    "cli": "the command, its flags",
     "cpu": "threads, batch sizes",
     "files": "whole files or none",
     "recipes": "training settings",
@@ -121,20 +122,6 @@ def read_rooms() -> Rooms:
     return {room: others - doors - {room} for room, others in rooms.items() if room not in doors}
 
 
-def counts(rooms: Rooms) -> str:
-    """Says how many rooms each package has, and how many pairs of them one imports the other."""
-    lines = []
-    for package in PACKAGES[1:]:
-        own = inside(rooms, package)
-        modules_alone = sum(not (ROOT / room.replace(".", "/")).is_dir() for room in own)
-        arrows = sum(map(len, own.values()))
-        lines.append(
-            f"{package}: {len(own)} rooms, {modules_alone} of them single modules; "
-            f"{arrows} imports between rooms"
-        )
-    return "\n".join(lines)
-
-
 def inside(rooms: Rooms, package: str) -> Rooms:
     """Keeps the rooms of one package and the imports between them."""
     own = {room for room in rooms if room.split(".")[0] == package}
@@ -192,16 +179,14 @@ def shown_by(picture: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Prints the counts, and draws the picture if a file is named."""
+    """Draws the picture."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--picture", type=Path, help="file that the picture is written to")
-    options = parser.parse_args(arguments)
-    rooms = read_rooms()
-    print(counts(rooms))
-    if options.picture:
-        draw(rooms, options.picture)
+    parser.add_argument(
+        "--picture", type=Path, default=PICTURE, help="file to write (default docs/rooms.png)"
+    )
+    draw(read_rooms(), parser.parse_args(arguments).picture)
     return 0
 
 
