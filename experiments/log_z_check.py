@@ -28,10 +28,10 @@ from torch import Tensor
 
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.config import from_dict
-from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.base_measure import BaseConfig, BaseMeasure
 from locdiffusion.density.log_partition import LogPartition, PartitionConfig
-from locdiffusion.density.shdd import encode_vectors, max_degree_of
+from locdiffusion.density.shdd import max_degree_of
 from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.inference import natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
@@ -97,33 +97,22 @@ def dense_log_partition(
 
 
 def decoder_gap(
-    decoder: Decoder, natural: Tensor, rows: int | None = None, batch: int = 64
+    tables: DecoderTables, natural: Tensor, rows: int | None = None, batch: int = 64
 ) -> NormalisationGap:
-    """Measures the decoder's log Z, with the base measure of the answers.
+    """Compares the decoder's log Z, over the base measure of the answers, with the dense grid's.
 
     Args:
-        decoder: Decoder of the checkpoint.
-        natural: Calibrated natural parameters, shape ``(N, d)``.
-        rows: Rows of the dense grid; by default it has `DENSER` times the nodes of the decoder's.
-        batch: Number of densities that the decoder takes at once.
+        tables: Tables of the decoder.
+        natural: Calibrated natural parameters ``(N, d)``.
+        rows: Rows of the dense grid; None takes `DENSER` times the decoder's nodes.
+        batch: How many densities the decoder normalises at once.
     """
-    rows = rows or denser_rows(decoder.grid)
-    natural = natural.to(decoder.grid.nodes)
-    dense = dense_log_partition(natural, rows, decoder.base)
-    # log Z = F + log q₀ - log p at any point; at a density's own answer all three are moderate.
-    found = np.empty(len(natural))
-    for i in range(0, len(natural), batch):
-        part = natural[i : i + batch]
-        log_p = decoder.log_density(part[:, None]).flatten(1)
-        best = log_p.argmax(1).cpu()
-        vectors = decoder.grid.nodes.cpu()[best].double().numpy()
-        vectors /= np.linalg.norm(vectors, axis=-1, keepdims=True)
-        code = torch.from_numpy(encode_vectors(vectors, decoder.max_degree))
-        field = (natural[i : i + batch].cpu().double() * code).sum(-1).numpy()
-        log_base = decoder.log_base[best.to(decoder.log_base.device)].cpu().double().numpy()
-        at_best = log_p.cpu()[torch.arange(len(best)), best].double().numpy()
-        found[i : i + batch] = field + log_base - at_best
-    return _gap(found, dense, rows, len(decoder.grid.nodes))
+    rows = rows or denser_rows(tables.grid)
+    natural = natural.to(tables.grid.nodes)
+    dense = dense_log_partition(natural, rows, tables.base)
+    parts = natural[:, None].split(batch)
+    found = torch.cat([tables.log_normaliser(part)[:, 0] for part in parts])
+    return _gap(found.cpu().double().numpy(), dense, rows, len(tables.grid.nodes))
 
 
 @torch.inference_mode()
@@ -193,7 +182,6 @@ def measure(
     """
     config = checkpoint.config
     degree, recipe = config.model.max_degree, config.record.get("recipe", {})
-    decoder = Decoder(degree, config.decode, checkpoint.base)
     answers = natural_parameters(checkpoint.denoiser, photos.embeddings)
     base = checkpoint.base
     if train is not None:
@@ -203,7 +191,7 @@ def measure(
     trained = natural_parameters(checkpoint.network, photos.embeddings)
     return {
         "model": checkpoint.model_id,
-        "answers": asdict(decoder_gap(decoder, answers)),
+        "answers": asdict(decoder_gap(checkpoint.decoder().tables, answers)),
         "loss": asdict(training_gap(partition, trained, photos.vectors)),
     }
 

@@ -37,7 +37,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.diffusion.denoiser import Denoiser
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
@@ -114,7 +113,7 @@ class Study:
         self.samples, self.seed = samples, seed
         self.noise = checkpoint.config.noise
         degree = checkpoint.config.model.max_degree
-        self.decoder = Decoder(degree, checkpoint.config.decode, checkpoint.base)
+        self.decoder = checkpoint.decoder()
         self._denoiser = in_trained_range(checkpoint.denoiser, self.noise)
         self._mean = FocusedMean(degree, checkpoint.base)
 
@@ -188,7 +187,7 @@ class Study:
     def _measured(self, natural: Tensor) -> dict[str, Any]:
         distance, radius_50, radius_90 = self._decoded(natural)
         log_p = [
-            self.decoder.log_probability(natural[rows], self.photos.vectors[rows])
+            self.decoder.tables.log_probability(natural[rows], self.photos.vectors[rows])
             for rows in _slices(len(natural))
         ]
         return {

@@ -13,11 +13,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from locdiffusion.config import ConfigError, from_dict, to_dict
-from locdiffusion.decoding.decoder import DecodeConfig
+from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.base_measure import BaseMeasure, uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.files import write_json
@@ -101,6 +102,11 @@ class Checkpoint:
     def model_id(self) -> str:
         """Name and the first 12 digits of the hash."""
         return f"{self.config.name}-{self.sha256[:12]}"
+
+    def decoder(self, device: str | torch.device = "cpu") -> Decoder:
+        """Builds the decoder of the answers on a device; its tables take a second."""
+        config = self.config
+        return Decoder(config.model.max_degree, config.decode, self.base).to(device)
 
 
 def resolve(path: str | None) -> Path:

@@ -18,9 +18,8 @@ from locdiffusion.checkpoint import Checkpoint, CheckpointError, check_encoder, 
 from locdiffusion.cpu import torch_threads
 from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
-from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.point_only import Locator
-from locdiffusion.density.base_measure import load_prior
+from locdiffusion.density.base_measure import load_base_measure
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
@@ -70,8 +69,7 @@ class Geotagger:
         self.device = encoder.device
         degree = checkpoint.config.model.max_degree
         self._denoiser = checkpoint.denoiser.to(self.device)
-        self._decoder = Decoder(degree, checkpoint.config.decode, checkpoint.base)
-        self._decoder.to(self.device)
+        self._decoder = checkpoint.decoder(self.device)
         self._mean = FocusedMean(degree, checkpoint.base).to(self.device)
 
     @classmethod
@@ -94,7 +92,7 @@ class Geotagger:
         """
         wanted = GeotaggerSettings(checkpoint, **settings)
         loaded = load(local_checkpoint(wanted.checkpoint))
-        loaded = replace(loaded, base=load_prior(wanted.prior, loaded.base))
+        loaded = replace(loaded, base=load_base_measure(wanted.prior, loaded.base))
         encoder = None if wanted.encoder is None else local_encoder(wanted.encoder)
         name = check_encoder(loaded.config, encoder)
         places = None if wanted.gallery is None else _places(wanted.gallery, loaded)
@@ -220,7 +218,7 @@ class Geotagger:
         where = answers.latitude, answers.longitude, answers.radius_50_km
         with torch_threads(1):
             several = densities.shape[1] > 1
-            log_z = self._decoder.log_normaliser(densities).cpu() if several else None
+            log_z = self._decoder.tables.log_normaliser(densities).cpu() if several else None
             return self.gallery.find(queries, densities.cpu(), *where, log_z)
 
     def log_density_around(

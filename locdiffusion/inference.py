@@ -11,7 +11,6 @@ from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.decoding.answers import GeotagColumns, Predictions
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, mixed_log
-from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.density.transforms import ProductTransform, pole_frame
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
@@ -51,7 +50,7 @@ def log_probability(
 ) -> NDArray[np.float64]:
     """Log p of the true points ``(N, 3)`` in nats against the uniform sphere, ``(N,)``."""
     parts = [
-        decoder.log_probability(natural[i : i + batch, None], vectors[i : i + batch])
+        decoder.tables.log_probability(natural[i : i + batch, None], vectors[i : i + batch])
         for i in range(0, len(natural), batch)
     ]
     return np.concatenate(parts)
@@ -65,10 +64,8 @@ def predict(checkpoint: Checkpoint, photos: EmbeddedPhotos, device: str = "cpu")
         photos: N photos with truth, embedded by the checkpoint's own encoder.
         device: Where to compute.
     """
-    config = checkpoint.config
-    decoder = Decoder(config.model.max_degree, config.decode, checkpoint.base).to(device)
     natural = natural_parameters(checkpoint.denoiser.to(device), photos.embeddings)
-    return predictions(decoder, natural, photos.vectors)
+    return predictions(checkpoint.decoder(device), natural, photos.vectors)
 
 
 def predictions(
@@ -105,16 +102,12 @@ def log_density_around(
     # The frame's columns are south, east and up: its longitude counts from south to east.
     longitude = np.pi - 2.0 * np.pi * np.arange(bearings) / bearings
     nodes = LatLonGrid(np.cos(np.radians(distance_deg)), longitude, np.ones(len(distance_deg)))
-    circles = ProductTransform(nodes, decoder.max_degree).to(natural.device)
-    here = vector.expand(len(natural), 3).to(natural)
-    at_pole = decoder.rotation(natural, here)
+    tables = decoder.tables
+    circles = ProductTransform(nodes, tables.max_degree).to(natural.device)
+    at_pole = tables.rotation(natural, vector.expand(len(natural), 3).to(natural))
     places = torch.from_numpy(nodes.vectors) @ frame.T
-    # log p = F + log q₀ - log Z: the decoder's own value at the centre gives log Z.
-    at_centre = decoder.log_probability(natural[:, None], here.double().cpu().numpy())
-    code = torch.from_numpy(encode_vectors(vector.numpy(), decoder.max_degree)).to(natural)
-    log_base = decoder.log_base_at(vector.to(natural))
-    log_z = natural @ code[0] + log_base - torch.from_numpy(at_centre).to(natural)
-    field = circles.synthesis(at_pole).flatten(1) - log_z[:, None]
-    log_p = mixed_log(field) + decoder.log_base_at(places.to(natural))
+    # log p = log q₀ + log (1/K) Σ_k exp(F_k - log Z_k)
+    field = circles.synthesis(at_pole).flatten(1) - tables.log_normaliser(natural[:, None])
+    log_p = mixed_log(field) + tables.log_base_at(places.to(natural))
     density: NDArray[np.float64] = log_p.double().cpu().numpy() - LOG_SPHERE_AREA_KM2
     return density.reshape(len(distance_deg), bearings)

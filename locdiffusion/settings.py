@@ -33,9 +33,9 @@ class GeotaggerSettings:
         steps: Network calls per reverse diffusion; one more gives the density.
         seed: Seed of the sampling noise, together with each photo's key.
         bf16: Whether the encoder runs in bfloat16, on a GPU only: faster, a little less exact.
-        prior: Where photos may come from, before one looks at them: `land`, `uniform`, `checkpoint`
-            or None for the checkpoint's own, or a file of polygons (see `base_measure.load_prior`)
-            outside which nothing is an answer. The prior replaces the base measure of the answers
+        prior: Where photos may come from, before one looks: `land`, `uniform`, `checkpoint`
+            or None for the checkpoint's own, or polygons (see `load_base_measure`) outside
+            which nothing is an answer. The prior replaces the base measure of the answers
             and of the sampler's means. The temperature, which was fitted with the checkpoint's own
             base measure, stays.
         gallery: Places for a second answer of each photo, see `gallery.hybrid`: `geoclip` for
@@ -78,9 +78,10 @@ class GeotaggerSettings:
         if self.bf16:
             record["bf16"] = True
         if self.prior is not None:
-            from locdiffusion.density.base_measure import prior_identity  # torch: not for `--help`
+            # Imports torch, which `--help` does without.
+            from locdiffusion.density.base_measure import base_measure_identity
 
-            record["prior"] = prior_identity(self.prior)
+            record["prior"] = base_measure_identity(self.prior)
         if self.gallery is not None:
             from locdiffusion.gallery.places import gallery_identity
 

@@ -72,9 +72,9 @@ def accuracy_by_radius(
     """Computes `error_summary` and ``radius_km`` for each ρ of `ANSWER_RADII_KM`."""
     part = subset(photos, budget.voters, budget.seed)
     natural = density(fitted, part)
-    rows = []
+    rows, decoder = [], _decoder(fitted)
     for radius in ANSWER_RADII_KM:
-        said = predictions(_decoder(fitted, radius), natural, part.vectors)
+        said = predictions(decoder.with_config(DecodeConfig(radius)), natural, part.vectors)
         rows.append({"radius_km": radius} | error_summary(_error_km(said, part)))
     return rows
 
@@ -89,10 +89,10 @@ def unit_error_km(answers: NDArray[np.float64], photos: EmbeddedPhotos) -> NDArr
     return error
 
 
-def _decoder(fitted: Fitted, radius_km: float = DecodeConfig.radius_km) -> Decoder:
+def _decoder(fitted: Fitted) -> Decoder:
     is_code = fitted.variant.encoding is Encoding.SHDD
     degree = fitted.variant.max_degree if is_code else DENSITY_DEGREE
-    return Decoder(degree, DecodeConfig(radius_km=radius_km), fitted.answer_base)
+    return Decoder(degree, base=fitted.answer_base)
 
 
 @torch.inference_mode()

@@ -26,7 +26,6 @@ from locdiffusion.card.views import (
     offset_km,
 )
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import LAND
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.density.shdd import encode_vectors
@@ -133,22 +132,18 @@ class Posteriors:
     """Computes log densities of photos at any places, as the product does."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        config = checkpoint.config
-        self.checkpoint, self.degree = checkpoint, config.model.max_degree
-        self.decoder = Decoder(self.degree, config.decode, checkpoint.base)
+        self.checkpoint, self.tables = checkpoint, checkpoint.decoder().tables
 
     def log_density(
         self, embedding: NDArray[np.float32], vectors: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Computes the log density in nats per km² at ``(M, 3)`` for one embedding ``(E,)``."""
         natural = natural_parameters(self.checkpoint.denoiser, embedding[None])
-        # log Z = F + log q₀ - log p, with log p of the decoder at one point.
-        reference = self.decoder.log_probability(natural[:, None], vectors[:1])[0]
-        field = encode_vectors(vectors, self.degree) @ natural[0].double().numpy()
-        places = torch.from_numpy(vectors).float()
-        unnormalised = field + self.decoder.log_base_at(places).double().numpy()
-        density: NDArray[np.float64] = unnormalised - unnormalised[0] + reference
-        return density - LOG_SPHERE_AREA_KM2
+        log_z = self.tables.log_normaliser(natural[:, None]).double().numpy()[0]
+        field = encode_vectors(vectors, self.tables.max_degree) @ natural[0].double().numpy()
+        log_base = self.tables.log_base_at(torch.from_numpy(vectors).float()).double().numpy()
+        density: NDArray[np.float64] = field + log_base - log_z - LOG_SPHERE_AREA_KM2
+        return density
 
 
 def draw(

@@ -68,7 +68,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from locdiffusion import checkpoint
     from locdiffusion.calibrate import fitting
     from locdiffusion.calibrate.parts import LocatedDensities
-    from locdiffusion.decoding.decoder import Decoder
     from locdiffusion.inference import natural_parameters
     from locdiffusion.model.image_encoder import load_image_encoder
 
@@ -80,7 +79,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     photos = _photos(options, encoder)
     denoiser = loaded.denoiser.to(options.device)
     natural = natural_parameters(denoiser, photos.embeddings)
-    decoder = Decoder(config.model.max_degree, config.decode, loaded.base).to(options.device)
+    decoder = loaded.decoder(options.device)
 
     def densities(rows: np.ndarray) -> LocatedDensities:
         return LocatedDensities(photos.take(rows), natural[rows])

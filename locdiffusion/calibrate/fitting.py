@@ -27,8 +27,7 @@ from torch import Tensor
 
 from locdiffusion.calibrate.coverage import CoverageTable, fit_stretch
 from locdiffusion.calibrate.parts import FOLDS, CalibrationPart, LikelihoodTable, LocatedDensities
-from locdiffusion.decoding.decoder import DecodeConfig, Decoder
-from locdiffusion.density.base_measure import BaseMeasure
+from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.inference import log_probability
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
@@ -48,38 +47,32 @@ Weighted = Sequence[tuple[CalibrationPart, Tensor]]
 
 
 def fit(
-    denoiser: CalibratedDenoiser,
-    validation: Sequence[EmbeddedPhotos],
-    base: BaseMeasure | None = None,
-) -> DecodeConfig:
+    denoiser: CalibratedDenoiser, validation: Sequence[EmbeddedPhotos], decoder: Decoder
+) -> Decoder:
     """Fits the temperatures in place, and ρ; see the module's docstring.
 
     Args:
         denoiser: Network with its temperature model.
         validation: Parts of the validation data, the one from the regions of training first.
-        base: Base measure q₀ of the answers; None is the uniform measure.
+        decoder: Decoder with the base measure of the answers.
 
     Returns:
-        Configuration of the decoder, with ρ.
+        The decoder with the fitted ρ.
     """
-    degree = denoiser.network.config.max_degree
-    device = next(denoiser.parameters()).device
     weights = [FIRST_WEIGHT, *[1.0] * (len(validation) - 1)]
-    decoder = Decoder(degree, base=base).to(device)
     parts = [
         CalibrationPart.measure(denoiser, photos, decoder, weight)
         for photos, weight in zip(validation, weights, strict=True)
     ]
     temperatures = denoiser.temperatures
     fit_temperatures(temperatures, parts)
-    radius = fit_radius([part.calibrated(denoiser) for part in parts], degree, base)
-    config = replace(decoder.config, radius_km=radius)
-    decoder = Decoder(degree, config, base).to(device)
+    radius = fit_radius([part.calibrated(denoiser) for part in parts], decoder)
+    decoder = decoder.with_config(replace(decoder.config, radius_km=radius))
     stretch = fit_stretch([_coverage_table(temperatures, part, decoder) for part in parts])
     bias = stretch(temperatures.out.bias.double().cpu().numpy())
     temperatures.out.weight.mul_(stretch.factor)
     temperatures.out.bias.copy_(torch.from_numpy(bias))
-    return config
+    return decoder
 
 
 def _coverage_table(
@@ -163,22 +156,19 @@ def _loss(model: TemperatureModel, weighted: Weighted) -> Tensor:
     return torch.stack(terms).sum()
 
 
-def fit_radius(
-    parts: Sequence[LocatedDensities], degree: int, base: BaseMeasure | None = None
-) -> float:
+def fit_radius(parts: Sequence[LocatedDensities], decoder: Decoder) -> float:
     """Finds the ρ of `RADII_KM` with the best mean accuracy over the thresholds.
 
     Args:
         parts: Calibrated densities of each part of the validation data.
-        degree: Maximum degree L.
-        base: Base measure q₀ of the answers; None is the uniform measure.
+        decoder: Decoder of the answers but for ρ.
 
     Returns:
         ρ in km.
     """
     best, best_score = RADII_KM[0], -1.0
     for radius in RADII_KM:
-        decoder = Decoder(degree, DecodeConfig(radius), base).to(parts[0].natural.device)
+        decoder = decoder.with_config(replace(decoder.config, radius_km=radius))
         score = 0.0
         for part in parts:
             within = error_summary(part.errors_and_radii(decoder)[0])["within"]

@@ -1,9 +1,9 @@
-"""What is around answers: the distribution of the distance, knowledge, land, and the last step.
+"""Rings around answers: distribution of the distance, information, land, and a last step uphill.
 
 The rings that give the radii are finer than those on which the score was climbed
-(`locdiffusion.decoding.mode_seeking`), above all where coasts run through a density. They say once
-more which way is up: the answer goes there, and where that is far for a radius, they are laid anew
-around it.
+(`locdiffusion.decoding.mode_seeking`), above all where coasts run through a density. Their sums
+give the slope of the score once more: the answer takes a last step uphill, and where that step is
+long for a radius, the rings are laid anew around the new answer.
 """
 
 from __future__ import annotations
@@ -22,214 +22,201 @@ from locdiffusion.decoding.distance_profile import (
     CAP_KM,
     COS_CAP,
     ZONES_KM,
-    RadialProfile,
+    DistanceProfile,
     disc_weights,
     far_masses,
-    far_spread,
     ring_grids,
 )
-from locdiffusion.decoding.mode_seeking import Ascent, score_moments
+from locdiffusion.decoding.mode_seeking import NewtonStep, score_moments
 from locdiffusion.decoding.peaks import walked
-from locdiffusion.density.base_measure import BaseMeasure, LandShare
+from locdiffusion.decoding.tables import SPHERES_AT_ONCE, DecoderTables
+from locdiffusion.density.base_measure import BaseMeasure
 from locdiffusion.density.log_partition import FLOOR
 from locdiffusion.density.raster import raster_place
-from locdiffusion.density.transforms import (
-    PoleRotation,
-    ProductTransform,
-    RingTransform,
-    register_table,
-)
+from locdiffusion.density.transforms import register_table
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import LatLonGrid
 
-NEAR_KM = 0.5
+SHORT_STEP_KM = 0.5
 """A step that changes no radius enough to measure it again."""
 
-ROUNDS = 3
-"""Steps of more than `NEAR_KM`, at most."""
+LONG_STEPS = 3
+"""How many steps longer than `SHORT_STEP_KM` an answer takes at most."""
 
-SPHERES, PHOTOS = 16, 64
-"""Whole spheres that are summed together on a CPU, and photos measured."""
+PHOTOS_AT_ONCE = 64
+"""How many photos a CPU measures together."""
 
-DEAD = -25.0
-"""Log p below which nodes add nothing that shows, at most e^-25 of the mass together."""
+NEGLIGIBLE_LOG_P = -25.0
+"""Rings on which log p stays below this are left out: together they hold e^-25 of the mass."""
 
 _SUMS = 9
-_UPHILL, _KNOWLEDGE, _LAND, _RINGS = slice(0, 5), 5, 6, slice(7, None)
+_STEP, _INFORMATION, _LAND, _RINGS = slice(0, 5), 5, 6, slice(7, None)
 
 
 @dataclass(frozen=True)
-class Vicinity:
-    """What is around N answers.
+class Surroundings:
+    """What the rings around N answers say.
 
     Attributes:
-        answer: ``(N, 3)`` unit vectors: the places asked for, after the last step uphill.
-        mass: ``(N,)`` probability within ρ, as far as the rings reach.
-        profile: Of the distance.
-        information: ``(N,)`` nats against q = 1 everywhere.
-        on_land: ``(N,)`` probability of land.
+        answer: Unit vectors of the answers after the last step uphill, ``(N, 3)``.
+        mass: Probability within ρ as far as the rings reach, ``(N,)``.
+        profile: Distribution of the distance from the answers.
+        information: Information against the uniform sphere in nats, ``(N,)``.
+        on_land: Probability of land, ``(N,)``.
     """
 
     answer: Tensor
     mass: Tensor
-    profile: RadialProfile
+    profile: DistanceProfile
     information: NDArray[np.float32]
     on_land: NDArray[np.float32]
 
 
-class _Zone(nn.Module):
-    """Some of the rings, and what is summed on them."""
+class _ZoneSums(nn.Module):
+    """Sums over the rings of one zone."""
 
     moments: Tensor
     weight: Tensor
 
-    def __init__(
-        self, rings: LatLonGrid, edges_km: tuple[float, ...], radius: float, max_degree: int
-    ) -> None:
+    def __init__(self, grid: LatLonGrid, edges_km: tuple[float, ...], radius: float) -> None:
         super().__init__()
-        self.rings = RingTransform(rings, max_degree)
         share, rim = disc_weights(radius * EARTH_RADIUS_KM, edges_km)
-        moments = score_moments(rings, radius, share * rings.row_weight, rim)
-        register_table(self, "moments", moments)
-        register_table(self, "weight", rings.weights / (4.0 * math.pi))
+        self.rows = len(grid.cos_theta)
+        register_table(self, "moments", score_moments(grid, radius, share * grid.row_weight, rim))
+        register_table(self, "weight", grid.weights / (4.0 * math.pi))
 
     def forward(self, log_p: Tensor, land: Tensor) -> Tensor:
-        """Sums of densities and shares of land on the nodes, ``(P, nodes)`` each.
+        """Sums log p and the share of land at the nodes, ``(P, nodes)`` each; overwrites log p.
 
         Returns:
-            ``(P, _SUMS + rings)``: `score_moments`, knowledge, land, and the mass of each ring.
+            `score_moments`, information, land and the mass of each ring, ``(P, 9 + rings)``.
         """
         p = log_p.clamp_(min=FLOOR).exp()
         moments = p @ self.moments
+        # ∫ p log p and ∫ p land over the zone, and ∫ p over each of its rings
         mass = p.mul_(self.weight)
         sums = torch.linalg.vecdot(mass, log_p), torch.linalg.vecdot(mass, land)
-        within = mass.view(len(p), -1, self.rings.columns).sum(-1)
+        within = mass.view(len(p), self.rows, -1).sum(-1)
         return torch.cat([moments, torch.stack(sums, 1), within], 1)
 
 
-class VicinityRings(nn.Module):
-    """Rings around answers, and the decoder's grid beyond them; no learned parameter."""
+class AnswerRings(nn.Module):
+    """Measures the surroundings of answers on rings and, beyond these, on the fine grid."""
 
-    far_spread: Tensor
-    land_share: Tensor
-
-    def __init__(
-        self,
-        radius: float,
-        rotation: PoleRotation,
-        grid: ProductTransform,
-        land_share: NDArray[np.float64],
-        base: BaseMeasure | None,
-    ) -> None:
-        """Builds the tables.
+    def __init__(self, tables: DecoderTables, radius: float) -> None:
+        """Adds what depends on ρ to tables.
 
         Args:
-            radius: ρ of the score in radians.
-            rotation: Of the densities' degree.
-            grid: For what lies beyond the rings.
-            land_share: Of its nodes.
-            base: q₀; None is the uniform measure.
+            tables: Tables of the densities.
+            radius: Radius ρ of the score in radians.
         """
         super().__init__()
-        self.radius, self.base, self.rotation, self.grid = radius, base, rotation, grid
-        self.land = LandShare()
+        self.tables, self.radius = tables, radius
         self.inner, self.middle, self.outer = (
-            _Zone(rings, edges, radius, rotation.max_degree)
-            for rings, edges in zip(ring_grids(), ZONES_KM, strict=True)
+            _ZoneSums(grid, edges, radius)
+            for grid, edges in zip(ring_grids(), ZONES_KM, strict=True)
         )
-        self.most_base = 0.0 if base is None else base.bounds()[1]
-        register_table(self, "far_spread", far_spread(math.pi / grid.rows))
-        register_table(self, "land_share", land_share)
+        self.highest_base = 0.0 if tables.base is None else tables.base.bounds()[1]
 
     @property
     def polishes(self) -> bool:
-        """Whether answers are moved: not where ρ is wider than the rings."""
+        """Whether answers take a last step: not where ρ is wider than the rings."""
         return self.radius * EARTH_RADIUS_KM <= CAP_KM
 
-    def forward(self, mixtures: Mixtures, answer: Tensor) -> Vicinity:
+    def forward(self, mixtures: Mixtures, answer: Tensor) -> Surroundings:
         """Measures the surroundings of answers.
 
         Args:
             mixtures: Densities of N photos.
-            answer: ``(N, 3)`` maxima of their scores, to a few kilometres.
+            answer: Unit vectors ``(N, 3)`` within a few kilometres of maxima of the score.
         """
         everyone = torch.arange(len(answer), device=answer.device)
         found = self._measured(mixtures, everyone, answer)
         if self.polishes:
             answer, found = self._polished(mixtures, answer, found)
-        mass = Ascent(found[:, _UPHILL]).mass
-        knowledge, on_land = found[:, _KNOWLEDGE].clone(), found[:, _LAND].clone()
-        within, beyond = found[:, _RINGS], answer.new_zeros(len(answer), len(self.far_spread))
+        mass = NewtonStep(found[:, _STEP]).mass
+        information, on_land = found[:, _INFORMATION].clone(), found[:, _LAND].clone()
+        within, tables = found[:, _RINGS], self.tables
+        beyond = answer.new_zeros(len(answer), len(tables.far_spread))
         total = within.sum(1)
-        wide = mixtures.wide
-        everywhere = in_cache(SPHERES, wide, mixtures.mass, mixtures.log_density)
+        everywhere = in_cache(SPHERES_AT_ONCE, mixtures.wide, mixtures.mass, mixtures.log_density)
         for photo, node, log_density in everywhere:
             if not len(photo):
                 break
-            cosine = answer[photo] @ self.grid.nodes.T
+            # mass of the nodes beyond the rings: cos γ < cos cap
+            cosine = answer[photo] @ tables.grid.nodes.T
             far = node * torch.lt(cosine, COS_CAP, out=torch.empty_like(cosine))
-            knowledge[photo] += torch.linalg.vecdot(far, log_density)
-            on_land[photo] += far @ self.land_share
+            information[photo] += torch.linalg.vecdot(far, log_density)
+            on_land[photo] += far @ tables.land_share
             # p was normalised around its peak; these nodes differ a little: make it sum to 1.
             total[photo] += far.sum(1)
-            beyond[photo] = far_masses(far, cosine, self.far_spread)
-        information = (knowledge / total - total.log()).clamp(min=0.0)
-        return Vicinity(
+            beyond[photo] = far_masses(far, cosine, tables.far_spread)
+        # ∫ p log p for p / total
+        information = (information / total - total.log()).clamp(min=0.0)
+        return Surroundings(
             answer,
             mass,
-            RadialProfile.from_masses(within, beyond),
+            DistanceProfile.from_masses(within, beyond),
             information.float().cpu().numpy(),
             (on_land / total).float().cpu().numpy(),
         )
 
     def _polished(self, mixtures: Mixtures, answer: Tensor, found: Tensor) -> tuple[Tensor, Tensor]:
-        """Answers after steps uphill, and what is around them."""
-        near, answer = NEAR_KM / EARTH_RADIUS_KM, answer.clone()
+        """Returns answers after their last steps uphill, and the sums around them."""
+        short, answer = SHORT_STEP_KM / EARTH_RADIUS_KM, answer.clone()
         going = torch.arange(len(answer), device=answer.device)
-        for _ in range(ROUNDS):
-            going = going[Ascent(found[going, _UPHILL]).step.norm(dim=1) > near]
+        for _ in range(LONG_STEPS):
+            going = going[NewtonStep(found[going, _STEP]).step.norm(dim=1) > short]
             if not len(going):
                 break
-            here = Ascent(found[going, _UPHILL])
+            here = NewtonStep(found[going, _STEP])
             trial = walked(answer[going], here.step)
             there = self._measured(mixtures, going, trial)
             # Two scores so close differ by rounding: the slope tells which place is higher.
-            flatter = Ascent(there[:, _UPHILL]).gain < here.gain
+            flatter = NewtonStep(there[:, _STEP]).gain < here.gain
             going = going[flatter]
             answer[going], found[going] = trial[flatter], there[flatter]
-        step = Ascent(found[:, _UPHILL]).step
-        small = step.norm(dim=1, keepdim=True) <= near
-        return torch.where(small, walked(answer, step), answer), found
+        step = NewtonStep(found[:, _STEP]).step
+        last = step.norm(dim=1, keepdim=True) <= short
+        return torch.where(last, walked(answer, step), answer), found
 
     def _measured(self, mixtures: Mixtures, photo: Tensor, centre: Tensor) -> Tensor:
-        """Rings of photos, by index ``(P,)``, around points ``(P, 3)``.
+        """Sums over the rings around points.
+
+        Args:
+            mixtures: Densities of N photos.
+            photo: Which photo each point belongs to, ``(P,)``.
+            centre: Unit vectors of the points, ``(P, 3)``.
 
         Returns:
-            ``(P, columns)``: an `Ascent`, knowledge, probability of land, mass of each ring.
+            `NewtonStep`, information, probability of land and the mass of each ring, ``(P, 7 +
+            rings)``.
         """
-        parts = in_cache(PHOTOS, photo, centre)
+        parts = in_cache(PHOTOS_AT_ONCE, photo, centre)
         return torch.cat([self._around(mixtures, *part) for part in parts])
 
     def _around(self, mixtures: Mixtures, photo: Tensor, centre: Tensor) -> Tensor:
-        zones = self.inner, self.middle, self.outer
-        fields = mixtures.around(self.rotation, photo, centre, *(zone.rings for zone in zones))
+        tables = self.tables
+        zones = tables.inner, tables.middle, tables.outer
+        fields = mixtures.around(tables.rotation, photo, centre, *zones)
         sums, within = centre.new_zeros(len(photo), _SUMS), []
-        for zone, log_p in zip(zones, fields, strict=True):
-            found = centre.new_zeros(len(photo), _SUMS + zone.rings.rows)
-            alive = torch.nonzero(log_p.amax(1) > DEAD - self.most_base)[:, 0]
-            if len(alive):
-                place = raster_place(zone.rings.around(centre[alive]), *self.land.share.shape)
-                log_p = log_p[alive]
-                if self.base is not None:
-                    log_p += self._log_base(self.base, *place)
-                found[alive] = zone(log_p, self.land.at(*place))
+        both = zip(zones, (self.inner, self.middle, self.outer), strict=True)
+        for (rings, summed), log_p in zip(both, fields, strict=True):
+            found = centre.new_zeros(len(photo), _SUMS + rings.rows)
+            kept = torch.nonzero(log_p.amax(1) > NEGLIGIBLE_LOG_P - self.highest_base)[:, 0]
+            if len(kept):
+                place = raster_place(rings.around(centre[kept]), *tables.land.share.shape)
+                log_p = log_p[kept]
+                if tables.base is not None:
+                    log_p += self._log_base(tables.base, *place)
+                found[kept] = summed(log_p, tables.land.at(*place))
             sums += found[:, :_SUMS]
             within.append(found[:, _SUMS:])
-        uphill = Ascent.of_moments(sums[:, :-2], self.radius).values
-        return torch.cat([uphill, sums[:, -2:], *within], 1)
+        step = NewtonStep.of_moments(sums[:, :-2], self.radius).values
+        return torch.cat([step, sums[:, -2:], *within], 1)
 
     def _log_base(self, base: BaseMeasure, row: Tensor, column: Tensor) -> Tensor:
-        """Log q₀ at places on the raster of land."""
-        shapes = zip(base.log_weight.shape, self.land.share.shape, strict=True)
+        """Looks log q₀ up at places on the raster of land."""
+        shapes = zip(base.log_weight.shape, self.tables.land.share.shape, strict=True)
         rows, columns = (ours / lands for ours, lands in shapes)
         return base.at(row * rows, column * columns)

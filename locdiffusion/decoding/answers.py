@@ -17,7 +17,7 @@ SCORED_COLUMNS = ("latitude", "longitude", "radius_50_km", "radius_90_km", *PROB
 """Columns on disk from which an answer is scored."""
 
 LEAST_MODE = 0.01
-"""Probability of another place below which it is not reported."""
+"""Other places with less probability than this are not reported."""
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Mode:
     """A place the photo may come from.
 
     Attributes:
-        latitude, longitude: Degrees.
-        probability: That the photo lies within `radius_km` of it.
-        radius_km: The decoder's ρ.
+        latitude, longitude: Position in degrees.
+        probability: Probability that the photo lies within `radius_km` of it.
+        radius_km: Radius ρ of the decoder.
     """
 
     latitude: float
@@ -39,13 +39,16 @@ class Mode:
 def distinct_modes(
     places: NDArray[np.float64], probability: NDArray[np.float64], radius_km: float, count: int
 ) -> list[tuple[Mode, ...]]:
-    """The answer first, then what lies more than 2ρ from all chosen before, likeliest first.
+    """Selects the modes of photos: the answer, and places more than 2ρ from all likelier modes.
 
     Args:
-        places: ``(N, M, 3)`` unit vectors, the answer first.
-        probability: ``(N, M)`` within `radius_km` of each.
-        radius_km: The decoder's ρ.
-        count: How many at most for each photo.
+        places: Unit vectors ``(N, M, 3)``, the answer first.
+        probability: Probability within `radius_km` of each place, ``(N, M)``.
+        radius_km: Radius ρ of the decoder.
+        count: How many modes are selected at most for each photo.
+
+    Returns:
+        N tuples: the answer first, then the other modes, likeliest first.
     """
     order = np.argsort(-np.where(np.arange(probability.shape[1]) == 0, np.inf, probability), 1)
     places = np.take_along_axis(places, order[..., None], 1)

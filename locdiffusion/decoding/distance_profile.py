@@ -1,4 +1,4 @@
-"""How far off an answer may be: the distribution of the distance from it."""
+"""Distance profile: the distribution of the distance of a photo from its answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _AZIMUTHS, _NODES, _PARTS, _FAR_BINS = (32, 96, 96), 4, 8, 256
 
 
 def ring_grids() -> list[LatLonGrid]:
-    """The rings of each zone of `ZONES_KM`; wider ones need more azimuths."""
+    """Builds the rings of each zone of `ZONES_KM`; wider rings need more azimuths."""
     return [
         polar_grid(np.array(edges) / EARTH_RADIUS_KM, _NODES, azimuths)
         for edges, azimuths in zip(ZONES_KM, _AZIMUTHS, strict=True)
@@ -36,27 +36,27 @@ def ring_grids() -> list[LatLonGrid]:
 
 
 @dataclass(frozen=True)
-class RadialProfile:
+class DistanceProfile:
     """Cumulative probability by distance.
 
     Attributes:
-        radius_km: ``(edges,)`` increasing from 0 to half the circumference.
-        cumulative: ``(N, edges)`` float64, from 0 to 1.
+        radius_km: Distances that increase from 0 to half the circumference, ``(edges,)``.
+        cumulative: Probability within each distance in float64, ``(N, edges)``.
     """
 
     radius_km: NDArray[np.float64]
     cumulative: NDArray[np.float64]
 
     @classmethod
-    def from_masses(cls, rings: Tensor, beyond: Tensor) -> RadialProfile:
+    def from_masses(cls, rings: Tensor, beyond: Tensor) -> DistanceProfile:
         """Sums masses outwards.
 
         Args:
-            rings: ``(N, rings)`` mass on each ring of `ring_grids`, as its quadrature weighs it.
-            beyond: `far_masses`.
+            rings: Mass on each ring of `ring_grids` as its quadrature weighs it, ``(N, rings)``.
+            beyond: Mass beyond the rings, as of `far_masses`.
 
         Returns:
-            The profile, scaled to sum to one.
+            The profile, scaled so that it ends at 1.
         """
         n = len(rings)
         panels = rings.double().cpu().numpy().reshape(n, -1, _NODES)
@@ -68,7 +68,7 @@ class RadialProfile:
         return cls(_EDGES_KM, cumulative / cumulative[:, -1:])
 
     def quantile_km(self, probability: float) -> NDArray[np.float64]:
-        """``(N,)`` radius that holds the given probability; linear in area between edges."""
+        """Finds the radius ``(N,)`` that holds a probability; linear in area between edges."""
         area = np.sin(self.radius_km / (2.0 * EARTH_RADIUS_KM)) ** 2
         above = np.clip((self.cumulative < probability).sum(1), 1, len(area) - 1)
         row = np.arange(len(self.cumulative))
@@ -78,18 +78,18 @@ class RadialProfile:
         return 2.0 * EARTH_RADIUS_KM * np.arcsin(np.sqrt(np.minimum(value, 1.0)))
 
     def threshold_probability(self) -> NDArray[np.float32]:
-        """``(N, 5)`` probability within each of `THRESHOLDS_KM`."""
+        """Returns the probability within each of `THRESHOLDS_KM`, ``(N, 5)``."""
         columns = [int(np.argmin(np.abs(self.radius_km - t))) for t in THRESHOLDS_KM]
         return self.cumulative[:, columns].astype(np.float32)
 
 
 def far_masses(mass: Tensor, cos_distance: Tensor, spread: Tensor) -> Tensor:
-    """Mass in bins of the distance beyond `CAP_KM`, ``(N, bins)``.
+    """Sums mass in bins of the distance beyond `CAP_KM`, ``(N, bins)``.
 
     Args:
-        mass: ``(N, nodes)`` of nodes beyond `CAP_KM`, 0 at the others.
-        cos_distance: ``(N, nodes)`` of all nodes.
-        spread: `far_spread` of these nodes.
+        mass: Mass of nodes beyond `CAP_KM` and 0 at the others, ``(N, nodes)``.
+        cos_distance: Cosine of the distance of each node, ``(N, nodes)``.
+        spread: Table `far_spread` of the nodes' grid.
     """
     n = len(mass)
     # Bins of equal area: an index without an arc cosine.
@@ -100,13 +100,13 @@ def far_masses(mass: Tensor, cos_distance: Tensor, spread: Tensor) -> Tensor:
 
 
 def far_spread(spacing: float) -> NDArray[np.float64]:
-    """Spreads what a bin beyond `CAP_KM` counted over the width of a node, ``(bins, bins)``.
+    """Builds the table that spreads the mass of a bin over the width of a node, ``(bins, bins)``.
 
-    Seen from a pole, whole rows of the grid lie at one distance; counted as points they would
-    make a staircase of the distribution.
+    From a pole whole rows of the grid lie at one distance; counted as points they would make steps
+    in the distribution.
 
     Args:
-        spacing: Of the grid, radians.
+        spacing: Spacing of the grid in radians.
     """
     edges = _EDGES_KM[-_FAR_BINS - 1 :] / EARTH_RADIUS_KM
     centre = (edges[:-1] + edges[1:]) / 2.0
@@ -118,18 +118,18 @@ def far_spread(spacing: float) -> NDArray[np.float64]:
 def disc_weights(
     radius_km: float, edges_km: Sequence[float]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Rings of `ring_grids` as far as they lie within a radius.
+    """Computes weights with which the rings of a zone integrate over a disc.
 
-    Between the rings of a panel everything is the polynomial through them, as in Gauss's rule.
+    Within a panel a function is the polynomial through its rings, as in Gauss's rule.
 
     Args:
-        radius_km: Any.
-        edges_km: Of one of `ZONES_KM`.
+        radius_km: Radius of the disc, any.
+        edges_km: Edges of the panels of the zone.
 
     Returns:
-        ``(rings,)`` shares of the rings' weights: from 1 in panels within to 0 in those outside;
-        and ``(rings,)`` factors of the values on the rings whose sum is the value at the radius
-        itself.
+        Shares of the rings' weights ``(rings,)``, from 1 in panels within the disc to 0 in those
+        outside; and factors ``(rings,)`` of the values on the rings whose sum is the value at the
+        radius itself.
     """
     panels = np.array([edges_km[:-1], edges_km[1:]], np.float64)
     end = np.clip(2.0 * (radius_km - panels[0]) / (panels[1] - panels[0]) - 1.0, -1.0, 1.0)
@@ -139,17 +139,17 @@ def disc_weights(
 
 
 def _cardinals() -> list[np.polynomial.Polynomial]:
-    """Polynomials on [-1, 1] that are 1 at one of a panel's rings and 0 at its others."""
+    """Returns polynomials on [-1, 1] that are 1 at one ring of a panel and 0 at its others."""
     x, _ = np.polynomial.legendre.leggauss(_NODES)
     fit = np.polynomial.Polynomial.fit
     return [fit(x, row, _NODES - 1, domain=[-1, 1]) for row in np.eye(_NODES)]
 
 
 def _shares(ends: NDArray[np.float64]) -> NDArray[np.float64]:
-    """``(n, nodes)``: from the masses of a panel's rings to the mass up to places in [-1, 1].
+    """Returns factors ``(n, nodes)`` that sum a panel's ring masses up to places in [-1, 1].
 
-    The ring masses over their weights are values of a smooth function of the radius; its
-    interpolating polynomial is integrated from the panel's inner edge. At 1 all are 1.
+    The masses over their weights are values of a smooth function of the radius; its interpolating
+    polynomial is integrated from the panel's inner edge. At 1 all factors are 1.
     """
     _, w = np.polynomial.legendre.leggauss(_NODES)
     integrals = [cardinal.integ() for cardinal in _cardinals()]

@@ -1,7 +1,7 @@
-r"""Climbing the score: the probability near a point, nearer mass counting more.
+r"""Mode seeking: Newton's method on the score, the probability near a point.
 
-Newton's method in the tangent plane (`locdiffusion.decoding.peaks.safe_newton`), with the
-derivatives as sums over the same rings of nodes as the score.
+A step is taken in the tangent plane (`locdiffusion.decoding.peaks.safe_newton`). The score and its
+derivatives are sums over the same rings of nodes.
 """
 
 from __future__ import annotations
@@ -15,40 +15,47 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from locdiffusion.decoding.peaks import panel_edges, safe_newton, walked
-from locdiffusion.density.transforms import register_table
+from locdiffusion.decoding.peaks import finest_panel, panel_edges, safe_newton, walked
+from locdiffusion.density.transforms import RingTransform, register_table
 from locdiffusion.sphere.grids import LatLonGrid, polar_grid
 from locdiffusion.sphere.harmonics import associated_legendre
 
 CONVERGED, LOOSE, OUTDONE = 3e-7, 1e-4, 0.95
-"""The share of the score that a step must promise to be tried; the same for places that will not
-be the answer, since what they promise is less than this part of the best score."""
+"""A step is taken where its expected gain exceeds this share of the score: `CONVERGED` for points
+that may become the answer, `LOOSE` for the others. These are the points whose score with the
+expected gain stays below `OUTDONE` times the best score."""
 
 ROUGH = 1e-5
 """How much of a score may be rounding of float32."""
 
 UNEVEN = 0.06
-"""How much of a score may be the quadrature's: on a coast that runs through a narrow density q₀
-falls by a factor of 20 from node to node, and up to a twentieth of the mass depends on how they
-fall. The slope is a difference of nodes and is known better."""
+"""How much of a score may be the error of its quadrature. On a coast that runs through a narrow
+density q₀ falls by a factor of 20 from node to node, and up to a twentieth of the mass depends on
+how the nodes fall. The slope is a difference of nodes and is known better."""
 
 SHORTER = (0.25, 0.0625)
-"""Parts of a step that are tried with it after one was rejected: coasts make kinks in a score."""
+"""Lengths, as parts of a step, that are tried beside it after a step was rejected: coasts make
+kinks in a score."""
 
 
 @dataclass(frozen=True)
-class Ascent:
-    """The probability around points.
+class NewtonStep:
+    """The score at points and Newton's step uphill from them.
 
     Attributes:
-        values: ``(..., 5)``: the columns below side by side, so that they are picked at once.
+        values: The properties below side by side, ``(..., 5)``, so that one index picks them all.
     """
 
     values: Tensor
 
     @classmethod
-    def of_moments(cls, moments: Tensor, radius: float) -> Ascent:
-        """From sums ``(..., 7)`` over `score_moments` of radius ρ."""
+    def of_moments(cls, moments: Tensor, radius: float) -> NewtonStep:
+        """Solves for the step.
+
+        Args:
+            moments: Sums ``(..., 7)`` over the columns of `score_moments`.
+            radius: Radius ρ in radians.
+        """
         mass, gradient, hessian = moments[..., 1], moments[..., 2:4], moments[..., 4:]
         floor = (1e-4 / _chord2(radius)) * mass.abs() + 1e-12
         step, _ = safe_newton(gradient, hessian, floor, radius / 2.0)
@@ -57,56 +64,58 @@ class Ascent:
 
     @property
     def score(self) -> Tensor:
-        """``(...)``."""
+        """Score ``(...)``."""
         return self.values[..., 0]
 
     @property
     def mass(self) -> Tensor:
-        """``(...)`` within ρ."""
+        """Probability ``(...)`` within ρ."""
         return self.values[..., 1]
 
     @property
     def gain(self) -> Tensor:
-        """``(...)`` what the step is expected to add to the score."""
+        """Expected gain ``(...)`` of the score by the step."""
         return self.values[..., 2]
 
     @property
     def step(self) -> Tensor:
-        """``(..., 2)`` uphill, radians south and east."""
+        """Step ``(..., 2)`` uphill in radians south and east."""
         return self.values[..., 3:]
 
-    def at(self, *index: Tensor) -> Ascent:
-        """Some of the points, by index."""
-        return Ascent(self.values[index])
+    def at(self, *index: Tensor) -> NewtonStep:
+        """Picks points by index."""
+        return NewtonStep(self.values[index])
 
-    def spread(self, index: tuple[Tensor, ...], shape: torch.Size) -> Ascent:
-        """Points ``(P,)`` at their places among others, of which nothing is known: zeros."""
+    def scattered(self, index: tuple[Tensor, ...], shape: torch.Size) -> NewtonStep:
+        """Puts points ``(P,)`` at their places in an array whose other entries are zero."""
         values = self.values.new_zeros(*shape, self.values.shape[-1])
         values[index] = self.values
-        return Ascent(values)
+        return NewtonStep(values)
 
-    def shortened(self, factor: float) -> Ascent:
-        """The same points with a part of the step, for steps that led downhill."""
-        return Ascent(self.values * self.values.new_tensor([1.0, 1.0, factor, factor, factor]))
+    def shortened(self, factor: float) -> NewtonStep:
+        """Shortens the steps and their expected gains by a factor."""
+        return NewtonStep(self.values * self.values.new_tensor([1.0, 1.0, factor, factor, factor]))
 
 
 def climb_score(
-    places: Tensor, at: Ascent, ascend: Callable[[Tensor, Tensor], Ascent], rounds: int
-) -> tuple[Tensor, Ascent]:
-    """Newton's method on the score, until no step promises anything.
+    places: Tensor, at: NewtonStep, newton: Callable[[Tensor, Tensor], NewtonStep], rounds: int
+) -> tuple[Tensor, NewtonStep]:
+    """Moves points uphill by Newton's method until no step has an expected gain that matters.
 
     Args:
-        places: ``(N, M, 3)`` where to start.
-        at: What is known there; a gain of 0 marks a place to stay at.
-        ascend: From photos, by index ``(P,)``, and points ``(P, 3)`` to what is known there.
-        rounds: At most.
+        places: Unit vectors of the starts, ``(N, M, 3)``.
+        at: Scores and steps at the starts; a start whose gain is 0 stays where it is.
+        newton: Function from photos, by index ``(P,)``, and points ``(P, 3)`` to their scores and
+            steps.
+        rounds: How many steps at most.
 
     Returns:
-        The places reached and what is known there.
+        The points reached, and their scores and steps.
     """
-    places, at = places.clone(), Ascent(at.values.clone())
+    places, at = places.clone(), NewtonStep(at.values.clone())
     rejected = torch.zeros_like(at.gain, dtype=torch.bool)
     for _ in range(rounds):
+        # Which points go on: gain > aim · score
         best = at.score.amax(1, keepdim=True)
         aim = torch.where(at.score + at.gain < OUTDONE * best, LOOSE, CONVERGED)
         index = torch.nonzero(at.gain > aim * at.score, as_tuple=True)
@@ -114,20 +123,20 @@ def climb_score(
             break
         here = at.at(*index)
         again = rejected[index]
-        trial, there = _best_step(index[0], places[index], here, ascend, again)
-        change, promise = there.score / here.score - 1.0, here.gain / here.score
+        trial, there = _best_step(index[0], places[index], here, newton, again)
+        change, expected = there.score / here.score - 1.0, here.gain / here.score
         # Where two scores cannot be told apart, by rounding or by their nodes, the slope tells.
         flatter = there.gain < here.gain / 4.0
         better = (change >= -CONVERGED) | ((change > -UNEVEN) & flatter)
-        better |= (change > -ROUGH) & (promise < ROUGH)
+        better |= (change > -ROUGH) & (expected < ROUGH)
         places[index] = torch.where(better[:, None], trial, places[index])
         found = torch.where(better[:, None], there.values, here.shortened(SHORTER[0]).values)
-        # Where no length holds a part of its promise there is a kink: the best place there is.
-        going = (better & flatter) | (change > promise / 10.0)
+        # Where no length gains a tenth of what is expected there is a kink: no place is better.
+        going = (better & flatter) | (change > expected / 10.0)
         stuck = (again & ~going)[:, None]
-        at.values[index] = torch.where(stuck, Ascent(found).shortened(0.0).values, found)
+        at.values[index] = torch.where(stuck, NewtonStep(found).shortened(0.0).values, found)
         rejected[index] = again | ~going
-    # A last step on trust: the slope is known better than float32 can confirm by the score.
+    # A last step without a check: the slope is known better than float32 scores can confirm.
     small = at.gain <= LOOSE * at.score
     return torch.where(small[..., None], walked(places, at.step), places), at
 
@@ -135,18 +144,19 @@ def climb_score(
 def _best_step(
     photo: Tensor,
     place: Tensor,
-    here: Ascent,
-    ascend: Callable[[Tensor, Tensor], Ascent],
+    here: NewtonStep,
+    newton: Callable[[Tensor, Tensor], NewtonStep],
     again: Tensor,
-) -> tuple[Tensor, Ascent]:
-    """A step from ``(P, 3)``; where the last one was rejected, the best of several lengths."""
+) -> tuple[Tensor, NewtonStep]:
+    """Takes a step from points ``(P, 3)``, of the best of several lengths after a rejected one."""
+    # One row for each point, and one more for each shorter length of the points that try again
     which = torch.nonzero(again)[:, 0]
     row = torch.cat([torch.arange(len(place), device=place.device), *[which] * len(SHORTER)])
     length = place.new_ones(len(row))
     for i, part in enumerate(SHORTER):
         length[len(place) + i * len(which) :][: len(which)] = part
     trial = walked(place[row], here.step[row] * length[:, None])
-    there = ascend(photo[row], trial)
+    there = newton(photo[row], trial)
     best = torch.arange(len(place), device=place.device)
     if len(which):
         shorter = torch.arange(len(place), len(row), device=place.device)
@@ -158,38 +168,47 @@ def _best_step(
 
 
 class ScoreKernel(nn.Module):
-    """The Epanechnikov kernel of radius ρ around the pole, as sums over rings of nodes.
+    """The Epanechnikov kernel of radius ρ around a point, as sums over rings of nodes.
 
     Attributes:
-        grid: The nodes: rings within ρ and, last, the rim.
+        radius: Radius ρ in radians.
+        rings: The nodes: rings within ρ and, last, one at ρ itself.
     """
 
     moments: Tensor
 
-    def __init__(self, radius: float, finest: float, spacing: float) -> None:
+    def __init__(self, radius: float, max_degree: int, spacing: float) -> None:
+        """Builds the tables.
+
+        Args:
+            radius: Radius ρ in radians.
+            max_degree: Degree L of the densities.
+            spacing: Spacing in radians that is fine enough for waves of degree L.
+        """
         super().__init__()
         azimuths = 8 * max(4, math.ceil(2.0 * math.pi * math.sin(radius) / spacing / 8.0))
-        rings = polar_grid(panel_edges(radius, finest, 4.0 * spacing), 4, azimuths)
-        self.radius = radius
-        self.grid = LatLonGrid(
-            np.append(rings.cos_theta, math.cos(radius)),
-            rings.longitude,
-            np.append(rings.row_weight, 0.0),
+        edges = panel_edges(radius, finest_panel(max_degree), 4.0 * spacing)
+        inner = polar_grid(edges, 4, azimuths)
+        grid = LatLonGrid(
+            np.append(inner.cos_theta, math.cos(radius)),
+            inner.longitude,
+            np.append(inner.row_weight, 0.0),
         )
-        rim = np.zeros(len(self.grid.cos_theta))
+        rim = np.zeros(len(grid.cos_theta))
         rim[-1] = 1.0
-        table = score_moments(self.grid, radius, self.grid.row_weight, rim)
-        register_table(self, "moments", table)
+        self.radius = radius
+        self.rings = RingTransform(grid, max_degree)
+        register_table(self, "moments", score_moments(grid, radius, grid.row_weight, rim))
 
-    def forward(self, density: Tensor) -> Ascent:
-        """Sums densities ``(..., nodes)`` at the nodes of `grid`, rotated around each point."""
-        return Ascent.of_moments(density @ self.moments, self.radius)
+    def forward(self, density: Tensor) -> NewtonStep:
+        """Sums densities ``(..., nodes)`` at the nodes of `rings` around each point."""
+        return NewtonStep.of_moments(density @ self.moments, self.radius)
 
 
 def score_moments(
     rings: LatLonGrid, radius: float, area: NDArray[np.float64], rim: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    r"""Score, mass, slope (2) and curvature (3) as sums over the nodes of rings, ``(nodes, 7)``.
+    r"""Weights whose sums over nodes are score, mass, slope and curvature.
 
     With c = 2 sin(ρ/2), M = {\|z - y\| < c} and a tangent t at y,
 
@@ -201,10 +220,13 @@ def score_moments(
     second derivative. Without the rim's term Newton's step would be the mean shift.
 
     Args:
-        rings: Around the pole.
-        radius: ρ in radians.
-        area: ``(rows,)`` steradians of a node, as far as it lies within ρ.
-        rim: ``(rows,)`` factors that make a value at ρ of the values on rings.
+        rings: Rings around the pole.
+        radius: Radius ρ in radians.
+        area: Area of a node of each ring in steradians, as far as it lies within ρ, ``(rows,)``.
+        rim: Factors that make the value at ρ of the values on the rings, ``(rows,)``.
+
+    Returns:
+        Weights ``(nodes, 7)``: score, mass, slope south and east, curvature SS, SE and EE.
     """
     z = rings.vectors
     per_node = len(rings.longitude)
@@ -224,9 +246,9 @@ def _chord2(radius: float) -> float:
 
 
 def kernel_spectrum(radius: float, max_degree: int) -> NDArray[np.float64]:
-    """The kernel of radius ρ as a convolution: a factor for each degree (Funk-Hecke), ``(L + 1,)``.
+    """Returns the factor of each degree by which the kernel of radius ρ convolves, ``(L + 1,)``.
 
-    ½ ∫ K(t) P_l(t) dt over t = cos γ, from 1 down to cos ρ.
+    By the formula of Funk and Hecke it is ½ ∫ K(t) P_l(t) dt over t = cos γ from cos ρ to 1.
     """
     x, w = np.polynomial.legendre.leggauss(2 * max_degree + 16)
     low = math.cos(radius)

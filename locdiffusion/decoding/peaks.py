@@ -1,7 +1,7 @@
 """Maxima of fields on the sphere.
 
-They are climbed by Newton's method in the tangent plane, made safe: where the curvature is not that
-of a maximum the step follows the slope, and no step is longer than the method can be trusted.
+Newton's method in the tangent plane finds them, with two safeguards: where the curvature is not
+that of a maximum the step follows the slope, and no step is longer than a given reach.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from locdiffusion.density.transforms import PoleRotation, pole_frame
 
-STEEP, LOWEST = 1e30, -1e10
-"""A node takes this many times its drop from the highest neighbour; no true value is as low."""
+DROP_FACTOR, LOWEST = 1e30, -1e10
+"""What multiplies a node's drop below its highest neighbour, so that every node that is no maximum
+falls below `LOWEST`, which no true value does."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +26,8 @@ class Peaks:
     """The highest local maxima of B fields.
 
     Attributes:
-        vectors: ``(B, C, 3)`` unit vectors, highest first.
-        log_mass: ``(B, C)`` log of ∫ exp F / 4π around the peak by Laplace's method; -inf where a
+        vectors: Unit vectors, highest first, ``(B, C, 3)``.
+        log_mass: Log of ∫ exp F / 4π around each peak by Laplace's method, ``(B, C)``; -inf where a
             field has fewer than C maxima.
     """
 
@@ -35,16 +36,17 @@ class Peaks:
 
 
 def highest_nodes(field: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The nodes of a product grid that no neighbour exceeds, highest first.
+    """Finds the nodes of a product grid that no neighbour exceeds, highest first.
 
     Args:
-        field: ``(B, rows, columns)``; columns are periodic, rows go from pole to pole.
-        count: C.
+        field: Values ``(B, rows, columns)``; columns are periodic, rows go from pole to pole.
+        count: How many maxima are returned of each field, C.
 
     Returns:
         Values ``(B, C)``, -inf where a field has fewer maxima, and flat indices ``(B, C)``.
     """
-    # In place and without `roll`, which copies: pairs of neighbours first, then pairs of pairs.
+    # Maximum of the eight neighbours: of pairs of columns, then of pairs of these, then of rows; in
+    # place and without `roll`, which copies.
     pair, along = torch.empty_like(field), torch.empty_like(field)
     torch.maximum(field[:, :, 1:], field[:, :, :-1], out=pair[:, :, 1:])
     torch.maximum(field[:, :, 0], field[:, :, -1], out=pair[:, :, 0])
@@ -57,9 +59,9 @@ def highest_nodes(field: Tensor, count: int) -> tuple[Tensor, Tensor]:
     torch.maximum(down[:, 1:], down[:, :-1], out=highest[:, 1:-1])
     torch.maximum(down[:, 0], across[:, 0], out=highest[:, 0])
     torch.maximum(down[:, -1], across[:, 1], out=highest[:, -1])
-    # Far below all others where a neighbour is higher by however little. Sums are several times
-    # faster than `where`, and the best of the best rows than the best of all nodes.
-    others = torch.sub(field, highest, out=highest).mul_(STEEP).add_(field)
+    # F + DROP_FACTOR · (F - max(F, neighbours)): F at maxima, below LOWEST elsewhere. Sums are
+    # several times faster than `where`, and a choice from the best rows than one from all nodes.
+    others = torch.sub(field, highest, out=highest).mul_(DROP_FACTOR).add_(field)
     best_rows = others.amax(2).topk(min(count, field.shape[1]), dim=1).indices
     kept = others.gather(1, best_rows[..., None].expand(-1, -1, field.shape[2]))
     value, index = kept.flatten(1).topk(count, dim=1)
@@ -71,23 +73,25 @@ def highest_nodes(field: Tensor, count: int) -> tuple[Tensor, Tensor]:
 def climb(
     by_degree: Tensor, nodes: Tensor, value: Tensor, rotation: PoleRotation, reach: float
 ) -> Peaks:
-    """Newton's method on F from the highest nodes of a grid, two steps.
+    """Takes two steps of Newton's method on F from the highest nodes of a grid.
 
     Args:
-        by_degree: ``(L + 1, B, 2L + 1)``, see `PoleRotation.by_degree`.
-        nodes: ``(B, C, 3)`` where to start.
-        value: ``(B, C)``; -inf marks an empty place.
-        rotation: Of degree L.
+        by_degree: Coefficients ``(L + 1, B, 2L + 1)``, see `PoleRotation.by_degree`.
+        nodes: Unit vectors of the starts, ``(B, C, 3)``.
+        value: F at the starts, ``(B, C)``; -inf marks an entry that is no start.
+        rotation: Rotation of degree L.
         reach: Longest step in radians: the spacing of the grid.
     """
     field, place = torch.nonzero(value > -torch.inf, as_tuple=True)
     by_degree, found = by_degree.index_select(1, field), nodes[field, place]
     for _ in range(2):
+        # F ≈ f + g·u + uᵀHu/2
         jet = rotation.jet_of(by_degree, found)
         gradient, hessian = jet[:, 1:3], jet[:, 3:]
         # A flat peak covers at most the whole sphere: its curvature is at least about 1.
         step, curvature = safe_newton(gradient, hessian, torch.ones_like(jet[:, 0]), reach)
         found = walked(found, step)
+    # Laplace: ∫ exp F dΩ ≈ exp F(peak) · 2π / √det(-H), at most over the whole sphere
     height = jet[:, 0] + (gradient * step).sum(-1) / 2.0
     spread = (2.0 * math.pi / curvature.clamp(min=1e-9)).clamp(max=4.0 * math.pi)
     vectors = nodes.clone()
@@ -100,22 +104,24 @@ def climb(
 def safe_newton(
     gradient: Tensor, hessian: Tensor, floor: Tensor, reach: float
 ) -> tuple[Tensor, Tensor]:
-    """A step uphill: Newton's where the curvature is that of a maximum.
+    """Computes a step uphill, which is Newton's where the curvature is that of a maximum.
 
     Args:
-        gradient: ``(..., 2)``.
-        hessian: ``(..., 3)``: H_11, H_12, H_22. Both eigenvalues are brought below ``-floor``.
-        floor: ``(...)`` positive.
+        gradient: Gradient g, ``(..., 2)``.
+        hessian: H_11, H_12, H_22 of the curvature H, ``(..., 3)``.
+        floor: Positive numbers ``(...)``: H is shifted until both eigenvalues are below ``-floor``.
         reach: Longest step.
 
     Returns:
-        The step ``(..., 2)`` and ``(...)`` √det of the negative curvature that it used.
+        The step ``(..., 2)`` and √det(-H) of the shifted H, ``(...)``.
     """
+    # Eigenvalues of H: mean ± radius
     h11, h12, h22 = hessian.unbind(-1)
     mean, radius = (h11 + h22) / 2.0, torch.hypot((h11 - h22) / 2.0, h12)
     excess = (mean + radius + floor).clamp(min=0.0)
     h11, h22 = h11 - excess, h22 - excess
     determinant = (mean - excess - radius) * (mean - excess + radius)
+    # u = -H⁻¹ g
     g1, g2 = gradient.unbind(-1)
     step = -torch.stack([h22 * g1 - h12 * g2, h11 * g2 - h12 * g1], -1) / determinant[..., None]
     length = step.norm(dim=-1, keepdim=True)
@@ -123,7 +129,7 @@ def safe_newton(
 
 
 def walked(vectors: Tensor, step: Tensor) -> Tensor:
-    """Where steps ``(..., 2)``, radians south and east, lead from unit vectors ``(..., 3)``."""
+    """Moves unit vectors ``(..., 3)`` by steps ``(..., 2)`` in radians to the south and east."""
     length = step.norm(dim=-1, keepdim=True)
     heading = step * torch.sinc(length / math.pi)
     local = torch.cat([heading, length.cos()], -1)
@@ -131,32 +137,33 @@ def walked(vectors: Tensor, step: Tensor) -> Tensor:
 
 
 def neighbourhood_mass(vectors: Tensor, mass: Tensor, radius: float) -> Tensor:
-    """Each point's own mass and that of all points near it, weighted by the kernel of radius ρ.
+    """Sums the mass of all points around each point, weighted by the kernel of radius ρ.
 
     Args:
-        vectors: ``(N, P, 3)``.
-        mass: ``(N, P)``.
-        radius: ρ in radians.
+        vectors: Unit vectors of the points, ``(N, P, 3)``.
+        mass: Their masses, ``(N, P)``.
+        radius: Radius ρ in radians.
 
     Returns:
-        ``(N, P)``.
+        Weighted sums ``(N, P)``.
     """
+    # Σ_j m_j (1 - |z_i - z_j|²/c²)₊
     chord2 = 2.0 - 2.0 * vectors @ vectors.transpose(1, 2)
     kernel = (1.0 - chord2 / (4.0 * math.sin(radius / 2.0) ** 2)).clamp(min=0.0)
     return (kernel @ mass[..., None]).squeeze(-1)
 
 
 def spread_maxima(vectors: Tensor, score: Tensor, count: int, radius: float) -> Tensor:
-    """The `count` best points, each at least ρ/2 from the better ones while there are such.
+    """Chooses the best points, each at least ρ/2 from the better ones as long as there are such.
 
     Args:
-        vectors: ``(N, P, 3)``.
-        score: ``(N, P)`` not negative.
-        count: How many.
-        radius: ρ in radians.
+        vectors: Unit vectors of the points, ``(N, P, 3)``.
+        score: Scores of the points, not negative, ``(N, P)``.
+        count: How many points are chosen.
+        radius: Radius ρ in radians.
 
     Returns:
-        ``(N, count)`` indices.
+        Indices ``(N, count)``.
     """
     remaining = score.clone()
     apart = math.cos(min(math.pi, radius / 2.0))
@@ -171,12 +178,12 @@ def spread_maxima(vectors: Tensor, score: Tensor, count: int, radius: float) -> 
 
 
 def finest_panel(max_degree: int) -> float:
-    """First panel in radians: no density of degree L is narrower than an exact code's, 2/d."""
+    """Returns the first panel in radians: no density of degree L is narrower than a code's, 2/d."""
     return 6.0 / (max_degree + 1) ** 2
 
 
 def panel_edges(radius: float, finest: float, widest: float) -> NDArray[np.float64]:
-    """Radii from 0 to `radius`: panels that double from `finest` until they are `widest`."""
+    """Divides 0 to `radius` into panels that double in width from `finest` up to `widest`."""
     edges = [0.0]
     while edges[-1] < radius:
         edges.append(edges[-1] + min(max(finest, edges[-1]), widest))

@@ -1,9 +1,10 @@
-r"""The answer and nothing else: for who wants a place without radii, probabilities, alternatives.
+"""Point only: the answers of a decoder without radii, probabilities and alternatives.
 
-The same point as the decoder's (`locdiffusion.decoding.decoder`: most probability within ρ, nearer
-mass counting more), looked for from one place instead of from every promising one: where a density
-is broad, from the 3 × 3 nodes of a thin grid that hold most of it; where it is narrow, from its
-peak. Of two places that are almost as good it may give the other one; a test says how often.
+The answer is the decoder's (`locdiffusion.decoding.decoder`: most probability within ρ, nearer mass
+counting more), but Newton's method starts from one point instead of from every likely one. Where a
+density is broad that is the centre of the 3 × 3 nodes of a thin grid that hold most mass; where it
+is narrow, its peak. Of two places that are almost as good it may give the other one; a test says
+how often.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ from locdiffusion.density.transforms import ProductTransform, register_table
 from locdiffusion.sphere.geodesy import latitude_longitude
 from locdiffusion.sphere.grids import gauss_legendre_grid
 
-PHOTOS = 64
-"""Located together on a CPU."""
+PHOTOS_AT_ONCE = 64
+"""How many photos a CPU locates together."""
 
 NARROW = 0.3
-"""The share of the mass around it on one node from which sums over the grid say little."""
+"""Where one node holds more than this share of the mass around it, sums over nodes say little."""
 
 ARRIVED = 0.1
-"""A step of this part of ρ is the last one: Newton's next would be far smaller."""
+"""After a step shorter than this part of ρ the next one would be far smaller and is not taken."""
 
 
 class Locator(nn.Module):
-    """Where the densities of a decoder have their answers; borrows its tables."""
+    """Finds the answers of a decoder, on its tables."""
 
     log_base: Tensor
     area: Tensor
@@ -43,49 +44,49 @@ class Locator(nn.Module):
         """Builds the tables.
 
         Args:
-            decoder: Whose answers are wanted.
-            steps: Newton's on the score from the first guess, at most; two are enough for most.
+            decoder: Decoder whose answers are wanted.
+            steps: How many Newton steps are taken at most; two are enough for most photos.
 
         Raises:
             ValueError: The decoder's base measure excludes places: what it leaves may lie between
                 the nodes of the thin grid.
         """
         super().__init__()
-        if decoder.base is not None and decoder.base.excludes:
+        self.decoder, self.tables, self.steps = decoder, decoder.tables, steps
+        base, max_degree = self.tables.base, self.tables.max_degree
+        if base is not None and base.excludes:
             raise ValueError("A prior that excludes places needs the whole decoder: use decode.")
-        self.decoder, self.steps = decoder, steps
-        rows = 2 * (decoder.max_degree + 1) + 8
+        rows = 2 * (max_degree + 1) + 8
         grid = gauss_legendre_grid(rows, 2 * rows)
         self.spacing = math.pi / rows
         # A disc much smaller than the cells of the grid: its mass is highest where the density is.
         self.sums_tell = decoder.radius > self.spacing / 2.0
-        self.thin = ProductTransform(grid, decoder.max_degree)
-        base = decoder.base
+        self.thin = ProductTransform(grid, max_degree)
         log_base = torch.zeros(len(self.thin.nodes)) if base is None else base.on_grid(grid).cpu()
         self.register_buffer("log_base", log_base, persistent=False)
         register_table(self, "area", grid.weights)
 
     @torch.inference_mode()
     def forward(self, natural: Tensor) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Latitude and longitude of the answers, ``(N,)`` each, in degrees.
+        """Finds the answers of photos: latitude and longitude ``(N,)`` in degrees.
 
         Args:
-            natural: ``(N, 1, d)`` natural parameters.
+            natural: Natural parameters ``(N, 1, d)``.
 
         Raises:
-            ValueError: Several densities of a photo, which only the decoder mixes.
+            ValueError: A photo has several densities, which only the decoder mixes.
         """
         if natural.ndim != 3 or natural.shape[1] != 1:
             raise ValueError(
                 f"natural has shape {tuple(natural.shape)}; want (photos, 1, coefficients): "
-                "densities of several samples need the whole decoder, use decode."
+                "densities of several samples need the whole decoder: use decode."
             )
         flat = natural[:, 0].to(self.thin.nodes)
-        found = torch.cat([self._located(part) for (part,) in in_cache(PHOTOS, flat)])
+        found = torch.cat([self._located(part) for (part,) in in_cache(PHOTOS_AT_ONCE, flat)])
         return latitude_longitude(found.double().cpu().numpy())
 
     def _located(self, flat: Tensor) -> Tensor:
-        by_degree = self.decoder.rotation.by_degree(flat)
+        by_degree = self.tables.rotation.by_degree(flat)
         place = self._first_guess(flat, by_degree)
         going = torch.arange(len(place), device=place.device)
         for _ in range(self.steps):
@@ -97,14 +98,16 @@ class Locator(nn.Module):
         return place
 
     def _uphill(self, by_degree: Tensor, place: Tensor) -> Tensor:
-        """Newton's step on the score ``(B, 2)``; the score's unit does not matter to it."""
-        disc = self.decoder.disc
-        field = disc(self.decoder.rotation.tilted(by_degree, place)).flatten(1)
-        field += self.decoder.log_base_at(disc.around(place))
+        """Returns Newton's steps ``(B, 2)`` on the score; they do not depend on its unit."""
+        rings = self.decoder.kernel.rings
+        # log p on the rings but for a constant: F + log q₀
+        field = rings(self.tables.rotation.tilted(by_degree, place)).flatten(1)
+        field += self.tables.log_base_at(rings.around(place))
         step: Tensor = self.decoder.kernel(_relative(field)).step
         return step
 
     def _first_guess(self, flat: Tensor, by_degree: Tensor) -> Tensor:
+        # F + log q₀ on the thin grid, and its mass in 3 × 3 nodes
         field = self.thin.synthesis(flat).flatten(1).add_(self.log_base)
         highest, peak = field.max(1, keepdim=True)
         if not self.sums_tell:
@@ -119,20 +122,20 @@ class Locator(nn.Module):
         return guess
 
     def _climbed(self, by_degree: Tensor, peak: Tensor, height: Tensor) -> Tensor:
-        """Peaks ``(B, 3)`` near nodes ``(B, 1)``, by index."""
+        """Returns the peaks ``(B, 3)`` of F near nodes ``(B, 1)``, by index."""
         start, reach = self.thin.nodes[peak], 2.0 * self.spacing
-        return climb(by_degree, start, height, self.decoder.rotation, reach).vectors[:, 0]
+        return climb(by_degree, start, height, self.tables.rotation, reach).vectors[:, 0]
 
 
 def _relative(field: Tensor) -> Tensor:
-    """Exp of fields ``(B, nodes)``, 1 at the highest node; in place."""
+    """Takes exp of fields ``(B, nodes)`` in place, scaled to 1 at the highest node."""
     return field.sub_(field.amax(1, keepdim=True)).clamp_(min=FLOOR).exp_()
 
 
 def _neighbourhoods(mass: Tensor) -> Tensor:
-    """Sums of ``(B, rows, columns)`` over 3 × 3 nodes.
+    """Sums ``(B, rows, columns)`` over 3 × 3 nodes.
 
-    Columns go round; the first and the last row take their neighbour's sums.
+    Columns are periodic; the first and the last row take their neighbour's sums.
     """
     along, total = torch.empty_like(mass), torch.empty_like(mass)
     torch.add(mass[:, :, :-2], mass[:, :, 2:], out=along[:, :, 1:-1])

@@ -1,15 +1,15 @@
-r"""Base measures q₀: what is known of a photo's place before it is looked at.
+r"""Base measures q₀: where a photo may have been taken, before it is looked at.
 
-A density is p(y) ∝ q₀(y) · exp F(y). Photos crowd into a small part of the Earth; with q₀ in the
-loss the network spends nothing on saying so, and is not taught that places without training photos
-are impossible. So q₀ can be *swapped* afterwards: trained with the places of the training photos,
-answered with all land (our choice), or with what a user knows of an archive: polygons, outside
-which nothing is an answer (`load_prior`).
+A density is p(y) ∝ q₀(y) · exp F(y). Photos crowd into a small part of the Earth. With q₀ in the
+loss the network need not learn that, and is not taught that places without training photos are
+impossible. So q₀ can be *swapped* after training: for all land, or for what a user knows of an
+archive, for instance polygons outside which nothing is an answer (`load_base_measure`). A base
+measure that a user gives on the command line is called `--prior` there.
 
 q₀ is kept as its logarithm on an equal-area raster: rows even in sin(latitude) from north to south,
-columns even in longitude from -180°. Between the centres of its cells it is interpolated, so that
-densities have no steps that the nodes of a quadrature would fall on one or the other side of; but
-for one that excludes places, whose borders are where the raster has them.
+columns even in longitude from -180°. Between the centres of the cells it is interpolated, so that a
+density has no steps, which a quadrature resolves badly. Only a base measure that excludes places is
+constant in each cell: its borders are those of the cells.
 """
 
 from __future__ import annotations
@@ -45,24 +45,25 @@ from locdiffusion.sphere.grids import LatLonGrid
 
 ROWS, COLUMNS = 240, 480
 FINER = 4
-"""How many times more rows and columns polygons and coasts have: 13 by 21 km at the equator."""
+"""How many times more rows and columns the raster of polygons and of land has: its cells measure 13
+by 21 km at the equator."""
 
 LAND = Path(__file__).parents[1] / "assets" / "land.png"
 EXCLUDED = -1e4
-"""Log q₀ where no answer may be: finite, for sums, and more than any density can make up for: the
-exponents of the shipped `overhead` differ by up to 2,600 nats over the sphere for one photo."""
+"""Log q₀ where no answer may be. It is finite, so that sums stay finite, and lower than any F can
+make up for: for one photo, F of the shipped `overhead` varies by up to 2,600 nats."""
 
 
 class BaseKind(str, Enum):
-    """Which q₀: where the training photos are, all land, or everywhere alike."""
+    """Base measures of a recipe: the places of the training photos, land, or the whole sphere."""
 
     POSITIONS = "positions"
     LAND = "land"
     UNIFORM = "uniform"
 
 
-class PriorName(str, Enum):
-    """The base measures that a user can name; anything else is a file."""
+class BaseMeasureName(str, Enum):
+    """Base measures that a user can name; any other value of `--prior` is a file."""
 
     CHECKPOINT = "checkpoint"
     LAND = "land"
@@ -70,7 +71,7 @@ class PriorName(str, Enum):
 
 
 WEIGHT = "weight"
-"""The column of a prior's file that says how many photos come from each polygon."""
+"""Column of a file of polygons that says how many photos come from each."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +79,13 @@ class BaseConfig:
     """The base measures of a training run.
 
     Attributes:
-        training: q₀ of the loss.
-        answers: q₀ that the finished checkpoint answers with.
-        towards_land: t of answers by q₀^(1 - t) · land^t, from 0, q₀ alone, to 1, land: for photos
-            from where fewer training photos are than one would think.
-        smoothing_km: Of the histogram of positions.
-        uniform_share: Part that is spread over the whole sphere: what keeps F sane elsewhere.
+        training: Base measure of the loss.
+        answers: Base measure of the answers of the finished checkpoint.
+        towards_land: Exponent t of answers over q₀^(1 - t) · land^t, from 0 (q₀) to 1 (land). It
+            helps photos from places with unusually few training photos.
+        smoothing_km: Standard deviation of the smoothing of the histogram of positions.
+        uniform_share: Part of q₀ that is spread over the whole sphere, which keeps F moderate
+            elsewhere.
     """
 
     training: BaseKind = BaseKind.POSITIONS
@@ -102,7 +104,7 @@ class BaseConfig:
             raise ValueError(f"towards_land is {self.towards_land}; want 0 to 1.")
 
     def for_answers(self, vectors: NDArray[np.float64]) -> BaseMeasure:
-        """What the checkpoint answers with; `vectors` as in `build`."""
+        """Builds the base measure of the answers from the training photos' places ``(N, 3)``."""
         own = self.build(self.answers, vectors)
         if not self.towards_land:
             return own
@@ -111,7 +113,7 @@ class BaseConfig:
         return BaseMeasure(logarithms.exp().numpy())
 
     def build(self, kind: BaseKind, vectors: NDArray[np.float64]) -> BaseMeasure:
-        """The measure of one kind; `vectors` ``(N, 3)`` are the training photos' places."""
+        """Builds the base measure of a kind from the training photos' places ``(N, 3)``."""
         if kind is BaseKind.LAND:
             return land_measure()
         if kind is BaseKind.UNIFORM:
@@ -120,10 +122,10 @@ class BaseConfig:
 
 
 class BaseMeasure(nn.Module):
-    """q₀ as a table whose mean over the sphere is 1.
+    """A base measure q₀ as a raster whose mean over the sphere is 1.
 
     Attributes:
-        log_weight: ``(rows, columns)``.
+        log_weight: Log q₀ of each cell, ``(rows, columns)``.
         excludes: Whether there are places where no answer may be.
     """
 
@@ -134,12 +136,11 @@ class BaseMeasure(nn.Module):
         """Normalises weights.
 
         Args:
-            weight: ``(rows, columns)`` positive.
-            excluding: Whether zero is a weight too, and means that no answer may be there.
+            weight: Positive weights of the cells, ``(rows, columns)``.
+            excluding: Whether a weight may be zero, so that no answer may be in its cell.
 
         Raises:
-            ValueError: A weight is zero, negative or not finite: such places could never be an
-                answer; mix a little of the uniform measure in.
+            ValueError: A weight is negative or not finite, or it is zero without `excluding`.
         """
         super().__init__()
         weight = np.asarray(weight, np.float64)
@@ -156,40 +157,44 @@ class BaseMeasure(nn.Module):
         self.register_buffer("surface", closed(self.log_weight.exp()), persistent=False)
 
     def forward(self, vectors: Tensor) -> Tensor:
-        """Log q₀ ``(...)`` at unit vectors ``(..., 3)``."""
+        """Looks log q₀ ``(...)`` up at unit vectors ``(..., 3)``."""
         return self.at(*raster_place(vectors, *self.log_weight.shape))
 
     def at(self, row: Tensor, column: Tensor) -> Tensor:
-        """Log q₀ ``(...)`` at places on the raster, bilinear in q₀ unless places are excluded.
+        """Looks log q₀ up on the raster, bilinearly in q₀ unless places are excluded.
 
         Args:
-            row: ``(...)`` from 0 at the north pole to the number of rows at the south pole.
-            column: ``(...)`` from 0 at -180° to the number of columns at 180°.
+            row: Rows ``(...)`` from 0 at the north pole to the number of rows at the south pole.
+            column: Columns ``(...)`` from 0 at -180° to the number of columns at 180°.
+
+        Returns:
+            Log q₀ ``(...)``.
         """
         if self.excludes:
             return picked(self.log_weight, row, column)
         return interpolated(self.surface, row, column).log()
 
     def on_grid(self, grid: LatLonGrid) -> Tensor:
-        """Log of the mean of q₀ over the cell of each node, ``(rows·columns,)``.
+        """Takes the log of the mean of q₀ over the cell of each node, ``(rows·columns,)``.
 
-        For grids coarser than the raster: a coast between two nodes is not lost.
+        On grids that are coarser than the raster this keeps coasts that run between two nodes.
         """
         weight = grid_average(self.log_weight.double().exp().cpu().numpy(), grid)
         return torch.from_numpy(log_or_excluded(weight)).float().to(self.log_weight)
 
     def bounds(self) -> tuple[float, float]:
-        """The least and the most of log q₀."""
+        """Returns the least and the greatest log q₀."""
         return float(self.log_weight.min()), float(self.log_weight.max())
 
-    def footholds(self, grid: LatLonGrid) -> Tensor:
-        """Where q₀ lies within the cell of each node: unit vectors ``(rows·columns, 3)``.
+    def centroids(self, grid: LatLonGrid) -> Tensor:
+        """Takes the centroid of q₀ in the cell of each node: unit vectors ``(rows·columns, 3)``.
 
-        A polygon between the nodes of a grid is not seen from them.
+        It finds polygons that lie between the nodes of a grid.
         """
         weight = self.log_weight.double().exp().cpu().numpy()
         z, longitude = raster_centres(*weight.shape)
         centre = LatLonGrid(z, longitude, np.ones_like(z)).vectors.T.reshape(3, *weight.shape)
+        # ∫ q₀ z over the cell; its node where q₀ = 0
         sums = np.stack([grid_average(weight * axis, grid) for axis in centre], -1)
         found = np.where(self.on_grid(grid).cpu().numpy()[:, None] > EXCLUDED, sums, grid.vectors)
         found /= np.linalg.norm(found, axis=1, keepdims=True)
@@ -197,21 +202,21 @@ class BaseMeasure(nn.Module):
 
 
 def log_or_excluded(weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Logarithm of weights ``(...)`` of at least 0: `EXCLUDED` where there is none."""
+    """Takes the logarithm of weights ``(...)``, which is `EXCLUDED` where they are 0."""
     with np.errstate(divide="ignore"):
         return np.maximum(np.log(weight), EXCLUDED)
 
 
 def uniform_measure() -> BaseMeasure:
-    """Every place alike."""
+    """Builds the uniform measure, q₀ = 1."""
     return BaseMeasure(np.ones((ROWS, COLUMNS)))
 
 
 def land_measure(uniform_share: float = 0.05) -> BaseMeasure:
-    """Land by area (Natural Earth, public domain), and a share for everywhere.
+    """Builds the measure of land by area (Natural Earth, public domain).
 
     Args:
-        uniform_share: Part of q₀ that is spread over the whole sphere; the sea's only part.
+        uniform_share: Part of q₀ that is spread over the whole sphere, the sea included.
     """
     land = land_share().reshape(ROWS, FINER, COLUMNS, FINER).mean((1, 3))
     return BaseMeasure(_with_uniform(land, uniform_share))
@@ -219,7 +224,7 @@ def land_measure(uniform_share: float = 0.05) -> BaseMeasure:
 
 @functools.lru_cache(maxsize=1)
 def land_share() -> NDArray[np.float64]:
-    """The share of land of each cell of the finer raster, ``(FINER·ROWS, FINER·COLUMNS)``."""
+    """Reads the share of land of each cell of the finer raster, ``(FINER·ROWS, FINER·COLUMNS)``."""
     with Image.open(LAND) as image:
         share = np.asarray(image, np.float64) / 255.0
     share.flags.writeable = False
@@ -227,7 +232,7 @@ def land_share() -> NDArray[np.float64]:
 
 
 class LandShare(nn.Module):
-    """`land_share` at any point."""
+    """The share of land at any point."""
 
     share: Tensor
 
@@ -237,28 +242,29 @@ class LandShare(nn.Module):
         self.register_buffer("share", share, persistent=False)
 
     def at(self, row: Tensor, column: Tensor) -> Tensor:
-        """Share of land ``(...)`` at places on the raster, see `BaseMeasure.at`."""
+        """Looks the share of land ``(...)`` up, at places as of `BaseMeasure.at`."""
         return picked(self.share, row, column)
 
     def on_grid(self, grid: LatLonGrid, base: BaseMeasure | None) -> NDArray[np.float64]:
-        """The share of q₀ that is on land in the cell of each node, ``(rows·columns,)``."""
+        """Computes the share of q₀ on land in the cell of each node, ``(rows·columns,)``."""
         land = self.share.double().cpu().numpy()
         weight = np.ones_like(land)
         if base is not None:
             weight = base.log_weight.double().exp().cpu().numpy()
             weight = as_fine_as(weight, land.shape)
             land = as_fine_as(land, weight.shape)
+        # ∫ q₀ land / ∫ q₀ over the cell
         total = grid_average(weight, grid).clip(np.finfo(np.float64).tiny)
         return grid_average(weight * land, grid) / total
 
 
 def polygon_measure(geometries: ArrayLike, weights: ArrayLike | None = None) -> BaseMeasure:
-    """Polygons, and nothing outside them.
+    """Builds the measure of polygons, which excludes every place outside them.
 
     Args:
         geometries: N valid (multi)polygons in degrees, within ±180.
-        weights: ``(N,)`` how many photos come from each, relative to the others; they are spread
-            evenly over its area. None: every place in any of the polygons alike.
+        weights: Relative numbers of photos from each polygon, ``(N,)``, spread evenly over its
+            area. None gives equal weight to every place in any of the polygons.
 
     Raises:
         ValueError: A weight is negative or not finite, or nothing is left.
@@ -268,8 +274,8 @@ def polygon_measure(geometries: ArrayLike, weights: ArrayLike | None = None) -> 
     weights = np.asarray(weights, np.float64)
     if not np.all(np.isfinite(weights)) or np.any(weights < 0) or not np.any(weights > 0):
         raise ValueError(
-            f"The weights of the prior's polygons are {weights[:10].tolist()}; want numbers of at "
-            "least 0, one of them above."
+            f"The weights of the polygons are {weights[:10].tolist()}; want numbers of at least 0, "
+            "one of them above."
         )
     total = np.zeros((FINER * ROWS, FINER * COLUMNS))
     for shape, weight in zip(np.asarray(geometries, object), weights, strict=True):
@@ -280,30 +286,30 @@ def polygon_measure(geometries: ArrayLike, weights: ArrayLike | None = None) -> 
 
 def _polygon_share(shape: shapely.Geometry) -> NDArray[np.float64]:
     share = raster_share(shape, FINER * ROWS, FINER * COLUMNS, lines=16)
-    if not share.any():  # a garden: the cell around it
+    if not share.any():  # a polygon much smaller than a cell: take the cell around it
         inside = shape.representative_point()
         vector = torch.from_numpy(unit_vectors(inside.y, inside.x))
         share.ravel()[int(raster_cells(vector, *share.shape))] = 1.0
     return share
 
 
-def load_prior(prior: str | None, own: BaseMeasure) -> BaseMeasure:
-    """The base measure that a run answers with.
+def load_base_measure(prior: str | None, own: BaseMeasure) -> BaseMeasure:
+    """Loads the base measure that a run answers with.
 
     Args:
-        prior: `land`, `uniform`, `checkpoint` or None for the checkpoint's own, or a file of
-            polygons (GeoJSON or GeoParquet, path or URL) with an optional numeric column `weight`,
-            see `polygon_measure`.
-        own: Of the checkpoint.
+        prior: What the user gave: `land`, `uniform`, `checkpoint` or None for the checkpoint's own,
+            or a file of polygons (GeoJSON or GeoParquet, path or URL) with an optional numeric
+            column `weight`, see `polygon_measure`.
+        own: Base measure of the checkpoint.
 
     Raises:
         PolygonError: The file cannot be used.
     """
-    if prior is None or prior == PriorName.CHECKPOINT:
+    if prior is None or prior == BaseMeasureName.CHECKPOINT:
         return own
-    if prior == PriorName.LAND:
+    if prior == BaseMeasureName.LAND:
         return land_measure()
-    if prior == PriorName.UNIFORM:
+    if prior == BaseMeasureName.UNIFORM:
         return uniform_measure()
     table = read_polygons(prior)
     weights = table[WEIGHT] if WEIGHT in table.columns else None
@@ -313,14 +319,17 @@ def load_prior(prior: str | None, own: BaseMeasure) -> BaseMeasure:
         raise PolygonError(f"{prior} is no prior: {error}") from error
 
 
-def prior_identity(prior: str | None) -> str:
-    """What a run records of its prior: a name, or `file_identity`.
+def base_measure_identity(prior: str | None) -> str:
+    """Returns what a run records of its base measure: a name, or the file's `file_identity`.
+
+    Args:
+        prior: What the user gave, as for `load_base_measure`.
 
     Raises:
         PolygonError: There is no such file.
     """
-    name = PriorName.CHECKPOINT.value if prior is None else prior
-    if name in {known.value for known in PriorName}:
+    name = BaseMeasureName.CHECKPOINT.value if prior is None else prior
+    if name in {known.value for known in BaseMeasureName}:
         return name
     return file_identity(name)
 
@@ -328,10 +337,10 @@ def prior_identity(prior: str | None) -> str:
 def positions_measure(
     vectors: NDArray[np.float64], smoothing_km: float = 150.0, uniform_share: float = 0.1
 ) -> BaseMeasure:
-    """Where photos are: a histogram of positions, smoothed by heat flow, and a share everywhere.
+    """Builds the measure of photos' places: their histogram, smoothed by heat flow.
 
     Args:
-        vectors: ``(N, 3)`` unit vectors of the photos.
+        vectors: Unit vectors of the photos, ``(N, 3)``.
         smoothing_km: Standard deviation of the smoothing.
         uniform_share: Part of q₀ that is spread over the whole sphere.
     """
@@ -348,6 +357,7 @@ def _smoothed(counts: NDArray[np.int64], smoothing_km: float) -> NDArray[np.floa
     transform = ProductTransform(_raster_grid(), max_degree)
     damping = torch.from_numpy(heat_flow(max_degree, smoothing_km)).float()
     mass = torch.from_numpy(counts / counts.sum()).float()[None]
+    # c_lm ← c_lm exp(-l(l + 1)σ²/2)
     smooth = transform.synthesis(transform.analysis(mass) * damping)[0]
     return smooth.clamp(min=0.0).double().numpy()
 

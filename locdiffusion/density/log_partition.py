@@ -43,10 +43,10 @@ class PartitionConfig:
     """Quadrature of the training loss.
 
     Attributes:
-        rows: Latitude rows of the shifted grid (twice as many columns).
+        rows: Latitude rows of the shifted grid, which has twice as many columns.
         offsets: How many different row offsets are kept.
-        cap_km: Radius of the rings around the true point.
-        panels, nodes_per_panel, azimuths: Size of the rings (panel edges grow quadratically).
+        cap_km: Radius in km within which rings around the true point are used.
+        panels, nodes_per_panel, azimuths: Size of the rings. Edges of panels grow quadratically.
     """
 
     rows: int = 80
@@ -65,7 +65,7 @@ class PartitionConfig:
 
 
 class LogPartition(nn.Module):
-    """log Z of densities whose true point is known, for training and evaluation of the loss."""
+    """Computes log Z of densities whose true point is known, in training and evaluation."""
 
     def __init__(
         self,
@@ -76,9 +76,9 @@ class LogPartition(nn.Module):
         """Builds the tables.
 
         Args:
-            max_degree: L.
+            max_degree: Degree L of the densities.
             config: Sizes of the quadrature.
-            base: q₀; None is the uniform measure.
+            base: Base measure q₀; None is the uniform measure.
         """
         super().__init__()
         config = config or PartitionConfig()
@@ -95,21 +95,23 @@ class LogPartition(nn.Module):
     def forward(
         self, natural: Tensor, truth: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
-        """The log Z of each density.
+        """Computes log Z of each density.
 
         Args:
-            natural: ``(B, d)``.
-            truth: ``(B, 3)`` unit vectors of the true points.
-            generator: Draws the shifts of the grid.
+            natural: Natural parameters ``(B, d)``.
+            truth: Unit vectors of the true points, ``(B, 3)``.
+            generator: Generator of the shifts of the grid.
 
         Returns:
-            ``(B,)`` in nats.
+            Log Z in nats, ``(B,)``.
         """
+        # Z = (1/4π) (∫_near q₀ exp F dΩ + ∫_far q₀ exp F dΩ)
         near = self._rings(natural, truth)
         far = self._outside(natural, truth, generator)
         return torch.logaddexp(near, far) - math.log(4.0 * math.pi)
 
     def _rings(self, natural: Tensor, truth: Tensor) -> Tensor:
+        # log (q₀ exp F dΩ) at the nodes, with the true point at the pole
         field = self.rings.synthesis(self.rotation(natural, truth))
         log_mass = (field + self.rings.row_weight.log()[:, None]).flatten(1)
         if self.base is not None:
@@ -118,7 +120,7 @@ class LogPartition(nn.Module):
 
     def _outside(self, natural: Tensor, truth: Tensor, generator: torch.Generator | None) -> Tensor:
         which = int(torch.randint(len(self.grids), (), generator=generator))
-        # One turn for the whole batch, so that q₀ is looked up once.
+        # A row offset and a turn about the axis; one for the batch, so that q₀ is looked up once.
         turn = (torch.rand(1, generator=generator).to(natural) * (2.0 * math.pi)).expand(len(truth))
         grid = self.grids[which]
         assert isinstance(grid, ProductTransform)
@@ -131,25 +133,25 @@ class LogPartition(nn.Module):
 
 
 def _turned_back(vectors: Tensor, angle: Tensor) -> Tensor:
-    """Vectors ``(B, 3)`` as seen in a frame turned by ``angle`` about the axis."""
+    """Expresses vectors ``(B, 3)`` in a frame that is turned by ``angle`` about the axis."""
     x, y, z = vectors.unbind(-1)
     cos, sin = angle.cos(), angle.sin()
     return torch.stack([x * cos + y * sin, y * cos - x * sin, z], -1)
 
 
 FLOOR = -60.0
-"""Nats below which a density counts as e^-60. Much smaller numbers, times a small weight, are
-subnormal in float32: exp is 12 to 38 times slower (measured), a product of matrices ten times."""
+"""Log density in nats below which it counts as this much. Smaller densities, times a small weight,
+are subnormal in float32, for which exp is 12 to 38 times slower and a matrix product ten times."""
 
 
 def log_sum_exp(values: Tensor) -> Tensor:
-    """`logsumexp` over the last axis, with no term less than e^`FLOOR` of the largest."""
+    """Computes `logsumexp` over the last axis, each term at least e^`FLOOR` of the largest."""
     largest = values.detach().amax(-1, keepdim=True)
     return ((values - largest).clamp(min=FLOOR).exp().sum(-1)).log() + largest.squeeze(-1)
 
 
 def mixed_log(log_density: Tensor) -> Tensor:
-    """Log of the equal-weight mixture over the last but one axis."""
+    """Computes the log of the equal-weight mixture over the last but one axis."""
     samples = log_density.shape[-2]
     if samples == 1:
         return log_density.squeeze(-2)

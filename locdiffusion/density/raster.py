@@ -1,7 +1,7 @@
 """Equal-area rasters of the sphere.
 
 Rows are even in sin(latitude) from north to south, columns even in longitude from -180°. A place on
-a raster is a row and a column, whole numbers at the edges of cells.
+a raster is a pair of real numbers, row and column, which are whole at the edges of cells.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from locdiffusion.sphere.grids import LatLonGrid
 
 
 def raster_place(vectors: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """Row and column ``(...)`` of unit vectors ``(..., 3)``, whole numbers at the cells' edges."""
+    """Converts unit vectors ``(..., 3)`` to rows and columns ``(...)``."""
     x, y, z = vectors.unbind(-1)
     return (1.0 - z) * (rows / 2.0), (torch.atan2(y, x) + math.pi) * (columns / (2.0 * math.pi))
 
 
 def raster_cells(vectors: Tensor, rows: int, columns: int) -> Tensor:
-    """Flat index ``(...)`` of the raster's cell that holds each unit vector ``(..., 3)``."""
+    """Finds the flat index ``(...)`` of the cell that holds each unit vector ``(..., 3)``."""
     return _cells(*raster_place(vectors, rows, columns), rows, columns)
 
 
 def looked_up(raster: Tensor, vectors: Tensor) -> Tensor:
-    """Values ``(...)`` of a raster of equal-area cells at unit vectors ``(..., 3)``."""
+    """Looks values ``(...)`` of a raster up at unit vectors ``(..., 3)``."""
     return picked(raster, *raster_place(vectors, *raster.shape))
 
 
 def picked(raster: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Values ``(...)`` of the cells that hold places ``(...)``."""
+    """Looks values ``(...)`` up in the cells that hold places ``(...)``."""
     cells = _cells(row, column, *raster.shape)
     # index_select is 7 times faster than an indexed read.
     return raster.flatten().index_select(0, cells.flatten()).view(cells.shape)
@@ -45,14 +45,18 @@ def _cells(row: Tensor, column: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def closed(raster: Tensor) -> Tensor:
-    """``(rows, columns + 2)``: the last column before the first and the first behind the last."""
+    """Repeats the last column before the first and the first after the last."""
     return torch.cat([raster[:, -1:], raster, raster[:, :1]], 1)
 
 
 def interpolated(surface: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """Bilinear between the centres of cells, at places ``(...)`` of a `closed` raster.
+    """Interpolates bilinearly between the centres of cells.
 
-    Beyond the centres of the first and last row the values are theirs.
+    Args:
+        surface: A `closed` raster, ``(rows, columns + 2)``.
+        row: Rows ``(...)`` on the raster; beyond the centres of the first and the last row the
+            values are theirs.
+        column: Columns ``(...)`` on the raster before it was closed.
     """
     rows, columns = surface.shape
     # For grid_sample the centres of the outermost cells lie at ±1.
@@ -66,12 +70,12 @@ def interpolated(surface: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 
 def grid_average(raster: NDArray[np.float64], grid: LatLonGrid) -> NDArray[np.float64]:
-    """The mean of a raster over the cell of each node of a grid, ``(rows·columns,)``.
+    """Averages a raster over the cell of each node of a grid, ``(rows·columns,)``.
 
     Args:
-        raster: ``(R, C)`` equal-area cells.
-        grid: With even longitudes; a node whose cell no centre of the raster's lies in gets the
-            value of the raster's cell around it.
+        raster: Values of equal-area cells, ``(R, C)``.
+        grid: Grid with even longitudes. A node whose cell holds no centre of the raster's cells
+            gets the value of the one around it.
     """
     rows, columns = grid.shape
     z, longitude = raster_centres(*raster.shape)
@@ -90,12 +94,12 @@ def grid_average(raster: NDArray[np.float64], grid: LatLonGrid) -> NDArray[np.fl
 
 
 def as_fine_as(raster: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    """A raster with each of its cells as many, where another one's are more."""
+    """Repeats the cells of a raster until it is as fine as another shape, where that is finer."""
     rows, columns = (max(1, n // m) for n, m in zip(shape, raster.shape, strict=True))
     return raster.repeat(rows, 0).repeat(columns, 1)
 
 
 def raster_centres(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Z of each row and longitude in radians of each column of a raster's cells."""
+    """Returns z of the centres of the rows and longitude in radians of those of the columns."""
     z = 1.0 - 2.0 * (np.arange(rows) + 0.5) / rows
     return z, 2.0 * np.pi * ((np.arange(columns) + 0.5) / columns - 0.5)

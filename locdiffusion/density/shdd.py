@@ -29,15 +29,15 @@ Float = NDArray[np.float64]
 
 
 def encode(latitude_deg: ArrayLike, longitude_deg: ArrayLike, max_degree: int) -> Float:
-    """SHDD codes of points.
+    """Encodes points.
 
     Args:
-        latitude_deg: ``(...)`` in [-90, 90].
-        longitude_deg: ``(...)``, any finite value.
-        max_degree: L.
+        latitude_deg: Latitudes ``(...)`` in [-90, 90].
+        longitude_deg: Longitudes ``(...)``, any finite values.
+        max_degree: Degree L.
 
     Returns:
-        ``(..., d)`` codes of unit root-mean-square.
+        Codes ``(..., d)`` of unit root-mean-square.
 
     Raises:
         ValueError: A coordinate is not finite or a latitude lies outside [-90, 90].
@@ -54,12 +54,12 @@ def encode(latitude_deg: ArrayLike, longitude_deg: ArrayLike, max_degree: int) -
 
 
 def encode_vectors(vectors: ArrayLike, max_degree: int) -> Float:
-    """SHDD codes ``(..., d)`` of unit vectors ``(..., 3)``."""
+    """Encodes unit vectors ``(..., 3)``: codes ``(..., d)``."""
     return np.sqrt(4.0 * np.pi) * real_harmonics(vectors, max_degree)
 
 
 def heat_flow(max_degree: int, smoothing_km: float) -> Float:
-    """What heat flow leaves of each coefficient: ``(d,)`` factors exp(-l(l + 1)σ²/2).
+    """Returns the factor exp(-l(l + 1)σ²/2) that heat flow leaves of each coefficient, ``(d,)``.
 
     A code times these is the mean code of points scattered around it with a standard deviation of
     `smoothing_km` in each direction, as a Gaussian is scattered on the sphere (Roberts and Ursell
@@ -70,31 +70,31 @@ def heat_flow(max_degree: int, smoothing_km: float) -> Float:
 
 
 def field(coefficients: ArrayLike, vectors: ArrayLike) -> Float:
-    """F(y) = ⟨c, code(y)⟩ by direct summation: the plain reference of every fast transform.
+    """Sums F(y) = ⟨c, code(y)⟩ directly: the plain reference of every fast transform.
 
     Args:
-        coefficients: ``(..., d)``.
-        vectors: ``(nodes, 3)`` unit vectors.
+        coefficients: Coefficients c, ``(..., d)``.
+        vectors: Unit vectors y, ``(nodes, 3)``.
 
     Returns:
-        ``(..., nodes)``.
+        Values of F, ``(..., nodes)``.
     """
     c = np.asarray(coefficients, np.float64)
     return c @ encode_vectors(vectors, max_degree_of(c.shape[-1])).T
 
 
 def decode(code: ArrayLike, nodes: int = 20_000) -> tuple[Float, Float]:
-    """The point whose code lies nearest: argmax of F over a search grid, then a compass search.
+    """Finds the point whose code lies nearest: argmax of F on a search grid, then a compass search.
 
-    Exact for a noise-free code at any L. This is the plain decoder of one point; posteriors are
-    decoded by `locdiffusion.decoding.decoder`.
+    It is exact for a noise-free code at any L. This is the plain decoder of one point; posteriors
+    are decoded by `locdiffusion.decoding.decoder`.
 
     Args:
-        code: ``(n, d)``.
+        code: Codes ``(n, d)``.
         nodes: Size of the search grid; its spacing must stay below π/L.
 
     Returns:
-        ``(latitude, longitude)`` in degrees, each ``(n,)``.
+        Latitude and longitude in degrees, ``(n,)`` each.
     """
     code = np.atleast_2d(np.asarray(code, np.float64))
     max_degree = max_degree_of(code.shape[-1])
@@ -117,7 +117,7 @@ def decode(code: ArrayLike, nodes: int = 20_000) -> tuple[Float, Float]:
 
 
 def max_degree_of(dimension: int) -> int:
-    """L of a vector of d = (L + 1)² coefficients.
+    """Returns L of a vector of d = (L + 1)² coefficients.
 
     Raises:
         ValueError: The dimension is no square.

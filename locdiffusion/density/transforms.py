@@ -1,4 +1,4 @@
-"""Fast transforms between coefficients and fields, in torch: the one place where they are written.
+"""Fast transforms between coefficients and fields, in torch.
 
 Coefficients are kept flat, ``(B, d)``, outside; inside they are *padded*, ``(B, L + 1, 2L + 1)``
 with order m at column L + m, so that every transform is one batched matrix product:
@@ -26,15 +26,16 @@ from locdiffusion.sphere.harmonics import (
     trigonometric,
 )
 
-DUST = 1e-20
-"""What is smaller counts as zero in a factor of a sum whose terms are about one."""
+SUBNORMAL_GUARD = 1e-20
+"""Factors that are smaller are set to zero: their products may be subnormal, which is slow, and
+add nothing to sums whose terms are about one."""
 
-UNSEEN = 1e-8
+NEGLIGIBLE_ORDER = 1e-8
 """Orders whose functions stay below this share of the largest on all rings are left out of sums."""
 
 
 def pad(coefficients: Tensor, max_degree: int) -> Tensor:
-    """Flat ``(B, d)`` to padded ``(B, L + 1, 2L + 1)``; zeros where abs(m) > l."""
+    """Lays flat ``(B, d)`` out as padded ``(B, L + 1, 2L + 1)``, with zeros where abs(m) > l."""
     # index_select is 4 times faster than an indexed assignment; empty places read an added zero.
     source = torch.from_numpy(_padding(max_degree)[1]).to(coefficients.device)
     padded = nn.functional.pad(coefficients, (0, 1)).index_select(1, source)
@@ -42,14 +43,14 @@ def pad(coefficients: Tensor, max_degree: int) -> Tensor:
 
 
 def unpad(padded: Tensor, max_degree: int) -> Tensor:
-    """Inverse of `pad`."""
+    """Inverts `pad`."""
     target = torch.from_numpy(_padding(max_degree)[0]).to(padded.device)
     return padded.flatten(1).index_select(1, target)
 
 
 @lru_cache(maxsize=8)
 def _padding(max_degree: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Padded place of each coefficient ``(d,)``, and coefficient (or d) of each padded place."""
+    """Returns the padded place of each coefficient and the coefficient, or d, of each place."""
     degree, order = degrees_and_orders(max_degree)
     target = degree * (2 * max_degree + 1) + max_degree + order
     source = np.full((max_degree + 1) * (2 * max_degree + 1), len(target))
@@ -58,7 +59,7 @@ def _padding(max_degree: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def register_table(module: nn.Module, name: str, value: NDArray[np.floating]) -> None:
-    """Gives a module a table in float32, which moves with it and which no checkpoint stores."""
+    """Registers a table in float32 that moves with a module and that no checkpoint stores."""
     table = torch.from_numpy(np.ascontiguousarray(value, np.float32))
     module.register_buffer(name, table, persistent=False)
 
@@ -68,8 +69,8 @@ class ProductTransform(nn.Module):
 
     Attributes:
         rows, columns: Size of the grid.
-        row_weight: ``(rows,)`` area in steradians of one node.
-        nodes: ``(rows·columns, 3)`` unit vectors, row by row.
+        row_weight: Area of a node of each row in steradians, ``(rows,)``.
+        nodes: Unit vectors of the nodes, row by row, ``(rows·columns, 3)``.
     """
 
     legendre: Tensor
@@ -92,29 +93,30 @@ class ProductTransform(nn.Module):
 
     def _buffer(self, name: str, value: NDArray[np.float64]) -> None:
         tensor = torch.from_numpy(np.ascontiguousarray(value, np.float32))
-        self.register_buffer(name, _without_dust(tensor), persistent=False)
+        self.register_buffer(name, _without_subnormals(tensor), persistent=False)
 
     def synthesis(self, coefficients: Tensor) -> Tensor:
-        """Field ``(B, rows, columns)`` of flat coefficients ``(B, d)``."""
+        """Evaluates F ``(B, rows, columns)`` of flat coefficients ``(B, d)``."""
+        # W_m(θ_i) = Σ_l c_lm P̄_l|m|(θ_i), then F = Σ_m W_m(θ_i) T_m(φ_j)
         # Contiguous: otherwise torch multiplies matrix by matrix, five times slower for few fields.
         by_order = pad(coefficients, self.max_degree).permute(2, 0, 1).contiguous()
         waves = (by_order @ self.legendre).flatten(1)
         return (waves.T @ self.trigonometric).view(-1, self.rows, self.columns)
 
     def analysis(self, mass: Tensor) -> Tensor:
-        """Σ_nodes mass · code(node), flat ``(B, d)``: the adjoint of `synthesis`.
+        """Computes Σ_nodes mass · code(node), flat ``(B, d)``: the adjoint of `synthesis`.
 
-        With `mass` the probabilities of the nodes this is the mean parameter E_p[code].
+        If `mass` is the probability of each node, this is the mean parameter E_p[code].
         """
-        mass = _without_dust(mass)
+        mass = _without_subnormals(mass)
         waves = (self.trigonometric @ mass.flatten(0, 1).T).view(-1, len(mass), self.rows)
         by_order = waves @ self.legendre.transpose(1, 2)
         return unpad(by_order.permute(1, 2, 0), self.max_degree)
 
 
-def _without_dust(values: Tensor) -> Tensor:
-    """Zero for what is too small to matter: its products are subnormal, which is slow."""
-    return torch.where(values.abs() < DUST, 0.0, values)
+def _without_subnormals(values: Tensor) -> Tensor:
+    """Sets values below `SUBNORMAL_GUARD` to zero."""
+    return torch.where(values.abs() < SUBNORMAL_GUARD, 0.0, values)
 
 
 class PoleRotation(nn.Module):
@@ -139,60 +141,64 @@ class PoleRotation(nn.Module):
         self.register_buffer("jet_table", jets, persistent=False)
 
     def forward(self, coefficients: Tensor, vectors: Tensor) -> Tensor:
-        """Coefficients of u ↦ F(R u) with R (pole) = the given point.
+        """Computes the coefficients of u ↦ F(R u), where R takes the pole to the given point.
 
         Args:
-            coefficients: ``(B, d)``.
-            vectors: ``(B, 3)`` unit vectors.
+            coefficients: Coefficients of F, ``(B, d)``.
+            vectors: Unit vectors of the points, ``(B, 3)``.
 
         Returns:
-            ``(B, d)``.
+            Coefficients ``(B, d)``.
         """
         by_degree = self.tilted(self.by_degree(coefficients), vectors) @ self.swap
         return unpad(by_degree.transpose(0, 1), self.max_degree)
 
     def jet(self, coefficients: Tensor, vectors: Tensor) -> Tensor:
-        """Value and derivatives of F at points: F ≈ f + g·u + uᵀHu/2 for a step u.
+        """Computes value and derivatives of F at points: F ≈ f + g·u + uᵀHu/2 for a step u.
 
         Args:
-            coefficients: ``(B, d)``.
-            vectors: ``(B, 3)`` unit vectors.
+            coefficients: Coefficients of F, ``(B, d)``.
+            vectors: Unit vectors of the points, ``(B, 3)``.
 
         Returns:
-            ``(B, 6)``: f, g_south, g_east, H_ss, H_se, H_ee, for steps in radians.
+            f, g_south, g_east, H_ss, H_se, H_ee for steps in radians, ``(B, 6)``.
         """
         return self.jet_of(self.by_degree(coefficients), vectors)
 
     def jet_of(self, by_degree: Tensor, vectors: Tensor) -> Tensor:
-        """The same from coefficients `by_degree`."""
+        """Computes `jet` from coefficients as `by_degree` lays them out."""
         return (self.tilted(by_degree, vectors) @ self.jet_table).sum(0)
 
     def by_degree(self, coefficients: Tensor) -> Tensor:
-        """Padded ``(L + 1, B, 2L + 1)``, where fields are picked by index on the second axis."""
+        """Lays flat coefficients out as ``(L + 1, B, 2L + 1)``, with fields on the second axis."""
         return pad(coefficients, self.max_degree).transpose(0, 1).contiguous()
 
     def tilted(self, by_degree: Tensor, vectors: Tensor) -> Tensor:
-        """Everything but the last swap, ``(L + 1, B, 2L + 1)``: what `RingTransform` takes.
+        """Rotates but for the last swap J, which `RingTransform` applies.
 
         Args:
-            by_degree: ``(L + 1, B, 2L + 1)``.
-            vectors: ``(B, 3)`` unit vectors.
+            by_degree: Coefficients ``(L + 1, B, 2L + 1)``.
+            vectors: Unit vectors of the points that come to the pole, ``(B, 3)``.
+
+        Returns:
+            Tilted coefficients ``(L + 1, B, 2L + 1)``.
         """
+        # Z(-θ₀) J Z(φ₀)
         x, y, z = vectors.unbind(-1)
         by_degree = _turn(by_degree, torch.atan2(y, x), self.order) @ self.swap
         return _turn(by_degree, -torch.atan2(torch.hypot(x, y), z), self.order)
 
 
 class RingTransform(nn.Module):
-    """Fields on rings around a point, from coefficients that `PoleRotation.tilted` tilted there.
+    """Evaluates fields on rings around a point, from what `PoleRotation.tilted` returns.
 
-    Near its pole a harmonic of order m goes with the m-th power of the distance: the wide rings
-    see all orders, a disc of 50 km four. What is not seen is neither rotated nor summed.
+    Near its pole a harmonic of order m goes with the m-th power of the distance: it takes all
+    orders to evaluate wide rings, but only four within 50 km. The others are left out.
 
     Attributes:
-        rows, columns: How many rings, and nodes on each.
-        row_weight: ``(rows,)`` area in steradians of one node.
-        nodes: ``(rows·columns, 3)`` unit vectors in the frame of the point.
+        rows, columns: How many rings, and how many nodes on each.
+        row_weight: Area of a node of each ring in steradians, ``(rows,)``.
+        nodes: Unit vectors of the nodes in the frame of the point, ``(rows·columns, 3)``.
     """
 
     swap: Tensor
@@ -207,7 +213,7 @@ class RingTransform(nn.Module):
         whole = ProductTransform(grid, max_degree)
         self.rows, self.columns = grid.shape
         height = whole.legendre.abs().amax((1, 2))
-        seen = height > UNSEEN * height.max()
+        seen = height > NEGLIGIBLE_ORDER * height.max()
         swap = torch.from_numpy(axis_swap(max_degree).astype(np.float32))
         for name, table in {
             "swap": swap[:, :, seen],
@@ -219,18 +225,19 @@ class RingTransform(nn.Module):
             self.register_buffer(name, table.contiguous(), persistent=False)
 
     def forward(self, tilted: Tensor) -> Tensor:
-        """Field ``(B, rows, columns)`` of tilted coefficients ``(L + 1, B, 2L + 1)``."""
+        """Evaluates F ``(B, rows, columns)`` of tilted coefficients ``(L + 1, B, 2L + 1)``."""
         by_order = (tilted @ self.swap).permute(2, 1, 0).contiguous()  # as in `ProductTransform`
         waves = (by_order @ self.legendre).flatten(1)
         return (waves.T @ self.trigonometric).view(-1, self.rows, self.columns)
 
     def around(self, centre: Tensor) -> Tensor:
-        """The nodes around points ``(..., 3)``: ``(..., nodes, 3)``, each coordinate contiguous."""
+        """Returns the nodes ``(..., nodes, 3)`` around points ``(..., 3)``."""
+        # A transposed product: each coordinate is contiguous.
         return (pole_frame(centre) @ self.nodes.T).transpose(-1, -2)
 
 
 def _jet_table(max_degree: int) -> NDArray[np.float64]:
-    """``(L + 1, 2L + 1, 6)``: from tilted coefficients to the jet of F at the pole.
+    """Returns the map from tilted coefficients to the jet of F at the pole, ``(L + 1, 2L + 1, 6)``.
 
     Only orders up to 2 have derivatives there: with u = θ(cos φ, sin φ) and n = l(l + 1),
 
@@ -253,12 +260,12 @@ def _jet_table(max_degree: int) -> NDArray[np.float64]:
 
 
 def turn_about_axis(coefficients: Tensor, angle: Tensor, max_degree: int) -> Tensor:
-    """Coefficients of F(θ, φ + angle).
+    """Computes the coefficients of F(θ, φ + angle).
 
     Args:
-        coefficients: ``(B, d)``.
-        angle: ``(B,)`` radians.
-        max_degree: L.
+        coefficients: Coefficients of F, ``(B, d)``.
+        angle: Angles in radians, ``(B,)``.
+        max_degree: Degree L.
     """
     order = torch.arange(-max_degree, max_degree + 1, device=angle.device, dtype=angle.dtype)
     by_degree = pad(coefficients, max_degree).transpose(0, 1)
@@ -266,12 +273,13 @@ def turn_about_axis(coefficients: Tensor, angle: Tensor, max_degree: int) -> Ten
 
 
 def _turn(by_degree: Tensor, angle: Tensor, order: Tensor) -> Tensor:
+    # c_m ← c_m cos(mα) + c_{-m} sin(mα)
     phase = angle[:, None] * order
     return (by_degree * phase.cos()).addcmul_(by_degree.flip(-1), phase.sin())
 
 
 def pole_frame(vectors: Tensor) -> Tensor:
-    """The rotation R of `PoleRotation` as a matrix, ``(..., 3, 3)``: columns south, east, up."""
+    """Returns the rotation R of `PoleRotation` as matrices ``(..., 3, 3)``: south, east, up."""
     x, y, z = vectors.unbind(-1)
     horizontal = torch.hypot(x, y)
     phi = torch.atan2(y, x)

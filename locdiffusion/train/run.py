@@ -19,7 +19,6 @@ from locdiffusion import checkpoint, model_card
 from locdiffusion.calibrate import fitting
 from locdiffusion.calibrate.parts import LocatedDensities
 from locdiffusion.config import from_dict, to_dict
-from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.inference import natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.preprocessing import EncoderSpec
@@ -252,9 +251,9 @@ def finish(
     config = trainer.config
     base = trainer.answer_base
     denoiser = _with_temperatures(trainer, data.train, witness)
-    decode = fitting.fit(denoiser, list(data.validation.values()), base)
+    decoder = fitting.fit(denoiser, list(data.validation.values()), trainer.decoder)
+    decode = decoder.config
     print(f"fitted on validation: temperatures, ρ {decode.radius_km:g} km", flush=True)
-    decoder = Decoder(config.model.max_degree, decode, base).to(trainer.device)
     tests = {
         name: part if isinstance(part, EmbeddedPhotos) else read_embedded(part)
         for name, part in data.tests.items()

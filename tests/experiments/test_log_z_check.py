@@ -83,7 +83,7 @@ def test_blocks_of_rows_and_of_densities_change_nothing(monkeypatch):
 def test_the_decoder_is_right_about_narrow_and_broad_densities():
     natural = torch.cat([towards(tiny.random_points(6, 2), s) for s in (0.5, 8.0, 36.0)])
     decoder = Decoder(L, DecodeConfig(radius_km=500.0))
-    gap = decoder_gap(decoder, natural, batch=7)
+    gap = decoder_gap(decoder.tables, natural, batch=7)
     assert gap.densities == 18
     assert gap.max_nats < 1e-3
     assert gap.mean_nats <= gap.max_nats
@@ -94,7 +94,7 @@ def test_the_decoder_is_right_about_narrow_and_broad_densities():
 def test_the_decoder_is_right_over_a_base_measure():
     raster = 1.0 + 0.5 * np.sin(np.linspace(0, 7, 240))[:, None] * np.ones((240, 480))
     decoder = Decoder(L, DecodeConfig(radius_km=500.0), BaseMeasure(raster))
-    gap = decoder_gap(decoder, towards(tiny.random_points(8, 3), 15.0))
+    gap = decoder_gap(decoder.tables, towards(tiny.random_points(8, 3), 15.0))
     assert gap.max_nats < 5e-3
 
 
@@ -118,7 +118,7 @@ def test_a_quadrature_that_misses_mass_is_found_out():
 
 
 def test_the_denser_grid_is_as_dense_as_it_says():
-    grid = Decoder(L).grid
+    grid = Decoder(L).tables.grid
     rows = denser_rows(grid)
     assert 2 * rows**2 >= DENSER * grid.rows * grid.columns > 2 * (rows - 1) ** 2
 

@@ -424,7 +424,7 @@ class TestMaps:
         vectors = tiny.random_points(6, 3)
         network = posteriors.checkpoint.denoiser
         natural = posterior_maps.natural_parameters(network, embedding[None]).expand(6, -1)
-        wanted = posteriors.decoder.log_probability(natural[:, None], vectors)
+        wanted = posteriors.tables.log_probability(natural[:, None], vectors)
         found = posteriors.log_density(embedding, vectors) + posterior_maps.LOG_SPHERE_AREA_KM2
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 

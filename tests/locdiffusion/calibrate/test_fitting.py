@@ -185,7 +185,7 @@ class TestRadius:
             np.zeros((len(vectors), 1), np.float32),
             *latitude_longitude(vectors),
         )
-        return fitting.fit_radius([LocatedDensities(photos, natural)], self.degree)
+        return fitting.fit_radius([LocatedDensities(photos, natural)], Decoder(self.degree))
 
     def test_wide_where_the_broad_hill_is_right(
         self, natural: torch.Tensor, centres: tuple[npt.NDArray[np.float64], ...]
@@ -283,7 +283,7 @@ class TestTemperatures:
         denoiser = random_denoiser()
         parts = [learnable_photos(40, seed=1), learnable_photos(30, seed=2)]
         before = denoiser.temperatures.out.weight.clone()
-        decode = fitting.fit(denoiser, parts)
+        decode = fitting.fit(denoiser, parts, Decoder(denoiser.network.config.max_degree)).config
         assert decode.radius_km in fitting.RADII_KM
         assert not torch.equal(before, denoiser.temperatures.out.weight)
         assert torch.isfinite(natural_parameters(denoiser, parts[0].embeddings)).all()

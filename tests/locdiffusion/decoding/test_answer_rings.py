@@ -7,8 +7,6 @@ import pytest
 import torch
 
 from experiments.speed.head.fine import fine_answers
-from locdiffusion.decoding import answer_rings
-from locdiffusion.decoding import decoder as decoder_module
 from locdiffusion.decoding.coarse_search import Mixtures
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.decoding.distance_profile import ZONES_KM, disc_weights, ring_grids
@@ -16,11 +14,13 @@ from locdiffusion.density import shdd
 from locdiffusion.density.base_measure import BaseMeasure, land_measure
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
+    angle_between,
     destination,
     great_circle_km,
     latitude_longitude,
     unit_vectors,
 )
+from locdiffusion.sphere.grids import fibonacci_grid
 from support.tiny import random_points
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,8 +37,8 @@ def densities(height: float, count: int, seed: int) -> torch.Tensor:
 
 
 def mixtures_of(decoder: Decoder, natural: torch.Tensor) -> Mixtures:
-    found = decoder.survey(natural, 1)
-    return decoder._mixtures(natural, found, torch.nonzero(~found.settled)[:, 0])
+    found = decoder.tables.search(natural, 1)
+    return decoder.tables.mixtures(natural, found, torch.nonzero(~found.settled)[:, 0])
 
 
 @pytest.mark.parametrize("radius_km", [0.5, 25.0, 90.0, 200.0, 750.0, 1700.0, 2500.0])
@@ -63,59 +63,57 @@ def test_an_answer_a_little_off_is_brought_to_the_top(base: BaseMeasure | None) 
     mixtures = mixtures_of(decoder, natural)
     off = destination(answers.latitude, answers.longitude, np.arange(12) * 30.0, 6.0)
     start = torch.from_numpy(unit_vectors(*off).astype(np.float32))
-    found = decoder.vicinity(mixtures, start)
+    found = decoder.answer_rings(mixtures, start)
     reached = latitude_longitude(found.answer.double().numpy())
     assert great_circle_km(*reached, answers.latitude, answers.longitude).max() < 0.1
     np.testing.assert_allclose(found.profile.quantile_km(0.5), answers.radius_50_km, rtol=2e-3)
     np.testing.assert_allclose(found.mass, [modes[0].probability for modes in answers.modes], 1e-3)
 
 
-def test_rings_without_mass_are_left_out_and_nothing_is_missed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_rings_without_mass_are_left_out_and_nothing_is_missed() -> None:
+    """A batch of narrow and broad densities holds within each threshold what dense nodes hold."""
     natural = torch.cat([densities(60.0, 6, 2), densities(4.0, 2, 3)])
-    decoder = Decoder(L, DecodeConfig(radius_km=300.0), land_measure())
-    mixtures = mixtures_of(decoder, natural)
-    top = decoder.survey(natural, 1).marks[:, 1]
-    sizes = []
-    forward = answer_rings._Zone.forward
-    monkeypatch.setattr(
-        answer_rings._Zone, "forward", lambda *a: (sizes.append(len(a[1])), forward(*a))[1]
-    )
-    everyone = torch.arange(8)
-    found = decoder.vicinity._measured(mixtures, everyone, top)
-    assert sizes[0] == 8 and 2 <= sizes[-1] < 8
-    monkeypatch.setattr(answer_rings, "DEAD", -np.inf)
-    whole = decoder.vicinity._measured(mixtures, everyone, top)
-    assert sizes[-1] == 8
-    # Gain and step (columns 2 to 4) of a point off the top differ by float32 alone.
-    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-7)
+    base = land_measure()
+    decoder = Decoder(L, DecodeConfig(radius_km=300.0), base)
+    answers = decoder(natural)
+    nodes = fibonacci_grid(100_000)
+    log_base = base(torch.from_numpy(nodes).float()).double().numpy()
+    log_p = shdd.field(natural[:, 0].double().numpy(), nodes) + log_base
+    p = np.exp(log_p - log_p.max(1, keepdims=True))
+    distance = angle_between(unit_vectors(answers.latitude, answers.longitude)[:, None], nodes)
+    for column, km in ((2, 200.0), (3, 750.0), (4, 2500.0)):
+        wanted = (p * (EARTH_RADIUS_KM * distance <= km)).sum(1) / p.sum(1)
+        np.testing.assert_allclose(answers.probability[:, column], wanted, atol=0.01)
 
 
-def test_the_mean_of_a_narrow_density_will_do_for_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same answers as when every place is climbed from, and fewer of them are."""
+def scores_summed(decoder: Decoder) -> list[int]:
+    """Counts the points at which a decoder sums scores, call by call."""
+    counts: list[int] = []
+    decoder.kernel.register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
+    return counts
+
+
+def test_the_mean_of_a_narrow_density_will_do_for_a_start() -> None:
+    """A fine grid gives the same answers, and no score is summed for the narrow densities."""
     natural = torch.cat([densities(40.0, 10, 4), densities(5.0, 3, 5)])
-    decoder = Decoder(L, DecodeConfig(radius_km=750.0), land_measure())
-    tried = []
-    ascent = Decoder._ascent
-    monkeypatch.setattr(Decoder, "_ascent", lambda *a: (tried.append(len(a[2])), ascent(*a))[1])
+    base = land_measure()
+    decoder = Decoder(L, DecodeConfig(radius_km=750.0), base)
+    counts = scores_summed(decoder)
     found = decoder(natural)
-    few, tried[:] = sum(tried), []
-    monkeypatch.setattr(decoder_module, "NARROW", 0.0)
-    wanted = decoder(natural)
-    assert few < sum(tried) - 10
-    apart = great_circle_km(found.latitude, found.longitude, wanted.latitude, wanted.longitude)
-    assert apart.max() < 0.1
-    for name in ("radius_50_km", "radius_90_km", "probability", "information_nats"):
-        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=2e-3)
-    assert [len(modes) for modes in found.modes] == [len(modes) for modes in wanted.modes]
+    of_all, counts[:] = list(counts), []
+    decoder(natural[10:])
+    assert of_all == counts
+    wanted = fine_answers(natural[:, 0], found.latitude, found.longitude, 750.0, base)
+    assert great_circle_km(found.latitude, found.longitude, *wanted).max() < 3.0
 
 
-def test_all_photos_may_be_narrow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then none is climbed from, and a batch has none of the other kind."""
-    monkeypatch.setattr(Decoder, "_uphill", lambda *_: pytest.fail("climbed"))
+def test_all_photos_may_be_narrow() -> None:
+    """Then no score is summed, and a batch has none of the other kind."""
     natural = densities(60.0, 5, 6)
-    found = Decoder(L, DecodeConfig(radius_km=750.0))(natural)
+    decoder = Decoder(L, DecodeConfig(radius_km=750.0))
+    counts = scores_summed(decoder)
+    found = decoder(natural)
+    assert not counts
     places = unit_vectors(found.latitude, found.longitude)
     assert np.einsum("nk,nk->n", places, random_points(5, 6)).min() > np.cos(0.05)
 

@@ -1,4 +1,4 @@
-"""Photos that the first look settles get the answers that the whole sphere would give them."""
+"""Photos that the coarse search settles get the answers that the whole sphere would give them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
-from locdiffusion.decoding.mode_seeking import Ascent, climb_score
+from locdiffusion.decoding.mode_seeking import NewtonStep, climb_score
 from locdiffusion.decoding.peaks import walked
 from locdiffusion.density import shdd
 from locdiffusion.density.base_measure import BaseMeasure, land_measure
@@ -48,10 +48,10 @@ def answers(decoder: Decoder, natural: np.ndarray) -> dict[str, np.ndarray]:
 def test_settled_photos_have_the_answers_of_the_whole_sphere(base: BaseMeasure | None) -> None:
     natural = mixed_batch()
     decoder = Decoder(L, DecodeConfig(radius_km=150.0), base)
-    settled = decoder.survey(tensor(natural), 6).settled
+    settled = decoder.tables.search(tensor(natural), 6).settled
     assert 0 < int(settled.sum()) < len(settled)
     found = answers(decoder, natural)
-    decoder.survey.may_settle = False
+    decoder.tables.search.may_settle = False
     wanted = answers(decoder, natural)
     apart = great_circle_km(*(a[k] for a in (found, wanted) for k in ("latitude", "longitude")))
     assert apart.max() < 0.05
@@ -65,18 +65,18 @@ def test_a_second_peak_of_a_thousandth_is_not_overlooked() -> None:
     """It is 7 nats lower, and 1e-3 of the mass is far from the first."""
     first, second = unit_vectors([10.0, -40.0], [20.0, -100.0])
     natural = peaks(first[None], 28.0) + peaks(second[None], 21.0)
-    assert not Decoder(L).survey(tensor(natural), 6).settled.any()
-    assert Decoder(L).survey(tensor(peaks(first[None], 28.0)), 6).settled.all()
+    assert not Decoder(L).tables.search(tensor(natural), 6).settled.any()
+    assert Decoder(L).tables.search(tensor(peaks(first[None], 28.0)), 6).settled.all()
 
 
 def test_several_samples_and_priors_that_exclude_are_never_settled() -> None:
     natural = tensor(peaks(random_points(3, 5), 28.0))
-    assert Decoder(L).survey(natural, 6).settled.all()
-    assert not Decoder(L).survey(natural.repeat(1, 2, 1), 6).settled.any()
+    assert Decoder(L).tables.search(natural, 6).settled.all()
+    assert not Decoder(L).tables.search(natural.repeat(1, 2, 1), 6).settled.any()
     weight = np.ones((240, 480))
     weight[:, 240:] = 0.0
     half = BaseMeasure(weight, excluding=True)
-    assert not Decoder(L, None, half).survey(natural, 6).settled.any()
+    assert not Decoder(L, None, half).tables.search(natural, 6).settled.any()
 
 
 def test_a_peak_off_the_coast_is_answered_by_the_coast() -> None:
@@ -86,7 +86,9 @@ def test_a_peak_off_the_coast_is_answered_by_the_coast() -> None:
     base = BaseMeasure(weight)
     natural = peaks(unit_vectors([5.0], [1.8]), 40.0)
     decoder = Decoder(L, DecodeConfig(radius_km=100.0), base)
-    assert decoder.survey(tensor(natural), 6).settled.all(), "or the coarse map finds the coast"
+    assert decoder.tables.search(tensor(natural), 6).settled.all(), (
+        "or the coarse map finds the coast"
+    )
     got = decoder(tensor(natural))
     assert -1.5 < got.longitude[0] < 0.0
 
@@ -100,12 +102,12 @@ def test_a_peak_off_the_coast_is_answered_by_the_coast() -> None:
 
 
 def test_a_climb_ends_at_the_top_and_stops_at_a_kink() -> None:
-    """On a paraboloid in two rounds; on a cone, whose slope promises more than there is, soon."""
+    """On a paraboloid in two rounds; on a cone, whose slope expects more than there is, soon."""
     top = torch.from_numpy(unit_vectors([20.0, 20.0], [30.0, 30.0]))[:, None]
     start = walked(top, torch.tensor([[[0.03, 0.01]], [[0.02, -0.02]]], dtype=torch.float64))
     rounds = []
 
-    def ascend(photo: torch.Tensor, points: torch.Tensor) -> Ascent:
+    def newton(photo: torch.Tensor, points: torch.Tensor) -> NewtonStep:
         rounds.append(len(points))
         gap = (points - top[photo, 0]).norm(dim=-1)
         steps = torch.stack(
@@ -115,11 +117,11 @@ def test_a_climb_ends_at_the_top_and_stops_at_a_kink() -> None:
         value = torch.where(cone, 1.0 - gap, 1.0 - gap**2)
         steps = torch.where(cone[:, None], 0.05 * steps / gap[:, None].clamp(min=1e-9), steps)
         gain = torch.where(cone, 0.05, gap**2)
-        return Ascent(torch.cat([torch.stack([value, value, gain], -1), steps], -1))
+        return NewtonStep(torch.cat([torch.stack([value, value, gain], -1), steps], -1))
 
-    at = ascend(torch.arange(2), start[:, 0])
+    at = newton(torch.arange(2), start[:, 0])
     rounds.clear()
-    places, reached = climb_score(start, Ascent(at.values[:, None]), ascend, 8)
+    places, reached = climb_score(start, NewtonStep(at.values[:, None]), newton, 8)
     gap = (places - top).norm(dim=-1)[:, 0]
     assert gap[0] < 1e-4 and gap[1] < 0.02
     assert len(rounds) < 8 and reached.score.min() > 0.98

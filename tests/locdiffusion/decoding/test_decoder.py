@@ -10,9 +10,10 @@ from scipy.special import eval_legendre
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.decoding.mode_seeking import ScoreKernel
 from locdiffusion.decoding.peaks import highest_nodes, panel_edges, safe_newton, walked
+from locdiffusion.decoding.point_only import Locator
 from locdiffusion.density import shdd
-from locdiffusion.density.base_measure import BaseMeasure
-from locdiffusion.density.transforms import PoleRotation, ProductTransform
+from locdiffusion.density.base_measure import BaseMeasure, land_measure
+from locdiffusion.density.transforms import PoleRotation
 from locdiffusion.sphere.geodesy import (
     EARTH_RADIUS_KM,
     destination,
@@ -228,13 +229,13 @@ def test_samples_count_equally_however_sharp_they_are():
 def test_log_density_is_normalised_and_is_that_of_single_points(rng, dense):
     natural = scattered(rng, 3).repeat(2, axis=1)
     natural[:, 1] *= 0.5
-    log_p = decoder().log_density(torch.from_numpy(natural.astype(np.float32)))
+    log_p = decoder().tables.log_density(torch.from_numpy(natural.astype(np.float32)))
     rows, columns = log_p.shape[1:]
     grid = gauss_legendre_grid(rows, columns)
     total = (log_p.double().exp().numpy().reshape(3, -1) * grid.weights).sum(1) / (4 * np.pi)
     np.testing.assert_allclose(total, 1.0, atol=1e-3)
     where = [7, 1000, 3000]
-    points = decoder().log_probability(
+    points = decoder().tables.log_probability(
         torch.from_numpy(natural.astype(np.float32)), grid.vectors[where]
     )
     direct = [dense.log_density(natural[i])(grid.vectors[[where[i]]])[0] for i in range(3)]
@@ -260,8 +261,9 @@ def test_a_base_measure_of_the_family_adds_to_the_natural_parameters(rng):
     np.testing.assert_allclose(got.probability, wanted.probability, atol=5e-3)
     np.testing.assert_allclose(got.information_nats, wanted.information_nats, atol=0.01)
     points = unit_vectors(wanted.latitude, wanted.longitude)
-    plain = decoder(radius_km=300.0).log_probability(natural + torch.from_numpy(b).float(), points)
-    np.testing.assert_allclose(over.log_probability(natural, points), plain, atol=0.05)
+    shifted = natural + torch.from_numpy(b).float()
+    plain = decoder(radius_km=300.0).tables.log_probability(shifted, points)
+    np.testing.assert_allclose(over.tables.log_probability(natural, points), plain, atol=0.05)
 
 
 def test_no_photos_are_no_answers():
@@ -369,10 +371,35 @@ def test_score_slope_and_curvature_are_those_of_the_dense_score(dense, radius_km
     se = (at(h, h) + at(-h, -h) - at(h, -h) - at(-h, h)) / (4 * h * h)
     wanted = -np.linalg.solve([[ss, se], [se, ee]], gradient)
 
-    kernel = ScoreKernel(radius_km / EARTH_RADIUS_KM, 0.05, 0.05)
+    kernel, rotation = ScoreKernel(radius_km / EARTH_RADIUS_KM, L, 0.05), PoleRotation(L)
     eta, centre = (torch.from_numpy(a.astype(np.float32)) for a in (natural, point[None]))
-    field = ProductTransform(kernel.grid, L).synthesis(PoleRotation(L)(eta, centre)).flatten(1)
+    field = kernel.rings(rotation.tilted(rotation.by_degree(eta), centre)).flatten(1)
     log_z = float(shdd.field(natural[0], point[None])[0] - density(point[None])[0])
-    ascent = kernel((field - log_z).exp())
-    assert float(ascent.score) == pytest.approx(at(0, 0), rel=1e-4)
-    np.testing.assert_allclose(ascent.step[0], wanted, atol=0.06 * np.linalg.norm(wanted))
+    found = kernel((field - log_z).exp())
+    assert float(found.score) == pytest.approx(at(0, 0), rel=1e-4)
+    np.testing.assert_allclose(found.step[0], wanted, atol=0.06 * np.linalg.norm(wanted))
+
+
+def columns_of(got):
+    numbers = {name: value for name, value in vars(got).items() if name != "modes"}
+    return [value.tobytes() for value in numbers.values()], got.modes
+
+
+@pytest.mark.parametrize("base", [None, land_measure()], ids=["uniform", "land"])
+def test_another_radius_on_shared_tables_answers_to_the_bit_as_on_its_own(base):
+    natural = torch.from_numpy(np.stack([peak(20.0, 30.0, 8.0), peak(-5.0, 100.0, 40.0)])).float()
+    first = Decoder(L, DecodeConfig(radius_km=100.0), base)
+    before = columns_of(first(natural[:, None]))
+    for radius_km in (25.0, 750.0, 3000.0):
+        config = DecodeConfig(radius_km=radius_km, modes=2)
+        shared, own = first.with_config(config), Decoder(L, config, base)
+        assert shared.tables is first.tables
+        assert columns_of(shared(natural[:, None])) == columns_of(own(natural[:, None]))
+        places = zip(*(Locator(d)(natural[:, None]) for d in (shared, own)), strict=True)
+        assert all(np.array_equal(*pair) for pair in places)
+    assert columns_of(first(natural[:, None])) == before
+
+
+def test_a_decoder_of_another_configuration_is_on_the_device_of_the_tables():
+    moved = Decoder(7).to("meta").with_config(DecodeConfig(radius_km=200.0))
+    assert {table.device.type for table in moved.buffers()} == {"meta"}

@@ -22,12 +22,12 @@ from locdiffusion.density.base_measure import (
     BaseConfig,
     BaseKind,
     BaseMeasure,
+    base_measure_identity,
     land_measure,
     land_share,
-    load_prior,
+    load_base_measure,
     polygon_measure,
     positions_measure,
-    prior_identity,
     uniform_measure,
 )
 from locdiffusion.density.log_partition import LogPartition
@@ -175,7 +175,7 @@ def test_the_decoder_includes_it(coast, radius_km):
     for trial in nodes[np.argsort(-log_p)[::4000][:40]]:
         assert score(trial) <= ours * 1.01
     probe = nodes[::100_001]
-    stated = decoder.log_probability(eta.expand(len(probe), -1, -1), probe)
+    stated = decoder.tables.log_probability(eta.expand(len(probe), -1, -1), probe)
     np.testing.assert_allclose(stated, log_p[::100_001], atol=0.03)
 
 
@@ -315,25 +315,25 @@ def polygon_file(path, shapes, **columns):
 @pytest.mark.parametrize("name", ["prior.geojson", "prior.parquet"])
 def test_priors_by_name_and_by_file(tmp_path, name):
     own = land_measure(0.5)
-    assert load_prior(None, own) is own and load_prior("checkpoint", own) is own
-    assert torch.equal(load_prior("land", own).log_weight, land_measure().log_weight)
-    assert torch.all(load_prior("uniform", own).log_weight == 0)
+    assert load_base_measure(None, own) is own and load_base_measure("checkpoint", own) is own
+    assert torch.equal(load_base_measure("land", own).log_weight, land_measure().log_weight)
+    assert torch.all(load_base_measure("uniform", own).log_weight == 0)
     boxes = [shapely.box(0, 0, 20, 20), shapely.box(30, 0, 50, 20)]
     path = polygon_file(tmp_path / name, boxes, weight=[3, 1])
-    base = load_prior(path, own)
+    base = load_base_measure(path, own)
     assert log_at(base, 10, 10) - log_at(base, 10, 40) == pytest.approx(np.log(3), abs=0.01)
-    bare = load_prior(polygon_file(tmp_path / f"bare-{name}", boxes), own)
+    bare = load_base_measure(polygon_file(tmp_path / f"bare-{name}", boxes), own)
     assert log_at(bare, 10, 10) == log_at(bare, 10, 40)
 
 
 def test_priors_that_cannot_be_used(tmp_path):
     with pytest.raises(PolygonError, match="cannot be read"):
-        load_prior(str(tmp_path / "nowhere.geojson"), uniform_measure())
+        load_base_measure(str(tmp_path / "nowhere.geojson"), uniform_measure())
     box = [shapely.box(0, 0, 20, 20)]
     for weight in (["much"], [-1.0]):
         path = polygon_file(tmp_path / "prior.geojson", box, weight=weight)
         with pytest.raises(PolygonError, match="is no prior"):
-            load_prior(path, uniform_measure())
+            load_base_measure(path, uniform_measure())
 
 
 def test_identities_follow_the_bytes_and_not_the_place(tmp_path):
@@ -341,10 +341,10 @@ def test_identities_follow_the_bytes_and_not_the_place(tmp_path):
     (tmp_path / "a").mkdir()
     here = polygon_file(tmp_path / "prior.geojson", box)
     there = polygon_file(tmp_path / "a" / "prior.geojson", box)
-    assert prior_identity(here) == prior_identity(there) != "prior.geojson"
+    assert base_measure_identity(here) == base_measure_identity(there) != "prior.geojson"
     polygon_file(tmp_path / "prior.geojson", [shapely.box(0, 0, 20, 21)])
-    assert prior_identity(here) != prior_identity(there)
-    assert [prior_identity(p) for p in (None, "land")] == ["checkpoint", "land"]
+    assert base_measure_identity(here) != base_measure_identity(there)
+    assert [base_measure_identity(p) for p in (None, "land")] == ["checkpoint", "land"]
 
 
 # One that no node of the grid sees, and a large one.
@@ -383,7 +383,7 @@ def test_decoder_answers_within_a_polygon(prior_decoders, place, name):
         natural = height / 24**2 * shdd.encode(*place, 23)
         columns = decoder(torch.from_numpy(natural[None, None]).float())
         assert polygon.distance(shapely.Point(columns.longitude[0], columns.latitude[0])) < 0.3
-        log_p = shdd.field(natural, nodes) + log_at_nodes(decoder.base, nodes)
+        log_p = shdd.field(natural, nodes) + log_at_nodes(decoder.tables.base, nodes)
         mass = np.exp(log_p - logsumexp(log_p))
         answer = unit_vectors(columns.latitude[0], columns.longitude[0])
         distance_km = EARTH_RADIUS_KM * angle_between(nodes, answer)
@@ -464,7 +464,7 @@ def test_the_true_country_as_prior_gives_better_answers(country_patches, code, t
     checkpoint = load()
     errors = {}
     for prior in (None, path):
-        base = load_prior(prior, checkpoint.base)
+        base = load_base_measure(prior, checkpoint.base)
         geotagger = Geotagger(replace(checkpoint, base=base), NoEncoder())
         natural = geotagger.sample(embeddings, [""] * len(embeddings))
         columns = geotagger.decode(natural)

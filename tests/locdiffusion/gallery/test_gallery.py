@@ -109,15 +109,17 @@ def test_of_several_samples_the_mixture_decides(rng: np.random.Generator) -> Non
     queries = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(6, 4))).float())
     natural = torch.from_numpy(2.0 * rng.normal(size=(6, 3, (L + 1) ** 2))).float()
     decoder = Decoder(L, base=land_measure())
-    log_z = decoder.log_normaliser(natural)
+    log_z = decoder.tables.log_normaliser(natural)
     gallery = gallery_of(places, embeddings, similarity_weight=2.0, least_km=30_000.0)
     nowhere = np.zeros(6), np.zeros(6), np.ones(6)
     found = np.stack(gallery.find(queries, natural, *nowhere, log_z), 1)
     vectors = unit_vectors(places[:, 0], places[:, 1])
-    base = decoder.log_base_at(torch.from_numpy(vectors).float()).double().numpy()
+    base = decoder.tables.log_base_at(torch.from_numpy(vectors).float()).double().numpy()
     firsts = []
     for i in range(6):
-        log_p = decoder.log_probability(natural[i : i + 1].expand(40, -1, -1), vectors) - base
+        log_p = (
+            decoder.tables.log_probability(natural[i : i + 1].expand(40, -1, -1), vectors) - base
+        )
         score = log_p + 2.0 * 3.0 * (embeddings @ queries[i]).double().numpy()
         assert found[i].tolist() == places[score.argmax()].tolist()
         firsts.append(gallery.find(queries[i : i + 1], natural[i : i + 1, :1], *nowhere[:2], [1.0]))

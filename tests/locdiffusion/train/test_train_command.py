@@ -19,7 +19,7 @@ import torch
 
 from locdiffusion import checkpoint, geotagger, recipes
 from locdiffusion.config import from_dict
-from locdiffusion.decoding.decoder import DecodeConfig
+from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model import image_encoder
 from locdiffusion.model.image_encoder import ImageEncoder
@@ -416,9 +416,9 @@ def test_validation_photos_of_other_regions_and_looks_are_parts_of_the_calibrati
 ) -> None:
     parts: list[list[int]] = []
 
-    def fit(denoiser: Any, photos: list[Any], base: Any) -> DecodeConfig:
+    def fit(denoiser: Any, photos: list[Any], decoder: Decoder) -> Decoder:
         parts.append([len(part) for part in photos])
-        return DecodeConfig()
+        return decoder
 
     monkeypatch.setattr(training_run.fitting, "fit", fit)
     more = ("--val-regions", str(data / "unseen" / "*.tar"))
