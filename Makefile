@@ -98,12 +98,12 @@ benchmark-data: $(VENV)/.sample $(FETCHED)  ## cut the pictures of the overhead 
 	$(call cut,unseen_may,unseen,2,0,--mosaic $(MAY))
 
 train-sample: benchmark-data  ## train the shipped checkpoint anew (half an hour to an hour and a half)
-	$(PY) -m locdiffusion.train --config sample \
+	$(PY) -m locdiffusion.train --recipe sample \
 	  --train $(call shards,$(SETS)) --val $(call shards,val) \
 	  --val-regions $(call shards,val_regions) \
 	  --val-looks $(call shards,$(LOOKING)) --test $(call named,$(TESTS)) --output $(TRAIN) \
-	  --about locdiffusion/checkpoints/overhead/ABOUT.md --steps $(STEPS) --seed $(SEED) \
-	  $(TRAIN_FLAGS)
+	  --about locdiffusion/checkpoints/overhead/ABOUT.md --set steps=$(STEPS) \
+	  --set seed=$(SEED) $(TRAIN_FLAGS)
 
 ##@ Google Dataflow
 # Settings of a job on Google Dataflow; `python -m pipelines.dataflow --help` explains each.

@@ -29,13 +29,14 @@ from torch import Tensor
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.config import from_dict
 from locdiffusion.decoding.tables import DecoderTables
-from locdiffusion.density.base_measure import BaseConfig, BaseMeasure
+from locdiffusion.density.base_measure import BaseMeasure
 from locdiffusion.density.log_partition import LogPartition, PartitionConfig
 from locdiffusion.density.shdd import max_degree_of
 from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.inference import natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.grids import LatLonGrid, gauss_legendre_grid
+from locdiffusion.train.recipe import TrainConfig
 
 DENSER = 50
 _NODES_AT_ONCE, _VALUES_AT_ONCE = 100_000, 4_000_000
@@ -185,7 +186,7 @@ def measure(
     answers = natural_parameters(checkpoint.denoiser, photos.embeddings)
     base = checkpoint.base
     if train is not None:
-        settings = from_dict(BaseConfig, recipe.get("base", {}))
+        settings = from_dict(TrainConfig, recipe).base_measure
         base = settings.build(settings.training, train.vectors)
     partition = LogPartition(degree, from_dict(PartitionConfig, recipe.get("partition", {})), base)
     trained = natural_parameters(checkpoint.network, photos.embeddings)

@@ -1,23 +1,51 @@
-"""Frozen dataclasses to and from JSON: the only way a configuration enters or leaves a file."""
+"""Converts frozen dataclasses to JSON and back, and changes single settings of them by name.
+
+Every configuration enters and leaves a file through `to_dict` and `from_dict`. A dotted name such
+as ``smoothing.km`` names a setting of a nested dataclass.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import inspect
+import re
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import Enum
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
 
+FORMERLY = "formerly"
+"""Key of a field's metadata: the name under which older files hold the field."""
+
+_SWITCHES = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
+
+
 class ConfigError(ValueError):
     """A stored configuration does not fit the type it is read as."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """One setting of a configuration, as a list of settings shows it.
+
+    Attributes:
+        name: Dotted name.
+        default: Value as it is typed, such as "0.1" or "320,160,80".
+        meaning: Text of its entry among the attributes of its class; may be empty.
+    """
+
+    name: str
+    default: str
+    meaning: str
+
+
 def to_dict(config: Any) -> Any:
-    """A dataclass as plain JSON values, nested dataclasses and tuples included."""
+    """Converts a dataclass to plain JSON values, nested dataclasses and tuples included."""
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         return {f.name: to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
     if isinstance(config, Enum):
@@ -30,11 +58,11 @@ def to_dict(config: Any) -> Any:
 
 
 def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
-    """Reads a dataclass from JSON values, against its annotations.
+    """Reads a dataclass from JSON values and checks them against its annotations.
 
     Args:
         kind: The dataclass.
-        values: What `to_dict` wrote; fields with defaults may be missing.
+        values: Values that `to_dict` wrote; fields with defaults may be missing.
         where: Prefix of names in error messages.
 
     Raises:
@@ -46,11 +74,12 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     hints = typing.get_type_hints(kind)
     fields = dataclasses.fields(kind)  # type: ignore[arg-type]
     names = {f.name for f in fields}
+    values = {_present(kind, name): value for name, value in values.items()}
     unknown = sorted(set(values) - names)
     if unknown:
         raise ConfigError(
-            f"Unknown setting {where}{unknown[0]}; {kind.__name__} has {sorted(names)}. "
-            "Was the file written by a newer version?"
+            f"Unknown setting {where}{unknown[0]}{_similar(unknown[0], names)}; {kind.__name__} "
+            f"has {sorted(names)}. Was the file written by a newer version?"
         )
     missing = [f.name for f in fields if f.name not in values and _is_required(f)]
     if missing:
@@ -105,3 +134,122 @@ def _value(hint: Any, value: Any, where: str) -> Any:
 def _require(holds: bool, where: str, wanted: str, found: Any) -> None:
     if not holds:
         raise ConfigError(f"{where} is {repr(found)[:80]}; want {wanted}.")
+
+
+def with_settings(config: T, assignments: Iterable[str]) -> T:
+    """Changes settings of a configuration.
+
+    Args:
+        config: The configuration; it is not changed itself.
+        assignments: Texts such as ``smoothing.km=50``. The value is parsed by the field's type: a
+            list as ``320,160``, a switch as ``true`` or ``false``, no value as ``none``, a whole
+            group with its defaults as ``default``.
+
+    Raises:
+        ConfigError: An unknown name or an unusable value.
+    """
+    values = to_dict(config)
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"{assignment!r} sets nothing; want NAME=VALUE, as in seed=3.")
+        _assign(type(config), values, name.strip(), text.strip())
+    return from_dict(type(config), values)
+
+
+def settings_of(config: Any, where: str = "") -> Iterator[Setting]:
+    """Lists the settings of a configuration with their values and meanings.
+
+    Args:
+        config: The configuration.
+        where: Prefix of the names.
+    """
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        name, value = f"{where}{field.name}", getattr(config, field.name)
+        group = _nested(hints[field.name])
+        if group is None or value is None:
+            yield Setting(name, _typed(value), _meanings(type(config)).get(field.name, ""))
+        if group is not None:
+            yield from settings_of(value or group(), f"{name}.")
+
+
+def _assign(kind: type, values: dict[str, Any], name: str, text: str) -> None:
+    """Puts the value that a text stands for in its place among JSON values."""
+    root, (*groups, last) = kind, name.split(".")
+    for group in groups:
+        group = _present(kind, group)
+        inner = _nested(typing.get_type_hints(kind).get(group))
+        if inner is None:
+            raise _unknown(root, name)
+        if values[group] is None:
+            values[group] = {}
+        kind, values = inner, values[group]
+    last = _present(kind, last)
+    hints = typing.get_type_hints(kind)
+    if last not in hints:
+        raise _unknown(root, name)
+    values[last] = _parsed(hints[last], text)
+
+
+def _unknown(kind: type, name: str) -> ConfigError:
+    known = [setting.name for setting in settings_of(kind())]
+    return ConfigError(f"Unknown setting {name}{_similar(name, known)}; known are {known}.")
+
+
+def _similar(name: str, known: Iterable[str]) -> str:
+    """The part of a message that names the known settings most like an unknown one."""
+    known = list(known)
+    ends = [k for k in known if k.endswith(f".{name.rpartition('.')[2]}")]
+    near = list(dict.fromkeys([*ends, *difflib.get_close_matches(name, known)]))[:3]
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def _present(kind: type, name: str) -> str:
+    """Today's name of a field that older files may call otherwise."""
+    former = {f.metadata[FORMERLY]: f.name for f in _fields(kind) if FORMERLY in f.metadata}
+    return former.get(name, name)
+
+
+def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
+    return dataclasses.fields(kind)
+
+
+def _nested(hint: Any) -> type | None:
+    """The dataclass that a field holds, or may hold."""
+    kinds = [hint, *typing.get_args(hint)]
+    return next((typing.cast(type, k) for k in kinds if dataclasses.is_dataclass(k)), None)
+
+
+def _parsed(hint: Any, text: str) -> Any:
+    """The JSON value that a text stands for; the text itself where it is none of the type."""
+    arguments = [a for a in typing.get_args(hint) if a is not type(None)]
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return None if text.lower() in ("none", "null") else _parsed(arguments[0], text)
+    if typing.get_origin(hint) in (tuple, list):
+        return [_parsed(arguments[0], item.strip()) for item in text.strip("[]()").split(",")]
+    if hint is bool:
+        return _SWITCHES.get(text.lower(), text)
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            return text
+    return {} if dataclasses.is_dataclass(hint) and text == "default" else text
+
+
+def _typed(value: Any) -> str:
+    """A value as `_parsed` reads it."""
+    value = to_dict(value)
+    if isinstance(value, list):
+        return ",".join(map(_typed, value))
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _meanings(kind: type) -> dict[str, str]:
+    """The entries among the attributes in a class's docstring, by the names of the fields."""
+    _, _, listed = (inspect.getdoc(kind) or "").partition("Attributes:\n")
+    entries = re.findall(r"^    (\w[\w, ]*): (.+(?:\n {8}.+)*)", listed, re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}

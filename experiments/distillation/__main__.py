@@ -15,13 +15,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from locdiffusion import recipes
+from locdiffusion.train.recipe_flags import add_recipe_flags, chosen_recipe
 
 RECIPE = "geoclip_distilled"
 EPILOG = """examples:
   python -m experiments.distillation --output RUN              # the shipped checkpoint, again
-  python -m experiments.distillation --output TINY --queries 2000 --val-queries 200 --steps 20 \\
-      --max-degree 7                                            # does it work here?
+  python -m experiments.distillation --output TINY --queries 2000 --val-queries 200 \\
+      --set steps=20 --set model.max_degree=7                   # does it work here?
   python -m experiments.distillation.report --checkpoint RUN/checkpoint --output REPORT
 
 GeoCLIP's weights come with its package: pip install 'locdiffusion[geoclip]'. The shipped checkpoint
@@ -30,7 +30,7 @@ took about an hour and a half on two processors.
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses the command line; None stands for values that the recipe gives."""
+    """Parses the command line; `set` holds the settings that differ from the recipe."""
     parser = argparse.ArgumentParser(
         prog="python -m experiments.distillation",
         description="Train a LocDiffusion checkpoint on GeoCLIP's density, by simulated queries.",
@@ -43,13 +43,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--val-queries", type=int, default=4_000, help="validation queries (%(default)s)")
     add("--draws", type=int, default=16, help="places the teacher draws per query (%(default)s)")
     add("--land-places", type=int, default=25_000, help="places beside the gallery's (%(default)s)")
-    add("--config", default=RECIPE, help="name or file of a training recipe (%(default)s)")
-    add("--max-degree", type=int, help="degree L of the codes")
-    add("--steps", type=int, help="training steps")
-    add("--batch-size", type=int, help="queries per step")
-    add("--learning-rate", type=float, help="peak learning rate")
-    add("--evaluate-every", type=int, help="steps between validations")
-    add("--seed", type=int, default=0, help="seed of queries and training (%(default)s)")
+    add_recipe_flags(parser, RECIPE)
     add("--device", default="cpu", help="torch device of the training (%(default)s)")
     add("--about", type=Path, metavar="FILE", help="Markdown that opens the model card")
     return parser.parse_args(argv)
@@ -59,21 +53,18 @@ def run(options: argparse.Namespace) -> Path:
     """Simulates, trains, calibrates and writes; returns the directory of the checkpoint."""
     from experiments.distillation import run as distillation
     from experiments.distillation.teacher import TeacherConfig
-    from locdiffusion.config import from_dict
     from locdiffusion.model.image_encoder import encoder_spec
     from locdiffusion.train import run
     from locdiffusion.train.distributed import processes
-    from locdiffusion.train.trainer import TrainConfig
 
-    settings = recipes.with_flags(recipes.read(options.config), vars(options))
-    config = from_dict(TrainConfig, settings)
+    config = chosen_recipe(options)
     config = replace(config, warmup=min(config.warmup, config.steps // 10 + 1))
     taught = distillation.Curriculum(
         queries=options.queries,
         val_queries=options.val_queries,
         draws=options.draws,
-        teacher=TeacherConfig(options.land_places, seed=options.seed),
-        seed=options.seed,
+        teacher=TeacherConfig(options.land_places, seed=config.seed),
+        seed=config.seed,
     )
     with processes(options.device) as group:
         data, _ = distillation.load(taught, config, options.output, group)

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from locdiffusion.config import FORMERLY
 from locdiffusion.density.raster import (
     as_fine_as,
     closed,
@@ -79,18 +80,17 @@ class BaseConfig:
     """The base measures of a training run.
 
     Attributes:
-        training: Base measure of the loss.
-        answers: Base measure of the answers of the finished checkpoint.
-        towards_land: Exponent t of answers over q₀^(1 - t) · land^t, from 0 (q₀) to 1 (land). It
-            helps photos from places with unusually few training photos.
-        smoothing_km: Standard deviation of the smoothing of the histogram of positions.
-        uniform_share: Part of q₀ that is spread over the whole sphere, which keeps F moderate
-            elsewhere.
+        training: Base measure of the loss: positions of the training photos, land or uniform.
+        answers: Base measure of the answers of the checkpoint: positions, land or uniform.
+        land_exponent: Exponent t of the base measure of the answers, q₀^(1 - t) · land^t, from 0 to
+            1. It helps where photos come from regions with few training photos.
+        smoothing_km: Standard deviation by which the histogram of positions is smoothed.
+        uniform_share: Share of the histogram that is spread evenly over the sphere.
     """
 
     training: BaseKind = BaseKind.POSITIONS
     answers: BaseKind = BaseKind.POSITIONS
-    towards_land: float = 0.0
+    land_exponent: float = field(default=0.0, metadata={FORMERLY: "towards_land"})
     smoothing_km: float = 150.0
     uniform_share: float = 0.1
 
@@ -100,16 +100,17 @@ class BaseConfig:
             raise ValueError(f"smoothing_km is {self.smoothing_km}; the raster resolves 50 km.")
         if not 0.0 < self.uniform_share <= 1.0:
             raise ValueError(f"uniform_share is {self.uniform_share}; want above 0, at most 1.")
-        if not 0.0 <= self.towards_land <= 1.0:
-            raise ValueError(f"towards_land is {self.towards_land}; want 0 to 1.")
+        if not 0.0 <= self.land_exponent <= 1.0:
+            raise ValueError(f"land_exponent is {self.land_exponent}; want 0 to 1.")
 
     def for_answers(self, vectors: NDArray[np.float64]) -> BaseMeasure:
         """Builds the base measure of the answers from the training photos' places ``(N, 3)``."""
         own = self.build(self.answers, vectors)
-        if not self.towards_land:
+        t = self.land_exponent
+        if not t:
             return own
-        logarithms = (1.0 - self.towards_land) * own.log_weight.double()
-        logarithms = logarithms + self.towards_land * land_measure().log_weight.double()
+        logarithms = (1.0 - t) * own.log_weight.double()
+        logarithms = logarithms + t * land_measure().log_weight.double()
         return BaseMeasure(logarithms.exp().numpy())
 
     def build(self, kind: BaseKind, vectors: NDArray[np.float64]) -> BaseMeasure:

@@ -44,9 +44,11 @@ class PartitionConfig:
 
     Attributes:
         rows: Latitude rows of the shifted grid, which has twice as many columns.
-        offsets: How many different row offsets are kept.
-        cap_km: Radius in km within which rings around the true point are used.
-        panels, nodes_per_panel, azimuths: Size of the rings. Edges of panels grow quadratically.
+        offsets: Number of different row offsets that are kept.
+        cap_km: Radius in km of the rings around the true point.
+        panels: Number of panels of the rings; the edges of the panels grow quadratically.
+        nodes_per_panel: Number of rings in a panel.
+        azimuths: Number of nodes on a ring.
     """
 
     rows: int = 80

@@ -35,10 +35,10 @@ class NoiseConfig:
     """Noise of training and the range of sampling.
 
     Attributes:
-        sigma_min, sigma_max: Range of σ, in units of one code coefficient.
+        sigma_min: Smallest noise level σ, in units of one code coefficient.
+        sigma_max: Largest finite noise level σ, in units of one code coefficient.
         log_spread: Standard deviation of log σ around log σ* in training.
-        pure_fraction: Share of training rows at σ = ∞, where only the image speaks: those train the
-            density mode.
+        pure_fraction: Share of training rows at σ = ∞, which train the density mode.
     """
 
     sigma_min: float = 2.0

@@ -30,14 +30,15 @@ class CSUNetConfig:
     """Size of a CS-UNet.
 
     Attributes:
-        max_degree: L.
-        embedding_dim: E of the image embedding.
+        max_degree: Maximum degree L of the codes: a higher one resolves finer detail.
+        embedding_dim: Size E of the image embedding; training takes it from the encoder.
         condition_dim: Width of the condition vector.
         widths: Hidden width of each level, finest first.
-        dropout: On the image embedding and the condition.
+        dropout: Dropout rate on the image embedding and on the condition.
         natural_scale: Typical size of one natural parameter, the unit of the output.
-        trunk_blocks: Residual blocks on the image's way to the output; they start as the identity.
-        linear_skip: Whether f has a part that is linear in the embedding; it starts at zero.
+        linear_skip: Whether f has a part that is linear in the embedding. It starts at zero.
+        trunk_blocks: Number of residual blocks between the image branch and the output. They start
+            as the identity.
     """
 
     max_degree: int = 31

@@ -267,6 +267,6 @@ def _check_memory(files: Sequence[Path]) -> None:
     if wanted > 0.8 * held:
         raise DataError(
             f"The embeddings take {wanted / 2**30:.1f} GiB and this machine has "
-            f"{held / 2**30:.1f} GiB of memory; train from the disk with --stream, or name fewer "
-            "shards."
+            f"{held / 2**30:.1f} GiB of memory; stream from disk (--set stream=default), or name "
+            "fewer shards."
         )

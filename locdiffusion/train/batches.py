@@ -46,7 +46,7 @@ class Share:
         if size % self.world:
             raise ValueError(
                 f"A batch of {size} photos cannot be shared evenly by {self.world} processes; "
-                "choose a --batch-size (and at least as many photos) that they divide."
+                "choose a batch_size that they divide (--set), and give at least as many photos."
             )
         part = size // self.world
         return slice(self.rank * part, (self.rank + 1) * part)

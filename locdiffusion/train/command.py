@@ -2,12 +2,12 @@
 
     python -m locdiffusion.train --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' --output RUN
 
-embeds every photo once with the frozen image encoder (cached under RUN/embeddings), trains CS-UNet
-with SHDD-KL, prints validation accuracy as it goes, fits temperatures and decoding radius on the
-validation photos, and writes RUN/checkpoint (model.safetensors, config.json). Stop it with Ctrl-C,
-or kill it, and start it again with the same command: it goes on where it was. On several GPUs:
+This embeds every photo once with the frozen image encoder (cached under RUN/embeddings), trains the
+CS-UNet with the SHDD-KL loss, fits temperatures and decoding radius on the validation photos, and
+writes RUN/checkpoint (model.safetensors, config.json). A run that was stopped with Ctrl-C or killed
+is resumed by the same command. On several GPUs:
 
-    torchrun --nproc_per_node 4 -m locdiffusion.train --config mp16_vit_l_14 --device cuda \
+    torchrun --nproc_per_node 4 -m locdiffusion.train --recipe mp16_vit_l_14 --device cuda \
         --train 'gs://BUCKET/mp16/train/*.tar' --val 'gs://BUCKET/mp16/val/*.tar' --output RUN
 """
 
@@ -21,184 +21,138 @@ from pathlib import Path
 from typing import Any
 
 from locdiffusion import recipes
+from locdiffusion.train.recipe_flags import add_recipe_flags, chosen_recipe
 
-EPILOG = """configurations (--config):
-{configurations}
+EPILOG = """recipes (--recipe):
+{recipes}
 
 examples:
   python -m locdiffusion.train --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' --output RUN
-  python -m locdiffusion.train ... --max-degree 23 --steps 1000     # smaller and faster
-  python -m locdiffusion.train ... --test unseen='DATA/unseen/*.tar'  # measured once at the end
-  torchrun --nproc_per_node 4 -m locdiffusion.train ... --config mp16_vit_l_14 --device cuda
-  tensorboard --logdir RUN                                          # curves while it runs
+  python -m locdiffusion.train ... --set model.max_degree=23 --set steps=1000  # smaller and faster
+  python -m locdiffusion.train ... --test unseen='DATA/unseen/*.tar'    # measured once at the end
+  python -m locdiffusion.train --recipe sample --list-settings          # every setting, explained
+  torchrun --nproc_per_node 4 -m locdiffusion.train ... --recipe mp16_vit_l_14 --device cuda
+  tensorboard --logdir RUN                                              # curves while it runs
 
 Shards are webdataset tars with <key>.jpg and <key>.json {{"latitude": ..., "longitude": ...}}; make
 some with: python -m locdiffusion.overhead --split train --count 2000 --output DATA/train
-A sample's own embedding, <key>.npy, is used as it is; other photos are embedded once.
+An embedding <key>.npy beside a photo is used as it is; other photos are embedded once.
+The flags of earlier versions that set one setting are still understood.
 """
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings; None for what is left to the configuration."""
-    names = recipes.shipped()
-    configurations = "\n".join(f"  {name:<15}{about}" for name, about in names.items())
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The flags of the command."""
+    names = recipes.shipped().items()
+    described = "\n".join(f"  {name:<20}{about}" for name, about in names)
+    found = argparse.ArgumentParser(
         prog="python -m locdiffusion.train",
-        description="Train a LocDiffusion checkpoint on webdataset shards of photos with truth.",
-        epilog=EPILOG.format(configurations=configurations),
+        description="Train a LocDiffusion checkpoint on webdataset shards of photos with known "
+        "position.",
+        epilog=EPILOG.format(recipes=described),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add, switch = parser.add_argument, argparse.BooleanOptionalAction
-    shards: dict[str, Any] = {"nargs": "+", "required": True, "metavar": "GLOB"}
-    add("--train", help="shards to learn from: paths or URLs (gs://...)", **shards)
-    add("--val", help="shards for choices and calibration", **shards)
-    add(
+    data = found.add_argument_group("photos")
+    shards: dict[str, Any] = {"nargs": "+", "default": [], "metavar": "GLOB"}
+    required = {**shards, "required": True}
+    data.add_argument("--train", help="shards to learn from: paths or URLs (gs://...)", **required)
+    data.add_argument("--val", help="shards for choices and calibration", **required)
+    data.add_argument(
         "--val-regions",
-        nargs="*",
-        default=[],
-        metavar="GLOB",
-        help="validation shards from regions that --train leaves out: with them the radii learn "
-        "how far to trust the network on new ground",
+        help="validation shards from regions that --train leaves out; with them the radii account "
+        "for unknown regions",
+        **{**shards, "nargs": "*"},
     )
-    add(
+    data.add_argument(
         "--val-looks",
-        nargs="*",
-        default=[],
-        metavar="GLOB",
         help="validation shards of photos that look unlike those of --train (another season or "
-        "camera): with them the radii learn how far to trust the network on such",
+        "camera); with them the radii account for unusual photos",
+        **{**shards, "nargs": "*"},
     )
-    add(
+    data.add_argument(
         "--val-photos",
         type=int,
         metavar="N",
-        help="take no more photos of each validation set, evenly spaced; 20000 are plenty, and "
+        help="use at most N photos of each validation set, evenly spaced; 20000 are plenty, and "
         "calibration takes long on more (default all)",
     )
-    add(
-        "--test", nargs="*", default=[], metavar="NAME=GLOB", help="shards measured once at the end"
+    data.add_argument(
+        "--test",
+        help="shards of a test set, measured once at the end",
+        **{**shards, "nargs": "*", "metavar": "NAME=GLOB"},
     )
-    add("--output", required=True, type=Path, help="directory of the run; resumed if it holds one")
-    add("--embeddings", type=Path, help="cache of embeddings (default OUTPUT/embeddings)")
-    add("--overwrite", action="store_true", help="start anew in OUTPUT; keeps the embeddings")
-    add(
+    data.add_argument("--embeddings", type=Path, help="cache of embeddings (OUTPUT/embeddings)")
+    recipe = found.add_argument_group("recipe: settings that decide the weights")
+    add_recipe_flags(recipe)
+    work = found.add_argument_group("run")
+    work.add_argument(
+        "--output",
+        required=True,
+        type=Path,
+        metavar="DIR",
+        help="directory of the run; resumed if it holds one",
+    )
+    work.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start anew in --output; the embeddings are kept",
+    )
+    work.add_argument(
         "--about",
         type=Path,
         metavar="FILE",
         help="Markdown that opens the model card: purpose, limits",
     )
-    add(
-        "--config",
-        metavar="NAME",
-        help=f"recipe: {' or '.join(names)} (see below), or a file NAME.json; the flags below go "
-        "over it, and their defaults are those without it",
-    )
-    add("--name", help="name of the checkpoint (default overhead)")
-    add(
-        "--encoder",
-        help="frozen image encoder: efficientnet_lite0, efficientnet_lite0+texture@32px (for "
-        "overhead imagery: textures too, and 32 pixels of detail whatever a photo's resolution), "
-        "open_clip:MODEL/TAG or /FILE, geoclip or geoclip:FILE (default efficientnet_lite0)",
-    )
-    add("--max-degree", type=int, help="L, detail of the codes (default 31)")
-    add(
-        "--answer-base",
-        choices=("positions", "land", "uniform"),
-        help="where photos may be before they are looked at: as the training photos, on land, "
-        "or anywhere (default positions)",
-    )
-    add(
-        "--towards-land",
-        type=float,
-        metavar="T",
-        help="answers by base^(1-T) * land^T: 0, the answer base alone, to 1 (default 0)",
-    )
-    add("--steps", type=int, help="training steps (default 3000)")
-    add("--batch-size", type=int, help="photos per step, of all processes (default 256)")
-    add("--learning-rate", type=float, help="peak rate (default 0.001)")
-    add("--gradient-clip", type=float, help="largest norm of a gradient (default 1)")
-    add("--ema-decay", type=float, help="of the averaged weights that are saved (default 0.999)")
-    add("--dropout", type=float, help="in the network (default 0.1)")
-    add("--evaluate-every", type=int, help="steps between validations (default 500)")
-    add("--seed", type=int, help="of weights, batches and noise (default 0)")
-    add(
-        "--smoothing-km",
-        type=float,
-        metavar="KM",
-        help="learn from places scattered this far around the true ones, which generalises to new "
-        "ground (default 0)",
-    )
-    add("--smoothing-broad-share", type=float, help="of places scattered farther (default 0)")
-    add(
-        "--smoothing-last-broad-share",
-        type=float,
-        help="of those at the end of the run, which then changes evenly (default as at first)",
-    )
-    add(
-        "--smoothing-under-noise",
-        action=switch,
-        help="scatter them in rows with noise too, for sampling mode (default no)",
-    )
-    add("--smoothing-broad-km", type=float, metavar="KM", help="how far those (default 500)")
-    add("--bf16", action=switch, help="the network in bfloat16, on a GPU (default no)")
-    add(
-        "--stream",
-        action=switch,
-        help="read training photos from the cache on disk as they are needed, instead of holding "
-        "all in memory (default no)",
-    )
-    add("--shuffle-buffer", type=int, help="of a stream: photos it is shuffled in (default 65536)")
-    add(
-        "--lanes",
-        type=int,
-        help="of a stream: places it is read at; the number of processes divides them (default 8)",
-    )
-    add(
+    work.add_argument(
         "--device",
         default="cpu",
         help="cpu, cuda, cuda:1 ...; under torchrun, cuda gives each process a GPU of its own "
-        "(default %(default)s)",
+        "(%(default)s)",
     )
-    add(
+    work.add_argument(
         "--save-every-minutes",
         type=float,
         default=10.0,
         metavar="N",
-        help="save the state this often, besides after each validation (default %(default)g)",
+        help="minutes between saved states, besides one after each validation (%(default)g)",
     )
-    add(
+    work.add_argument(
         "--log-every",
         type=int,
         default=10,
         metavar="N",
-        help="steps between TensorBoard scalars in OUTPUT/tensorboard; 0: none "
-        "(default %(default)s)",
+        help="steps between TensorBoard scalars in OUTPUT/tensorboard; 0 writes none (%(default)s)",
     )
-    options = parser.parse_args(argv)
+    return found
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parses the command line and checks its numbers."""
+    flags = parser()
+    options = flags.parse_args(argv)
     if options.save_every_minutes <= 0:
-        parser.error(f"--save-every-minutes is {options.save_every_minutes:g}; want more than 0")
+        flags.error(f"--save-every-minutes is {options.save_every_minutes:g}; want more than 0")
     if options.val_photos is not None and options.val_photos < 1:
-        parser.error(f"--val-photos is {options.val_photos}; want 1 or more")
+        flags.error(f"--val-photos is {options.val_photos}; want 1 or more")
     if options.log_every < 0:
-        parser.error(f"--log-every is {options.log_every}; want 0 or more")
+        flags.error(f"--log-every is {options.log_every}; want 0 or more")
     return options
 
 
 def run(options: argparse.Namespace) -> Path | None:
-    """Embeds, trains, calibrates, measures, writes the checkpoint.
+    """Embeds the photos, trains, calibrates, measures and writes the checkpoint.
 
     Returns:
-        The checkpoint's directory; None in all processes but the first.
+        Directory of the checkpoint; None in all processes but the first.
     """
     from locdiffusion.train import run
     from locdiffusion.train.distributed import processes
 
-    settings = recipes.read(options.config) if options.config else {}
-    settings = recipes.with_flags(settings, vars(options))
+    recipe = chosen_recipe(options)
     named = ("train", "val", "val_regions", "val_looks")
     patterns = {name: getattr(options, name) for name in named}
     with processes(options.device) as group:
-        config, encoder = run.recipe(settings, group.device)
+        config, encoder = run.completed(recipe, group.device)
         cache = options.embeddings or options.output / "embeddings"
         tests = _named(options.test)
         data = run.load(patterns, tests, config, encoder, cache, group, options.val_photos)

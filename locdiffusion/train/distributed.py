@@ -118,7 +118,7 @@ def check_bf16(device: torch.device) -> None:
     if device.type != "cuda":
         raise ValueError(
             f"bf16 was asked for on the device '{device}', where it is slower than float32; "
-            "give --device cuda, or --no-bf16."
+            "give --device cuda, or --set bf16=false."
         )
     if not torch.cuda.is_bf16_supported(including_emulation=False):
         name = torch.cuda.get_device_name(device)

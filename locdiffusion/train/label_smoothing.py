@@ -27,13 +27,13 @@ class SmoothingConfig:
     """Two Gaussians on the sphere around each true place.
 
     Attributes:
-        km: Standard deviation of the kernel.
-        broad_km: Standard deviation of the foot.
-        broad_share: Of the foot, from 0 to 1, when training begins.
-        last_broad_share: Of the foot when training ends; in between it changes evenly. None keeps
-            it.
-        under_noise: Whether rows with noise learn scattered places too (`scattered`), so that
-            sampling mode draws from the density that density mode gives.
+        km: Standard deviation in km of the narrow Gaussian around each true position.
+        broad_km: Standard deviation in km of the broad Gaussian.
+        broad_share: Weight of the broad Gaussian at the start of training, from 0 to 1.
+        last_broad_share: Weight of the broad Gaussian at the end of training. It changes linearly;
+            none keeps the first weight.
+        under_noise: Whether rows with noise learn scattered positions too (`scattered`). Sampling
+            mode then draws from the density that density mode gives.
     """
 
     km: float = 0.0

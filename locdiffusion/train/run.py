@@ -18,7 +18,7 @@ import torch
 from locdiffusion import checkpoint, model_card
 from locdiffusion.calibrate import fitting
 from locdiffusion.calibrate.parts import LocatedDensities
-from locdiffusion.config import from_dict, to_dict
+from locdiffusion.config import to_dict
 from locdiffusion.inference import natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.preprocessing import EncoderSpec
@@ -28,30 +28,32 @@ from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, Temp
 from locdiffusion.train.batches import PhotoSource
 from locdiffusion.train.distributed import Processes, check_bf16
 from locdiffusion.train.photo_statistics import Statistics
+from locdiffusion.train.recipe import TrainConfig
 from locdiffusion.train.streaming import StreamedPhotos, StreamOrder
 from locdiffusion.train.tensorboard import FOLDER as SCALARS
 from locdiffusion.train.tensorboard import MISSING, Scalars
-from locdiffusion.train.trainer import TrainConfig, Trainer
+from locdiffusion.train.trainer import Trainer
 from locdiffusion.train.training_state import PROGRESS, STATE
 
 CHECKPOINT = "checkpoint"
 Patterns = Mapping[str, Sequence[str]]
 
 
-def recipe(
-    settings: Mapping[str, Any], device: torch.device
-) -> tuple[TrainConfig, DeferredEncoder]:
-    """The configuration of a run, and its image encoder.
+def completed(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, DeferredEncoder]:
+    """Fills in the settings that follow from others, and finds the image encoder.
 
     Args:
-        settings: Of `TrainConfig`, nested as there; what follows from others is filled in.
-        device: Where the encoder runs.
+        config: The recipe.
+        device: Device of the encoder and of the training.
+
+    Returns:
+        The recipe with the size of the encoder's embeddings and a warm-up of at most a tenth of
+        all steps, and the encoder.
 
     Raises:
         ValueError: A setting makes no sense, or not on this device.
         EncoderWeightsError: The encoder's package or file is missing.
     """
-    config = from_dict(TrainConfig, settings)
     encoder = DeferredEncoder(config.encoder, str(device))
     config = replace(
         config,
@@ -249,7 +251,7 @@ def finish(
         witness: Size of the temperature model; None for its default.
     """
     config = trainer.config
-    base = trainer.answer_base
+    base = trainer.base_measure
     denoiser = _with_temperatures(trainer, data.train, witness)
     decoder = fitting.fit(denoiser, list(data.validation.values()), trainer.decoder)
     decode = decoder.config
@@ -288,7 +290,7 @@ def _with_temperatures(
         train.embeddings,
         train.vectors,
         config.model.max_degree,
-        trainer.answer_base,
+        trainer.base_measure,
         witness,
         seed=config.seed,
     )

@@ -46,8 +46,8 @@ class StreamConfig:
     """How a stream is shuffled.
 
     Attributes:
-        lanes: How many parts of the epoch a batch is drawn from; as many processes at most.
-        buffer: Photos in all shuffle buffers together; three times as many are in memory.
+        lanes: Parts of the epoch from which a batch is drawn; the number of processes divides it.
+        buffer: Photos in all shuffle buffers together. Three times as many are in memory.
     """
 
     lanes: int = 8
@@ -100,12 +100,13 @@ class StreamOrder:
         if self.batch_size % self.config.lanes:
             raise ValueError(
                 f"The stream draws a batch from {self.config.lanes} lanes, which do not divide "
-                f"{self.batch_size} photos; choose another --batch-size or --lanes."
+                f"{self.batch_size} photos; choose another batch_size or stream.lanes (--set)."
             )
         if self.steps_per_epoch < 1:
             raise DataError(
                 f"{int(self.counts.sum())} photos in {len(self.counts)} shards do not fill a batch "
-                f"of {self.batch_size}; leave --stream out, or choose a smaller --batch-size."
+                f"of {self.batch_size}; leave the stream out (--set stream=none), or choose a "
+                "smaller batch_size."
             )
 
     @property
@@ -198,7 +199,7 @@ class StreamedPhotos:
         if lanes % share.world:
             raise ValueError(
                 f"{share.world} processes cannot share {lanes} lanes of a stream evenly; start "
-                "another number of processes (--nproc_per_node) or choose other --lanes."
+                "another number of processes (--nproc_per_node) or set stream.lanes otherwise."
             )
         self.statistics, self.order = statistics, order
         self.vectors = unit_vectors(statistics.latitude, statistics.longitude)

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,82 +22,24 @@ from torch import Tensor, nn
 
 from locdiffusion.config import from_dict, to_dict
 from locdiffusion.decoding.decoder import Decoder
-from locdiffusion.density.base_measure import BaseConfig
-from locdiffusion.density.log_partition import LogPartition, PartitionConfig
+from locdiffusion.density.log_partition import LogPartition
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.diffusion.losses import shdd_kl
-from locdiffusion.diffusion.schedules import NoiseConfig, training_sigmas
+from locdiffusion.diffusion.schedules import training_sigmas
 from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.inference import decode_all, log_probability, natural_parameters
-from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
+from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.train.batches import Ahead, Batch, PhotosInMemory, PhotoSource
 from locdiffusion.train.distributed import Processes
-from locdiffusion.train.label_smoothing import SmoothingConfig, scattered, smoothed_where_pure
-from locdiffusion.train.streaming import StreamConfig
+from locdiffusion.train.label_smoothing import scattered, smoothed_where_pure
+from locdiffusion.train.recipe import TrainConfig
 from locdiffusion.train.tensorboard import Scalars
 from locdiffusion.train.training_state import read_state, write_state
 
 EARLY, EARLIEST = (20, 5, 2), 5
 """Before the first regular validation, one after each of these parts of the way to it."""
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """A training recipe.
-
-    Attributes:
-        name: Of the checkpoint.
-        encoder: Image encoder, see `locdiffusion.model.image_encoder`.
-        model, noise, partition, base: Network, diffusion, loss quadrature and base measures.
-        steps, batch_size: Length of the run.
-        learning_rate: Peak of AdamW; linear warm-up, then cosine to zero.
-        warmup: Steps.
-        weight_decay: Of AdamW.
-        ema_decay: Of the averaged weights, which are what is evaluated and saved.
-        gradient_clip: Largest gradient norm.
-        evaluate_every: Steps between validations, which also save the state.
-        seed: Of everything.
-        smoothing: Of places, where only the image speaks or under noise too.
-        bf16: The network in bfloat16 where that is safe; the loss stays in float32.
-        stream: How photos are shuffled that are read from disk as they are needed; None keeps them
-            in memory.
-    """
-
-    name: str = "overhead"
-    encoder: str = "efficientnet_lite0"
-    model: CSUNetConfig = field(default_factory=CSUNetConfig)
-    noise: NoiseConfig = field(default_factory=NoiseConfig)
-    partition: PartitionConfig = field(default_factory=PartitionConfig)
-    base: BaseConfig = field(default_factory=BaseConfig)
-    steps: int = 3000
-    batch_size: int = 256
-    learning_rate: float = 1e-3
-    warmup: int = 200
-    weight_decay: float = 0.02
-    ema_decay: float = 0.999
-    gradient_clip: float = 1.0
-    evaluate_every: int = 500
-    seed: int = 0
-    smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
-    bf16: bool = False
-    stream: StreamConfig | None = None
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        if min(self.steps, self.batch_size, self.evaluate_every) < 1 or self.warmup < 0:
-            raise ValueError(
-                "steps, batch_size and evaluate_every must be at least 1, warmup at least 0; "
-                f"found {self.steps}, {self.batch_size}, {self.evaluate_every}, {self.warmup}."
-            )
-        if self.learning_rate <= 0 or self.gradient_clip <= 0 or self.weight_decay < 0:
-            raise ValueError(
-                "learning_rate and gradient_clip must be positive, weight_decay not negative; "
-                f"found {self.learning_rate}, {self.gradient_clip}, {self.weight_decay}."
-            )
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"ema_decay is {self.ema_decay}; want [0, 1).")
 
 
 class Stopped(Exception):
@@ -159,11 +101,11 @@ class Trainer:
         self.average = CSUNet(config.model).to(self.device)
         self.average.load_state_dict(self.network.state_dict())
         self.average.eval().requires_grad_(False)
-        degree, base = config.model.max_degree, config.base
-        trained_over = base.build(base.training, self.vectors)
-        self.partition = LogPartition(degree, config.partition, trained_over).to(self.device)
-        self.answer_base = base.for_answers(self.vectors)
-        self.decoder = Decoder(degree, base=self.answer_base).to(self.device)
+        degree, measures = config.model.max_degree, config.base_measure
+        of_loss = measures.build(measures.training, self.vectors)
+        self.partition = LogPartition(degree, config.partition, of_loss).to(self.device)
+        self.base_measure = measures.for_answers(self.vectors)
+        self.decoder = Decoder(degree, base=self.base_measure).to(self.device)
         self.optimizer = optimizer_of(self.network, config.weight_decay)
         self.step = 0
         self.history: list[dict[str, float]] = []

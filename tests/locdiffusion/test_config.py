@@ -13,7 +13,7 @@ import pytest
 import locdiffusion
 from experiments.distillation.teacher import TeacherConfig
 from locdiffusion.checkpoint import CheckpointConfig
-from locdiffusion.config import ConfigError, from_dict, to_dict
+from locdiffusion.config import ConfigError, from_dict, settings_of, to_dict, with_settings
 from locdiffusion.decoding.decoder import DecodeConfig
 from locdiffusion.density.base_measure import BaseConfig, BaseKind
 from locdiffusion.density.log_partition import PartitionConfig
@@ -28,8 +28,8 @@ from locdiffusion.overhead.patches import PatchGeometry
 from locdiffusion.overhead.splits import CentreRule, Split
 from locdiffusion.temperature import TemperatureConfig
 from locdiffusion.train.label_smoothing import SmoothingConfig
+from locdiffusion.train.recipe import TrainConfig
 from locdiffusion.train.streaming import StreamConfig
-from locdiffusion.train.trainer import TrainConfig
 
 ENCODER = EncoderSpec(
     "open_clip:A/b.pt", 7, 32, (0.1, 0.2, 0.3), (1.0, 0.5, 0.25), Interpolation.BILINEAR
@@ -186,3 +186,56 @@ def test_lists_and_tuples_of_different_types() -> None:
     assert from_dict(Mixed, values) == Mixed(("a", 1), [1.0], Framing.LONGEST)
     with pytest.raises(ConfigError, match=r"pair\[1\] is 'b'; want int"):
         from_dict(Mixed, {"pair": ["a", "b"]})
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        ("assignment", "changed"),
+        [
+            ("seed=3", {"seed": 3}),
+            ("learning_rate=.5", {"learning_rate": 0.5}),
+            ("name=2024", {"name": "2024"}),
+            ("bf16=yes", {"bf16": True}),
+            ("model.widths=16, 8", {"model": {"widths": [16, 8]}}),
+            ("base_measure.answers=land", {"base_measure": {"answers": "land"}}),
+            ("smoothing.last_broad_share=0", {"smoothing": {"last_broad_share": 0.0}}),
+            ("smoothing.last_broad_share=none", {}),
+            ("stream=default", {"stream": {}}),
+            ("stream.lanes=4", {"stream": {"lanes": 4}}),
+        ],
+    )
+    def test_a_text_is_read_by_the_type_of_its_field(
+        self, assignment: str, changed: dict[str, Any]
+    ) -> None:
+        assert with_settings(TrainConfig(), [assignment]) == from_dict(TrainConfig, changed)
+
+    def test_settings_that_fit_only_together_may_come_in_any_order(self) -> None:
+        found = with_settings(NoiseConfig(), ["sigma_min=70", "sigma_max=100"])
+        assert (found.sigma_min, found.sigma_max) == (70.0, 100.0)
+
+    @pytest.mark.parametrize(
+        ("assignment", "said"),
+        [
+            ("smoothing.kn=3", r"smoothing\.kn \(did you mean .*smoothing\.km.*known are \['name'"),
+            ("model.widths.x=3", r"Unknown setting model\.widths\.x"),
+            ("model=3", "model is '3'; want an object"),
+            ("bf16=maybe", "bf16 is 'maybe'; want bool"),
+            ("model.widths=a", r"model\.widths\[0\] is 'a'; want int"),
+            ("base_measure.answers=sea", r"want one of \['positions', 'land', 'uniform'\]"),
+        ],
+    )
+    def test_a_mistake_names_the_setting(self, assignment: str, said: str) -> None:
+        with pytest.raises(ConfigError, match=said):
+            with_settings(TrainConfig(), [assignment])
+
+    def test_what_is_listed_can_be_set(self) -> None:
+        config = TrainConfig(model=MODEL, stream=StreamConfig(lanes=4), bf16=True)
+        listed = [f"{setting.name}={setting.default}" for setting in settings_of(config)]
+        assert with_settings(TrainConfig(), listed) == config
+
+
+def test_files_with_earlier_names_of_settings_are_read() -> None:
+    earlier = {"base": {"answers": "land", "towards_land": 0.25}}
+    now = BaseConfig(answers=BaseKind.LAND, land_exponent=0.25)
+    assert from_dict(TrainConfig, earlier).base_measure == now
+    assert with_settings(TrainConfig(), ["base.towards_land=0.5"]).base_measure.land_exponent == 0.5

@@ -20,8 +20,9 @@ from locdiffusion.photos.embedding_cache import EmbeddedPhotos, write_embedded
 from locdiffusion.train.batches import Share
 from locdiffusion.train.distributed import Processes, processes
 from locdiffusion.train.photo_statistics import Statistics
+from locdiffusion.train.recipe import TrainConfig
 from locdiffusion.train.streaming import StreamConfig, StreamedPhotos, StreamOrder
-from locdiffusion.train.trainer import TrainConfig, Trainer
+from locdiffusion.train.trainer import Trainer
 from support.tiny import MODEL, PARTITION, learnable_photos
 
 MEMORY = TrainConfig(

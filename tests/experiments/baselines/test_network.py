@@ -21,7 +21,7 @@ from experiments.baselines.regression import (
 )
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import latitude_longitude
-from locdiffusion.train.trainer import TrainConfig
+from locdiffusion.train.recipe import TrainConfig
 from support import tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")

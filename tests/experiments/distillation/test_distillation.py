@@ -21,7 +21,8 @@ from locdiffusion.evaluate.scores import score
 from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
-from locdiffusion.train.trainer import TrainConfig, Trainer
+from locdiffusion.train.recipe import TrainConfig
+from locdiffusion.train.trainer import Trainer
 from support.tiny_teacher import GALLERY, PLACES, WIDTH, tiny_queries, tiny_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -354,7 +354,7 @@ PRIORS = {"Luxembourg": shapely.Point(6.1, 49.8).buffer(0.4), "Iberia": shapely.
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_answers_towards_land_are_a_geometric_mean(share: float) -> None:
     vectors = random_points(50, seed=2)
-    config = BaseConfig(towards_land=share)
+    config = BaseConfig(land_exponent=share)
     own, land = config.build(BaseKind.POSITIONS, vectors), config.build(BaseKind.LAND, vectors)
     wanted = (1.0 - share) * own.log_weight + share * land.log_weight
     found = config.for_answers(vectors).log_weight
@@ -363,8 +363,8 @@ def test_answers_towards_land_are_a_geometric_mean(share: float) -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.5])
 def test_a_share_of_land_has_bounds(share: float) -> None:
-    with pytest.raises(ValueError, match=f"towards_land is {share}; want 0 to 1"):
-        BaseConfig(towards_land=share)
+    with pytest.raises(ValueError, match=f"land_exponent is {share}; want 0 to 1"):
+        BaseConfig(land_exponent=share)
 
 
 @pytest.fixture(scope="module")

@@ -111,11 +111,11 @@ class TestOrder:
         assert len(rows) == 4
 
     def test_the_lanes_divide_the_batch(self) -> None:
-        with pytest.raises(ValueError, match=r"5 lanes, which do not divide 12 photos.*--lanes"):
+        with pytest.raises(ValueError, match=r"5 lanes, which do not divide 12.*stream.lanes"):
             order(lanes=5)
 
     def test_too_few_photos(self) -> None:
-        with pytest.raises(DataError, match=r"157 photos in 6 shards do not fill.*leave --stream"):
+        with pytest.raises(DataError, match=r"157 photos in 6 shards do not fill.*stream=none"):
             order(batch=200)
 
     @pytest.mark.parametrize("change", [{"lanes": 0}, {"buffer": 0}], ids=str)

@@ -18,17 +18,18 @@ import pytest
 import torch
 
 from locdiffusion import checkpoint, geotagger, recipes
-from locdiffusion.config import from_dict
+from locdiffusion.config import from_dict, settings_of
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model import image_encoder
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.sphere.geodesy import latitude_longitude
 from locdiffusion.train import command as train
+from locdiffusion.train import recipe_flags, trainer, training_state
 from locdiffusion.train import run as training_run
-from locdiffusion.train import trainer, training_state
+from locdiffusion.train.recipe import TrainConfig
+from locdiffusion.train.recipe_flags import chosen_recipe
 from locdiffusion.train.streaming import StreamConfig
-from locdiffusion.train.trainer import TrainConfig
 from support.archives import truth, write_tar
 from support.tiny import (
     TinyEncoder,
@@ -40,7 +41,15 @@ from support.tiny import (
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-FLAGS = ["--encoder", "tiny", "--max-degree", "7", "--batch-size", "16", "--evaluate-every", "4"]
+SETTINGS = ("model.max_degree=7", "batch_size=16", "evaluate_every=4")
+FLAGS = ["--encoder", "tiny", *(word for setting in SETTINGS for word in ("--set", setting))]
+VALUES = {
+    "--name": "mine",
+    "--answer-base": "land",
+    **dict.fromkeys(("--max-degree", "--batch-size", "--steps", "--evaluate-every"), "9"),
+    **dict.fromkeys(("--seed", "--lanes", "--shuffle-buffer"), "9"),
+}
+"""Of flags that take anything but a number between 0 and 1."""
 REAL_SPEC = image_encoder.encoder_spec
 
 
@@ -67,7 +76,7 @@ def command(data: Path, output: Path, *more: str, steps: int = 10) -> list[str]:
         *("--train", str(data / "train" / "train-{000..001}.tar")),
         *("--val", str(data / "val" / "*.tar")),
         *("--output", str(output), "--embeddings", str(data / "embeddings")),
-        *("--steps", str(steps), *FLAGS, *more),
+        *("--set", f"steps={steps}", *FLAGS, *more),
     ]
 
 
@@ -136,7 +145,7 @@ class TestEndToEnd:
 
 
 class TestStreamed:
-    FLAGS = ("--stream", "--lanes", "4", "--shuffle-buffer", "32")
+    FLAGS = ("--set", "stream.lanes=4", "--set", "stream.buffer=32")
 
     def test_ends_in_a_checkpoint_that_geotags(
         self,
@@ -162,20 +171,17 @@ class TestStreamed:
     def test_lanes_that_do_not_divide_the_batch(
         self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        assert train.main(command(data, tmp_path, "--stream", "--lanes", "3")) == 2
+        assert train.main(command(data, tmp_path, "--set", "stream.lanes=3")) == 2
         assert "3 lanes, which do not divide 16 photos" in capsys.readouterr().err
 
 
 class TestConfigurations:
-    def settings(self, *flags: str) -> dict[str, Any]:
-        options = train.parse(["--train", "a", "--val", "b", "--output", "c", *flags])
-        chosen = recipes.read(options.config) if options.config else {}
-        return recipes.with_flags(chosen, vars(options))
+    def chosen(self, *flags: str) -> TrainConfig:
+        return chosen_recipe(train.parse(["--train", "a", "--val", "b", "--output", "c", *flags]))
 
     def recipe(self, *flags: str) -> TrainConfig:
-        device = torch.device("cpu")
-        flags = (*flags, "--no-bf16")
-        return training_run.recipe(self.settings(*flags), device)[0]
+        chosen = self.chosen(*flags, "--set", "bf16=false")
+        return training_run.completed(chosen, torch.device("cpu"))[0]
 
     def test_without_one_the_defaults_are_those_of_the_class(self) -> None:
         config = self.recipe("--encoder", "tiny")
@@ -183,63 +189,82 @@ class TestConfigurations:
         expected = replace(expected, model=replace(expected.model, embedding_dim=12))
         assert config == expected
 
-    def test_help_tells_the_defaults_that_hold(self, capsys: pytest.CaptureFixture[str]) -> None:
-        with pytest.raises(SystemExit):
-            train.parse(["--help"])
+    @pytest.mark.parametrize("recipe", [(), ("--recipe", "sample")])
+    def test_every_setting_is_listed_with_its_value_and_meaning(
+        self, recipe: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as end:
+            train.parse([*recipe, "--list-settings"])
+        assert end.value.code == 0
         said = " ".join(capsys.readouterr().out.split())
-        config = TrainConfig(stream=StreamConfig())
-        assert config.stream is not None
-        for flag, default in {
-            "--name NAME": config.name,
-            "--max-degree MAX_DEGREE": config.model.max_degree,
-            "--steps STEPS": config.steps,
-            "--batch-size BATCH_SIZE": config.batch_size,
-            "--learning-rate LEARNING_RATE": config.learning_rate,
-            "--gradient-clip GRADIENT_CLIP": f"{config.gradient_clip:g}",
-            "--ema-decay EMA_DECAY": config.ema_decay,
-            "--dropout DROPOUT": config.model.dropout,
-            "--evaluate-every EVALUATE_EVERY": config.evaluate_every,
-            "--shuffle-buffer SHUFFLE_BUFFER": config.stream.buffer,
-            "--lanes LANES": config.stream.lanes,
-        }.items():
-            part = said[said.rindex(flag) :]
-            assert part[: part.index(")")].endswith(f"(default {default}"), flag
+        for setting in settings_of(self.chosen(*recipe)):
+            meaning = " ".join(setting.meaning.split()[:3]).rstrip(".")
+            assert meaning and f"{setting.name}={setting.default} {meaning}" in said
+
+    @pytest.mark.parametrize(("flag", "setting"), recipe_flags.EARLIER_FLAGS.items())
+    def test_flags_of_earlier_versions_are_understood(self, flag: str, setting: str) -> None:
+        value = VALUES.get(flag, "0.5")
+        assert self.chosen(flag, value) == self.chosen("--set", f"{setting}={value}")
+        assert self.chosen(flag, value) != self.chosen()
+
+    def test_the_last_of_flags_and_settings_counts(self) -> None:
+        assert self.chosen("--steps", "5", "--set", "steps=6").steps == 6
+        assert self.chosen("--set", "steps=6", "--steps", "5").steps == 5
+        assert self.chosen("--stream", "--lanes", "4").stream == StreamConfig(lanes=4)
+        assert self.chosen("--bf16").bf16 and not self.chosen("--bf16", "--no-bf16").bf16
+
+    @pytest.mark.parametrize(
+        ("assignment", "said"),
+        [
+            ("stps=3", r"Unknown setting stps \(did you mean steps\?\); known are .*'seed'"),
+            ("km=3", r"did you mean smoothing\.km\?"),
+            ("steps=many", "steps is 'many'; want int"),
+            ("steps", "'steps' sets nothing; want NAME=VALUE"),
+            ("smoothing.km=-1", "want 0 to 5000"),
+        ],
+    )
+    def test_settings_that_make_no_sense(
+        self, assignment: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        arguments = ["--train", "a", "--val", "b", "--output", str(tmp_path / "run")]
+        assert train.main([*arguments, "--set", assignment]) == 2
+        assert re.search(said, capsys.readouterr().err)
+        assert not (tmp_path / "run").exists()
 
     def test_sample_is_the_recipe_of_the_shipped_checkpoint(self) -> None:
         shipped = checkpoint.read_config(None).record["recipe"]
         shipped["model"]["embedding_dim"] = 12  # of the tiny encoder, which stands for the real one
-        assert self.recipe("--config", "sample") == from_dict(TrainConfig, shipped)
+        assert self.recipe("--recipe", "sample") == from_dict(TrainConfig, shipped)
 
     def test_mp16_is_as_large_as_its_name_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(image_encoder, "encoder_spec", REAL_SPEC)
-        config = self.recipe("--config", "mp16_vit_l_14")
+        config = self.recipe("--recipe", "mp16_vit_l_14")
         assert config.encoder == "open_clip:ViT-L-14/openai"
         assert (config.model.max_degree, config.model.embedding_dim) == (47, 768)
         assert config.stream is not None and config.warmup == 2000
         for world in (1, 2, 4, 8):
             assert config.stream.lanes % world == 0 == config.batch_size % config.stream.lanes
-        assert self.settings("--config", "mp16_vit_l_14")["bf16"] is True
+        assert self.chosen("--recipe", "mp16_vit_l_14").bf16
 
-    def test_flags_go_over_it(self) -> None:
-        flags = ("--max-degree", "9", "--steps", "50", "--answer-base", "land", "--no-stream")
-        config = self.recipe("--config", "mp16_vit_l_14", *flags, "--dropout", "0.0")
+    def test_settings_go_over_it(self) -> None:
+        settings = ("model.max_degree=9", "steps=50", "base_measure.answers=land", "stream=none")
+        flags = [word for setting in settings for word in ("--set", setting)]
+        config = self.recipe("--recipe", "mp16_vit_l_14", *flags, "--set", "model.dropout=0")
         assert (config.model.max_degree, config.steps, config.stream) == (9, 50, None)
-        assert config.base.answers.value == "land" and config.model.dropout == 0.0
+        assert config.base_measure.answers.value == "land" and config.model.dropout == 0.0
         assert config.warmup == 6  # a short run does not warm up for all its length
         assert config.model.widths == (1024, 512, 256) and config.ema_decay == 0.9995
 
-    def test_stream_flags(self) -> None:
-        assert self.settings("--stream")["stream"] == {}
-        assert self.settings("--stream", "--lanes", "2")["stream"] == {"lanes": 2}
-        large = self.settings("--config", "mp16_vit_l_14", "--shuffle-buffer", "9")
-        assert large["stream"] == {"lanes": 8, "buffer": 9}
-        with pytest.raises(ValueError, match="give --stream too"):
-            self.settings("--lanes", "2")
+    def test_settings_of_a_stream_make_one(self) -> None:
+        assert self.chosen("--set", "stream=default").stream == StreamConfig()
+        assert self.chosen("--set", "stream.lanes=2").stream == StreamConfig(lanes=2)
+        large = self.chosen("--recipe", "mp16_vit_l_14", "--set", "stream.buffer=9")
+        assert large.stream == StreamConfig(lanes=8, buffer=9)
 
     def test_of_ones_own(self, tmp_path: Path) -> None:
         file = tmp_path / "mine.json"
         file.write_text(json.dumps({"steps": 7, "model": {"widths": [8, 4]}, "about": "mine"}))
-        config = self.recipe("--config", str(file), "--seed", "3")
+        config = self.recipe("--recipe", str(file), "--set", "seed=3")
         assert (config.steps, config.model.widths, config.seed) == (7, (8, 4), 3)
 
     @pytest.mark.parametrize(
@@ -251,7 +276,7 @@ class TestConfigurations:
             ),
             ("{", "is not JSON"),
             ("[1]", "holds no object"),
-            ('{"step": 7}', "Unknown setting step; TrainConfig has"),
+            ('{"step": 7}', r"Unknown setting step \(did you mean steps.*TrainConfig has"),
             ('{"steps": "many"}', "steps is 'many'; want int"),
             ('{"model": 3}', "model is 3; want an object"),
             ('{"stream": 3}', "stream is 3; want an object"),
@@ -268,7 +293,7 @@ class TestConfigurations:
         if text is not None:
             (tmp_path / "mine.json").write_text(text)
         arguments = ["--train", "a", "--val", "b", "--output", str(tmp_path / "run")]
-        assert train.main([*arguments, "--config", str(tmp_path / "mine.json")]) == 2
+        assert train.main([*arguments, "--recipe", str(tmp_path / "mine.json")]) == 2
         assert re.search(said, capsys.readouterr().err)
         assert not (tmp_path / "run").exists()
 
@@ -276,8 +301,8 @@ class TestConfigurations:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         arguments = ["--train", "a", "--val", "b", "--output", str(tmp_path / "run")]
-        assert train.main([*arguments, "--config", "mp16_vit_l_14"]) == 2
-        assert "give --device cuda, or --no-bf16" in capsys.readouterr().err
+        assert train.main([*arguments, "--recipe", "mp16_vit_l_14"]) == 2
+        assert "give --device cuda, or --set bf16=false" in capsys.readouterr().err
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
@@ -287,7 +312,7 @@ class TestConfigurations:
         self, flags: tuple[str, str], capsys: pytest.CaptureFixture[str]
     ) -> None:
         with pytest.raises(SystemExit):
-            self.settings(*flags)
+            self.chosen(*flags)
         assert f"{flags[0]} is {flags[1]}; want" in capsys.readouterr().err
 
 
@@ -309,9 +334,10 @@ class TestLargeConfiguration:
 
     def command(self, archive: Path, output: Path) -> list[str]:
         return [
-            *("--config", str(archive / "tiny.json"), "--no-bf16", "--steps", "3"),
+            *("--recipe", str(archive / "tiny.json"), "--set", "bf16=false"),
+            *("--set", "steps=3", "--set", "batch_size=16"),
             *("--train", str(archive / "train" / "*.tar"), "--val", str(archive / "val" / "*.tar")),
-            *("--batch-size", "16", "--output", str(output), "--log-every", "1"),
+            *("--output", str(output), "--log-every", "1"),
         ]
 
     def test_trains_without_pixels_or_weights_and_geotags(
@@ -585,8 +611,8 @@ def test_help_explains_itself_without_loading_torch() -> None:
 def test_every_flag_in_the_examples_exists() -> None:
     with pytest.raises(SystemExit):
         train.parse(["--train", "a"])
-    options = train.parse(["--train", "a", "b", "--val", "c", "--output", "d", "--steps", "23"])
-    assert options.train == ["a", "b"] and options.steps == 23
+    options = train.parse(["--train", "a", "b", "--val", "c", "--output", "d", "--set", "seed=2"])
+    assert options.train == ["a", "b"] and options.set == ["seed=2"]
     words = [w for w in train.EPILOG.split() if w.startswith("--")]
     known = {"--split", "--count", "--nproc_per_node", "--logdir"}  # of other commands
     for word in set(words) - known:

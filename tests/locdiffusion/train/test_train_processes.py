@@ -163,7 +163,7 @@ class TestDevices:
             assert group.joined(network) is network
 
     def test_bf16_is_refused_where_it_cannot_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        with pytest.raises(ValueError, match=r"device 'cpu'.*--device cuda, or --no-bf16"):
+        with pytest.raises(ValueError, match=r"device 'cpu'.*--device cuda, or --set bf16=false"):
             check_bf16(torch.device("cpu"))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "an old GPU")
@@ -174,5 +174,5 @@ class TestDevices:
 
     def test_a_batch_that_the_processes_cannot_share(self) -> None:
         assert [Share(rank, 4).rows(8) for rank in (0, 3)] == [slice(0, 2), slice(6, 8)]
-        with pytest.raises(ValueError, match=r"10 photos cannot be shared evenly by 4.*--batch-si"):
+        with pytest.raises(ValueError, match=r"10 photos cannot be shared evenly by 4.*batch_si"):
             Share(0, 4).rows(10)

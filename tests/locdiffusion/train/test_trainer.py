@@ -24,8 +24,9 @@ from locdiffusion.train import trainer as trainer_module
 from locdiffusion.train.batches import Ahead, Share, batch_rows
 from locdiffusion.train.distributed import Processes
 from locdiffusion.train.label_smoothing import SmoothingConfig, scattered
+from locdiffusion.train.recipe import TrainConfig
 from locdiffusion.train.tensorboard import Scalars
-from locdiffusion.train.trainer import Stopped, TrainConfig, Trainer, learning_rate_factor
+from locdiffusion.train.trainer import Stopped, Trainer, learning_rate_factor
 from locdiffusion.train.training_state import PROGRESS, STATE
 from support.tiny import MODEL, learnable_photos
 from support.tiny_training import MEMORY as RECIPE
