@@ -1,12 +1,8 @@
-r"""Fits the radii of a checkpoint to an archive, on those of its photos whose position is known.
-
-    python -m pipelines.geotag --input 'photos/*.tar' --output out
-    python -m locdiffusion.calibrate --photos 'photos/*.tar' --predictions out --output MINE
-    python -m pipelines.geotag --input 'photos/*.tar' --output again --checkpoint MINE
+"""Fits the radii of a checkpoint to an archive; `locdiffusion calibrate`.
 
 All temperatures are multiplied by one factor, so that the 50 % and 90 % radii hold as many truths
-as they say (`calibration.fit_factor`). What that does for photos that the fit did not see is
-measured first, by fitting on one half and looking at the other.
+as they say (`fitting.fit_factor`). What that does for photos that the fit did not see is measured
+by fitting on one half of the photos and looking at the other half.
 """
 
 from __future__ import annotations
@@ -20,6 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from locdiffusion.cli.flags import add_flags, add_input
+from locdiffusion.cli.parser import DONE, Parser, positive, run_command
+from locdiffusion.model.weights import EncoderWeightsError
+
 if TYPE_CHECKING:
     from locdiffusion.model.image_encoder import ImageEncoder
     from locdiffusion.photos.embedding_cache import EmbeddedPhotos
@@ -29,38 +29,56 @@ FEWEST = 50
 
 Positions = dict[str, tuple[float, float]]
 
-EPILOG = """examples:
-  python -m locdiffusion.calibrate --photos 'photos/*.tar' --predictions out --output MINE
-  python -m locdiffusion.calibrate --photos FOLDER --predictions out --output MINE
-  python -m locdiffusion.calibrate --photos 'scored/*.tar' --output MINE   # truth from <key>.json
+ABOUT = """\
+Fits the radii of a checkpoint to an archive in which some positions are known, and
+writes a new checkpoint. The points hardly move; the stated uncertainty does.
 
-positions come from --predictions, what pipelines.geotag wrote for these photos: the true position
-where there is one, else that of the photo's EXIF. The points hardly move; the stated
-uncertainty does.
+examples:
+  locdiffusion calibrate 'photos/*.tar' --predictions out --output MINE
+  locdiffusion calibrate FOLDER --predictions FOLDER-geotags --output MINE
+  locdiffusion calibrate 'scored/*.tar' --output MINE   # truth from <key>.json
+  locdiffusion geotag 'photos/*.tar' --output again --checkpoint MINE
+"""
+
+MORE = """\
+Positions come from --predictions, which `locdiffusion geotag` wrote for these photos:
+the true position where there is one, else that of the photo's EXIF. At least 50 photos
+with a position are needed, better 200, of the same kind as the rest of the archive.
 """
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
-    parser = argparse.ArgumentParser(
-        prog="python -m locdiffusion.calibrate",
-        description="Fit the radii of a checkpoint to an archive with some known positions.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> Parser:
+    """Returns the parser of the command."""
+    usage = "PATH ... --output DIR [flags]"
+    made = Parser("calibrate", usage, ABOUT, MORE, old={"--photos": "--input"})
+    group = made.add_argument_group("input and output")
+    add_input(group, "shards, or one folder, of photos of the archive")
+    group.add_argument(
+        "--predictions", type=Path, metavar="DIR", help="output of `locdiffusion geotag` for them"
     )
-    add = parser.add_argument
-    add("--photos", nargs="+", required=True, metavar="PATH", help="shards, or one folder")
-    add("--predictions", type=Path, metavar="DIR", help="output of pipelines.geotag for them")
-    add("--checkpoint", metavar="PATH", help="default: the one that is shipped")
-    add("--output", required=True, type=Path, metavar="DIR", help="the new checkpoint")
-    add("--most", type=int, default=2000, help="photos used, drawn at random (%(default)s)")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1 ... (%(default)s)")
-    add("--seed", type=int, default=0, help="of the draw and the halves (%(default)s)")
-    return parser.parse_args(argv)
+    add_flags(group, "--output", type=Path, help="directory of the new checkpoint")
+    group = made.add_argument_group("the model")
+    add_flags(group, "--checkpoint", "--encoder", "--device")
+    group = made.add_argument_group("the fit")
+    group.add_argument(
+        "--most",
+        type=positive,
+        default=2000,
+        metavar="N",
+        help="photos used, drawn at random (default %(default)s)",
+    )
+    add_flags(group, "--seed")
+    return made
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    """Embeds, fits, measures, writes; returns what is recorded in the checkpoint.
+    """Embeds the photos, fits the factor, measures it and writes the checkpoint.
+
+    Args:
+        options: Parsed command line.
+
+    Returns:
+        The record of the fit, as the checkpoint holds it.
 
     Raises:
         ValueError: Too few photos have a position, or the output is a checkpoint already.
@@ -68,16 +86,15 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from locdiffusion import checkpoint
     from locdiffusion.calibrate import fitting
     from locdiffusion.calibrate.parts import LocatedDensities
+    from locdiffusion.geotagger import Geotagger
     from locdiffusion.inference import natural_parameters
-    from locdiffusion.model.image_encoder import load_image_encoder
 
     if (options.output / checkpoint.CONFIG).exists():
         raise ValueError(f"{options.output} holds a checkpoint; give another --output.")
-    loaded = checkpoint.load(options.checkpoint)
+    tagger = Geotagger.load(options.checkpoint, encoder=options.encoder, device=options.device)
+    loaded, denoiser = tagger.checkpoint, tagger.checkpoint.denoiser
     config = loaded.config
-    encoder = load_image_encoder(config.encoder.name, options.device)
-    photos = _photos(options, encoder)
-    denoiser = loaded.denoiser.to(options.device)
+    photos = _photos(options, tagger.encoder)
     natural = natural_parameters(denoiser, photos.embeddings)
     decoder = loaded.decoder(options.device)
 
@@ -110,12 +127,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhotos:
-    """At most `options.most` photos with a position, embedded."""
+    """Embeds at most `options.most` photos with a known position."""
     from locdiffusion.photos.embedding_cache import EmbeddedPhotos
     from locdiffusion.photos.labelled_samples import read_images, read_samples
     from locdiffusion.photos.listing import expand_patterns
 
-    shards = expand_patterns(options.photos)
+    shards = expand_patterns(options.input)
     found: list[tuple[str, bytes, float, float]] = []
     if options.predictions is None:
         for sample, truth in (pair for shard in shards for pair in read_samples(shard)):
@@ -154,13 +171,13 @@ def _embedded(images: Sequence[tuple[str, bytes]], encoder: ImageEncoder) -> np.
 
 
 def _positions(predictions: Path) -> Positions:
-    """Known positions by key: the truth, else the EXIF's."""
+    """Returns the known positions by key: the true position, else that of the EXIF."""
     import pyarrow.parquet as pq
 
     folder = predictions / "predictions"
     if not folder.is_dir():
         raise ValueError(
-            f"{predictions} holds no predictions; give the output of pipelines.geotag."
+            f"{predictions} holds no predictions; give the output of `locdiffusion geotag`."
         )
     kinds = ("truth", "exif")
     names = [f"{kind}_{axis}" for kind in kinds for axis in ("latitude", "longitude")]
@@ -174,16 +191,8 @@ def _positions(predictions: Path) -> Positions:
     return found
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    options = parse(argv)
-    from locdiffusion.model.image_encoder import EncoderWeightsError
-
-    try:
-        record = run(options)
-    except (ValueError, OSError, EncoderWeightsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+def _run(options: argparse.Namespace) -> int:
+    record = run(options)
     before, after = record["before"], record["other_half"]
     print(f"{record['photos']:,} photos with a position; all temperatures x {record['factor']:.3f}")
     for level in ("50", "90"):
@@ -193,4 +202,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"{100 * after[name]:.1f} % after (fitted on one half, measured on the other)"
         )
     print(f"checkpoint: {options.output}")
-    return 0
+    return DONE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Words without the program's name; None takes `sys.argv`.
+
+    Returns:
+        The exit status.
+    """
+    made = parser()
+    return run_command(
+        lambda: _run(made.parse_args(arguments, required=("input", "output"))),
+        ValueError,
+        OSError,
+        EncoderWeightsError,
+    )

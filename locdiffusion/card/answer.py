@@ -80,6 +80,8 @@ class AnsweredPhoto:
             where = place_text(mode.latitude, mode.longitude)
             share = f"{percent(mode.probability)} within {km_text(mode.radius_km)}"
             rows.append((f"place {i + 1}", f"{where}: {share}"))
+        if tag.hybrid_latitude is not None and tag.hybrid_longitude is not None:
+            rows.append(("in the gallery", place_text(tag.hybrid_latitude, tag.hybrid_longitude)))
         if self.known is not None:
             place = self.known.place
             rows.append(
@@ -137,8 +139,11 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
     stored = load_picture(path)
     image = upright(stored)
     key = str(path)
-    natural = geotagger.sample(geotagger.embed(geotagger.preprocess(image)[None]), [key])
-    [tag] = geotags(geotagger.decode(natural), [key], geotagger.model_id)
+    embeddings = geotagger.embed(geotagger.preprocess(image)[None])
+    natural = geotagger.sample(embeddings, [key])
+    columns = geotagger.decode(natural)
+    near = geotagger.hybrid(embeddings, natural, columns) if geotagger.gallery else None
+    [tag] = geotags(columns, [key], geotagger.model_id, hybrid=near)
 
     def log_density(
         centre: tuple[float, float], distance_deg: NDArray[np.float64], bearings: int

@@ -1,9 +1,4 @@
-r"""Draws one photo's answer as a picture, and prints it as a table.
-
-python -m locdiffusion.card patch.jpg
-python -m locdiffusion.card patch.jpg --output patch.png --prior europe.geojson
-python -m locdiffusion.card photos/*.jpg --output CARDS --json > answers.geojson
-"""
+"""Draws the answer for one photo as a picture, and prints it as a table; `locdiffusion card`."""
 
 from __future__ import annotations
 
@@ -14,55 +9,68 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from locdiffusion.cli.flags import MODEL, add_flags, add_input
+from locdiffusion.cli.parser import DONE, Parser, run_command
+from locdiffusion.model.weights import EncoderWeightsError
+
 if TYPE_CHECKING:
     from locdiffusion.card.answer import AnsweredPhoto
 
 SUFFIX = "-card.png"
 
-EPILOG = """examples:
-  python -m locdiffusion.card patch.jpg                      # writes patch-card.png here
-  python -m locdiffusion.card patch.jpg --output answer.png
-  python -m locdiffusion.card photos/*.jpg --output CARDS    # one picture each into a folder
-  python -m locdiffusion.card patch.jpg --json > answer.geojson
+ABOUT = """\
+Draws the answer for one photo: the photo, the globe with its density, the radii and a
+table, which is printed too.
 
-how to read a card: the cross is the answer. The solid circle holds the truth with probability
-50 %, the dashed one with 90 %; the brown shade says where else the photo may be from. A circle of
-thousands of km means that the model does not know. The truth is drawn where the photo's EXIF has a
-GPS position, or NAME.json beside NAME.jpg has {"latitude": ..., "longitude": ...}; the model sees
-neither.
-the shipped checkpoint knows overhead imagery only: on other photos its answers are noise.
+examples:
+  locdiffusion card patch.jpg                      # writes patch-card.png here
+  locdiffusion card photo.jpg --checkpoint geoclip-distilled
+  locdiffusion card patch.jpg --output answer.png
+  locdiffusion card photos/*.jpg --output CARDS    # one picture each into a folder
+  locdiffusion card patch.jpg --json > answer.geojson
+"""
+
+MORE = """\
+how to read a card:
+  The cross is the answer. The solid circle holds the truth with probability 50 %, the
+  dashed one with 90 %; the brown shade says where else the photo may be from. A circle
+  of thousands of km means that the model does not know. The truth is drawn where the
+  photo's EXIF has a GPS position, or NAME.json beside NAME.jpg has
+  {"latitude": ..., "longitude": ...}; the model sees neither.
+
+which checkpoint:
+  overhead, the default, knows satellite views only: on other photos its answers are
+  noise. For photos from the ground: --checkpoint geoclip-distilled, see
+  `locdiffusion help geotag`.
 """
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
-    parser = argparse.ArgumentParser(
-        prog="python -m locdiffusion.card",
-        description="Draw one photo's answer: photo, globe with its density, radii, table.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("photos", nargs="+", type=Path, metavar="PHOTO", help="JPEG, PNG, WebP or HEIC")
-    add(
+def parser() -> Parser:
+    """Returns the parser of the command."""
+    made = Parser("card", "PHOTO ... [--output FILE.png] [flags]", ABOUT, MORE)
+    group = made.add_argument_group("input and output")
+    add_input(group, "files of photos: JPEG, PNG, WebP or HEIC", "PHOTO")
+    add_flags(
+        group,
         "--output",
         type=Path,
         metavar="FILE.png",
-        help="picture to write; for several photos a folder (NAME-card.png in this folder)",
+        help="picture to write; for several photos a folder (default: NAME-card.png here)",
     )
-    add("--checkpoint", metavar="PATH", help="a directory or a shipped name (the shipped default)")
-    add("--prior", metavar="PRIOR", help="land, uniform or a file of polygons (the checkpoint's)")
-    add("--mode", default="density", help="density or sampling (%(default)s)")
-    add("--seed", type=int, default=0, help="of sampling (%(default)s)")
-    add("--json", action="store_true", help="print GeoJSON instead of tables")
-    return parser.parse_args(argv)
+    group.add_argument("--json", action="store_true", help="print GeoJSON instead of tables")
+    add_flags(made.add_argument_group("the model"), *(f"--{name}" for name in MODEL))
+    return made
 
 
 def targets(photos: Sequence[Path], output: Path | None) -> list[Path]:
-    """Where the picture of each photo goes.
+    """Returns the path of the picture of each photo.
+
+    Args:
+        photos: Paths of the photos.
+        output: File for one picture, or folder; None is this folder.
 
     Raises:
-        ValueError: Several pictures in one file, or one over another or over a photo.
+        ValueError: Several pictures would go into one file, or one over another or over a photo.
     """
     one_file = output is not None and output.suffix.lower() == ".png"
     if one_file and len(photos) > 1:
@@ -85,23 +93,28 @@ def targets(photos: Sequence[Path], output: Path | None) -> list[Path]:
 
 
 def run(options: argparse.Namespace) -> list[AnsweredPhoto]:
-    """Draws and prints all cards; what they say.
+    """Draws and prints all cards.
+
+    Args:
+        options: Parsed command line.
+
+    Returns:
+        The answer for each photo.
 
     Raises:
-        OSError, ValueError: A photo, the checkpoint or the prior cannot be used.
+        OSError, ValueError, EncoderWeightsError: A photo or the model cannot be used.
     """
     from locdiffusion.card.answer import answer
     from locdiffusion.card.figure import card_png
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.model_card import purpose
 
-    paths = targets(options.photos, options.output)
-    geotagger = Geotagger.load(
-        options.checkpoint, prior=options.prior, mode=options.mode, seed=options.seed
-    )
+    photos = [Path(photo) for photo in options.input]
+    paths = targets(photos, options.output)
+    geotagger = Geotagger.load(**{name: getattr(options, name) for name in MODEL})
     about = purpose(options.checkpoint)
     answers = []
-    for photo, path in zip(options.photos, paths, strict=True):
+    for photo, path in zip(photos, paths, strict=True):
         answers.append(answer(geotagger, photo, about))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(card_png(answers[-1]))
@@ -117,20 +130,30 @@ def run(options: argparse.Namespace) -> list[AnsweredPhoto]:
 
 
 def table(answer: AnsweredPhoto) -> str:
-    """The rows of an answer for a terminal."""
+    """Returns the rows of an answer as text for a terminal."""
     rows = answer.rows()
     width = max(len(name) for name, _ in rows)
     return "\n".join([str(answer.path), *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    options = parse(argv)
-    try:
-        run(options)
-    except KeyboardInterrupt:
-        return 130
-    except (OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+def _run(options: argparse.Namespace) -> int:
+    run(options)
+    return DONE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
+
+    Args:
+        arguments: Words without the program's name; None takes `sys.argv`.
+
+    Returns:
+        The exit status.
+    """
+    made = parser()
+    return run_command(
+        lambda: _run(made.parse_args(arguments, required=("input",))),
+        ValueError,
+        OSError,
+        EncoderWeightsError,
+    )

@@ -134,12 +134,15 @@ class Parser(argparse.ArgumentParser):
         hint = f"did you mean {near[0]}?" if near else f"see `{self.prog} --help`"
         raise UsageError(f"{word!r} is no flag of this command{whose}; {hint}")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    def parse_args(
+        self, args: Any = None, namespace: Any = None, required: Sequence[str] = ()
+    ) -> Any:
         """Parses a command line; paths without a flag come before those of `--input`.
 
         Args:
             args: Words without the program's name; None takes `sys.argv`.
             namespace: Where the values are put; None makes a new one.
+            required: Names of settings that must be given.
 
         Raises:
             UsageError: A flag is unknown, or a value is wrong or missing.
@@ -151,6 +154,7 @@ class Parser(argparse.ArgumentParser):
         if hasattr(options, PATHS):
             options.input = [*getattr(options, PATHS), *options.input]
             delattr(options, PATHS)
+        self.require(options, *required)
         return options
 
     def require(self, options: argparse.Namespace, *names: str) -> None:

@@ -1,12 +1,8 @@
-"""Scores a checkpoint, or predictions already written, on photos with known position.
+"""Scores a checkpoint, or written predictions, on photos with known position.
 
-    python -m locdiffusion.evaluate --checkpoint RUN/checkpoint --test unseen='DATA/unseen/*.tar' \
-        --train 'DATA/train/*.tar' --output SCORES
-
-embeds the test photos once (cached), answers them as the pipeline does, and writes accuracy,
-calibration and likelihood with bootstrap intervals, by distance to the nearest training photo too:
-SCORES/scores.json, scores.md and figures. `locdiffusion.evaluate.record` says what scores.json
-holds.
+This is `locdiffusion evaluate`. It embeds the test photos once (cached), answers them as the
+pipeline does, and writes accuracy, calibration and likelihood with bootstrap intervals, by distance
+to the nearest training photo too. `locdiffusion.evaluate.record` says what scores.json holds.
 """
 
 from __future__ import annotations
@@ -17,7 +13,11 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from locdiffusion.cli.flags import add_flags
+from locdiffusion.cli.parser import DONE, Parser, run_command
+from locdiffusion.model.weights import EncoderWeightsError
 
 if TYPE_CHECKING:
     from locdiffusion.evaluate.bootstrap import Bootstrap
@@ -26,29 +26,38 @@ if TYPE_CHECKING:
     from locdiffusion.evaluate.sources import Answers, Float
     from locdiffusion.geotagger import Geotagger
 
-EPILOG = """examples:
-  python -m locdiffusion.evaluate --test val='DATA/val/*.tar' --output SCORES    # shipped model
-  python -m locdiffusion.evaluate --checkpoint RUN/checkpoint --train 'DATA/train/*.tar' \\
+ABOUT = """\
+Scores a checkpoint, or predictions already written, on photos with known position:
+accuracy, calibration and likelihood, with bootstrap intervals.
+
+examples:
+  locdiffusion evaluate --test val='DATA/val/*.tar' --output SCORES
+  locdiffusion evaluate --checkpoint RUN/checkpoint --train 'DATA/train/*.tar' \\
       --test seen='DATA/seen/*.tar' unseen='DATA/unseen/*.tar' --output SCORES
-  python -m locdiffusion.evaluate --photos im2gps3ktest --truth im2gps3k_places365.csv \\
-      --checkpoint geoclip-distilled    # a benchmark list: CSV of ids and positions
-  python -m locdiffusion.evaluate --predictions OUT --output SCORES    # OUT of pipelines.geotag
-  python -m locdiffusion.evaluate --output SCORES \\
-      --predictions seen='OUT/predictions/part-seen-*.parquet'
+  locdiffusion evaluate --input im2gps3ktest --truth im2gps3k_places365.csv \\
+      --checkpoint geoclip-distilled
+  locdiffusion evaluate --predictions out --output SCORES  # out of `locdiffusion geotag`
+  locdiffusion evaluate --predictions seen='out/predictions/part-seen-*.parquet' \\
+      --output SCORES
+"""
 
-writes into SCORES:
-  scores.json               all numbers, with checkpoint hash, data fingerprints and seed
-  scores.md                 the tables
-  errors.png                share of photos within any distance
-  coverage.png              truths inside the stated 50 % and 90 % radii
-  reliability-<split>.png   stated probabilities against what came true
-  by-distance-<km>km.png    accuracy against distance to the nearest training photo (--train)
-  missing-<list>.txt        photos of a list that were not found, or could not be decoded
+MORE = """\
+what is written to --output:
+  scores.json              all numbers, with checkpoint hash, data fingerprints, seed
+  scores.md                the tables
+  errors.png               share of photos within any distance
+  coverage.png             truths inside the stated 50 % and 90 % radii
+  reliability-<split>.png  stated probabilities against what came true
+  by-distance-<km>km.png   accuracy against distance to the nearest training photo
+  missing-<list>.txt       photos of a list that were not found or not decoded
 
-Shards are webdataset tars with <key>.jpg and <key>.json {"latitude": ..., "longitude": ...}; make
-some with: python -m locdiffusion.overhead --split val --count 1000 --output DATA/val
---truth reads the lists of Im2GPS3k, YFCC26k, GWS15k and OSV-5M, and any CSV with columns such as
-id,latitude,longitude; a photo's id is its file's name or path, with or without the extension.
+photos and lists:
+  Shards are webdataset tars with <key>.jpg and <key>.json, which holds
+  {"latitude": ..., "longitude": ...}; for satellite patches: locdiffusion overhead.
+  --truth reads the lists of Im2GPS3k, YFCC26k, GWS15k and OSV-5M, and any CSV with
+  columns such as id,latitude,longitude; a photo's id is its file's name or path, with
+  or without the extension.
+
 Choose and calibrate on validation photos; look at test photos once, at the end.
 """
 
@@ -57,42 +66,53 @@ BY_DISTANCE_KM = (25, 200, 750)
 _Named = dict[str, list[str]]
 
 
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Command line to settings."""
-    parser = argparse.ArgumentParser(
-        prog="python -m locdiffusion.evaluate",
-        description="Score a checkpoint, or written predictions, on photos with known position.",
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+def parser() -> Parser:
+    """Returns the parser of the command."""
+    made = Parser(
+        "evaluate",
+        "(--test NAME=GLOB | --input DIR --truth CSV | --predictions DIR) [flags]",
+        ABOUT,
+        MORE,
+        old={"--photos": "--input"},
     )
-    add = parser.add_argument
-    add("--checkpoint", help="directory or name of a shipped one (default: the shipped default)")
-    add("--test", nargs="+", default=[], metavar="NAME=GLOB", help="splits: shards to answer")
-    add("--photos", type=Path, metavar="DIR", help="instead of shards: photos of a benchmark list,")
-    add("--truth", type=Path, metavar="CSV", help="and the list: ids, latitudes and longitudes")
-    add(
+    group = made.add_argument_group("what is scored: one of three", "")
+    several: dict[str, Any] = {"nargs": "+", "default": []}
+    group.add_argument("--test", **several, metavar="NAME=GLOB", help="splits: shards to answer")
+    group.add_argument("--input", type=Path, metavar="DIR", help="photos of a benchmark list")
+    group.add_argument(
+        "--truth", type=Path, metavar="CSV", help="the list: ids, latitudes and longitudes"
+    )
+    group.add_argument(
         "--predictions",
-        nargs="+",
-        default=[],
+        **several,
         metavar="[NAME=]DIR",
-        help="instead of shards: output of pipelines.geotag, or NAME=GLOB of its Parquet files; "
-        "rows with truth are scored, without likelihood, which those files do not hold",
+        help="output of `locdiffusion geotag`, or NAME=GLOB of its Parquet files; rows with truth "
+        "are scored, without likelihood, which those files do not hold",
     )
-    add(
-        "--train",
-        nargs="+",
-        default=[],
-        metavar="GLOB",
-        help="training shards: scores by distance to the nearest of their photos",
-    )
-    add(
+    group = made.add_argument_group("the model")
+    add_flags(group, "--checkpoint", "--encoder", "--device")
+    group = made.add_argument_group("output")
+    add_flags(
+        group,
         "--output",
         default=Path("scores"),
         type=Path,
         help="directory of the scores; files are replaced (default %(default)s)",
     )
-    add("--embeddings", type=Path, help="cache of embeddings (default OUTPUT/embeddings)")
-    add("--encoder", help="where the weights of the checkpoint's CLIP lie, as in geoclip:FILE")
+    add_flags(group, "--embeddings", type=Path)
+    _add_scoring(made.add_argument_group("scoring"))
+    return made
+
+
+def _add_scoring(group: argparse._ActionsContainer) -> None:
+    add = group.add_argument
+    add(
+        "--train",
+        nargs="+",
+        default=[],
+        metavar="GLOB",
+        help="training shards: score by distance to the nearest of their photos",
+    )
     add(
         "--edges",
         nargs="+",
@@ -101,14 +121,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="lower bounds of the distances to training photos that are scored apart, the first 0 "
         "(default 0 10 25 50 100 200 400 800 1600 3200); strata of under 20 photos are joined",
     )
-    add("--resamples", type=int, default=1000, help="of the bootstrap (default %(default)s)")
-    add("--seed", type=int, default=0, help="of the bootstrap (default %(default)s)")
-    add("--device", default="cpu", help="cpu, cuda, cuda:1 ... (default %(default)s)")
-    return parser.parse_args(argv)
+    add(
+        "--resamples",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="resamples of the bootstrap (default %(default)s)",
+    )
+    add_flags(group, "--seed")
 
 
 def run(options: argparse.Namespace) -> Evaluation:
-    """Answers, scores, writes; returns what was found."""
+    """Answers the photos, scores the answers, and writes and returns the scores."""
     from locdiffusion.evaluate.bootstrap import Bootstrap
     from locdiffusion.evaluate.proximity import strata_numbers
     from locdiffusion.evaluate.record import Evaluation, Training
@@ -139,23 +163,31 @@ def run(options: argparse.Namespace) -> Evaluation:
     return evaluation
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
-    options = parse(argv)
-    from locdiffusion.evaluate import tables
-    from locdiffusion.model.image_encoder import EncoderWeightsError
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command.
 
-    try:
-        evaluation = run(options)
-    except KeyboardInterrupt:
-        print("stopped; the same command starts again, with the embeddings it has.")
-        return 130
-    except (ValueError, OSError, EncoderWeightsError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(tables.page(evaluation))
+    Args:
+        arguments: Words without the program's name; None takes `sys.argv`.
+
+    Returns:
+        The exit status.
+    """
+    made = parser()
+    return run_command(
+        lambda: _run(made.parse_args(arguments)),
+        ValueError,
+        OSError,
+        EncoderWeightsError,
+        stopped="stopped; the same command starts again, with the embeddings it has",
+    )
+
+
+def _run(options: argparse.Namespace) -> int:
+    from locdiffusion.evaluate import tables
+
+    print(tables.page(run(options)))
     print(f"scores: {options.output / 'scores.json'}")
-    return 0
+    return DONE
 
 
 def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str, Answers]]:
@@ -165,7 +197,7 @@ def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str,
         for name, places in splits.items():
             yield name, stored(places)
         return
-    if options.photos:
+    if options.input:
         yield next(iter(splits)), _listed(options)
         return
     from locdiffusion.photos.embedding_cache import load_photos
@@ -179,12 +211,12 @@ def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str,
 
 
 def _listed(options: argparse.Namespace) -> Answers:
-    """Answers for the photos of a benchmark list that are there."""
+    """Answers the photos of a benchmark list that are there."""
     from locdiffusion.evaluate.lists import embed_list, find_photos, read_truth
     from locdiffusion.evaluate.sources import predicted
 
     truth = read_truth(options.truth)
-    files = find_photos(truth.ids, options.photos)
+    files = find_photos(truth.ids, options.input)
     print(f"{options.truth}: {len(files):,} of {len(truth):,} photos found", file=sys.stderr)
     tagger, cache = _tagger(options)
     photos = embed_list(truth, files, tagger.encoder, cache)
@@ -194,7 +226,7 @@ def _listed(options: argparse.Namespace) -> Answers:
 
 
 def _tagger(options: argparse.Namespace) -> tuple[Geotagger, Path]:
-    """The model, which knows its encoder, and where the embeddings are kept."""
+    """Returns the model, and the directory in which embeddings are kept."""
     from locdiffusion.geotagger import Geotagger
 
     tagger = Geotagger.load(options.checkpoint, encoder=options.encoder, device=options.device)
@@ -209,7 +241,7 @@ def _score(
     bootstrap: Bootstrap,
     edges: Sequence[float] | None,
 ) -> tuple[SplitRecord, Float]:
-    """The record of one split, and the errors of its photos in km."""
+    """Returns the record of one split, and the errors of its photos in km."""
     from locdiffusion.evaluate.proximity import EDGES_KM, nearest_training_km, score_strata
     from locdiffusion.evaluate.record import SplitRecord
     from locdiffusion.evaluate.scores import errors_km, score
@@ -261,20 +293,20 @@ def _write(output: Path, evaluation: Evaluation, errors: dict[str, Float]) -> No
 
 
 def _splits(options: argparse.Namespace) -> _Named:
-    """Patterns by the name of the split, from whichever of the two flags is given."""
+    """Returns the patterns of each split, from whichever flag is given."""
     ways = {
         "--test NAME=GLOB of shards": options.test,
-        "--photos DIR --truth CSV of a benchmark list": options.photos or options.truth,
+        "--input DIR --truth CSV of a benchmark list": options.input or options.truth,
         "--predictions DIR of answers already written": options.predictions,
     }
     given = [way.split()[0] for way, value in ways.items() if value]
     if len(given) != 1:
         raise ValueError(f"Given: {', '.join(given) or 'nothing'}; want one of {', '.join(ways)}.")
-    if bool(options.photos) != bool(options.truth):
-        raise ValueError("--photos DIR and --truth CSV go together; one of them is missing.")
-    if options.photos:
+    if bool(options.input) != bool(options.truth):
+        raise ValueError("--input DIR and --truth CSV go together; one of them is missing.")
+    if options.input:
         name = re.sub(r"[^\w.-]", "-", options.truth.stem)
-        return {name: [str(options.photos), str(options.truth)]}
+        return {name: [str(options.input), str(options.truth)]}
     if options.predictions and (options.checkpoint or options.encoder or options.embeddings):
         raise ValueError(
             "--predictions are answers already; leave out --checkpoint, --encoder, --embeddings."

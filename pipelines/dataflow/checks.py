@@ -142,7 +142,7 @@ def _network(job: Settings) -> Iterable[str]:
         yield f"SUBNETWORK={job.subnetwork} is not in REGION={job.region}; a job needs one there"
 
 
-# Flags that a setting stands for. Given twice, Beam would take one of them without a word.
+# Flags that a setting stands for, with underscores. Of two of them, Beam takes one without a word.
 OF_SETTINGS = {
     "--project": "PROJECT",
     "--region": "REGION",
@@ -173,7 +173,6 @@ OF_SETTINGS = {
     "--no_use_public_ips": "PUBLIC_IPS",
     "--job_name": "JOB_NAME",
     "--wait": "WAIT",
-    "--no-wait": "WAIT",
     "--no_wait": "WAIT",
     "--dry_run": "DRY_RUN",
 }
@@ -189,8 +188,11 @@ def _extra_flags(job: Settings) -> Iterable[str]:
         return
     for word in words:
         flag = word.partition("=")[0]
-        if flag in OF_SETTINGS:
-            yield f"FLAGS holds {flag}, which {OF_SETTINGS[flag]} is for; set {OF_SETTINGS[flag]}="
+        setting = OF_SETTINGS.get("--" + flag[2:].replace("-", "_"))
+        if setting == "INPUT" and job.pipeline == SHARDS:
+            setting = "METADATA"
+        if setting:
+            yield f"FLAGS holds {flag}, which {setting} is for; set {setting}="
         elif flag in OF_LAUNCHER:
             yield f"FLAGS holds {flag}, which this command gives itself; leave it out"
     yield from _contradictions(job, words)

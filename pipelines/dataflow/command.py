@@ -1,64 +1,74 @@
-"""Checks the settings of a Dataflow job, then submits it; `make run-dataflow` types this."""
+"""Checks the settings of a job on Google Dataflow, then submits it; `locdiffusion dataflow`."""
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import re
 import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
 
-from pipelines.dataflow.flags import MODULES, SETUP_FILE, arguments
+from locdiffusion.cli.commands import COMMANDS
+from locdiffusion.cli.parser import DONE, USAGE, Parser, run_command
+from pipelines.dataflow.flags import COMMAND_OF, SETUP_FILE, arguments
 from pipelines.dataflow.reading import SettingsError, read_settings, unknown
 from pipelines.dataflow.settings import EXPLANATIONS, GEOTAG, NAMES, PIPELINES, Settings, names_of
 
-DONE, USAGE = 0, 2
 OF_THE_MAKEFILE = ("PYTHON", "VENV", "OUT", "SEED", "PY")
 TARGETS = {"geotag": "run-dataflow", "shards": "run-dataflow-shards"}
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": os.devnull}
+"""A worker asks no hub for weights; so the check of the model here must not, nor find any kept."""
 
-DESCRIPTION = """\
-Submits a pipeline to Google Dataflow. Settings are given as to make, NAME=VALUE; what is missing,
-misspelt or contradictory is told at once, before anything is submitted.
-"""
+ABOUT = """\
+Submits a pipeline to Google Dataflow. Settings are given as to make, NAME=VALUE; what
+is missing, misspelt or contradictory is told at once, before anything is submitted.
 
-EXAMPLES = """\
 examples:
+  locdiffusion dataflow geotag PROJECT=my-project REGION=europe-west4 \\
+      IMAGE=europe-west4-docker.pkg.dev/my-project/images/worker:1 \\
+      INPUT='gs://my-bucket/photos/*.tar' OUTPUT=gs://my-bucket/geotags --dry-run
   make run-dataflow PROJECT=my-project REGION=europe-west4 \\
       IMAGE=europe-west4-docker.pkg.dev/my-project/images/worker:1 \\
-      INPUT='gs://my-bucket/photos/*.tar' OUTPUT=gs://my-bucket/geotags MAX_WORKERS=20
-  python -m pipelines.dataflow geotag PROJECT=my-project ... DRY_RUN=yes
-
-deploy/README.md tells how to build the image, what a job costs, and what each permission is for.
-Exit status: that of the pipeline (see `python -m pipelines.geotag --help`); 2 for a mistake here.
+      INPUT='gs://my-bucket/photos/*.tar' OUTPUT=gs://my-bucket/geotags
 """
 
+MORE = """\
+settings:
+{settings}
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
+A job ships its code, so this command is run in a checkout. deploy/README.md tells how
+to build the image, what a job costs, and what each permission is for.
+"""
+
+FAILED = "see `locdiffusion geotag --help`, whose status this is"
+
+
+def parser() -> Parser:
+    """Returns the parser of the command."""
     lines = [f"  {name:<16} {text}" for name, text in EXPLANATIONS.items()]
-    made = argparse.ArgumentParser(
-        prog="python -m pipelines.dataflow",
-        description=DESCRIPTION,
-        epilog="settings:\n" + "\n".join(lines) + "\n\n" + EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    more = MORE.format(settings="\n".join(lines))
+    made = Parser("dataflow", "geotag|shards NAME=VALUE ... [--dry-run]", ABOUT, more, FAILED)
     made.add_argument("pipeline", choices=PIPELINES, help="geotag photos, or build training shards")
     made.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="see below")
-    made.add_argument("--dry-run", action="store_true", help="the same as DRY_RUN=yes")
+    made.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the command and the job graph, submit nothing; the same as DRY_RUN=yes",
+    )
     made.add_argument(
         "--make-flags",
         default="",
         metavar="TEXT",
-        help="make's own MAKEFLAGS: make takes any name, so misspelt ones are looked for in there",
+        help="MAKEFLAGS of make, which takes any name: misspelt settings are looked for in there",
     )
     return made
 
 
 def misspelt(make_flags: str) -> list[str]:
-    """Sentences about variables on make's command line that are no settings."""
+    """Returns a sentence for each variable on make's command line that is no setting."""
     words = re.split(r"(?<!\\)\s", make_flags.partition("-- ")[2])  # make escapes others
     given = [
         found[1] for found in (re.match(r"(\w+)\s*:{0,3}[+?]?=", one) for one in words) if found
@@ -67,49 +77,57 @@ def misspelt(make_flags: str) -> list[str]:
 
 
 def launch(job: Settings, now: datetime) -> int:
-    """Runs the pipeline's own command, or shows it.
+    """Runs the command of the pipeline, or shows it.
 
     Args:
-        job: Checked.
-        now: Names a job that was given no name.
+        job: Checked settings.
+        now: Time after which a job without a name is named.
 
     Returns:
-        The exit status.
+        The exit status of the pipeline.
+
+    Raises:
+        UsageError: FLAGS holds a flag that the pipeline does not know.
     """
     flags = arguments(job, now)
-    command = shlex.join(["python", "-m", MODULES[job.pipeline], *flags])
+    command = shlex.join(["locdiffusion", COMMAND_OF[job.pipeline], *flags])
     if job.dry_run:
         print(command)
-        return _show_graph(job, flags)
+        _show_graph(job, flags)
+        return DONE
     print(command, file=sys.stderr)
-    status: int = importlib.import_module(MODULES[job.pipeline] + ".command").main(flags)
+    module = importlib.import_module(f"{COMMANDS[COMMAND_OF[job.pipeline]][0]}.command")
+    before = dict(os.environ)
+    os.environ |= OFFLINE
+    try:
+        status: int = module.main(flags)
+    finally:
+        os.environ.clear()
+        os.environ |= before
     return status
 
 
-def _show_graph(job: Settings, flags: Sequence[str]) -> int:
-    from pipelines.beam.flags import UsageError
+def _show_graph(job: Settings, flags: Sequence[str]) -> None:
     from pipelines.dataflow.graph import build_shards_steps, geotag_steps
 
-    try:
-        steps = geotag_steps(flags) if job.pipeline == GEOTAG else build_shards_steps(flags)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
+    steps = geotag_steps(flags) if job.pipeline == GEOTAG else build_shards_steps(flags)
     print(f"\nthe job, step by step:\n{steps}")
     print("\nnothing was submitted, no bucket was looked into")
-    return DONE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Reads the settings, then launches.
+    """Runs the command.
 
     Args:
-        arguments: Without the program's name; None takes `sys.argv`.
+        arguments: Words without the program's name; None takes `sys.argv`.
 
     Returns:
-        The exit status; see `--help`.
+        The exit status; `--help` lists what each means.
     """
-    parsed = parser().parse_intermixed_args(arguments)
+    return run_command(lambda: _run(parser().parse_args(arguments)))
+
+
+def _run(parsed: argparse.Namespace) -> int:
     words = [*parsed.settings, *(["DRY_RUN=yes"] if parsed.dry_run else [])]
     mistakes = misspelt(parsed.make_flags)
     try:

@@ -1,4 +1,4 @@
-"""From settings to the command line of a pipeline: the one place that knows Dataflow's flags."""
+"""Turns settings into the command line of a pipeline; only this module knows Dataflow's flags."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from pipelines.dataflow.settings import GEOTAG, Settings
 
 ROOT = Path(__file__).parents[2]
 SETUP_FILE = ROOT / "setup.py"
-MODULES = {"geotag": "pipelines.geotag", "shards": "pipelines.build_shards"}
+COMMAND_OF = {"geotag": "geotag", "shards": "build-shards"}
 GPU_BATCH_SIZE = 128
 
 
 def arguments(job: Settings, now: datetime) -> list[str]:
-    """The flags after `python -m pipelines.geotag`, or `pipelines.build_shards`.
+    """Returns the flags behind `locdiffusion geotag` or `locdiffusion build-shards`.
 
     Args:
-        job: Checked.
-        now: Names a job that was given no name.
+        job: Checked settings.
+        now: Time after which a job without a name is named.
     """
     ours = _geotag(job) if job.pipeline == GEOTAG else _shards(job)
     ours.append(f"--device={'cuda' if job.accelerator else 'cpu'}")
@@ -32,16 +32,16 @@ def _geotag(job: Settings) -> list[str]:
     flags = ["--input", *job.input.split(), "--output", job.output]
     flags += _if("--checkpoint", job.checkpoint) + _if("--encoder", job.encoder)
     batch = job.batch_size or (GPU_BATCH_SIZE if job.accelerator else 0)
-    return flags + _if("--batch_size", batch)
+    return flags + _if("--batch-size", batch)
 
 
 def _shards(job: Settings) -> list[str]:
-    flags = ["--source", job.source, "--metadata", *job.metadata.split(), "--output", job.output]
+    flags = ["--source", job.source, "--input", *job.metadata.split(), "--output", job.output]
     return flags + _if("--images", job.images)
 
 
 def _service(job: Settings, now: datetime) -> list[str]:
-    """Where the job runs, and what it ships."""
+    """Returns the flags that say where the job runs, and what it ships."""
     name = job.job_name or f"locdiffusion-{job.pipeline}-{now:%Y%m%d-%H%M%S}"
     temp = job.temp
     return [
@@ -61,7 +61,7 @@ def _service(job: Settings, now: datetime) -> list[str]:
 
 
 def _workers(job: Settings) -> list[str]:
-    """The machines."""
+    """Returns the flags that say which machines work."""
     flags = [f"--machine_type={job.machine}", f"--max_num_workers={job.max_workers}"]
     flags += _if("--num_workers", job.workers) + _if("--worker_zone", job.zone)
     flags.append(f"--disk_size_gb={job.disk_gb}")

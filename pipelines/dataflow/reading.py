@@ -1,4 +1,4 @@
-"""Settings from NAME=VALUE words, as make hands them on; every mistake is told at once.
+"""Reads settings from NAME=VALUE words, as make hands them on; tells every mistake at once.
 
 A setting that is empty counts as not given: that is what make makes of a variable nobody set.
 """
@@ -18,18 +18,18 @@ YES_NO = {"yes": True, "no": False, "1": True, "0": False, "true": True, "false"
 
 
 class SettingsError(ValueError):
-    """Settings that are missing, misspelt or contradict each other; one line for each."""
+    """Settings are missing, misspelt or contradict each other; one line for each mistake."""
 
 
 def read_settings(pipeline: str, words: Iterable[str]) -> Settings:
-    """Settings from NAME=VALUE words.
+    """Reads and checks settings.
 
     Args:
         pipeline: `geotag` or `shards`.
-        words: In any order; an empty VALUE is none.
+        words: NAME=VALUE words in any order; an empty VALUE counts as not given.
 
     Raises:
-        SettingsError: With every mistake that was found.
+        SettingsError: Something is wrong; the message has every mistake that was found.
     """
     mistakes, given = [], {}
     for word in words:
@@ -53,7 +53,7 @@ def read_settings(pipeline: str, words: Iterable[str]) -> Settings:
 
 
 def unknown(name: str) -> str:
-    """The sentence for a setting that there is not."""
+    """Returns the sentence for a setting that does not exist."""
     near = difflib.get_close_matches(name.upper(), NAMES, 1, cutoff=0.6)
     hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(NAMES)}"
     return f"{name} is no setting; {hint}"

@@ -1,4 +1,4 @@
-"""What a job on Dataflow is told, and what follows where it is told nothing."""
+"""The settings of a job on Dataflow, and the defaults that follow from the others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _setting(help: str, default: Any = "", *, only: str = "") -> Any:
 
 @dataclass(frozen=True)
 class Settings:
-    """The settings of one job; `reading.read_settings` makes one that is checked.
+    """The settings of one job; `reading.read_settings` makes and checks them.
 
     `EXPLANATIONS` tells what each means.
     """
@@ -56,26 +56,26 @@ class Settings:
     dry_run: bool = _setting("print the command and the job graph, submit nothing", False)
 
     def __post_init__(self) -> None:
-        """Chooses the GPU where none was named."""
+        """Chooses the GPU where none is named."""
         if not self.gpu:
             default = machines.NONE if self.pipeline == SHARDS else "nvidia-l4"
             object.__setattr__(self, "gpu", default)
 
     @property
     def accelerator(self) -> machines.Accelerator | None:
-        """The GPU of a worker."""
+        """The GPU of a worker; None for a job without."""
         return machines.accelerator(self.gpu)
 
     @property
     def machine(self) -> str:
-        """The machine type, chosen where none was given."""
+        """The machine type of a worker; the default follows from the GPU."""
         if self.machine_type:
             return self.machine_type
         return self.accelerator.machines[0] if self.accelerator else "n2-standard-8"
 
     @property
     def temp(self) -> str:
-        """Where Beam stages its files."""
+        """The directory in which Beam stages its files."""
         if self.temp_location:
             return self.temp_location.rstrip("/")
         output = self.output.rstrip("/")
@@ -83,7 +83,7 @@ class Settings:
 
     @property
     def extra_flags(self) -> list[str]:
-        """`flags`, split."""
+        """The words of `flags`."""
         return shlex.split(self.flags)
 
 
@@ -94,7 +94,7 @@ NAMES = tuple(EXPLANATIONS)
 
 
 def names_of(pipeline: str) -> list[str]:
-    """The settings that a pipeline takes."""
+    """Returns the names of the settings that a pipeline takes."""
     return [
         one.name.upper()
         for one in fields(Settings)

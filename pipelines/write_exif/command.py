@@ -221,11 +221,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status; `--help` lists what each means.
     """
-
-    def body() -> int:
-        made = parser()
-        options = made.parse_args(arguments)
-        made.require(options, "input", "predictions", "output")
-        return _run(options)
-
-    return run_command(body, DataError)
+    required = ("input", "predictions", "output")
+    made = parser()
+    return run_command(lambda: _run(made.parse_args(arguments, required=required)), DataError)

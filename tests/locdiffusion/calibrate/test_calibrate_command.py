@@ -21,12 +21,12 @@ from support.tiny import write_coloured_shard
 def test_too_few_photos_and_other_mistakes_are_told(tmp_path, capsys):
     shard = write_coloured_shard(tmp_path / "few.tar", 3, seed=0)
     output = ["--output", str(tmp_path / "new")]
-    assert calibrate.main(["--photos", str(shard), *output]) == 2
+    assert calibrate.main(["--input", str(shard), *output]) == 2
     assert "3 of these photos have a known position; want at least 50" in capsys.readouterr().err
     nothing = ["--predictions", str(tmp_path)]
-    assert calibrate.main(["--photos", str(shard), *nothing, *output]) == 2
-    assert "give the output of pipelines.geotag" in capsys.readouterr().err
-    assert calibrate.main(["--photos", str(tmp_path / "no.tar"), *output]) == 2
+    assert calibrate.main(["--input", str(shard), *nothing, *output]) == 2
+    assert "give the output of `locdiffusion geotag`" in capsys.readouterr().err
+    assert calibrate.main(["--input", str(tmp_path / "no.tar"), *output]) == 2
 
 
 def test_positions_of_predictions_prefer_the_truth(tmp_path):
@@ -49,7 +49,7 @@ def test_shifted_archive_gets_honest_radii(tmp_path, capsys):
     assert cut([*made, "--output", str(tmp_path / "relief")]) == 0
     first, *others = sorted((tmp_path / "relief").glob("*.tar"))
     output = tmp_path / "refitted"
-    assert calibrate.main(["--photos", str(first), "--output", str(output)]) == 0
+    assert calibrate.main(["--input", str(first), "--output", str(output)]) == 0
     assert "fitted on one half" in capsys.readouterr().out
     encoder = load_image_encoder(checkpoint.read_config(None).encoder.name)
     photos = load_photos([str(path) for path in others], encoder, tmp_path / "cache")

@@ -15,12 +15,13 @@ from PIL import Image
 
 from locdiffusion import geotagger, model_card
 from locdiffusion.card import figure, views
-from locdiffusion.card.answer import AnsweredPhoto, Known
+from locdiffusion.card.answer import AnsweredPhoto, Known, answer
 from locdiffusion.card.command import main, targets
 from locdiffusion.decoding.answers import Mode
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.base_measure import BaseMeasure
 from locdiffusion.geotag import Geotag, percent
+from locdiffusion.geotagger import Geotagger
 from locdiffusion.inference import log_density_around
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors
 from schemas.samples import Truth
@@ -56,6 +57,16 @@ def tiny_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 def here(folder: Path, monkeypatch: pytest.MonkeyPatch, tiny_encoder: None) -> Iterator[Path]:
     monkeypatch.chdir(folder)
     yield folder
+
+
+def test_missing_weights_are_told_with_a_flag_that_is_there(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    weights = ["--checkpoint", "geoclip-distilled", "--encoder", "geoclip:none.safetensors"]
+    assert main(["plain.jpg", *weights]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ") and "none.safetensors" in told and "--encoder" in told
 
 
 class Bump:
@@ -124,6 +135,14 @@ class TestCommand:
         assert properties["model_id"].startswith("tiny-")
         assert printed.err == "written: json-card.png\n"
         assert (here / "json-card.png").read_bytes()[:4] == b"\x89PNG"
+
+    def test_the_place_in_a_gallery(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tagger = Geotagger.load("./checkpoint")
+        monkeypatch.setattr(tagger, "gallery", object())
+        place = np.array([48.0]), np.array([11.5])
+        monkeypatch.setattr(tagger, "hybrid", lambda *_: place)
+        rows = dict(answer(tagger, Path("plain.jpg")).rows())
+        assert rows["in the gallery"] == "48.00° N, 11.50° E"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

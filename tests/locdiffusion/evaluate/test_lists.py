@@ -1,4 +1,4 @@
-"""`python -m locdiffusion.evaluate --photos DIR --truth CSV`: the lists of the field."""
+"""`python -m locdiffusion.evaluate --input DIR --truth CSV`: the lists of the field."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_scores_those_that_are_there(
     listed = write_list(tmp_path / "im2gps3k test.csv", PLACES365, 7)
     output = tmp_path / "scores"
     command = [
-        *("--photos", str(photos), "--truth", str(listed)),
+        *("--input", str(photos), "--truth", str(listed)),
         *("--checkpoint", str(tmp_path / "model"), "--output", str(output), "--resamples", "20"),
     ]
     assert evaluate.main(command) == 0
@@ -99,7 +99,7 @@ def test_answers_are_those_of_the_same_photos_in_shards(
     scores = []
     for i, way in enumerate(
         [
-            ("--photos", str(photos), "--truth", str(listed)),
+            ("--input", str(photos), "--truth", str(listed)),
             ("--test", f"list={tmp_path / 'shards' / '*.tar'}"),
         ]
     ):
@@ -157,12 +157,12 @@ def test_flags_that_do_not_go_together(
 ) -> None:
     listed = write_list(tmp_path / "list.csv", OSV_5M)
     for flags, message in (
-        (("--photos", str(photos)), "--truth CSV go together"),
-        (("--truth", str(listed)), "--photos DIR and"),
-        (("--photos", str(photos), "--truth", str(listed), "--test", "a=b"), "want one of"),
-        (("--photos", str(tmp_path / "no"), "--truth", str(listed)), "holds no photo"),
+        (("--input", str(photos)), "--truth CSV go together"),
+        (("--truth", str(listed)), "--input DIR and"),
+        (("--input", str(photos), "--truth", str(listed), "--test", "a=b"), "want one of"),
+        (("--input", str(tmp_path / "no"), "--truth", str(listed)), "holds no photo"),
         (
-            ("--photos", str(photos), "--truth", str(tmp_path / "no.csv")),
+            ("--input", str(photos), "--truth", str(tmp_path / "no.csv")),
             "cannot be read (FileNotFound",
         ),
     ):

@@ -65,7 +65,7 @@ def test_the_command_of_a_job_with_gpus() -> None:
     setup = str(ROOT / "setup.py")
     assert command() == [
         *("--input", "gs://my-bucket/photos/*.tar", "--output", "gs://my-bucket/geotags"),
-        *("--batch_size=128", "--device=cuda", "--no-wait"),
+        *("--batch-size=128", "--device=cuda", "--no-wait"),
         *("--runner=DataflowRunner", "--project=my-project", "--region=europe-west4"),
         "--job_name=locdiffusion-geotag-20260203-040506",
         "--temp_location=gs://my-bucket/geotags-tmp",
@@ -83,7 +83,7 @@ def test_the_command_of_a_job_with_gpus() -> None:
 def test_the_command_of_a_job_without_gpus_asks_for_none() -> None:
     flags = command(GPU="none")
     assert "--device=cpu" in flags and "--machine_type=n2-standard-8" in flags
-    assert not any("accelerator" in flag or "batch_size" in flag for flag in flags)
+    assert not any("accelerator" in flag or "batch-size" in flag for flag in flags)
 
 
 def test_every_setting_reaches_the_command() -> None:
@@ -111,7 +111,7 @@ def test_every_setting_reaches_the_command() -> None:
     )
     wanted = [
         *("--input", "gs://my-bucket/a.tar", "gs://my-bucket/b-{00..09}.tar"),
-        *("--checkpoint=gs://my-bucket/model", "--wait", "--batch_size=64", "--job_name=mine"),
+        *("--checkpoint=gs://my-bucket/model", "--wait", "--batch-size=64", "--job_name=mine"),
         "--encoder=open_clip:ViT-B-32/gs://my-bucket/clip.safetensors",
         *("--machine_type=n1-highmem-16", "--worker_zone=europe-west4-c", "--max_num_workers=30"),
         *("--num_workers=5", "--number_of_worker_harness_threads=12", "--disk_size_gb=80"),
@@ -137,7 +137,7 @@ def test_the_pipeline_takes_the_command() -> None:
 def test_the_command_of_the_shards_job() -> None:
     flags = command("shards", IMAGES="gs://my-bucket/mp16")
     assert flags[:7] == [
-        *("--source", "mp16", "--metadata", "gs://my-bucket/a.csv", "gs://my-bucket/b.csv"),
+        *("--source", "mp16", "--input", "gs://my-bucket/a.csv", "gs://my-bucket/b.csv"),
         *("--output", "gs://my-bucket/geotags"),
     ]
     assert "--images=gs://my-bucket/mp16" in flags
@@ -326,7 +326,7 @@ def test_a_dry_run_shows_the_command_and_the_graph_and_touches_nothing(
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: pytest.fail("looked up a host"))
     assert dataflow.main(["geotag", *words(GEOTAG), "--dry-run"]) == 0
     shown = capsys.readouterr().out
-    assert shown.startswith("python -m pipelines.geotag --input 'gs://my-bucket/photos/*.tar'")
+    assert shown.startswith("locdiffusion geotag --input 'gs://my-bucket/photos/*.tar'")
     steps = [line.strip() for line in shown.splitlines() if line.startswith("  ")]
     assert steps[:8] == [
         *("ListShards", "Geotag", "DropFinished", "Reshuffle", "ReadShards", "Embed", "Sample"),
