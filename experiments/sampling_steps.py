@@ -42,6 +42,7 @@ from locdiffusion.diffusion.denoiser import Denoiser
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
 from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas, standard_sigmas
+from locdiffusion.drawing.palette import SERIES
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.files import write_atomically
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
@@ -281,7 +282,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
     panels = (("within 200 km, %", _within_200), ("median error, km", _median))
     for axes, (label, value) in zip(figure.subplots(1, 2), panels, strict=True):
         axes.axhline(value(results["density"]), color="0.55", lw=1.2, label="density mode (1 call)")
-        for sampler, colour in zip(SAMPLERS, ("#1f6f8b", "#c8553d", "#588157"), strict=True):
+        for sampler, colour in zip(SAMPLERS, SERIES, strict=False):
             for placing, marker in zip(PLACINGS, ("o", "s"), strict=True):
                 curve = _curve(results, sampler, placing)
                 if not curve:

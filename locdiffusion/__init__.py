@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from locdiffusion.checkpoint import Checkpoint, CheckpointError
     from locdiffusion.decoding.answers import GeotagColumns, Mode
     from locdiffusion.decoding.decoder import DecodeConfig, Decoder
-    from locdiffusion.geotag import Geotag
+    from locdiffusion.decoding.geotag import Geotag
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 
@@ -49,7 +49,7 @@ _HOMES = {
     "CheckpointError": "checkpoint",
     "DecodeConfig": "decoding.decoder",
     "Decoder": "decoding.decoder",
-    "Geotag": "geotag",
+    "Geotag": "decoding.geotag",
     "GeotagColumns": "decoding.answers",
     "Geotagger": "geotagger",
     "Mode": "decoding.answers",

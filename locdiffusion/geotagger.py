@@ -18,6 +18,7 @@ from locdiffusion.checkpoint import Checkpoint, CheckpointError, check_encoder, 
 from locdiffusion.cpu import torch_threads
 from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
+from locdiffusion.decoding.geotag import Geotag, geotags
 from locdiffusion.decoding.point_only import Locator
 from locdiffusion.density.base_measure import load_base_measure
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
@@ -25,7 +26,6 @@ from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
 from locdiffusion.gallery.hybrid import HybridGallery
 from locdiffusion.gallery.places import embedded_gallery, read_gallery
-from locdiffusion.geotag import Geotag, geotags
 from locdiffusion.inference import log_density_around
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
 from locdiffusion.model.model_files import local_checkpoint, local_encoder

@@ -47,6 +47,7 @@ ONLY_IN = {
     ),
     "matplotlib": (
         "locdiffusion.card",
+        "locdiffusion.drawing",
         "experiments.distillation.report",
         "locdiffusion.evaluate",
         "experiments.sampling_steps",

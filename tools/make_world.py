@@ -3,7 +3,7 @@
     npm pack world-atlas@2.0.2 && tar xzf world-atlas-2.0.2.tgz
     python tools/make_world.py package/countries-50m.json world.geojson
 
-The file belongs in pipelines/geotag/pages/assets/.
+The file belongs in locdiffusion/assets/.
 
 The source is TopoJSON: a border that two countries share is stored once, as an arc. The arcs are
 simplified, not the countries, so that neighbours still fit together afterwards.

@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 from experiments.report.naming import title
 from experiments.report.record import OURS, MainTable
 from experiments.sampling_steps import draw as draw_sampling
+from locdiffusion.drawing.palette import GRID, INK, SERIES
 from locdiffusion.evaluate.plots import plot_accuracy_by_distance, plot_coverage, plot_reliability
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-INK, GRID = "#22303c", "#dde3e8"
 BEST_RIVALS = 2
 
 
@@ -96,7 +95,7 @@ def plot_radii(path: Path, by_split: Mapping[str, Sequence[Mapping[str, Any]]]) 
             y = [100 * row["within"][km] for row in rows]
             _line(axes, i, x, y, f"within {int(km):,} km")
             best = max(range(len(y)), key=lambda j: y[j])
-            axes.plot(x[best], y[best], "o", ms=11, mfc="none", color=COLOURS[i])
+            axes.plot(x[best], y[best], "o", ms=11, mfc="none", color=SERIES[i])
         axes.set_xscale("log")
         ticks = [r for r in (25, 50, 100, 200, 500, 1000, 2000) if x[0] <= r <= x[-1]]
         axes.set_xticks(ticks, [f"{t:,}" for t in ticks])
@@ -142,7 +141,7 @@ def _line(
     axes: Axes, i: int, x: Sequence[float], y: Sequence[float], label: str, dashes: Any = "-"
 ) -> None:
     style: dict[str, Any] = {
-        "color": COLOURS[i % len(COLOURS)],
+        "color": SERIES[i % len(SERIES)],
         "marker": MARKERS[i % len(MARKERS)],
     }
     axes.plot(x, y, label=label, linestyle=dashes, linewidth=1.7, markersize=5, **style)

@@ -17,18 +17,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from experiments.report.answers import Answered
-from locdiffusion.card.views import (
-    ANSWER_COLOUR,
-    INK,
-    TRUTH_COLOUR,
-    density_style,
-    half_width_km,
-    offset_km,
-)
+from locdiffusion.card.views import density_style, half_width_km, offset_km
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.density.base_measure import LAND
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.drawing.palette import ANSWER, COAST, DENSITY, FRAME, INK, PALE_LAND, SEA, TRUTH
 from locdiffusion.inference import natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.photos.labelled_samples import read_samples
@@ -38,7 +32,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SIZE = 121
-SEA, LAND_COLOUR, COAST = "#eef3f6", "#dcd8cd", "#7d8791"
 MIN_HALF_KM, MAX_HALF_KM = 400.0, 4000.0
 VISIBLE_KM = 20.0
 """Where a pixel is larger, each place is painted at least three pixels wide, to be seen at all."""
@@ -191,11 +184,11 @@ def _legend(figure: Any) -> None:
     from matplotlib.lines import Line2D
 
     marks = [
-        Line2D([], [], color=TRUTH_COLOUR, marker="o", mfc="none", mew=1.8, ls="none"),
-        Line2D([], [], color=ANSWER_COLOUR, marker="x", mew=2.0, ls="none"),
-        Line2D([], [], color=ANSWER_COLOUR, lw=1.4),
-        Line2D([], [], color=ANSWER_COLOUR, lw=1.4, ls=(0, (4, 3))),
-        Line2D([], [], color="#8c510a", marker="s", ls="none"),
+        Line2D([], [], color=TRUTH, marker="o", mfc="none", mew=1.8, ls="none"),
+        Line2D([], [], color=ANSWER, marker="x", mew=2.0, ls="none"),
+        Line2D([], [], color=ANSWER, lw=1.4),
+        Line2D([], [], color=ANSWER, lw=1.4, ls=(0, (4, 3))),
+        Line2D([], [], color=DENSITY[-1][:7], marker="s", ls="none"),
     ]
     labels = ["truth", "answer", "50 % radius", "90 % radius", "probability density"]
     figure.legend(marks, labels, loc="upper left", ncols=5, frameon=False, fontsize=10)
@@ -218,12 +211,10 @@ def _draw_near(
     _paint(axes, x, y, land_share(vectors).reshape(x.shape), density)
     for radius, style in zip(chosen.radii_km, ("-", (0, (4, 3))), strict=True):
         turn = np.linspace(0, 2 * np.pi, 181)
-        axes.plot(
-            radius * np.sin(turn), radius * np.cos(turn), color=ANSWER_COLOUR, lw=1.2, ls=style
-        )
-    axes.plot(0, 0, "x", color=ANSWER_COLOUR, ms=7, mew=1.8)
+        axes.plot(radius * np.sin(turn), radius * np.cos(turn), color=ANSWER, lw=1.2, ls=style)
+    axes.plot(0, 0, "x", color=ANSWER, ms=7, mew=1.8)
     east, north = offset_km(chosen.answer, chosen.truth)
-    axes.plot(east, north, "o", color=TRUTH_COLOUR, mfc="none", ms=8, mew=1.8)
+    axes.plot(east, north, "o", color=TRUTH, mfc="none", ms=8, mew=1.8)
     axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal", xticks=[], yticks=[])
     axes.text(0.03, 0.03, f"{2 * half:,.0f} km", transform=axes.transAxes, fontsize=8, color=INK)
 
@@ -237,8 +228,8 @@ def _draw_world(
     vectors = unit_vectors(y, x).reshape(-1, 3)
     density = np.exp(posteriors.log_density(embedding, vectors)).reshape(x.shape)
     _paint(axes, x, y, land_share(vectors).reshape(x.shape), maximum_filter(density, 3))
-    axes.plot(*chosen.answer[::-1], "x", color=ANSWER_COLOUR, ms=4.5, mew=1.1)
-    axes.plot(*chosen.truth[::-1], "o", color=TRUTH_COLOUR, mfc="none", ms=8, mew=1.3)
+    axes.plot(*chosen.answer[::-1], "x", color=ANSWER, ms=4.5, mew=1.1)
+    axes.plot(*chosen.truth[::-1], "o", color=TRUTH, mfc="none", ms=8, mew=1.3)
     axes.set(xlim=(-180, 180), ylim=(-90, 90), aspect="equal", xticks=[], yticks=[])
 
 
@@ -252,13 +243,13 @@ def _paint(
     """Paints land, density down to a thousandth of its peak, and coast."""
     from matplotlib.colors import ListedColormap
 
-    ground = ListedColormap([SEA, LAND_COLOUR])
+    ground = ListedColormap([SEA, PALE_LAND])
     axes.pcolormesh(x, y, land > 0.5, cmap=ground, vmin=0, vmax=1, rasterized=True)
     style = density_style(float(density.max()))
     axes.pcolormesh(x, y, density, rasterized=True, zorder=2, **style)
     if land.min() < 0.5 < land.max():
         axes.contour(x, y, land, [0.5], colors=COAST, linewidths=0.6, zorder=3)
-    axes.spines[:].set_color("#b9c2c9")
+    axes.spines[:].set_color(FRAME)
 
 
 def land_share(vectors: NDArray[np.float64]) -> NDArray[np.float64]:

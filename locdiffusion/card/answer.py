@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from locdiffusion.geotag import Geotag, geotags, km_text, percent, place_text
+from locdiffusion.decoding.geotag import Geotag, geotags, km_text, percent, place_text
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.exif import exif_position, upright
 from locdiffusion.photos.image_formats import load_picture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +10,9 @@ from numpy.typing import NDArray
 
 from locdiffusion.card.answer import AnsweredPhoto
 from locdiffusion.card.views import (
-    ANSWER_COLOUR,
     DASHED,
-    DENSITY,
-    FAINT,
     HORIZON_KM,
-    INK,
     SOLID,
-    TRUTH_COLOUR,
     View,
     draw_base,
     draw_codes,
@@ -26,7 +20,9 @@ from locdiffusion.card.views import (
     half_width_km,
     paint_density,
 )
-from locdiffusion.geotag import place_text
+from locdiffusion.decoding.geotag import place_text
+from locdiffusion.drawing.canvas import new_figure, png
+from locdiffusion.drawing.palette import ANSWER, DENSITY, FAINT, FRAME, GRID, INK, TRUTH
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 
 if TYPE_CHECKING:
@@ -44,18 +40,12 @@ BROWN = DENSITY[-1][:7]
 
 def card_png(answer: AnsweredPhoto, dpi: int = 110) -> bytes:
     """The card as a PNG; the same answer gives the same bytes."""
-    buffer = io.BytesIO()
-    draw_card(answer).savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(draw_card(answer), dpi)
 
 
 def draw_card(answer: AnsweredPhoto) -> Figure:
     """Photo and table to the left, the globe, and to the right a closer map or the other side."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(WIDTH, HEIGHT), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(WIDTH, HEIGHT)
     _draw_title(figure, answer)
     _draw_table(figure, answer, _draw_photo(figure, answer))
     _draw_maps(figure, answer)
@@ -118,16 +108,16 @@ def _draw_map(
         for x, y in _visible(view, half_km, mode.latitude, mode.longitude):
             if i == 0:
                 axes.plot(x, y, "x", color="white", ms=11, mew=4.0, zorder=8)
-                axes.plot(x, y, "x", color=ANSWER_COLOUR, ms=9, mew=2.2, zorder=8)
+                axes.plot(x, y, "x", color=ANSWER, ms=9, mew=2.2, zorder=8)
             else:
-                axes.plot(x, y, "o", color="white", mec=ANSWER_COLOUR, ms=13, mew=1.4, zorder=7)
+                axes.plot(x, y, "o", color="white", mec=ANSWER, ms=13, mew=1.4, zorder=7)
                 number: Any = axes.text(x, y, str(i + 1), fontsize=9, weight="bold", zorder=7.5)
-                number.set(ha="center", va="center_baseline", color=ANSWER_COLOUR)
+                number.set(ha="center", va="center_baseline", color=ANSWER)
     if answer.known is not None:
         place = answer.known.place
         for x, y in _visible(view, half_km, place.latitude, place.longitude):
             axes.plot(x, y, "o", color="white", mfc="none", ms=11, mew=4.4, zorder=8)
-            axes.plot(x, y, "o", color=TRUTH_COLOUR, mfc="none", ms=11, mew=2.2, zorder=8)
+            axes.plot(x, y, "o", color=TRUTH, mfc="none", ms=11, mew=2.2, zorder=8)
 
 
 def _visible(
@@ -180,7 +170,7 @@ def _draw_photo(figure: Figure, answer: AnsweredPhoto) -> float:
     axes = figure.add_axes(box)
     axes.imshow(np.asarray(image), aspect="auto", interpolation="lanczos")
     axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_color("#b4c0c9")
+    axes.spines[:].set_color(FRAME)
     return bottom
 
 
@@ -205,7 +195,7 @@ def _draw_table(figure: Figure, answer: AnsweredPhoto, top: float) -> None:
 def _draw_bar(figure: Figure, x: float, y: float, share: float) -> None:
     from matplotlib.patches import Rectangle
 
-    for width, colour in ((2.0, "#e4e9ed"), (2.0 * share, ANSWER_COLOUR)):
+    for width, colour in ((2.0, GRID), (2.0 * share, ANSWER)):
         corner = (x / WIDTH, (y - 0.005) / HEIGHT)
         bar = Rectangle(
             corner, width / WIDTH, 0.12 / HEIGHT, fc=colour, transform=figure.transFigure
@@ -217,18 +207,18 @@ def _draw_legend(figure: Figure, answer: AnsweredPhoto) -> None:
     from matplotlib.lines import Line2D
 
     marks = [
-        Line2D([], [], color=ANSWER_COLOUR, marker="x", mew=2.2, ms=8, ls="none"),
-        Line2D([], [], color=ANSWER_COLOUR, lw=1.5),
-        Line2D([], [], color=ANSWER_COLOUR, lw=1.5, ls=DASHED),
+        Line2D([], [], color=ANSWER, marker="x", mew=2.2, ms=8, ls="none"),
+        Line2D([], [], color=ANSWER, lw=1.5),
+        Line2D([], [], color=ANSWER, lw=1.5, ls=DASHED),
         Line2D([], [], color=BROWN, marker="s", ms=8, ls="none"),
     ]
     labels = ["answer", "50 % radius", "90 % radius", "probability density (log scale)"]
     if len(answer.geotag.modes) > 1:
-        marks.append(Line2D([], [], marker="o", mfc="white", mec=ANSWER_COLOUR, ms=9, ls="none"))
+        marks.append(Line2D([], [], marker="o", mfc="white", mec=ANSWER, ms=9, ls="none"))
         labels.append("other likely places")
     if answer.known is not None:
         style: dict[str, Any] = {"mfc": "none", "mew": 2.2, "ms": 9, "ls": "none"}
-        marks.append(Line2D([], [], color=TRUTH_COLOUR, marker="o", **style))
+        marks.append(Line2D([], [], color=TRUTH, marker="o", **style))
         labels.append(f"truth ({answer.known.source})")
     place: dict[str, Any] = {"loc": "center", "bbox_to_anchor": (9.75 / WIDTH, 1.02 / HEIGHT)}
     figure.legend(marks, labels, ncols=6, frameon=False, fontsize=9.5, **place)

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 
 from locdiffusion.density.transforms import pole_frame
+from locdiffusion.drawing.palette import ANSWER, COAST, DENSITY, FRAME, GRID, PALE_LAND, SEA
 from locdiffusion.geography.countries import countries
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 
@@ -26,10 +27,6 @@ if TYPE_CHECKING:
 
 Float = NDArray[np.float64]
 
-SEA, LAND, COAST, GRID = "#e9f0f4", "#fbfaf6", "#8d99a3", "#d3dde4"
-INK, FAINT = "#22303c", "#6b7a87"
-ANSWER_COLOUR, TRUTH_COLOUR = "#0072b2", "#d55e00"
-DENSITY = ("#f6e8c300", "#dfa13ccc", "#8c510aff")
 PIXELS = 560
 HORIZON_KM = EARTH_RADIUS_KM * np.pi / 2.0
 FAINTEST = 1e-3
@@ -105,7 +102,9 @@ def draw_base(axes: Axes, view: View, half_km: float) -> None:
     if view.globe:
         frame = Circle((0.0, 0.0), half_km, fc=SEA, ec="none")
     axes.add_patch(frame)
-    land = PolyCollection(rings, facecolors=LAND, edgecolors=LAND, linewidths=0.3, zorder=1)
+    land = PolyCollection(
+        rings, facecolors=PALE_LAND, edgecolors=PALE_LAND, linewidths=0.3, zorder=1
+    )
     axes.add_collection(land, autolim=False)
     [coast] = axes.plot(*borders.T, color=COAST, lw=0.5, zorder=3)
     [grid] = axes.plot(*_graticule(view, half_km).T, color=GRID, lw=0.6, zorder=1.5)
@@ -115,10 +114,10 @@ def draw_base(axes: Axes, view: View, half_km: float) -> None:
     axes.set(xticks=[], yticks=[])
     if view.globe:
         axes.axis("off")
-        rim = Circle((0.0, 0.0), half_km, fill=False, ec="#b4c0c9", lw=1.0, zorder=6)
+        rim = Circle((0.0, 0.0), half_km, fill=False, ec=FRAME, lw=1.0, zorder=6)
         rim.set_clip_on(False)
         axes.add_patch(rim)
-    axes.spines[:].set_color("#b4c0c9")
+    axes.spines[:].set_color(FRAME)
 
 
 def density_style(peak: float) -> dict[str, Any]:
@@ -176,7 +175,7 @@ def draw_radius(axes: Axes, view: View, radius_km: float, style: Any) -> None:
 
     if radius_km < HORIZON_KM:
         drawn = float(view.radius(radius_km))
-        line: dict[str, Any] = {"ec": ANSWER_COLOUR, "lw": 1.5, "ls": style}
+        line: dict[str, Any] = {"ec": ANSWER, "lw": 1.5, "ls": style}
         axes.add_patch(Circle((0.0, 0.0), drawn, fill=False, zorder=5, **line))
 
 
@@ -199,7 +198,7 @@ def draw_codes(axes: Axes, view: View, half_km: float) -> None:
             biggest[code] = inside.area, shapely.maximum_inscribed_circle(inside)
     for code, (_, radius) in biggest.items():
         x, y = radius.coords[0]
-        axes.text(x, y, code, ha="center", va="center", fontsize=10, color="#8a97a1", zorder=4)
+        axes.text(x, y, code, ha="center", va="center", fontsize=10, color=COAST, zorder=4)
 
 
 @dataclass(frozen=True)

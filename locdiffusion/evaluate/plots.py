@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from locdiffusion.drawing.canvas import new_figure, png
+from locdiffusion.drawing.palette import FAINT, GRID, INK, SERIES
 from locdiffusion.evaluate.proximity import Stratum
 from locdiffusion.evaluate.reliability import HISTOGRAM_BINS, Reliability
 from locdiffusion.evaluate.scores import Scores
@@ -21,11 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
-"""Okabe & Ito 2008, "Color Universal Design"; the last is ours."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.2)), (0, (6, 1.5, 1.5, 1.5)))
-INK, FAINT, GRID = "#22303c", "#6b7a87", "#dde3e8"
 RELIABILITY_KM = (25.0, 200.0, 750.0)
 _FARTHEST_KM = 20_038.0
 
@@ -45,7 +44,7 @@ def plot_reliability(
         thresholds_km: Which of them to show.
     """
     shown = [r for r in reliability if r.threshold_km in thresholds_km]
-    figure = _figure(6.4, 6.9)
+    figure = new_figure(6.4, 6.9)
     grid = figure.add_gridspec(2, 1, height_ratios=(3.4, 1.0), hspace=0.08)
     curve = _axes(figure, grid[0], title)
     counts = _axes(figure, grid[1])
@@ -61,7 +60,7 @@ def plot_reliability(
         curve.errorbar(x, y, whiskers, label=label, **_style(i), elinewidth=0.9)
         # Thinner from one to the next, so that none hides another.
         heights = np.array(r.histogram)
-        counts.stairs(heights, edges, color=COLOURS[i], linewidth=max(1.2, 3.4 - 1.1 * i))
+        counts.stairs(heights, edges, color=SERIES[i], linewidth=max(1.2, 3.4 - 1.1 * i))
     photos = sum(shown[0].histogram) if shown else 0
     curve.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="share that came true")
     curve.tick_params(labelbottom=False)
@@ -83,14 +82,14 @@ def plot_coverage(path: Path, rows: Mapping[str, Scores], title: str = "") -> No
         title: Above the figure.
     """
     stated = {name: s for name, s in rows.items() if s.coverage_50 and s.coverage_90}
-    figure = _figure(7.2, 1.5 + 0.42 * max(1, len(stated)))
+    figure = new_figure(7.2, 1.5 + 0.42 * max(1, len(stated)))
     axes = _axes(figure, 111, title)
     kinds = ((50, "coverage_50", 0), (90, "coverage_90", 1))
     for nominal, name, i in kinds:
         found = [getattr(s, name) for s in stated.values()]
         x = np.array([100 * e.value for e in found])
         whiskers = [x - [100 * e.low for e in found], [100 * e.high for e in found] - x]
-        axes.axvline(nominal, color=COLOURS[i], linewidth=1.0, dashes=(4, 3), zorder=1)
+        axes.axvline(nominal, color=SERIES[i], linewidth=1.0, dashes=(4, 3), zorder=1)
         style = {**_style(i), "linestyle": "none", "markersize": 7}
         axes.errorbar(
             x,
@@ -116,7 +115,7 @@ def plot_errors(path: Path, distances: Mapping[str, ArrayLike], title: str = "")
         distances: Errors ``(n,)`` in km by name.
         title: Above the figure.
     """
-    figure = _figure(7.2, 4.6)
+    figure = new_figure(7.2, 4.6)
     axes = _axes(figure, 111, title)
     for i, (name, values) in enumerate(distances.items()):
         distance = np.sort(np.asarray(values, np.float64))
@@ -151,7 +150,7 @@ def plot_accuracy_by_distance(
     if threshold_km not in THRESHOLDS_KM:
         raise ValueError(f"threshold_km is {threshold_km:g}; want one of {THRESHOLDS_KM}.")
     index = THRESHOLDS_KM.index(int(threshold_km))
-    figure = _figure(7.2, 4.6)
+    figure = new_figure(7.2, 4.6)
     axes = _axes(figure, 111, title)
     for i, (name, parts) in enumerate(strata.items()):
         x = [max(1.0, s.median_km_to_training) for s in parts]
@@ -159,7 +158,7 @@ def plot_accuracy_by_distance(
         low, high = ([100 * getattr(e, end) for e in shares] for end in ("low", "high"))
         label = f"{name} (n = {sum(s.scores.n for s in parts):,})"
         axes.plot(x, [100 * e.value for e in shares], label=label, **_style(i))
-        axes.fill_between(x, low, high, color=COLOURS[i % len(COLOURS)], alpha=0.15, linewidth=0)
+        axes.fill_between(x, low, high, color=SERIES[i % len(SERIES)], alpha=0.15, linewidth=0)
     _number_of_photos(axes, list(strata.values()))
     axes.set_xscale("log")
     ticks = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000]
@@ -202,18 +201,9 @@ def _legend_below(axes: Axes, entries: int, title: str = "") -> None:
 
 
 def _style(i: int) -> dict[str, Any]:
-    colour = COLOURS[i % len(COLOURS)]
+    colour = SERIES[i % len(SERIES)]
     marker = MARKERS[i % len(MARKERS)]
     return {"color": colour, "marker": marker, "markersize": 5.5, "linewidth": 1.8, "zorder": 3}
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), facecolor="white")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def _axes(figure: Figure, place: Any, title: str = "") -> Axes:
@@ -231,5 +221,4 @@ def _axes(figure: Figure, place: Any, title: str = "") -> Axes:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # No time, no version: the same scores give the same bytes.
-    figure.savefig(path, format="png", dpi=140, bbox_inches="tight", metadata={"Software": None})
+    path.write_bytes(png(figure, bbox_inches="tight"))

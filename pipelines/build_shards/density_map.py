@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 
 import numpy as np
 
+from locdiffusion.drawing.canvas import new_figure, png
+from locdiffusion.drawing.palette import FAINT, INK
+from locdiffusion.drawing.world_map import draw_world, equal_earth
 from pipelines.build_shards.cells import Cells
-from pipelines.geotag.pages.picture import FAINT, INK, draw_world, equal_earth
 
 CELLS = Cells(1.0)
 """Of the map; those of `--cell-cap` would be too small to be seen."""
@@ -24,13 +25,10 @@ def draw_density(counts: Mapping[int, int], title: str) -> bytes:
     Returns:
         A PNG; the same for the same counts.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import LogNorm
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6.4), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 6.4)
     axes = figure.add_axes((0.015, 0.02, 0.89, 0.86))
     draw_world(axes)
     index = np.array(sorted(counts), np.int64)
@@ -50,10 +48,7 @@ def draw_density(counts: Mapping[int, int], title: str) -> bytes:
     figure.text(0.025, 0.935, title, fontsize=17, weight="bold", color=INK)
     told = f"{int(photos.sum()):,} photos in {len(index):,} cells of {int(CELLS.columns.sum()):,}"
     figure.text(0.025, 0.892, told, fontsize=11, color=FAINT)
-    buffer = io.BytesIO()
-    # No time, no version: the same photos give the same bytes.
-    figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _outlines(index: np.ndarray) -> np.ndarray:

@@ -19,8 +19,8 @@ from locdiffusion import geotagger
 from locdiffusion.checkpoint import Checkpoint, CheckpointError
 from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.decoding.geotag import Geotag, geotags
 from locdiffusion.density.base_measure import uniform_measure
-from locdiffusion.geotag import Geotag, geotags
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 from locdiffusion.sphere.geodesy import great_circle_km

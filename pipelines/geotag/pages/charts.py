@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.drawing.palette import FAINT, GRID, INK, SERIES
 from locdiffusion.evaluate.bootstrap import Estimate
 from locdiffusion.evaluate.reliability import Reliability
 from pipelines.geotag.pages.filling import escaped
@@ -16,9 +17,6 @@ from schemas.geotags import THRESHOLDS_KM
 
 Point = tuple[float, float]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73")
-"""Okabe & Ito 2008, "Color Universal Design": told apart by the colour-blind too."""
-INK, FAINT, GRID = "#22303c", "#566572", "#dde3e8"
 NEAREST_KM, FARTHEST_KM = 1.0, 20_000.0
 CURVE_POINTS = 240
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -55,7 +53,7 @@ def accuracy_chart(error_km: NDArray[np.float64], stated: Sequence[float]) -> st
     curve = [(_log(km), y) for km, y in zip(kilometres.tolist(), share.tolist(), strict=True)]
     said = [(_log(km), y) for km, y in zip(THRESHOLDS_KM, stated, strict=True)]
     dots = [
-        _dot(frame, place, COLOURS[1], f"stated within {km:,} km: {percent(place[1])}")
+        _dot(frame, place, SERIES[1], f"stated within {km:,} km: {percent(place[1])}")
         for km, place in zip(THRESHOLDS_KM, said, strict=True)
     ]
     ticks = [(_log(km), f"{km:,g}") for km in (1, 10, 25, 100, 200, 750, 2500, 10_000)]
@@ -63,10 +61,10 @@ def accuracy_chart(error_km: NDArray[np.float64], stated: Sequence[float]) -> st
         frame,
         "Share of photos within a distance of the known position",
         _axes(frame, ticks, "km from the known position (log)", "share of photos"),
-        _line(frame, curve, COLOURS[0], 2.5),
-        _line(frame, said, COLOURS[1], 1.5, dashes="5 4"),
+        _line(frame, curve, SERIES[0], 2.5),
+        _line(frame, said, SERIES[1], 1.5, dashes="5 4"),
         *dots,
-        _legend(frame, [("as it is", COLOURS[0]), ("as stated", COLOURS[1])]),
+        _legend(frame, [("as it is", SERIES[0]), ("as stated", SERIES[1])]),
     )
 
 
@@ -75,7 +73,7 @@ def reliability_chart(reliabilities: Sequence[Reliability]) -> str:
     frame = Frame()
     parts = [_line(frame, [(0, 0), (1, 1)], FAINT, 1, dashes="3 4")]
     legend = []
-    for colour, curve in zip(COLOURS, reliabilities, strict=False):
+    for colour, curve in zip(SERIES, reliabilities, strict=False):
         name = f"within {curve.threshold_km:,g} km"
         legend.append((name, colour))
         places = [(b.probability, b.frequency.value) for b in curve.bins]
@@ -111,10 +109,8 @@ def coverage_chart(coverages: Sequence[tuple[str, float, Estimate]]) -> str:
         x_text, y_text = frame.at(0, y)
         parts.append(_text(x_text - 10, y_text + 4, name, "end"))
         parts.append(_line(frame, [(wanted, y - reach), (wanted, y + reach)], INK, 2))
-        parts.append(_line(frame, [(found.low, y), (found.high, y)], COLOURS[0], 3))
-        parts.append(
-            _dot(frame, (found.value, y), COLOURS[0], f"{name}: {percent(found.value)}", 6)
-        )
+        parts.append(_line(frame, [(found.low, y), (found.high, y)], SERIES[0], 3))
+        parts.append(_dot(frame, (found.value, y), SERIES[0], f"{name}: {percent(found.value)}", 6))
     return _chart(
         frame,
         "Share of known positions inside the stated radii",

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from locdiffusion.drawing.palette import style_variables
+
 
 def script_json(value: Any) -> str:
     """JSON that cannot end the <script> around it, whatever an archive calls its photos."""
@@ -24,8 +26,11 @@ def escaped(value: Any) -> str:
 def fill(template: Path, slots: Mapping[str, str]) -> str:
     """A template's text with each `__SLOT__` replaced; what is put in is not searched again.
 
+    The slot `COLOURS` of the style sheet is filled from the palette.
+
     Raises:
         KeyError: For a slot without a text.
     """
     text = template.read_text(encoding="utf-8")
+    slots = {"COLOURS": style_variables(), **slots}
     return re.sub(r"__([A-Z]+(?:_[A-Z]+)*)__", lambda slot: slots[slot[1]], text)

@@ -10,16 +10,15 @@ import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 
+from locdiffusion.drawing.palette import CERTAINTY, PAGE
+from locdiffusion.drawing.world_map import Country, read_countries
 from locdiffusion.files import write_atomically
 from pipelines.geotag.pages.filling import fill, script_json
 from pipelines.geotag.pages.rows import (
     DATA,
-    PALETTE,
-    Country,
     MapRows,
     colour_range_km,
     layer_files,
-    read_countries,
     read_rows,
 )
 from pipelines.geotag.pages.thumbnails import read_thumbnails
@@ -68,7 +67,8 @@ def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> d
     return {
         "title": rows.title(),
         "subtitle": rows.subtitle(),
-        "palette": PALETTE,
+        "palette": CERTAINTY,
+        "colours": PAGE,
         "range_km": colour_range_km(n["radius_90_km"]),
         "thresholds_km": THRESHOLDS_KM,
         "known_kinds": KINDS,

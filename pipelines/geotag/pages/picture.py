@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections import defaultdict
 from typing import TYPE_CHECKING
@@ -10,15 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.drawing.canvas import new_figure, png
+from locdiffusion.drawing.palette import CERTAINTY, FAINT, GRID, INK, SERIES
+from locdiffusion.drawing.world_map import draw_world, equal_earth
 from locdiffusion.files import write_atomically
-from pipelines.geotag.pages.rows import (
-    PALETTE,
-    ROUND_KM,
-    MapRows,
-    colour_range_km,
-    read_outlines,
-    read_rows,
-)
+from pipelines.geotag.pages.rows import ROUND_KM, MapRows, colour_range_km, read_rows
 from pipelines.geotag.summary import shard_group
 from schemas.geotags import THRESHOLDS_KM
 
@@ -26,27 +21,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
     from matplotlib.figure import Figure
-    from matplotlib.patches import Polygon
 
 MAX_POINTS = 200_000
 MAX_TRUTH_LINES = 300
 
-LAND, BORDER, SEA, INK, FAINT = "#dedad0", "#ffffff", "#f3f6f8", "#22303c", "#6b7a87"
-GROUP_COLOURS = ("#1f6f8b", "#c8553d", "#588157", "#7d5ba6", "#b08900", "#5c677d")
-
-
-def equal_earth(longitude: NDArray, latitude: NDArray) -> tuple[NDArray, NDArray]:
-    """Equal Earth projection of degrees, on a sphere of radius 1.
-
-    Šavrič, Patterson and Jenny 2018, Int. J. of Geographical Information Science 33, eq. 8-10.
-    """
-    a1, a2, a3, a4 = 1.340264, -0.081106, 0.000893, 0.003796
-    m = np.sqrt(3) / 2
-    theta = np.arcsin(m * np.sin(np.radians(latitude)))
-    derivative = 9 * a4 * theta**8 + 7 * a3 * theta**6 + 3 * a2 * theta**2 + a1
-    x = np.radians(longitude) * np.cos(theta) / (m * derivative)
-    y = a4 * theta**9 + a3 * theta**7 + a2 * theta**3 + a1 * theta
-    return x, y
+GROUP_COLOURS = SERIES[:6]
 
 
 def write_map_png(output_dir: str, path: str) -> None:
@@ -61,20 +40,13 @@ def write_map_png(output_dir: str, path: str) -> None:
     """
     rows = read_rows(output_dir, MAX_POINTS)
     figure = draw_figure(rows)
-    buffer = io.BytesIO()
-    # No time, no version: the same rows give the same bytes.
-    figure.savefig(buffer, format="png", dpi=140, metadata={"Software": None})
-    write_atomically(str(path), buffer.getvalue())
+    write_atomically(str(path), png(figure))
 
 
 def draw_figure(rows: MapRows) -> Figure:
     """The figure of `write_map_png`: a map and, if any row has its truth, two panels below."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     with_truth = bool(np.isfinite(rows.error_km).any())
-    figure = Figure(figsize=(12, 10.2 if with_truth else 6.4), facecolor="white")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 10.2 if with_truth else 6.4)
     top, height = (0.395, 0.525) if with_truth else (0.02, 0.86)
     world = figure.add_axes((0.015, top, 0.89, height))
     _draw_predictions(figure, world, rows)
@@ -87,33 +59,13 @@ def draw_figure(rows: MapRows) -> Figure:
     return figure
 
 
-def draw_world(axes: Axes) -> Polygon:
-    """Draws sea and countries; returns the rim of the map."""
-    from matplotlib.collections import PolyCollection
-    from matplotlib.patches import Polygon
-
-    edge = np.linspace(-90, 90, 181)
-    rim = np.column_stack(
-        equal_earth(np.repeat([-180.0, 180.0], 181), np.concatenate([edge, edge[::-1]]))
-    )
-    sea = Polygon(rim, facecolor=SEA, edgecolor="#cfd8df", linewidth=0.8, zorder=0)
-    axes.add_patch(sea)
-    rings = [np.column_stack(equal_earth(*ring.T)) for ring in read_outlines()]
-    axes.add_collection(
-        PolyCollection(rings, facecolors=LAND, edgecolors=BORDER, linewidths=0.35, zorder=1)
-    )
-    axes.set_xlim(rim[:, 0].min() * 1.005, rim[:, 0].max() * 1.005)
-    axes.set_ylim(rim[:, 1].min() * 1.01, rim[:, 1].max() * 1.01)
-    axes.set_aspect("equal")
-    axes.axis("off")
-    return sea
-
-
 def _colours(rows: MapRows) -> tuple[LinearSegmentedColormap, LogNorm]:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     low, high = colour_range_km(rows.numbers["radius_90_km"])
-    return LinearSegmentedColormap.from_list("certainty", PALETTE), LogNorm(low, high, clip=True)
+    return LinearSegmentedColormap.from_list("certainty", list(CERTAINTY)), LogNorm(
+        low, high, clip=True
+    )
 
 
 def _draw_predictions(figure: Figure, axes: Axes, rows: MapRows) -> None:
@@ -209,7 +161,7 @@ def _draw_accuracy(axes: Axes, rows: MapRows) -> None:
     axes.set_xticks(shown, [f"{km:,}" for km in shown])
     axes.set_xticks([], minor=True)
     axes.set_yticks(range(0, 101, 25), [f"{share} %" for share in range(0, 101, 25)])
-    axes.grid(color="#e4e9ed", linewidth=0.8)
+    axes.grid(color=GRID, linewidth=0.8)
     axes.tick_params(length=0, labelsize=9, colors=INK)
     axes.spines[["top", "right", "left", "bottom"]].set_visible(False)
     axes.set_title(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,11 +21,6 @@ from pipelines.geotag.summary import KINDS
 from schemas.geotags import MODE_FIELDS, NUMBER_COLUMNS, OPTIONAL_COLUMNS
 
 DATA = Path(__file__).parent / "assets"
-OUTLINES = DATA / "world.geojson"
-
-# Certain to uncertain: dark to light, told apart in grey and by the colour-blind (from "plasma").
-PALETTE = ("#0d0887", "#5402a3", "#8b0aa5", "#b93289", "#db5c68", "#f48849", "#febd2a")
-
 ROUND_KM = tuple(float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5))
 
 _TEXT_COLUMNS = ("key", "shard", "country_code", "admin")
@@ -177,40 +171,6 @@ def _batches(
                     has = [batch[f"{kind}_latitude"].is_valid() for kind in KINDS]
                     batch = batch.filter(functools.reduce(pc.or_, has))
                 yield batch
-
-
-@dataclass(frozen=True)
-class Country:
-    """A country to draw.
-
-    Attributes:
-        name: In English.
-        rings: Outer and inner ones, each (n, 2): longitude, latitude in degrees.
-    """
-
-    name: str
-    rings: tuple[NDArray[np.float64], ...]
-
-
-def read_countries() -> list[Country]:
-    """The countries under the maps."""
-    features = json.loads(OUTLINES.read_text(encoding="utf-8"))["features"]
-    return [
-        Country(
-            feature["properties"]["name"],
-            tuple(
-                np.asarray(ring, np.float64)
-                for polygon in feature["geometry"]["coordinates"]
-                for ring in polygon
-            ),
-        )
-        for feature in features
-    ]
-
-
-def read_outlines() -> list[NDArray[np.float64]]:
-    """All rings of all countries."""
-    return [ring for country in read_countries() for ring in country.rings]
 
 
 def colour_range_km(radius_km: NDArray[np.float64]) -> tuple[float, float]:

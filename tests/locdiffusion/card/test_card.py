@@ -19,8 +19,8 @@ from locdiffusion.card.answer import AnsweredPhoto, Known, answer
 from locdiffusion.card.command import main, targets
 from locdiffusion.decoding.answers import Mode
 from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.decoding.geotag import Geotag, percent
 from locdiffusion.density.base_measure import BaseMeasure
-from locdiffusion.geotag import Geotag, percent
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.inference import log_density_around
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from locdiffusion.drawing import world_map
 from locdiffusion.geography.countries import country_codes
 from pipelines.geotag.pages import page, picture, rows, write_map_html, write_map_png
 from pipelines.geotag.pages.filling import fill
@@ -101,9 +102,9 @@ def test_equal_earth_keeps_areas():
     """Every cell of equal area on the sphere has equal area on the map, by finite differences."""
     latitude, longitude = np.meshgrid([-80.0, -45.0, 0.0, 30.0, 75.0], [-170.0, 0.0, 120.0])
     step = 1e-4
-    x_east, y_east = picture.equal_earth(longitude + step, latitude)
-    x_north, y_north = picture.equal_earth(longitude, latitude + step)
-    x, y = picture.equal_earth(longitude, latitude)
+    x_east, y_east = world_map.equal_earth(longitude + step, latitude)
+    x_north, y_north = world_map.equal_earth(longitude, latitude + step)
+    x, y = world_map.equal_earth(longitude, latitude)
     area = (x_east - x) * (y_north - y) - (x_north - x) * (y_east - y)
     on_sphere = np.radians(step) ** 2 * np.cos(np.radians(latitude))
     np.testing.assert_allclose(area / on_sphere, 1.0, rtol=1e-4)
@@ -207,15 +208,15 @@ def test_pages_ask_nobody_and_build_no_html_from_strings(name):
 
 
 def test_outlines_are_small_and_cover_the_world():
-    assert rows.OUTLINES.stat().st_size < 300_000
-    points = np.concatenate(rows.read_outlines())
+    assert world_map.OUTLINES.stat().st_size < 300_000
+    points = np.concatenate(world_map.read_outlines())
     assert points.min(axis=0).tolist() == [-180, -90]
     assert points[:, 0].max() == 180
     assert points[:, 1].max() > 83
 
 
 def test_a_country_is_packed_whole_and_its_name_lies_in_it():
-    country = next(c for c in rows.read_countries() if c.name == "Chile")
+    country = next(c for c in world_map.read_countries() if c.name == "Chile")
     packed = page.compact_country(country)
     numbers, rings = unpacked(packed["rings"]).astype(int).tolist(), []
     while numbers:

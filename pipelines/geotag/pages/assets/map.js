@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const canvas = $("map"), paint = canvas.getContext("2d");
 const N = D.key.length, EARTH_KM = 6371.0088, EQUATOR_KM = 40075, RAD = Math.PI / 180;
 const MAX_SCALE = 4e6, LISTED = 100, NEAR_PX = 30;
-const INK = "#22303c", TRUE = "#0a7d3c";
+const INK = D.colours.ink, TRUE = D.colours.truth, ANSWER = D.colours.answer;
 
 // Web Mercator on the unit square: x to the east, y to the south.
 const mercatorX = (longitude) => longitude / 360 + 0.5;
@@ -142,13 +142,13 @@ function draw() {
   clampView();
   const ratio = window.devicePixelRatio || 1;
   paint.setTransform(ratio, 0, 0, ratio, 0, 0);
-  paint.fillStyle = "#eef3f6";
+  paint.fillStyle = D.colours.sea;
   paint.fillRect(0, 0, width, height);
   for (const k of worlds()) {
     const [left, top] = toScreen(k, 0), s = view.scale;
     paint.setTransform(ratio * s, 0, 0, ratio * s, ratio * left, ratio * top);
-    paint.strokeStyle = "#dfe7ec"; paint.lineWidth = 1 / s; paint.stroke(grid);
-    paint.fillStyle = "#dedad0"; paint.strokeStyle = "#ffffff"; paint.lineWidth = 0.9 / s;
+    paint.strokeStyle = D.colours.grid; paint.lineWidth = 1 / s; paint.stroke(grid);
+    paint.fillStyle = D.colours.land; paint.strokeStyle = D.colours.border; paint.lineWidth = 0.9 / s;
     paint.fill(land); paint.stroke(land);
   }
   paint.setTransform(ratio, 0, 0, ratio, 0, 0);
@@ -169,7 +169,7 @@ function draw() {
 }
 function drawNames(k) {
   paint.font = "11.5px system-ui, sans-serif";
-  paint.strokeStyle = "#ffffffb0"; paint.fillStyle = "#74716a"; paint.lineWidth = 3; paint.lineJoin = "round";
+  paint.strokeStyle = "#ffffffb0"; paint.fillStyle = D.colours.faint; paint.lineWidth = 3; paint.lineJoin = "round";
   for (const { name, label } of D.world) {
     const [px, py] = toScreen(mercatorX(label[0]) + k, mercatorY(label[1]));
     const half = 3.4 * name.length;
@@ -241,9 +241,9 @@ function greatCircle(lat1, lon1, lat2, lon2, k) {  // the shortest way from one 
 }
 function drawRadii(i, k) {
   paint.strokeStyle = INK; paint.lineWidth = 1.5; paint.setLineDash([5, 4]);
-  circle(C.latitude[i], C.longitude[i], C.radius_90_km[i], k, "#1f6f8b1f");
+  circle(C.latitude[i], C.longitude[i], C.radius_90_km[i], k, `${ANSWER}1f`);
   paint.setLineDash([]);
-  circle(C.latitude[i], C.longitude[i], C.radius_50_km[i], k, "#1f6f8b2e");
+  circle(C.latitude[i], C.longitude[i], C.radius_50_km[i], k, `${ANSWER}2e`);
 }
 function drawSelected(i, k) {
   const [px, py] = toScreen(xs[i] + k, ys[i]);

@@ -14,9 +14,9 @@ from PIL import Image
 
 from locdiffusion import Geotag, Mode
 from locdiffusion.checkpoint import Checkpoint
+from locdiffusion.decoding.geotag import geotags, km_text, place_text
 from locdiffusion.density.base_measure import uniform_measure
 from locdiffusion.geography.countries import country_codes
-from locdiffusion.geotag import geotags, km_text, place_text
 from locdiffusion.geotagger import Geotagger
 from schemas.geotags import HYBRID_COLUMNS, PREDICTION_SCHEMA, PROBABILITY_COLUMNS
 from support.tiny import (

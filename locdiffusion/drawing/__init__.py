@@ -1,0 +1,1 @@
+"""What maps, cards, plots and pages share: colours, the world map, and how a picture is saved."""

@@ -1,0 +1,38 @@
+"""Figures without a window or a state of pyplot, saved so that equal figures give equal bytes."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def new_figure(width: float, height: float, **settings: Any) -> Figure:
+    """An empty white figure.
+
+    Args:
+        width: Width in inches.
+        height: Height in inches.
+        **settings: Further arguments of `matplotlib.figure.Figure`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), facecolor="white", **settings)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 140, **settings: Any) -> bytes:
+    """The figure as a PNG, without the time and the version of the program that drew it.
+
+    Args:
+        figure: Figure to save.
+        dpi: Pixels per inch.
+        **settings: Further arguments of `Figure.savefig`.
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, **settings)
+    return buffer.getvalue()
