@@ -1,8 +1,9 @@
-"""Densities on cells of longitude and latitude that are small where the probability is.
+"""Adaptive mesh: densities on cells of longitude and latitude, small where the probability is.
 
-Quadrature for what a decoder's product grid is too coarse for: a region of 10 km, or of the whole
-Earth. All places are whole numbers of `Mesh` units, so that cells of different size share their
-edges exactly, and no cell lies across a pole or the antimeridian.
+It integrates over regions of any size, from 10 km to the whole Earth; the decoder's product grid is
+too coarse for small ones. Coordinates are whole numbers of mesh units: x to the east from -180°, y
+to the south from the north pole. So cells of different size share their edges exactly, and no cell
+lies across a pole or the antimeridian.
 """
 
 from __future__ import annotations
@@ -28,28 +29,30 @@ UNITS = 2**20
 """Units per root cell: the finest cell is 0.1 m wide."""
 
 MOST_MASS = 1e-3
-"""A cell that may hold more is split."""
+"""Cells that may hold more probability are split."""
 
 NEGLIGIBLE = 1e-4 * MOST_MASS
+"""Cells that hold less are never split, whatever the other cells turn out to hold."""
+
 BORDER_MASS = MOST_MASS / 8.0
-"""The same where a prior ends within the cell, so that regions follow its border."""
+"""`MOST_MASS` of cells in which q₀ falls to zero, so that regions follow that border."""
 
 
 class Mesh:
     """Root cells for densities of degree L, and q₀ on them.
 
     Attributes:
-        rows: n; the root cells are n x 2n squares of 180/n degrees.
-        log_base: ``(n, 2n)`` log of the mean q₀ of each root cell.
-        corner_base: ``(n + 1, 2n + 1)`` log q₀ at their corners.
+        rows: Number n of rows; the root cells are n x 2n squares of 180/n degrees.
+        log_base: Log of the mean q₀ of each root cell, ``(n, 2n)``.
+        corner_base: Log q₀ at their corners, ``(n + 1, 2n + 1)``.
     """
 
     def __init__(self, max_degree: int, base: BaseMeasure | None = None) -> None:
         """Builds the tables.
 
         Args:
-            max_degree: L.
-            base: q₀ of the densities; None is the uniform measure.
+            max_degree: Degree L of the densities.
+            base: Base measure q₀ of the densities; None is the uniform measure.
         """
         # Nine nodes on the shortest wave: a cubic spline is then off by less than 1e-3 of it.
         self.rows = n = 4 * (max_degree + 1) + 16
@@ -68,7 +71,7 @@ class Mesh:
         self.corner_base = self.log_base_at(*corner)
 
     def log_base_at(self, x: Float | Int, y: Float | Int) -> Float:
-        """Log q₀ at points given in units."""
+        """Looks log q₀ up at points in units."""
         if self.base is None:
             return np.zeros(np.broadcast(x, y).shape)
         rows, columns = self.base.log_weight.shape
@@ -80,7 +83,7 @@ class Mesh:
         return found
 
     def log_area(self, cells: Cells) -> Float:
-        """``(P,)`` log of the share of the sphere in each cell."""
+        """Computes the log of the share of the sphere in each cell, ``(P,)``."""
         unit = math.pi / (self.rows * UNITS)
         middle, half = (cells.y + cells.height / 2.0) * unit, cells.height * (unit / 2.0)
         share = np.sin(middle) * np.sin(half) * (cells.width / (2.0 * self.rows * UNITS))
@@ -88,50 +91,51 @@ class Mesh:
         return logarithm
 
     def slenderness(self, cells: Cells) -> Float:
-        """``(P,)`` how many times higher than wide each cell is, at least 1."""
+        """Computes how many times higher than wide each cell is, at least 1, ``(P,)``."""
         return np.maximum(cells.height / (cells.width * self.narrowing(cells)), 1.0)
 
     def narrowing(self, cells: Cells) -> Float:
-        """``(P,)`` length of a degree of longitude at the middle of each cell, of one at 0°."""
+        """Computes the length of a degree of longitude in each cell relative to the equator."""
         narrow: Float = np.sin((cells.y + cells.height / 2.0) * (math.pi / (self.rows * UNITS)))
         return narrow
 
     def tilt(self, y: ArrayLike) -> Float:
-        """Added to log densities: of places that are alike, the northern ones come first."""
+        """Returns what is added to log densities, so that of equal ones the northern is higher."""
         tilt: Float = 1e-7 * np.cos(np.asarray(y) * (math.pi / (self.rows * UNITS)))
         return tilt
 
     def longitude_latitude(self, points: Float) -> Float:
-        """Degrees ``(..., 2)`` of points ``(..., 2)`` in units: x to the east, y to the south."""
+        """Converts points ``(..., 2)`` in units to degrees."""
         return np.stack(
             [points[..., 0] * self.degree - 180.0, 90.0 - points[..., 1] * self.degree], -1
         )
 
     def measure(self, natural: Tensor) -> AdaptiveDensity:
-        """The mixture of K densities with natural parameters ``(K, d)``."""
+        """Measures the mixture of K densities with natural parameters ``(K, d)``."""
         assert max_degree_of(natural.shape[-1]) == self.transform.max_degree
         on_roots = self.transform.synthesis(natural).double().cpu().numpy()
         return AdaptiveDensity.measure(self, Fields(on_roots))
 
 
 class Fields:
-    """K band-limited fields by cubic splines.
+    """K band-limited fields, interpolated by cubic splines.
 
-    As functions of colatitude and longitude, both running all the way round, they are
-    trigonometric polynomials: periodic, and smooth at the poles as everywhere.
+    As functions of colatitude and longitude, both from 0 to 2π, fields are trigonometric
+    polynomials, which are periodic and smooth at the poles.
 
     Attributes:
-        on_roots: ``(K, n, 2n)`` at the centres of the root cells.
+        on_roots: Values at the centres of the root cells, ``(K, n, 2n)``.
     """
 
     def __init__(self, on_roots: Float) -> None:
         self.on_roots = on_roots
+        # F(-θ, φ) = F(θ, φ + π)
         behind = np.roll(on_roots[:, ::-1], on_roots.shape[1], axis=2)
         whole = np.concatenate([on_roots, behind], axis=1)
         self._spline = [spline_filter(f, 3, mode="grid-wrap") for f in whole]
 
     def corners(self) -> Float:
-        """Values ``(K, n + 1, 2n + 1)`` at the corners of the root cells."""
+        """Evaluates the fields at the corners of the root cells, ``(K, n + 1, 2n + 1)``."""
         n = self.on_roots.shape[1]
         values = np.stack(self._spline)
         for axis, count in ((1, n + 1), (2, 2 * n + 1)):
@@ -141,7 +145,7 @@ class Fields:
         return values
 
     def __call__(self, x: Float, y: Float) -> Float:
-        """Values ``(K, ...)`` at points given in units."""
+        """Evaluates the fields ``(K, ...)`` at points in units."""
         at = np.stack([y / UNITS - 0.5, x / UNITS - 0.5])
         values = [
             map_coordinates(f, at, order=3, mode="grid-wrap", prefilter=False) for f in self._spline
@@ -154,12 +158,12 @@ class Cells:
     """P cells that cover the sphere.
 
     Attributes:
-        x, y: ``(P,)`` north-western corner in units.
-        width, height: ``(P,)`` in units.
-        field: ``(K, P)`` at the centres.
-        slack: ``(K, P)`` how much higher the field may be elsewhere in the cell.
-        log_base: ``(P,)`` log of the mean q₀.
-        border: ``(P,)`` whether q₀ excludes a part of the cell and not all.
+        x, y: North-western corners in units, ``(P,)``.
+        width, height: Sizes in units, ``(P,)``.
+        field: F at the centres, ``(K, P)``.
+        slack: How much higher F may be elsewhere in the cell, ``(K, P)``.
+        log_base: Log of the mean q₀, ``(P,)``.
+        border: Whether q₀ excludes a part of the cell but not all, ``(P,)``.
     """
 
     x: Int
@@ -172,12 +176,12 @@ class Cells:
     border: NDArray[np.bool_]
 
     def take(self, chosen: NDArray[np.bool_] | Int) -> Cells:
-        """Some of them."""
+        """Selects cells by mask or index."""
         return Cells(*(getattr(self, f.name)[..., chosen] for f in fields(self)))
 
     @classmethod
     def joined(cls, parts: list[Cells]) -> Cells:
-        """All cells of several."""
+        """Concatenates cells."""
         return cls(*(np.concatenate([getattr(p, f.name) for p in parts], -1) for f in fields(cls)))
 
 
@@ -186,10 +190,10 @@ class AdaptiveDensity:
     """The equal-weight mixture of K densities.
 
     Attributes:
-        mesh: Of its degree and q₀.
-        fields: F of each.
-        cells: Where it was measured.
-        log_z: ``(K,)``.
+        mesh: Mesh of the density's degree and base measure.
+        fields: Field F of each density.
+        cells: Cells on which the density was measured.
+        log_z: Log Z of each density, ``(K,)``.
     """
 
     mesh: Mesh
@@ -203,10 +207,11 @@ class AdaptiveDensity:
         cells, settled = _roots(mesh, of), []
         log_z = np.full(len(cells.field), -np.inf)
         for _ in range(rounds):
+            # q₀ exp F dΩ / 4π of each cell, and Z so far
             log_mass = cells.field + (mesh.log_area(cells) + cells.log_base)
             whole = np.logaddexp(log_z, log_sum_exp(log_mass))
             highest = log_mass + cells.slack - whole[:, None]
-            # Wedges at a pole are many to a ring: count each as the square on its long side.
+            # Cells at a pole are thin wedges: count each as the square on its long side.
             mass = np.exp(highest.clip(-80.0, 0.0)).mean(0) * mesh.slenderness(cells)
             split = mass > np.where(cells.border, BORDER_MASS, MOST_MASS)
             split &= np.minimum(cells.width, cells.height) > 1
@@ -223,21 +228,22 @@ class AdaptiveDensity:
         return cls(mesh, of, Cells.joined([*settled, cells]), whole)
 
     def mass(self) -> Float:
-        """``(P,)`` probability of each cell."""
+        """Computes the probability of each cell, ``(P,)``."""
         return np.exp(self.log_density() + self.mesh.log_area(self.cells))
 
     def log_density(self) -> Float:
-        """``(P,)`` mean log density of each cell, against the uniform sphere."""
+        """Computes the mean log density of each cell, ``(P,)``."""
         middle = self.cells.y + self.cells.height / 2.0
         return self._mixed(self.cells.field) + self.cells.log_base + self.mesh.tilt(middle)
 
     def highest(self) -> Float:
-        """``(P,)`` what the log density does not exceed in a cell."""
+        """Bounds the log density in each cell from above, ``(P,)``."""
         most = 0.0 if self.mesh.base is None else self.mesh.base.bounds()[1]
         return self._mixed(self.cells.field + self.cells.slack) + most
 
     def at_corners(self, cells: Cells, x: Int, y: Int) -> tuple[Float, Float]:
-        """Log density and log q₀ at the corners ``(4, P)`` of cells; of root cells from a table."""
+        """Evaluates log density and log q₀ at corners ``(4, P)`` of cells."""
+        # Corners of root cells from tables, all others from the splines
         on_roots = np.broadcast_to((cells.width == UNITS) & (cells.height == UNITS), x.shape)
         field, log_base = np.empty((len(self.log_z), *x.shape)), np.empty(x.shape)
         i, j = y[on_roots] // UNITS, x[on_roots] // UNITS
@@ -249,7 +255,7 @@ class AdaptiveDensity:
         return self._mixed(field) + log_base + self.mesh.tilt(y), log_base
 
     def log_density_at(self, x: Float, y: Float) -> Float:
-        """Log density ``(...)`` at points given in units."""
+        """Evaluates the log density ``(...)`` at points in units."""
         return self._mixed(self.fields(x, y)) + self.mesh.log_base_at(x, y)
 
     def _mixed(self, field: Float) -> Float:
@@ -261,7 +267,7 @@ class AdaptiveDensity:
 
 
 def log_sum_exp(values: Float) -> Float:
-    """Over the last axis, with no term less than e^-80 of the largest; -inf for none."""
+    """Computes `logsumexp` over the last axis, each term at least e^-80 of the largest."""
     if not values.shape[-1]:
         return np.full(values.shape[:-1], -np.inf)
     largest = values.max(-1, keepdims=True)
@@ -299,7 +305,7 @@ def _roots(mesh: Mesh, of: Fields) -> Cells:
 
 
 def _split(mesh: Mesh, of: Fields, cells: Cells) -> Cells:
-    """Halves or quarters, so that cells stay about as wide as they are high."""
+    """Splits cells into halves or quarters, so that they stay about as wide as they are high."""
     wide = cells.width * mesh.narrowing(cells)
     across = (wide > 0.7 * cells.height) & (cells.width > 1)
     down = (cells.height > 0.7 * wide) & (cells.height > 1)
@@ -323,7 +329,7 @@ def _split(mesh: Mesh, of: Fields, cells: Cells) -> Cells:
 def _mean_base(
     mesh: Mesh, x: Int, y: Int, width: Int, height: Int
 ) -> tuple[Float, NDArray[np.bool_]]:
-    """Log of the mean q₀ of cells from 3 x 3 points in each, and whether it ends among them."""
+    """Averages q₀ over 3 x 3 points in each cell: its log, and whether q₀ excludes some of them."""
     if mesh.base is None:
         return np.zeros(len(x)), np.zeros(len(x), bool)
     at = (np.arange(3) + 0.5) / 3.0

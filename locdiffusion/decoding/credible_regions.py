@@ -1,10 +1,10 @@
 """Credible regions: the smallest places that hold 50 % or 90 % of a posterior, as polygons.
 
-A region is where the density exceeds a threshold, drawn by straight lines through the cells of
-`locdiffusion.decoding.adaptive_mesh`, which are small where the probability is; the threshold is
-the one at which the *drawn* region holds what it says. Polygons are of the plane of longitude and
-latitude (edges straight there, as GeoJSON and GeoParquet have them): valid, cut at the
-antimeridian, and along the edge at ±90° where they contain a pole.
+A region is where the density exceeds a threshold. Its border is drawn by straight lines through the
+cells of `locdiffusion.decoding.adaptive_mesh`, and the threshold is chosen so that the *drawn*
+region holds the probability. Polygons lie in the plane of longitude and latitude, with edges that
+are straight there, as in GeoJSON and GeoParquet. They are valid, cut at the antimeridian, and run
+along the edge at ±90° where they contain a pole.
 """
 
 from __future__ import annotations
@@ -24,23 +24,29 @@ from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 LEVELS = (0.5, 0.9)
 MASS_TOLERANCE = 0.001
-"""How far the mass inside may be from the level, while there is a better threshold."""
+"""How far the mass inside a region may be from its level."""
 
-_STEEP, _SHEER = 1.0, 9.0
+_STEEP, _EXCLUDED_DEPTH = 1.0, 9.0
+"""Differences from the threshold in nats are clipped to ±_STEEP before the border is interpolated,
+and count as -_EXCLUDED_DEPTH at corners that q₀ excludes."""
+
 _SMOOTHING = 0.05
+"""Tolerance of the simplification of borders, in sides of the smallest cell that one cuts."""
+
 _PARTS = 4
+"""A cut cell's mass is measured at _PARTS x _PARTS points."""
 
 
 @dataclass(frozen=True)
 class CredibleRegion:
-    """Where a photo comes from with a stated probability.
+    """A region in which a photo was taken with a stated probability.
 
     Attributes:
-        level: The probability asked for.
-        geometry: A valid Polygon or MultiPolygon in degrees, within ±180 and ±90; outer rings
-            anticlockwise, as GeoJSON has them.
-        area_km2: On the mean sphere.
-        probability: The mass inside, as the quadrature found it.
+        level: The stated probability.
+        geometry: Valid Polygon or MultiPolygon in degrees, within ±180 and ±90; outer rings run
+            anticlockwise, as in GeoJSON.
+        area_km2: Area on the mean sphere.
+        probability: Probability inside the geometry by quadrature.
     """
 
     level: float
@@ -50,7 +56,7 @@ class CredibleRegion:
 
 
 class RegionFinder:
-    """Regions of densities of degree L; holds tables, no learned parameter. Runs on the CPU."""
+    """Finds regions of densities of degree L, on the CPU; holds no learned parameter."""
 
     def __init__(
         self,
@@ -61,12 +67,12 @@ class RegionFinder:
         """Builds the tables.
 
         Args:
-            max_degree: L.
-            base: q₀ of the densities; None is the uniform measure.
-            levels: Probabilities strictly between 0 and 1.
+            max_degree: Degree L of the densities.
+            base: Base measure q₀ of the densities; None is the uniform measure.
+            levels: Probabilities of the regions, strictly between 0 and 1.
 
         Raises:
-            ValueError: A level is none.
+            ValueError: A level is not strictly between 0 and 1, or there is none.
         """
         if not levels or not all(0.0 < level < 1.0 for level in levels):
             raise ValueError(f"levels are {levels}; want probabilities between 0 and 1.")
@@ -76,13 +82,13 @@ class RegionFinder:
         shapely.prepare(self.support)
 
     def __call__(self, natural: Tensor) -> list[tuple[CredibleRegion, ...]]:
-        """The regions of N photos.
+        """Finds the regions of N photos.
 
         Args:
-            natural: ``(N, K, d)`` natural parameters; the K densities of a photo are mixed.
+            natural: Natural parameters ``(N, K, d)``; the K densities of a photo are mixed.
 
         Returns:
-            N tuples of one region for each level.
+            One tuple for each photo with one region for each level.
         """
         natural = natural.float().cpu()
         return [self._regions(self.mesh.measure(one)) for one in natural]
@@ -94,7 +100,7 @@ class RegionFinder:
     def _region(self, contour: _Contour, level: float) -> CredibleRegion:
         geometry, probability = contour.region(level)
         if self.support is not None and not shapely.covers(self.support, geometry):
-            # Across a bay that is narrower than a cell: nothing is lost.
+            # The border may cross a bay of excluded places that is narrower than a cell.
             geometry = polygons_of(shapely.intersection(geometry, self.support))
         # Normal form has a fixed first corner and part, and outer rings clockwise.
         geometry = shapely.reverse(shapely.normalize(geometry))
@@ -105,7 +111,7 @@ class _Contour:
     """Superlevel sets of one density, drawn through its cells."""
 
     def __init__(self, density: AdaptiveDensity, most: float) -> None:
-        """Evaluates the corners of all cells that a region of probability `most` may reach."""
+        """Evaluates the corners of all cells that a region of probability `most` may contain."""
         self.density = density
         mass, log_p = density.mass(), density.log_density()
         order = np.argsort(-log_p)
@@ -123,11 +129,12 @@ class _Contour:
         self._shares = np.full((_PARTS**2, len(near)), np.nan)
 
     def _threshold(self, probability: float) -> float:
-        """Log density above which cells hold the probability."""
+        """Finds the log density above which cells hold a probability."""
         return float(np.interp(probability, *self._sorted))
 
     def region(self, level: float) -> tuple[shapely.Geometry, float]:
-        """The drawn region that holds the level, and what it holds."""
+        """Draws the region that holds a level; returns it and the probability it holds."""
+        # Fixed-point iteration on the level aimed at; bisection where that leaves the bracket
         aim, best, holds, miss = level, 0.0, 0.0, np.inf
         low, high = 0.0, 1.0
         for _ in range(12):
@@ -154,13 +161,16 @@ class _Contour:
         return float(self.mass[full].sum() + drawn @ self.mass[cut])
 
     def _pieces(self, threshold: float) -> tuple[Int, Int, Float]:
-        """Cells that the border cuts, those inside it, and the parts ``(P, 8, 2)`` of the former.
+        """Cuts cells along the border.
 
-        A part is walked clockwise on a map; it has three to six corners, some given repeatedly.
+        Returns:
+            Cells that the border cuts, cells inside it, and the parts ``(P, 8, 2)`` of the former
+            that lie inside: corners clockwise on a map, three to six of them, some repeated.
         """
-        # Where it is steep the border lies half way; where a prior ends, nearer to the inside.
+        # Where the density is steep the border lies half way between corners; where q₀ excludes one
+        # of them, nearer to the other.
         above = np.clip(self.corners - threshold, -_STEEP, _STEEP)
-        above = np.where(self.excluded, -_SHEER, above)
+        above = np.where(self.excluded, -_EXCLUDED_DEPTH, above)
         inside = (above >= 0.0).sum(0)
         cut = np.flatnonzero((inside > 0) & (inside < 4))
         return (
@@ -170,9 +180,10 @@ class _Contour:
         )
 
     def _points(self, cells: Int) -> tuple[Float, Float]:
-        """4 x 4 points ``(16, P)`` in cells, by index.
+        """Returns 4 x 4 points ``(16, P)`` in cells, by index.
 
-        Shifted differently in each cell: a border along a parallel must not pass many at once.
+        They are shifted differently in each cell, so that a border along a parallel does not pass
+        points of many cells at once.
         """
         shift = np.mod(np.outer([0.7548776662, 0.5698402910], cells) + 0.5, 1.0)
         across, down = (a.ravel()[:, None] for a in np.meshgrid(*[np.arange(_PARTS)] * 2))
@@ -181,7 +192,7 @@ class _Contour:
         return x, y
 
     def _share(self, cells: Int) -> Float:
-        """Share ``(16, P)`` of a cell's mass at each of its points."""
+        """Computes the share ``(16, P)`` of a cell's mass at each of its points."""
         unknown = cells[np.isnan(self._shares[0, cells])]
         log_p = self.density.log_density_at(*self._points(unknown))
         p = np.exp((log_p - log_p.max(0, initial=-np.inf)).clip(-80.0))
@@ -200,17 +211,18 @@ class _Contour:
 
 
 def _parts(x: Int, y: Int, above: Float) -> Float:
-    """The part of each cell where values, linear along its edges, are not negative.
+    """Cuts cells where values that are linear along their edges change sign.
 
     Args:
-        x: ``(4, P)`` corners, from the north-western one clockwise.
-        y: The same.
-        above: ``(4, P)`` values, of both signs in each cell.
+        x: x of the corners, clockwise from the north-western one, ``(4, P)``.
+        y: y of the corners, ``(4, P)``.
+        above: Values at the corners, of both signs in each cell, ``(4, P)``.
 
     Returns:
-        ``(P, 8, 2)`` corners; two of the cell's that are inside and opposite are joined.
+        Corners of the parts with values of at least 0, ``(P, 8, 2)``; if two opposite corners of a
+        cell are inside, its part joins them.
     """
-    # Each edge is cut as seen from its western or northern end: alike for both its cells.
+    # Each edge is cut from its western or northern end, so that both its cells cut it alike.
     first, second = np.array([0, 1, 3, 0]), np.array([1, 2, 2, 3])
     drop = above[first] - above[second]
     share = (above[first] / np.where(drop == 0.0, 1.0, drop)).clip(0.02, 0.98)
@@ -227,12 +239,12 @@ def _parts(x: Int, y: Int, above: Float) -> Float:
 
 
 def _walks(corners: Float) -> Float:
-    """The edges ``(P·C, 2, 2)``, start and end, of polygons ``(P, C, 2)``."""
+    """Returns the edges ``(P·C, 2, 2)``, start and end, of polygons ``(P, C, 2)``."""
     return np.stack([corners, np.roll(corners, -1, axis=1)], 2).reshape(-1, 2, 2)
 
 
 def _support(base: BaseMeasure) -> shapely.Geometry:
-    """The cells of a prior's raster where it is not zero, in degrees."""
+    """Draws the cells of a base measure's raster that it does not exclude, in degrees."""
     rows, columns = base.log_weight.shape
     row, column = np.nonzero(base.log_weight.cpu().numpy() > EXCLUDED)
     whole = _joined(_walks(_merged(column, row, column + 1, row + 1)))
@@ -245,18 +257,19 @@ def _support(base: BaseMeasure) -> shapely.Geometry:
 
 
 def _joined(edges: Float) -> shapely.Geometry:
-    """The union of polygons that do not overlap, from their edges ``(E, 2, 2)``."""
+    """Unites polygons that do not overlap, from their edges ``(E, 2, 2)``."""
     return shapely.build_area(shapely.multilinestrings(shapely.linestrings(_outline(edges))))
 
 
 def _outline(edges: Float) -> Float:
-    """What remains of polygons' edges when those that two of them share are taken out.
+    """Removes the edges that two polygons share.
 
     Args:
-        edges: ``(E, 2, 2)`` start and end, each walked with its polygon to the same side.
+        edges: Start and end of each edge, with its polygon always to the same side, ``(E, 2, 2)``.
 
     Returns:
-        ``(O, 2, 2)``; those along meridians and parallels end wherever an edge ended.
+        The other edges ``(O, 2, 2)``; those along meridians and parallels are divided wherever an
+        edge ended.
     """
     sheer = edges[:, 0] == edges[:, 1]
     kept = [edges[~sheer.any(1)]]
@@ -277,7 +290,7 @@ def _outline(edges: Float) -> Float:
 
 
 def _merged(west: Int, north: Int, east: Int, south: Int) -> Float:
-    """Boxes ``(B, 4, 2)`` that cover what many cells do: runs along parallels, then meridians."""
+    """Merges cells into boxes ``(B, 4, 2)``: runs along parallels, then along meridians."""
     boxes = np.stack([west, north, east, south])
     for a, b, c, d in ((0, 1, 2, 3), (1, 0, 3, 2)):
         boxes = boxes[:, np.lexsort((boxes[a], boxes[d], boxes[b]))]
@@ -296,9 +309,9 @@ def _merged(west: Int, north: Int, east: Int, south: Int) -> Float:
 
 
 def area_km2(geometries: ArrayLike) -> float:
-    """Area of polygons whose edges are straight in longitude and latitude, on the mean sphere.
+    """Computes the area of polygons with straight edges in longitude and latitude.
 
-    ∮ sin(latitude) d(longitude), in closed form along each edge.
+    On the mean sphere it is R² ∮ sin(latitude) d(longitude), in closed form along each edge.
     """
     start, end = (np.radians(a) for a in signed_edges(geometries))
     middle, half = (start[:, 1] + end[:, 1]) / 2.0, (end[:, 1] - start[:, 1]) / 2.0
