@@ -46,13 +46,10 @@ _SCALARS = {
 
 
 def bigquery_schema(schema: pa.Schema) -> list[dict[str, Any]]:
-    """The JSON of a table schema.
-
-    Args:
-        schema: Of a Parquet file that we write.
+    """Converts the schema of a Parquet file to BigQuery's JSON.
 
     Raises:
-        ValueError: If a column has a type that BigQuery's schema has no counterpart for here.
+        ValueError: A column has a type that is not converted here.
     """
     return [_field(field) for field in schema]
 

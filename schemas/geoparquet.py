@@ -1,9 +1,9 @@
 """GeoParquet 1.1: WKB points and polygons, the `bbox` covering column and the `geo` metadata.
 
-The coordinate system is OGC:CRS84 (longitude, latitude, WGS84), which the format defines as the
-meaning of a missing `crs`; it is left out, so that no copy of a PROJJSON document has to be kept.
-A polygon across the antimeridian is cut there; its box spans ±180°, as the plain comparisons of
-every reader need it (boxes whose west is greater than their east are lost by statistics).
+The coordinate system is OGC:CRS84 (longitude, latitude, WGS84). It is what the format takes a
+missing `crs` to be, so the metadata leave it out.
+A polygon across the antimeridian is cut there, and its box spans ±180°: readers that compare a
+file's statistics would lose a box whose west is greater than its east.
 Source: https://geoparquet.org/releases/v1.1.0/
 """
 
@@ -35,14 +35,14 @@ def encode_points(longitude: Sequence[float], latitude: Sequence[float]) -> pa.A
     """Encodes positions as WKB points.
 
     Args:
-        longitude: N degrees, x.
-        latitude: N degrees, y.
+        longitude: Longitudes x in degrees, N of them.
+        latitude: Latitudes y in degrees, N of them.
 
     Returns:
         A binary Arrow array of N points, 21 bytes each.
 
     Raises:
-        ValueError: If the columns differ in length or a coordinate is not finite.
+        ValueError: The columns differ in length, or a coordinate is not finite.
     """
     if len(longitude) != len(latitude):
         raise ValueError(f"{len(longitude)} longitudes and {len(latitude)} latitudes, wanted pairs")
@@ -54,10 +54,10 @@ def encode_points(longitude: Sequence[float], latitude: Sequence[float]) -> pa.A
 
 
 def geometry_type(wkb: bytes) -> str:
-    """The name of a WKB geometry's type: one of those that this project writes.
+    """Reads the type of a WKB geometry, one of those that this project writes.
 
     Raises:
-        ValueError: If the bytes are none of them.
+        ValueError: The bytes are of no such type.
     """
     number = struct.unpack("<I" if wkb[:1] == b"\x01" else ">I", wkb[1:5])[0] if len(wkb) > 5 else 0
     if number not in _TYPE_NAMES:
@@ -67,14 +67,14 @@ def geometry_type(wkb: bytes) -> str:
 
 
 def bbox_column(longitude: Sequence[float], latitude: Sequence[float]) -> pa.Array:
-    """The covering column: for a point, a box without extent. Degrees, N rows of BBOX_TYPE."""
+    """Builds the covering column of N points in degrees: boxes without extent."""
     x = pa.array(longitude, type=pa.float64())
     y = pa.array(latitude, type=pa.float64())
     return pa.StructArray.from_arrays([x, y, x, y], fields=list(BBOX_TYPE))
 
 
 def boxes_column(bounds: Sequence[Sequence[float]]) -> pa.Array:
-    """The covering column of N boxes: west, south, east, north in degrees."""
+    """Builds the covering column of N boxes: west, south, east, north in degrees."""
     sides = [
         pa.array([float(box[side]) for box in bounds], pa.float64())
         for side in range(len(BBOX_FIELDS))
@@ -83,11 +83,11 @@ def boxes_column(bounds: Sequence[Sequence[float]]) -> pa.Array:
 
 
 def create_metadata(longitude: Sequence[float], latitude: Sequence[float]) -> bytes:
-    """The value of the `geo` key for a file of points.
+    """Builds the value of the `geo` key of a file of points.
 
     Args:
-        longitude: N degrees; with N = 0 the optional extent is left out.
-        latitude: N degrees.
+        longitude: Longitudes in degrees; without any, the optional extent is left out.
+        latitude: Latitudes in degrees.
     """
     extent = None
     if len(longitude):
@@ -96,11 +96,11 @@ def create_metadata(longitude: Sequence[float], latitude: Sequence[float]) -> by
 
 
 def create_polygon_metadata(wkb: Sequence[bytes], bounds: Sequence[Sequence[float]]) -> bytes:
-    """The value of the `geo` key for a file of polygons, outer rings anticlockwise.
+    """Builds the value of the `geo` key of a file of polygons, outer rings anticlockwise.
 
     Args:
-        wkb: N polygons or multipolygons; with N = 0 extent and types are left open.
-        bounds: N boxes: west, south, east, north in degrees.
+        wkb: Polygons or multipolygons; without any, extent and types are left open.
+        bounds: Their boxes: west, south, east, north in degrees.
     """
     extent = None
     if len(bounds):
@@ -127,11 +127,11 @@ def validate(schema: pa.Schema, types: Sequence[str] = (POINT,)) -> None:
     """Checks that a file's schema is the GeoParquet that this project writes.
 
     Args:
-        schema: With its metadata.
-        types: Of geometry that may be in the file.
+        schema: Schema of the file with its metadata.
+        types: Types of geometry that may be in the file.
 
     Raises:
-        ValueError: With what was found and what was wanted.
+        ValueError: The schema differs; the message says what was found and what is wanted.
     """
     text = (schema.metadata or {}).get(METADATA_KEY)
     if text is None:

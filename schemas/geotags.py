@@ -1,6 +1,6 @@
-"""The rows a geotag run writes: predictions, errors, and the closed set of fates of a photo.
+"""Rows that a geotag run writes: predictions, errors, and the closed set of statuses.
 
-Regions and thumbnails, which a run writes if asked to, are in `schemas.layers`.
+Regions and thumbnails, which a run writes on demand, are in `schemas.layers`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import pyarrow as pa
 from schemas import geoparquet
 
 SCHEMA_VERSION = "2"
-"""1: without `land_probability`, `admin` and HYBRID_COLUMNS, rows by key. 2: with them, rows in
-spatial order."""
+"""Version 1 lacks `land_probability`, `admin` and HYBRID_COLUMNS, and its rows are in the order of
+their keys. Version 2 has them, and its rows are in spatial order."""
 
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
-"""The distances at which the field counts a prediction as right."""
+"""Distances within which the field counts a prediction as right."""
 
 PROBABILITY_COLUMNS = tuple(f"prob_{kilometres}km" for kilometres in THRESHOLDS_KM)
 HYBRID_COLUMNS = ("hybrid_latitude", "hybrid_longitude")
@@ -29,7 +29,7 @@ MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
 
 
 class Status(str, Enum):
-    """Why something has no prediction. The `SHARD_` ones speak of a shard, and carry no key."""
+    """Why a photo or, if it begins with `SHARD_`, a whole shard has no prediction."""
 
     MISSING_IMAGE = "missing_image"
     DUPLICATE_KEY = "duplicate_key"
@@ -51,7 +51,7 @@ class Status(str, Enum):
 
 
 class Stage(str, Enum):
-    """Where in the pipeline a photo was lost."""
+    """Step of the pipeline in which a photo failed."""
 
     READ = "read"
     PHOTO = "photo"
@@ -61,7 +61,7 @@ class Stage(str, Enum):
 
 
 class ErrorRow(NamedTuple):
-    """One row of the errors table; `key` is None exactly when `status.of_shard`."""
+    """A row of the table of errors; `key` is None exactly if `status.of_shard`."""
 
     key: str | None
     stage: Stage
@@ -100,7 +100,7 @@ NUMBER_COLUMNS = tuple(
     for field in PREDICTION_SCHEMA
     if pa.types.is_floating(field.type) and not field.nullable
 )
-"""Columns with a number of every photo, PROBABILITY_COLUMNS among them, in the schema's order."""
+"""Columns with a number for every photo, PROBABILITY_COLUMNS among them, in the schema's order."""
 
 ERROR_SCHEMA = pa.schema(
     [

@@ -1,7 +1,7 @@
-"""The layers that a geotag run writes beside its predictions, if asked to: regions, thumbnails.
+"""Layers that a geotag run writes beside its predictions on demand: regions and thumbnails.
 
-A region is the smallest place found to hold the truth with a stated probability. A thumbnail is for
-the eye, not for a model. Both are joined to the predictions by `key`.
+A region is the smallest one found that holds the true position with a stated probability. A
+thumbnail is a small picture to look at. Both are joined to the predictions by `key`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import pyarrow as pa
 from schemas import geoparquet
 
 THUMBNAIL_SIDE = 96
-"""Most pixels of a thumbnail's longer side."""
+"""Length of a thumbnail's longer side in pixels, at most."""
 
 REGION_SCHEMA = pa.schema(
     [
@@ -41,11 +41,11 @@ class Region(NamedTuple):
     """One credible region of a photo.
 
     Attributes:
-        level: The probability asked for.
-        wkb: A polygon or multipolygon in degrees, cut at the antimeridian.
-        bounds: West, south, east, north of it.
-        area_km2: On the mean sphere.
-        probability: The mass of the photo's density inside.
+        level: Stated probability.
+        wkb: Polygon or multipolygon in degrees, cut at the antimeridian.
+        bounds: Its west, south, east and north in degrees.
+        area_km2: Its area on the mean sphere.
+        probability: Probability inside it by quadrature.
     """
 
     level: float
@@ -66,14 +66,14 @@ def region_table(shard: str, rows: Sequence[tuple[str, Region]]) -> pa.Table:
     """Builds the table of one shard's regions, rows as they come.
 
     Args:
-        shard: Id of the shard, in every row.
-        rows: A photo's key and one of its regions, each.
+        shard: Id of the shard, for every row.
+        rows: Pairs of a photo's key and one of its regions.
 
     Returns:
-        A table of REGION_SCHEMA, with the `geo` metadata.
+        A table of REGION_SCHEMA with the `geo` metadata.
 
     Raises:
-        ValueError: If a geometry is no polygon.
+        ValueError: A geometry is no polygon.
     """
     regions = [region for _, region in rows]
     wkb, bounds = [region.wkb for region in regions], [region.bounds for region in regions]

@@ -15,15 +15,15 @@ METADATA_EXTENSION = "json"
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_METADATA_BYTES = 2**20
 MAX_IMAGE_PIXELS = 120_000_000
-"""Above the 108 megapixels of a phone, below what a decompression bomb needs."""
+"""More than the 108 megapixels of a phone, less than a decompression bomb needs."""
 
 
 @dataclass(frozen=True)
 class Truth:
-    """Where a photo was taken, degrees WGS84.
+    """Position at which a photo was taken, in degrees WGS84.
 
     Raises:
-        ValueError: If the latitude is outside [-90, 90] or the longitude outside [-180, 180].
+        ValueError: The latitude is outside [-90, 90] or the longitude outside [-180, 180].
     """
 
     latitude: float
@@ -40,16 +40,16 @@ class Truth:
 
 
 def parse_metadata(data: bytes) -> Truth | None:
-    """Reads the truth out of a sample's JSON member.
+    """Reads the true position out of a sample's JSON member.
 
     Args:
-        data: The member's bytes, UTF-8 JSON.
+        data: Bytes of the member, UTF-8 JSON.
 
     Returns:
-        The position under `latitude` and `longitude`, or None if neither is there (or both null).
+        The position under `latitude` and `longitude`, or None if both are missing or null.
 
     Raises:
-        ValueError: If the bytes are too many, are not a JSON object, or hold half a position or one
+        ValueError: The bytes are too many or no JSON object, or they hold half a position or one
             that is not on Earth.
     """
     if len(data) > MAX_METADATA_BYTES:
@@ -76,7 +76,7 @@ def parse_metadata(data: bytes) -> Truth | None:
 
 
 def _degrees(name: str, value: object) -> float:
-    """A finite float from a JSON value; ValueError with the remedy for anything else."""
+    """Converts a JSON value to a finite float, or raises ValueError with the remedy."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(
             f"{name} is {str(value)[:40]!r} ({type(value).__name__}), wanted a number of degrees; "

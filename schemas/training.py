@@ -1,4 +1,4 @@
-"""The rows a build of training shards writes: records kept, records dropped, and why dropped."""
+"""Rows that a build of training shards writes: records that it keeps, and records that it drops."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from schemas import geoparquet
 
 SCHEMA_VERSION = "1"
 MAX_LINE_CHARACTERS = 200
-"""How much of a raw line goes into the table of drops."""
+"""Length of the part of a raw line that goes into the table of drops."""
 
 
 class Split(str, Enum):
-    """What a photo is for; all photos of one photographer are for the same."""
+    """Use of a photo; all photos of one photographer have the same."""
 
     TRAIN = "train"
     VAL = "val"
 
 
 class DropReason(str, Enum):
-    """Why a record is in no shard."""
+    """Reason why a record is in no shard."""
 
     MALFORMED_ROW = "malformed_row"
     NO_COORDINATES = "no_coordinates"
@@ -48,7 +48,7 @@ class DropReason(str, Enum):
 
 
 class DropRow(NamedTuple):
-    """One row of the table of drops; `key` is None where the line did not hold one."""
+    """A row of the table of drops; `key` is None if the line holds none."""
 
     key: str | None
     reason: DropReason
@@ -97,14 +97,14 @@ def index_table(columns: Mapping[str, Any]) -> pa.Table:
 
     Args:
         columns: N values for every column of INDEX_SCHEMA but geometry and bbox, which follow from
-            `latitude` and `longitude` (degrees).
+            `latitude` and `longitude` in degrees.
 
     Returns:
-        A table of INDEX_SCHEMA, with the `geo` metadata.
+        A table of INDEX_SCHEMA with the `geo` metadata.
 
     Raises:
-        ValueError: If a position is not finite.
-        KeyError: If a column is missing.
+        ValueError: A position is not finite.
+        KeyError: A column is missing.
     """
     longitude, latitude = columns["longitude"], columns["latitude"]
     made: dict[str, Any] = {

@@ -1,10 +1,10 @@
-r"""The mean parameter of narrow densities: quadrature on rings around each density's own peak.
+r"""Mean parameter of narrow densities: quadrature on rings around each density's own peak.
 
 At σ the density of a place has a standard deviation of about 2σ/d radians (25 km at L = 31 and
-σ = 2), far below the spacing of any affordable grid over the sphere: on one, the mean jumps from
-node to node, and every sample ends on a node. Here the field is turned so that its peak lies at the
-pole of a grid whose rings are fine there and as coarse as the degree allows elsewhere; a second
-narrow peak is integrated roughly.
+σ = 2), far below the spacing of any affordable grid over the sphere: on such a grid the mean jumps
+from node to node, and every sample ends on a node. Here the field is rotated so that its peak lies
+at the pole of a grid whose rings are fine there and as coarse as the degree allows elsewhere. A
+second narrow peak is integrated with a larger error.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from locdiffusion.sphere.grids import gauss_legendre_grid, polar_grid
 
 
 class FocusedMean(nn.Module):
-    """E_p[code] of natural parameters of degree L; holds tables, no learned parameter."""
+    """Computes E_p[code] of natural parameters of degree L; holds no learned parameter."""
 
     def __init__(self, max_degree: int, base: BaseMeasure | None = None) -> None:
         """Builds the tables.
 
         Args:
-            max_degree: L.
-            base: q₀; None is the uniform measure.
+            max_degree: Degree L of the densities.
+            base: Base measure q₀; None is the uniform measure.
         """
         super().__init__()
         self.max_degree, self.base = max_degree, base
@@ -46,11 +46,12 @@ class FocusedMean(nn.Module):
         self.rings = ProductTransform(polar_grid(edges, 4, 2 * rows), max_degree)
 
     def forward(self, natural: Tensor) -> Tensor:
-        """Mean parameters ``(B, d)`` of ``(B, d)``."""
+        """Computes mean parameters ``(B, d)`` of natural parameters ``(B, d)``."""
         value, index = highest_nodes(self.search.synthesis(natural), 1)
         start = self.search.nodes[index]
         by_degree = self.rotation.by_degree(natural)
         peak = climb(by_degree, start, value, self.rotation, self.spacing).vectors[:, 0]
+        # log (q₀ exp F dΩ) at the nodes, with the peak at the pole
         field = self.rings.synthesis(self.rotation(natural, peak))
         log_mass = field + self.rings.row_weight.log()[:, None]
         if self.base is not None:
@@ -60,7 +61,7 @@ class FocusedMean(nn.Module):
         return self._turned_back(self.rings.analysis(mass), peak)
 
     def _turned_back(self, coefficients: Tensor, peak: Tensor) -> Tensor:
-        """Inverse of `rotation`: with R = R_z(φ) R_y(θ), R⁻¹ = R_z(π) R_y(θ) R_z(-π - φ)."""
+        """Inverts `rotation`: with R = R_z(φ) R_y(θ), R⁻¹ = R_z(π) R_y(θ) R_z(-π - φ)."""
         x, y, z = peak.unbind(-1)
         across = torch.stack([-torch.hypot(x, y), torch.zeros_like(x), z], -1)
         tilted = self.rotation(coefficients, across)
@@ -68,12 +69,12 @@ class FocusedMean(nn.Module):
 
 
 def focused_mean_denoiser(denoiser: Denoiser, condition: Tensor, mean: FocusedMean) -> MeanDenoiser:
-    """`denoiser.mean_denoiser` with the quadrature of `FocusedMean`.
+    """Builds the denoiser of `denoiser.mean_denoiser` with the quadrature of `FocusedMean`.
 
     Args:
-        denoiser: The natural-parameter model.
-        condition: ``(B, E)`` image embeddings, one for each row of x.
-        mean: Of the denoiser's degree and base measure.
+        denoiser: Denoiser in natural parameters.
+        condition: Image embeddings, one for each row of x, ``(B, E)``.
+        mean: Quadrature of the denoiser's degree and base measure.
     """
 
     def denoise(x: Tensor, sigma: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""SHDD-KL."""
+"""SHDD-KL, the loss of training."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ def shdd_kl(
     partition: LogPartition,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """-log p_η(x₀) in nats against the uniform sphere: KL(δ_x0 ‖ p_η) up to a constant.
+    """Computes -log (p_η(x₀) / q₀(x₀)), which is KL(δ_x0 ‖ p_η) up to a constant.
 
-    0 is the uniform answer; below 0 the density knows something.
+    Over the uniform measure 0 is the uniform answer; below 0 the density knows something.
 
     Args:
-        natural: ``(B, d)`` η.
-        code: ``(B, d)`` codes of the true points.
-        truth: ``(B, 3)`` the true points as unit vectors.
-        partition: The quadrature of log Z.
-        generator: Draws its shifts.
+        natural: Natural parameters η, ``(B, d)``.
+        code: Codes of the true points, ``(B, d)``.
+        truth: Unit vectors of the true points, ``(B, 3)``.
+        partition: Quadrature of log Z.
+        generator: Generator of the shifts of its grid.
 
     Returns:
-        ``(B,)``.
+        Nats ``(B,)``.
     """
+    # log Z - ⟨η, code(x₀)⟩
     return partition(natural, truth, generator) - (natural * code).sum(-1)
