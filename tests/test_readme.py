@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
 import geopandas
 import pytest
 
-from locdiffusion.cli import main as locdiffusion
 from locdiffusion.cli.commands import COMMANDS
 from locdiffusion.overhead.command import main as cut_patches
 from locdiffusion.photos.labelled_samples import read_samples
 from schemas.geotags import PREDICTION_SCHEMA
 from support import ROOT
+from support.pages import commands, read_page, run_command
 
-README = (ROOT / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-TYPED = [
-    line.partition("#")[0].strip()
-    for language, block in BLOCKS
-    if not language
-    for line in block.splitlines()
-]
-OURS = [line for line in TYPED if line.startswith("locdiffusion ")]
-NAMED = re.findall(r"`(locdiffusion [^`]+)`", README)
-"""Commands that the text names; `--help` and words in capitals are not run."""
+README, BLOCKS = read_page("README.md")
+TYPED = [words for language, block in BLOCKS if not language for words in commands(block)]
+OURS = [words for words in TYPED if words[0] == "locdiffusion"]
+NAMED = [words.split() for words in re.findall(r"`(locdiffusion [^`]+)`", README)]
+"""Commands that the text names."""
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +34,21 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (root / "patch.jpg").write_bytes(sample.image)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
-        for command in [*OURS, *(one for one in NAMED if "patch.jpg" in one)]:
-            assert locdiffusion(shlex.split(command)[1:]) == 0, command
+        for words in [*OURS, *(one for one in NAMED if "patch.jpg" in one)]:
+            assert run_command(words) == 0, words
     return root
 
 
 def test_every_line_is_run_here_or_by_ci():
     ci = (ROOT / ".ci/run").read_text("utf-8").splitlines()
     assert OURS
-    for line in TYPED:
-        assert line in OURS or line in ci or line == "source .venv/bin/activate", line
+    for words in TYPED:
+        assert words in OURS or words[0] == "source" or " ".join(words) in ci, words
 
 
 def test_commands_in_the_text_exist():
-    words = {command.split()[1] for command in NAMED} - {"--help", "help"}
-    assert words and words <= set(COMMANDS)
+    named = {words[1] for words in NAMED} - {"--help", "help"}
+    assert named and named <= set(COMMANDS)
 
 
 def test_the_commands_leave_what_the_readme_says(workspace):

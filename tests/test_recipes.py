@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import json
-import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,15 +19,13 @@ import shapely
 from google.cloud import bigquery
 from PIL import Image
 
-from locdiffusion.cli import main as locdiffusion
 from locdiffusion.overhead.command import main as cut_patches
 from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.bigquery import TABLES, bigquery_schema
-from support import ROOT
+from support.pages import commands, read_page, run_command
 
-PAGE = (ROOT / "docs/RECIPES.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+PAGE, BLOCKS = read_page("docs/RECIPES.md")
 PHOTOS = 56
 BOX = (-20, -35, 52, 38)
 
@@ -89,25 +84,18 @@ def run_sql(code: str, ran: Recipes) -> None:
 
 
 def run_bash(code: str, ran: Recipes) -> None:
-    for line in code.replace("\\\n", " ").splitlines():
-        words = shlex.split(line)
+    for words in commands(code):
         if words[0] == "bq":
             ran.google.append(words)
             continue
-        command, *target = line.split(" > ")
+        command, target = words, None
+        if ">" in words:
+            *command, _, target = words
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
-            assert run_command(shlex.split(command)) == 0, line
-        for name in target:
-            Path(name.strip()).write_text(printed.getvalue())
-
-
-def run_command(words: list[str]) -> int:
-    """Runs `locdiffusion COMMAND ...` or `python -m MODULE ...`, and returns its status."""
-    if words[0] == "locdiffusion":
-        return locdiffusion(words[1:])
-    assert words[:2] == ["python", "-m"], f"{words}: not a command that this test can run"
-    return importlib.import_module(words[2]).main(words[3:])
+            assert run_command(command) == 0, words
+        if target:
+            Path(target).write_text(printed.getvalue())
 
 
 RUNNERS = {"python": run_python, "sql": run_sql, "bash": run_bash}
