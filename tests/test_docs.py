@@ -83,6 +83,8 @@ def exists(name: str) -> bool:
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_every_module_and_path_of_a_page_exists(page):
+    if page.name == "CHANGELOG.md":
+        pytest.skip("a changelog names what is gone")
     assert {name for name in names(page) if not exists(name)} == set()
 
 
