@@ -1,6 +1,7 @@
-"""From lists of geotagged photos to training shards: clean, free of leaks, the same every time.
+"""Builds training shards from lists of geotagged photos: clean, free of leaks, the same every time.
 
-Everything that decides is a plain function on one record or on columns of them (`filters`,
-`guards`, `caps`, `duplicates`, `encoding`); `steps` strings them together, `transforms` is the Beam
-graph over those steps, `output` is what is on disk. `pipelines.build_shards` is the command.
+Everything that decides is a plain function of one record or of tables of records (`filters`,
+`exclusions`, `metadata`, `duplicates`, `encoding`). `planning`, `candidates` and `finishing` are
+the steps, `transforms` is the Beam graph over them, `output` knows what is on disk, and `command`
+is the command.
 """

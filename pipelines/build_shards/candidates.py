@@ -11,13 +11,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.build_shards import columns
-from pipelines.build_shards.cells import Cells
+from pipelines.build_shards import tables
 from pipelines.build_shards.embedding import BATCH, Embedder
 from pipelines.build_shards.encoding import EncodedPhoto, Encoding, EncodingError, encode
+from pipelines.build_shards.equal_area_cells import Cells
 from pipelines.build_shards.output import CANDIDATES, PLAN, BuildOutput
 from pipelines.build_shards.settings import Settings
-from pipelines.build_shards.tars import ShardSample, ShardWriter, member_key
+from pipelines.build_shards.shard_writer import ShardSample, ShardWriter, member_key
 from pipelines.sources.download import FetchError, FetchSettings
 from pipelines.sources.images import read
 from pipelines.sources.record import Drop, ImageRef, Record
@@ -106,7 +106,7 @@ def _write_candidate(shard: str, settings: Settings, output: BuildOutput, worker
     drops: list[DropRow] = []
     embedder = settings.rules.encoder and Embedder(settings.rules.encoder, workers.device)
     with output.writing(CANDIDATES, f"{shard}.tar") as file, ShardWriter(file) as writer:
-        photos = encoded_photos(columns.records(plan), settings.rules.encoding, workers.fetch)
+        photos = encoded_photos(tables.records(plan), settings.rules.encoding, workers.fetch)
         for batch in _batches(zip(plan["photo"].to_pylist(), photos, strict=True), drops):
             jpegs = [encoded.jpeg for _, _, encoded in batch]
             vectors = embedder.embed(jpegs) if embedder else [None] * len(batch)

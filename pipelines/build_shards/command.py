@@ -20,7 +20,14 @@ from pipelines.build_shards.candidates import FetchTrouble
 from pipelines.build_shards.datasheet import datasheet
 from pipelines.build_shards.density_map import draw_density
 from pipelines.build_shards.embedding import Embedder
-from pipelines.build_shards.guards import read_guard
+from pipelines.build_shards.exclusions import read_exclusions
+from pipelines.build_shards.file_ranges import (
+    FileRange,
+    absolute,
+    file_bytes,
+    line_ranges,
+    whole_files,
+)
 from pipelines.build_shards.options import BuildOptions, parse
 from pipelines.build_shards.options import build_shards_parser as parser
 from pipelines.build_shards.output import (
@@ -30,16 +37,8 @@ from pipelines.build_shards.output import (
     METADATA,
     BuildOutput,
 )
-from pipelines.build_shards.pieces import (
-    Piece,
-    absolute,
-    cut_lines,
-    file_bytes,
-    whole_files,
-)
 from pipelines.build_shards.settings import InputFile, Inputs, Route, Settings, Source
-from pipelines.build_shards.summary import summarise, summary_table
-from pipelines.build_shards.watch import BuildWatch
+from pipelines.build_shards.summary import BuildProgress, summarise, summary_table
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 from pipelines.writing.progress import Ticker
 
@@ -62,8 +61,8 @@ class Job:
     options: BuildOptions
     settings: Settings
     output: BuildOutput
-    records: tuple[Piece, ...]
-    links: tuple[Piece, ...]
+    records: tuple[FileRange, ...]
+    links: tuple[FileRange, ...]
     planned: tuple[str, ...] | None
 
 
@@ -79,13 +78,13 @@ def build(options: BuildOptions) -> Job:
         OutputError: The output directory belongs to something else.
     """
     settings = Settings(
-        _inputs(options), options.rules, read_guard(sorted(expand_patterns(options.exclude)))
+        _inputs(options), options.rules, read_exclusions(sorted(expand_patterns(options.exclude)))
     )
     _check_encoder(options)
     output = BuildOutput(absolute(options.output))
-    cut = whole_files if settings.inputs.source is Source.WEBDATASET else cut_lines
+    cut = whole_files if settings.inputs.source is Source.WEBDATASET else line_ranges
     records = cut("records", [file.url for file in settings.inputs.metadata])
-    cut = whole_files if settings.inputs.route is Route.MESSAGES else cut_lines
+    cut = whole_files if settings.inputs.route is Route.MESSAGES else line_ranges
     links = cut("links", [file.url for file in settings.inputs.links])
     try:
         output.claim(settings.to_dict(), options.overwrite)
@@ -135,7 +134,7 @@ def run(job: Job) -> None:
 
         start = time.monotonic()
         try:
-            with Ticker(BuildWatch(job.output).line):
+            with Ticker(BuildProgress(job.output).line):
                 result = _launch(job)
         except RuntimeError as error:  # what a worker raised may arrive as text
             if (trouble := told_by_worker(f"{type(error).__name__}: {error}")) is None:
@@ -155,11 +154,11 @@ def _tell_start(job: Job) -> None:
         f"{inputs.route.value}",
         file=sys.stderr,
     )
-    for guard in job.settings.guard.lists:
+    for guard in job.settings.exclusions.lists:
         what = f"{len(guard.ids):,} photos and {len(guard.authors):,} photographers"
         hint = "" if guard.authors else ": the list names none, so other photos of theirs stay"
         print(f"guarded by {guard.name}: {what}{hint}", file=sys.stderr)
-    if not job.settings.guard.lists:
+    if not job.settings.exclusions.lists:
         print("no benchmark is guarded: --exclude its list", file=sys.stderr)
     if job.planned is not None and not job.output.finished(job.planned):
         done = job.output.names(CANDIDATES, "*.json")

@@ -9,7 +9,7 @@ import numpy as np
 from locdiffusion.drawing.canvas import new_figure, png
 from locdiffusion.drawing.palette import FAINT, INK
 from locdiffusion.drawing.world_map import draw_world, equal_earth
-from pipelines.build_shards.cells import Cells
+from pipelines.build_shards.equal_area_cells import Cells
 
 CELLS = Cells(1.0)
 """Of the map; those of `--cell-cap` would be too small to be seen."""

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from locdiffusion.photos.storage import open_stream
-from pipelines.build_shards import columns, duplicates
+from pipelines.build_shards import duplicates, tables
 from pipelines.build_shards.candidates import CANDIDATE, FINGERPRINTS
 from pipelines.build_shards.output import (
     CANDIDATES,
@@ -23,7 +23,7 @@ from pipelines.build_shards.output import (
     split_of,
 )
 from pipelines.build_shards.settings import Settings
-from pipelines.build_shards.tars import copy_without
+from pipelines.build_shards.shard_writer import copy_without
 from pipelines.writing.directory import MANIFESTS, to_json
 from schemas.training import DropReason, DropRow, drop_table, index_table
 
@@ -56,15 +56,15 @@ def spread(fingerprints: pa.Table, partitions: int) -> Iterator[tuple[tuple[str,
     Yields:
         (BY_BYTES or one of BY_BANDS, partition) and rows.
     """
-    parts = columns.partition_of(fingerprints["sha256"].to_pylist(), 0, partitions)
-    for part, table in columns.split_rows(fingerprints, parts):
+    parts = tables.partition_of(fingerprints["sha256"].to_pylist(), 0, partitions)
+    for part, table in tables.split_rows(fingerprints, parts):
         yield (BY_BYTES, part), table
     dhash = fingerprints["dhash"].to_numpy()
     told = fingerprints.filter(pa.array(~duplicates.tells_nothing(dhash)))
     dhash = told["dhash"].to_numpy()
     for number, name in enumerate(BY_BANDS):
         parts = (duplicates.band(dhash, number) % np.uint64(partitions)).astype(np.int64)
-        for part, table in columns.split_rows(told, parts):
+        for part, table in tables.split_rows(told, parts):
             yield (name, part), table
 
 
@@ -83,7 +83,7 @@ def find_duplicates(by: str, fingerprints: pa.Table) -> Iterator[tuple[str, Dupl
     ranks = fingerprints["rank"].to_numpy()
     if by == BY_BYTES:
         reason = DropReason.EXACT_DUPLICATE
-        first = duplicates.first_alike(columns.codes(fingerprints["sha256"])[0], ranks)
+        first = duplicates.first_alike(tables.codes(fingerprints["sha256"])[0], ranks)
     else:
         reason = DropReason.NEAR_DUPLICATE
         dhash = fingerprints["dhash"].to_numpy()

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from pipelines.build_shards import columns
-from pipelines.build_shards.caps import within_cap
-from pipelines.build_shards.cells import Cells
-from pipelines.build_shards.pieces import Piece, piece_lines
-from pipelines.build_shards.ranks import chances
+from pipelines.build_shards import tables
+from pipelines.build_shards.equal_area_cells import Cells
+from pipelines.build_shards.file_ranges import FileRange, lines_of
 from pipelines.build_shards.settings import Inputs, Route, Rules, Settings, Source
+from pipelines.build_shards.stable_hash import uniform_numbers
 from pipelines.sources import mp16, msgpack_images, webdataset, yfcc100m
 from pipelines.sources.record import Drop, ImageRef, Record
 from schemas.training import DropReason, DropRow, Split
@@ -50,22 +50,22 @@ class Chunk:
     read: int = 0
 
 
-def read_records(piece: Piece, settings: Settings) -> Iterator[Chunk]:
-    """Parses, filters and guards the records of a piece.
+def read_records(span: FileRange, settings: Settings) -> Iterator[Chunk]:
+    """Parses, filters and guards the records of a span.
 
     Raises:
         OSError: If the file cannot be read.
     """
-    items = _parsed(piece, settings.inputs)
-    filters, guard = settings.rules.filters, settings.guard
+    items = _parsed(span, settings.inputs)
+    filters, exclusions = settings.rules.filters, settings.exclusions
     for number in itertools.count():
         records: list[Record] = []
         images: list[ImageRef | None] = []
-        chunk = Chunk(f"{piece.id}-{number:03d}", columns.RECORDS.empty_table())
+        chunk = Chunk(f"{span.id}-{number:03d}", tables.RECORDS.empty_table())
         for item in itertools.islice(items, CHUNK_RECORDS):
             chunk.read += 1
             if isinstance(item, Record):
-                drop = filters.check(item) or guard.check(item)
+                drop = filters.check(item) or exclusions.check(item)
                 if drop is None:
                     records.append(item)
                     images.append(_image_of(item, settings.inputs))
@@ -74,17 +74,17 @@ def read_records(piece: Piece, settings: Settings) -> Iterator[Chunk]:
             chunk.drops.append(DropRow(item.key, item.reason, item.detail, item.line))
         if not chunk.read:
             return
-        chunk.table = columns.record_table(records, settings.rules.seed, images)
+        chunk.table = tables.record_table(records, settings.rules.seed, images)
         yield chunk
 
 
-def _parsed(piece: Piece, inputs: Inputs) -> Iterator[Record | Drop]:
+def _parsed(span: FileRange, inputs: Inputs) -> Iterator[Record | Drop]:
     if inputs.source is Source.WEBDATASET:
-        yield from webdataset.read_shard(piece.url)
+        yield from webdataset.read_shard(span.url)
         return
     is_header, parse = _PARSERS[inputs.source]
-    lines = piece_lines(piece)
-    if piece.start == 0:
+    lines = lines_of(span)
+    if span.start == 0:
         first = next(lines, None)
         if first is not None and not is_header(first):
             yield parse(first)
@@ -102,7 +102,7 @@ def _image_of(record: Record, inputs: Inputs) -> ImageRef | None:
     return record.image
 
 
-def read_links(piece: Piece, inputs: Inputs) -> Iterator[Chunk]:
+def read_links(span: FileRange, inputs: Inputs) -> Iterator[Chunk]:
     """Reads where images are; entries that cannot be used are counted, and are no records.
 
     Raises:
@@ -110,14 +110,14 @@ def read_links(piece: Piece, inputs: Inputs) -> Iterator[Chunk]:
     """
     items: Iterator[tuple[str, str | ImageRef] | Drop]
     if inputs.route is Route.MESSAGES:
-        items = iter(msgpack_images.index_shard(piece.url))
+        items = iter(msgpack_images.index_shard(span.url))
     elif inputs.route is Route.HASH:
-        items = map(yfcc100m.parse_hash, piece_lines(piece))
+        items = map(yfcc100m.parse_hash, lines_of(span))
     else:
-        items = map(_url_image, piece_lines(piece))
+        items = map(_url_image, lines_of(span))
     for number in itertools.count():
         links: list[tuple[str, str | ImageRef]] = []
-        chunk = Chunk(f"{piece.id}-{number:03d}", columns.LINKS.empty_table())
+        chunk = Chunk(f"{span.id}-{number:03d}", tables.LINKS.empty_table())
         for item in itertools.islice(items, CHUNK_RECORDS):
             chunk.read += 1
             if isinstance(item, Drop):
@@ -126,7 +126,7 @@ def read_links(piece: Piece, inputs: Inputs) -> Iterator[Chunk]:
                 links.append(item)
         if not chunk.read:
             return
-        chunk.table = columns.link_table(links)
+        chunk.table = tables.link_table(links)
         yield chunk
 
 
@@ -146,14 +146,14 @@ def link(records: pa.Table, links: pa.Table, inputs: Inputs) -> tuple[pa.Table, 
     Returns:
         The records that have an image, by rank, and the drops.
     """
-    records = columns.in_order(records)
+    records = tables.in_order(records)
     first = _first_of_each(records["photo"])
     drops = _drops(
         records.filter(pa.array(~first)), DropReason.DUPLICATE_ID, "the photo is listed before"
     )
     records = records.filter(pa.array(first))
     if len(links):
-        records = _join(records, columns.in_order(links), inputs)
+        records = _join(records, tables.in_order(links), inputs)
     found = records["image_kind"].is_valid()
     drops += _drops(records.filter(pc.invert(found)), DropReason.NO_IMAGE, _NO_IMAGE[inputs.route])
     return records.filter(found), drops
@@ -170,7 +170,7 @@ _NO_IMAGE = {
 
 def _first_of_each(column: pa.ChunkedArray) -> np.ndarray:
     """Which rows are the first of their value, bool (N,)."""
-    values, _ = columns.codes(column)
+    values, _ = tables.codes(column)
     first = np.zeros(len(values), bool)
     first[np.unique(values, return_index=True)[1]] = True
     return first
@@ -183,7 +183,7 @@ def _join(records: pa.Table, links: pa.Table, inputs: Inputs) -> pa.Table:
     joined = links.take(position)
     if inputs.route is Route.HASH:
         joined = _images_by_hash(joined, inputs.root)
-    for name in (*columns.IMAGE_COLUMNS, "hash"):
+    for name in (*tables.IMAGE_COLUMNS, "hash"):
         column = pc.coalesce(records[name], joined[name])
         records = records.set_column(records.column_names.index(name), name, column)
     return records
@@ -194,8 +194,8 @@ def _images_by_hash(links: pa.Table, root: str) -> pa.Table:
         None if digest is None else yfcc100m.image_by_hash(root, digest)
         for digest in links["hash"].to_pylist()
     ]
-    made = columns.image_columns(images)
-    for name, kind in columns.IMAGE_COLUMNS.items():
+    made = tables.image_columns(images)
+    for name, kind in tables.IMAGE_COLUMNS.items():
         column = pa.array(made[name], type=kind)
         links = links.set_column(links.column_names.index(name), name, column)
     return links
@@ -208,7 +208,7 @@ def cap_authors(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow
         records: All of some photographers.
         rules: With an `author_cap`.
     """
-    groups, authors = columns.codes(records["author"])
+    groups, authors = tables.codes(records["author"])
     if "" in authors:
         groups[groups == authors.index("")] = -1
     why = f"the photographer has more than {rules.author_cap:,} photos"
@@ -239,6 +239,26 @@ def _capped(
     return records.filter(pa.array(kept)), _drops(records.filter(pa.array(~kept)), reason, why)
 
 
+def within_cap(groups: NDArray[np.int64], ranks: NDArray[np.uint64], cap: int) -> NDArray[np.bool_]:
+    """Chooses the `cap` photos of each group that have the smallest ranks.
+
+    Args:
+        groups: Group of each photo, int64 ``(N,)``; a photo of a negative group is always kept.
+        ranks: Ranks of the photos, uint64 ``(N,)``, different within a group.
+        cap: Largest number of photos per group, at least 1.
+
+    Returns:
+        Whether each photo stays, bool ``(N,)``.
+    """
+    order = np.lexsort((ranks, groups))
+    ordered = groups[order]
+    starts = np.concatenate([[True], ordered[1:] != ordered[:-1]])[: len(order)]
+    first = np.maximum.accumulate(np.where(starts, np.arange(len(order)), 0))
+    kept = np.empty(len(order), bool)
+    kept[order] = (np.arange(len(order)) - first < cap) | (ordered < 0)
+    return kept
+
+
 def _drops(records: pa.Table, reason: DropReason, why: str) -> list[DropRow]:
     return [DropRow(key, reason, why, "") for key in records["key"].to_pylist()]
 
@@ -248,13 +268,13 @@ def for_validation(records: pa.Table, rules: Rules) -> np.ndarray:
 
     Of an unknown photographer, each photo is decided by itself.
     """
-    groups, authors = columns.codes(records["author"])
-    chosen = chances(authors, rules.seed) < rules.val_fraction
+    groups, authors = tables.codes(records["author"])
+    chosen = uniform_numbers(authors, rules.seed) < rules.val_fraction
     result = chosen[groups] if len(groups) else np.zeros(0, bool)
     if "" in authors:
         alone = groups == authors.index("")
         photos = records["photo"].filter(pa.array(alone)).to_pylist()
-        result[alone] = chances(photos, rules.seed) < rules.val_fraction
+        result[alone] = uniform_numbers(photos, rules.seed) < rules.val_fraction
     return result
 
 
@@ -308,7 +328,7 @@ def plan_tables(
         shards: Of each split.
         rules: For the split.
     """
-    records = columns.in_order(records)
+    records = tables.in_order(records)
     numbers, names = assign(records, shards, rules)
-    for number, part in columns.split_rows(records, numbers):
+    for number, part in tables.split_rows(records, numbers):
         yield names[number], part

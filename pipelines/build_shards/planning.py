@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipelines.build_shards import columns, metadata
+from pipelines.build_shards import metadata, tables
+from pipelines.build_shards.file_ranges import FileRange
 from pipelines.build_shards.metadata import Chunk
 from pipelines.build_shards.output import DROPPED, METADATA, PLAN, BuildOutput
-from pipelines.build_shards.pieces import Piece
-from pipelines.build_shards.ranks import ranks
 from pipelines.build_shards.settings import Rules, Settings
+from pipelines.build_shards.stable_hash import stable_hashes
 from pipelines.writing.directory import MANIFESTS, to_json
 from schemas.training import DropRow, drop_table
 
@@ -54,13 +54,13 @@ def by_photo(table: pa.Table, rules: Rules) -> np.ndarray:
     """Rows of one photo together: records, and links without rank."""
     if "rank" in table.column_names:
         return _whole(table["rank"].to_numpy())
-    return _whole(ranks(table["photo"].to_pylist(), rules.seed))
+    return _whole(stable_hashes(table["photo"].to_pylist(), rules.seed))
 
 
 def by_author(table: pa.Table, rules: Rules) -> np.ndarray:
     """Rows of one photographer together."""
-    groups, authors = columns.codes(table["author"])
-    return _whole(ranks(authors, rules.seed))[groups] if len(groups) else groups
+    groups, authors = tables.codes(table["author"])
+    return _whole(stable_hashes(authors, rules.seed))[groups] if len(groups) else groups
 
 
 def by_cell(table: pa.Table, rules: Rules) -> np.ndarray:
@@ -76,21 +76,21 @@ def _whole(numbers: np.ndarray) -> np.ndarray:
 def spread(table: pa.Table, group: Group, settings: Settings) -> list[Element]:
     """The rows by partition, in bytes."""
     parts = group(table, settings.rules) % settings.partitions
-    return [(part, columns.to_bytes(rows)) for part, rows in columns.split_rows(table, parts)]
+    return [(part, tables.to_bytes(rows)) for part, rows in tables.split_rows(table, parts)]
 
 
-def read_records(piece: Piece, settings: Settings, output: BuildOutput) -> Iterator[Step]:
+def read_records(span: FileRange, settings: Settings, output: BuildOutput) -> Iterator[Step]:
     """A piece of metadata, for `link_images`."""
-    for chunk in metadata.read_records(piece, settings):
+    for chunk in metadata.read_records(span, settings):
         counts = record_drops(chunk.id, chunk.drops, output)
         counts[READ] = chunk.read
         yield Step(spread(chunk.table, by_photo, settings), counts)
 
 
-def read_links(piece: Piece, settings: Settings) -> Iterator[Step]:
+def read_links(span: FileRange, settings: Settings) -> Iterator[Step]:
     """A piece of a list that tells where images are, for `link_images`."""
     chunk: Chunk
-    for chunk in metadata.read_links(piece, settings.inputs):
+    for chunk in metadata.read_links(span, settings.inputs):
         counts = Counter({LINKS_READ: chunk.read, LINKS_UNUSABLE: len(chunk.drops)})
         yield Step(spread(chunk.table, by_photo, settings), counts)
 
@@ -104,8 +104,8 @@ def link_images(
 ) -> tuple[pa.Table, Counter[str]]:
     """All records and links of a partition by photo: one record per photo, with its image."""
     table, drops = metadata.link(
-        columns.from_bytes(records, columns.RECORDS),
-        columns.from_bytes(links, columns.LINKS),
+        tables.from_bytes(records, tables.RECORDS),
+        tables.from_bytes(links, tables.LINKS),
         settings.inputs,
     )
     return table, record_drops(f"link-{part:05d}", drops, output)
@@ -118,7 +118,7 @@ def cap_rows(
     name: str, part: int, rows: Iterable[bytes], keep: Keep, settings: Settings, output: BuildOutput
 ) -> tuple[pa.Table, Counter[str]]:
     """All records of a partition by author, or by cell: at most so many of each."""
-    table, drops = keep(columns.from_bytes(rows, columns.RECORDS), settings.rules)
+    table, drops = keep(tables.from_bytes(rows, tables.RECORDS), settings.rules)
     return table, record_drops(f"{name}-{part:05d}", drops, output)
 
 
@@ -131,7 +131,7 @@ def record_drops(name: str, drops: list[DropRow], output: BuildOutput) -> Counte
 
 def count_splits(rows: bytes, settings: Settings) -> Counter[str]:
     """How many records are for what."""
-    return metadata.count_splits(columns.from_bytes([rows], columns.RECORDS), settings.rules)
+    return metadata.count_splits(tables.from_bytes([rows], tables.RECORDS), settings.rules)
 
 
 def spread_shards(rows: bytes, photos: Counter[str], settings: Settings) -> list[Element]:
@@ -142,18 +142,18 @@ def spread_shards(rows: bytes, photos: Counter[str], settings: Settings) -> list
         photos: Of each split, in the whole build.
         settings: Of the build.
     """
-    table = columns.from_bytes([rows], columns.RECORDS)
+    table = tables.from_bytes([rows], tables.RECORDS)
     shards = metadata.shard_counts(photos, settings.rules)
     numbers, names = metadata.assign(table, shards, settings.rules)
     parts = numbers * min(settings.partitions, len(names)) // max(len(names), 1)
-    return [(part, columns.to_bytes(some)) for part, some in columns.split_rows(table, parts)]
+    return [(part, tables.to_bytes(some)) for part, some in tables.split_rows(table, parts)]
 
 
 def write_plans(
     rows: Iterable[bytes], photos: Counter[str], settings: Settings, output: BuildOutput
 ) -> Counter[str]:
     """Writes the plans of the shards of a partition; counts their records."""
-    table = columns.from_bytes(rows, columns.RECORDS)
+    table = tables.from_bytes(rows, tables.RECORDS)
     shards = metadata.shard_counts(photos, settings.rules)
     counts: Counter[str] = Counter()
     for shard, part in metadata.plan_tables(table, shards, settings.rules):

@@ -10,8 +10,8 @@ from enum import Enum
 from typing import Any
 
 from pipelines.build_shards.encoding import Encoding
+from pipelines.build_shards.exclusions import Exclusions
 from pipelines.build_shards.filters import Filters
-from pipelines.build_shards.guards import Guard
 from schemas.training import SCHEMA_VERSION
 
 
@@ -103,12 +103,12 @@ class Settings:
     Attributes:
         inputs: What is read.
         rules: What is kept.
-        guard: What must not be learnt.
+        exclusions: Lists of what must not be learnt.
     """
 
     inputs: Inputs
     rules: Rules = field(default_factory=Rules)
-    guard: Guard = field(default_factory=Guard)
+    exclusions: Exclusions = field(default_factory=Exclusions)
 
     @property
     def partitions(self) -> int:
@@ -130,7 +130,7 @@ class Settings:
                     "photos": len(one.ids),
                     "authors": len(one.authors),
                 }
-                for one in self.guard.lists
+                for one in self.exclusions.lists
             ],
             **asdict(self.rules),
         }

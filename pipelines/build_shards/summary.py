@@ -16,7 +16,15 @@ import pyarrow.parquet as pq
 
 from pipelines.build_shards.density_map import CELLS
 from pipelines.build_shards.filters import licence_code
-from pipelines.build_shards.output import DROPPED, INDEX, METADATA, BuildOutput, split_of
+from pipelines.build_shards.output import (
+    CANDIDATES,
+    DROPPED,
+    INDEX,
+    METADATA,
+    BuildOutput,
+    split_of,
+)
+from pipelines.writing.progress import duration
 from schemas.training import Split
 
 READERS = 16
@@ -224,3 +232,41 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         lines.append(f"not finished: {left:,} of {of:,} shards are to be done")
     lines += [f"COUNT MISMATCH: {sentence}" for sentence in summary["mismatches"]]
     return "\n".join(lines)
+
+
+class BuildProgress:
+    """Tells how far a build is, from what lies in its directory.
+
+    Args:
+        output: Directory of the build.
+    """
+
+    def __init__(self, output: BuildOutput) -> None:
+        self.output = output
+        self._planned: dict[str, int] = {}
+        self._before: tuple[float, int] | None = None
+
+    def line(self, seconds: float) -> str:
+        """Returns a line of progress, this many seconds after the start."""
+        if not self._planned:
+            self._planned = (self.output.manifest(METADATA) or {}).get("shards", {})
+        if not self._planned:
+            return f"{duration(seconds):>7}  reading metadata"
+        fetched = self._photos(CANDIDATES)
+        total = sum(self._planned.values())
+        if fetched == total:
+            done = set(self.output.manifest_names()) - {METADATA}
+            return f"{duration(seconds):>7}  {len(done):,}/{len(self._planned):,} shards finished"
+        line = f"{duration(seconds):>7}  {fetched:,}/{total:,} photos fetched"
+        if self._before is None:
+            self._before = seconds, fetched
+        start, photos = self._before
+        if fetched > photos and seconds > start:
+            rate = (fetched - photos) / (seconds - start)
+            left = duration((total - fetched) / rate)
+            line += f", {rate:,.1f} photos/s, about {left} left"
+        return line
+
+    def _photos(self, folder: str) -> int:
+        names = (name.removesuffix(".json") for name in self.output.names(folder, "*.json"))
+        return sum(self._planned.get(name, 0) for name in names)

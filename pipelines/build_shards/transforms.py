@@ -14,12 +14,12 @@ from typing import Any
 import apache_beam as beam
 import pyarrow as pa
 
-from pipelines.build_shards import columns, finishing, planning
+from pipelines.build_shards import finishing, planning, tables
 from pipelines.build_shards.candidates import FINGERPRINTS, Workers, make_candidate
+from pipelines.build_shards.file_ranges import FileRange
 from pipelines.build_shards.finishing import Duplicate, find_duplicates, finish_shard
 from pipelines.build_shards.metadata import cap_authors, cap_cells
 from pipelines.build_shards.output import BuildOutput
-from pipelines.build_shards.pieces import Piece
 from pipelines.build_shards.planning import Element, Step
 from pipelines.build_shards.settings import Settings
 
@@ -47,8 +47,8 @@ class BuildShards(beam.PTransform):
         settings: Settings,
         output: BuildOutput,
         workers: Workers,
-        records: Sequence[Piece],
-        links: Sequence[Piece],
+        records: Sequence[FileRange],
+        links: Sequence[FileRange],
         planned: Sequence[str] | None,
     ) -> None:
         super().__init__()
@@ -58,16 +58,16 @@ class BuildShards(beam.PTransform):
     def expand(self, pipeline: beam.pvalue.PBegin) -> beam.PCollection[dict[str, Any]]:
         """Plan, then make; the plan lies on disk between them."""
         if self.planned is None:
-            pieces = pipeline | "ListMetadata" >> beam.Create(self.records)
+            ranges = pipeline | "ListMetadata" >> beam.Create(self.records)
             plan = PlanShards(self.settings, self.output, self.links)
-            shards = pieces | "PlanShards" >> plan
+            shards = ranges | "PlanShards" >> plan
         else:
             shards = pipeline | "ListShards" >> beam.Create(self.planned)
         return shards | "MakeShards" >> MakeShards(self.settings, self.output, self.workers)
 
 
 class PlanShards(beam.PTransform):
-    """From pieces of metadata to the names of the shards, whose plans then are on disk.
+    """From ranges of metadata to the names of the shards, whose plans then are on disk.
 
     Args:
         settings: Of the build.
@@ -75,18 +75,18 @@ class PlanShards(beam.PTransform):
         links: Pieces of the lists that tell where images are.
     """
 
-    def __init__(self, settings: Settings, output: BuildOutput, links: Sequence[Piece]) -> None:
+    def __init__(self, settings: Settings, output: BuildOutput, links: Sequence[FileRange]) -> None:
         super().__init__()
         self.settings, self.output, self.links = settings, output, links
 
-    def expand(self, pieces: beam.PCollection[Piece]) -> beam.PCollection[str]:
+    def expand(self, ranges: beam.PCollection[FileRange]) -> beam.PCollection[str]:
         """The first half of the job, top to bottom."""
         settings, output = self.settings, self.output
-        records = pieces | "ReadRecords" >> ReadPieces(planning.read_records, settings, output)
+        records = ranges | "ReadRecords" >> ReadRanges(planning.read_records, settings, output)
         links = (
-            pieces.pipeline
+            ranges.pipeline
             | "ListLinks" >> beam.Create(self.links)
-            | "ReadLinks" >> ReadPieces(planning.read_links, settings)
+            | "ReadLinks" >> ReadRanges(planning.read_links, settings)
         )
         linked = (
             {"records": records[ROWS], "links": links[ROWS]}
@@ -112,19 +112,19 @@ class PlanShards(beam.PTransform):
         )
 
 
-class ReadPieces(beam.PTransform):
+class ReadRanges(beam.PTransform):
     """Reads files side by side into rows and counts."""
 
     def __init__(self, read: Callable[..., Iterator[Step]], *arguments: Any) -> None:
         super().__init__()
         self.read, self.arguments = read, arguments
 
-    def expand(self, pieces: beam.PCollection[Piece]) -> Any:
+    def expand(self, ranges: beam.PCollection[FileRange]) -> Any:
         """Rows under ROWS, Counters under COUNTS."""
         return (
-            pieces
+            ranges
             | "Spread" >> beam.Reshuffle()
-            | "Read" >> _counted(ReadPiece(self.read, *self.arguments))
+            | "Read" >> _counted(ReadRange(self.read, *self.arguments))
         )
 
 
@@ -132,15 +132,15 @@ def _counted(step: beam.DoFn) -> Any:
     return beam.ParDo(step).with_outputs(COUNTS, main=ROWS)
 
 
-class ReadPiece(beam.DoFn):
-    """One piece; see `planning.read_records` and `read_links`."""
+class ReadRange(beam.DoFn):
+    """Reads a range of a file; see `planning.read_records` and `read_links`."""
 
     def __init__(self, read: Callable[..., Iterator[Step]], *arguments: Any) -> None:
         self.read, self.arguments = read, arguments
 
-    def process(self, piece: Piece) -> Iterator[Element | beam.pvalue.TaggedOutput]:
+    def process(self, span: FileRange) -> Iterator[Element | beam.pvalue.TaggedOutput]:
         """Yields rows by partition."""
-        for step in self.read(piece, *self.arguments):
+        for step in self.read(span, *self.arguments):
             yield beam.pvalue.TaggedOutput(COUNTS, step.counts)
             yield from step.elements
 
@@ -192,7 +192,7 @@ class WritePlans(beam.PTransform):
 
     def expand(self, rows: beam.PCollection[pa.Table]) -> beam.PCollection[Counter[str]]:
         """Counts first, because the number of shards follows from the number of photos."""
-        packed = rows | "Pack" >> beam.Map(columns.to_bytes)  # held until they are counted
+        packed = rows | "Pack" >> beam.Map(tables.to_bytes)  # held until they are counted
         photos = (
             packed
             | "CountSplits" >> beam.Map(planning.count_splits, self.settings)
@@ -252,14 +252,14 @@ def _spread_fingerprints(
     table: pa.Table, partitions: int
 ) -> Iterator[tuple[tuple[str, int], bytes]]:
     for key, rows in finishing.spread(table, partitions):
-        yield key, columns.to_bytes(rows)
+        yield key, tables.to_bytes(rows)
 
 
 def _find_duplicates(
     element: tuple[tuple[str, int], Iterable[bytes]],
 ) -> Iterator[tuple[str, Duplicate]]:
     (by, _), rows = element
-    yield from find_duplicates(by, columns.from_bytes(rows, FINGERPRINTS))
+    yield from find_duplicates(by, tables.from_bytes(rows, FINGERPRINTS))
 
 
 def _with_nothing(shard: str) -> tuple[str, None]:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pipelines.build_shards.command import main
-from pipelines.build_shards.ranks import ranks
+from pipelines.build_shards.stable_hash import stable_hashes
 from support.archives import encode as as_bytes
 from support.flickr import Photo, make_photos, picture
 
@@ -48,7 +48,7 @@ def collection(seed: int = 0) -> list[Fate]:
         (36, 37, lambda data: data, "exact_duplicate"),
         (38, 39, again, "near_duplicate"),
     ):
-        rank = ranks([str(photos[first].id), str(photos[second].id)], seed)
+        rank = stable_hashes([str(photos[first].id), str(photos[second].id)], seed)
         pair = [photos[first], photos[second]]
         earlier, later = pair if rank[0] < rank[1] else pair[::-1]
         data = picture(first, (160, 120))

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow as pa
 
 from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed, cpu_seconds, peak_bytes
-from pipelines.build_shards import columns, finishing, metadata, planning
+from pipelines.build_shards import finishing, metadata, planning, tables
 from pipelines.build_shards.candidates import make_candidate
 from pipelines.build_shards.command import Job, build
 from pipelines.build_shards.options import parse
@@ -112,18 +112,16 @@ def plan_in_a_loop(job: Job) -> None:
     """Does the metadata part without Beam: all records at once, rule by rule."""
     settings, output = job.settings, job.output
     counts: Counter[str] = Counter()
-    tables = []
-    for piece in job.records:
-        for chunk in metadata.read_records(piece, settings):
+    parts = []
+    for span in job.records:
+        for chunk in metadata.read_records(span, settings):
             counts[planning.READ] += chunk.read
             counts.update(planning.record_drops(chunk.id, chunk.drops, output))
-            tables.append(chunk.table)
-    links = [
-        one.table for piece in job.links for one in metadata.read_links(piece, settings.inputs)
-    ]
+            parts.append(chunk.table)
+    links = [one.table for span in job.links for one in metadata.read_links(span, settings.inputs)]
     records, drops = metadata.link(
-        pa.concat_tables([columns.RECORDS.empty_table(), *tables]),
-        pa.concat_tables([columns.LINKS.empty_table(), *links]),
+        pa.concat_tables([tables.RECORDS.empty_table(), *parts]),
+        pa.concat_tables([tables.LINKS.empty_table(), *links]),
         settings.inputs,
     )
     counts.update(planning.record_drops("link-00000", drops, output))

@@ -12,7 +12,7 @@ from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed
 from experiments.speed.shards import __main__ as bench
 from experiments.speed.shards import inputs, job
 from experiments.speed.shards.job import IMAGE_PART, METADATA_PART, Spent, Task
-from pipelines.build_shards.guards import read_guard
+from pipelines.build_shards.exclusions import read_exclusions
 from pipelines.sources import mp16
 from pipelines.sources.lines import read_lines
 from pipelines.sources.record import Drop, photo_id
@@ -73,7 +73,7 @@ def test_generated_lines_are_as_said(tmp_path: Path) -> None:
     broken = sum(isinstance(row, Drop) for row in rows)
     keys = Counter(photo_id(row.key) for row in rows if not isinstance(row, Drop))
     assert 10 < broken < 100 and 20 < keys.total() - len(keys) < 200
-    guard = read_guard([str(inputs.write_guard(tmp_path / "guard.csv", 20_000))])
+    guard = read_exclusions([str(inputs.write_guard(tmp_path / "guard.csv", 20_000))])
     leaks = sum(not isinstance(row, Drop) and guard.check(row) is not None for row in rows)
     assert 0 < leaks < 2_000
     again = inputs.write_list(tmp_path / "again.csv", 20_000)

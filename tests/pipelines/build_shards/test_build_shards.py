@@ -25,7 +25,7 @@ from locdiffusion.photos.embedding_cache import load_photos
 from pipelines.build_shards import candidates, finishing, metadata, settings
 from pipelines.build_shards import command as build_shards
 from pipelines.build_shards.command import main
-from pipelines.build_shards.pieces import cut_lines
+from pipelines.build_shards.file_ranges import line_ranges
 from pipelines.sources.record import photo_id
 from schemas import geoparquet
 from schemas.training import INDEX_SCHEMA
@@ -260,7 +260,9 @@ def test_pieces_and_partitions_change_no_photo(
     """Lists cut into many pieces, rules applied to many parts of the records."""
     monkeypatch.setattr(settings, "PARTITION_BYTES", 500)
     monkeypatch.setattr(metadata, "CHUNK_RECORDS", 2)
-    monkeypatch.setattr(build_shards, "cut_lines", functools.partial(cut_lines, piece_bytes=300))
+    monkeypatch.setattr(
+        build_shards, "line_ranges", functools.partial(line_ranges, range_bytes=300)
+    )
     assert build(inputs, tmp_path / "out", "--author-cap=100", "--cell-cap=100") == 0
     check_output(tmp_path / "out")
     parts = [path.name for path in (tmp_path / "out" / "dropped").iterdir()]

@@ -1,4 +1,4 @@
-"""The rules of a build as plain functions: filters, caps, cells, chance, pieces, shards."""
+"""The rules of a build as plain functions: filters, caps, cells, chance, ranges, shards."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from locdiffusion.photos.listing import expand_patterns
 from locdiffusion.photos.storage import DataError
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.build_shards import columns, metadata, pieces
-from pipelines.build_shards.caps import within_cap
-from pipelines.build_shards.cells import Cells
+from pipelines.build_shards import file_ranges, metadata, tables
+from pipelines.build_shards.equal_area_cells import Cells
+from pipelines.build_shards.file_ranges import FileRange, line_ranges, lines_of
 from pipelines.build_shards.filters import LICENCES, UNKNOWN, Filters, licence_code
-from pipelines.build_shards.pieces import Piece, cut_lines, piece_lines
-from pipelines.build_shards.ranks import chances, ranks
 from pipelines.build_shards.settings import Inputs, Route, Rules, Source
-from pipelines.build_shards.tars import ShardSample, ShardWriter, copy_without, member_key
+from pipelines.build_shards.shard_writer import ShardSample, ShardWriter, copy_without, member_key
+from pipelines.build_shards.stable_hash import stable_hashes, uniform_numbers
 from pipelines.sources.lines import read_lines
 from pipelines.sources.record import ImageRef, Record
 from schemas.training import DropReason
@@ -82,20 +81,20 @@ def test_licences_by_address_and_by_name() -> None:
 
 def test_ranks_depend_on_name_seed_and_purpose_alone() -> None:
     names = [f"photo{i}" for i in range(1000)]
-    first = ranks(names, 0)
-    assert (first[::-1] == ranks(names[::-1], 0)).all() and len(set(first.tolist())) == 1000
-    for other in (ranks(names, 1), ranks(names, 0, b"split")):
+    first = stable_hashes(names, 0)
+    assert (first[::-1] == stable_hashes(names[::-1], 0)).all() and len(set(first.tolist())) == 1000
+    for other in (stable_hashes(names, 1), stable_hashes(names, 0, b"split")):
         assert not (first == other).any()
         assert abs(np.corrcoef(first.astype(float), other.astype(float))[0, 1]) < 0.15
     # These very numbers are part of what "same seed, same bytes" means from one version to another.
-    assert ranks(["3228511372"], 0).tolist() == [RANK_OF_3228511372]
+    assert stable_hashes(["3228511372"], 0).tolist() == [RANK_OF_3228511372]
 
 
 RANK_OF_3228511372 = 14859089624380852295
 
 
 def test_chances_are_uniform() -> None:
-    drawn = np.sort(chances([str(i) for i in range(10_000)], 7))
+    drawn = np.sort(uniform_numbers([str(i) for i in range(10_000)], 7))
     assert drawn[0] >= 0 and drawn[-1] < 1
     # Kolmogorov-Smirnov at 10,000 draws: 0.02 is exceeded once in a thousand times.
     assert np.abs(drawn - (np.arange(10_000) + 0.5) / 10_000).max() < 0.02
@@ -109,7 +108,7 @@ def test_chances_are_uniform() -> None:
 @example([], 1, 0)
 def test_caps_keep_the_smallest_ranks(groups: list[int], cap: int, seed: int) -> None:
     order = np.random.default_rng(seed).permutation(len(groups)).astype(np.uint64)
-    kept = within_cap(np.array(groups, np.int64), order, cap)
+    kept = metadata.within_cap(np.array(groups, np.int64), order, cap)
     for group in set(groups):
         rows = sorted((order[i], bool(kept[i])) for i in range(len(groups)) if groups[i] == group)
         wanted = len(rows) if group < 0 else min(cap, len(rows))
@@ -166,7 +165,7 @@ def records(count: int, authors: int = 50) -> list[Record]:
 
 
 def test_all_photos_of_a_photographer_are_for_the_same() -> None:
-    table = columns.record_table(records(2000, authors=300), seed=0)
+    table = tables.record_table(records(2000, authors=300), seed=0)
     held_out = metadata.for_validation(table, Rules(val_fraction=0.2))
     authors = np.array(table["author"].to_pylist())
     assert not set(authors[held_out]) & set(authors[~held_out])
@@ -179,7 +178,7 @@ def test_all_photos_of_a_photographer_are_for_the_same() -> None:
 
 def test_unknown_photographers_are_not_one() -> None:
     unknown = [replace(record, author="") for record in records(1000)]
-    table = columns.record_table(unknown, seed=0)
+    table = tables.record_table(unknown, seed=0)
     rules = Rules(val_fraction=0.3, author_cap=2)
     assert 0.25 < metadata.for_validation(table, rules).mean() < 0.35
     assert metadata.cap_authors(table, rules)[0].num_rows == 1000
@@ -188,7 +187,7 @@ def test_unknown_photographers_are_not_one() -> None:
 @pytest.mark.parametrize("count", [1, 999, 10_000])
 def test_shards_are_of_about_the_size_asked_for(count: int) -> None:
     rules = Rules(val_fraction=0.1, shard_size=1000)
-    table = columns.record_table(records(count), seed=3)
+    table = tables.record_table(records(count), seed=3)
     shards = metadata.shard_counts(metadata.count_splits(table, rules), rules)
     parts = dict(metadata.plan_tables(table, shards, rules))
     assert sum(map(len, parts.values())) == count
@@ -206,9 +205,9 @@ def test_shards_are_of_about_the_size_asked_for(count: int) -> None:
 
 def linked(route: Route, links: list, listed: list[Record]) -> tuple[dict, Counter]:
     inputs = Inputs(Source.MP16, route, (), (), "root")
-    table = columns.record_table(listed, seed=0)
-    table, drops = metadata.link(table, columns.link_table(links), inputs)
-    return {record.key: record for record in columns.records(table)}, Counter(
+    table = tables.record_table(listed, seed=0)
+    table, drops = metadata.link(table, tables.link_table(links), inputs)
+    return {record.key: record for record in tables.records(table)}, Counter(
         (drop.key, drop.reason.value) for drop in drops
     )
 
@@ -244,19 +243,20 @@ def test_of_records_and_links_of_one_photo_the_same_one_stays() -> None:
 
 def test_keys_of_other_shards_are_the_same_only_if_they_are_equal() -> None:
     listed = [replace(RECORD, key=key, source="webdataset") for key in ("a/0001", "b/0001", "0001")]
-    assert len({columns.identity(record) for record in listed}) == 3
+    assert len({tables.identity(record) for record in listed}) == 3
     flickr = [replace(RECORD, key=key) for key in ("a/1.jpg", "1")]
-    assert len({columns.identity(record) for record in flickr}) == 1
+    assert len({tables.identity(record) for record in flickr}) == 1
 
 
 def test_records_come_back_from_columns_as_they_were() -> None:
     full = replace(RECORD, image=ImageRef("tar", "a.tar", 512, 9), url="http://x/y", hash="h")
     listed = [full, Record("2/é", "", -90.0, 180.0, "webdataset")]
-    table = columns.record_table(listed, seed=0)
-    table = columns.from_bytes(
-        [columns.to_bytes(table), columns.to_bytes(table.slice(0, 0))], columns.RECORDS
+    table = tables.record_table(listed, seed=0)
+    table = tables.from_bytes(
+        [tables.to_bytes(table), tables.to_bytes(table.slice(0, 0))],
+        tables.RECORDS,
     )
-    assert list(columns.records(table)) == listed
+    assert list(tables.records(table)) == listed
 
 
 # Pieces
@@ -272,38 +272,38 @@ def test_records_come_back_from_columns_as_they_were() -> None:
 @example(b"\n", 1)
 @example(b"one\ntwo", 3)
 @example(b"one\ntwo\n", 4)
-def test_pieces_hold_each_line_once(
+def test_ranges_hold_each_line_once(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, size: int
 ) -> None:
-    path = tmp_path_factory.mktemp("pieces") / "lines.txt"
+    path = tmp_path_factory.mktemp("ranges") / "lines.txt"
     path.write_bytes(data)
-    cut = cut_lines("records", [str(path)], piece_bytes=size)
-    lines = [line for piece in cut for line in piece_lines(piece)]
+    cut = line_ranges("records", [str(path)], range_bytes=size)
+    lines = [line for span in cut for line in lines_of(span)]
     assert lines == list(read_lines(str(path)))
-    assert [piece.id for piece in cut] == [f"records-{i:05d}" for i in range(len(cut))]
+    assert [span.id for span in cut] == [f"records-{i:05d}" for i in range(len(cut))]
 
 
-def test_lines_longer_than_a_chunk_are_cut_in_pieces_as_in_files(
+def test_lines_longer_than_a_chunk_are_cut_in_ranges_as_in_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pieces, "CHUNK", 7)
+    monkeypatch.setattr(file_ranges, "CHUNK", 7)
     path = tmp_path / "lines.txt"
     path.write_bytes(b"\n".join(b"x" * length for length in range(40)))
     for size in (1, 5, 7, 100, 10_000):
-        cut = cut_lines("records", [str(path)], piece_bytes=size)
-        found = [line for piece in cut for line in piece_lines(piece)]
+        cut = line_ranges("records", [str(path)], range_bytes=size)
+        found = [line for span in cut for line in lines_of(span)]
         assert found == [b"x" * length for length in range(40)]
 
 
-def test_a_bzip2_is_one_piece_and_a_gzip_is_refused(tmp_path: Path) -> None:
+def test_a_bzip2_is_one_range_and_a_gzip_is_refused(tmp_path: Path) -> None:
     packed = tmp_path / "list.bz2"
     packed.write_bytes(bz2.compress(b"a\nb\n" * 1000))
-    (piece,) = cut_lines("records", [str(packed)], piece_bytes=10)
-    assert piece == Piece("records-00000", str(packed))
-    assert sum(1 for _ in piece_lines(piece)) == 2000
+    (span,) = line_ranges("records", [str(packed)], range_bytes=10)
+    assert span == FileRange("records-00000", str(packed))
+    assert sum(1 for _ in lines_of(span)) == 2000
     (tmp_path / "list.gz").write_bytes(b"\x1f\x8b...")
     with pytest.raises(DataError, match="gunzip it"):
-        cut_lines("records", [str(tmp_path / "list.gz")])
+        line_ranges("records", [str(tmp_path / "list.gz")])
 
 
 def test_files_by_glob_and_braces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipelines.build_shards.ranks import PARTITION, ranks
+from pipelines.build_shards.stable_hash import PARTITION, stable_hashes
 from pipelines.sources import webdataset
 from pipelines.sources.record import ImageRef, Record, photo_id
 
@@ -61,7 +61,7 @@ def record_table(
     photos = [identity(record) for record in records]
     columns: dict[str, object] = {
         "photo": photos,
-        "rank": ranks(photos, seed),
+        "rank": stable_hashes(photos, seed),
         **image_columns(images),
     }
     for name in RECORDS.names:
@@ -149,7 +149,7 @@ def from_bytes(pieces: Iterable[bytes], schema: pa.Schema) -> pa.Table:
 
 def partition_of(names: Sequence[str], seed: int, partitions: int) -> NDArray[np.int64]:
     """Which of the partitions each name belongs to, int64 (N,)."""
-    return (ranks(names, seed, PARTITION) % np.uint64(partitions)).astype(np.int64)
+    return (stable_hashes(names, seed, PARTITION) % np.uint64(partitions)).astype(np.int64)
 
 
 def codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:

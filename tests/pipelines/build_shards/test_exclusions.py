@@ -15,7 +15,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from locdiffusion.photos.storage import DataError
 from pipelines.build_shards.command import build
-from pipelines.build_shards.guards import read_guard, read_list
+from pipelines.build_shards.exclusions import read_exclusions, read_list
 from pipelines.build_shards.options import parse
 from pipelines.build_shards.transforms import PlanShards
 from pipelines.sources.record import Record
@@ -45,7 +45,7 @@ def test_ids_are_guarded_in_every_spelling(tmp_path: Path) -> None:
         tmp_path / "list.csv",
         ["IMG_ID,AUTHOR", "45/77/3228511372.jpg,9@N00", "100_e60e9cdfb4_1125_7@N00.jpg,8@N00"],
     )
-    guard = read_guard([str(path)])
+    guard = read_exclusions([str(path)])
     for key in ("45/77/3228511372.jpg", "3228511372", "3228511372_e60e9cdfb4_2_7@N00.jpg", "100"):
         drop = guard.check(record(key))
         assert drop is not None and drop.reason is DropReason.EXCLUDED_ID and drop.key == key
@@ -55,7 +55,7 @@ def test_ids_are_guarded_in_every_spelling(tmp_path: Path) -> None:
 
 def test_photographers_are_guarded_in_every_spelling(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "list.csv", ["IMG_ID,AUTHOR", "1.jpg, 43008843%40N00 "])
-    guard = read_guard([str(path)])
+    guard = read_exclusions([str(path)])
     for author in ("43008843@N00", "43008843%40N00"):
         drop = guard.check(record("2", author))
         assert drop is not None and drop.reason is DropReason.EXCLUDED_AUTHOR
@@ -65,7 +65,7 @@ def test_photographers_are_guarded_in_every_spelling(tmp_path: Path) -> None:
 
 def test_an_unknown_photographer_is_nobodys(tmp_path: Path) -> None:
     path = write_lines(tmp_path / "list.csv", ["IMG_ID,AUTHOR", "1.jpg,", "2.jpg,5@N00"])
-    guard = read_guard([str(path)])
+    guard = read_exclusions([str(path)])
     assert guard.check(record("3", "")) is None
     assert [len(one.authors) for one in guard.lists] == [1]
 
@@ -101,12 +101,12 @@ def test_lists_of_other_forms(
 def test_a_list_with_holes_is_refused(tmp_path: Path, data: bytes, said: str) -> None:
     (tmp_path / "list.csv").write_bytes(data)
     with pytest.raises(DataError, match=said):
-        read_guard([str(tmp_path / "list.csv")])
+        read_exclusions([str(tmp_path / "list.csv")])
 
 
 def test_a_missing_list_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be read"):
-        read_guard([str(tmp_path / "none.csv")])
+        read_exclusions([str(tmp_path / "none.csv")])
 
 
 def test_another_list_is_another_build(tmp_path: Path) -> None:

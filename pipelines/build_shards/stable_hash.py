@@ -1,4 +1,4 @@
-"""Numbers that depend on a name and the seed, and on nothing else: order, chance and partition.
+"""Computes numbers that depend on a name and the seed alone: order, chance and partition.
 
 Whatever has to be "any one of them" or "at random" is decided by these, so that the number of
 workers and the order in which rows arrive decide nothing.
@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 ORDER, SPLIT, PARTITION = b"order", b"split", b"partition"
 
 
-def ranks(names: Sequence[str], seed: int, purpose: bytes = ORDER) -> NDArray[np.uint64]:
-    """A number per name, uniform over 64 bits.
+def stable_hashes(names: Sequence[str], seed: int, purpose: bytes = ORDER) -> NDArray[np.uint64]:
+    """Computes a number per name, uniform over 64 bits.
 
     Args:
         names: N names.
-        seed: Of the build.
-        purpose: Numbers of different purposes are independent.
+        seed: Seed of the build.
+        purpose: Use of the numbers; those of different purposes are independent.
 
     Returns:
-        uint64 (N,).
+        uint64 ``(N,)``.
     """
     start = hashlib.blake2b(f"{seed}\0".encode(), digest_size=8, person=purpose)
     digests = []
@@ -35,6 +35,6 @@ def ranks(names: Sequence[str], seed: int, purpose: bytes = ORDER) -> NDArray[np
     return np.frombuffer(b"".join(digests), ">u8").astype(np.uint64)
 
 
-def chances(names: Sequence[str], seed: int, purpose: bytes = SPLIT) -> NDArray[np.float64]:
-    """The same as a number in [0, 1): float64 (N,)."""
-    return (ranks(names, seed, purpose) >> np.uint64(11)).astype(np.float64) * 2.0**-53
+def uniform_numbers(names: Sequence[str], seed: int, purpose: bytes = SPLIT) -> NDArray[np.float64]:
+    """Computes a number in [0, 1) per name, float64 ``(N,)``."""
+    return (stable_hashes(names, seed, purpose) >> np.uint64(11)).astype(np.float64) * 2.0**-53

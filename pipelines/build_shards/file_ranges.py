@@ -1,7 +1,7 @@
-"""Metadata files cut into pieces that workers read side by side. No Beam.
+"""Metadata files cut into ranges that workers read side by side. No Beam.
 
-A plain file is cut at bytes; a line belongs to the piece in which it begins. A bzip2, a tar and a
-msgpack shard are one piece each.
+A plain file is cut at bytes; a line belongs to the span in which it begins. A bzip2, a tar and a
+msgpack shard are one range each.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import fsspec
 from locdiffusion.photos.storage import DataError, open_stream
 from pipelines.sources.lines import BZIP2_MAGIC, CHUNK, MAX_LINE_BYTES, read_lines
 
-PIECE_BYTES = 16 * 2**20
+RANGE_BYTES = 16 * 2**20
 GZIP_MAGIC = b"\x1f\x8b"
 
 
 @dataclass(frozen=True)
-class Piece:
+class FileRange:
     """Part of a file, or all of it.
 
     Attributes:
@@ -53,39 +53,39 @@ def absolute(root: str) -> str:
     return root if not root or "://" in root else os.path.abspath(root)
 
 
-def cut_lines(name: str, urls: Iterable[str], piece_bytes: int = PIECE_BYTES) -> list[Piece]:
+def line_ranges(name: str, urls: Iterable[str], range_bytes: int = RANGE_BYTES) -> list[FileRange]:
     """Pieces of files of lines.
 
     Args:
         name: First part of their ids.
         urls: Of the files, in an order that does not change.
-        piece_bytes: Size of a piece.
+        range_bytes: Size of a span.
 
     Raises:
         DataError: If a file is missing or gzipped.
     """
-    pieces = []
+    ranges = []
     for url in urls:
         head, size = _head(url), file_bytes(url)
         if head.startswith(GZIP_MAGIC):
             raise DataError(f"{url} is gzipped; gunzip it, or give it as .bz2")
         whole = size is None or head.startswith(BZIP2_MAGIC)
-        steps = [(0, None)] if whole else _steps(size or 0, piece_bytes)
-        pieces += [(url, start, stop) for start, stop in steps]
+        steps = [(0, None)] if whole else _steps(size or 0, range_bytes)
+        ranges += [(url, start, stop) for start, stop in steps]
     return [
-        Piece(f"{name}-{number:05d}", url, start, stop)
-        for number, (url, start, stop) in enumerate(pieces)
+        FileRange(f"{name}-{number:05d}", url, start, stop)
+        for number, (url, start, stop) in enumerate(ranges)
     ]
 
 
-def whole_files(name: str, urls: Iterable[str]) -> list[Piece]:
-    """A piece per file."""
-    return [Piece(f"{name}-{number:05d}", url) for number, url in enumerate(urls)]
+def whole_files(name: str, urls: Iterable[str]) -> list[FileRange]:
+    """A range per file."""
+    return [FileRange(f"{name}-{number:05d}", url) for number, url in enumerate(urls)]
 
 
-def _steps(size: int, piece_bytes: int) -> list[tuple[int, int | None]]:
-    starts = range(0, max(size, 1), piece_bytes)
-    return [(start, min(start + piece_bytes, size)) for start in starts]
+def _steps(size: int, range_bytes: int) -> list[tuple[int, int | None]]:
+    starts = range(0, max(size, 1), range_bytes)
+    return [(start, min(start + range_bytes, size)) for start in starts]
 
 
 def _head(url: str) -> bytes:
@@ -98,22 +98,22 @@ def _head(url: str) -> bytes:
         ) from error
 
 
-def piece_lines(piece: Piece) -> Iterator[bytes]:
-    """The lines that begin in a piece, without their newlines.
+def lines_of(span: FileRange) -> Iterator[bytes]:
+    """The lines that begin in a span, without their newlines.
 
     Raises:
         OSError: As `read_lines` raises it.
     """
-    if piece.stop is None:
-        yield from read_lines(piece.url)
+    if span.stop is None:
+        yield from read_lines(span.url)
         return
-    with open_stream(piece.url) as file:
-        yield from _lines_between(file, piece.start, piece.stop)
+    with open_stream(span.url) as file:
+        yield from _lines_between(file, span.start, span.stop)
 
 
 def _lines_between(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
     """Lines whose first byte is at `start` or later, and before `stop`."""
-    # From one byte before: if that is a newline, the piece begins with a whole line.
+    # From one byte before: if that is a newline, the range begins with a whole line.
     position = max(start - 1, 0)
     file.seek(position)
     rest, skip = b"", start > 0

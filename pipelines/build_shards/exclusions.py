@@ -17,7 +17,7 @@ from schemas.training import DropReason
 
 
 @dataclass(frozen=True)
-class GuardList:
+class ExcludedList:
     """What one list tells.
 
     Attributes:
@@ -39,14 +39,14 @@ def author_id(author: str) -> str:
 
 
 @dataclass(frozen=True)
-class Guard:
+class Exclusions:
     """Ids and authors of all lists together.
 
     Attributes:
         lists: In the order given.
     """
 
-    lists: tuple[GuardList, ...] = ()
+    lists: tuple[ExcludedList, ...] = ()
     _ids: frozenset[str] = field(init=False, repr=False, compare=False)
     _authors: frozenset[str] = field(init=False, repr=False, compare=False)
 
@@ -69,7 +69,7 @@ class Guard:
         return ", ".join(one.name for one in self.lists if value in getattr(one, what))
 
 
-def read_guard(urls: Iterable[str]) -> Guard:
+def read_exclusions(urls: Iterable[str]) -> Exclusions:
     """Reads lists: benchmarks' CSVs with a header, or text with one id per line.
 
     Args:
@@ -79,11 +79,11 @@ def read_guard(urls: Iterable[str]) -> Guard:
         DataError: If one is missing, or is not such a list in every line: a guard with holes is
             worse than none.
     """
-    return Guard(tuple(read_list(url) for url in urls))
+    return Exclusions(tuple(read_list(url) for url in urls))
 
 
-def read_list(url: str) -> GuardList:
-    """Reads one list; see `read_guard`."""
+def read_list(url: str) -> ExcludedList:
+    """Reads one list; see `read_exclusions`."""
     rows = lists.read_list(url)
     header = rows.table.column_names
     bare = len(header) == 1 and not rows.has(lists.PHOTO_ID)  # a file of ids without a header
@@ -91,7 +91,7 @@ def read_list(url: str) -> GuardList:
     authors = rows.text(lists.PHOTOGRAPHER) if rows.has(lists.PHOTOGRAPHER) else []
     if not ids:
         raise DataError(f"{url} names no photo; check that it is the right file.")
-    return GuardList(
+    return ExcludedList(
         url.rstrip("/").rpartition("/")[2],
         rows.sha256,
         frozenset(photo_id(key.strip()) for key in ids),
