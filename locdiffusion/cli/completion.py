@@ -6,6 +6,7 @@ where no word fits.
 
 from __future__ import annotations
 
+import argparse
 import importlib
 from collections.abc import Sequence
 
@@ -58,7 +59,8 @@ def script() -> str:
             parser: Parser = importlib.import_module(f"{package}.command").parser()
         except ModuleNotFoundError:
             continue
-        known = [action for action in parser._actions if action.option_strings]
+        shown = [action for action in parser._actions if action.help != argparse.SUPPRESS]
+        known = [action for action in shown if action.option_strings]
         words = " ".join(one for action in known for one in action.option_strings)
         flags.append(f'        *\\ {name}) words="{words}" ;;')
         for action in known:

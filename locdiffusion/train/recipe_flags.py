@@ -1,6 +1,6 @@
 """The flags that choose a training recipe and change its settings: `--recipe` and `--set`.
 
-Before these two, most settings had flags of their own. They are still understood.
+In earlier versions, most settings had flags of their own. These are still understood.
 """
 
 from __future__ import annotations
@@ -57,7 +57,6 @@ def add_recipe_flags(group: argparse._ActionsContainer, default: str | None = No
     names = ", ".join(recipes.shipped())
     group.add_argument(
         "--recipe",
-        "--config",
         metavar="NAME",
         default=default,
         help=f"settings to start from: {names}, or a file NAME.json (default "
@@ -87,6 +86,7 @@ def add_recipe_flags(group: argparse._ActionsContainer, default: str | None = No
         "overhead imagery: textures too, and 32 pixels of detail whatever a photo's resolution), "
         "open_clip:MODEL/TAG or /FILE, geoclip or geoclip:FILE (default efficientnet_lite0)",
     )
+    group.add_argument("--config", dest="recipe", help=argparse.SUPPRESS)
     hidden: dict[str, Any] = {"dest": "set", "help": argparse.SUPPRESS}
     for flag, setting in EARLIER_FLAGS.items():
         group.add_argument(flag, type=f"{setting}={{}}".format, action="append", **hidden)
