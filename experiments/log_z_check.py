@@ -64,14 +64,14 @@ class NormalisationGap:
 
 @torch.inference_mode()
 def dense_log_partition(
-    natural: Tensor, rows: int, base: BaseMeasure | None = None
+    natural: Tensor, rows: int, base_measure: BaseMeasure | None = None
 ) -> NDArray[np.float64]:
     """Computes log Z = log (1/4π) ∫ q₀ exp F dΩ on a grid of `rows` × 2·`rows` nodes.
 
     Args:
         natural: Natural parameters, shape ``(N, d)``.
         rows: Number of rows of the grid.
-        base: Base measure q₀; None is the uniform measure.
+        base_measure: Base measure q₀; None is the uniform measure.
 
     Returns:
         Log Z in nats, shape ``(N,)``.
@@ -85,8 +85,10 @@ def dense_log_partition(
         band = LatLonGrid(grid.cos_theta[part], grid.longitude, grid.row_weight[part])
         transform = ProductTransform(band, max_degree).to(natural.device)
         log_weight = transform.row_weight.log()[:, None].expand(-1, 2 * rows).flatten()
-        if base is not None:
-            log_weight = log_weight + base(transform.nodes.to(base.log_weight)).to(log_weight)
+        if base_measure is not None:
+            log_weight = log_weight + base_measure(transform.nodes.to(base_measure.log_weight)).to(
+                log_weight
+            )
         at_once = max(1, _VALUES_AT_ONCE // len(log_weight))
         for i in range(0, len(natural), at_once):
             field = transform.synthesis(natural[i : i + at_once]).flatten(1) + log_weight
@@ -110,7 +112,7 @@ def decoder_gap(
     """
     rows = rows or denser_rows(tables.grid)
     natural = natural.to(tables.grid.nodes)
-    dense = dense_log_partition(natural, rows, tables.base)
+    dense = dense_log_partition(natural, rows, tables.base_measure)
     parts = natural[:, None].split(batch)
     found = torch.cat([tables.log_normaliser(part)[:, 0] for part in parts])
     return _gap(found.cpu().double().numpy(), dense, rows, len(tables.grid.nodes))
@@ -138,7 +140,7 @@ def training_gap(
     grid = partition.grids[0]
     assert isinstance(grid, ProductTransform)
     rows = rows or denser_rows(grid)
-    dense = dense_log_partition(natural, rows, partition.base)
+    dense = dense_log_partition(natural, rows, partition.base_measure)
     generator = torch.Generator().manual_seed(seed)
     points = torch.from_numpy(truth).to(natural)
     found = [
@@ -184,11 +186,13 @@ def measure(
     config = checkpoint.config
     degree, recipe = config.model.max_degree, config.record.get("recipe", {})
     answers = natural_parameters(checkpoint.denoiser, photos.embeddings)
-    base = checkpoint.base
+    base_measure = checkpoint.base_measure
     if train is not None:
         settings = from_dict(TrainConfig, recipe).base_measure
-        base = settings.build(settings.training, train.vectors)
-    partition = LogPartition(degree, from_dict(PartitionConfig, recipe.get("partition", {})), base)
+        base_measure = settings.build(settings.training, train.vectors)
+    partition = LogPartition(
+        degree, from_dict(PartitionConfig, recipe.get("partition", {})), base_measure
+    )
     trained = natural_parameters(checkpoint.network, photos.embeddings)
     return {
         "model": checkpoint.model_id,

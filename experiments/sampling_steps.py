@@ -116,7 +116,7 @@ class Study:
         degree = checkpoint.config.model.max_degree
         self.decoder = checkpoint.decoder()
         self._denoiser = in_trained_range(checkpoint.denoiser, self.noise)
-        self._mean = FocusedMean(degree, checkpoint.base)
+        self._mean = FocusedMean(degree, checkpoint.base_measure)
 
     def identity(self) -> dict[str, Any]:
         """Collects what all results of one file must share."""

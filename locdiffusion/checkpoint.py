@@ -84,13 +84,13 @@ class Checkpoint:
     Attributes:
         config: What `config.json` says.
         denoiser: Network and temperatures, in evaluation mode, on the CPU.
-        base: q₀ of the answers.
+        base_measure: Base measure q₀ of the answers.
         sha256: Of both files together.
     """
 
     config: CheckpointConfig
     denoiser: CalibratedDenoiser
-    base: BaseMeasure
+    base_measure: BaseMeasure
     sha256: str
 
     @property
@@ -106,7 +106,7 @@ class Checkpoint:
     def decoder(self, device: str | torch.device = "cpu") -> Decoder:
         """Builds the decoder of the answers on a device; its tables take a second."""
         config = self.config
-        return Decoder(config.model.max_degree, config.decode, self.base).to(device)
+        return Decoder(config.model.max_degree, config.decode, self.base_measure).to(device)
 
 
 def resolve(path: str | None) -> Path:
@@ -168,8 +168,8 @@ def load(path: str | None = None) -> Checkpoint:
     config = read_config(path)
     try:
         tensors = {name: t.float() for name, t in load_file(directory / WEIGHTS).items()}
-        base = BaseMeasure(tensors.pop(BASE).double().exp().numpy())
-        denoiser = _denoiser(config, base)
+        base_measure = BaseMeasure(tensors.pop(BASE).double().exp().numpy())
+        denoiser = _denoiser(config, base_measure)
         named = {
             name.removeprefix(TEMPERATURES): tensors.pop(name)
             for name in list(tensors)
@@ -184,12 +184,14 @@ def load(path: str | None = None) -> Checkpoint:
             "copy both files again from the same checkpoint."
         ) from error
     denoiser.eval().requires_grad_(False)
-    return Checkpoint(config, denoiser, base, _sha256(directory))
+    return Checkpoint(config, denoiser, base_measure, _sha256(directory))
 
 
-def _denoiser(config: CheckpointConfig, base: BaseMeasure) -> CalibratedDenoiser:
+def _denoiser(config: CheckpointConfig, base_measure: BaseMeasure) -> CalibratedDenoiser:
     model = config.model
-    temperatures = TemperatureModel(config.temperature, model.max_degree, model.embedding_dim, base)
+    temperatures = TemperatureModel(
+        config.temperature, model.max_degree, model.embedding_dim, base_measure
+    )
     return CalibratedDenoiser(CSUNet(model), temperatures)
 
 
@@ -204,7 +206,7 @@ def save(
     directory: Path,
     config: CheckpointConfig,
     denoiser: CalibratedDenoiser,
-    base: BaseMeasure | None = None,
+    base_measure: BaseMeasure | None = None,
 ) -> None:
     """Writes a checkpoint; the configuration last, so that a half-written one is not readable.
 
@@ -215,7 +217,7 @@ def save(
     weights = {name: t.half() for name, t in denoiser.network.state_dict().items()}
     for name, tensor in denoiser.temperatures.state_dict().items():
         weights[TEMPERATURES + name] = tensor.half() if name in STORED_IN_HALF else tensor
-    weights[BASE] = (base or uniform_measure()).log_weight.half()
+    weights[BASE] = (base_measure or uniform_measure()).log_weight.half()
     save_file({n: t.contiguous().clone() for n, t in weights.items()}, directory / WEIGHTS)
     stored = replace(config, temperature=denoiser.temperatures.config)
     write_json(directory / CONFIG, to_dict(stored), sort_keys=True)

@@ -70,7 +70,7 @@ class Geotagger:
         degree = checkpoint.config.model.max_degree
         self._denoiser = checkpoint.denoiser.to(self.device)
         self._decoder = checkpoint.decoder(self.device)
-        self._mean = FocusedMean(degree, checkpoint.base).to(self.device)
+        self._mean = FocusedMean(degree, checkpoint.base_measure).to(self.device)
 
     @classmethod
     def load(cls, checkpoint: str | None = None, **settings: Any) -> Geotagger:
@@ -92,7 +92,7 @@ class Geotagger:
         """
         wanted = GeotaggerSettings(checkpoint, **settings)
         loaded = load(local_checkpoint(wanted.checkpoint))
-        loaded = replace(loaded, base=load_base_measure(wanted.prior, loaded.base))
+        loaded = replace(loaded, base_measure=load_base_measure(wanted.prior, loaded.base_measure))
         encoder = None if wanted.encoder is None else local_encoder(wanted.encoder)
         name = check_encoder(loaded.config, encoder)
         places = None if wanted.gallery is None else _places(wanted.gallery, loaded)
@@ -239,7 +239,7 @@ class Geotagger:
 
     @functools.cached_property
     def _region_finder(self) -> RegionFinder:
-        return RegionFinder(self.checkpoint.config.model.max_degree, self.checkpoint.base)
+        return RegionFinder(self.checkpoint.config.model.max_degree, self.checkpoint.base_measure)
 
     def geotag(
         self,

@@ -108,6 +108,6 @@ def log_density_around(
     places = torch.from_numpy(nodes.vectors) @ frame.T
     # log p = log q₀ + log (1/K) Σ_k exp(F_k - log Z_k)
     field = circles.synthesis(at_pole).flatten(1) - tables.log_normaliser(natural[:, None])
-    log_p = mixed_log(field) + tables.log_base_at(places.to(natural))
+    log_p = mixed_log(field) + tables.log_q0_at(places.to(natural))
     density: NDArray[np.float64] = log_p.double().cpu().numpy() - LOG_SPHERE_AREA_KM2
     return density.reshape(len(distance_deg), bearings)

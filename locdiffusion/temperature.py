@@ -103,13 +103,17 @@ class TemperatureModel(nn.Module):
     rarity: Tensor
     feature_mean: Tensor
     feature_spread: Tensor
-    log_base: Tensor
+    log_q0: Tensor
     sums: Tensor
     comparison: Tensor
     directions: Tensor
 
     def __init__(
-        self, config: TemperatureConfig, max_degree: int, embedding_dim: int, base: BaseMeasure
+        self,
+        config: TemperatureConfig,
+        max_degree: int,
+        embedding_dim: int,
+        base_measure: BaseMeasure,
     ) -> None:
         """Makes room for the witness.
 
@@ -117,7 +121,7 @@ class TemperatureModel(nn.Module):
             config: Its size.
             max_degree: L of the densities.
             embedding_dim: E.
-            base: q₀ of the answers.
+            base_measure: Base measure q₀ of the answers.
         """
         super().__init__()
         self.config = config
@@ -141,7 +145,7 @@ class TemperatureModel(nn.Module):
         self.grid = ProductTransform(grid, max_degree)
         self.rotation = PoleRotation(max_degree)
         area = torch.from_numpy(grid.weights / (4.0 * math.pi)).float()
-        self.register_buffer("log_base", base.on_grid(grid).cpu(), persistent=False)
+        self.register_buffer("log_q0", base_measure.on_grid(grid).cpu(), persistent=False)
         self.register_buffer("sums", area[:, None].repeat(1, 2), persistent=False)
         comparison = torch.zeros(config.components + 1, config.gallery)
         self.register_buffer("comparison", comparison, persistent=False)
@@ -155,7 +159,7 @@ class TemperatureModel(nn.Module):
         embeddings: EmbeddingRows,
         vectors: NDArray[np.float64],
         max_degree: int,
-        base: BaseMeasure,
+        base_measure: BaseMeasure,
         config: TemperatureConfig | None = None,
         seed: int = 0,
     ) -> TemperatureModel:
@@ -165,7 +169,7 @@ class TemperatureModel(nn.Module):
             embeddings: ``(N, E)``, of which only some rows are read.
             vectors: ``(N, 3)`` unit vectors of their positions.
             max_degree: L.
-            base: q₀ of the answers.
+            base_measure: Base measure q₀ of the answers.
             config: Wanted size; a smaller training set gives a smaller one.
             seed: Of the draw and of the first weights.
         """
@@ -175,7 +179,7 @@ class TemperatureModel(nn.Module):
         small = TemperatureConfig(count, components, min(config.neighbours, count), config.hidden)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = cls(small, max_degree, embeddings.shape[1], base)
+            model = cls(small, max_degree, embeddings.shape[1], base_measure)
         chosen = np.sort(np.random.default_rng(seed).permutation(len(embeddings))[:count])
         some = embeddings[chosen]
         mean, spread = some.mean(0), some.std(0) + 1e-3 * some.std()
@@ -262,7 +266,7 @@ class TemperatureModel(nn.Module):
         likeness = nn.functional.pad(projected, (0, 1), value=1.0) @ self.comparison
         alike, index = largest(likeness, self.config.neighbours)
         field = self.grid.synthesis(natural / _SOFTENING)
-        flat = field.flatten(1).add_(self.log_base)
+        flat = field.flatten(1).add_(self.log_q0)
         # The highest node of the highest row: four times faster than that of all nodes.
         highest, row = field.amax(2).max(1, keepdim=True)
         column = field.take_along_dim(row[..., None], 1).argmax(2)

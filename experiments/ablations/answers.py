@@ -92,7 +92,7 @@ def unit_error_km(answers: NDArray[np.float64], photos: EmbeddedPhotos) -> NDArr
 def _decoder(fitted: Fitted) -> Decoder:
     is_code = fitted.variant.encoding is Encoding.SHDD
     degree = fitted.variant.max_degree if is_code else DENSITY_DEGREE
-    return Decoder(degree, base=fitted.answer_base)
+    return Decoder(degree, base_measure=fitted.base_measure)
 
 
 @torch.inference_mode()

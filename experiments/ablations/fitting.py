@@ -37,14 +37,14 @@ class Fitted:
     Attributes:
         variant: Variant that was trained.
         network: Network with averaged weights, in evaluation mode.
-        answer_base: Base measure q₀ of the answers; None for a variant without a density.
+        base_measure: Base measure q₀ of the answers; None for a variant without a density.
         parameters: Number of trained parameters.
         loss: Mean training loss over the last tenth of the steps.
     """
 
     variant: Variant
     network: nn.Module
-    answer_base: BaseMeasure | None
+    base_measure: BaseMeasure | None
     parameters: int
     loss: float
 
@@ -71,7 +71,7 @@ def fit(
     network = build(variant, budget, embeddings)
     average = copy.deepcopy(network).eval().requires_grad_(False)
     optimizer = optimizer_of(network, WEIGHT_DECAY)
-    loss_of, base = _loss(variant, budget, photos.vectors)
+    loss_of, base_measure = _loss(variant, budget, photos.vectors)
     losses, warmup = [], budget.steps // 10 + 1
     for step in range(budget.steps):
         generator = torch.Generator().manual_seed(1000 * budget.seed + step)
@@ -90,7 +90,7 @@ def fit(
     return Fitted(
         variant=variant,
         network=average,
-        answer_base=base,
+        base_measure=base_measure,
         parameters=sum(p.numel() for p in network.parameters()),
         loss=float(np.mean(losses[-max(1, budget.steps // 10) :])),
     )
@@ -110,7 +110,7 @@ def _loss(
     factors = torch.ones(codes.shape[1])
     if variant.encoding is Encoding.SHDD:
         factors = torch.from_numpy(smoothing.factors(degree)).float()
-    partition = LogPartition(degree, base=trained_over) if variant.loss is Loss.KL else None
+    partition = LogPartition(degree, base_measure=trained_over) if variant.loss is Loss.KL else None
 
     def mean_loss(
         network: nn.Module,

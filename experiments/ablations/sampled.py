@@ -66,8 +66,8 @@ def _denoiser(fitted: Fitted, condition: Tensor) -> MeanDenoiser:
     degree = fitted.variant.max_degree
     rows = 4 * (degree + 1)
     grid = gauss_legendre_grid(rows, 2 * rows)
-    assert fitted.answer_base is not None
-    log_base = fitted.answer_base.on_grid(grid).view(grid.shape)
+    assert fitted.base_measure is not None
+    log_base = fitted.base_measure.on_grid(grid).view(grid.shape)
     # A standard schedule starts above the noise that the re-centred training has seen.
     known = in_trained_range(fitted.network, noise_range(fitted.variant, 0.0))
     return mean_denoiser(known, condition, ProductTransform(grid, degree), log_base)

@@ -134,7 +134,7 @@ class Posteriors:
         natural = natural_parameters(self.checkpoint.denoiser, embedding[None])
         log_z = self.tables.log_normaliser(natural[:, None]).double().numpy()[0]
         field = encode_vectors(vectors, self.tables.max_degree) @ natural[0].double().numpy()
-        log_base = self.tables.log_base_at(torch.from_numpy(vectors).float()).double().numpy()
+        log_base = self.tables.log_q0_at(torch.from_numpy(vectors).float()).double().numpy()
         density: NDArray[np.float64] = field + log_base - log_z - LOG_SPHERE_AREA_KM2
         return density
 

@@ -122,7 +122,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     denoiser.temperatures.out.bias.add_(float(np.log(factor)))
     changed = replace(config, record=config.record | {"refitted": record})
-    checkpoint.save(options.output, changed, denoiser, loaded.base)
+    checkpoint.save(options.output, changed, denoiser, loaded.base_measure)
     return record
 
 

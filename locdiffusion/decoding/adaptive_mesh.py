@@ -43,16 +43,16 @@ class Mesh:
 
     Attributes:
         rows: Number n of rows; the root cells are n x 2n squares of 180/n degrees.
-        log_base: Log of the mean q₀ of each root cell, ``(n, 2n)``.
-        corner_base: Log q₀ at their corners, ``(n + 1, 2n + 1)``.
+        log_q0: Log of the mean q₀ of each root cell, ``(n, 2n)``.
+        corner_log_q0: Log q₀ at their corners, ``(n + 1, 2n + 1)``.
     """
 
-    def __init__(self, max_degree: int, base: BaseMeasure | None = None) -> None:
+    def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
         """Builds the tables.
 
         Args:
             max_degree: Degree L of the densities.
-            base: Base measure q₀ of the densities; None is the uniform measure.
+            base_measure: Base measure q₀ of the densities; None is the uniform measure.
         """
         # Nine nodes on the shortest wave: a cubic spline is then off by less than 1e-3 of it.
         self.rows = n = 4 * (max_degree + 1) + 16
@@ -62,24 +62,26 @@ class Mesh:
         area = 2.0 * math.sin(math.pi / (2 * n)) * np.sin(theta) * np.pi / n
         grid = LatLonGrid(np.cos(theta), longitude, area)
         self.transform = ProductTransform(grid, max_degree)
-        self.base: BaseMeasure | None = None
-        self.log_base = np.zeros((n, 2 * n))
-        if base is not None and bool((base.log_weight != base.log_weight[0, 0]).any()):
-            self.base = base
-            self.log_base = base.on_grid(grid).double().cpu().numpy().reshape(n, 2 * n)
+        self.base_measure: BaseMeasure | None = None
+        self.log_q0 = np.zeros((n, 2 * n))
+        if base_measure is not None and bool(
+            (base_measure.log_weight != base_measure.log_weight[0, 0]).any()
+        ):
+            self.base_measure = base_measure
+            self.log_q0 = base_measure.on_grid(grid).double().cpu().numpy().reshape(n, 2 * n)
         corner = np.meshgrid(np.arange(2 * n + 1) * UNITS, np.arange(n + 1) * UNITS)
-        self.corner_base = self.log_base_at(*corner)
+        self.corner_log_q0 = self.log_q0_at(*corner)
 
-    def log_base_at(self, x: Float | Int, y: Float | Int) -> Float:
+    def log_q0_at(self, x: Float | Int, y: Float | Int) -> Float:
         """Looks log q₀ up at points in units."""
-        if self.base is None:
+        if self.base_measure is None:
             return np.zeros(np.broadcast(x, y).shape)
-        rows, columns = self.base.log_weight.shape
+        rows, columns = self.base_measure.log_weight.shape
         column = x * (columns / (2.0 * self.rows * UNITS))
         # 1 - cos θ = 2 sin²(θ/2)
         row = np.sin(y * (math.pi / (2.0 * self.rows * UNITS))) ** 2 * rows
         place = (torch.from_numpy(np.asarray(a)) for a in np.broadcast_arrays(row, column))
-        found: Float = self.base.at(*place).double().cpu().numpy()
+        found: Float = self.base_measure.at(*place).double().cpu().numpy()
         return found
 
     def log_area(self, cells: Cells) -> Float:
@@ -162,7 +164,7 @@ class Cells:
         width, height: Sizes in units, ``(P,)``.
         field: F at the centres, ``(K, P)``.
         slack: How much higher F may be elsewhere in the cell, ``(K, P)``.
-        log_base: Log of the mean q₀, ``(P,)``.
+        log_q0: Log of the mean q₀, ``(P,)``.
         border: Whether q₀ excludes a part of the cell but not all, ``(P,)``.
     """
 
@@ -172,7 +174,7 @@ class Cells:
     height: Int
     field: Float
     slack: Float
-    log_base: Float
+    log_q0: Float
     border: NDArray[np.bool_]
 
     def take(self, chosen: NDArray[np.bool_] | Int) -> Cells:
@@ -208,7 +210,7 @@ class AdaptiveDensity:
         log_z = np.full(len(cells.field), -np.inf)
         for _ in range(rounds):
             # q₀ exp F dΩ / 4π of each cell, and Z so far
-            log_mass = cells.field + (mesh.log_area(cells) + cells.log_base)
+            log_mass = cells.field + (mesh.log_area(cells) + cells.log_q0)
             whole = np.logaddexp(log_z, log_sum_exp(log_mass))
             highest = log_mass + cells.slack - whole[:, None]
             # Cells at a pole are thin wedges: count each as the square on its long side.
@@ -222,9 +224,7 @@ class AdaptiveDensity:
             settled.append(cells.take(done))
             log_z = np.logaddexp(log_z, log_sum_exp(log_mass[:, done]))
             cells = Cells.joined([cells.take(~split & ~done), _split(mesh, of, cells.take(split))])
-        whole = np.logaddexp(
-            log_z, log_sum_exp(cells.field + mesh.log_area(cells) + cells.log_base)
-        )
+        whole = np.logaddexp(log_z, log_sum_exp(cells.field + mesh.log_area(cells) + cells.log_q0))
         return cls(mesh, of, Cells.joined([*settled, cells]), whole)
 
     def mass(self) -> Float:
@@ -234,29 +234,29 @@ class AdaptiveDensity:
     def log_density(self) -> Float:
         """Computes the mean log density of each cell, ``(P,)``."""
         middle = self.cells.y + self.cells.height / 2.0
-        return self._mixed(self.cells.field) + self.cells.log_base + self.mesh.tilt(middle)
+        return self._mixed(self.cells.field) + self.cells.log_q0 + self.mesh.tilt(middle)
 
     def highest(self) -> Float:
         """Bounds the log density in each cell from above, ``(P,)``."""
-        most = 0.0 if self.mesh.base is None else self.mesh.base.bounds()[1]
+        most = 0.0 if self.mesh.base_measure is None else self.mesh.base_measure.bounds()[1]
         return self._mixed(self.cells.field + self.cells.slack) + most
 
     def at_corners(self, cells: Cells, x: Int, y: Int) -> tuple[Float, Float]:
         """Evaluates log density and log q₀ at corners ``(4, P)`` of cells."""
         # Corners of root cells from tables, all others from the splines
         on_roots = np.broadcast_to((cells.width == UNITS) & (cells.height == UNITS), x.shape)
-        field, log_base = np.empty((len(self.log_z), *x.shape)), np.empty(x.shape)
+        field, log_q0 = np.empty((len(self.log_z), *x.shape)), np.empty(x.shape)
         i, j = y[on_roots] // UNITS, x[on_roots] // UNITS
         field[:, on_roots] = self.fields.corners()[:, i, j]
-        log_base[on_roots] = self.mesh.corner_base[i, j]
+        log_q0[on_roots] = self.mesh.corner_log_q0[i, j]
         inner_x, inner_y = x[~on_roots].astype(float), y[~on_roots].astype(float)
         field[:, ~on_roots] = self.fields(inner_x, inner_y)
-        log_base[~on_roots] = self.mesh.log_base_at(inner_x, inner_y)
-        return self._mixed(field) + log_base + self.mesh.tilt(y), log_base
+        log_q0[~on_roots] = self.mesh.log_q0_at(inner_x, inner_y)
+        return self._mixed(field) + log_q0 + self.mesh.tilt(y), log_q0
 
     def log_density_at(self, x: Float, y: Float) -> Float:
         """Evaluates the log density ``(...)`` at points in units."""
-        return self._mixed(self.fields(x, y)) + self.mesh.log_base_at(x, y)
+        return self._mixed(self.fields(x, y)) + self.mesh.log_q0_at(x, y)
 
     def _mixed(self, field: Float) -> Float:
         offset = self.log_z.reshape(-1, *[1] * (field.ndim - 1))
@@ -289,9 +289,9 @@ def _roots(mesh: Mesh, of: Fields) -> Cells:
     y, x = np.meshgrid(np.arange(n) * UNITS, np.arange(2 * n) * UNITS, indexing="ij")
     size = np.full(2 * n * n, UNITS)
     border = np.zeros((n, 2 * n), bool)
-    if mesh.base is not None and mesh.base.excludes:
-        border = mesh.log_base > EXCLUDED  # inside as well: no harm
-        border &= _mean_base(mesh, x.ravel(), y.ravel(), size, size)[1].reshape(n, -1)
+    if mesh.base_measure is not None and mesh.base_measure.excludes:
+        border = mesh.log_q0 > EXCLUDED  # inside as well: no harm
+        border &= _mean_q0(mesh, x.ravel(), y.ravel(), size, size)[1].reshape(n, -1)
     return Cells(
         x.ravel(),
         y.ravel(),
@@ -299,7 +299,7 @@ def _roots(mesh: Mesh, of: Fields) -> Cells:
         size,
         field.reshape(len(field), -1),
         slack.reshape(len(field), -1),
-        mesh.log_base.ravel(),
+        mesh.log_q0.ravel(),
         border.ravel(),
     )
 
@@ -322,20 +322,20 @@ def _split(mesh: Mesh, of: Fields, cells: Cells) -> Cells:
     parent, x, y, width, height = (np.concatenate(column) for column in zip(*parts, strict=True))
     field = of(x + width / 2.0, y + height / 2.0)
     slack = np.maximum(np.abs(field - cells.field[:, parent]), cells.slack[:, parent] / 4.0)
-    log_base, border = _mean_base(mesh, x, y, width, height)
-    return Cells(x, y, width, height, field, slack, log_base, border)
+    log_q0, border = _mean_q0(mesh, x, y, width, height)
+    return Cells(x, y, width, height, field, slack, log_q0, border)
 
 
-def _mean_base(
+def _mean_q0(
     mesh: Mesh, x: Int, y: Int, width: Int, height: Int
 ) -> tuple[Float, NDArray[np.bool_]]:
     """Averages q₀ over 3 x 3 points in each cell: its log, and whether q₀ excludes some of them."""
-    if mesh.base is None:
+    if mesh.base_measure is None:
         return np.zeros(len(x)), np.zeros(len(x), bool)
     at = (np.arange(3) + 0.5) / 3.0
     across = (x + np.outer(at, width))[:, None]
     down = (y + np.outer(at, height))[None, :]
-    log_base = mesh.log_base_at(across, down).reshape(9, -1)
-    border = (log_base.min(0) <= EXCLUDED) & (log_base.max(0) > EXCLUDED)
-    mean = np.exp(log_base).mean(0)
+    log_q0 = mesh.log_q0_at(across, down).reshape(9, -1)
+    border = (log_q0.min(0) <= EXCLUDED) & (log_q0.max(0) > EXCLUDED)
+    mean = np.exp(log_q0).mean(0)
     return log_or_excluded(mean), border

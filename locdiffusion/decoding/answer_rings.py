@@ -116,7 +116,9 @@ class AnswerRings(nn.Module):
             _ZoneSums(grid, edges, radius)
             for grid, edges in zip(ring_grids(), ZONES_KM, strict=True)
         )
-        self.highest_base = 0.0 if tables.base is None else tables.base.bounds()[1]
+        self.highest_log_q0 = (
+            0.0 if tables.base_measure is None else tables.base_measure.bounds()[1]
+        )
 
     @property
     def polishes(self) -> bool:
@@ -203,20 +205,20 @@ class AnswerRings(nn.Module):
         both = zip(zones, (self.inner, self.middle, self.outer), strict=True)
         for (rings, summed), log_p in zip(both, fields, strict=True):
             found = centre.new_zeros(len(photo), _SUMS + rings.rows)
-            kept = torch.nonzero(log_p.amax(1) > NEGLIGIBLE_LOG_P - self.highest_base)[:, 0]
+            kept = torch.nonzero(log_p.amax(1) > NEGLIGIBLE_LOG_P - self.highest_log_q0)[:, 0]
             if len(kept):
                 place = raster_place(rings.around(centre[kept]), *tables.land.share.shape)
                 log_p = log_p[kept]
-                if tables.base is not None:
-                    log_p += self._log_base(tables.base, *place)
+                if tables.base_measure is not None:
+                    log_p += self._log_q0(tables.base_measure, *place)
                 found[kept] = summed(log_p, tables.land.at(*place))
             sums += found[:, :_SUMS]
             within.append(found[:, _SUMS:])
         step = NewtonStep.of_moments(sums[:, :-2], self.radius).values
         return torch.cat([step, sums[:, -2:], *within], 1)
 
-    def _log_base(self, base: BaseMeasure, row: Tensor, column: Tensor) -> Tensor:
+    def _log_q0(self, base_measure: BaseMeasure, row: Tensor, column: Tensor) -> Tensor:
         """Looks log q₀ up at places on the raster of land."""
-        shapes = zip(base.log_weight.shape, self.tables.land.share.shape, strict=True)
+        shapes = zip(base_measure.log_weight.shape, self.tables.land.share.shape, strict=True)
         rows, columns = (ours / lands for ours, lands in shapes)
-        return base.at(row * rows, column * columns)
+        return base_measure.at(row * rows, column * columns)

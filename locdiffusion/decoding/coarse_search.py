@@ -106,7 +106,11 @@ class CoarseSearch(nn.Module):
     sparse_area: Tensor
 
     def __init__(
-        self, thin: LatLonGrid, rotation: PoleRotation, spacing: float, base: BaseMeasure | None
+        self,
+        thin: LatLonGrid,
+        rotation: PoleRotation,
+        spacing: float,
+        base_measure: BaseMeasure | None,
     ) -> None:
         """Builds the tables.
 
@@ -114,11 +118,11 @@ class CoarseSearch(nn.Module):
             thin: Grid on which peaks are looked for.
             rotation: Rotation of degree L.
             spacing: Spacing in radians of the grid that integrates photos that are not settled.
-            base: Base measure q₀; None is the uniform measure.
+            base_measure: Base measure q₀; None is the uniform measure.
         """
         super().__init__()
         degree = rotation.max_degree
-        self.rotation, self.base, self.spacing = rotation, base, spacing
+        self.rotation, self.base_measure, self.spacing = rotation, base_measure, spacing
         self.thin = ProductTransform(thin, degree)
         self.radius = 8.0 * spacing
         sparse = LatLonGrid(thin.cos_theta, thin.longitude[::2], 2.0 * thin.row_weight)
@@ -126,9 +130,9 @@ class CoarseSearch(nn.Module):
         register_table(self, "sparse_area", sparse.weights / (4.0 * math.pi))
         edges = panel_edges(self.radius, finest_panel(degree), 4.0 * spacing)
         self.rings = RingTransform(polar_grid(edges, 4, 48), degree)
-        low, high = (0.0, 0.0) if base is None else base.bounds()
-        self.base_range, self.highest_base = high - low, high
-        self.may_settle = base is None or not base.excludes
+        low, high = (0.0, 0.0) if base_measure is None else base_measure.bounds()
+        self.q0_range, self.highest_log_q0 = high - low, high
+        self.may_settle = base_measure is None or not base_measure.excludes
 
     def forward(self, natural: Tensor, candidates: int) -> Densities:
         """Searches densities.
@@ -144,7 +148,7 @@ class CoarseSearch(nn.Module):
         highest = [highest_nodes(field, candidates) for field in fields]
         value, index = (torch.cat(parts) for parts in zip(*highest, strict=True))
         # The highest peak of F may lie where q₀ is least.
-        lowest = value[:, :1] - (LOWEST_PEAK + self.base_range)
+        lowest = value[:, :1] - (LOWEST_PEAK + self.q0_range)
         value = value.masked_fill(value < lowest, -torch.inf)
         by_degree = self.rotation.by_degree(flat)
         start = self.thin.nodes.index_select(0, index.flatten()).view(*index.shape, 3)
@@ -156,7 +160,7 @@ class CoarseSearch(nn.Module):
             outside = [self._outside(*pair) for pair in zip(fields, around, strict=True)]
             # log ∫ exp F / 4π elsewhere: what the thin grid sees, and narrow peaks between nodes
             elsewhere = torch.logaddexp(torch.cat(outside), peaks.log_mass[:, 1:].logsumexp(1))
-            settled = elsewhere + self.highest_base < log_near + math.log(NEGLIGIBLE)
+            settled = elsewhere + self.highest_log_q0 < log_near + math.log(NEGLIGIBLE)
         log_near, spread, near = log_near.view(n, k), spread.view(n, k), near.view(n, -1, 3)
         return Densities(by_degree, peaks, log_near, near, spread, settled)
 
@@ -165,8 +169,8 @@ class CoarseSearch(nn.Module):
         # log q₀ + F at the nodes
         field = self.rings(self.rotation.tilted(by_degree, peak)).flatten(1)
         nodes = self.rings.around(peak)
-        if self.base is not None:
-            field = field + self.base(nodes)
+        if self.base_measure is not None:
+            field = field + self.base_measure(nodes)
         # mass of each node: q₀ exp F dΩ / 4π, over that of the highest
         highest, top = field.max(1)
         weight = (field - highest[:, None]).clamp_(min=FLOOR).exp_()

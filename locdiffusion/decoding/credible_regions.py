@@ -61,14 +61,14 @@ class RegionFinder:
     def __init__(
         self,
         max_degree: int,
-        base: BaseMeasure | None = None,
+        base_measure: BaseMeasure | None = None,
         levels: Sequence[float] = LEVELS,
     ) -> None:
         """Builds the tables.
 
         Args:
             max_degree: Degree L of the densities.
-            base: Base measure q₀ of the densities; None is the uniform measure.
+            base_measure: Base measure q₀ of the densities; None is the uniform measure.
             levels: Probabilities of the regions, strictly between 0 and 1.
 
         Raises:
@@ -77,8 +77,10 @@ class RegionFinder:
         if not levels or not all(0.0 < level < 1.0 for level in levels):
             raise ValueError(f"levels are {levels}; want probabilities between 0 and 1.")
         self.levels = tuple(levels)
-        self.mesh = Mesh(max_degree, base)
-        self.support = _support(base) if base is not None and base.excludes else None
+        self.mesh = Mesh(max_degree, base_measure)
+        self.support = (
+            _support(base_measure) if base_measure is not None and base_measure.excludes else None
+        )
         shapely.prepare(self.support)
 
     def __call__(self, natural: Tensor) -> list[tuple[CredibleRegion, ...]]:
@@ -124,8 +126,8 @@ class _Contour:
         x, y = self.cells.x, self.cells.y
         self.x = np.stack([x, x + self.cells.width, x + self.cells.width, x])
         self.y = np.stack([y, y, y + self.cells.height, y + self.cells.height])
-        self.corners, log_base = density.at_corners(self.cells, self.x, self.y)
-        self.excluded = log_base <= EXCLUDED
+        self.corners, log_q0 = density.at_corners(self.cells, self.x, self.y)
+        self.excluded = log_q0 <= EXCLUDED
         self._shares = np.full((_PARTS**2, len(near)), np.nan)
 
     def _threshold(self, probability: float) -> float:
@@ -243,10 +245,10 @@ def _walks(corners: Float) -> Float:
     return np.stack([corners, np.roll(corners, -1, axis=1)], 2).reshape(-1, 2, 2)
 
 
-def _support(base: BaseMeasure) -> shapely.Geometry:
+def _support(base_measure: BaseMeasure) -> shapely.Geometry:
     """Draws the cells of a base measure's raster that it does not exclude, in degrees."""
-    rows, columns = base.log_weight.shape
-    row, column = np.nonzero(base.log_weight.cpu().numpy() > EXCLUDED)
+    rows, columns = base_measure.log_weight.shape
+    row, column = np.nonzero(base_measure.log_weight.cpu().numpy() > EXCLUDED)
     whole = _joined(_walks(_merged(column, row, column + 1, row + 1)))
 
     def degrees(points: Float) -> Float:

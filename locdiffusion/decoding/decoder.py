@@ -109,7 +109,7 @@ class Decoder(nn.Module):
         self,
         max_degree: int,
         config: DecodeConfig | None = None,
-        base: BaseMeasure | None = None,
+        base_measure: BaseMeasure | None = None,
         tables: DecoderTables | None = None,
     ) -> None:
         """Builds the tables, or adds what depends on the configuration to given ones.
@@ -117,12 +117,12 @@ class Decoder(nn.Module):
         Args:
             max_degree: Degree L of the densities.
             config: How densities become answers.
-            base: Base measure q₀ of the densities; None is the uniform measure.
+            base_measure: Base measure q₀ of the densities; None is the uniform measure.
             tables: Tables of this degree and base measure, see `with_config`.
         """
         super().__init__()
         self.config = config or DecodeConfig()
-        self.tables = DecoderTables(max_degree, base) if tables is None else tables
+        self.tables = DecoderTables(max_degree, base_measure) if tables is None else tables
         self.radius = self.config.radius_km / EARTH_RADIUS_KM
         self.kernel = ScoreKernel(self.radius, max_degree, self.tables.spacing)
         self.answer_rings = AnswerRings(self.tables, self.radius)
@@ -133,7 +133,7 @@ class Decoder(nn.Module):
     def with_config(self, config: DecodeConfig) -> Decoder:
         """Returns a decoder of another configuration on the same tables and device."""
         tables = self.tables
-        decoder = Decoder(tables.max_degree, config, tables.base, tables)
+        decoder = Decoder(tables.max_degree, config, tables.base_measure, tables)
         return decoder.to(self.smoothing.device)
 
     @torch.inference_mode()
@@ -196,8 +196,8 @@ class Decoder(nn.Module):
         # Peaks of all K densities, and the mass of all peaks within ρ of each
         pooled = densities.peaks.vectors.reshape(n, -1, 3)
         # A peak of F just off the coast has its mass on the coast: do not count it for nothing.
-        log_base = self.tables.log_base_at(pooled).clamp(min=-2.0).view(n * k, -1)
-        log_mass = (densities.peaks.log_mass + log_base).view(n, k, -1)
+        log_q0 = self.tables.log_q0_at(pooled).clamp(min=-2.0).view(n * k, -1)
+        log_mass = (densities.peaks.log_mass + log_q0).view(n, k, -1)
         share = (log_mass - mixtures.log_z[..., None]).exp().reshape(n, -1)
         gathered = neighbourhood_mass(pooled, share, self.radius)
         best = spread_maxima(pooled, gathered, self.config.candidates, self.radius)
@@ -230,8 +230,8 @@ class Decoder(nn.Module):
         # score = p * K: a product with the kernel's spectrum
         score = thin.analysis(some) * self.smoothing
         found = [thin.nodes[highest_nodes(thin.synthesis(score), 2)[1]]]
-        if tables.base_centroids is not None:
-            found.append(tables.base_centroids[mass.topk(4).indices])
+        if tables.q0_centroids is not None:
+            found.append(tables.q0_centroids[mass.topk(4).indices])
         return torch.cat(found, 1)
 
     def _newton(self, mixtures: Mixtures, photo: Tensor, points: Tensor) -> NewtonStep:
@@ -245,7 +245,7 @@ class Decoder(nn.Module):
         rings = self.kernel.rings
         # log p = log p/q₀ + log q₀ on the rings, then its moments
         (log_p,) = mixtures.around(self.tables.rotation, photo, points, rings)
-        log_p = log_p + self.tables.log_base_at(rings.around(points))
+        log_p = log_p + self.tables.log_q0_at(rings.around(points))
         found: NewtonStep = self.kernel(log_p.clamp_(min=FLOOR).exp_())
         return found.values
 

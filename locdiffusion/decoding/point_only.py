@@ -37,7 +37,7 @@ ARRIVED = 0.1
 class Locator(nn.Module):
     """Finds the answers of a decoder, on its tables."""
 
-    log_base: Tensor
+    log_q0: Tensor
     area: Tensor
 
     def __init__(self, decoder: Decoder, steps: int = 3) -> None:
@@ -53,8 +53,8 @@ class Locator(nn.Module):
         """
         super().__init__()
         self.decoder, self.tables, self.steps = decoder, decoder.tables, steps
-        base, max_degree = self.tables.base, self.tables.max_degree
-        if base is not None and base.excludes:
+        base_measure, max_degree = self.tables.base_measure, self.tables.max_degree
+        if base_measure is not None and base_measure.excludes:
             raise ValueError("A prior that excludes places needs the whole decoder: use decode.")
         rows = 2 * (max_degree + 1) + 8
         grid = gauss_legendre_grid(rows, 2 * rows)
@@ -62,8 +62,10 @@ class Locator(nn.Module):
         # A disc much smaller than the cells of the grid: its mass is highest where the density is.
         self.sums_tell = decoder.radius > self.spacing / 2.0
         self.thin = ProductTransform(grid, max_degree)
-        log_base = torch.zeros(len(self.thin.nodes)) if base is None else base.on_grid(grid).cpu()
-        self.register_buffer("log_base", log_base, persistent=False)
+        log_q0 = torch.zeros(len(self.thin.nodes))
+        if base_measure is not None:
+            log_q0 = base_measure.on_grid(grid).cpu()
+        self.register_buffer("log_q0", log_q0, persistent=False)
         register_table(self, "area", grid.weights)
 
     @torch.inference_mode()
@@ -102,13 +104,13 @@ class Locator(nn.Module):
         rings = self.decoder.kernel.rings
         # log p on the rings but for a constant: F + log q₀
         field = rings(self.tables.rotation.tilted(by_degree, place)).flatten(1)
-        field += self.tables.log_base_at(rings.around(place))
+        field += self.tables.log_q0_at(rings.around(place))
         step: Tensor = self.decoder.kernel(_relative(field)).step
         return step
 
     def _first_guess(self, flat: Tensor, by_degree: Tensor) -> Tensor:
         # F + log q₀ on the thin grid, and its mass in 3 × 3 nodes
-        field = self.thin.synthesis(flat).flatten(1).add_(self.log_base)
+        field = self.thin.synthesis(flat).flatten(1).add_(self.log_q0)
         highest, peak = field.max(1, keepdim=True)
         if not self.sums_tell:
             return self._climbed(by_degree, peak, highest)

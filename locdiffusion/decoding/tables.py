@@ -37,7 +37,7 @@ class DecoderTables(nn.Module):
 
     Attributes:
         max_degree: Degree L of the densities.
-        base: Base measure q₀ of the densities; None is the uniform measure.
+        base_measure: Base measure q₀ of the densities; None is the uniform measure.
         grid: Fine product grid over the whole sphere.
         spacing: Spacing of its rows in radians.
         rotation: Rotation of degree L.
@@ -46,50 +46,52 @@ class DecoderTables(nn.Module):
         land: Share of land at any point.
         land_share: Share of q₀ that is on land in the cell of each node, ``(nodes,)``.
         far_spread: Table of `distance_profile.far_masses` for the fine grid.
-        base_centroids: Centroid of q₀ in the cell of each node, ``(nodes, 3)``; None unless q₀
+        q0_centroids: Centroid of q₀ in the cell of each node, ``(nodes, 3)``; None unless q₀
             excludes places.
     """
 
     area: Tensor
-    log_base: Tensor
+    log_q0: Tensor
     land_share: Tensor
     far_spread: Tensor
-    base_centroids: Tensor | None
+    q0_centroids: Tensor | None
 
-    def __init__(self, max_degree: int, base: BaseMeasure | None = None) -> None:
+    def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
         """Builds the tables.
 
         Args:
             max_degree: Degree L of the densities.
-            base: Base measure q₀ of the densities; None is the uniform measure.
+            base_measure: Base measure q₀ of the densities; None is the uniform measure.
         """
         super().__init__()
-        self.max_degree, self.base = max_degree, base
+        self.max_degree, self.base_measure = max_degree, base_measure
         rows = 4 * (max_degree + 1) + 16
         self.spacing = math.pi / rows
         grid = gauss_legendre_grid(rows, 2 * rows)
         thin = LatLonGrid(grid.cos_theta[::2], grid.longitude[::2], 4.0 * grid.row_weight[::2])
         self.grid = ProductTransform(grid, max_degree)
         self.rotation = PoleRotation(max_degree)
-        self.search = CoarseSearch(thin, self.rotation, self.spacing, base)
+        self.search = CoarseSearch(thin, self.rotation, self.spacing, base_measure)
         self.inner, self.middle, self.outer = (
             RingTransform(rings, max_degree) for rings in ring_grids()
         )
         self.land = LandShare()
         register_table(self, "area", grid.weights / (4.0 * math.pi))
-        register_table(self, "land_share", self.land.on_grid(grid, base))
+        register_table(self, "land_share", self.land.on_grid(grid, base_measure))
         register_table(self, "far_spread", far_spread(self.spacing))
-        log_base = torch.zeros(len(self.grid.nodes)) if base is None else base.on_grid(grid).cpu()
-        self.register_buffer("log_base", log_base, persistent=False)
-        centroids = base.centroids(grid).cpu() if base is not None and base.excludes else None
-        self.register_buffer("base_centroids", centroids, persistent=False)
+        log_q0, centroids = torch.zeros(len(self.grid.nodes)), None
+        if base_measure is not None:
+            log_q0 = base_measure.on_grid(grid).cpu()
+            centroids = base_measure.centroids(grid).cpu() if base_measure.excludes else None
+        self.register_buffer("log_q0", log_q0, persistent=False)
+        self.register_buffer("q0_centroids", centroids, persistent=False)
 
-    def log_base_at(self, vectors: Tensor) -> Tensor:
+    def log_q0_at(self, vectors: Tensor) -> Tensor:
         """Looks log q₀ ``(...)`` up at unit vectors ``(..., 3)``."""
-        if self.base is None:
+        if self.base_measure is None:
             return torch.zeros_like(vectors[..., 0])
-        log_base: Tensor = self.base(vectors)
-        return log_base
+        log_q0: Tensor = self.base_measure(vectors)
+        return log_q0
 
     @torch.inference_mode()
     def log_density(self, natural: Tensor) -> Tensor:
@@ -122,7 +124,7 @@ class DecoderTables(nn.Module):
         # log p = log q₀ + log (1/K) Σ_k exp(F_k - log Z_k)
         field = torch.einsum("nkd,nd->nk", natural, code)
         log_density = mixed_log((field - log_z)[..., None]).squeeze(-1)
-        log_density = log_density + self.log_base_at(torch.from_numpy(vectors).to(self.grid.nodes))
+        log_density = log_density + self.log_q0_at(torch.from_numpy(vectors).to(self.grid.nodes))
         return log_density.double().cpu().numpy()
 
     @torch.inference_mode()
@@ -173,7 +175,7 @@ class DecoderTables(nn.Module):
         """Returns log Z ``(n, K)`` and fills `log_density` and `mass` ``(n, nodes)`` in."""
         n, k, _ = natural.shape
         # log q₀ + F, and q₀ exp F dΩ / 4π over the highest
-        field = self.grid.synthesis(natural.flatten(0, 1)).flatten(1).add_(self.log_base)
+        field = self.grid.synthesis(natural.flatten(0, 1)).flatten(1).add_(self.log_q0)
         highest = field.amax(1)
         weight = (field - highest[:, None]).clamp_(min=FLOOR).exp_().mul_(self.area)
         # Z: the rings around the highest peak, the grid beyond them

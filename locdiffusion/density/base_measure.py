@@ -246,12 +246,12 @@ class LandShare(nn.Module):
         """Looks the share of land ``(...)`` up, at places as of `BaseMeasure.at`."""
         return picked(self.share, row, column)
 
-    def on_grid(self, grid: LatLonGrid, base: BaseMeasure | None) -> NDArray[np.float64]:
+    def on_grid(self, grid: LatLonGrid, base_measure: BaseMeasure | None) -> NDArray[np.float64]:
         """Computes the share of q₀ on land in the cell of each node, ``(rows·columns,)``."""
         land = self.share.double().cpu().numpy()
         weight = np.ones_like(land)
-        if base is not None:
-            weight = base.log_weight.double().exp().cpu().numpy()
+        if base_measure is not None:
+            weight = base_measure.log_weight.double().exp().cpu().numpy()
             weight = as_fine_as(weight, land.shape)
             land = as_fine_as(land, weight.shape)
         # ∫ q₀ land / ∫ q₀ over the cell

@@ -73,18 +73,18 @@ class LogPartition(nn.Module):
         self,
         max_degree: int,
         config: PartitionConfig | None = None,
-        base: BaseMeasure | None = None,
+        base_measure: BaseMeasure | None = None,
     ) -> None:
         """Builds the tables.
 
         Args:
             max_degree: Degree L of the densities.
             config: Sizes of the quadrature.
-            base: Base measure q₀; None is the uniform measure.
+            base_measure: Base measure q₀; None is the uniform measure.
         """
         super().__init__()
         config = config or PartitionConfig()
-        self.base = base
+        self.base_measure = base_measure
         self.rotation = PoleRotation(max_degree)
         self.cos_cap = math.cos(config.cap_km / EARTH_RADIUS_KM)
         edges = np.linspace(0, 1, config.panels + 1) ** 2 * config.cap_km / EARTH_RADIUS_KM
@@ -116,8 +116,10 @@ class LogPartition(nn.Module):
         # log (q₀ exp F dΩ) at the nodes, with the true point at the pole
         field = self.rings.synthesis(self.rotation(natural, truth))
         log_mass = (field + self.rings.row_weight.log()[:, None]).flatten(1)
-        if self.base is not None:
-            log_mass = log_mass + self.base(self.rings.nodes @ pole_frame(truth).transpose(1, 2))
+        if self.base_measure is not None:
+            log_mass = log_mass + self.base_measure(
+                self.rings.nodes @ pole_frame(truth).transpose(1, 2)
+            )
         return log_sum_exp(log_mass)
 
     def _outside(self, natural: Tensor, truth: Tensor, generator: torch.Generator | None) -> Tensor:
@@ -128,8 +130,8 @@ class LogPartition(nn.Module):
         assert isinstance(grid, ProductTransform)
         field = grid.synthesis(turn_about_axis(natural, turn, self.rotation.max_degree))
         log_mass = (field + grid.row_weight.log()[:, None]).flatten(1)
-        if self.base is not None:
-            log_mass = log_mass + self.base(_turned_back(grid.nodes, -turn[:1]))
+        if self.base_measure is not None:
+            log_mass = log_mass + self.base_measure(_turned_back(grid.nodes, -turn[:1]))
         inside = _turned_back(truth, turn) @ grid.nodes.T > self.cos_cap
         return log_sum_exp(log_mass.masked_fill(inside, -torch.inf))
 

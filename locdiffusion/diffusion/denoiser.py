@@ -39,7 +39,7 @@ def mean_denoiser(
     denoiser: Denoiser,
     condition: Tensor,
     grid: ProductTransform,
-    log_base: Tensor | None = None,
+    log_q0: Tensor | None = None,
 ) -> MeanDenoiser:
     """Builds a denoiser that returns the mean parameters E_p[code] by quadrature on a grid.
 
@@ -50,11 +50,11 @@ def mean_denoiser(
         denoiser: Denoiser in natural parameters.
         condition: Image embeddings, one for each row of x, ``(B, E)``.
         grid: Grid over the whole sphere.
-        log_base: Log q₀ at its nodes, ``(rows, columns)``; None is the uniform measure.
+        log_q0: Log q₀ at its nodes, ``(rows, columns)``; None is the uniform measure.
     """
     log_weight = grid.row_weight.log()[:, None]
-    if log_base is not None:
-        log_weight = log_weight + log_base
+    if log_q0 is not None:
+        log_weight = log_weight + log_q0
 
     def mean(x: Tensor, sigma: Tensor) -> Tensor:
         # p(node) ∝ q₀ exp F dΩ, then E_p[code] = Σ p(node) code(node)

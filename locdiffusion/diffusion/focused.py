@@ -29,15 +29,15 @@ from locdiffusion.sphere.grids import gauss_legendre_grid, polar_grid
 class FocusedMean(nn.Module):
     """Computes E_p[code] of natural parameters of degree L; holds no learned parameter."""
 
-    def __init__(self, max_degree: int, base: BaseMeasure | None = None) -> None:
+    def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
         """Builds the tables.
 
         Args:
             max_degree: Degree L of the densities.
-            base: Base measure q₀; None is the uniform measure.
+            base_measure: Base measure q₀; None is the uniform measure.
         """
         super().__init__()
-        self.max_degree, self.base = max_degree, base
+        self.max_degree, self.base_measure = max_degree, base_measure
         rows = 2 * (max_degree + 1)
         self.spacing = math.pi / rows
         self.search = ProductTransform(gauss_legendre_grid(rows, 2 * rows), max_degree)
@@ -54,9 +54,9 @@ class FocusedMean(nn.Module):
         # log (q₀ exp F dΩ) at the nodes, with the peak at the pole
         field = self.rings.synthesis(self.rotation(natural, peak))
         log_mass = field + self.rings.row_weight.log()[:, None]
-        if self.base is not None:
+        if self.base_measure is not None:
             turned = self.rings.nodes @ pole_frame(peak).transpose(-1, -2)
-            log_mass = log_mass + self.base(turned).view_as(field)
+            log_mass = log_mass + self.base_measure(turned).view_as(field)
         mass = torch.softmax(log_mass.flatten(1), 1).view_as(field)
         return self._turned_back(self.rings.analysis(mass), peak)
 

@@ -251,7 +251,7 @@ def finish(
         witness: Size of the temperature model; None for its default.
     """
     config = trainer.config
-    base = trainer.base_measure
+    base_measure = trainer.base_measure
     denoiser = _with_temperatures(trainer, data.train, witness)
     decoder = fitting.fit(denoiser, list(data.validation.values()), trainer.decoder)
     decode = decoder.config
@@ -275,7 +275,7 @@ def finish(
         _record(trainer, metrics, data),
     )
     directory = trainer.directory / CHECKPOINT
-    checkpoint.save(directory, saved, denoiser, base)
+    checkpoint.save(directory, saved, denoiser, base_measure)
     about = f"# Model card: `{saved.name}`" if about is None else about
     (directory / model_card.CARD).write_text(model_card.render(saved, about))
     return directory

@@ -105,7 +105,7 @@ class Trainer:
         of_loss = measures.build(measures.training, self.vectors)
         self.partition = LogPartition(degree, config.partition, of_loss).to(self.device)
         self.base_measure = measures.for_answers(self.vectors)
-        self.decoder = Decoder(degree, base=self.base_measure).to(self.device)
+        self.decoder = Decoder(degree, base_measure=self.base_measure).to(self.device)
         self.optimizer = optimizer_of(self.network, config.weight_decay)
         self.step = 0
         self.history: list[dict[str, float]] = []

@@ -47,14 +47,14 @@ class DenseAnswers:
 class DenseGridDecoder(nn.Module):
     """Decodes densities of degree L on a grid of even latitudes and longitudes."""
 
-    log_base: Tensor
+    log_q0: Tensor
     kernel: Tensor
 
     def __init__(
         self,
         max_degree: int,
         radius_km: float,
-        base: BaseMeasure | None = None,
+        base_measure: BaseMeasure | None = None,
         spacing_deg: float = 0.25,
         separable: bool = True,
     ) -> None:
@@ -63,7 +63,7 @@ class DenseGridDecoder(nn.Module):
         Args:
             max_degree: Degree L.
             radius_km: Decoding radius ρ, at least two spacings, as a disc would be empty otherwise.
-            base: Base measure q₀; None is the uniform measure.
+            base_measure: Base measure q₀; None is the uniform measure.
             spacing_deg: Spacing of rows and columns in degrees.
             separable: Whether fields come from the separable transform instead of stored codes.
         """
@@ -79,8 +79,8 @@ class DenseGridDecoder(nn.Module):
         self.spacing = math.pi / rows
         self.codes = None if separable else _codes(self.transform)
         nodes = self.transform.nodes
-        log_base = torch.zeros(len(nodes)) if base is None else base(nodes)
-        self.register_buffer("log_base", log_base, persistent=False)
+        log_q0 = torch.zeros(len(nodes)) if base_measure is None else base_measure(nodes)
+        self.register_buffer("log_q0", log_q0, persistent=False)
         self.log_area = (self.transform.row_weight / (4.0 * math.pi)).log()[:, None]
         self.reach = math.ceil(radius_km / EARTH_RADIUS_KM / self.spacing)
         self.register_buffer("kernel", self._kernel(grid.cos_theta, radius_km), persistent=False)
@@ -114,7 +114,7 @@ class DenseGridDecoder(nn.Module):
         return DenseAnswers(latitude, longitude, *columns[1:])
 
     def _one(self, field: Tensor) -> tuple[NDArray[np.float64] | np.float64, ...]:
-        log_p = field + self.log_base.view(field.shape)
+        log_p = field + self.log_q0.view(field.shape)
         log_mass = (log_p + self.log_area).flatten()
         mass = torch.softmax(log_mass, 0)
         top = int(mass.argmax())

@@ -26,7 +26,7 @@ def fine_answers(
     latitude: NDArray[np.float64],
     longitude: NDArray[np.float64],
     radius_km: float,
-    base: BaseMeasure | None = None,
+    base_measure: BaseMeasure | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Finds the points of best score near given points.
 
@@ -35,22 +35,28 @@ def fine_answers(
         latitude: Latitudes in degrees, shape ``(N,)``; the best point must be within `REACH_KM`.
         longitude: Longitudes in degrees, shape ``(N,)``.
         radius_km: Decoding radius ρ in kilometres.
-        base: Base measure q₀; None is the uniform measure.
+        base_measure: Base measure q₀; None is the uniform measure.
 
     Returns:
         Latitudes and longitudes in degrees, each of shape ``(N,)``.
     """
     found = [
-        _fine(eta[None], float(lat), float(lon), radius_km, base)
+        _fine(eta[None], float(lat), float(lon), radius_km, base_measure)
         for eta, lat, lon in zip(natural, latitude, longitude, strict=True)
     ]
     return latitude_longitude(np.stack(found))
 
 
 def _fine(
-    natural: Tensor, latitude: float, longitude: float, radius_km: float, base: BaseMeasure | None
+    natural: Tensor,
+    latitude: float,
+    longitude: float,
+    radius_km: float,
+    base_measure: BaseMeasure | None,
 ) -> NDArray[np.float64]:
-    nodes, log_p, area = _patch(natural, latitude, longitude, radius_km + REACH_KM + 10.0, base)
+    nodes, log_p, area = _patch(
+        natural, latitude, longitude, radius_km + REACH_KM + 10.0, base_measure
+    )
     mass = np.exp(log_p - log_p.max()) * area
     chord2 = 4.0 * math.sin(radius_km / EARTH_RADIUS_KM / 2.0) ** 2
 
@@ -100,7 +106,11 @@ def _square(
 
 
 def _patch(
-    natural: Tensor, latitude: float, longitude: float, reach_km: float, base: BaseMeasure | None
+    natural: Tensor,
+    latitude: float,
+    longitude: float,
+    reach_km: float,
+    base_measure: BaseMeasure | None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
     """Makes nodes ``(n, 3)`` with the log of the unnormalised density and the relative area."""
     rows, columns = _axes(latitude, longitude, reach_km, NODES_KM)
@@ -109,6 +119,6 @@ def _patch(
     grid = LatLonGrid(np.sin(np.radians(rows)), np.radians(columns), area)
     transform = ProductTransform(grid, math.isqrt(natural.shape[-1]) - 1)
     log_p = transform.synthesis(natural).flatten().double()
-    if base is not None:
-        log_p = log_p + base(transform.nodes)
+    if base_measure is not None:
+        log_p = log_p + base_measure(transform.nodes)
     return grid.vectors, log_p.numpy(), grid.weights

@@ -203,7 +203,7 @@ class Bench:
             near.latitude,
             near.longitude,
             decode.radius_km,
-            self.checkpoint.base,
+            self.checkpoint.base_measure,
         )
         apart = great_circle_km(ours.latitude, ours.longitude, *best)
         return Line(
@@ -220,7 +220,7 @@ class Bench:
         return DenseGridDecoder(
             config.model.max_degree,
             config.decode.radius_km,
-            self.checkpoint.base,
+            self.checkpoint.base_measure,
             self.sizes.spacing_deg,
             separable,
         )

@@ -305,7 +305,7 @@ def test_density_on_circles_is_the_decoders() -> None:
     """Of a mixture, with a base measure, at any place of the circles."""
     rng = np.random.default_rng(3)
     base = BaseMeasure(rng.uniform(0.5, 2.0, (24, 48)))
-    decoder = Decoder(MODEL.max_degree, base=base)
+    decoder = Decoder(MODEL.max_degree, base_measure=base)
     natural = torch.from_numpy(rng.normal(scale=0.4, size=(3, MODEL.dimension))).float()
     distance = np.array([0.3, 20.0, 100.0, 179.0])
     found = log_density_around(decoder, natural, (-40.0, 170.0), distance, 6)

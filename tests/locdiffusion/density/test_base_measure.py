@@ -138,7 +138,7 @@ def test_log_z_includes_it(coast):
     natural, nodes, base, log_p = coast
     truth = unit_vectors(38.7, -9.0)
     wanted = (shdd.field(natural, nodes[:1]) + log_at_nodes(base, nodes[:1]) - log_p[:1])[0]
-    partition = LogPartition(L, base=base)
+    partition = LogPartition(L, base_measure=base)
     generator = torch.Generator().manual_seed(0)
     eta, x0 = torch.from_numpy(natural[None]).float(), torch.from_numpy(truth[None]).float()
     found = [float(partition(eta, x0, generator)) for _ in range(16)]
@@ -383,7 +383,7 @@ def test_decoder_answers_within_a_polygon(prior_decoders, place, name):
         natural = height / 24**2 * shdd.encode(*place, 23)
         columns = decoder(torch.from_numpy(natural[None, None]).float())
         assert polygon.distance(shapely.Point(columns.longitude[0], columns.latitude[0])) < 0.3
-        log_p = shdd.field(natural, nodes) + log_at_nodes(decoder.tables.base, nodes)
+        log_p = shdd.field(natural, nodes) + log_at_nodes(decoder.tables.base_measure, nodes)
         mass = np.exp(log_p - logsumexp(log_p))
         answer = unit_vectors(columns.latitude[0], columns.longitude[0])
         distance_km = EARTH_RADIUS_KM * angle_between(nodes, answer)
@@ -419,7 +419,7 @@ class NoEncoder:
 def test_a_prior_takes_the_place_of_the_base_and_of_nothing_else(tmp_path):
     path = polygon_file(tmp_path / "prior.geojson", [shapely.box(-9, 36, 3, 44)])
     own, swapped = Geotagger.load(), Geotagger.load(prior=path)
-    assert swapped.checkpoint.base.excludes and not own.checkpoint.base.excludes
+    assert swapped.checkpoint.base_measure.excludes and not own.checkpoint.base_measure.excludes
     assert swapped.model_id == own.model_id and swapped.checkpoint_hash == own.checkpoint_hash
     embeddings = np.random.default_rng(0).normal(size=(3, own.encoder_spec.embedding_dim))
     embeddings = embeddings.astype(np.float32)
@@ -464,8 +464,8 @@ def test_the_true_country_as_prior_gives_better_answers(country_patches, code, t
     checkpoint = load()
     errors = {}
     for prior in (None, path):
-        base = load_base_measure(prior, checkpoint.base)
-        geotagger = Geotagger(replace(checkpoint, base=base), NoEncoder())
+        base = load_base_measure(prior, checkpoint.base_measure)
+        geotagger = Geotagger(replace(checkpoint, base_measure=base), NoEncoder())
         natural = geotagger.sample(embeddings, [""] * len(embeddings))
         columns = geotagger.decode(natural)
         errors[prior] = great_circle_km(columns.latitude, columns.longitude, latitude, longitude)
@@ -487,7 +487,7 @@ def test_the_true_country_as_prior_gives_better_answers(country_patches, code, t
 def test_sampling_keeps_to_the_prior_too(country_patches):
     embeddings = country_patches["BR"][0][:6]
     chile = geopandas.read_parquet(COUNTRIES).set_index("code").geometry["CL"]
-    checkpoint = replace(load(), base=polygon_measure(chile))
+    checkpoint = replace(load(), base_measure=polygon_measure(chile))
     geotagger = Geotagger(
         checkpoint, NoEncoder(), GeotaggerSettings(mode="sampling", samples=4, steps=4)
     )

@@ -171,7 +171,9 @@ def test_a_base_measure_of_the_family_adds_to_the_natural_parameters(rng):
     base = BaseMeasure(np.tile(np.exp(0.6 * np.sqrt(3.0) * z)[:, None], (1, 480)))
     truth = random_points(rng, 100)
     natural = 0.05 * shdd.encode_vectors(truth, 9)
-    over = LogPartition(9, base=base)(*tensors(natural, truth), torch.Generator().manual_seed(0))
+    over = LogPartition(9, base_measure=base)(
+        *tensors(natural, truth), torch.Generator().manual_seed(0)
+    )
     plain = log_partition(9)(*tensors(natural + b, truth), torch.Generator().manual_seed(0))
     log_z_b = math.log(math.sinh(0.6 * math.sqrt(3.0)) / (0.6 * math.sqrt(3.0)))
     np.testing.assert_allclose(over, plain - log_z_b, atol=5e-3)

@@ -108,13 +108,13 @@ def test_of_several_samples_the_mixture_decides(rng: np.random.Generator) -> Non
     embeddings = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(40, 4))).float())
     queries = torch.nn.functional.normalize(torch.from_numpy(rng.normal(size=(6, 4))).float())
     natural = torch.from_numpy(2.0 * rng.normal(size=(6, 3, (L + 1) ** 2))).float()
-    decoder = Decoder(L, base=land_measure())
+    decoder = Decoder(L, base_measure=land_measure())
     log_z = decoder.tables.log_normaliser(natural)
     gallery = gallery_of(places, embeddings, similarity_weight=2.0, least_km=30_000.0)
     nowhere = np.zeros(6), np.zeros(6), np.ones(6)
     found = np.stack(gallery.find(queries, natural, *nowhere, log_z), 1)
     vectors = unit_vectors(places[:, 0], places[:, 1])
-    base = decoder.tables.log_base_at(torch.from_numpy(vectors).float()).double().numpy()
+    base = decoder.tables.log_q0_at(torch.from_numpy(vectors).float()).double().numpy()
     firsts = []
     for i in range(6):
         log_p = (
