@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from support import SEED
+from support import SEED, without_pages
 
 
 @dataclass(frozen=True)
@@ -45,3 +45,10 @@ def one_thread() -> Iterator[None]:
 def tolerances() -> Tolerances:
     """The tolerances of the whole suite."""
     return Tolerances()
+
+
+@pytest.fixture(scope="module")
+def no_pages() -> Iterator[None]:
+    """Runs of the geotag command draw no maps and no report, which takes longer than they do."""
+    with without_pages():
+        yield

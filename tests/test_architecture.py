@@ -207,6 +207,28 @@ def test_modules_are_of_a_size_to_read_and_named_for_what_they_hold(module):
     assert module.rpartition(".")[2] not in NO_NAMES
 
 
+# ------------------------------------------------------------------------------------ the tests
+
+
+def test_no_test_imports_from_a_test():
+    """What tests share lies in tests/support/, and fixtures in a conftest.py."""
+    found = set()
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            parts = {part for name in names for part in name.split(".")}
+            if any(part == "conftest" or part.startswith("test_") for part in parts):
+                found.add((path.name, *names))
+    assert not found
+
+
+def test_tests_lie_where_the_product_does():
+    folders = {path.parent.relative_to(ROOT / "tests") for path in ROOT.glob("tests/**/test_*.py")}
+    assert not {str(folder) for folder in folders if not (ROOT / folder).is_dir()}
+
+
 # ------------------------------------------------------------------------------------ importing
 
 

@@ -204,7 +204,7 @@ def report(
     """
     output.write(SUMMARY, data=to_json(summary))
     print(summary_table(summary))
-    _draw_maps(output)
+    draw_pages(output)
     print(f"written      {output.root}, with {MAP_HTML} and {REPORT_HTML}")
     if reason := _failure(summary, output, shards, options.max_error_fraction):
         raise RunFailed(reason)
@@ -215,7 +215,7 @@ def _tell(note: str) -> None:
     print(note, file=sys.stderr)
 
 
-def _draw_maps(output: Output) -> None:
+def draw_pages(output: Output) -> None:
     """Draws the pages. An error here is told and loses nothing: the results are complete."""
     try:
         from pipelines.geotag.pages import write_map_html, write_map_png, write_report_html

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TextIO
 
@@ -21,13 +21,25 @@ def duration(seconds: float) -> str:
     return f"{seconds / 86_400:.1f} days"
 
 
+def waits(first: float, terminal: bool) -> Iterator[float]:
+    """Yields the seconds between lines of progress, without end: each twice the one before.
+
+    Args:
+        first: Seconds until the first line.
+        terminal: Whether a person watches, who wants a line at least every ten seconds.
+    """
+    longest = max(LONGEST_SECONDS_TERMINAL if terminal else LONGEST_SECONDS, first)
+    while True:
+        yield first
+        first = min(2 * first, longest)
+
+
 class Ticker:
     """Prints lines of progress while the `with` block runs.
 
     Args:
         line: Makes a line from the seconds since the start. If it raises, nothing is printed.
-        first: Seconds until the first line. Each next wait is twice as long, up to a minute, or
-            up to ten seconds on a terminal.
+        first: Seconds until the first line; `waits` has the next ones.
         stream: Stream to print to; stderr by default.
     """
 
@@ -58,10 +70,9 @@ class Ticker:
         self._thread.join()
 
     def _run(self) -> None:
-        wait = self.first
-        longest = LONGEST_SECONDS_TERMINAL if self.stream.isatty() else LONGEST_SECONDS
-        while not self._stop.wait(wait):
-            wait = min(2 * wait, max(longest, self.first))
+        for seconds in waits(self.first, self.stream.isatty()):
+            if self._stop.wait(seconds):
+                return
             try:
                 line = self.line(time.monotonic() - self._start)
             except Exception:  # whatever a network raises must not disturb the job that it watches

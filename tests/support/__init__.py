@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 SEED = 20251
@@ -21,3 +25,13 @@ def python_path() -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "OMP_NUM_THREADS": "1",
     }
+
+
+@contextmanager
+def without_pages() -> Iterator[None]:
+    """Lets runs of the geotag command leave out the maps and the report."""
+    from pipelines.geotag import command
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command, "draw_pages", lambda output: None)
+        yield

@@ -42,6 +42,7 @@ class PhotoServer:
         answers: by path; of several, each request takes the next, and the last one stays.
         hits: requests by path.
         agents: User-Agents that were seen.
+        cookies: Cookies that were sent.
         most: the most requests that were served at the same time.
     """
 
@@ -49,6 +50,7 @@ class PhotoServer:
     answers: dict[str, list[Answer]]
     hits: Counter[str] = field(default_factory=Counter)
     agents: set[str] = field(default_factory=set)
+    cookies: set[str] = field(default_factory=set)
     most: int = 0
     _now: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -80,6 +82,7 @@ def photo_server(photos: Iterable[Photo] = ()) -> Iterator[PhotoServer]:
         protocol_version = "HTTP/1.1"
 
         def do_GET(self) -> None:
+            running.cookies.update(self.headers.get_all("Cookie", []))
             answer = running.take(self.path, self.headers.get("User-Agent", ""))
             try:
                 self._send(answer)

@@ -176,10 +176,7 @@ def test_photos_keep_their_own_places_whoever_fails(archive: Path, tmp_path: Pat
         assert table[name].equals(pure.round().where(known))
 
 
-def test_the_flag_changes_no_other_column(
-    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(geotag, "_draw_maps", lambda output: None)
+def test_the_flag_changes_no_other_column(archive: Path, tmp_path: Path, no_pages: None) -> None:
     typed = ["--input", str(archive), "--batch_size=4", "--output"]
     with_gallery = [*typed, str(tmp_path / "both"), "--gallery", "geoclip"]
     assert geotag.main([*typed, str(tmp_path / "pure")], FakeLoader()) == 0

@@ -289,11 +289,8 @@ def test_names_in_another_encoding(path: Path) -> None:
 # The whole command
 
 
-def test_damaged_archives_through_the_whole_command(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_damaged_archives_through_the_whole_command(tmp_path: Path, no_pages: None) -> None:
     """The files on disk tell of each archive just what its reader met."""
-    monkeypatch.setattr(geotag, "_draw_maps", lambda output: None)
     shards = {f"{kind}-{seed}": random_damage(kind, seed) for kind in KINDS for seed in (500, 501)}
     for name, shard in shards.items():
         (tmp_path / f"{name}.tar").write_bytes(shard.data)

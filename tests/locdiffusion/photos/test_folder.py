@@ -83,9 +83,14 @@ def test_every_photo_is_one_row_whatever_is_wrong_with_it(tmp_path, monkeypatch)
     (folder / os.fsdecode(b"odd-\xff.jpg")).write_bytes(photo(7))
     gone = folder / "gone.jpg"
     gone.symlink_to(folder / "nowhere")
-    monkeypatch.setattr(
-        "locdiffusion.photos.folder._content", _vanishing("IMG.1", _content := _original())
-    )
+    real = geotag.list_shards
+
+    def then_removed(*args):
+        shards = real(*args)
+        (folder / "IMG.1.PNG").unlink()
+        return shards
+
+    monkeypatch.setattr(geotag, "list_shards", then_removed)
     assert run(folder, output=tmp_path / "out") == 1  # some may be readable next time
     errors = {row["key"]: row["status"] for row in rows(tmp_path / "out", "errors")}
     assert errors == {
@@ -100,21 +105,6 @@ def test_every_photo_is_one_row_whatever_is_wrong_with_it(tmp_path, monkeypatch)
     }
     answered = {row["key"] for row in rows(tmp_path / "out")}
     assert answered == {"IMG.2.jpg", "sub/deep/IMG.0.jpg", "odd-\\xff.jpg"}
-
-
-def _original():
-    from locdiffusion.photos import folder
-
-    return folder._content
-
-
-def _vanishing(name, content):
-    def read(url, limit):
-        if name in url:
-            raise FileNotFoundError(url)
-        return content(url, limit)
-
-    return read
 
 
 def photos_in(folder: Path) -> set[str]:

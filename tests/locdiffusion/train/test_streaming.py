@@ -266,7 +266,7 @@ class TestStatistics:
     def test_are_measured_once(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         files = write_cache(tmp_path, (5, 6))
         first = Statistics.of(files)
-        monkeypatch.setattr(photo_statistics, "_measure", lambda files: pytest.fail("again"))
+        monkeypatch.setattr(photo_statistics.pq, "read_table", lambda _: pytest.fail("again"))
         again = Statistics.of(files)
         assert again.fingerprint == first.fingerprint and isinstance(again.spread_of_all, float)
         np.testing.assert_array_equal(again.mean, first.mean)
@@ -284,10 +284,11 @@ class TestStatistics:
         same = write_cache(tmp_path / "same", (5, 6))
         assert Statistics.of(one).fingerprint == Statistics.of(same).fingerprint
         assert Statistics.of(one).fingerprint != Statistics.of(one[::-1]).fingerprint
+        other = write_cache(tmp_path / "other", (5, 6))
         photos = learnable_photos(6, seed=51)
         photos.latitude[3] += 1e-9
-        write_embedded(same[1], photos)
-        assert photo_statistics._measure(same).fingerprint != Statistics.of(one).fingerprint
+        write_embedded(other[1], photos)
+        assert Statistics.of(other).fingerprint != Statistics.of(one).fingerprint
 
 
 def test_stored_embeddings_are_read_by_their_rows(

@@ -21,7 +21,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from pipelines.beam import jobs
 from pipelines.geotag import command as geotag
-from pipelines.geotag.command import main
+from pipelines.geotag.command import draw_pages, main
 from pipelines.geotag.options import UsageError, parse
 from pipelines.geotag.output import PAGES
 from pipelines.geotag.progress import TALLY
@@ -36,9 +36,7 @@ SUBPROCESS = (
 FINISH_SECONDS = 300
 
 
-@pytest.fixture(autouse=True)
-def no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geotag, "_draw_maps", lambda output: None)
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture(autouse=True)
@@ -73,12 +71,10 @@ def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def reference(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def reference(archive: Path, no_pages: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What FnApiRunner wrote, in one process and one thread."""
     output = tmp_path_factory.mktemp("reference") / "out"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(geotag, "_draw_maps", lambda output: None)
-        assert main(arguments(archive, output), load=FakeLoader()) == 0
+    assert main(arguments(archive, output), load=FakeLoader()) == 0
     return output
 
 
@@ -389,7 +385,7 @@ def test_summarise_draws_the_maps_and_the_report(
 ) -> None:
     command = arguments(archive, tmp_path / "out")
     assert main(command, load=FakeLoader()) == 0
-    monkeypatch.undo()
+    monkeypatch.setattr(geotag, "draw_pages", draw_pages)
     assert main([*command, "--summarise"]) == 0
     assert all((tmp_path / "out" / page).is_file() for page in PAGES)
 

@@ -8,7 +8,7 @@ import math
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,7 @@ from support.outputs import tree
 Row = dict[str, Any]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_maps() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(geotag, "_draw_maps", lambda output: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 def run(archive: Path, output: Path, *flags: str, shards: str = "*.tar*") -> int:

@@ -19,6 +19,7 @@ from locdiffusion.photos import storage as product_storage
 from locdiffusion.photos.archive import ShardReader
 from pipelines.geotag import command as geotag
 from pipelines.geotag.command import main
+from support import without_pages
 from support.archives import bad_members, photo, sound_members, tar_bytes
 from support.fake_geotagger import FakeLoader
 from support.servers import Bucket, Request, storage
@@ -58,16 +59,16 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("local")
     for name, data in SHARDS.items():
         (root / f"{name}.tar").write_bytes(data)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(geotag, "_draw_maps", lambda output: None)
-        command = ["--input", f"{root}/*.tar", "--output", f"{root}/out"]
+    command = ["--input", f"{root}/*.tar", "--output", f"{root}/out"]
+    with without_pages():
         assert main(command, load=FakeLoader()) == 0
     return root / "out"
 
 
 @pytest.fixture
-def no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geotag, "_draw_maps", lambda output: None)
+def no_pages() -> Iterator[None]:
+    with without_pages():
+        yield
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ def test_rows_counts_and_maps_as_on_disk(bucket: Bucket, local: Path) -> None:
     assert list(errors.status) == ["shard_truncated", "truncated"]
 
 
-def test_resuming_reads_and_writes_only_what_is_missing(bucket: Bucket, no_maps: None) -> None:
+def test_resuming_reads_and_writes_only_what_is_missing(bucket: Bucket, no_pages: None) -> None:
     assert run(bucket) == 0
     first = written(bucket)
     bucket.requests.clear()
@@ -148,7 +149,7 @@ def test_resuming_reads_and_writes_only_what_is_missing(bucket: Bucket, no_maps:
 
 
 def test_overwriting_and_refusing(
-    bucket: Bucket, no_maps: None, capsys: pytest.CaptureFixture
+    bucket: Bucket, no_pages: None, capsys: pytest.CaptureFixture
 ) -> None:
     assert run(bucket, shards="val-*") == 0
     first = written(bucket)
@@ -165,7 +166,7 @@ def test_overwriting_and_refusing(
     assert all(second[name] != first[name] for name in names)
 
 
-def test_summarise_reads_the_bucket(bucket: Bucket, no_maps: None) -> None:
+def test_summarise_reads_the_bucket(bucket: Bucket, no_pages: None) -> None:
     assert run(bucket) == 0
     first = summary_of(bucket)
     fsspec.filesystem("gs").rm(f"{bucket.url}/out/summary.json")
@@ -174,7 +175,7 @@ def test_summarise_reads_the_bucket(bucket: Bucket, no_maps: None) -> None:
     assert again == {name: first[name] for name in again} and again["photos"] == first["photos"]
 
 
-def test_a_folder_of_photos(bucket: Bucket, no_maps: None) -> None:
+def test_a_folder_of_photos(bucket: Bucket, no_pages: None) -> None:
     for index in range(3):
         fsspec.filesystem("gs").pipe_file(f"{bucket.url}/photos/{index}.jpg", photo(index))
     output = f"{bucket.url}/out"
@@ -231,7 +232,7 @@ def beyond(first_byte: int, name: str) -> Callable[[Request], bool]:
 
 
 def test_a_hiccup_of_the_network_is_not_seen(
-    bucket: Bucket, local: Path, small_blocks: int, no_maps: None
+    bucket: Bucket, local: Path, small_blocks: int, no_pages: None
 ) -> None:
     answers(bucket, 503, beyond(small_blocks, "val-000.tar"), times=1)
     assert run(bucket) == 0
@@ -250,7 +251,7 @@ def test_what_cannot_be_read_on_costs_the_rest_of_its_shard_until_it_can(
     bucket: Bucket,
     local: Path,
     small_blocks: int,
-    no_maps: None,
+    no_pages: None,
     capsys: pytest.CaptureFixture,
     shard: str,
     status: int,
@@ -283,7 +284,7 @@ def test_what_cannot_be_read_on_costs_the_rest_of_its_shard_until_it_can(
 
 
 def test_a_shard_that_is_gone_before_it_is_opened(
-    bucket: Bucket, no_maps: None, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, no_pages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Listed, then removed by somebody else."""
     real = geotag.list_shards

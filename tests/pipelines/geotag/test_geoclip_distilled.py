@@ -25,7 +25,7 @@ from support.small_clip import (
 )
 from support.tiny import coloured_photo
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "no_pages")
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,6 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(geotag, "_draw_maps", lambda output: None)
     monkeypatch.setattr(model_cache, "_LOADED", {})  # nothing loaded by an earlier test
     expect_small(monkeypatch, tmp_path)
 

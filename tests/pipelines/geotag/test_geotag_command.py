@@ -22,7 +22,7 @@ from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag import command as geotag
 from pipelines.geotag import transforms
-from pipelines.geotag.command import main
+from pipelines.geotag.command import draw_pages, main
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.progress import TALLY
 from support import ROOT
@@ -41,9 +41,7 @@ from support.outputs import decoded, tree
 CONFIGURATION = RunConfiguration("fake-1", "f" * 64, 0, {"mode": "density"})
 
 
-@pytest.fixture(autouse=True)
-def no_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geotag, "_draw_maps", lambda output: None)
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture(scope="module")
@@ -375,7 +373,7 @@ def test_counts_that_do_not_add_up_exit_1(
 def test_the_table_and_the_maps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.undo()  # draw, with maps that fail
+    monkeypatch.setattr(geotag, "draw_pages", draw_pages)
     monkeypatch.setitem(sys.modules, "pipelines.geotag.pages", None)
     write_tar(tmp_path / "val-0.tar", [("a.jpg", photo(1)), ("a.json", truth())])
     assert run(tmp_path / "val-0.tar", tmp_path / "out") == 0

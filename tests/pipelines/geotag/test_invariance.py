@@ -46,9 +46,8 @@ WAYS = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def no_maps_and_a_path_for_workers() -> Iterator[None]:
+def path_for_workers(no_pages: None) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(geotag, "_draw_maps", lambda output: None)
         patch.setenv("PYTHONPATH", python_path()["PYTHONPATH"])
         yield
 

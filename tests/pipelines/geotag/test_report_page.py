@@ -139,14 +139,14 @@ def test_countries_are_those_of_the_truth(tmp_path: Path, rng: np.random.Generat
     }
     at["truth_longitude"] = np.array([13.4, 13.4, 2.3, -30.0])
     write_predictions(tmp_path, "a-0", 4, rng, **at)
-    groups = scoring._by_country(known_rows(tmp_path))
+    groups = scoring.score_rows(known_rows(tmp_path)).by_country
     found = {group.name: (group.scores["n"], group.country_right) for group in groups}
     assert found == {"DE": (2, 0.5), "FR": (1, 1.0), scoring.SEA: (1, 1.0)}
 
 
 def test_many_countries_end_in_others(tmp_path: Path, rng: np.random.Generator) -> None:
     exponential_run(tmp_path, 900, rng, country_code=["DE"] * 900)
-    groups = scoring._by_country(known_rows(tmp_path))
+    groups = scoring.score_rows(known_rows(tmp_path)).by_country
     assert len(groups) == scoring.MOST_GROUPS
     assert groups[-1].name == scoring.OTHERS
     right = sum(group.scores["n"] * (group.country_right or 0) for group in groups)

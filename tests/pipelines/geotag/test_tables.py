@@ -37,9 +37,7 @@ ALL = Extras(regions=True, thumbnails=5)
 CONFIGURATION = RunConfiguration("fake-1", "f" * 64, 7, ALL.settings())
 
 
-@pytest.fixture(autouse=True)
-def no_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(geotag, "_draw_maps", lambda output: None)
+pytestmark = pytest.mark.usefixtures("no_pages")
 
 
 @pytest.fixture
