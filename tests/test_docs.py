@@ -1,6 +1,9 @@
 """The documents: links lead somewhere, what they name exists, and tables agree with the code."""
 
+import contextlib
+import functools
 import importlib
+import io
 import re
 from pathlib import Path
 from urllib.parse import unquote
@@ -8,10 +11,12 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pytest
 
+from locdiffusion.cli import main as locdiffusion
+from locdiffusion.cli.commands import COMMANDS
 from schemas.geotags import ERROR_SCHEMA, MODE_FIELDS, PREDICTION_SCHEMA, Stage, Status
 from schemas.layers import REGION_SCHEMA, THUMBNAIL_SCHEMA, THUMBNAIL_SIDE
+from support import ROOT
 
-ROOT = Path(__file__).parents[1]
 PACKAGES = (
     "schemas",
     "locdiffusion",
@@ -86,6 +91,30 @@ def test_every_module_and_path_of_a_page_exists(page):
     if page.name == "CHANGELOG.md":
         pytest.skip("a changelog names what is gone")
     assert {name for name in names(page) if not exists(name)} == set()
+
+
+@functools.cache
+def help_of(command: str) -> str:
+    """What `locdiffusion help COMMAND` prints."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        locdiffusion(["help", command])
+    return printed.getvalue()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_command_of_a_page_has_its_flags(page):
+    text = text_of(page).replace("\\\n", " ")
+    fenced = "\n".join(re.findall(r"^```[^\n]*\n(.*?)^```", text, re.DOTALL | re.MULTILINE))
+    said = re.findall(r"^locdiffusion (.+)$", fenced, re.MULTILINE)
+    said += re.findall(r"`locdiffusion ([^`]+)`", text)
+    for line in said:
+        command, *words = line.partition(" #")[0].split()
+        if command in ("help", "--help", "--version", "COMMAND"):
+            continue
+        assert command in (*COMMANDS, "completion"), f"{page}: no command {command}"
+        for flag in (word.partition("=")[0] for word in words if word.startswith("--")):
+            assert re.search(rf"{flag}(?![\w-])", help_of(command)), f"{page}: {command} {flag}"
 
 
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.name)

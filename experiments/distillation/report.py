@@ -123,14 +123,14 @@ def render(
     lines = [f"# `{model_id}` beside GeoCLIP", "", about, ""]
     if model_id in findings:  # they are about one checkpoint
         lines += ["## What we found", "", findings, ""]
-    lines += ["## Who finds the place", "", f"![accuracy by distance]({FIGURE})", ""]
+    lines += ["## Accuracy", "", f"![accuracy by distance]({FIGURE})", ""]
     for split in tests:
         scores = found.scores[split.name]
         lines += [f"### {split.name}", "", f"{split.about}; {len(split.photos):,} queries.", ""]
         lines += [_table(scores), "", _differences(scores), ""]
-    lines += ["## How much like the teacher", "", _divergences(found), ""]
-    lines += ["## What a head costs", "", _costs(costs), ""]
-    lines += ["## What was chosen on validation queries", ""]
+    lines += ["## Divergence from the teacher", "", _divergences(found), ""]
+    lines += ["## Time and memory of the heads", "", _costs(costs), ""]
+    lines += ["## Settings chosen on validation queries", ""]
     for name, chosen in found.chosen.items():
         values = ", ".join(f"{key} {value:g}" for key, value in chosen.items())
         lines.append(f"- {name}: {values}")
@@ -169,8 +169,8 @@ def _divergences(found: Fidelity) -> str:
 
 
 def _costs(costs: Sequence[HeadCost]) -> str:
-    heads = ["photos at once", "GeoCLIP's head, ms per photo", "ours", "up to the place"]
-    heads += ["up to the density", "ours is as fast, times", "up to the place", "up to the density"]
+    heads = ["batch", "GeoCLIP's head, ms per photo", "ours", "ours up to the place"]
+    heads += ["ours up to the density", "speed-up", "up to the place", "up to the density"]
     rows = [
         [
             str(cost.batch),
@@ -186,12 +186,12 @@ def _costs(costs: Sequence[HeadCost]) -> str:
     theirs, ours = (f"{n / 1e6:,.0f} MB" for n in (costs[0].theirs_bytes, costs[0].ours_bytes))
     return (
         markdown(heads, rows)
-        + "\n\nQueries of the first split, one thread, in turns in one run; in brackets the spread "
-        "over the turns. Theirs: image head, 100,000 cached location embeddings, softmax, top 5, "
-        "no radius. Ours: image head, density, temperature, decoding with radii, probabilities and "
-        "modes; *up to the place*: with the place instead of all that, which is what theirs gives; "
-        "*up to the density*: a distribution and no answer yet. "
-        f"Memory: theirs {theirs}, ours {ours}.\n\n({where})"
+        + "\n\nThe queries are those of the first split. Both heads were timed in turns in one "
+        "run, with one thread; in brackets the spread over the turns. GeoCLIP's head: image head, "
+        "100,000 cached location embeddings, softmax, top 5, no radius. Ours: image head, density, "
+        "temperature, decoding with radii, probabilities and modes. *Up to the place*: only the "
+        "place is decoded, which is what GeoCLIP's head gives. *Up to the density*: nothing is "
+        f"decoded. Memory: theirs {theirs}, ours {ours}.\n\n({where})"
     )
 
 

@@ -88,7 +88,8 @@ def _first_page(inputs: Inputs) -> list[str]:
     return [
         f"# Report{model}",
         "",
-        "Written by `python -m experiments.report render`; numbers are not typed by hand.",
+        "`python -m experiments.report render` writes this page; no number in its tables is typed "
+        "by hand.",
         "",
         "## What the paper says",
         "",
@@ -131,10 +132,10 @@ def _maps(figures: Mapping[str, str]) -> list[str]:
     if "posteriors" not in figures:
         return [sections.NOT_MEASURED]
     return [
-        "Photos at even quantiles of the error of their split, chosen by that rule and not by "
-        "taste. Left the photo, 640 km wide; middle the posterior around the answer; right the "
-        "world. Density is shown down to a thousandth of its peak, on a logarithmic scale; where a "
-        "map is coarse, narrow peaks are painted wider than they are, to be seen at all.",
+        "The photos are those at even quantiles of the errors of their split. Left the photo, 640 "
+        "km wide; middle the density around the answer; right the density over the world. Density "
+        "is shown down to a thousandth of its peak, on a logarithmic scale. Where a map is coarse, "
+        "narrow peaks are painted wider than they are, to be visible.",
     ]
 
 

@@ -43,7 +43,7 @@ def found(table: MainTable | None) -> list[str]:
         for name in dict.fromkeys(o.measure.name for o in others)
     }
     counted = "; ".join(f"{name} on {sum(good)} of {len(good)}" for name, good in counts.items())
-    return [*lines, "", f"Level or better in the other measures, of the splits: {counted}."]
+    return [*lines, "", f"In the other measures it is level or better: {counted} splits."]
 
 
 def _is_share(outcome: Outcome) -> bool:

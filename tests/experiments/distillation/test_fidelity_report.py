@@ -87,7 +87,7 @@ def test_the_page_says_what_was_measured(measured, tmp_path: Path):
     _, tests, found, _ = measured
     page = report.render("tiny-0123", tests, found, [COST])
     assert page.startswith("# `tiny-0123` beside GeoCLIP")
-    assert "no photo was seen" in page
+    assert "used a photo" in page
     for name in (
         *report.METHODS,
         "far",
