@@ -1,4 +1,4 @@
-"""The one class that joins encoder, diffusion and decoder: photos in, geotags out."""
+"""The Geotagger: joins image encoder, diffusion and decoder, and geotags photos."""
 
 from __future__ import annotations
 
@@ -125,23 +125,24 @@ class Geotagger:
         return self.checkpoint.config.encoder
 
     def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Pixels ``(S, S, 3)`` as the encoder takes them; EXIF orientation is the caller's."""
+        """Makes pixels ``(S, S, 3)`` for the encoder; the caller turns the photo upright."""
         return self.encoder.preprocess(image)
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Embeddings ``(N, E)`` of preprocessed photos ``(N, S, S, 3)``."""
+        """Computes embeddings ``(N, E)`` of preprocessed photos ``(N, S, S, 3)``."""
         return self.encoder.embed(pixels)
 
     @torch.inference_mode()
     def sample(self, embeddings: NDArray[np.float32], keys: Sequence[str]) -> NDArray[np.float32]:
-        """Natural parameters of each photo's posterior.
+        """Computes the natural parameters of each photo's posterior.
 
         Args:
-            embeddings: ``(N, E)``.
-            keys: N photo keys; with the run's seed they seed the noise.
+            embeddings: Image embeddings, ``(N, E)``.
+            keys: Keys of the N photos; with the seed of the settings they seed the noise.
 
         Returns:
-            ``(N, K, d)``; K is 1 in density mode and `samples` in sampling mode.
+            Natural parameters, ``(N, K, d)``; K is 1 in density mode and `samples` in sampling
+            mode.
         """
         if len(keys) != len(embeddings):
             raise ValueError(f"{len(keys)} keys for {len(embeddings)} embeddings; want as many.")
@@ -159,17 +160,17 @@ class Geotagger:
         return self._reverse_diffusion(condition, keys)
 
     def decode(self, natural: NDArray[np.float32]) -> GeotagColumns:
-        """Answers of N photos from natural parameters ``(N, K, d)``."""
+        """Decodes natural parameters ``(N, K, d)`` into answers for N photos."""
         with torch_threads(1):
             return self._decoder(self._tensor(natural))
 
     def locate(
         self, natural: NDArray[np.float32]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Places alone, at a tenth of the cost of `decode`: no radius says how far to trust them.
+        """Computes positions without radii, at a tenth of the cost of `decode`.
 
         Args:
-            natural: ``(N, 1, d)`` natural parameters, of density mode.
+            natural: Natural parameters of density mode, ``(N, 1, d)``.
 
         Returns:
             Latitude and longitude ``(N,)`` in degrees.
@@ -181,10 +182,10 @@ class Geotagger:
             return self._locator(self._tensor(natural))
 
     def regions(self, natural: NDArray[np.float32]) -> list[tuple[CredibleRegion, ...]]:
-        """The 50 % and 90 % regions of N photos, on the CPU.
+        """Draws the 50 % and 90 % credible regions of N photos, on the CPU.
 
         Args:
-            natural: ``(N, K, d)`` natural parameters.
+            natural: Natural parameters, ``(N, K, d)``.
         """
         with torch_threads(1):
             return self._region_finder(self._tensor(natural))
@@ -228,7 +229,7 @@ class Geotagger:
         distance_deg: NDArray[np.float64],
         bearings: int,
     ) -> NDArray[np.float64]:
-        """One photo's log density on circles, see `posterior.log_density_around`."""
+        """Computes the log density of one photo on circles, see `inference.log_density_around`."""
         with torch_threads(1):
             densities = self._tensor(natural)
             return log_density_around(self._decoder, densities, centre, distance_deg, bearings)
@@ -251,9 +252,9 @@ class Geotagger:
         """Geotags photos, turned upright as their EXIF says.
 
         Args:
-            photos: N images, or paths of images, of any size.
-            keys: N names, which seed the noise of sampling mode; default: its path, or a photo's
-                number in the list.
+            photos: N images of any size, or their paths.
+            keys: Names of the N photos, which seed the noise of sampling mode. The default is the
+                path of a photo, or its number in the list.
             regions: Whether to draw the 50 % and 90 % credible regions too, see `Geotag.region`.
 
         Raises:
@@ -294,7 +295,7 @@ class Geotagger:
         return natural.view(len(keys), samples, dimension).cpu().numpy()
 
     def _tensor(self, values: NDArray[np.float32]) -> torch.Tensor:
-        """On the device; read-only arrays, as they come out of a file or a pickle, are copied."""
+        """Moves an array to the device; copies read-only arrays, such as those of a pickle."""
         ready = np.require(values, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])
         return torch.from_numpy(ready).to(self.device)
 
@@ -305,7 +306,7 @@ class Geotagger:
 
 
 def _places(gallery: str, checkpoint: Checkpoint) -> NDArray[np.float64]:
-    """The places of a gallery, which this checkpoint's image embeddings can be compared with."""
+    """Reads the places of a gallery, if the checkpoint's embeddings can be compared with places."""
     name = checkpoint.config.encoder.name
     if split_name(name)[0] != GEOCLIP:
         raise DataError(

@@ -21,12 +21,12 @@ from schemas.samples import MAX_METADATA_BYTES, METADATA_EXTENSION, Truth, parse
 
 FROM_JSON, FROM_EXIF = "its JSON", "EXIF"
 LOST_KM = 2500.0
-"""A 50 % radius beyond the coarsest of the field's thresholds is no answer."""
+"""50 % radius beyond which a card says that the model does not know."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """Where a photo is known to be from.
+    """The true position of a photo.
 
     Attributes:
         place: The true position.
@@ -92,17 +92,17 @@ class AnsweredPhoto:
         return rows
 
     def certainty(self) -> str:
-        """The radii in one line, and whether they say that the model does not know."""
+        """The radii in one line, and whether the model does not know."""
         lost = ": the model does not know" if self.geotag.radius_50_km > LOST_KM else ""
         return f"{self.geotag.radii_text}{lost}"
 
     def probabilities(self) -> list[tuple[int, float]]:
-        """Each threshold in km, with the probability of the truth within it."""
+        """Pairs of a distance in km and the probability that the truth lies within it."""
         values = (getattr(self.geotag, name) for name in PROBABILITY_COLUMNS)
         return list(zip(THRESHOLDS_KM, values, strict=True))
 
     def verdict(self) -> str:
-        """Where the truth lies, seen from the answer's radii."""
+        """Whether the truth lies inside the radii."""
         assert self.known is not None
         if self.known.error_km <= self.geotag.radius_50_km:
             return "inside the 50 % radius"
@@ -111,7 +111,7 @@ class AnsweredPhoto:
         return "outside the 90 % radius"
 
     def to_geojson(self) -> dict[str, Any]:
-        """The geotag's Feature, with what is known of the photo."""
+        """A GeoJSON Feature of the geotag, with the true position if it is known."""
         feature = self.geotag.to_geojson()
         if self.known is not None:
             feature["properties"] |= {

@@ -1,4 +1,4 @@
-"""The picture of a card."""
+"""Draws the picture of a card."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ WIDTH, HEIGHT = 15.0, 8.0
 LEFT, COLUMN = 0.3, 4.3
 BEARINGS = 480
 NARROW_KM = 2500.0
-"""With a smaller 90 % radius there is a closer map; else one of the other side of the Earth."""
+"""90 % radius below which a card has a closer map, and else the other side of the Earth."""
 MIN_HALF_KM = 250.0
 BROWN = DENSITY[-1][:7]
 
 
 def card_png(answer: AnsweredPhoto, dpi: int = 110) -> bytes:
-    """The card as a PNG; the same answer gives the same bytes."""
+    """Draws a card as a PNG; the same answer gives the same bytes."""
     return png(draw_card(answer), dpi)
 
 
 def draw_card(answer: AnsweredPhoto) -> Figure:
-    """Photo and table to the left, the globe, and to the right a closer map or the other side."""
+    """Draws photo and table, the globe, and a closer map or the other side of the Earth."""
     figure = new_figure(WIDTH, HEIGHT)
     _draw_title(figure, answer)
     _draw_table(figure, answer, _draw_photo(figure, answer))
@@ -84,7 +84,7 @@ def _draw_maps(figure: Figure, answer: AnsweredPhoto) -> None:
 
 
 def _axes(figure: Figure, left: float, bottom: float, side: float) -> Axes:
-    """A square; inches."""
+    """Adds square axes; all lengths are in inches."""
     return figure.add_axes((left / WIDTH, bottom / HEIGHT, side / WIDTH, side / HEIGHT))
 
 
@@ -96,7 +96,7 @@ def _draw_map(
     circles: tuple[NDArray[np.float64], NDArray[np.float64]],
     peak: float,
 ) -> None:
-    """One map with density, radii about the answer where it is the centre, places and truth."""
+    """Draws one map: density, radii about the answer, other places and truth."""
     draw_base(axes, view, half_km)
     paint_density(axes, view, half_km, *circles, peak)
     radii = ((answer.geotag.radius_50_km, SOLID), (answer.geotag.radius_90_km, DASHED))
@@ -123,14 +123,14 @@ def _draw_map(
 def _visible(
     view: View, half_km: float, latitude: float, longitude: float
 ) -> list[tuple[float, float]]:
-    """The place on the map, if it is on it."""
+    """Where on the map a place is drawn; empty if it is outside."""
     (x,), (y,), (this_side,) = view(unit_vectors(latitude, longitude)[None])
     on_it = this_side and max(abs(x), abs(y)) <= half_km
     return [(float(x), float(y))] if on_it else []
 
 
 def _draw_window(axes: Axes, globe: View, half_km: float) -> None:
-    """The closer map's frame on the globe."""
+    """Draws the frame of the closer map on the globe."""
     from matplotlib.patches import Rectangle
 
     half = float(globe.radius(half_km))
@@ -139,7 +139,7 @@ def _draw_window(axes: Axes, globe: View, half_km: float) -> None:
 
 
 def _draw_scale(axes: Axes, half_km: float) -> None:
-    """A bar of a round length in the lower left corner."""
+    """Draws a bar of a round length in the lower left corner."""
     exponent = 10.0 ** np.floor(np.log10(0.6 * half_km))
     length = max(step * exponent for step in (1, 2, 5) if step * exponent <= 0.6 * half_km)
     x, y = -0.94 * half_km, -0.93 * half_km
@@ -160,7 +160,7 @@ def _draw_title(figure: Figure, answer: AnsweredPhoto) -> None:
 
 
 def _draw_photo(figure: Figure, answer: AnsweredPhoto) -> float:
-    """The photo in the upper left; returns how high its lower edge lies, in inches."""
+    """Draws the photo in the upper left; returns the height of its lower edge in inches."""
     image = answer.image.convert("RGB")
     image.thumbnail((900, 900))
     wide, high = image.size
@@ -175,7 +175,7 @@ def _draw_photo(figure: Figure, answer: AnsweredPhoto) -> float:
 
 
 def _draw_table(figure: Figure, answer: AnsweredPhoto, top: float) -> None:
-    """The rows that the title does not say, and the probabilities as bars."""
+    """Draws the rows that are not in the title, and the probabilities as bars."""
     y = top - 0.32
     step = 0.235
     said = ("answer", "50 % radius", "90 % radius", "model")

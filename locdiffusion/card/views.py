@@ -1,8 +1,8 @@
-"""Maps about a place: the globe as seen from above it, or its surroundings true to scale.
+"""Maps about a place: the globe as seen from above the place, or its surroundings to scale.
 
-Both are azimuthal: directions from the centre are true, and circles around it stay circles. On the
-globe (orthographic) a distance r appears as R sin(r/R); in the closer map (equidistant) as r.
-Coordinates are km, east and north of the centre.
+Both maps are azimuthal: directions from the centre are true, and circles around the centre stay
+circles. A distance r appears as R sin(r/R) on the globe (orthographic) and as r on the closer map
+(equidistant). Coordinates are km east and north of the centre.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Float = NDArray[np.float64]
 PIXELS = 560
 HORIZON_KM = EARTH_RADIUS_KM * np.pi / 2.0
 FAINTEST = 1e-3
-"""Density is shown down to this share of its peak."""
+"""Share of its peak down to which a density is shown."""
 _STEPS_DEG = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0)
 SOLID, DASHED = "-", (0, (4, 3))
 
@@ -40,8 +40,8 @@ class View:
     """An azimuthal map.
 
     Attributes:
-        latitude, longitude: Of its centre, in degrees.
-        globe: Whether as seen from far above (orthographic), or true to scale (equidistant).
+        latitude, longitude: Position of the centre in degrees.
+        globe: Whether the map is orthographic (seen from far above) or equidistant (to scale).
     """
 
     latitude: float
@@ -50,23 +50,23 @@ class View:
 
     @property
     def opposite(self) -> View:
-        """The same kind of map of the other side of the Earth."""
+        """The map of the same kind of the other side of the Earth."""
         return View(-self.latitude, (self.longitude + 360.0) % 360.0 - 180.0, self.globe)
 
     def radius(self, distance_km: ArrayLike) -> Float:
-        """How far from the centre a distance from it is drawn, km; at most as the horizon."""
+        """Distance from the centre on the map in km; beyond the horizon that of the horizon."""
         angle = np.minimum(np.asarray(distance_km) / EARTH_RADIUS_KM, np.pi / 2.0)
         return EARTH_RADIUS_KM * (np.sin(angle) if self.globe else angle)
 
     def distance_deg(self, radius_km: Float) -> Float:
-        """The inverse of `radius`, in degrees; 90 from the horizon on."""
+        """Distance on the Earth in degrees, the inverse of `radius`; 90 from the horizon on."""
         drawn = radius_km / EARTH_RADIUS_KM
         return np.degrees(np.arcsin(np.minimum(drawn, 1.0)) if self.globe else drawn)
 
     def __call__(self, vectors: Float) -> tuple[Float, Float, NDArray[np.bool_]]:
-        """East and north ``(N,)`` of unit vectors ``(N, 3)``, and which are this side of 90°.
+        """Projects unit vectors ``(N, 3)`` to km east and north ``(N,)``, and tests visibility.
 
-        The others are drawn at the horizon, in their direction: outlines stay closed.
+        Points beyond 90° are drawn at the horizon in their direction, so that outlines stay closed.
         """
         centre = torch.from_numpy(unit_vectors(self.latitude, self.longitude))
         south, east, up = (vectors @ pole_frame(centre).numpy()).T
@@ -77,7 +77,7 @@ class View:
 
 
 def offset_km(centre: tuple[float, float], place: tuple[float, float]) -> tuple[float, float]:
-    """East and north km, true to scale, of a place within 10,000 km of a centre, in degrees."""
+    """Computes km east and north, to scale, of a place within 10,000 km of a centre."""
     (east,), (north,), _ = View(*centre, globe=False)(unit_vectors(*place)[None])
     return float(east), float(north)
 
@@ -85,7 +85,7 @@ def offset_km(centre: tuple[float, float], place: tuple[float, float]) -> tuple[
 def half_width_km(
     radius_90_km: float, error_km: float | None, least_km: float, most_km: float
 ) -> float:
-    """Half the side of a closer map: the 90 % radius fits, and the truth if that costs little."""
+    """Chooses half the side of a closer map, so that the 90 % radius fits, and a near truth too."""
     half = 1.35 * radius_90_km
     if error_km is not None and error_km < 2.5 * radius_90_km:
         half = max(half, 1.2 * error_km)
@@ -121,7 +121,7 @@ def draw_base(axes: Axes, view: View, half_km: float) -> None:
 
 
 def density_style(peak: float) -> dict[str, Any]:
-    """How densities are coloured: logarithmic, down to `FAINTEST` of a peak, below not at all."""
+    """Colours of a density: logarithmic down to `FAINTEST` of a peak, and transparent below."""
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
     colours = LinearSegmentedColormap.from_list("density", list(DENSITY))
@@ -137,12 +137,13 @@ def paint_density(
     """Paints a density that is known on circles about the centre of a map.
 
     Args:
-        axes: Of `draw_base`.
-        view: The map.
-        half_km: Half of its side.
-        distance_deg: ``(T,)`` even radii of the circles, to beyond the corners (the horizon).
-        log_density: ``(T, B)`` on each from the north clockwise.
-        peak: The density that is coloured strongest.
+        axes: Axes on which `draw_base` has drawn.
+        view: Projection of the map.
+        half_km: Half the side of the map in km.
+        distance_deg: Evenly spaced radii of the circles in degrees, ``(T,)``, up to beyond the
+            corners of the map, or the horizon.
+        log_density: Log density on each circle, from the north clockwise, ``(T, B)``.
+        peak: Density of the darkest colour.
     """
     from scipy.ndimage import map_coordinates
 
@@ -153,8 +154,8 @@ def paint_density(
     )
     bearings = log_density.shape[1]
     place = np.degrees(np.arctan2(x, y)) % 360.0 / 360.0 * bearings
-    around = np.concatenate([log_density, log_density[:, :1]], 1)
-    density = np.exp(map_coordinates(around, [ring, place], order=1, mode="nearest"))
+    closed = np.concatenate([log_density, log_density[:, :1]], 1)
+    density = np.exp(map_coordinates(closed, [ring, place], order=1, mode="nearest"))
     image = axes.imshow(
         density,
         extent=(-half_km, half_km, -half_km, half_km),
@@ -170,7 +171,7 @@ def paint_density(
 
 
 def draw_radius(axes: Axes, view: View, radius_km: float, style: Any) -> None:
-    """Draws the circle of a radius about the centre; none where it is beyond the horizon."""
+    """Draws the circle of a radius about the centre, unless it lies beyond the horizon."""
     from matplotlib.patches import Circle
 
     if radius_km < HORIZON_KM:
@@ -180,7 +181,7 @@ def draw_radius(axes: Axes, view: View, radius_km: float, style: Any) -> None:
 
 
 def draw_codes(axes: Axes, view: View, half_km: float) -> None:
-    """Writes the codes of countries where enough of them is in a window, away from its middle."""
+    """Writes the codes of countries that fill enough of the map, away from its middle."""
     window = shapely.box(-half_km, -half_km, half_km, half_km)
     window = window.difference(shapely.Point(0.0, 0.0).buffer(0.5 * half_km))
     outlines = _outlines()
@@ -206,11 +207,11 @@ class _Outlines:
     """Rings of countries.
 
     Attributes:
-        vectors: ``(N, 3)`` their points, one ring after the other.
-        first: Index of each ring's first point.
-        codes: Country of each ring.
-        drawn: ``(N,)`` whether the edge to the next point is a border; along the antimeridian and
-            at the pole polygons are only cut, and from ring to ring there is none.
+        vectors: Points of all rings as unit vectors, ``(N, 3)``.
+        first: Number of the first point of each ring.
+        codes: Country code of each ring.
+        drawn: Whether the edge to the next point is a border, ``(N,)``. Cuts along the antimeridian
+            and at the pole are not, nor is the step from ring to ring.
     """
 
     vectors: Float
@@ -234,7 +235,7 @@ def _outlines() -> _Outlines:
 
 
 def _land(view: View, half_km: float) -> tuple[list[Float], Float]:
-    """What a map shows of countries: their rings to fill, and one line ``(N, 2)`` with gaps."""
+    """Projects the countries: rings to fill, and all borders as one line ``(N, 2)`` with gaps."""
     outlines = _outlines()
     x, y, visible = view(outlines.vectors)
     points = np.column_stack([x, y])
@@ -248,14 +249,14 @@ def _land(view: View, half_km: float) -> tuple[list[Float], Float]:
 
 
 def _with_gaps(points: Float, joined: NDArray[np.bool_]) -> Float:
-    """A line through points ``(N, 2)``, interrupted after each that is not joined to the next."""
+    """Makes a line of points ``(N, 2)``, with a gap after each that is not joined to the next."""
     used = joined | np.append(False, joined[:-1])
     gaps = np.cumsum(used)[used & ~joined]
     return np.insert(points[used], gaps, np.nan, axis=0)
 
 
 def _graticule(view: View, half_km: float) -> Float:
-    """Meridians and parallels, about six across the map, as one line ``(N, 2)`` with gaps."""
+    """Projects about six meridians and parallels as one line ``(N, 2)`` with gaps."""
     wanted = 2.0 * half_km / EARTH_RADIUS_KM * 180.0 / np.pi / 5.0
     step = 30.0 if view.globe else min((s for s in _STEPS_DEG if s >= wanted), default=30.0)
     along = np.arange(-180.0, 180.5, 1.0)

@@ -1,4 +1,4 @@
-"""One photo's answer in plain Python: what `Geotagger.geotag` returns, ready for GeoJSON."""
+"""The answer for one photo as a plain Python object, which `Geotagger.geotag` returns."""
 
 from __future__ import annotations
 
@@ -65,26 +65,26 @@ class Geotag:
     regions: tuple[CredibleRegion, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
-        """One line for people."""
+        """The answer in one line."""
         country = f" ({self.country_code})" if self.country_code else ""
         return f"{place_text(self.latitude, self.longitude)}{country}, {self.radii_text}"
 
     @property
     def country_text(self) -> str:
-        """The country for people, and how probable it is that the photo was taken on land."""
+        """The country in words, with the probability that the photo was taken on land."""
         country = self.country_code or "none: at sea, or nobody's"
         return f"{country} (on land: {percent(self.land_probability)})"
 
     @property
     def radii_text(self) -> str:
-        """Both radii for people."""
+        """Both radii in words."""
         return (
             f"within {km_text(self.radius_50_km)} with probability 50 %, "
             f"within {km_text(self.radius_90_km)} with 90 %"
         )
 
     def region(self, level: float) -> CredibleRegion:
-        """The smallest place that holds a probability; its `geometry` is a shapely (multi)polygon.
+        """The smallest region that holds a probability; its `geometry` is a shapely (multi)polygon.
 
         Args:
             level: Probability that the region holds, 0.5 or 0.9.
@@ -103,7 +103,7 @@ class Geotag:
         raise ValueError(f"there is no region of level {level!r}; want one of {known}.")
 
     def to_geojson(self) -> dict[str, Any]:
-        """A GeoJSON Feature (RFC 7946) of plain JSON types: the point, all else as properties."""
+        """A GeoJSON Feature (RFC 7946): the position as its point, all else as its properties."""
         left_out = ["key", "modes", "regions", *_POSITION]
         if self.hybrid_latitude is None:
             left_out += HYBRID_COLUMNS
@@ -152,25 +152,25 @@ def geotags(
 
 
 def _known(degrees: NDArray[np.float64] | None, count: int) -> list[float | None]:
-    """Plain numbers, None where they are NaN or there are none at all."""
+    """Python numbers, None where they are NaN, or N times None."""
     if degrees is None:
         return [None] * count
     return [None if math.isnan(number) else number for number in degrees.tolist()]
 
 
 def percent(share: float) -> str:
-    """A probability for people; never a certainty that nobody has."""
+    """A probability in words; never 0 % or 100 %, which no model can know."""
     if share < 0.01:
         return "< 1 %"
     return "> 99 %" if share > 0.99 else f"{100.0 * share:.0f} %"
 
 
 def place_text(latitude: float, longitude: float) -> str:
-    """A position for people, to about a kilometre: 47.37° N, 8.54° E."""
+    """A position in words, to about a kilometre: 47.37° N, 8.54° E."""
     north, east = ("N" if latitude >= 0 else "S"), ("E" if longitude >= 0 else "W")
     return f"{abs(latitude):.2f}° {north}, {abs(longitude):.2f}° {east}"
 
 
 def km_text(km: float) -> str:
-    """A distance for people, to three digits at most: it is not meant more exactly."""
+    """A distance in words, rounded to three digits."""
     return f"{km:.1f} km" if km < 10 else f"{float(f'{km:.3g}'):,.0f} km"

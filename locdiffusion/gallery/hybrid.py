@@ -1,14 +1,14 @@
-"""LocDiff-H: a gallery of places re-ranked inside our density's region, for fine scale.
+"""LocDiff-H: re-ranks the places of a gallery near our answer, for accuracy at a fine scale.
 
-The density knows the region and how sure it is; a gallery knows single spots. The hybrid answers
-with the place of the gallery that, inside the circle around our answer, has most of
+The density gives the region and its uncertainty, the gallery gives single places. Inside a circle
+around our answer, the hybrid chooses the place y of the gallery that maximises
 
     log p(y | image) + λ · s ⟨q, g(y)⟩
 
-p our density without its base measure (the gallery is its own), s⟨q, g(y)⟩ the gallery's
-similarity as log odds. Of K samples p is the mixture. Without a place in the circle the answer
-stays ours. The paper combines LocDiff with GeoCLIP as well (LocDiff-H); how exactly was not
-available to us, so this is our rule.
+where p is our density without its base measure, because the places of the gallery are a base
+measure of their own, and s⟨q, g(y)⟩ is the similarity of image and place as log odds. If there are
+K samples, p is their mixture. If no place lies in the circle, our answer stays. The paper combines
+LocDiff with GeoCLIP too (LocDiff-H); how was not available to us, so this is our rule.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 
 CANDIDATES = 64
-"""Places of the circle, those of most similarity, whose density is looked up."""
+"""Most similar places of the circle, for which the density is computed."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class HybridConfig:
     The defaults were chosen on validation queries, from `distillation.fidelity.HYBRIDS`.
 
     Attributes:
-        similarity_weight: λ.
-        radius_factor: Radius of the circle in units of `radius_50_km`.
-        least_km: Its least radius.
+        similarity_weight: Weight λ of the similarity.
+        radius_factor: Radius of the circle in units of the answer's 50 % radius.
+        least_km: Least radius of the circle in km.
     """
 
     similarity_weight: float = 1.0
@@ -50,11 +50,11 @@ class HybridGallery:
     """Places with embeddings that an image embedding can be compared with.
 
     Args:
-        places: ``(G, 2)`` latitude, longitude in degrees.
-        embeddings: ``(G, E)`` unit vectors.
-        scale: s, what a similarity is multiplied with to be log odds.
-        max_degree: L of the densities.
-        config: How it is used.
+        places: Latitude and longitude in degrees, ``(G, 2)``.
+        embeddings: Embeddings of the places, unit vectors ``(G, E)``.
+        scale: Factor s that makes log odds of a similarity.
+        max_degree: Degree L of the densities.
+        config: How the gallery is used.
     """
 
     def __init__(
@@ -83,11 +83,18 @@ class HybridGallery:
         radius_50_km: NDArray[np.float64],
         log_z: Tensor | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The hybrid answers of N photos; arguments as of `find`.
+        """Answers for N photos by the hybrid, where possible, and else by the density alone.
+
+        Args:
+            embeddings: Image embeddings, unit vectors ``(N, E)``.
+            natural: Natural parameters of the calibrated densities, ``(N, K, d)``.
+            latitude: Latitude of our answers in degrees, ``(N,)``.
+            longitude: Longitude of our answers in degrees, ``(N,)``.
+            radius_50_km: 50 % radius of our answers in km, ``(N,)``.
+            log_z: Log normaliser of the densities, ``(N, K)``; needed if K > 1.
 
         Returns:
-            Latitude and longitude, ``(N,)`` each; ours where the gallery has no place in the
-            circle.
+            Latitude and longitude in degrees, ``(N,)`` each.
         """
         places = self.find(embeddings, natural, latitude, longitude, radius_50_km, log_z)
         nowhere = np.isnan(places[0])
@@ -103,21 +110,23 @@ class HybridGallery:
         radius_50_km: NDArray[np.float64],
         log_z: Tensor | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The gallery's best places for N photos.
+        """Finds the gallery's best places for N photos.
 
         Args:
-            embeddings: ``(N, E)`` unit vectors of the images.
-            natural: ``(N, K, d)`` their calibrated densities, mixed with equal weight.
-            latitude: ``(N,)`` of our answers, in degrees.
-            longitude: The same.
-            radius_50_km: ``(N,)``.
-            log_z: ``(N, K)`` of the densities, see `Decoder.log_normaliser`; wanted where K > 1.
+            embeddings: Image embeddings, unit vectors ``(N, E)``.
+            natural: Natural parameters of the calibrated densities, ``(N, K, d)``, mixed with equal
+                weight.
+            latitude: Latitude of our answers in degrees, ``(N,)``.
+            longitude: Longitude of our answers in degrees, ``(N,)``.
+            radius_50_km: 50 % radius of our answers in km, ``(N,)``.
+            log_z: Log normaliser of the densities, ``(N, K)``, see `Decoder.log_normaliser`; needed
+                if K > 1.
 
         Returns:
-            Latitude and longitude, ``(N,)`` each; NaN where the gallery has no place in the circle.
+            Latitude and longitude in degrees, ``(N,)`` each; NaN where the circle holds no place.
 
         Raises:
-            ValueError: Several densities of a photo, and no `log_z` to mix them by.
+            ValueError: There are several densities per photo, and no `log_z` to mix them by.
         """
         if natural.shape[1] > 1 and log_z is None:
             raise ValueError(f"{natural.shape[1]} densities per photo without log_z; want both.")
@@ -135,7 +144,7 @@ class HybridGallery:
     def _likely(
         self, embedding: Tensor, answer: Tensor, radius_50_km: float
     ) -> tuple[Tensor, Tensor]:
-        """Places of the circle by index, the most similar ones, and their log odds ``(C,)``."""
+        """Numbers of the most similar places in the circle, and their log odds ``(C,)``."""
         config = self.config
         radius = max(config.least_km, config.radius_factor * radius_50_km)
         cosine = math.cos(min(math.pi, radius / EARTH_RADIUS_KM))
@@ -146,7 +155,7 @@ class HybridGallery:
 
 
 def _log_density(natural: Tensor, code: Tensor, log_z: Tensor | None) -> Tensor:
-    """Log p ``(C,)`` of densities ``(K, d)`` at codes ``(C, d)``, but for what is common to all."""
-    if log_z is None or len(natural) == 1:  # a single log Z moves every place alike
+    """Log density ``(C,)`` of parameters ``(K, d)`` at codes ``(C, d)``, up to a constant."""
+    if log_z is None or len(natural) == 1:  # one log Z is a constant
         return code @ natural[0]
     return mixed_log(natural @ code.T - log_z.to(natural)[:, None])

@@ -1,4 +1,4 @@
-"""Places that the hybrid may answer with: GeoCLIP's own, or a list of the user's, each embedded.
+"""Places of a gallery with their embeddings: GeoCLIP's own places, or a list of the user's.
 
 A list is CSV or (Geo)Parquet with columns `latitude` and `longitude` (or LAT and LON) in degrees.
 """
@@ -24,7 +24,7 @@ ROWS_AT_ONCE = 2000
 
 
 def gallery_identity(gallery: str) -> str:
-    """What a run records of its gallery: its name, or `file_identity`.
+    """Names a gallery for the record of a run: `geoclip`, or the name and hash of the file.
 
     Raises:
         DataError: There is no such file.
@@ -38,10 +38,13 @@ def gallery_identity(gallery: str) -> str:
 
 
 def read_gallery(gallery: str) -> NDArray[np.float64]:
-    """The places of a gallery, ``(G, 2)``: latitude, longitude in [-180, 180), in degrees.
+    """Reads the places of a gallery.
 
     Args:
-        gallery: `geoclip` for GeoCLIP's own, or a list: a path or URL.
+        gallery: `geoclip` for GeoCLIP's own, or the path or URL of a list.
+
+    Returns:
+        Latitude and longitude in degrees, the latter in [-180, 180), ``(G, 2)``.
 
     Raises:
         DataError: The list cannot be used.
@@ -61,12 +64,12 @@ def read_gallery(gallery: str) -> NDArray[np.float64]:
 def embedded_gallery(
     places: NDArray[np.float64], max_degree: int, config: HybridConfig | None = None
 ) -> HybridGallery:
-    """Places with GeoCLIP's embeddings: about a minute for 100,000.
+    """Embeds places with GeoCLIP's location encoder; takes about a minute for 100,000.
 
     Args:
-        places: ``(G, 2)`` latitude, longitude in degrees.
-        max_degree: L of the densities.
-        config: How it is used.
+        places: Latitude and longitude in degrees, ``(G, 2)``.
+        max_degree: Degree L of the densities.
+        config: How the gallery is used.
 
     Raises:
         EncoderWeightsError: GeoCLIP's package is missing.
@@ -76,7 +79,7 @@ def embedded_gallery(
 
 
 def embed_places(positions: NDArray[np.float64]) -> Tensor:
-    """GeoCLIP's location embeddings, unit vectors ``(N, 512)``, of degrees ``(N, 2)``."""
+    """Embeds positions in degrees ``(N, 2)`` with GeoCLIP as unit vectors ``(N, 512)``."""
     encoder = geoclip.location_encoder()
     parts = []
     with torch.inference_mode():

@@ -1,7 +1,7 @@
-"""Polygons from a user's own file, and which of many polygons a point lies in.
+"""Reads polygons from files, finds the polygon around a point, and rasters polygons.
 
-A polygon is one of the plane of longitude and latitude, its edges straight there: what GeoJSON and
-GeoParquet call planar. One that crosses the antimeridian is cut there, or goes on beyond ±180°.
+Polygons lie in the plane of longitude and latitude and have straight edges there, which GeoJSON and
+GeoParquet call planar. A polygon across the antimeridian is cut there, or continues beyond ±180°.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ class PolygonError(ValueError):
 
 
 class PolygonIndex:
-    """Names of polygons by position; where polygons overlap the first one answers.
+    """Finds the name of the polygon around a point; where polygons overlap, the first one counts.
 
     Attributes:
-        parts: The single polygons.
+        parts: Single polygons, of which a multipolygon has several.
     """
 
     def __init__(self, names: Sequence[str | None], geometries: ArrayLike) -> None:
-        """Takes polygons apart, so that a point is only tried on those near it.
+        """Splits multipolygons, so that a point is compared only with polygons near it.
 
         Args:
-            names: One for each geometry.
+            names: Names of the N geometries.
             geometries: N polygons or multipolygons in degrees, within ±180.
         """
         self.parts, owner = shapely.get_parts(geometries, return_index=True)
@@ -51,11 +51,11 @@ class PolygonIndex:
 
     @classmethod
     def from_file(cls, path: str, column: str | None = None) -> PolygonIndex:
-        """The polygons of a file by one of its columns.
+        """Reads the polygons of a file, named by one of its columns.
 
         Args:
-            path: GeoJSON, GeoParquet or what else GeoPandas reads; a path or URL.
-            column: Whose values are the names; default, the file's only column of text or `name`.
+            path: Path or URL of GeoJSON, GeoParquet or another format that GeoPandas reads.
+            column: Column with the names; by default `name`, or the only column of text.
 
         Raises:
             PolygonError: The file, or the column, cannot be used.
@@ -68,7 +68,7 @@ class PolygonIndex:
         return cls(names, table.geometry.values)
 
     def __call__(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str | None]:
-        """The name of the polygon around each of N points ``(N,)``, None outside all of them."""
+        """Looks up the polygon around each of N points; None outside all of them."""
         points = shapely.points(wrap_longitude(longitude_deg), np.asarray(latitude_deg, float))
         part, point = shapely.STRtree(points).query(self.parts, predicate="intersects")
         found = np.full(len(points), -1)
@@ -88,15 +88,15 @@ def _name_column(table: Any, path: str, column: str | None) -> str:
     for choice in (named, texts):
         if len(choice) == 1:
             return choice[0]
-    raise PolygonError(f"Which column of {path} holds the names? Say one of {columns}.")
+    raise PolygonError(f"Which column of {path} holds the names? Choose one of {columns}.")
 
 
 def read_polygons(path: str) -> Any:
-    """A GeoDataFrame of valid (multi)polygons in degrees, within ±180 and ±90, cut at ±180.
+    """Reads a GeoDataFrame of valid (multi)polygons in degrees, cut at ±180.
 
     Args:
-        path: GeoJSON, GeoParquet or what else GeoPandas reads; a path or URL. Rows whose geometry
-            is no polygon are left out.
+        path: Path or URL of GeoJSON, GeoParquet or another format that GeoPandas reads. Rows whose
+            geometry is no polygon are left out.
 
     Raises:
         PolygonError: The file cannot be read, holds no polygon, or does not hold degrees.
@@ -130,9 +130,9 @@ def read_polygons(path: str) -> Any:
 
 
 def file_identity(path: str) -> str:
-    """What a run records of a file: its name and the SHA-256 of its bytes.
+    """Names a file for the record of a run: its name and the SHA-256 of its bytes.
 
-    The same wherever the file lies: a moved one does not make another run.
+    The folder does not count: if the file is moved, it is still the same run.
 
     Raises:
         PolygonError: There is no such file.
@@ -141,7 +141,7 @@ def file_identity(path: str) -> str:
 
 
 def fingerprint(path: str) -> str:
-    """SHA-256 of a file's bytes: by it a resumed run knows that the file is the same."""
+    """Computes the SHA-256 of a file's bytes, by which a resumed run recognises the file."""
     return hashlib.sha256(_bytes(path)).hexdigest()
 
 
@@ -155,7 +155,7 @@ def _bytes(path: str) -> bytes:
 
 
 def within_world(shape: shapely.Geometry) -> shapely.Geometry:
-    """The polygons of a shape, made valid; what lies beyond ±180° comes back at the other side."""
+    """Makes polygons valid, and moves what lies beyond ±180° to the other side."""
     valid = shape if shape.is_valid else shapely.make_valid(shape)
     west, south, east, north = valid.bounds
     if west < -180.0 or east > 180.0 or south < -90.0 or north > 90.0:
@@ -171,7 +171,7 @@ def within_world(shape: shapely.Geometry) -> shapely.Geometry:
 
 
 def polygons_of(shape: shapely.Geometry) -> shapely.Geometry:
-    """The (multi)polygon in a shape, without its lines and points; empty where there is none."""
+    """Keeps the (multi)polygon of a shape without its lines and points; empty if there is none."""
     if shape.geom_type in ("Polygon", "MultiPolygon"):
         return shape
     parts = [p for p in _leaves(shape) if p.geom_type == "Polygon" and not p.is_empty]
@@ -185,13 +185,13 @@ def _leaves(shape: shapely.Geometry) -> list[shapely.Geometry]:
 
 
 def signed_edges(geometries: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """The edges of polygons, walked with the inside to their left.
+    """Lists the edges of polygons, directed so that the inside lies to their left.
 
     Args:
         geometries: Valid polygons or multipolygons.
 
     Returns:
-        Starts and ends ``(E, 2)``, longitude and latitude in degrees.
+        Starts and ends of the edges, longitude and latitude in degrees, ``(E, 2)`` each.
     """
     polygons = shapely.get_parts(np.atleast_1d(np.asarray(geometries, object)))
     rings, owner = shapely.get_rings(polygons, return_index=True)
@@ -206,23 +206,23 @@ def signed_edges(geometries: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
 def raster_share(
     geometries: ArrayLike, rows: int, columns: int, lines: int = 4
 ) -> NDArray[np.float64]:
-    """The share of each cell of an equal-area raster that lies in polygons.
+    """Computes which share of each cell of an equal-area raster lies in polygons.
 
-    Exact along parallels, of which `lines` are drawn through each row of cells.
+    The shares are exact along parallels, of which `lines` cross each row of cells.
 
     Args:
-        geometries: Valid (multi)polygons within ±180; where several overlap their shares add up.
-        rows: Of the raster, even in sin(latitude) from north to south.
-        columns: Even in longitude from -180°.
-        lines: Parallels per row.
+        geometries: Valid (multi)polygons within ±180. Where several overlap, their shares add up.
+        rows: Number of rows, even in sin(latitude) from north to south.
+        columns: Number of columns, even in longitude from -180°.
+        lines: Number of parallels per row.
 
     Returns:
-        ``(rows, columns)``.
+        Shares from 0 to 1, ``(rows, columns)``.
     """
     start, end = signed_edges(geometries)
     z = 1.0 - 2.0 * (np.arange(rows * lines) + 0.5) / (rows * lines)
     latitude = np.degrees(np.arcsin(z))
-    # Parallels from `first` up to `last` cross an edge; southwards they lie in the polygon's east.
+    # Parallels first..last cross an edge. Southward edges bound the polygon in the west.
     first = np.searchsorted(-latitude, -np.maximum(start[:, 1], end[:, 1]), side="right")
     last = np.searchsorted(-latitude, -np.minimum(start[:, 1], end[:, 1]), side="right")
     count = last - first
@@ -234,7 +234,7 @@ def raster_share(
     column = np.minimum(place.astype(int), columns - 1)
     sign = np.where(y1 < y0, 1.0, -1.0)
     row, east = line // lines, column + 1.0 - place
-    # To the east of a crossing all is inside (or no longer): its own cell in part, the rest whole.
+    # East of a crossing the polygon begins (or ends): the cell of the crossing counts in part.
     jumps = np.zeros((rows, columns + 1))
     np.add.at(jumps, (row, column), sign * east)
     np.add.at(jumps, (row, column + 1), sign * (1.0 - east))

@@ -1,6 +1,6 @@
-"""Checkpoints and encoder weights in a bucket: copied once per process, to where they can be read.
+"""Copies checkpoints and encoder weights from a bucket to the local disk, once per process.
 
-A worker on another machine sees nothing of the disk that a job was submitted from. Knows no Beam.
+A worker on another machine does not see the disk of the machine from which a job was submitted.
 """
 
 from __future__ import annotations
@@ -18,30 +18,30 @@ _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # kept, and so emptied wh
 
 
 class ModelFileError(ValueError):
-    """A model's file cannot be had from where it is said to lie; the message names the remedy."""
+    """A file of a model cannot be copied; the message names the remedy."""
 
 
 def local_checkpoint(path: str | None) -> str | None:
-    """A checkpoint as a local directory.
+    """Finds a local directory of a checkpoint, and copies one at a URL.
 
     Args:
-        path: A URL that fsspec knows, for example of gs://; a local path or a name, and None, are
-            returned as they are.
+        path: A URL that fsspec knows, for example gs://BUCKET/DIR. A local path, a name or None is
+            returned unchanged.
 
     Raises:
-        ModelFileError: Nothing can be read there.
+        ModelFileError: Nothing can be read from the URL.
     """
     return path if path is None or "://" not in path else str(_copied(path))
 
 
 def local_encoder(name: str) -> str:
-    """An encoder's name, with a local file in place of a URL.
+    """Replaces a URL in an encoder's name by a local copy of the weights.
 
     Args:
-        name: As `load_image_encoder` takes it, `open_clip:MODEL/URL` or `geoclip:URL`.
+        name: Name for `load_image_encoder`, such as `open_clip:MODEL/URL` or `geoclip:URL`.
 
     Raises:
-        ModelFileError: Nothing can be read there.
+        ModelFileError: Nothing can be read from the URL.
     """
     model, weights = split_name(name)
     return join_name(model, str(_copied(weights))) if "://" in weights else name

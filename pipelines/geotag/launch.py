@@ -24,20 +24,21 @@ def launch(
     output: Output,
     shards: Sequence[Shard],
 ) -> Any:
-    """Runs the geotag job, or only submits it if `options.wait` says so.
+    """Runs the geotag job, or only submits it if `options.wait` is false.
 
     Args:
-        options: Where to run, and how many photos go into a batch.
+        options: Where the job runs, and how many photos go into a batch.
         load: Builds the Geotagger on a worker.
-        configuration: Of the run.
-        output: Prepared.
-        shards: To geotag.
+        configuration: Configuration of the run.
+        output: Output directory, prepared for the run.
+        shards: Shards to geotag.
 
     Returns:
-        Beam's result.
+        Result of Beam's `Pipeline.run`.
 
     Raises:
-        UsageError, KeyboardInterrupt: As `run_job` does.
+        UsageError: No job service answers where one was named.
+        KeyboardInterrupt: The job goes on, although nobody waits for it any more.
     """
     geotag = transforms.Geotag(load, configuration, output, options.batch_size, options.extras)
 

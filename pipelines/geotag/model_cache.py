@@ -1,4 +1,4 @@
-"""One Geotagger per process, built by whoever needs it first. Knows no Beam."""
+"""Keeps one Geotagger per process, built by the first step that needs it. Knows no Beam."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class GeotaggerLike(Protocol):
-    """What the pipeline needs of `locdiffusion.geotagger.Geotagger`."""
+    """The part of `locdiffusion.geotagger.Geotagger` that the pipeline uses."""
 
     @property
     def model_id(self) -> str:
@@ -25,7 +25,7 @@ class GeotaggerLike(Protocol):
 
     @property
     def checkpoint_hash(self) -> str:
-        """Hash of its weights."""
+        """SHA-256 of the checkpoint's files."""
 
     def preprocess(self, image: Any) -> np.ndarray:
         """Pixels, uint8 ``(S, S, 3)``, of an upright PIL image."""
@@ -83,7 +83,7 @@ _LOADING = threading.Lock()
 
 
 def loaded(load: Loader) -> LoadedGeotagger:
-    """The one Geotagger of this process; a different loader replaces the one before."""
+    """Returns the one Geotagger of this process; another loader replaces it."""
     with _LOADING:
         if load not in _LOADED:
             _LOADED.clear()

@@ -1,15 +1,15 @@
-"""The output directory: per shard its Parquet files, then the manifest that declares them done.
+"""The output directory of a geotag run: Parquet files and a manifest for each shard.
 
     predictions/part-<shard>.parquet    GeoParquet, also where there is no row
     errors/part-<shard>.parquet
-    regions/ thumbnails/                the same, if they were asked for
+    regions/ thumbnails/                likewise, if they were asked for
     _manifest/<shard>.json              written last: a shard without one is not done
-    run.json                            written first: whose directory this is
+    run.json                            written first: the configuration of the run
     summary.json, `PAGES`               written by `pipelines.geotag` after the job
 
-Bytes depend on the photos, the model and the settings, and on nothing else: no time, no path of
-the output, no order of arrival. (Another batch size may move a real network's last bits.) Each file
-appears whole or not at all. Knows no Beam.
+The bytes depend only on the photos, the model and the settings, not on the time, the path of the
+output or the order of arrival. (Another batch size may change the last bits of a real network.)
+Knows no Beam.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class RunConfiguration:
 
     Attributes:
         model_id: Name of the model, in every row.
-        checkpoint_hash: Of the weights.
-        seed: Of the run.
-        settings: JSON-able, for example encoder, mode, samples and steps.
+        checkpoint_hash: SHA-256 of the checkpoint's files.
+        seed: Seed of the run.
+        settings: Further settings, JSON-able: encoder, mode, samples, steps, ...
     """
 
     model_id: str
@@ -64,7 +64,7 @@ class RunConfiguration:
     settings: Mapping[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """As it comes back from run.json: with lists for tuples and strings for enums."""
+        """The configuration as read from run.json: lists for tuples, strings for enums."""
         document = {
             "model_id": self.model_id,
             "checkpoint_hash": self.checkpoint_hash,
@@ -77,7 +77,7 @@ class RunConfiguration:
 
     @property
     def hash(self) -> str:
-        """SHA-256 by which a resumed run knows its own."""
+        """SHA-256 by which a resumed run recognises its own shards."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
@@ -168,7 +168,7 @@ class Output(OutputDirectory):
                 )
 
     def _remove_stale_groups(self, shards: Sequence[Shard]) -> None:
-        """Forgets groups of photos in these folders that are grouped otherwise now."""
+        """Deletes manifests of groups of photos, if their folders are grouped otherwise now."""
         folders = {shard.folder for shard in shards if shard.folder is not None}
         current = {shard.id for shard in shards}
         for manifest in list(self.manifests()):
@@ -186,10 +186,10 @@ def write_shard(
     """Writes one shard: its layers, then the manifest.
 
     Args:
-        output: Where to.
-        configuration: Of the run.
-        batches: All of one shard, in any order, decoded.
-        extras: What else is wanted; None for nothing.
+        output: Output directory of the run.
+        configuration: Configuration of the run.
+        batches: All decoded batches of one shard, in any order.
+        extras: What to write besides points; None for nothing.
 
     Returns:
         The manifest.
@@ -249,7 +249,7 @@ def _manifest(
 
 
 def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunConfiguration) -> bool:
-    """Whether it tells of the shard as it is now, done by such a run."""
+    """Whether a manifest describes the shard as it is now, done with this configuration."""
     return (
         not manifest.get("read_failed")
         and manifest.get("config_hash") == configuration.hash
@@ -259,7 +259,7 @@ def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunCon
 
 
 def _is_manifest(document: Mapping[str, Any], shard_id: str) -> bool:
-    """Whether it is this shard's, with every field that is read again."""
+    """Whether a document is the manifest of this shard, with every field that is read."""
     tables = [
         document.get("errors_by_status"),
         document.get("layers", {}),  # older versions have none

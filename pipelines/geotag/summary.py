@@ -1,4 +1,4 @@
-"""Reads an output directory back, checks its arithmetic and says how well the run did. No Beam."""
+"""Reads an output directory back, checks its counts, and computes accuracy. Knows no Beam."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from schemas.geotags import THRESHOLDS_KM, Status
 
 OVERALL = "all"
 KINDS = ("truth", "exif")
-"""Where a photo's known position may come from, the better first: its JSON, its EXIF."""
+"""Sources of a photo's known position, the better first: its JSON, its EXIF."""
 FAILURES = {REGIONS_FAILED: "without", HYBRID_FAILED: "that the gallery failed for"}
 CREDIBLE = {"radius_50_km": "coverage_50", "radius_90_km": "coverage_90"}
 
 
 def shard_group(shard: str) -> str:
-    """The family of a shard: its name without a number at the end, as in `val-003` -> `val`."""
+    """The group of a shard: its name without a number at the end, as in `val-003` -> `val`."""
     return re.sub(r"[-_.]?\d+\Z", "", shard) or shard
 
 
@@ -37,16 +37,15 @@ def summarise(output: Output) -> dict[str, Any]:
     """Counts what is on disk.
 
     Args:
-        output: A finished directory.
+        output: Output directory of a run.
 
     Returns:
         JSON-able: `photos`, `predictions`, `photo_errors`, `shard_errors`, `errors_by_status`,
-        `layers` (rows of what else was written), `regions_failed` and `hybrid_failed` (photos whose
-        regions failed, or the gallery for them, by reason), `shards` (by tar status), `read_again`
-        (shards of which something could not be had, which another run will try again), `mismatches`
-        (sentences, empty when every count adds up), `accuracy` against the truth and
-        `accuracy_exif` against EXIF positions: for each group of shards and for all, what
-        `accuracy_row` gives.
+        `layers` (rows of the further layers), `regions_failed` and `hybrid_failed` (photos whose
+        regions or gallery failed, by reason), `shards` (by tar status), `read_again` (shards that
+        could not be read completely, which another run will try again), `mismatches` (sentences,
+        empty when every count adds up), `accuracy` against the truth and `accuracy_exif` against
+        EXIF positions (`accuracy_row` for each group of shards and for all).
     """
     totals: Counter[str] = Counter()
     by_status: Counter[str] = Counter()
@@ -58,8 +57,8 @@ def summarise(output: Output) -> dict[str, Any]:
     seen, again = set(), []
     manifests = list(output.manifests())
     with ThreadPoolExecutor(READERS) as pool:
-        looks = pool.map(lambda manifest: _look(output, manifest), manifests)
-    for manifest, (different, known) in zip(manifests, looks, strict=True):
+        checked = pool.map(lambda manifest: _checked(output, manifest), manifests)
+    for manifest, (different, known) in zip(manifests, checked, strict=True):
         seen.add(manifest["shard"])
         again += [manifest["shard"]] if manifest.get("read_failed") else []
         shards[manifest["tar_status"]] += 1
@@ -91,14 +90,16 @@ def summarise(output: Output) -> dict[str, Any]:
     }
 
 
-def _look(output: Output, manifest: Mapping[str, Any]) -> tuple[list[str], dict[str, np.ndarray]]:
-    """What is wrong with a shard and, if nothing is, what its known positions say."""
+def _checked(
+    output: Output, manifest: Mapping[str, Any]
+) -> tuple[list[str], dict[str, np.ndarray]]:
+    """Differences found in a shard and, if there are none, errors and radii of known positions."""
     different = check_shard(output, manifest)
     return different, {} if different else _known_positions(output, manifest["shard"])
 
 
 def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
-    """Compares a manifest with itself and with the rows on disk; a sentence for each difference."""
+    """Compares a manifest with the rows on disk; returns a sentence for each difference."""
     shard, found = manifest["shard"], []
     if manifest["photos"] != manifest["predictions"] + manifest["photo_errors"]:
         found.append(
@@ -128,19 +129,19 @@ def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _other_layers(manifest: Mapping[str, Any]) -> dict[str, int]:
-    """Rows of the layers that only some runs write."""
+    """Number of rows of the layers that only some runs write."""
     layers: Mapping[str, int] = manifest.get("layers", {})
     return {layer: rows for layer, rows in layers.items() if layer not in (PREDICTIONS, ERRORS)}
 
 
 def _rows(said: int, file: Any) -> list[tuple[str, str]]:
-    """How many rows a file holds, and how many the manifest says."""
+    """Pairs of what a file holds and what the manifest says, for a layer."""
     rows = pq.ParquetFile(file).metadata.num_rows
     return [(f"{rows} rows", f"{said} rows")]
 
 
 def _errors(manifest: Mapping[str, Any], file: Any) -> list[tuple[str, str]]:
-    """The same for a file of errors; a tar that is not complete has one row of its own."""
+    """Pairs of what a file of errors holds and what the manifest says."""
     table = pq.read_table(file, columns=["key", "status"])
     photos = table.num_rows - table["key"].null_count
     held = Counter(table["status"].to_pylist())
@@ -163,7 +164,7 @@ def _counted(by_status: Mapping[str, int]) -> str:
 
 
 def _known_positions(output: Output, shard: str) -> dict[str, np.ndarray]:
-    """By kind, where it is known at all: (rows, 3) of distance and radii in km."""
+    """Distance and radii in km, ``(rows, 3)``, for each kind of known position that occurs."""
     known = [f"{kind}_{axis}" for kind in KINDS for axis in ("latitude", "longitude")]
     with fsspec.open(output.part(PREDICTIONS, shard), "rb") as file:
         table = pq.read_table(file, columns=["latitude", "longitude", *CREDIBLE, *known])
@@ -181,7 +182,7 @@ def _known_positions(output: Output, shard: str) -> dict[str, np.ndarray]:
 
 
 def _accuracy(groups: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, Any]]:
-    """Each group apart, then all together."""
+    """`accuracy_row` of each group, then of all together."""
     joined = {name: np.concatenate(parts) for name, parts in sorted(groups.items())}
     if joined:
         joined = {**joined, OVERALL: np.concatenate(list(joined.values()))}
@@ -189,15 +190,14 @@ def _accuracy(groups: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str,
 
 
 def accuracy_row(rows: np.ndarray) -> dict[str, Any]:
-    """How far off, how often near, how often inside the stated radius.
+    """Computes errors, accuracy and coverage of photos with a prediction and a known position.
 
     Args:
-        rows: Float (N, 3) km: distance to the truth, radius_50, radius_90; N >= 1.
+        rows: Distance to the truth, 50 % and 90 % radius in km, ``(N, 3)``; N >= 1.
 
     Returns:
         `n`, `median_km`, `within` (share of photos, by threshold in km), `coverage_50` and
-        `coverage_90` (share of photos whose truth lies within the radius). The denominator is the
-        photos with a prediction and a known position.
+        `coverage_90` (share of photos whose truth lies within the radius).
     """
     coverages = {
         name: coverage(rows[:, 0], rows[:, column])
@@ -207,7 +207,7 @@ def accuracy_row(rows: np.ndarray) -> dict[str, Any]:
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
-    """The summary as text for a terminal."""
+    """Formats the summary for a terminal."""
     lines = [
         f"photos       {summary['photos']:>10,}",
         f"predictions  {summary['predictions']:>10,}",

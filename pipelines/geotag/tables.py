@@ -1,7 +1,7 @@
 """The Parquet files of one shard: predictions, errors and, if asked for, regions and thumbnails.
 
-Rows of the layers with places are in the order of Hilbert's curve over the map, in groups that each
-cover a small area: a reader that wants one country skips most of a file. Knows no Beam.
+Rows with places follow Hilbert's curve over the map, so that each row group covers a small area and
+a reader that wants one country skips most of a file. Knows no Beam.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ PREDICTIONS, ERRORS, REGIONS, THUMBNAILS = "predictions", "errors", "regions", "
 LAYERS = (PREDICTIONS, ERRORS, REGIONS, THUMBNAILS)
 
 FAILED = REGIONS_FAILED, HYBRID_FAILED = ("regions_failed", "hybrid_failed")
-"""Fields of a manifest: how many photos got a prediction and not this, by reason."""
+"""Fields of a manifest: number of photos with a prediction whose extra failed, by reason."""
 
 ROW_GROUP_ROWS = {PREDICTIONS: 5_000, ERRORS: 5_000, REGIONS: 1_000, THUMBNAILS: 1_000}
 
 WIDE_DEG = 90.0
-"""Regions whose box is wider come after all others."""
+"""Width of a region's box above which the region comes after all others."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Extras:
 
     Attributes:
         regions: Whether to draw credible regions.
-        thumbnails: How many photos of each shard get one, at most.
-        admin: A file of polygons, path or URL, whose names fill the column `admin`.
-        admin_name: Which column of that file holds them; None where it is plain.
-        hybrid: Whether the Geotagger has a gallery, whose answers go into HYBRID_COLUMNS.
+        thumbnails: Most photos of each shard that get a thumbnail.
+        admin: Path or URL of polygons whose names fill the column `admin`.
+        admin_name: Column of that file with the names; None to find it.
+        hybrid: Whether the Geotagger has a gallery, whose places go into HYBRID_COLUMNS.
     """
 
     regions: bool = False
@@ -55,15 +55,15 @@ class Extras:
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """The folders that get a file for each shard."""
+        """The layers of which each shard gets a file."""
         wanted = {REGIONS: self.regions, THUMBNAILS: self.thumbnails > 0}
         return tuple(layer for layer in LAYERS if wanted.get(layer, True))
 
     def settings(self) -> dict[str, Any]:
-        """What a run records of them: nothing of what is not asked for, or known otherwise.
+        """What a run records of its extras: only those that are asked for.
 
         Raises:
-            PolygonError: There is no such file.
+            PolygonError: The file of `admin` cannot be read.
         """
         told: dict[str, Any] = {}
         if self.regions:
@@ -77,7 +77,7 @@ class Extras:
         return told
 
     def admin_units(self) -> PolygonIndex | None:
-        """The polygons of `admin`; read once per process.
+        """Reads the polygons of `admin`, once per process.
 
         Raises:
             PolygonError: The file, or the column, cannot be used.
@@ -95,8 +95,8 @@ class ShardTables:
     """What is written of a shard.
 
     Attributes:
-        tables: By layer.
-        failed: Those of FAILED that were asked for: photos by reason.
+        tables: Table of each layer.
+        failed: Number of photos by reason, for those of FAILED that were asked for.
     """
 
     tables: Mapping[str, pa.Table]
@@ -107,9 +107,9 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     """Builds the tables of one shard.
 
     Args:
-        model_id: In every prediction.
-        batches: All of one shard, in any order, decoded.
-        extras: What is wanted.
+        model_id: Name of the model, in every prediction.
+        batches: All decoded batches of one shard, in any order.
+        extras: What to write besides points.
     """
     ordered = sorted(batches, key=lambda batch: batch.index)
     shard, ending = ordered[-1].shard.id, ordered[-1].ending
@@ -175,7 +175,7 @@ def _region_table(
 
 
 def _in_spatial_order(rows: ShardRows) -> ShardRows:
-    """Rows along Hilbert's curve; at one place by key."""
+    """Sorts rows along Hilbert's curve, and at one place by key."""
     answers = rows.decoded.answers
     place = hilbert_index(answers.latitude, answers.longitude).tolist()
     order = sorted(range(len(rows)), key=lambda row: (place[row], rows.keys[row]))
@@ -183,7 +183,7 @@ def _in_spatial_order(rows: ShardRows) -> ShardRows:
 
 
 def parquet_bytes(layer: str, table: pa.Table, metadata: Mapping[bytes, bytes]) -> bytes:
-    """A table of a layer as a Parquet file with more metadata."""
+    """Encodes the table of a layer as a Parquet file, with further metadata."""
     table = table.replace_schema_metadata({**(table.schema.metadata or {}), **metadata})
     buffer = pa.BufferOutputStream()
     pq.write_table(table, buffer, row_group_size=ROW_GROUP_ROWS[layer], compression="zstd")

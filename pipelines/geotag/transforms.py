@@ -1,10 +1,10 @@
-"""The geotag job as a Beam graph: a thin skin over `batches` and `sink`.
+"""The geotag job as a Beam graph, over the functions of `batches` and `output`.
 
 Pixels never cross a shuffle: everything from reading to decoding is fused into one stage. A shard's
-batches therefore reach `GatherShard` on the worker that read it, and the shard is written as soon
-as its last batch is there, not when the whole job ends; that is what makes a stopped job worth
-resuming (after a GroupByKey nothing would be written before the last photo has been seen). A runner
-that breaks the fusion loses nothing: what a bundle leaves incomplete is regrouped by a GroupByKey.
+batches therefore reach `GatherShard` on the worker that read the shard, and the shard is written as
+soon as its last batch is there, so that a stopped job has something to resume from. (After a
+GroupByKey nothing would be written before the last photo has been seen.) If a runner breaks the
+fusion nothing is lost: a GroupByKey regroups the shards that a bundle leaves incomplete.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ STEPS = (READ, DECODE_PHOTO, *MODEL_STEPS.values(), WRITE)
 
 
 class Geotag(beam.PTransform):
-    """From shards to manifests; the files are written on the way.
+    """Turns shards into manifests, and writes the files of each shard.
 
     Args:
         load: Builds the Geotagger on a worker; must be hashable and picklable.
-        configuration: Of the run.
-        output: Where to write.
+        configuration: Configuration of the run.
+        output: Output directory of the run.
         batch_size: Most photos per call of the model.
-        extras: What else is wanted; None for nothing.
+        extras: What to write besides points; None for nothing.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Geotag(beam.PTransform):
         self.extras = extras or Extras()
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
-        """The job, top to bottom."""
+        """Chains the steps of the job."""
         read = ReadShard(self.load, self.batch_size, self.extras.thumbnails)
         photos = (
             shards
@@ -97,11 +97,11 @@ class ReadShard(beam.DoFn):
         self.decoding = Metrics.counter(DECODE_PHOTO, MICROSECONDS)
 
     def setup(self) -> None:
-        """Takes the preprocessing of the process's Geotagger."""
+        """Takes the preprocessing of the Geotagger of this process."""
         self.preprocess = loaded(self.load).geotagger.preprocess
 
     def process(self, shard: Shard) -> Iterator[PhotoBatch]:
-        """Yields batches; the time that the steps behind take is not counted here."""
+        """Yields batches; the time of the later steps is not counted here."""
         decode = TimedDecoder()
         batches = read_batches(shard, self.preprocess, self.batch_size, decode, self.thumbnails)
         while True:
@@ -116,7 +116,7 @@ class ReadShard(beam.DoFn):
 
 
 class TimedDecoder:
-    """`photo.decode_photo` with a stopwatch."""
+    """Decodes photos with `photo.decode_photo`, and measures the time."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -131,13 +131,13 @@ class TimedDecoder:
         return result
 
     def take_seconds(self) -> float:
-        """Seconds since this was asked last."""
+        """Seconds spent since the last call of this method."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 
 
 class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
-    """One step of the model for RunInference; one element is one batch of columns."""
+    """Runs one step of the model for RunInference; one element is one batch of photos."""
 
     def __init__(self, load: Loader, stage: Stage, extras: Extras | None = None) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         self.microseconds = Metrics.counter(MODEL_STEPS[stage], MICROSECONDS)
 
     def load_model(self) -> LoadedGeotagger:
-        """The Geotagger that the three steps share."""
+        """Returns the Geotagger that the three steps share."""
         return loaded(self.load)
 
     def run_inference(  # type: ignore[override]  # with_no_batching: a batch is one element
@@ -156,8 +156,8 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         model: LoadedGeotagger,
         inference_args: dict[str, Any] | None = None,
     ) -> list[PhotoBatch]:
-        """Runs the step under the model's lock. A list: Beam loses errors of a generator."""
-        with model.lock:  # the wait for it is no work: Beam's own latency would count it
+        """Runs the step under the lock of the model. Beam would lose the errors of a generator."""
+        with model.lock:  # waiting for the lock is not counted
             start = time.perf_counter()
             wanted = self.extras.regions, self.extras.hybrid
             done = run_stage(batch, self.stage, model.geotagger, *wanted)
@@ -165,11 +165,11 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         return [done]
 
     def get_num_bytes(self, batch: PhotoBatch) -> int:  # type: ignore[override]
-        """Size of the arrays; Beam's default pickles the batch to find out."""
+        """Size of the arrays; Beam's default would pickle the batch to measure it."""
         return batch.payload.nbytes if batch.payload is not None else 0
 
     def get_metrics_namespace(self) -> str:
-        """`embed`, `sample` or `decode_density`."""
+        """Name of the step in the metrics: `embed`, `sample` or `decode_density`."""
         return MODEL_STEPS[self.stage]
 
 
@@ -183,7 +183,7 @@ class WriteShards(beam.PTransform):
         self.write = ShardWriter(output, configuration, extras or Extras())
 
     def expand(self, photos: beam.PCollection[PhotoBatch]) -> beam.PCollection[dict[str, Any]]:
-        """Whole shards directly, scattered ones after a GroupByKey."""
+        """Writes whole shards directly, and scattered ones after a GroupByKey."""
         gathered = photos | "Gather" >> beam.ParDo(GatherShard()).with_outputs(
             SCATTERED, main="whole"
         )
@@ -198,7 +198,7 @@ class WriteShards(beam.PTransform):
 
 
 class ShardWriter:
-    """`sink.write_shard` with its time counted."""
+    """Writes shards with `output.write_shard`, and counts the time."""
 
     def __init__(self, output: Output, configuration: RunConfiguration, extras: Extras) -> None:
         self.output = output
@@ -216,14 +216,14 @@ class ShardWriter:
 
 
 class GatherShard(beam.DoFn):
-    """Holds the batches of a shard until all are there. One shard at a time, so memory is flat."""
+    """Holds the batches of a shard until all are there; a worker has one shard at a time."""
 
     def start_bundle(self) -> None:
-        """Holds nothing from before."""
+        """Starts without batches."""
         self.held: dict[str, list[PhotoBatch]] = {}
 
     def process(self, batch: PhotoBatch) -> Iterator[Sequence[PhotoBatch]]:
-        """Yields a shard's batches once they are complete."""
+        """Yields the batches of a shard once they are complete."""
         TALLY.add(len(batch) + sum(error.key is not None for error in batch.errors))
         held = self.held.setdefault(batch.shard.id, [])
         held.append(batch)
@@ -232,7 +232,7 @@ class GatherShard(beam.DoFn):
             yield self.held.pop(batch.shard.id)
 
     def finish_bundle(self) -> Iterator[beam.pvalue.TaggedOutput]:
-        """Passes on what another bundle must complete."""
+        """Yields the batches of shards that another bundle must complete."""
         for shard_id, batches in self.held.items():
             for batch in batches:
                 value = WindowedValue(
@@ -243,10 +243,10 @@ class GatherShard(beam.DoFn):
 
 
 def stage_seconds(result: Any) -> dict[str, float]:
-    """Seconds spent in each step, over all workers, from a finished job's metrics.
+    """Reads the seconds spent in each step, over all workers, from a finished job's metrics.
 
     Args:
-        result: What `Pipeline.run` returned.
+        result: Result of `Pipeline.run`.
 
     Returns:
         By step, in the order of STEPS, as far as the runner reports them: `read` (bytes out of

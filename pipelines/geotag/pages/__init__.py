@@ -1,7 +1,7 @@
-"""The pages of a run: `map.png` for a report, `map.html` to look around in, `report.html` to judge.
+"""The pages of a run: `map.png`, `map.html` to pan and zoom, `report.html` with the accuracy.
 
-All read a finished output directory and nothing else. A run of more rows than a page can show is
-thinned evenly (every k-th row in the order of the files), and the page says so.
+A page reads a finished output directory and nothing else. If a run has more rows than a page can
+show, the page takes every k-th row in the order of the files, and says so.
 """
 
 from pipelines.geotag.pages.page import write_map_html

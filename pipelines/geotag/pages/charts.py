@@ -1,4 +1,4 @@
-"""The charts of `report.html`, as SVG: sharp at any size, text stays text, the same bytes twice."""
+"""Draws the charts of `report.html` as SVG; equal numbers give equal bytes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 @dataclass(frozen=True)
 class Frame:
-    """Where on a chart of `width` × `height` numbers from 0 to 1 lie, y upwards."""
+    """Size and margins of a chart in pixels; coordinates inside go from 0 to 1, y upwards."""
 
     width: int = 460
     height: int = 300
@@ -34,27 +34,27 @@ class Frame:
     bottom: int = 44
 
     def at(self, x: float, y: float) -> Point:
-        """Pixels of a place."""
+        """Converts coordinates to pixels."""
         across = self.width - self.left - self.right
         down = self.height - self.top - self.bottom
         return self.left + x * across, self.height - self.bottom - y * down
 
 
 def accuracy_chart(error_km: NDArray[np.float64], stated: Sequence[float]) -> str:
-    """Share of photos within each distance, and what the model had said it would be.
+    """Draws the share of photos within each distance, and the mean stated probability of it.
 
     Args:
-        error_km: (n,) errors, rising.
-        stated: Mean stated probability of each of `THRESHOLDS_KM`.
+        error_km: Errors in km in rising order, ``(n,)``.
+        stated: Mean stated probability of being within each of `THRESHOLDS_KM`.
     """
     frame = Frame()
     kilometres = np.geomspace(NEAREST_KM, FARTHEST_KM, CURVE_POINTS)
     share = np.searchsorted(error_km, kilometres, "right") / len(error_km)
     curve = [(_log(km), y) for km, y in zip(kilometres.tolist(), share.tolist(), strict=True)]
-    said = [(_log(km), y) for km, y in zip(THRESHOLDS_KM, stated, strict=True)]
+    stated_curve = [(_log(km), y) for km, y in zip(THRESHOLDS_KM, stated, strict=True)]
     dots = [
         _dot(frame, place, SERIES[1], f"stated within {km:,} km: {percent(place[1])}")
-        for km, place in zip(THRESHOLDS_KM, said, strict=True)
+        for km, place in zip(THRESHOLDS_KM, stated_curve, strict=True)
     ]
     ticks = [(_log(km), f"{km:,g}") for km in (1, 10, 25, 100, 200, 750, 2500, 10_000)]
     return _chart(
@@ -62,14 +62,14 @@ def accuracy_chart(error_km: NDArray[np.float64], stated: Sequence[float]) -> st
         "Share of photos within a distance of the known position",
         _axes(frame, ticks, "km from the known position (log)", "share of photos"),
         _line(frame, curve, SERIES[0], 2.5),
-        _line(frame, said, SERIES[1], 1.5, dashes="5 4"),
+        _line(frame, stated_curve, SERIES[1], 1.5, dashes="5 4"),
         *dots,
         _legend(frame, [("as it is", SERIES[0]), ("as stated", SERIES[1])]),
     )
 
 
 def reliability_chart(reliabilities: Sequence[Reliability]) -> str:
-    """Stated probability of being within a distance, against how often that was so."""
+    """Draws stated probabilities against the share of cases that came true."""
     frame = Frame()
     parts = [_line(frame, [(0, 0), (1, 1)], FAINT, 1, dashes="3 4")]
     legend = []
@@ -80,10 +80,10 @@ def reliability_chart(reliabilities: Sequence[Reliability]) -> str:
         parts.append(_line(frame, places, colour, 1.5))
         for b in curve.bins:
             ends = [(b.probability, b.frequency.low), (b.probability, b.frequency.high)]
-            told = f"{name}: stated {percent(b.probability)}, found {percent(b.frequency.value)}"
+            tooltip = f"{name}: stated {percent(b.probability)}, found {percent(b.frequency.value)}"
             parts.append(_line(frame, ends, colour, 1))
             place = (b.probability, b.frequency.value)
-            parts.append(_dot(frame, place, colour, f"{told} of {b.n:,}"))
+            parts.append(_dot(frame, place, colour, f"{tooltip} of {b.n:,}"))
     ticks = [(share, percent(share, 0)) for share in SHARES]
     return _chart(
         frame,
@@ -95,10 +95,10 @@ def reliability_chart(reliabilities: Sequence[Reliability]) -> str:
 
 
 def coverage_chart(coverages: Sequence[tuple[str, float, Estimate]]) -> str:
-    """How many known positions lie inside the stated radii.
+    """Draws the share of known positions inside the stated radii.
 
     Args:
-        coverages: Name, wanted share, and share found, of each radius.
+        coverages: Name of each radius, the share it should hold, and the share it holds.
     """
     frame = Frame(height=46 * len(coverages) + 56, left=96)
     ticks = [(share, percent(share, 0)) for share in SHARES]
@@ -120,7 +120,7 @@ def coverage_chart(coverages: Sequence[tuple[str, float, Estimate]]) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """A share as text."""
+    """Formats a share in percent."""
     return f"{100 * share:.{digits}f} %"
 
 
@@ -136,7 +136,7 @@ def _chart(frame: Frame, title: str, *parts: str) -> str:
 
 
 def _axes(frame: Frame, ticks: Sequence[tuple[float, str]], x_name: str, y_name: str) -> str:
-    """Grid and numbers; y is a share from 0 to 1, and drawn only if it has a name."""
+    """Draws grid and numbers; the y axis, a share from 0 to 1, only if it has a name."""
     parts = []
     low, base = frame.height - frame.bottom + 16, frame.height - 8
     for x, label in ticks:
@@ -172,11 +172,11 @@ def _line(
     )
 
 
-def _dot(frame: Frame, place: Point, colour: str, told: str, radius: float = 4) -> str:
+def _dot(frame: Frame, place: Point, colour: str, tooltip: str, radius: float = 4) -> str:
     x, y = frame.at(*place)
     return (
         f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{colour}" stroke="#fff">'
-        f"<title>{escaped(told)}</title></circle>"
+        f"<title>{escaped(tooltip)}</title></circle>"
     )
 
 

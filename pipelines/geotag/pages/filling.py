@@ -1,4 +1,4 @@
-"""Fills the templates of pages, so that nothing an archive says can leave its place."""
+"""Fills the templates of pages, and escapes what comes from an archive."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from locdiffusion.drawing.palette import style_variables
 
 
 def script_json(value: Any) -> str:
-    """JSON that cannot end the <script> around it, whatever an archive calls its photos."""
+    """Encodes JSON that cannot end the <script> around it, whatever the names of photos are."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def escaped(value: Any) -> str:
-    """Text for HTML and SVG, between tags or in a quoted attribute."""
+    """Escapes text for HTML and SVG, between tags or in a quoted attribute."""
     return html.escape(str(value), quote=True)
 
 
 def fill(template: Path, slots: Mapping[str, str]) -> str:
-    """A template's text with each `__SLOT__` replaced; what is put in is not searched again.
+    """Replaces each `__SLOT__` of a template; the texts put in are not searched for slots.
 
     The slot `COLOURS` of the style sheet is filled from the palette.
 
     Raises:
-        KeyError: For a slot without a text.
+        KeyError: A slot has no text.
     """
     text = template.read_text(encoding="utf-8")
     slots = {"COLOURS": style_variables(), **slots}

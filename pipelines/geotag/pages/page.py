@@ -1,4 +1,4 @@
-"""`map.html`: a run's predictions to pan and zoom in a browser; one file, no request anywhere."""
+"""Writes `map.html`: a run's predictions to pan and zoom in a browser, in one file."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ MAX_THUMBNAIL_BYTES = 8_000_000
 TEMPLATE, SCRIPT = DATA / "map.html", DATA / "map.js"
 
 UNIT = 10_000
-"""Probabilities are whole numbers of 1/10,000: what a reader sees has two digits at most."""
+"""Probabilities are packed as whole numbers of 1/10,000; the page shows two digits."""
 
 
 def write_map_html(output_dir: str, path: str) -> None:
-    """Writes one file that shows a run's predictions in a browser, with no request to anywhere.
+    """Writes one file that shows a run's predictions in a browser, without any request.
 
     Args:
         output_dir: Directory of a finished run, local or a URL that fsspec opens.
         path: HTML file to write, local or such a URL.
 
     Raises:
-        FileNotFoundError: If the directory holds no predictions.
+        FileNotFoundError: The directory holds no predictions.
     """
     rows = read_rows(output_dir, MAX_POINTS, with_modes=True)
     names = zip(rows.text["shard"], rows.text["key"], strict=True)
@@ -54,11 +54,11 @@ def write_map_html(output_dir: str, path: str) -> None:
 
 
 def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> dict[str, Any]:
-    """What the page draws; numbers packed as `packed` does, NaN where there is none.
+    """Collects what the page draws; numbers are packed by `packed`, NaN where there is none.
 
     Args:
-        rows: To show.
-        thumbnails: JPEG by number of the row.
+        rows: Predictions to show.
+        thumbnails: JPEG of a photo by the number of its row.
     """
     n, known, modes = rows.numbers, rows.known, rows.modes
     shards, shard = _numbered(rows.text["shard"], np.uint32)
@@ -104,7 +104,7 @@ def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> d
 
 
 def packed(values: ArrayLike, kind: type[np.generic]) -> dict[str, str]:
-    """Numbers as the bytes of a JavaScript typed array: its name, and base64 of the bytes.
+    """Packs numbers as a JavaScript typed array: its name, and its bytes in base64.
 
     A column that is NaN throughout is left empty.
     """
@@ -126,14 +126,14 @@ def _probability(values: NDArray[np.float64]) -> dict[str, str]:
 def _numbered(
     names: Sequence[str | None], kind: type[np.generic]
 ) -> tuple[list[str], dict[str, str]]:
-    """The different names, sorted, and for each row the number of its own, from 1; 0 for None."""
+    """The different names, sorted, and the number of each row's name, from 1; 0 for None."""
     different = sorted({name for name in names if name is not None})
     number_of: dict[str | None, int] = {name: i for i, name in enumerate(different, start=1)}
     return different, packed([number_of.get(name, 0) for name in names], kind)
 
 
 def compact_country(country: Country) -> dict[str, Any]:
-    """A country's name, a place for it and the width there, and its rings for the page.
+    """Packs a country for the page: its name, a place for the name, and its rings.
 
     Returns:
         `name`; `label`: longitude, latitude, width in degrees; `rings`: packed Int16, each ring its

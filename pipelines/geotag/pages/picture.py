@@ -1,4 +1,4 @@
-"""`map.png`: a run's predictions on a world map and, where the truth is known, its accuracy."""
+"""Draws `map.png`: a run's predictions on a world map and, if the truth is known, its accuracy."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def write_map_png(output_dir: str, path: str) -> None:
         path: Picture to write, local or such a URL.
 
     Raises:
-        FileNotFoundError: If the directory holds no predictions.
+        FileNotFoundError: The directory holds no predictions.
     """
     rows = read_rows(output_dir, MAX_POINTS)
     figure = draw_figure(rows)
@@ -44,7 +44,7 @@ def write_map_png(output_dir: str, path: str) -> None:
 
 
 def draw_figure(rows: MapRows) -> Figure:
-    """The figure of `write_map_png`: a map and, if any row has its truth, two panels below."""
+    """Draws the figure of `map.png`: a map and, if any row has a known position, two panels."""
     with_truth = bool(np.isfinite(rows.error_km).any())
     figure = new_figure(12, 10.2 if with_truth else 6.4)
     top, height = (0.395, 0.525) if with_truth else (0.02, 0.86)
@@ -103,7 +103,7 @@ def _draw_truth_lines(axes: Axes, rows: MapRows) -> None:
     known = np.flatnonzero(np.isfinite(rows.error_km))
     chosen = known[:: max(1, math.ceil(len(known) / MAX_TRUTH_LINES))]
     n = rows.numbers
-    # The short way round: a line that leaves the map on one side is cut by the map's edge.
+    # Lines go the short way round; the rim of the map cuts those that leave it.
     true_longitude, true_latitude = rows.known.longitude[chosen], rows.known.latitude[chosen]
     step = (n["longitude"][chosen] - true_longitude + 180) % 360 - 180
     start = equal_earth(true_longitude, true_latitude)
@@ -129,7 +129,7 @@ def _draw_truth_lines(axes: Axes, rows: MapRows) -> None:
 
 
 def accuracy_groups(rows: MapRows) -> dict[str, NDArray[np.float64]]:
-    """Errors in km, sorted, where known: by group of shard, the largest six first."""
+    """Collects sorted errors in km by group of shards; the smallest groups join as `others`."""
     groups: dict[str, list[float]] = defaultdict(list)
     for shard, error_km in zip(rows.text["shard"], rows.error_km, strict=True):
         if math.isfinite(error_km):

@@ -1,4 +1,4 @@
-"""`report.html`: how good a run is where positions are known, and what it did; one file."""
+"""Writes `report.html`: accuracy and calibration where positions are known, and the counts."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ page; if the run had a <code>--checkpoint</code>, give it to the first command t
 
 
 def write_report_html(output_dir: str, path: str) -> None:
-    """Writes one file that tells how good a finished run is, with no request to anywhere.
+    """Writes one file with the accuracy of a finished run, which makes no request.
 
     Args:
         output_dir: Directory of a finished run with its summary, local or a URL of fsspec.
         path: HTML file to write, local or such a URL.
 
     Raises:
-        FileNotFoundError: If the directory holds no predictions, or no summary.
+        FileNotFoundError: The directory holds no predictions, or no summary.
     """
     rows = read_rows(output_dir, MAX_ROWS, known_only=True)
     with fsspec.open(f"{str(output_dir).rstrip('/')}/summary.json", "rb") as file:
@@ -52,12 +52,12 @@ def write_report_html(output_dir: str, path: str) -> None:
 
 
 def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
-    """The page.
+    """Fills the page.
 
     Args:
-        rows: With a known position, thinned.
-        summary: What `pipelines.geotag.summary.summarise` gave, with `configuration`. No time of it
-            is shown: the same photos give the same page.
+        rows: Predictions with a known position, thinned.
+        summary: Summary of the run with its `configuration`. The page shows no times, so that the
+            same photos give the same page.
     """
     scores = score_rows(rows)
     found = _quality(scores) if scores else _section("Accuracy", NO_TRUTH)
@@ -73,7 +73,7 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
 
 
 def _quality(scores: ReportScores) -> str:
-    """Everything that needs known positions."""
+    """The sections that need known positions."""
     overall, n = scores.overall, scores.overall.n
     kinds = {"truth": "<key>.json", "exif": "EXIF"}
     origin = " and ".join(f"{c:,} from {kinds[k]}" for k, c in scores.by_kind.items() if c)
@@ -130,7 +130,7 @@ def _pair(chosen: Sequence[Any]) -> str:
 
 
 def _calibration(scores: ReportScores) -> str:
-    """Coverage of the radii, and what to do about it."""
+    """Coverage of the radii, and the remedy if it is off."""
     overall = scores.overall
     if overall.coverage_50 is None or overall.coverage_90 is None:
         return ""
@@ -159,7 +159,7 @@ def _calibration(scores: ReportScores) -> str:
 
 
 def _groups(groups: Sequence[Group], name: str, of_country: bool = False) -> str:
-    """A table of groups of photos."""
+    """A table with a row for each group of photos."""
     right = of_country and any(group.country_right is not None for group in groups)
     heads = [name, "photos", "median km", *(f"≤ {km} km" for km in SHOWN_KM)]
     heads += ["in 50 % radius", "in 90 % radius", *(["country right"] if right else [])]
@@ -179,7 +179,7 @@ def _groups(groups: Sequence[Group], name: str, of_country: bool = False) -> str
 
 
 def _table(heads: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], kind: str = "") -> str:
-    """A table whose first column is text and whose others are numbers."""
+    """A table with text in its first column and numbers in the others."""
     head = "".join(f'<th scope="col">{escaped(text)}</th>' for text in heads)
     body = "".join(
         f'<tr><th scope="row" class="{kind}">{escaped(name)}</th>'
@@ -194,7 +194,7 @@ def _table(heads: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], kin
 
 
 def _run(summary: Mapping[str, Any]) -> str:
-    """What the run was asked for and what became of the photos."""
+    """The section with the counts and settings of the run."""
     counts = [
         ("photos", summary["photos"]),
         ("with a prediction", summary["predictions"]),
@@ -202,7 +202,7 @@ def _run(summary: Mapping[str, Any]) -> str:
         *((f"  {status}", count) for status, count in summary["errors_by_status"].items()),
         *((f"shards {status}", count) for status, count in summary["shards"].items()),
     ]
-    settings = [(name, _told(value)) for name, value in summary.get("configuration", {}).items()]
+    settings = [(name, _shown(value)) for name, value in summary.get("configuration", {}).items()]
     mismatches = "".join(f"<li>{escaped(text)}</li>" for text in summary["mismatches"])
     warning = f"<p><strong>Counts do not add up:</strong></p><ul>{mismatches}</ul>"
     return _section(
@@ -215,7 +215,7 @@ def _run(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _told(value: Any) -> str:
+def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return str(value.get("name", json.dumps(value, sort_keys=True)))
     return str(value)

@@ -1,4 +1,4 @@
-"""What both maps show: predictions, thinned, and the outlines of the countries under them."""
+"""Reads the predictions that the pages show, thinned evenly."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ _NUMBER_COLUMNS = (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS)
 
 @dataclass(frozen=True)
 class KnownPositions:
-    """Where photos really were, as far as that is known.
+    """True positions of photos, as far as they are known.
 
     Attributes:
-        latitude, longitude: (N,) degrees; NaN where unknown.
-        kind: (N,) 0 unknown, 1 truth, 2 EXIF: the number of the kind in `KINDS`, plus 1.
+        latitude, longitude: Position in degrees, ``(N,)``; NaN where unknown.
+        kind: Source of the position, ``(N,)``: 0 unknown, or 1 + its number in `KINDS`.
     """
 
     latitude: NDArray[np.float64]
@@ -46,11 +46,11 @@ class MapRows:
     """Predictions as columns, thinned to what a page can show.
 
     Attributes:
-        total: Rows to show, of which `len(self)` are here.
-        text: `key`, `shard`, `country_code` and `admin`, each a list of N values, None where empty.
-        numbers: Every other column, (N,) float64; NaN where empty.
-        mode_counts: (N,) how many modes each row has; empty if they were not asked for.
-        modes: (M, 4) all modes in the order of the rows, the columns `MODE_FIELDS`.
+        total: Number of rows in the files, of which `len(self)` are here.
+        text: Columns `key`, `shard`, `country_code` and `admin`, N values each, None where empty.
+        numbers: Columns of numbers by name, ``(N,)`` float64 each; NaN where empty.
+        mode_counts: Number of modes of each row, ``(N,)``; empty if modes were not asked for.
+        modes: All modes in the order of the rows, ``(M, 4)`` with the columns `MODE_FIELDS`.
     """
 
     total: int
@@ -76,7 +76,7 @@ class MapRows:
 
     @functools.cached_property
     def error_km(self) -> NDArray[np.float64]:
-        """Distance from the known position to the prediction in km, (N,); NaN where unknown."""
+        """Distance from the known position to the answer in km, ``(N,)``; NaN where unknown."""
         n = self.numbers
         return great_circle_km(
             n["latitude"], n["longitude"], self.known.latitude, self.known.longitude
@@ -110,12 +110,12 @@ def read_rows(
 
     Args:
         output_dir: Directory of a finished run, local or a URL that fsspec opens.
-        limit: The most rows to keep.
-        with_modes: Whether to read the alternatives too.
-        known_only: Whether to pass over the rows without any known position.
+        limit: Most rows to keep.
+        with_modes: Whether to read the modes too.
+        known_only: Whether to leave out rows without a known position.
 
     Raises:
-        FileNotFoundError: If the directory holds no predictions.
+        FileNotFoundError: The directory holds no predictions.
     """
     filesystem, names = layer_files(output_dir, "predictions")
     if not names:
@@ -134,10 +134,10 @@ def read_rows(
     numbers: dict[str, list[NDArray]] = {name: [np.zeros(0)] for name in _NUMBER_COLUMNS}
     counts, modes = [np.zeros(0, np.int64)], [np.zeros((0, len(MODE_FIELDS)))]
     wanted = [*_TEXT_COLUMNS, *_NUMBER_COLUMNS, *(["modes"] if with_modes else [])]
-    passed = 0
+    read = 0
     for whole in _batches(filesystem, names, wanted, known_only=known_only):
-        batch = whole.take(pa.array(range(-passed % every, len(whole), every), pa.int64()))
-        passed += len(whole)
+        batch = whole.take(pa.array(range(-read % every, len(whole), every), pa.int64()))
+        read += len(whole)
         for name, values in text.items():
             values.extend(batch[name].to_pylist())
         for name, arrays in numbers.items():
@@ -151,7 +151,7 @@ def read_rows(
 
 
 def layer_files(output_dir: str, layer: str) -> tuple[Any, list[str]]:
-    """A file system of fsspec, and the paths on it of a layer's files, sorted."""
+    """Lists the files of a layer: an fsspec file system, and sorted paths on it."""
     filesystem, root = fsspec.core.url_to_fs(str(output_dir))
     return filesystem, sorted(filesystem.glob(f"{root}/{layer}/*.parquet"))
 
@@ -159,7 +159,7 @@ def layer_files(output_dir: str, layer: str) -> tuple[Any, list[str]]:
 def _batches(
     filesystem: Any, names: Sequence[str], columns: Sequence[str], *, known_only: bool
 ) -> Iterator[pa.RecordBatch]:
-    """The rows of all files; of columns that a file does not have, empty ones."""
+    """Yields the rows of all files; a column that a file does not have is empty."""
     for name in names:
         with pq.ParquetFile(name, filesystem=filesystem) as file:
             there = [column for column in columns if column in file.schema_arrow.names]
@@ -174,7 +174,7 @@ def _batches(
 
 
 def colour_range_km(radius_km: NDArray[np.float64]) -> tuple[float, float]:
-    """Ends of the logarithmic colour scale: 1, 2 or 5 times a power of ten, around 90 % of rows."""
+    """Chooses the ends of the colour scale: round numbers around the middle 90 % of the rows."""
     finite = radius_km[np.isfinite(radius_km) & (radius_km > 0)]
     if not len(finite):
         return 10.0, 10_000.0

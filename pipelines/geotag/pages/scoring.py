@@ -1,7 +1,4 @@
-"""How good a run is on its photos whose position is known: what `report.html` shows.
-
-The formulas are those of `locdiffusion.evaluate` and `locdiffusion.evaluate.metrics`.
-"""
+"""Scores the photos of a run whose position is known, for `report.html`."""
 
 from __future__ import annotations
 
@@ -23,21 +20,21 @@ from pipelines.geotag.summary import KINDS, accuracy_row, shard_group
 RESAMPLES = 200
 MOST_GROUPS = 20
 CLASSES, PHOTOS_PER_CLASS = 5, 20
-"""Classes of stated certainty, and the fewest photos of one on average."""
+"""Most classes of the 90 % radius, and the fewest photos per class on average."""
 TOLERANCE = 0.05
-"""A coverage is off if it misses by more than this, and by more than chance explains."""
+"""Difference of a coverage that is tolerated, even if chance does not explain it."""
 OTHERS, SEA = "all others", "at sea"
 
 
 @dataclass(frozen=True)
 class Group:
-    """Some of the photos.
+    """A group of photos.
 
     Attributes:
-        name: What they have in common; a country by its code.
-        scores: What `accuracy_row` gives.
-        country_right: Share whose point lies in the country of the known position; None where that
-            means nothing.
+        name: Name of the group; a country by its code.
+        scores: Accuracy and coverage, from `accuracy_row`.
+        country_right: Share of answers in the country of the known position; None except in groups
+            by country.
     """
 
     name: str
@@ -50,12 +47,12 @@ class ReportScores:
     """The numbers of a report.
 
     Attributes:
-        photos: With a known position, in the run.
-        by_kind: How many of the rows that were scored have it from where, as in `KINDS`.
-        overall: Of all rows that were scored, with intervals.
-        error_km: (n,) their errors, rising.
-        stated: Mean stated probability of each of `THRESHOLDS_KM`.
-        by_shards, by_country, by_certainty: Groups of them.
+        photos: Number of photos of the run with a known position.
+        by_kind: Number of scored rows by the source of their position, as in `KINDS`.
+        overall: Scores of all scored rows, with intervals.
+        error_km: Errors in km in rising order, ``(n,)``.
+        stated: Mean stated probability of being within each of `THRESHOLDS_KM`.
+        by_shards, by_country, by_certainty: Scored rows in groups.
     """
 
     photos: int
@@ -88,7 +85,7 @@ def score_rows(rows: MapRows) -> ReportScores | None:
 
 
 def miss(stated: float, found: Estimate) -> float:
-    """By how much a coverage is off; 0 where it is near enough, or chance may explain it."""
+    """Difference of a coverage; 0 if it is near enough, or if chance may explain it."""
     off = found.value - stated
     explained = found.low <= stated <= found.high or abs(off) <= TOLERANCE
     return 0.0 if explained else off
@@ -105,7 +102,7 @@ def _group(
 def _by_name(
     rows: MapRows, names: Sequence[str], right: NDArray[np.bool_] | None = None
 ) -> tuple[Group, ...]:
-    """Rows of the same name, the largest groups first; the smallest as one if there are many."""
+    """Groups rows by name, the largest group first; many small groups join as one."""
     counts = Counter(names)
     kept = sorted(counts, key=lambda name: (-counts[name], name))
     if len(kept) > MOST_GROUPS:
@@ -121,7 +118,7 @@ def _by_shards(rows: MapRows) -> tuple[Group, ...]:
 
 
 def _by_country(rows: MapRows) -> tuple[Group, ...]:
-    """By the country of the known position."""
+    """Groups rows by the country of the known position."""
     truth = [code or SEA for code in country_codes(rows.known.latitude, rows.known.longitude)]
     if not any(rows.text["country_code"]):  # older files have none
         return _by_name(rows, truth)
@@ -130,7 +127,7 @@ def _by_country(rows: MapRows) -> tuple[Group, ...]:
 
 
 def _by_certainty(rows: MapRows) -> tuple[Group, ...]:
-    """Classes of the 90 % radius with about as many photos each."""
+    """Groups rows into classes of the 90 % radius with about as many photos each."""
     radius = rows.numbers["radius_90_km"]
     classes = max(1, min(CLASSES, len(rows) // PHOTOS_PER_CLASS))
     inner = np.quantile(radius, np.arange(1, classes) / classes)

@@ -1,4 +1,4 @@
-"""The small pictures of a run, as many as a page can carry."""
+"""Reads the thumbnails of a run, as many as a page can hold."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ import pyarrow.parquet as pq
 
 from schemas.layers import THUMBNAIL_SCHEMA
 
-FEW = 256
+BATCH_ROWS = 256
 FILE_BYTES = 40_000
-"""Of each file that is read at all, at least so much."""
+"""Fewest bytes of thumbnails that are taken from a file; with many files, some are skipped."""
 
 
 def read_thumbnails(
     filesystem: Any, names: Sequence[str], row_of: Mapping[tuple[str, str], int], limit_bytes: int
 ) -> dict[int, bytes]:
-    """The thumbnails of some photos, spread evenly over the files if not all fit.
+    """Reads thumbnails of photos, spread evenly over the files if not all fit.
 
     Args:
-        filesystem: Of fsspec.
-        names: Files of the layer on it.
-        row_of: Number of a row by its shard and key; other photos are passed over.
-        limit_bytes: Most bytes of all together.
+        filesystem: File system of fsspec.
+        names: Paths of the layer's files on the file system.
+        row_of: Number of a photo's row by its shard and key. Other photos are left out.
+        limit_bytes: Most bytes of all thumbnails together.
 
     Returns:
-        JPEG by number of row, rising.
+        JPEGs by the number of the row, in rising order.
     """
     found: dict[int, bytes] = {}
     every = max(1, math.ceil(len(names) * FILE_BYTES / limit_bytes))
@@ -36,7 +36,7 @@ def read_thumbnails(
     for name in chosen:
         left = share
         with pq.ParquetFile(name, filesystem=filesystem) as file:
-            for batch in file.iter_batches(FEW, columns=THUMBNAIL_SCHEMA.names):
+            for batch in file.iter_batches(BATCH_ROWS, columns=THUMBNAIL_SCHEMA.names):
                 for thumbnail in batch.to_pylist():
                     row = row_of.get((thumbnail["shard"], thumbnail["key"]))
                     if row is None or len(thumbnail["jpeg"]) > left:
