@@ -1,4 +1,4 @@
-"""Strict reader of photo shards; knows neither Beam nor pixels.
+"""Reads the samples of a tar shard strictly; knows neither Beam nor pixels.
 
 Samples are grouped by webdataset's rule: the key is the path up to the first dot of the base name,
 directories kept; the rest, in lower case, is the extension; members of a sample are adjacent.
@@ -58,27 +58,26 @@ class Sample:
 
 
 def split_name(name: str) -> tuple[str, str] | None:
-    """Splits a member name into key and lower-case extension; None if it belongs to no sample."""
+    """Splits a member's name into key and lower-case extension; None if it is of no sample."""
     match = None if _META.match(name) else _KEY.match(name)
     return (match[1], match[2].lower()) if match else None
 
 
 @dataclass
 class ShardReader:
-    """Iterates over the samples of one shard, then says how the shard ended.
+    """Yields the samples of one shard; afterwards `status` says how the shard ended.
 
-    Every sample becomes exactly one item: a Sample, or an ErrorRow with its key. Each photo too
-    many under one key is an ErrorRow of its own. A damaged shard adds one ErrorRow without a key.
+    Every sample becomes exactly one item: a Sample, or an ErrorRow with its key. Each further photo
+    under the same key is an ErrorRow of its own. A damaged shard adds one ErrorRow without a key.
 
     Attributes:
-        url: A path, or anything fsspec opens.
-        extras: Other extensions to read, and the most bytes that such a member may have.
-        status: Valid once the iteration is over.
-        message: What is wrong, empty when complete.
-        ignored_members: Files that by webdataset's rule belong to no sample (hidden files,
-            `__meta__`).
-        read_failed: Whether the shard could not be had, or only in part; nothing is known of what
-            is in the rest, and another run should try again.
+        url: Path of the tar, or a URL that fsspec opens.
+        extras: Other extensions to read, with the most bytes that such a member may have.
+        status: State of the shard, valid once the iteration is over.
+        message: What is wrong with the shard, empty if it is complete.
+        ignored_members: Number of files that by webdataset's rule belong to no sample (hidden
+            files, `__meta__`).
+        read_failed: Whether reading failed before the end, so that another run should try again.
     """
 
     url: str
@@ -109,7 +108,7 @@ class ShardReader:
         self.status, self.message = status, message
 
     def _samples(self, file: BinaryIO) -> Iterator[Sample | ErrorRow]:
-        """Groups members by key; ends with `status` set."""
+        """Groups members by key and sets `status`."""
         sample: Sample | None = None
         try:
             for member in read_members(file, self._limit):
@@ -159,7 +158,7 @@ class ShardReader:
     def _at_damage(
         self, sample: Sample | None, damage: ArchiveDamage
     ) -> Iterator[Sample | ErrorRow]:
-        """The sample before a sound header is whole; the one that the damage meets is not."""
+        """Passes on the sample before the damage if it is whole, and reports one that is cut."""
         cut = split_name(damage.member) if damage.member else None
         if sample is not None and cut and cut[0] != sample.key:
             yield from self._finish(sample)
@@ -173,7 +172,7 @@ class ShardReader:
             yield from self._finish(half)
 
     def _finish(self, sample: Sample) -> Iterator[Sample | ErrorRow]:
-        """One item for the sample, and one for each photo too many."""
+        """Yields one item for the sample, and one for each further photo under its key."""
         again = "rename or remove one: only the first photo under a key is geotagged"
         if sample.key in self._seen:
             why = f"the key {sample.key!r} was used before in this shard; {again}"

@@ -1,9 +1,8 @@
-"""Training data: shards of photos with truth, turned once into embeddings.
+"""Embeds the photos of training shards once, and keeps the embeddings in files.
 
-The image encoder is frozen, so each photo is embedded once and the result cached: one Parquet
-file per shard (key, latitude, longitude, embedding), named after the shard, the encoder and the
-shard's size and time. A sample that brings its embedding (`<key>.npy`) is not even decoded.
-Training then never touches pixels, nor a shard in a bucket twice.
+The image encoder is frozen, so each photo is embedded once. The cache has one Parquet file per
+shard (key, latitude, longitude, embedding), named after the shard, the encoder and the shard's size
+and time. A sample that brings its embedding (`<key>.npy`) is not decoded at all.
 """
 
 from __future__ import annotations
@@ -43,27 +42,28 @@ PHOTOS_AT_ONCE = 64
 
 
 class EmbeddingRows(Protocol):
-    """Embeddings ``(N, E)`` by their rows: an array, or files that hold one."""
+    """Embeddings ``(N, E)`` by rows: an array, or files that hold one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(N, E)."""
+        """Shape (N, E)."""
 
     def __len__(self) -> int:
-        """N."""
+        """Number of photos N."""
 
     def __getitem__(self, rows: NDArray[np.int64], /) -> NDArray[np.float32]:
-        """``(n, E)`` of n rows."""
+        """Embeddings ``(n, E)`` of n rows."""
 
 
 @dataclass(frozen=True)
 class EmbeddedPhotos:
-    """Photos as training sees them.
+    """Embedded photos with their positions.
 
     Attributes:
-        keys: N sample keys.
-        embeddings: ``(N, E)`` float32.
-        latitude, longitude: ``(N,)`` float64 degrees.
+        keys: Keys of the N samples.
+        embeddings: Embeddings, float32 ``(N, E)``.
+        latitude: Latitude in degrees, float64 ``(N,)``.
+        longitude: Longitude in degrees, float64 ``(N,)``.
     """
 
     keys: list[str]
@@ -72,16 +72,16 @@ class EmbeddedPhotos:
     longitude: NDArray[np.float64]
 
     def __len__(self) -> int:
-        """N."""
+        """Number of photos N."""
         return len(self.keys)
 
     @property
     def vectors(self) -> NDArray[np.float64]:
-        """``(N, 3)`` unit vectors of the true points."""
+        """Unit vectors of the true positions, ``(N, 3)``."""
         return unit_vectors(self.latitude, self.longitude)
 
     def take(self, rows: NDArray[np.int64]) -> EmbeddedPhotos:
-        """Some of the photos, by index."""
+        """Returns some of the photos, by index."""
         return EmbeddedPhotos(
             [self.keys[i] for i in rows],
             self.embeddings[rows],
@@ -91,7 +91,7 @@ class EmbeddedPhotos:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 over keys, positions and embeddings: which data a model was trained on."""
+        """SHA-256 of keys, positions and embeddings; it names the data of a training."""
         digest = hashlib.sha256("\n".join(self.keys).encode())
         for array in (self.latitude, self.longitude, self.embeddings):
             digest.update(np.ascontiguousarray(array).tobytes())
@@ -107,13 +107,13 @@ def load_photos(
     """Embeds the photos of shards, or reads their embeddings from the cache.
 
     Args:
-        shards: Paths or URLs of webdataset tars whose samples carry truth.
+        shards: Paths or URLs of tars, or of folders of photos that end with a slash.
         encoder: Frozen image encoder.
-        cache: Directory of the embeddings; shards found there are not read again.
-        workers: Shards embedded at the same time; default one per processor.
+        cache: Directory of the embeddings; shards that are found there are not read again.
+        workers: Number of shards that are embedded at the same time; None means one per processor.
 
     Raises:
-        DataError: A photo has no truth or cannot be decoded.
+        DataError: A shard is damaged, or a photo has no position or cannot be decoded.
     """
     return read_embedded(embed_shards(shards, encoder, cache, workers))
 
@@ -126,18 +126,21 @@ def embed_shards(
     part: int = 0,
     parts: int = 1,
 ) -> list[Path]:
-    """Fills the cache; the other arguments and the errors are those of `load_photos`.
+    """Embeds the photos of those shards that are not in the cache.
 
     Args:
-        shards: Of which only those that are not in the cache are read,.
-        encoder: By this one.
-        cache: Into this directory,.
-        workers: So many at a time.
-        part: Number of this process among.
-        parts: As many, each of which embeds every `parts`-th shard.
+        shards: Paths or URLs of tars, or of folders of photos that end with a slash.
+        encoder: Frozen image encoder.
+        cache: Directory of the embeddings.
+        workers: Number of shards that are embedded at the same time; None means one per processor.
+        part: Number of this process, from 0.
+        parts: Number of processes; each embeds every `parts`-th shard.
 
     Returns:
-        The files of all shards in order; with several parts, complete when all have returned.
+        The files of all shards in order. They are complete when all processes have returned.
+
+    Raises:
+        DataError: A shard is damaged, or a photo has no position or cannot be decoded.
     """
     from tqdm import tqdm
 
@@ -188,7 +191,7 @@ def _embed_shard(shard: str, encoder: ImageEncoder | DeferredEncoder, target: Pa
 
 
 def write_embedded(target: Path, photos: EmbeddedPhotos) -> None:
-    """Writes a file of the cache, at once; embeddings in half precision."""
+    """Writes a file of the cache, with embeddings in half precision."""
     flat = pa.array(photos.embeddings.astype(np.float16).ravel())
     embeddings = pa.FixedSizeListArray.from_arrays(flat, photos.embeddings.shape[1])
     table = pa.table(
@@ -233,10 +236,10 @@ def _cache_name(shard: str, encoder: dict[str, object]) -> str:
 
 
 def read_embedded(files: Sequence[Path]) -> EmbeddedPhotos:
-    """All photos of files that `embed_shards` wrote, in memory.
+    """Reads the files that `embed_shards` wrote into memory.
 
     Raises:
-        DataError: This machine has not the memory.
+        DataError: The embeddings need more memory than this machine has.
     """
     _check_memory(files)
     tables = [pq.read_table(file) for file in files]
@@ -250,14 +253,14 @@ def read_embedded(files: Sequence[Path]) -> EmbeddedPhotos:
 
 
 def embedding_rows(table: pa.Table) -> NDArray[np.float16]:
-    """The embeddings ``(N, E)`` of a table of the cache, as they are stored."""
+    """Returns the embeddings ``(N, E)`` of a table of the cache, as they are stored."""
     column = table["embedding"].combine_chunks()
     flat: NDArray[np.float16] = column.flatten().to_numpy(zero_copy_only=False)
     return flat.reshape(-1, column.type.list_size)
 
 
 def _check_memory(files: Sequence[Path]) -> None:
-    """Stored as float16, held as float32, and for a moment both."""
+    """Refuses embeddings that need too much memory: float16 and float32 are held at once."""
     wanted = 0
     for file in files:
         metadata = pq.read_metadata(file)

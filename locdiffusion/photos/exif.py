@@ -1,4 +1,4 @@
-"""What EXIF says of a photo: which way is up, and where the camera was.
+"""Reads what EXIF says of a photo: which way is up, and where the camera was.
 
 A broken EXIF block costs only what cannot be read of it: the picture stays as it was stored, or has
 no position.
@@ -60,11 +60,11 @@ def read_gps(gps: dict[int, Any]) -> Truth | None:
     """Reads a position out of an EXIF GPS block.
 
     Args:
-        gps: Tag number to value; degrees, minutes and seconds as three rationals.
+        gps: Values by tag number; degrees, minutes and seconds are three rationals.
 
     Returns:
-        Degrees; None where a part is missing or impossible, or where the position is exactly (0,
-        0), which cameras write when they have no fix.
+        The position; None where a part is missing or impossible, or where the position is exactly
+        (0, 0), which cameras write when they have no fix.
     """
     latitude = _angle(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef), "NS")
     longitude = _angle(
@@ -79,7 +79,7 @@ def read_gps(gps: dict[int, Any]) -> Truth | None:
 
 
 def _angle(parts: Any, reference: Any, letters: str) -> float | None:
-    """Degrees from three rationals and a hemisphere letter; None if anything is off."""
+    """Converts three rationals and a hemisphere letter to degrees; None if one is wrong."""
     if isinstance(reference, bytes):
         reference = reference.decode("ascii", "replace")
     if not isinstance(reference, str) or reference.strip("\0 ").upper() not in tuple(letters):

@@ -1,4 +1,4 @@
-"""Photos that lie in folders, read as if they had been packed: same items, same guarantees.
+"""Reads photos in folders as if they had been packed into shards: same items, same guarantees.
 
 Files are grouped into virtual shards without writing a tar. A group ends where the hash of a key
 says so, not after a fixed number, so that a photo that is added, removed or replaced changes the
@@ -33,11 +33,11 @@ class PhotoFile:
     """One photo on disk.
 
     Attributes:
-        key: Its path within the folder, with `/` and with its extension, so that no two are alike.
-        url: Where it lies.
-        size: Bytes.
-        metadata: URL of the `.json` of the same name beside it, if there is one.
-        metadata_size: Bytes of that.
+        key: Path within the folder, with `/` and the extension, so that keys are unique.
+        url: Path or URL of the photo.
+        size: Size of the photo in bytes.
+        metadata: Path or URL of the `.json` of the same name beside the photo, if there is one.
+        metadata_size: Size of the `.json` in bytes.
     """
 
     key: str
@@ -48,26 +48,26 @@ class PhotoFile:
 
     @property
     def bytes(self) -> int:
-        """Of the photo and its metadata."""
+        """Size of the photo and its metadata in bytes."""
         return self.size + self.metadata_size
 
 
 def extension(path: str) -> str:
-    """What follows the last dot of the base name, in lower case; empty for a hidden file."""
+    """Returns what follows the last dot of a base name, in lower case; empty for hidden files."""
     stem, dot, last = path.rpartition("/")[2].rpartition(".")
     return last.lower() if dot and stem else ""
 
 
 def find_photos(files: dict[str, int], root: str) -> tuple[list[PhotoFile], Counter[str]]:
-    """Sorts out what is a photo among files.
+    """Finds the photos among files.
 
     Args:
-        files: URL to bytes.
-        root: URL that keys are relative to.
+        files: Sizes of the files in bytes, by path or URL.
+        root: Path or URL that keys are relative to.
 
     Returns:
-        The photos, sorted by key, and how many other files there are, by extension. Metadata beside
-        a photo is no other file; hidden files, and files in hidden folders, are not counted.
+        The photos, sorted by key, and the number of other files by extension. Metadata beside a
+        photo and hidden files are not counted.
     """
     prefix = root.rstrip("/") + "/"
     shown = {url: size for url, size in files.items() if not _hidden(url.removeprefix(prefix))}
@@ -112,27 +112,27 @@ def _hash(text: str) -> int:
 
 
 def fingerprint(photos: Iterable[PhotoFile]) -> str:
-    """Fifteen decimal digits that change with any key or size."""
+    """Computes fifteen decimal digits that change with any key or size."""
     lines = (f"{photo.key}\0{photo.size}\0{photo.metadata_size}\n" for photo in photos)
     return f"{_hash(''.join(lines)) % 10**15:015d}"
 
 
 def folder_name(root: str) -> str:
-    """A name for output files from the last part of a folder's path."""
+    """Returns a name for output files, from the last part of a folder's path."""
     last = root.rstrip("/").rpartition("/")[2]
     return re.sub(r"[^\w.-]", "_", last).lstrip(".") or "photos"
 
 
 @dataclass
 class FolderReader:
-    """Iterates over the photos of one group; the counterpart of `archive.ShardReader`.
-
-    Every photo becomes exactly one item: a Sample, or an ErrorRow with its key.
+    """Yields the photos of one group, each as a Sample or as an ErrorRow with its key.
 
     Attributes:
-        photos: What to read.
-        status, message, ignored_members: As for a shard; a group of files is always complete.
-        read_failed: Whether a photo could not be had; another run should try again.
+        photos: Photos to read.
+        status: State of the group, as of `archive.ShardReader`; a group is always complete.
+        message: Empty.
+        ignored_members: Zero.
+        read_failed: Whether a photo could not be read, so that another run should try again.
     """
 
     photos: Sequence[PhotoFile]
@@ -171,7 +171,7 @@ class _TooLarge(ValueError):
 
 
 def _content(url: str, limit: int) -> bytes:
-    """All bytes of a file; it may have grown since it was listed."""
+    """Reads a file; it may have grown since it was listed."""
     with open_stream(url) as file:
         data: bytes = file.read(limit + 1)
     if len(data) > limit:
@@ -180,10 +180,10 @@ def _content(url: str, limit: int) -> bytes:
 
 
 def _reason(error: Exception) -> str:
-    """For a row of errors, which takes no name that is not UTF-8."""
+    """Returns a reason for a row of errors, which takes UTF-8 only."""
     return legible(f"{type(error).__name__}: {error}")
 
 
 def legible(name: str) -> str:
-    """A name whose bytes are not UTF-8, with backslashes and their hexadecimal digits."""
+    """Replaces bytes of a name that are not UTF-8 by backslashes and hexadecimal digits."""
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

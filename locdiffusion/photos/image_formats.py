@@ -1,4 +1,4 @@
-"""The picture formats that untrusted bytes may reach, HEIC among them where its reader is there."""
+"""Opens pictures of the few formats that untrusted bytes may have, HEIC if pi-heif is there."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 
 @functools.cache
 def readable_formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are opened: `BUILT_IN`, and HEIF if pi-heif is there."""
+    """Returns Pillow's names of the formats that are opened."""
     try:
         importlib.import_module("pi_heif").register_heif_opener(thumbnails=False)
     except ImportError:
@@ -28,32 +28,32 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def is_heif(head: bytes) -> bool:
-    """Whether a file begins as HEIC does.
+    """Returns whether a file begins as HEIC does.
 
     Args:
-        head: The first 12 bytes, or more.
+        head: First 12 bytes of the file, or more.
     """
     return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 
 def format_names() -> str:
-    """For messages: the formats in words."""
+    """Returns the formats in words, for messages."""
     heic = "HEIC" if HEIF in readable_formats() else f"HEIC ({HEIF_REMEDY})"
     return f"JPEG, PNG, WebP, {heic}"
 
 
 def open_picture(stream: object) -> Image.Image:
-    """Pillow's `Image.open`, restricted to these formats; raises what it raises."""
+    """Opens a picture as Pillow's `Image.open` does, in these formats only."""
     opened: Image.Image = Image.open(stream, formats=readable_formats())  # type: ignore[arg-type]
     return opened
 
 
 def load_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """A picture's file, decoded, as it was stored (EXIF says how to turn it).
+    """Decodes the file of a picture; `exif.upright` turns it.
 
     Raises:
-        FileNotFoundError: Nothing is there, or a folder.
-        ValueError: The file is none of these formats, or is damaged.
+        FileNotFoundError: There is no such file.
+        ValueError: The file has another format, or is damaged.
     """
     file = Path(path)
     if not file.is_file():

@@ -1,7 +1,7 @@
-"""From what a user types after `--input` to a list of shards with stable ids. Knows no Beam.
+"""Lists the shards that paths, URLs, folders and patterns name, with stable ids.
 
 Tars are shards as they are; photos in folders, and photos named one by one, are grouped into
-virtual ones (`locdiffusion.photos.folder`).
+virtual shards (`locdiffusion.photos.folder`).
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Shard:
     """One tar, or a group of photos in a folder.
 
     Attributes:
-        id: Name of its output files, unique within a run.
-        url: Where it lies, absolute if local; of a group `FOLDER#FINGERPRINT`.
-        photos: The group's files; empty for a tar.
+        id: Name of the shard's output files, unique within a run.
+        url: Path or URL of the tar, absolute if local; `FOLDER#FINGERPRINT` for a group.
+        photos: Files of the group; empty for a tar.
     """
 
     id: str
@@ -46,12 +46,12 @@ class Shard:
 
     @property
     def folder(self) -> str | None:
-        """Of a group; None for a tar."""
+        """Folder of a group; None for a tar."""
         return self.url.rpartition("#")[0] if self.photos else None
 
     @property
     def bytes(self) -> int | None:
-        """Size, by which a resumed run notices another file; None where it has none."""
+        """Size in bytes, by which a resumed run notices another file; None if it is unknown."""
         if self.photos:
             return sum(photo.bytes for photo in self.photos)
         filesystem, path = fsspec.core.url_to_fs(self.url)
@@ -114,7 +114,7 @@ def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) ->
 
     Args:
         patterns: Local paths or URLs that fsspec knows; at least one.
-        tell: Gets a sentence about files in folders that are no photos.
+        tell: Receives a sentence about files in folders that are no photos.
 
     Returns:
         The shards, each once: tars sorted by URL, then groups of photos.
@@ -144,7 +144,7 @@ def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) ->
 
 
 def _common_folder(urls: Iterable[str]) -> str:
-    """The innermost folder that holds all of these files."""
+    """Returns the innermost folder that holds all files."""
     folders = [url.split("/")[:-1] for url in urls]
     first, last = min(folders), max(folders)
     same = [a == b for a, b in zip(first, last, strict=False)] + [False]
@@ -152,7 +152,7 @@ def _common_folder(urls: Iterable[str]) -> str:
 
 
 def _groups(folders: dict[str, list[PhotoFile]]) -> list[Shard]:
-    """Virtual shards; a photo that two folders hold (one inside the other) is taken once."""
+    """Groups photos into virtual shards; a photo of two nested folders is taken once."""
     seen: set[str] = set()
     shards: dict[str, Shard] = {}
     for root in sorted(folders):
@@ -211,19 +211,19 @@ def _counted(others: Counter[str]) -> str:
 
 
 def _shown(filesystem: Any, path: str, pattern: str) -> str:
-    """A path as it goes into results: with its protocol only where the user gave one."""
+    """Returns a path as it goes into results: with a protocol only where the user gave one."""
     shown: str = filesystem.unstrip_protocol(path) if "://" in pattern else path
     return shown
 
 
 def shard_ids(urls: list[str]) -> list[str]:
-    """Names from base names; equal ones get their directory's name, then a hash, in addition.
+    """Makes ids from base names; equal ones are told apart by their folder, then by a hash.
 
     Args:
-        urls: N different locations.
+        urls: N different paths or URLs.
 
     Returns:
-        N different names, free of slashes.
+        N different ids without slashes.
     """
     parts = [url.rstrip("/").split("/") for url in urls]
     names = [_stem(part[-1]) for part in parts]

@@ -1,4 +1,4 @@
-"""From the bytes of a sample to pixels and positions, or to the reason why not. Knows no Beam."""
+"""Decodes the bytes of a sample to pixels and positions, or says why that fails."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Truth, parse_metadata
 
 REDUCE_ABOVE_PIXELS = 25_000_000
-"""A JPEG above this is decoded at 1/2, 1/4 or 1/8; below, pixels equal those of the library."""
+"""A JPEG with more pixels is decoded at 1/2, 1/4 or 1/8 of its size; smaller ones as they are."""
 
 REDUCED_SIDE = 1024
-"""Reduced decoding never goes below this many pixels on the shorter side."""
+"""Fewest pixels on the shorter side after reduced decoding."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +36,11 @@ class PhotoRecord:
     """A decoded photo.
 
     Attributes:
-        key: From its member name.
-        pixels: uint8 (S, S, 3), as the encoder's preprocessing gives them.
-        exif: The camera's own position, if it wrote a sound one.
-        truth: The position in the sample's JSON, if there.
-        thumbnail: A small JPEG, if it was asked for and could be made.
+        key: Key of the sample.
+        pixels: Preprocessed pixels, uint8 ``(S, S, 3)``.
+        exif: Position that the camera wrote, if it is sound.
+        truth: Position in the sample's JSON, if there is one.
+        thumbnail: Small JPEG, if it was asked for and could be made.
     """
 
     key: str
@@ -53,15 +53,15 @@ class PhotoRecord:
 def decode_photo(
     sample: Sample, preprocess: Callable[[Image.Image], np.ndarray], thumbnail: bool = False
 ) -> PhotoRecord | ErrorRow:
-    """Decodes one sample. Never raises for what is in the bytes.
+    """Decodes one sample; never raises for what is in the bytes.
 
     Args:
-        sample: With an image.
-        preprocess: From an upright image of any mode to uint8 (S, S, 3).
-        thumbnail: Whether to make one.
+        sample: Sample with an image.
+        preprocess: Function from an upright image of any mode to pixels, uint8 ``(S, S, 3)``.
+        thumbnail: Whether to make a thumbnail.
 
     Returns:
-        The photo, or the error row that takes its place.
+        The photo, or the row of errors that takes its place.
     """
     assert sample.image is not None
     try:
@@ -97,10 +97,13 @@ class PhotoError(ValueError):
 
 
 def open_image(data: bytes) -> tuple[Image.Image, Truth | None]:
-    """Decodes an image upright, in its own mode, with its EXIF position.
+    """Decodes an image and turns it upright.
+
+    Returns:
+        The image in its own mode, and its EXIF position if there is a sound one.
 
     Raises:
-        PhotoError: If the bytes are too many, are none of `readable_formats`, hold too many pixels
+        PhotoError: The bytes are too many, are none of `readable_formats`, hold too many pixels
             (noticed before they are decoded) or break off.
     """
     if len(data) > MAX_IMAGE_BYTES:
@@ -127,7 +130,7 @@ def open_image(data: bytes) -> tuple[Image.Image, Truth | None]:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Reads the header only."""
+    """Reads the header of an image."""
     try:
         with warnings.catch_warnings():
             # Our own limit follows, with a remedy.

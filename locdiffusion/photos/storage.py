@@ -1,4 +1,4 @@
-"""Files wherever they lie: read in blocks ahead with one kind of error. No Beam."""
+"""Opens files wherever they lie, reads them in blocks ahead, and raises one kind of error."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class DataError(ValueError):
 
 
 class ReadError(OSError):
-    """A file could not be opened or read on, for whatever reason its file system has for it."""
+    """A file could not be opened or read, for whatever reason of its file system."""
 
 
 class _Stream(io.BufferedIOBase):
-    """A file whose every failure is a ReadError."""
+    """A file that raises ReadError, whatever fails."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
@@ -62,19 +62,18 @@ class _Stream(io.BufferedIOBase):
 
 
 def open_stream(url: str) -> BinaryIO:
-    """Opens a file to be read forwards, holding a few blocks of it.
+    """Opens a file that is read forwards; a few blocks of it are held in memory.
 
-    File systems retry what may pass (gcsfs six times, within half a minute); what comes through is
-    final for now.
+    File systems retry on their own (gcsfs six times within half a minute), so an error is final.
 
     Args:
-        url: A path, or anything that fsspec opens.
+        url: Path of the file, or a URL that fsspec opens.
 
     Raises:
         FileNotFoundError: There is no such file.
-        IsADirectoryError: It is none.
-        PermissionError: It may not be read.
-        ReadError: Everything else.
+        IsADirectoryError: The path is a directory.
+        PermissionError: The file may not be read.
+        ReadError: The file cannot be opened for another reason.
     """
     try:
         filesystem, path = fsspec.core.url_to_fs(url)

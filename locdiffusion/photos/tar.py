@@ -1,8 +1,8 @@
-"""Strict streaming reader of tar files: every byte is accounted for.
+"""Reads tar files strictly and forwards: every byte is accounted for.
 
 The standard library and webdataset stop silently at a damaged header and lose what follows. This
-reader goes block by block, with `tarfile.TarInfo` only for parsing headers, demands the two zero
-blocks at the end, and says `complete`, `truncated` or `corrupt` and at which byte.
+reader goes block by block, uses `tarfile.TarInfo` only to parse headers, demands the two zero
+blocks at the end, and says at which byte an archive is truncated or corrupt.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ CHUNK = 2**20
 ENCODING = "utf-8"
 MAX_EXTENDED_HEADER_BYTES = 2**20
 MAX_FILLING_BYTES = tarfile.RECORDSIZE
-"""Zeros that a writer puts after the end; a file that was reserved and not filled holds more."""
+"""Most zero bytes after the end; a file that was reserved and not filled holds more."""
 
 
 class TarStatus(str, Enum):
-    """What the reader can say about a whole shard."""
+    """State of a whole shard."""
 
     COMPLETE = "complete"
     TRUNCATED = "truncated"
@@ -40,10 +40,10 @@ class Member:
     """One file of the archive.
 
     Attributes:
-        name: As stored.
+        name: Name as it is stored.
         data: Payload, if it was wanted.
-        problem: Why `data` is missing although it was wanted.
-        offset: First byte of `data` in the file; None in a gzip, which has no such place.
+        problem: Status and message of a payload that was wanted and is missing.
+        offset: First byte of the payload in the file; None in a gzip, which has no such place.
     """
 
     name: str
@@ -53,12 +53,12 @@ class Member:
 
 
 class ArchiveDamage(Exception):
-    """The archive ends or turns to garbage here.
+    """The archive ends here too early, or cannot be read on.
 
     Attributes:
-        status: What to call it.
-        offset: Byte of the (decompressed) archive at which it was noticed.
-        why: What was found there.
+        status: State of the archive.
+        offset: Byte of the decompressed archive at which the damage was noticed.
+        why: What was found at that byte.
         member: Name of the member whose payload is cut, if its header was sound.
     """
 
@@ -84,7 +84,7 @@ class _Blocks:
         self._stream: BinaryIO = gzip.GzipFile(fileobj=stream) if self.gzipped else stream  # type: ignore[assignment]
 
     def read(self, size: int, member: str = "") -> bytes:
-        """Reads `size` bytes, fewer only at the end of the file."""
+        """Reads `size` bytes; returns fewer only at the end of the file."""
         start, parts, left = self.offset, [], size
         try:
             while left and (part := self._stream.read(left)):
@@ -137,11 +137,12 @@ def read_members(stream: BinaryIO, limit_of: Callable[[str], int | None]) -> Ite
     """Yields the members of a tar, plain or gzipped, holding one payload at a time.
 
     Args:
-        stream: A seekable binary file at its start; it is read forwards once.
-        limit_of: From a member name to the most bytes its payload may have, None to pass over it.
+        stream: Seekable binary file at its start; it is read forwards once.
+        limit_of: Function from a member's name to the most bytes that its payload may have, or to
+            None for a member that is skipped.
 
     Raises:
-        ArchiveDamage: At the first byte from which nothing can be trusted any more.
+        ArchiveDamage: From this byte on nothing can be trusted.
     """
     blocks = _Blocks(stream)
     path, size = None, None  # from extended headers, valid for the next member only
@@ -188,7 +189,7 @@ def _parse_header(header: bytes, start: int) -> tarfile.TarInfo:
 
 
 def _check_end(blocks: _Blocks) -> None:
-    """After one zero block: another one must follow, and then nothing but a few zeros."""
+    """Checks what follows the first zero block: another one, and then at most a few zeros."""
     start = blocks.offset
     if blocks.read(BLOCK) != bytes(BLOCK):
         end = blocks.offset - start < BLOCK
@@ -215,7 +216,7 @@ def _extended(blocks: _Blocks, info: tarfile.TarInfo, start: int) -> bytes:
 
 
 def _pax_records(data: bytes, start: int) -> dict[str, bytes]:
-    """Parses `LENGTH KEY=VALUE newline` records."""
+    """Parses the records of a pax header, each `LENGTH KEY=VALUE` and a newline."""
     records: dict[str, bytes] = {}
     rest = data.rstrip(b"\0")
     while rest:
@@ -233,7 +234,7 @@ def _pax_records(data: bytes, start: int) -> dict[str, bytes]:
 
 
 def _pax_size(text: bytes, in_header: int, start: int) -> int:
-    """The size in a pax header, which no checksum protects; the member's own may be 0 instead."""
+    """Parses the size in a pax header, which no checksum protects: the header's must agree."""
     if not text.isdigit() or len(text) > 18 or in_header not in (0, int(text)):
         why = f"a pax size of {text[:20]!r}, {in_header:,} bytes in the header"
         raise ArchiveDamage(TarStatus.CORRUPT, start, why)
@@ -241,7 +242,7 @@ def _pax_size(text: bytes, in_header: int, start: int) -> int:
 
 
 def _read_member(blocks: _Blocks, info: tarfile.TarInfo, limit: int | None) -> Iterator[Member]:
-    """Reads or passes over one payload. Links and devices have none."""
+    """Reads or skips one payload; links and devices have none."""
     name = info.name
     has_payload = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
     if not has_payload:

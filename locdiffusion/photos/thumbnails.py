@@ -1,4 +1,4 @@
-"""Small pictures of a few photos of each shard, for maps to show. Knows no Beam."""
+"""Makes small pictures of a few photos of each shard, for maps."""
 
 from __future__ import annotations
 
@@ -15,26 +15,29 @@ QUALITY = 75
 
 
 class Chosen:
-    """The N photos of a shard whose keys have the lowest hashes: whatever order they come in."""
+    """Keeps the N photos of a shard whose keys have the lowest hashes, in whatever order they come.
+
+    Args:
+        count: Number of photos N.
+    """
 
     def __init__(self, count: int) -> None:
-        """Takes N."""
         self.count = count
         self._kept: list[tuple[str, Thumbnail]] = []
 
     def wants(self, key: str) -> bool:
-        """Whether a photo is among the N of those that were met by now."""
+        """Returns whether a photo is among the N lowest so far."""
         if len(self._kept) < self.count:
             return True
         return self.count > 0 and _rank(key) < self._kept[-1][0]
 
     def add(self, thumbnail: Thumbnail) -> None:
-        """Keeps the thumbnail of a photo that was wanted."""
+        """Adds the thumbnail of a photo that was wanted."""
         bisect.insort(self._kept, (_rank(thumbnail.key), thumbnail))
         del self._kept[self.count :]
 
     def thumbnails(self) -> tuple[Thumbnail, ...]:
-        """Those that are kept, by key."""
+        """Returns the thumbnails that are kept, by key."""
         return tuple(sorted(thumbnail for _, thumbnail in self._kept))
 
 
@@ -43,10 +46,13 @@ def _rank(key: str) -> str:
 
 
 def small_jpeg(image: Image.Image) -> bytes | None:
-    """An upright image of any mode as a JPEG of at most THUMBNAIL_SIDE pixels, without metadata.
+    """Makes a JPEG of at most THUMBNAIL_SIDE pixels a side, without metadata.
+
+    Args:
+        image: Upright image of any mode.
 
     Returns:
-        None where it cannot be made: it is for the eye only, and must cost no photo.
+        The JPEG, or None where it cannot be made: a thumbnail must cost no photo.
     """
     try:
         scale = min(1.0, THUMBNAIL_SIDE / max(image.size))

@@ -1,4 +1,4 @@
-"""Images from the web, politely: few requests at a time, fewer per host, and no host is pressed.
+"""Downloads images politely: few requests at a time, fewer per host, and long waits when asked.
 
 Limits hold for a process: a job with W workers makes W times as many requests.
 """
@@ -32,10 +32,10 @@ PLACEHOLDER = "photo_unavailable"
 
 
 class FetchError(Exception):
-    """The bytes of an image cannot be had.
+    """The bytes of an image cannot be fetched.
 
     Attributes:
-        reason: no_image where there is none, too_large, or fetch_failed, which may pass.
+        reason: NO_IMAGE, TOO_LARGE, or FETCH_FAILED, which may pass.
     """
 
     def __init__(self, reason: DropReason, message: str) -> None:
@@ -48,23 +48,24 @@ class FetchError(Exception):
 
 @dataclass(frozen=True)
 class FetchSettings:
-    """How images are fetched.
+    """Limits of downloads.
 
     Attributes:
         connections: Most requests at a time.
         per_host: Most requests to one host at a time.
-        attempts: How often an address is tried.
-        backoff_s: Seconds before the second attempt; doubled for each one more, with jitter.
-        max_wait_s: Longest wait; where a host asks for a longer one, the image is given up.
-        connect_timeout_s: Until a connection stands.
-        read_timeout_s: Until the next bytes come.
-        timeout_s: For one attempt as a whole.
-        max_bytes: Of one image, by whichever route.
-        seed: Of the jitter.
-        user_agent: Tells a host who asks; add an address where you can be reached.
+        attempts: Number of attempts per address.
+        backoff_s: Seconds before the second attempt; each further attempt waits twice as long, with
+            jitter.
+        max_wait_s: Longest wait in seconds; if a host asks for a longer one, the image is given up.
+        connect_timeout_s: Seconds to connect.
+        read_timeout_s: Seconds until the next bytes.
+        timeout_s: Seconds for one attempt as a whole.
+        max_bytes: Largest size of one image in bytes, by whichever route.
+        seed: Seed of the jitter.
+        user_agent: Name that is told to hosts; add an address at which you can be reached.
 
     Raises:
-        ValueError: If a limit is not positive.
+        ValueError: A limit is not positive.
     """
 
     connections: int = 16
@@ -88,7 +89,7 @@ class FetchSettings:
 
 
 class _Again(Exception):
-    """An attempt failed in a way that may pass."""
+    """An attempt failed for a reason that may pass."""
 
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
@@ -96,7 +97,7 @@ class _Again(Exception):
 
 
 class _Host:
-    """Who may ask a host now, and until when it wants to be left alone."""
+    """Requests to one host, and the time before which it wants no further one."""
 
     def __init__(self, per_host: int) -> None:
         self.slots = threading.BoundedSemaphore(per_host)
@@ -110,8 +111,9 @@ class Downloader:
     """Fetches images; any number of threads may share one.
 
     Args:
-        settings: Limits.
-        sleep, clock: Replaced by tests, which wait for nothing.
+        settings: Limits of downloads.
+        sleep: Function that waits; tests replace it.
+        clock: Function that tells the time; tests replace it.
     """
 
     def __init__(
@@ -139,10 +141,10 @@ class Downloader:
             self._session.mount(scheme, adapter)
 
     def get(self, url: str) -> bytes:
-        """The body of an http(s) address.
+        """Downloads the body of an http(s) address.
 
         Raises:
-            FetchError: If there is none, it is too large, or no attempt succeeded.
+            FetchError: There is no body, it is too large, or no attempt succeeded.
         """
         if web_address(url) is None:
             raise FetchError(DropReason.NO_IMAGE, f"{url!r} is no http or https address")
@@ -168,7 +170,7 @@ class Downloader:
             return self._hosts.setdefault(name, _Host(self.settings.per_host))
 
     def _backoff(self, url: str, attempt: int) -> float:
-        """Seconds before an attempt; the same in every run."""
+        """Returns the seconds before an attempt, equal in every run."""
         most = min(self.settings.backoff_s * 2.0 ** (attempt - 1), self.settings.max_wait_s)
         return most * random.Random(f"{self.settings.seed} {attempt} {url}").uniform(0.5, 1.0)
 
@@ -243,7 +245,7 @@ def _final(url: str, error: Exception) -> FetchError:
 
 
 def _retry_after(headers: requests.structures.CaseInsensitiveDict[str]) -> float:
-    """Seconds that a host asks for, as a number or as a date; 0 if it does not, or not legibly."""
+    """Parses the seconds that a host asks to wait, a number or a date; 0 if it asks for none."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:
         return float(text)
@@ -260,7 +262,7 @@ _shared_lock = threading.Lock()
 
 
 def shared(settings: FetchSettings) -> Downloader:
-    """The downloader of this process for these settings, so that all its threads share limits."""
+    """Returns the downloader of this process for these settings; its threads share the limits."""
     with _shared_lock:
         if settings not in _shared:
             _shared[settings] = Downloader(settings)

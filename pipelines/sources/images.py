@@ -1,4 +1,4 @@
-"""The bytes of an image, by whichever route its ImageRef names. Knows no Beam."""
+"""Reads the bytes of an image from the place that its ImageRef names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _WEB = ("http://", "https://")
 
 
 def read(ref: ImageRef, settings: FetchSettings = DEFAULTS) -> bytes:
-    """Reads one image; only its own bytes, where it is a range of a larger file.
+    """Reads one image, and of a larger file only the image's own bytes.
 
     Whatever lies behind http(s) comes through the downloader, also under a folder's root.
 
     Raises:
-        FetchError: no_image if there is none, too_large, or fetch_failed.
+        FetchError: There is no image, it is too large, or it cannot be read.
     """
     whole = ref.offset == 0 and ref.length is None
     if ref.kind == "url" or (whole and ref.url.lower().startswith(_WEB)):
@@ -28,17 +28,17 @@ def read(ref: ImageRef, settings: FetchSettings = DEFAULTS) -> bytes:
 
 
 def _read_file(ref: ImageRef, limit: int) -> bytes:
-    """A file, or a range of one, in one request."""
+    """Reads a file, or a range of one, in one request."""
     if ref.length is not None and ref.length > limit:
         raise FetchError(DropReason.TOO_LARGE, f"{ref.length:,} bytes, limit {limit:,}")
-    # One byte more than may be: a file that is too large shows itself.
+    # One byte more than the limit shows that a file is too large.
     wanted = limit + 1 if ref.length is None else ref.length
     try:
         filesystem, path = fsspec.core.url_to_fs(ref.url)
         data: bytes = filesystem.cat_file(path, ref.offset, ref.offset + wanted)
     except FileNotFoundError:
         raise FetchError(DropReason.NO_IMAGE, f"there is no {ref.url}") from None
-    except Exception as error:  # of gcsfs, s3fs, aiohttp, a protocol that nobody knows, ...
+    except Exception as error:  # gcsfs, s3fs, aiohttp, an unknown protocol, ...
         why = f"{ref.url} cannot be read ({type(error).__name__}: {error})"
         raise FetchError(DropReason.FETCH_FAILED, why[:500]) from error
     if ref.length is None and len(data) > limit:

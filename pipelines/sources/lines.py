@@ -1,4 +1,4 @@
-"""The lines of a metadata file, plain or bzip2, wherever it lies. Knows no Beam."""
+"""Reads the lines of a metadata file, plain or bzip2."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from locdiffusion.photos.storage import ReadError, open_stream
 
 CHUNK = 2**20
 MAX_LINE_BYTES = 2**20
-"""The longest line of YFCC100M has less than a tenth of this; a longer one is cut here."""
+"""Longest line; a longer one is cut. The longest of YFCC100M has less than a tenth of this."""
 
 BZIP2_MAGIC = b"BZh"
 
@@ -18,14 +18,14 @@ BZIP2_MAGIC = b"BZh"
 def read_lines(url: str) -> Iterator[bytes]:
     """Yields the lines of a file without their newlines, holding one chunk at a time.
 
-    Whether a file is bzip2 is seen from its first bytes, not from its name.
+    The first bytes tell whether a file is bzip2, not its name.
 
     Args:
-        url: A path, or anything that fsspec opens.
+        url: Path of the file, or a URL that fsspec opens.
 
     Raises:
-        OSError: If the file cannot be opened, as `open_stream` raises it.
-        ReadError: If it cannot be read to its end, or is a bzip2 that is cut or damaged.
+        OSError: The file cannot be opened.
+        ReadError: The file cannot be read to its end, or is a bzip2 that is cut or damaged.
     """
     with open_stream(url) as file:
         head = file.read(CHUNK)
@@ -40,9 +40,9 @@ def _chunks(chunk: bytes, file: BinaryIO) -> Iterator[bytes]:
 
 
 def _unpacked(head: bytes, file: BinaryIO, url: str) -> Iterator[bytes]:
-    """One stream after the other, as parallel bzip2 writes them.
+    """Decompresses one stream after the other, as parallel bzip2 writes them.
 
-    Not bz2.BZ2File: from the second stream on, it takes damage for the end of the file.
+    bz2.BZ2File takes damage from the second stream on for the end of the file.
     """
     stream = bz2.BZ2Decompressor()
     begun = False

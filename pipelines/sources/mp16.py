@@ -1,4 +1,4 @@
-"""MP-16 and every other list of its format, such as the benchmarks': `*_places365.csv`.
+"""Parses MP-16 and every other list of its format, such as the benchmarks': `*_places365.csv`.
 
     IMG_ID,AUTHOR,LAT,LON,S3_Label,S16_Label,S365_Label,Prob_indoor,Prob_natural,Prob_urban
     45/77/3228511372.jpg,43008843@N00,46.778991,23.611207,0,5,21,0.978698,0.001071,0.020229
@@ -35,15 +35,15 @@ _HEADER_START = HEADER.rpartition(",S3_Label")[0].lower().encode()
 
 
 def is_header(line: bytes) -> bool:
-    """Whether a line names columns and is no record."""
+    """Returns whether a line is the header."""
     return line.removeprefix(BOM.encode()).lower().startswith(_HEADER_START)
 
 
 def parse(line: bytes) -> Record | Drop:
-    """Reads one row of `*_places365.csv`; never raises for what is in the bytes.
+    """Parses one row of `*_places365.csv`; never raises for what is in the bytes.
 
     Args:
-        line: No header; with or without its end.
+        line: Line with or without its end, not the header.
     """
     return parse_row(line, _record)
 
@@ -59,10 +59,10 @@ def _record(text: str) -> Record:
 
 
 def parse_url(line: bytes) -> tuple[str, str] | Drop:
-    """Reads one row of `mp16_urls.csv`; never raises for what is in the bytes.
+    """Parses one row of `mp16_urls.csv`; never raises for what is in the bytes.
 
     Returns:
-        The image id as spelled there, and its http(s) address.
+        The id of the image as spelled there and its http(s) address, or a Drop.
     """
     return parse_row(line, _key_and_url)
 
@@ -81,7 +81,7 @@ def _key_and_url(text: str) -> tuple[str, str]:
 
 
 def image_by_id(root: str, key: str) -> ImageRef:
-    """Where a photo lies in a folder or bucket that is laid out by IMG_ID: ROOT/45/77/322.jpg."""
+    """Returns the place of a photo in a folder that is laid out by IMG_ID: ROOT/45/77/322.jpg."""
     return file_image(root, key)
 
 

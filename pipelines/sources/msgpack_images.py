@@ -1,6 +1,6 @@
-"""The `shard_N.msg` files in which MP-16 circulates: a stream of maps {id, image, ...}.
+"""Indexes the `shard_N.msg` files in which MP-16 circulates: streams of maps {id, image, ...}.
 
-A file is indexed once, entry by entry; then any image is a byte range of it.
+A file is indexed once, entry by entry; then any image is a range of its bytes.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from schemas.training import DropReason
 ID, IMAGE = b"id", b"image"
 
 MAX_ENTRY_BYTES = 4 * MAX_IMAGE_BYTES
-"""An image above its limit costs itself; one above this, the rest of the file."""
+"""Largest entry in bytes; a larger one makes the rest of the file unreadable."""
 
 _MAX_KEYS = 64
 _CHUNK = 2**20
 
 
 def index_shard(url: str) -> Iterator[tuple[str, ImageRef] | Drop]:
-    """Yields where each image of a msgpack shard lies, holding one image at a time.
+    """Yields the place of each image of a msgpack shard, holding one image in memory at a time.
 
     Args:
-        url: A path, or anything that fsspec opens; it goes into each ImageRef as it is.
+        url: Path of the shard, or a URL that fsspec opens; it goes into each ImageRef as it is.
 
     Yields:
-        The id as the shard spells it, and the place of the image's own bytes; or a Drop for an
-        entry that cannot be used. A shard that is cut or damaged ends in a Drop without a key.
+        The id as the shard spells it and the place of the image's bytes, or a Drop for an entry
+        that cannot be used. A shard that is cut or damaged ends in a Drop without a key.
 
     Raises:
-        OSError: If the file cannot be opened or read on, as `open_stream` raises it.
+        OSError: The file cannot be opened or read.
     """
     with open_stream(url) as file:
         counted = _Counted(file)
@@ -70,7 +70,7 @@ def index_shard(url: str) -> Iterator[tuple[str, ImageRef] | Drop]:
 
 
 class _Counted:
-    """Counts what the unpacker has taken from a file, which it reads ahead of `tell`."""
+    """Counts the bytes that the unpacker has taken from a file; it reads ahead of `tell`."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.bytes = 0

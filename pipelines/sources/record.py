@@ -1,4 +1,4 @@
-"""One photo of a source, as far as its metadata tells, or the reason why there is none."""
+"""Defines the records that sources yield, and parses the fields that all sources share."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ _FLICKR_NAMES = (
 
 @dataclass(frozen=True)
 class ImageRef:
-    """Where the bytes of one image lie.
+    """Place of the bytes of one image.
 
     Attributes:
         kind: "file", "msgpack", "url" or "tar".
-        url: A path or URL under any root that fsspec knows, or http(s).
-        offset: First byte of the image within `url`; other than 0 only for msgpack and tar.
-        length: Bytes of the image; None for all of `url`.
+        url: Path of the file, or a URL that fsspec opens, or an http(s) address.
+        offset: First byte of the image within the file; other than 0 only for msgpack and tar.
+        length: Number of bytes of the image; None for the whole file.
     """
 
     kind: str
@@ -55,17 +55,18 @@ class Record:
     """One photo, or video, that a source lists.
 
     Attributes:
-        key: Its id as the source spells it; `photo_id` is the one to compare.
-        author: Photographer, a Flickr NSID; empty where a source does not tell (webdataset only),
-            and then no two records may be taken to have the same.
-        latitude, longitude: Degrees, finite and on Earth; (0, 0) is possible.
+        key: Id as the source spells it; compare with `photo_id`.
+        author: Photographer's Flickr NSID; empty where a webdataset shard does not tell. Two
+            records without an author may be of two photographers.
+        latitude: Latitude in degrees, in [-90, 90].
+        longitude: Longitude in degrees, in [-180, 180].
         source: "mp16", "yfcc100m" or "webdataset".
-        image: None until it is joined.
-        accuracy: YFCC100M's, from 1 (world) to 16 (street).
-        licence: Its URL, or its name where there is no URL.
-        is_photo: False for a video.
-        url: Where it can be downloaded.
-        hash: YFCC100M's.
+        image: Place of the image; None until it is joined.
+        accuracy: YFCC100M's accuracy, from 1 (world) to 16 (street).
+        licence: URL of the licence, or its name where there is no URL.
+        is_photo: Whether the record is a photo; False for a video.
+        url: Address of the image for a download.
+        hash: YFCC100M's hash of the photo.
     """
 
     key: str
@@ -86,10 +87,10 @@ class Drop:
     """One record that goes into no shard.
 
     Attributes:
-        key: As in Record; None where it could not be read.
-        reason: For counting.
-        detail: For people: found, wanted.
-        line: The beginning of the raw line, legible whatever its bytes.
+        key: Id of the record; None where it could not be read.
+        reason: Reason that is counted.
+        detail: Sentence that says what was found and what was wanted.
+        line: Beginning of the raw line, with bytes that are not UTF-8 escaped.
     """
 
     key: str | None
@@ -99,7 +100,7 @@ class Drop:
 
 
 def photo_id(key: str) -> str:
-    """Flickr's number of a photo from any spelling of the field; other keys as they are.
+    """Returns Flickr's number of a photo, from any spelling; other keys are returned unchanged.
 
     '45/77/3228511372.jpg', '3228511372' and '3228511372_e60e9cdfb4_1125_78841376@N00.jpg' are all
     3228511372.
@@ -114,11 +115,11 @@ def photo_id(key: str) -> str:
 
 
 class RowError(ValueError):
-    """What `parse_row` turns into a Drop.
+    """A row cannot be used; `parse_row` turns this into a Drop.
 
     Attributes:
-        reason: Of the drop.
-        key: Of the row, if it is known by then.
+        reason: Reason of the drop.
+        key: Id of the record, if it is known by then.
     """
 
     def __init__(self, reason: DropReason, detail: str, key: str | None = None) -> None:
@@ -128,11 +129,11 @@ class RowError(ValueError):
 
 
 def parse_row(line: bytes, parse: Callable[[str], T]) -> T | Drop:
-    """Decodes a line and parses it; whatever is in the bytes, nothing is raised.
+    """Decodes a line and parses it; never raises for what is in the bytes.
 
     Args:
-        line: With or without its end, LF or CRLF; a byte order mark is passed over.
-        parse: From text without its end; raises RowError for a row that cannot be used.
+        line: Line with or without LF or CRLF at its end and a byte order mark at its start.
+        parse: Parser of the text; raises RowError for a row that cannot be used.
     """
     try:
         return parse(line_text(line))
@@ -141,10 +142,10 @@ def parse_row(line: bytes, parse: Callable[[str], T]) -> T | Drop:
 
 
 def line_text(line: bytes) -> str:
-    """The text of a line without its end and without a byte order mark.
+    """Decodes a line, without its end and without a byte order mark.
 
     Raises:
-        RowError: If it is not UTF-8.
+        RowError: The line is not UTF-8.
     """
     try:
         text = line.decode("utf-8")
@@ -155,22 +156,22 @@ def line_text(line: bytes) -> str:
 
 
 def shown(line: bytes) -> str:
-    """The beginning of a line for the table of drops; bytes that are no UTF-8 in hexadecimal."""
+    """Returns the beginning of a line for the table of drops, with other than UTF-8 escaped."""
     # A character has at most 4 bytes; the slice may cut one, which then shows as backslashes.
     head = line[: 4 * MAX_LINE_CHARACTERS].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
     return head[:MAX_LINE_CHARACTERS]
 
 
 def check_columns(found: int, wanted: str, names: str) -> RowError:
-    """The error of a row with another number of columns."""
+    """Makes the error of a row with another number of columns."""
     return RowError(DropReason.MALFORMED_ROW, f"{found} columns, wanted {wanted}: {names}")
 
 
 def checked_key(text: str) -> str:
-    """An id that is safe to put behind a root.
+    """Returns an id that is safe to put behind a root.
 
     Raises:
-        RowError: If it is empty, has control characters or would lead out of the root.
+        RowError: The id is empty, has control characters or would lead out of the root.
     """
     if _USUAL_KEY.fullmatch(text):
         return text
@@ -187,10 +188,10 @@ def checked_key(text: str) -> str:
 
 
 def checked_author(text: str, key: str) -> str:
-    """A photographer's id.
+    """Returns a photographer's id, without which no leak could be noticed.
 
     Raises:
-        RowError: If it is empty or has control characters: without it, no leak can be noticed.
+        RowError: The id is empty or has control characters.
     """
     if not text.strip() or _CONTROL.search(text):
         why = f"the author is {text[:40]!r}, wanted the photographer's id"
@@ -199,10 +200,10 @@ def checked_author(text: str, key: str) -> str:
 
 
 def position(latitude: str, longitude: str, key: str) -> tuple[float, float]:
-    """Degrees from text.
+    """Parses a latitude and a longitude in degrees.
 
     Raises:
-        RowError: If either is missing, not a number, not finite or not on Earth.
+        RowError: Either is missing, not a number, not finite or not on Earth.
     """
     if latitude.strip() in _MISSING and longitude.strip() in _MISSING:
         raise RowError(DropReason.NO_COORDINATES, "the row has no position", key)
@@ -225,7 +226,7 @@ def _degrees(text: str, name: str, limit: float, key: str) -> float:
 
 
 def web_address(text: str) -> str | None:
-    """An http(s) URL with a host, or None."""
+    """Returns the text if it is an http(s) URL with a host, else None."""
     if _USUAL_ADDRESS.fullmatch(text):
         return text
     if _CONTROL.search(text) or " " in text:
@@ -240,10 +241,10 @@ def web_address(text: str) -> str | None:
 
 
 def file_image(root: str, path: str) -> ImageRef:
-    """A whole file under a root.
+    """Returns the place of an image that is a whole file under a root.
 
     Args:
-        root: A folder, or the URL of one, with or without a slash at the end.
-        path: Relative; one that `checked_key` let through.
+        root: Path or URL of a folder, with or without a slash at the end.
+        path: Relative path that `checked_key` accepted.
     """
     return ImageRef("file", f"{root.rstrip('/')}/{path}")

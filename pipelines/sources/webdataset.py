@@ -1,4 +1,4 @@
-"""Existing shards as a source: every sample of a tar is a record whose image is a byte range of it.
+"""Reads existing shards as a source: a sample of a tar is a record, its image a range of bytes.
 
 A sample's `.json` holds `latitude` and `longitude`, and may hold `author` and `licence` (or
 `license`). Shards are read by the strict reader: what it refuses is a drop.
@@ -33,14 +33,14 @@ _REASONS = {
 def read_shard(url: str) -> Iterator[Record | Drop]:
     """Yields one item for each sample of a shard, and a Drop without a key if it is damaged.
 
-    Images are passed over and found again by their byte range; a gzipped shard has no such ranges,
-    so that each of its samples is a drop.
+    Images are found again by their range of bytes. A gzipped shard has no such ranges, so each of
+    its samples is a drop.
 
     Args:
-        url: A path, or anything that fsspec opens; it goes into each ImageRef as it is.
+        url: Path of the tar, or a URL that fsspec opens; it goes into each ImageRef as it is.
 
     Raises:
-        ReadError: If the shard cannot be had now; what is in it is not known.
+        ReadError: The shard cannot be read now; its content is not known.
     """
     reader = ShardReader(url)
     for item in reader:
@@ -101,7 +101,7 @@ def _document(metadata: bytes) -> dict[str, object]:
 
 
 def _text(document: dict[str, object], name: str) -> str:
-    """A text of the document, empty if it is not there."""
+    """Returns a text of the document, empty if it is missing."""
     value = document.get(name)
     if value is None:
         return ""

@@ -1,4 +1,4 @@
-"""YFCC100M: `yfcc100m_dataset`, tab-separated without a header, text fields URL-encoded.
+"""Parses YFCC100M: `yfcc100m_dataset`, tab-separated without a header, text fields URL-encoded.
 
 23 columns from the photo's number to the marker that tells photos from videos. Later releases have
 25: a line number first, and the hash of the photo behind its number. `yfcc100m_hash` has the hashes
@@ -74,15 +74,15 @@ _MARKERS = {"0": True, "1": False}
 
 
 def is_header(line: bytes) -> bool:
-    """False: these files have none."""
+    """Returns False: these files have no header."""
     return False
 
 
 def parse(line: bytes) -> Record | Drop:
-    """Reads one row of `yfcc100m_dataset`; never raises for what is in the bytes.
+    """Parses one row of `yfcc100m_dataset`; never raises for what is in the bytes.
 
     Args:
-        line: Of 23 or 25 columns, with or without its end.
+        line: Line of 23 or 25 columns, with or without its end.
     """
     return parse_row(line, _record)
 
@@ -119,10 +119,10 @@ def _record(text: str) -> Record:
 
 
 def parse_hash(line: bytes) -> tuple[str, str] | Drop:
-    """Reads one row of `yfcc100m_hash`; never raises for what is in the bytes.
+    """Parses one row of `yfcc100m_hash`; never raises for what is in the bytes.
 
     Returns:
-        The photo's number and its hash, 32 lower-case hexadecimal digits.
+        The photo's number and its hash of 32 lower-case hexadecimal digits, or a Drop.
     """
     return parse_row(line, _key_and_hash)
 
@@ -136,11 +136,11 @@ def _key_and_hash(text: str) -> tuple[str, str]:
 
 
 def image_by_hash(root: str, digest: str) -> ImageRef:
-    """Where a photo lies under a root: ROOT/HHH/HHH/HASH.jpg, with the first six digits.
+    """Returns the place of a photo under a root: ROOT/HHH/HHH/HASH.jpg, with the first six digits.
 
     Args:
-        root: Folder, or URL of one.
-        digest: `Record.hash`.
+        root: Path or URL of a folder.
+        digest: Hash of the photo, as in `Record.hash`.
     """
     return file_image(root, f"{digest[:3]}/{digest[3:6]}/{digest}.jpg")
 
