@@ -1,4 +1,4 @@
-"""A shard before duplicates are taken out: its photos fetched, encoded and written. No Beam."""
+"""Fetches, encodes and writes the photos of a shard, before duplicates are removed."""
 
 from __future__ import annotations
 
@@ -57,17 +57,17 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 class FetchTrouble(RuntimeError):
-    """So many images of a shard could not be fetched that the cause must lie elsewhere."""
+    """Too many images of a shard could not be fetched."""
 
 
 @dataclass(frozen=True)
 class Workers:
-    """How the images are worked on; decides nothing about what is written.
+    """Settings of fetching and encoding that do not change what is written.
 
     Attributes:
         fetch: Limits of downloads, and threads per process.
-        device: Of the encoder.
-        max_fetch_failures: Part of a shard's photos that may fail to be fetched; above it, the
+        device: Torch device of the encoder.
+        max_fetch_failures: Fraction of a shard's photos that may fail to be fetched; above it, the
             shard is not written and the job stops.
     """
 
@@ -82,16 +82,16 @@ def make_candidate(
     """Fetches, encodes and writes the photos of a shard, unless that was done before.
 
     Args:
-        shard: Its name; its plan is written.
-        settings: Of the build.
-        output: Where it is.
-        workers: How.
+        shard: Name of a shard whose plan is written.
+        settings: Settings of the build.
+        output: Output directory.
+        workers: Settings of fetching and encoding.
 
     Returns:
-        A table of FINGERPRINTS.
+        Table of FINGERPRINTS.
 
     Raises:
-        FetchTrouble: If more than `max_fetch_failures` could not be fetched. Nothing is written.
+        FetchTrouble: More than `max_fetch_failures` could not be fetched; nothing is written.
     """
     done = output.read_json(CANDIDATES, f"{shard}.json")
     if done is None or done["config_hash"] != settings.hash:
@@ -131,7 +131,7 @@ Found = tuple[str, Record, EncodedPhoto]
 def _batches(
     photos: Iterable[tuple[str, tuple[Record, EncodedPhoto | Drop]]], drops: list[DropRow]
 ) -> Iterator[list[Found]]:
-    """Photos in the sizes in which they are embedded; drops are put aside."""
+    """Groups photos for the encoder and collects the drops."""
     batch: list[Found] = []
     for photo, (record, result) in photos:
         if isinstance(result, Drop):
@@ -151,16 +151,16 @@ def encoded_photos(
     fetch: FetchSettings,
     read_image: Callable[[ImageRef, FetchSettings], bytes] = read,
 ) -> Iterator[tuple[Record, EncodedPhoto | Drop]]:
-    """Fetches and encodes photos, several at a time, and holds only those.
+    """Fetches and encodes photos, as many at a time as there are connections.
 
     Args:
-        records: With images.
-        encoding: How photos are stored.
-        fetch: As many threads as it has connections.
-        read_image: Replaced by tests.
+        records: Records with images.
+        encoding: Settings of the stored photos.
+        fetch: Limits of downloads; each connection has a thread.
+        read_image: Function that reads an image; tests replace it.
 
     Yields:
-        Each record, in order, with its photo or the reason why there is none.
+        Each record, in order, with its photo or its drop.
     """
 
     def one(record: Record) -> EncodedPhoto | Drop:

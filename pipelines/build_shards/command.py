@@ -47,14 +47,14 @@ __all__ = ["build", "main", "parser", "run"]
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that is settled before the first record is read.
+    """A build that is ready to run.
 
     Attributes:
         options: Checked settings of the command.
-        settings: All that decides what is written.
+        settings: Settings that decide what is written.
         output: Prepared output directory.
-        records: Pieces of the lists of photos.
-        links: Pieces of the lists that tell where images are.
+        records: Ranges of the lists of photos.
+        links: Ranges of the lists that tell where images are.
         planned: Names of the shards, if an earlier build has planned them.
     """
 
@@ -67,7 +67,7 @@ class Job:
 
 
 def build(options: BuildOptions) -> Job:
-    """Looks at the input, reads the guards, and claims the output directory.
+    """Looks at the input, reads the lists to exclude, and claims the output directory.
 
     Args:
         options: Checked settings.
@@ -111,7 +111,7 @@ def _inputs(options: BuildOptions) -> Inputs:
 
 
 def _check_encoder(options: BuildOptions) -> None:
-    """Loads the encoder of `--embed` once, to see that this is possible."""
+    """Loads the encoder of `--embed` once, so that a mistake shows before the job."""
     if options.rules.encoder is None:
         return
     # A machine that only submits may have no GPU.
@@ -123,7 +123,7 @@ def _check_encoder(options: BuildOptions) -> None:
 
 
 def run(job: Job) -> None:
-    """Runs the job and reports it, or, where nobody waits for it, says how to follow it.
+    """Runs the job and reports it; of a job that nobody waits for, says how to follow it.
 
     Raises:
         RunFailed: Images could not be fetched, or the result is not complete.
@@ -179,7 +179,7 @@ def _launch(job: Job) -> Any:
 
 
 def told_by_worker(text: str) -> str | None:
-    """The message of a FetchTrouble in the traceback that a runner hands on; None without one."""
+    """Returns the message of a FetchTrouble in the traceback of a runner, or None."""
     found = re.search(rf"{FetchTrouble.__name__}: (.*?)(?: \[while running|\n|\Z)", text)
     return found[1] if found else None
 
@@ -205,7 +205,7 @@ def report(output: BuildOutput) -> None:
 
 
 def _failure(summary: Mapping[str, Any], output: BuildOutput) -> str | None:
-    """Returns the reason why a result is not as it should be; None if it is."""
+    """Returns what is wrong with a result, or None."""
     if summary["mismatches"]:
         return "the counts do not add up"
     if not summary["finished"]:

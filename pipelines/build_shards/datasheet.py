@@ -1,4 +1,4 @@
-"""`datasheet.md`: what somebody must know before learning from a data set, or handing it on."""
+"""Writes `datasheet.md`: what one must know before learning from a data set or sharing it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _MEANING = {
 
 
 def datasheet(summary: Mapping[str, Any]) -> str:
-    """The page, from what `summarise` gave."""
+    """Renders the page from a summary and a configuration."""
     configuration = summary["configuration"]
     parts = [
         "# Datasheet",

@@ -1,4 +1,4 @@
-"""`density.png`: how many photos there are where."""
+"""Draws `density.png`: the number of photos per cell of the globe."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from locdiffusion.drawing.world_map import draw_world, equal_earth
 from pipelines.build_shards.equal_area_cells import Cells
 
 CELLS = Cells(1.0)
-"""Of the map; those of `--cell-cap` would be too small to be seen."""
+"""Cells of the map; those of `--cell-cap` would be too small to be seen."""
 
 
 def draw_density(counts: Mapping[int, int], title: str) -> bytes:
     """Draws photos per cell on a world map.
 
     Args:
-        counts: Photos by number of a cell of CELLS; none with 0.
-        title: Of the picture.
+        counts: Number of photos by cell of CELLS, without cells of none.
+        title: Title of the picture.
 
     Returns:
-        A PNG; the same for the same counts.
+        PNG, equal for equal counts.
     """
     from matplotlib.collections import PolyCollection
     from matplotlib.colors import LogNorm
@@ -52,7 +52,7 @@ def draw_density(counts: Mapping[int, int], title: str) -> bytes:
 
 
 def _outlines(index: np.ndarray) -> np.ndarray:
-    """The corners of cells on the map, float64 (N, 4, 2)."""
+    """Computes the corners of cells on the map, float64 ``(N, 4, 2)``."""
     latitude, longitude = CELLS.centres(index)
     band = np.floor((latitude + 90) / 180 * CELLS.bands).astype(np.int64)
     half_height, half_width = 90 / CELLS.bands, 180 / CELLS.columns[band]

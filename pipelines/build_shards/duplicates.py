@@ -1,7 +1,7 @@
-"""Photos that are the same file, or that look the same.
+"""Finds photos that are the same file, or that look the same.
 
-A photo goes if one of smaller rank is like it, whatever becomes of that one: so each pair can be
-judged by itself, in any order, on any machine, and the result is the same.
+A photo is a duplicate if one of smaller rank is like it, also if that one is dropped: so each pair
+can be judged by itself, in any order, on any machine, and the result is the same.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ NONE = np.iinfo(np.uint64).max
 
 
 def band(hashes: NDArray[np.uint64], number: int) -> NDArray[np.uint64]:
-    """The 16 bits of each hash that make its band 0, 1, 2 or 3."""
+    """Returns the 16 bits of each hash that make its band 0, 1, 2 or 3."""
     return (hashes >> np.uint64(BAND_BITS * number)) & np.uint64(2**BAND_BITS - 1)
 
 
 def tells_nothing(hashes: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Whether a hash is that of a plain surface or of a plain gradient, give or take three bits.
+    """Returns whether a hash is, up to three bits, that of a plain surface or a plain gradient.
 
-    Clear skies, fog and night differ from each other in nothing that the hash sees; such photos are
-    compared by their bytes alone.
+    The hash does not tell clear skies, fog and night apart; such photos are compared by their bytes
+    alone.
     """
     return few_bits(hashes) | few_bits(~hashes)
 
 
 def few_bits(values: NDArray[np.uint64]) -> NDArray[np.bool_]:
-    """Whether at most `MOST_DIFFERENT_BITS` bits are set."""
+    """Returns whether at most `MOST_DIFFERENT_BITS` bits are set."""
     for _ in range(MOST_DIFFERENT_BITS):
         values = values & (values - np.uint64(1))  # clears the lowest bit that is set
     found: NDArray[np.bool_] = values == 0
@@ -41,14 +41,14 @@ def few_bits(values: NDArray[np.uint64]) -> NDArray[np.bool_]:
 
 
 def first_alike(values: NDArray[np.int64], ranks: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """For each photo the smallest rank among photos of equal value.
+    """Finds for each photo the smallest rank among photos of equal value.
 
     Args:
-        values: int64 (N,), such as numbers of digests.
-        ranks: uint64 (N,), all different.
+        values: Values of the photos, such as numbers of digests, int64 ``(N,)``.
+        ranks: Ranks of the photos, all different, uint64 ``(N,)``.
 
     Returns:
-        uint64 (N,); a photo's own rank where it is the first.
+        Smallest ranks, uint64 ``(N,)``; a photo's own rank where it is the first.
     """
     _, group = np.unique(values, return_inverse=True)
     smallest = np.full(len(values), NONE, np.uint64)
@@ -60,15 +60,15 @@ def first_alike(values: NDArray[np.int64], ranks: NDArray[np.uint64]) -> NDArray
 def first_near(
     hashes: NDArray[np.uint64], ranks: NDArray[np.uint64], number: int
 ) -> NDArray[np.uint64]:
-    """For each photo the smallest rank among photos that look like it and share one band.
+    """Finds for each photo the smallest rank among photos that look like it and share a band.
 
     Args:
-        hashes: uint64 (N,), dHashes.
-        ranks: uint64 (N,), all different.
-        number: Of the band; a photo is alike in all if it is alike in one.
+        hashes: dHashes of the photos, uint64 ``(N,)``.
+        ranks: Ranks of the photos, all different, uint64 ``(N,)``.
+        number: Number of the band; two photos that look alike share at least one.
 
     Returns:
-        uint64 (N,); a photo's own rank, or larger than it, where none comes before it.
+        Smallest ranks, uint64 ``(N,)``; at least the photo's own rank where none comes before it.
     """
     distinct, group = np.unique(hashes, return_inverse=True)
     smallest = np.full(len(distinct), NONE, np.uint64)
@@ -85,10 +85,10 @@ def first_near(
 
 
 def _band_and_part(hashes: NDArray[np.uint64], number: int, part: int) -> NDArray[np.uint64]:
-    """Bits by which hashes of one band are parted further, lest all skies meet in one place.
+    """Returns keys that divide the hashes of one band further, so that no group gets too large.
 
-    Of the 48 bits outside the band, a part is 12: hashes that share the band and differ in three
-    bits elsewhere have one of the four parts in common, too.
+    A part is 12 of the 48 bits outside the band: hashes that share the band and differ in three
+    bits elsewhere have at least one of the four parts in common.
     """
     low = np.uint64(BAND_BITS * number)
     turned = (hashes >> low) | (hashes << ((np.uint64(64) - low) % np.uint64(64)))
@@ -99,7 +99,7 @@ def _band_and_part(hashes: NDArray[np.uint64], number: int, part: int) -> NDArra
 def _first_of_neighbours(
     keys: NDArray[np.uint64], hashes: NDArray[np.uint64], ranks: NDArray[np.uint64]
 ) -> NDArray[np.uint64]:
-    """The smallest rank among near hashes of equal key, one's own included; all sorted by key."""
+    """Finds the smallest rank among near hashes of equal key; all are sorted by key."""
     best = ranks.copy()
     # Neighbours at distance 1, 2, ... as long as anybody still has one with the same key.
     left = np.arange(max(len(keys) - 1, 0))

@@ -1,4 +1,4 @@
-"""Embeddings of photos as they lie in a shard, so that training need not decode them again."""
+"""Embeds photos as they are stored in a shard, so that training need not decode them again."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _LOCK = threading.Lock()
 
 @dataclass(frozen=True)
 class Embedder:
-    """Which encoder, and where it runs; small enough to be sent to a worker.
+    """Name and device of an encoder; it is loaded on the worker.
 
     Attributes:
-        name: As `load_image_encoder` takes it; weights may lie at a URL.
-        device: A torch device.
+        name: Name for `load_image_encoder`; weights may lie at a URL.
+        device: Torch device.
     """
 
     name: str
     device: str = "cpu"
 
     def load(self) -> ImageEncoder:
-        """The one encoder of this process; raises what that and `model_files` raise."""
+        """Returns the one encoder of this process; loads it if need be."""
         from locdiffusion.model.image_encoder import load_image_encoder
 
         with _LOCK:
@@ -44,13 +44,13 @@ class Embedder:
             return _LOADED[self]
 
     def embed(self, jpegs: Sequence[bytes]) -> NDArray[np.float16]:
-        """Embeds what lies in a shard: training from the pixels would get the same numbers.
+        """Embeds stored photos; training from their pixels would get the same numbers.
 
         Args:
-            jpegs: N >= 1 photos, as `encoding` wrote them.
+            jpegs: At least one photo, as `encoding` wrote it.
 
         Returns:
-            float16 (N, E).
+            Embeddings, float16 ``(N, E)``.
         """
         encoder = self.load()
         pixels = [encoder.preprocess(Image.open(io.BytesIO(jpeg))) for jpeg in jpegs]

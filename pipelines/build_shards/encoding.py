@@ -1,6 +1,6 @@
-"""From the bytes of a photo to what lies in a shard: upright, small, encoded once, nothing hidden.
+"""Encodes a photo for a shard: upright, small and without metadata.
 
-The EXIF block goes, and with it the position that the camera wrote and whatever else it tells.
+The EXIF block is removed, and with it the position that the camera wrote.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _REASONS = {
 
 
 class EncodingError(ValueError):
-    """A photo that cannot or must not go into a shard.
+    """A photo cannot or must not go into a shard.
 
     Attributes:
-        reason: Of the drop.
+        reason: Reason of the drop.
     """
 
     def __init__(self, reason: DropReason, message: str) -> None:
@@ -39,12 +39,12 @@ class EncodingError(ValueError):
 
 @dataclass(frozen=True)
 class Encoding:
-    """How photos are stored.
+    """Settings of the stored photos.
 
     Attributes:
-        image_size: Pixels of the shorter side; a photo that is smaller stays as it is.
-        quality: Of the JPEG, 1 to 95.
-        min_size: Pixels of the shorter side below which a photo is dropped.
+        image_size: Shorter side in pixels; a smaller photo is not enlarged.
+        quality: Quality of the JPEG, 1 to 95.
+        min_size: Shorter side in pixels below which a photo is dropped.
     """
 
     image_size: int = 336
@@ -54,12 +54,13 @@ class Encoding:
 
 @dataclass(frozen=True)
 class EncodedPhoto:
-    """A photo as it lies in a shard.
+    """A photo as it is stored in a shard.
 
     Attributes:
-        jpeg: Bytes, without any metadata.
-        width, height: Of the JPEG in pixels.
-        sha256: Hexadecimal, of the bytes that it was made from.
+        jpeg: Bytes of the JPEG, without metadata.
+        width: Width of the JPEG in pixels.
+        height: Height of the JPEG in pixels.
+        sha256: SHA-256 of the bytes that it was made from, hexadecimal.
         dhash: 64 bits that change little when the photo is scaled or encoded again.
     """
 
@@ -74,11 +75,11 @@ def encode(data: bytes, how: Encoding) -> EncodedPhoto:
     """Decodes, checks, turns upright, scales and encodes a photo.
 
     Args:
-        data: A file in one of the formats that `locdiffusion.photos.photo` opens.
-        how: Sizes and quality.
+        data: Bytes of a file that `locdiffusion.photos.photo` opens.
+        how: Settings of the stored photos.
 
     Raises:
-        EncodingError: For a photo that is broken, too large to be decoded, or too small.
+        EncodingError: The photo is broken, too large to be decoded, or too small.
     """
     try:
         upright, _ = open_image(data)
@@ -110,7 +111,7 @@ def encode(data: bytes, how: Encoding) -> EncodedPhoto:
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:
-    """The shorter side to `size`; the longer one keeps its ratio. Never enlarged."""
+    """Scales the shorter side down to `size`; the ratio of the sides stays."""
     shorter = min(image.size)
     if shorter <= size:
         return image
@@ -119,15 +120,16 @@ def _resized(image: Image.Image, size: int) -> Image.Image:
 
 
 def difference_hash(image: Image.Image) -> int:
-    """Whether brightness falls from left to right, in 8 rows of 8 neighbours, top left first.
+    """Computes the dHash of an image (Krawetz 2013, "Kind of Like That").
 
-    Krawetz 2013, "Kind of Like That" (dHash).
+    A bit says whether brightness falls from left to right, in 8 rows of 8 neighbours, top left
+    first.
 
     Args:
-        image: RGB.
+        image: RGB image.
 
     Returns:
-        64 bits.
+        Hash of 64 bits.
     """
     grey = image.convert("L").resize((9, 8), Image.Resampling.BOX)
     pixels = np.asarray(grey, np.int16)

@@ -1,4 +1,4 @@
-"""Cells of the globe, about as wide as high and nearly of one area, by which photos are counted."""
+"""Divides the globe into cells of nearly equal area, by which photos are counted."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 
 @dataclass(frozen=True)
 class Cells:
-    """Bands of latitude, cut evenly in longitude.
+    """Bands of latitude that are cut evenly in longitude.
 
     Attributes:
-        degrees: Height of a band, and width of its cells at their middle, as near as whole cells
-            allow; 1° is 111 km.
+        degrees: Height of a band, and approximate width of its cells, in degrees of a great circle;
+            1° is 111 km.
 
     Raises:
-        ValueError: If it is not a height that some bands can have.
+        ValueError: The height is outside 0.01° to 90°.
     """
 
     degrees: float
@@ -28,17 +28,17 @@ class Cells:
 
     @property
     def bands(self) -> int:
-        """From the south pole to the north pole."""
+        """Number of bands from the south pole to the north pole."""
         return max(2, round(180 / self.degrees))
 
     @property
     def columns(self) -> NDArray[np.int64]:
-        """``(bands,)`` cells of each band, from south to north."""
+        """Number of cells of each band, from south to north, int64 ``(bands,)``."""
         middle = np.pi * ((np.arange(self.bands) + 0.5) / self.bands - 0.5)
         return np.maximum(1, np.rint(2 * self.bands * np.cos(middle))).astype(np.int64)
 
     def index(self, latitude: ArrayLike, longitude: ArrayLike) -> NDArray[np.int64]:
-        """The number of the cell of each position, int64 (N,); degrees in, valid ones."""
+        """Returns the number of the cell of each position in degrees, int64 ``(N,)``."""
         columns = self.columns
         first = np.concatenate([[0], np.cumsum(columns)[:-1]])
         up = (np.asarray(latitude, np.float64) + 90) / 180 * self.bands
@@ -47,7 +47,7 @@ class Cells:
         return first[band] + np.minimum(east.astype(np.int64), columns[band] - 1)
 
     def centres(self, index: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Latitude and longitude of the middle of each cell, degrees, float64 (N,) each."""
+        """Returns latitude and longitude of the middle of each cell in degrees, ``(N,)`` each."""
         number = np.asarray(index, np.int64)
         columns = self.columns
         first = np.concatenate([[0], np.cumsum(columns)[:-1]])
@@ -57,7 +57,7 @@ class Cells:
         return latitude, longitude
 
     def names(self, index: ArrayLike) -> list[str]:
-        """Each cell by its middle, such as `N48.625E002.304`; different cells, different names."""
+        """Names each cell by its middle, such as `N48.625E002.304`; names are unique."""
         places = zip(*self.centres(index), strict=True)
         return [
             f"{'S' if latitude < 0 else 'N'}{abs(latitude):06.3f}"

@@ -1,7 +1,7 @@
-"""The leak guard: no photo of a benchmark in the training data, and no other photo by its authors.
+"""Keeps the photos of benchmarks, and all photos by their photographers, out of the training data.
 
-Photographers are guarded as well as photos because their other pictures show the same places on the
-same day: Im2GPS3k and YFCC26k share 34 of them, and with them 864 of Im2GPS3k's 2,997 photos.
+Photographers are excluded as well as photos because their other pictures show the same places on
+the same day: Im2GPS3k and YFCC26k share 34 photographers, who took 864 of Im2GPS3k's 2,997 photos.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from schemas.training import DropReason
 
 @dataclass(frozen=True)
 class ExcludedList:
-    """What one list tells.
+    """Photos and photographers of one list.
 
     Attributes:
-        name: Of the file.
-        sha256: Of its bytes, so that a resumed build notices another list.
-        ids: Normalised.
-        authors: Normalised; empty where the list has none.
+        name: Name of the file.
+        sha256: SHA-256 of the file, by which a resumed build notices another list.
+        ids: Normalised ids of the photos.
+        authors: Normalised ids of the photographers; empty where the list has none.
     """
 
     name: str
@@ -34,16 +34,16 @@ class ExcludedList:
 
 
 def author_id(author: str) -> str:
-    """A photographer's id in the one spelling in which they are compared."""
+    """Returns a photographer's id in the spelling in which ids are compared."""
     return unquote(author).strip()
 
 
 @dataclass(frozen=True)
 class Exclusions:
-    """Ids and authors of all lists together.
+    """Photos and photographers of all lists together.
 
     Attributes:
-        lists: In the order given.
+        lists: Lists in the order in which they were given.
     """
 
     lists: tuple[ExcludedList, ...] = ()
@@ -56,7 +56,7 @@ class Exclusions:
         object.__setattr__(self, "_authors", union.union(*(one.authors for one in self.lists)))
 
     def check(self, record: Record) -> Drop | None:
-        """Why a record would leak; None if it would not."""
+        """Returns the drop of a record that is excluded, or None."""
         if (photo := photo_id(record.key)) in self._ids:
             why = f"photo {photo} is in {self._named('ids', photo)}"
             return Drop(record.key, DropReason.EXCLUDED_ID, why)
@@ -70,14 +70,15 @@ class Exclusions:
 
 
 def read_exclusions(urls: Iterable[str]) -> Exclusions:
-    """Reads lists: benchmarks' CSVs with a header, or text with one id per line.
+    """Reads lists of what must not be learnt.
 
     Args:
-        urls: Of the lists, anywhere fsspec reads.
+        urls: Paths or URLs of lists that `locdiffusion.photos.lists` reads, or of text files with
+            one id per line.
 
     Raises:
-        DataError: If one is missing, or is not such a list in every line: a guard with holes is
-            worse than none.
+        DataError: A list is missing, or a line of it has no id: a list with holes is worse than
+            none.
     """
     return Exclusions(tuple(read_list(url) for url in urls))
 

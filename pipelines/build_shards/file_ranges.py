@@ -1,6 +1,6 @@
-"""Metadata files cut into ranges that workers read side by side. No Beam.
+"""Cuts metadata files into ranges of bytes that workers read side by side.
 
-A plain file is cut at bytes; a line belongs to the span in which it begins. A bzip2, a tar and a
+A line belongs to the range in which it begins. A bzip2, a tar and a
 msgpack shard are one range each.
 """
 
@@ -22,12 +22,13 @@ GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True)
 class FileRange:
-    """Part of a file, or all of it.
+    """Range of the bytes of a file, or the whole file.
 
     Attributes:
-        id: Name of what is written about it.
-        url: Of the file.
-        start, stop: Bytes; `stop` is None for a file that cannot be cut.
+        id: Name of the range in output files.
+        url: Path or URL of the file.
+        start: First byte.
+        stop: Byte after the last one; None for a file that cannot be cut.
     """
 
     id: str
@@ -37,7 +38,7 @@ class FileRange:
 
 
 def file_bytes(url: str) -> int | None:
-    """The size of a file; None where it has none."""
+    """Returns the size of a file in bytes; None if it is unknown."""
     filesystem, path = fsspec.core.url_to_fs(url)
     try:
         size = filesystem.size(path)
@@ -49,20 +50,20 @@ def file_bytes(url: str) -> int | None:
 
 
 def absolute(root: str) -> str:
-    """A path or URL that means the same in another process's directory."""
+    """Returns a path or URL that means the same in another process's directory."""
     return root if not root or "://" in root else os.path.abspath(root)
 
 
 def line_ranges(name: str, urls: Iterable[str], range_bytes: int = RANGE_BYTES) -> list[FileRange]:
-    """Pieces of files of lines.
+    """Cuts files of lines into ranges.
 
     Args:
-        name: First part of their ids.
-        urls: Of the files, in an order that does not change.
-        range_bytes: Size of a span.
+        name: First part of the ids of the ranges.
+        urls: Paths or URLs of the files, in an order that does not change.
+        range_bytes: Size of a range in bytes.
 
     Raises:
-        DataError: If a file is missing or gzipped.
+        DataError: A file is missing or gzipped.
     """
     ranges = []
     for url in urls:
@@ -79,7 +80,7 @@ def line_ranges(name: str, urls: Iterable[str], range_bytes: int = RANGE_BYTES) 
 
 
 def whole_files(name: str, urls: Iterable[str]) -> list[FileRange]:
-    """A range per file."""
+    """Returns a range per file."""
     return [FileRange(f"{name}-{number:05d}", url) for number, url in enumerate(urls)]
 
 
@@ -99,10 +100,10 @@ def _head(url: str) -> bytes:
 
 
 def lines_of(span: FileRange) -> Iterator[bytes]:
-    """The lines that begin in a span, without their newlines.
+    """Yields the lines that begin in a range, without their newlines.
 
     Raises:
-        OSError: As `read_lines` raises it.
+        OSError: The file cannot be read.
     """
     if span.stop is None:
         yield from read_lines(span.url)
@@ -112,7 +113,7 @@ def lines_of(span: FileRange) -> Iterator[bytes]:
 
 
 def _lines_between(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
-    """Lines whose first byte is at `start` or later, and before `stop`."""
+    """Yields the lines whose first byte is at `start` or later, and before `stop`."""
     # From one byte before: if that is a newline, the range begins with a whole line.
     position = max(start - 1, 0)
     file.seek(position)

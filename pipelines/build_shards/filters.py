@@ -1,4 +1,4 @@
-"""What a record must be to be wanted at all."""
+"""Drops records that are no photo, have no usable position, or have another licence."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ UNKNOWN = "unknown"
 
 
 def licence_code(licence: str | None) -> str:
-    """The short code of a licence, from its URL or its name.
+    """Returns the short code of a licence.
 
     Args:
-        licence: As a record has it.
+        licence: URL or name of the licence, or None.
 
     Returns:
-        A key of LICENCES; `unknown` for anything else, also for nothing.
+        A key of LICENCES, or `unknown`.
     """
     text = licence or ""
     if match := _URL.search(text):
@@ -51,15 +51,15 @@ class Filters:
     """Rules on one record.
 
     Attributes:
-        min_accuracy: Lowest of YFCC100M's 1 to 16 that is kept; 0: any, also none.
-        licences: Codes that are kept; empty: all.
+        min_accuracy: Lowest accuracy of YFCC100M that is kept, 1 to 16; 0 keeps all records.
+        licences: Codes of the licences that are kept; none keeps all records.
     """
 
     min_accuracy: int = 0
     licences: tuple[str, ...] = ()
 
     def check(self, record: Record) -> Drop | None:
-        """Why a record is not wanted; None if it is."""
+        """Returns the drop of a record that is not wanted, or None."""
         if not record.is_photo:
             return Drop(record.key, DropReason.NOT_A_PHOTO, "a video, wanted a photo")
         if record.latitude == 0 and record.longitude == 0:

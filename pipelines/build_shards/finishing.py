@@ -1,4 +1,4 @@
-"""Takes duplicates out of the candidates and writes what stays. No Beam."""
+"""Removes duplicates from the candidates and writes the shards."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ BY_BANDS = tuple(f"band{number}" for number in range(duplicates.BANDS))
 
 
 class Duplicate(NamedTuple):
-    """A photo that goes.
+    """A photo that is dropped as a duplicate.
 
     Attributes:
-        photo: Its id.
-        reason: Exact or near duplicate.
-        like: Id of the photo that comes first.
+        photo: Id of the photo.
+        reason: EXACT_DUPLICATE or NEAR_DUPLICATE.
+        like: Id of the photo of smaller rank that it is like.
     """
 
     photo: str
@@ -47,14 +47,14 @@ class Duplicate(NamedTuple):
 
 
 def spread(fingerprints: pa.Table, partitions: int) -> Iterator[tuple[tuple[str, int], pa.Table]]:
-    """Brings photos that may be alike together: those that share a digest, or a band of a hash.
+    """Brings photos together that may be alike: those that share a digest or a band of a hash.
 
     Args:
-        fingerprints: Of FINGERPRINTS.
-        partitions: In how many parts they are compared.
+        fingerprints: Table of FINGERPRINTS.
+        partitions: Number of parts in which photos are compared.
 
     Yields:
-        (BY_BYTES or one of BY_BANDS, partition) and rows.
+        Key (BY_BYTES or one of BY_BANDS, and partition) and rows.
     """
     parts = tables.partition_of(fingerprints["sha256"].to_pylist(), 0, partitions)
     for part, table in tables.split_rows(fingerprints, parts):
@@ -69,14 +69,14 @@ def spread(fingerprints: pa.Table, partitions: int) -> Iterator[tuple[tuple[str,
 
 
 def find_duplicates(by: str, fingerprints: pa.Table) -> Iterator[tuple[str, Duplicate]]:
-    """Photos that go because one of smaller rank is alike.
+    """Finds the photos that are like one of smaller rank.
 
     Args:
         by: BY_BYTES or one of BY_BANDS.
-        fingerprints: All that `spread` brought together.
+        fingerprints: Rows that `spread` brought together.
 
     Yields:
-        Shard and duplicate.
+        Name of the shard, and duplicate.
     """
     if not len(fingerprints):
         return
@@ -102,10 +102,10 @@ def finish_shard(
     """Writes a shard without its duplicates, then its manifest, unless that was done before.
 
     Args:
-        shard: Its name; its candidate is written.
-        found: Its duplicates, in any order; a photo may be among them several times.
-        settings: Of the build.
-        output: Where it is.
+        shard: Name of a shard whose candidate is written.
+        found: Duplicates of the shard, in any order; a photo may be among them several times.
+        settings: Settings of the build.
+        output: Output directory.
 
     Returns:
         The manifest.
@@ -154,7 +154,7 @@ _ALIKE = {
 
 
 def one_per_photo(found: Iterable[Duplicate]) -> dict[str, Duplicate]:
-    """One duplicate per photo: the exact one first, then by name."""
+    """Returns one duplicate per photo: an exact one first, then by name."""
     chosen: dict[str, Duplicate] = {}
     for one in sorted(found, key=lambda one: (one.reason is not DropReason.EXACT_DUPLICATE, one)):
         chosen.setdefault(one.photo, one)
@@ -169,7 +169,7 @@ def _drop_rows(table: pa.Table) -> list[DropRow]:
 
 
 def _write_tar(shard: str, gone: set[str], kept: int, output: BuildOutput) -> dict[str, Any]:
-    """Copies the candidate; a shard of which nothing stays has no tar, for readers refuse those."""
+    """Copies the candidate; an empty shard has no tar, because readers refuse those."""
     names = (split_of(shard), f"{shard}.tar")
     if not kept:
         output.remove(*names)
@@ -182,7 +182,7 @@ def _write_tar(shard: str, gone: set[str], kept: int, output: BuildOutput) -> di
 
 
 class _Hashed(io.BufferedIOBase):
-    """A file that only grows, and knows the SHA-256 of what was written to it."""
+    """A file that computes the size and the SHA-256 of what is written to it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

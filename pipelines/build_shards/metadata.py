@@ -1,6 +1,6 @@
-"""From lines of metadata to the records of each shard: a build before any image. No Beam.
+"""Turns lines of metadata into the records of each shard, before any image is read.
 
-`read_records` and `read_links` turn pieces of files into tables; `link`, `cap_authors`, `cap_cells`
+`read_records` and `read_links` turn ranges of files into tables; `link`, `cap_authors`, `cap_cells`
 look at all records of a partition at once; `assign` gives each record its shard.
 """
 
@@ -35,13 +35,13 @@ _PARSERS: dict[Source, tuple[Callable[[bytes], bool], Callable[[bytes], Record |
 
 @dataclass
 class Chunk:
-    """What some lines of a piece became.
+    """Records or links of some lines of a range.
 
     Attributes:
-        id: Name of what is written about it.
-        table: Of RECORDS, or of LINKS.
-        drops: The rest.
-        read: How many lines, or samples, there were.
+        id: Name of the chunk in output files.
+        table: Table of RECORDS or of LINKS.
+        drops: Lines that became no row.
+        read: Number of lines or samples.
     """
 
     id: str
@@ -51,10 +51,10 @@ class Chunk:
 
 
 def read_records(span: FileRange, settings: Settings) -> Iterator[Chunk]:
-    """Parses, filters and guards the records of a span.
+    """Parses the records of a range; drops those that are not wanted or are excluded.
 
     Raises:
-        OSError: If the file cannot be read.
+        OSError: The file cannot be read.
     """
     items = _parsed(span, settings.inputs)
     filters, exclusions = settings.rules.filters, settings.exclusions
@@ -92,7 +92,7 @@ def _parsed(span: FileRange, inputs: Inputs) -> Iterator[Record | Drop]:
 
 
 def _image_of(record: Record, inputs: Inputs) -> ImageRef | None:
-    """The record's image, where the record alone tells where that is."""
+    """Returns the place of a record's image, if the record alone tells it."""
     if inputs.route is Route.FOLDER:
         return mp16.image_by_id(inputs.root, record.key)
     if inputs.route is Route.HASH and record.hash is not None:
@@ -103,10 +103,10 @@ def _image_of(record: Record, inputs: Inputs) -> ImageRef | None:
 
 
 def read_links(span: FileRange, inputs: Inputs) -> Iterator[Chunk]:
-    """Reads where images are; entries that cannot be used are counted, and are no records.
+    """Reads the places of images; entries that cannot be used are counted.
 
     Raises:
-        OSError: If the file cannot be read.
+        OSError: The file cannot be read.
     """
     items: Iterator[tuple[str, str | ImageRef] | Drop]
     if inputs.route is Route.MESSAGES:
@@ -136,12 +136,12 @@ def _url_image(line: bytes) -> tuple[str, ImageRef] | Drop:
 
 
 def link(records: pa.Table, links: pa.Table, inputs: Inputs) -> tuple[pa.Table, list[DropRow]]:
-    """Takes one record per photo and gives each its image.
+    """Keeps one record per photo and adds the place of its image.
 
     Args:
-        records: Of RECORDS; all records of some photos.
-        links: Of LINKS; all links of the same photos.
-        inputs: For the route.
+        records: Table of RECORDS with all records of some photos.
+        links: Table of LINKS with all links of the same photos.
+        inputs: Inputs of the build.
 
     Returns:
         The records that have an image, by rank, and the drops.
@@ -169,7 +169,7 @@ _NO_IMAGE = {
 
 
 def _first_of_each(column: pa.ChunkedArray) -> np.ndarray:
-    """Which rows are the first of their value, bool (N,)."""
+    """Returns which rows are the first of their value, bool ``(N,)``."""
     values, _ = tables.codes(column)
     first = np.zeros(len(values), bool)
     first[np.unique(values, return_index=True)[1]] = True
@@ -177,7 +177,7 @@ def _first_of_each(column: pa.ChunkedArray) -> np.ndarray:
 
 
 def _join(records: pa.Table, links: pa.Table, inputs: Inputs) -> pa.Table:
-    """Fills in images where records have none; of several links of a photo, the first."""
+    """Adds images to records that have none; of several links of a photo, the first counts."""
     links = links.filter(pa.array(_first_of_each(links["photo"])))
     position = pc.index_in(records["photo"], value_set=links["photo"])
     joined = links.take(position)
@@ -202,11 +202,11 @@ def _images_by_hash(links: pa.Table, root: str) -> pa.Table:
 
 
 def cap_authors(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow]]:
-    """At most `author_cap` photos per photographer; unknown ones have no cap.
+    """Keeps at most `author_cap` photos per photographer; unknown photographers have no cap.
 
     Args:
-        records: All of some photographers.
-        rules: With an `author_cap`.
+        records: All records of some photographers.
+        rules: Rules with an `author_cap`.
     """
     groups, authors = tables.codes(records["author"])
     if "" in authors:
@@ -216,18 +216,18 @@ def cap_authors(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow
 
 
 def cap_cells(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow]]:
-    """At most `cell_cap` photos per cell.
+    """Keeps at most `cell_cap` photos per cell.
 
     Args:
-        records: All of some cells.
-        rules: With a `cell_cap`.
+        records: All records of some cells.
+        rules: Rules with a `cell_cap`.
     """
     why = f"the cell has more than {rules.cell_cap:,} photos"
     return _capped(records, cells_of(records, rules), rules.cell_cap, DropReason.CELL_CAP, why)
 
 
 def cells_of(records: pa.Table, rules: Rules) -> np.ndarray:
-    """The cell of each record, int64 (N,)."""
+    """Returns the cell of each record, int64 ``(N,)``."""
     places = (records[name].to_numpy() for name in ("latitude", "longitude"))
     return Cells(rules.cell_degrees).index(*places)
 
@@ -264,9 +264,10 @@ def _drops(records: pa.Table, reason: DropReason, why: str) -> list[DropRow]:
 
 
 def for_validation(records: pa.Table, rules: Rules) -> np.ndarray:
-    """Whether each record is for validation, bool (N,): all of a photographer, or none.
+    """Returns whether each record is for validation, bool ``(N,)``.
 
-    Of an unknown photographer, each photo is decided by itself.
+    All photos of a photographer are for the same split. Photos of unknown photographers are decided
+    one by one.
     """
     groups, authors = tables.codes(records["author"])
     chosen = uniform_numbers(authors, rules.seed) < rules.val_fraction
@@ -279,13 +280,13 @@ def for_validation(records: pa.Table, rules: Rules) -> np.ndarray:
 
 
 def count_splits(records: pa.Table, rules: Rules) -> Counter[str]:
-    """How many records are for what."""
+    """Counts the records of each split."""
     held_out = int(for_validation(records, rules).sum())
     return Counter({Split.VAL.value: held_out, Split.TRAIN.value: len(records) - held_out})
 
 
 def shard_counts(photos: Counter[str], rules: Rules) -> dict[str, int]:
-    """How many shards each split has, from how many photos it has."""
+    """Computes the number of shards of each split from its number of photos."""
     return {
         split.value: max(1, round(photos[split.value] / rules.shard_size))
         for split in Split
@@ -294,15 +295,15 @@ def shard_counts(photos: Counter[str], rules: Rules) -> dict[str, int]:
 
 
 def assign(records: pa.Table, shards: dict[str, int], rules: Rules) -> tuple[np.ndarray, list[str]]:
-    """Gives each record its shard: by its rank, so that shards are mixed and of about one size.
+    """Assigns a shard to each record by its rank, so that shards are mixed and of similar size.
 
     Args:
-        records: N.
-        shards: Of each split, by `shard_counts`.
-        rules: For the split.
+        records: N records.
+        shards: Number of shards of each split, from `shard_counts`.
+        rules: Rules of the build.
 
     Returns:
-        int64 (N,) into the names of all shards, and the names.
+        Index of the shard of each record, int64 ``(N,)``, and the names of all shards.
     """
     train, val = shards.get(Split.TRAIN.value, 0), shards.get(Split.VAL.value, 0)
     rank = records["rank"].to_numpy()
@@ -312,7 +313,7 @@ def assign(records: pa.Table, shards: dict[str, int], rules: Rules) -> tuple[np.
 
 
 def shard_names(shards: dict[str, int]) -> list[str]:
-    """The names of all shards, train before val."""
+    """Returns the names of all shards, train before val."""
     return [
         f"{split.value}-{number:05d}" for split in Split for number in range(shards.get(split, 0))
     ]
@@ -321,12 +322,12 @@ def shard_names(shards: dict[str, int]) -> list[str]:
 def plan_tables(
     records: pa.Table, shards: dict[str, int], rules: Rules
 ) -> Iterable[tuple[str, pa.Table]]:
-    """The records of each shard, by rank.
+    """Yields the name and the records of each shard, by rank.
 
     Args:
-        records: All of some shards, and of no others.
-        shards: Of each split.
-        rules: For the split.
+        records: All records of some shards, and of no others.
+        shards: Number of shards of each split.
+        rules: Rules of the build.
     """
     records = tables.in_order(records)
     numbers, names = assign(records, shards, rules)

@@ -1,16 +1,16 @@
-"""The directory of a build: what lies where, and how it gets there whole or not at all.
+"""Reads and writes the directory of a build.
 
     run.json                        written first: whose directory this is
     train/train-00000.tar val/...   the shards
     index/part-<shard>.parquet      a row per photo in the shard (GeoParquet)
-    dropped/part-<piece>.parquet    a row per record that is in no shard
+    dropped/part-<chunk>.parquet    a row per record that is in no shard
     _manifest/metadata.json         what the lists held, and how many photos each shard will have
     _manifest/<shard>.json          written last: a shard without one is not done
     _work/plan/<shard>.parquet      the records of a shard
     _work/candidates/<shard>.*      the shard before duplicates are taken out
     summary.json datasheet.md density.png
 
-Bytes depend on the input and the settings, and on nothing else. Knows no Beam.
+The bytes depend on the input and the settings alone.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ class BuildOutput(OutputDirectory):
     KIND: ClassVar[str] = "build"
 
     def read_table(self, *names: str, columns: list[str] | None = None) -> pa.Table:
-        """A Parquet file, or some of its columns."""
+        """Reads a Parquet file, or some of its columns."""
         with open_stream(self.path(*names)) as file:
             return pq.read_table(pa.BufferReader(file.read()), columns=columns)
 
     def finished(self, shards: Iterable[str]) -> bool:
-        """Whether all of these shards are done."""
+        """Returns whether all of these shards are done."""
         return set(self.manifest_names()).issuperset(shards)
 
     def has_plans(self, shards: Iterable[str]) -> bool:
-        """Whether the records of all of these shards are known."""
+        """Returns whether all of these shards have a plan."""
         known = set(self.names(PLAN, "*.parquet"))
         return all(f"{shard}.parquet" in known for shard in shards)
 
@@ -73,12 +73,12 @@ class BuildOutput(OutputDirectory):
 
     @contextlib.contextmanager
     def writing(self, *names: str) -> Iterator[BinaryIO]:
-        """A file to write to piece by piece, which appears when the block ends without an error."""
+        """Opens a file for writing that appears when the block ends without an error."""
         with atomic_path(self.path(*names)) as temporary, temporary.open("wb") as file:
             yield file
 
     def remove_work(self) -> None:
-        """Deletes what only a build that is not done needs."""
+        """Deletes the files that only an unfinished build needs."""
         filesystem, path = fsspec.core.url_to_fs(self.path(WORK))
         filesystem.invalidate_cache()
         if filesystem.exists(path):
@@ -90,5 +90,5 @@ class BuildOutput(OutputDirectory):
 
 
 def split_of(shard: str) -> str:
-    """The folder of a shard: `train` of `train-00012`."""
+    """Returns the folder of a shard: `train` of `train-00012`."""
     return shard.rpartition("-")[0]

@@ -1,7 +1,7 @@
-"""The steps between lists and plan, each with its rows, its drops on disk, and its counts. No Beam.
+"""Runs the steps from lists to the plan of each shard, and counts what each step does.
 
-A step takes rows that belong together and returns what it made of them: rows for the next step,
-spread over its partitions, and a Counter. The Counters of all steps, added up, must balance.
+A step takes rows that belong together. It returns rows for the next step, spread over partitions,
+and a Counter. The sum of all Counters must balance.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ from pipelines.writing.directory import MANIFESTS, to_json
 from schemas.training import DropRow, drop_table
 
 Element = tuple[int, bytes]
-"""A partition, and rows that belong to it."""
+"""Number of a partition, and rows that belong to it."""
 
 READ, DROPPED_AS, PLANNED = "read", "dropped/", "planned/"
 LINKS_READ, LINKS_UNUSABLE = "links_read", "links_unusable"
 
 
 class CountError(AssertionError):
-    """Records got lost or came twice: a mistake in this program."""
+    """Records were lost or counted twice: a mistake in this program."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one step made of its rows.
+    """Result of one step.
 
     Attributes:
         elements: Rows for the next step.
-        counts: Of records read, dropped by reason, and planned.
+        counts: Numbers of records read, dropped by reason, and planned.
     """
 
     elements: list[Element]
@@ -47,40 +47,40 @@ class Step:
 
 
 Group = Callable[[pa.Table, Rules], np.ndarray]
-"""From rows to a number per row; rows of one number must come together."""
+"""Function from rows to a number per row; rows of equal number must come together."""
 
 
 def by_photo(table: pa.Table, rules: Rules) -> np.ndarray:
-    """Rows of one photo together: records, and links without rank."""
+    """Numbers rows by photo; links have no rank."""
     if "rank" in table.column_names:
         return _whole(table["rank"].to_numpy())
     return _whole(stable_hashes(table["photo"].to_pylist(), rules.seed))
 
 
 def by_author(table: pa.Table, rules: Rules) -> np.ndarray:
-    """Rows of one photographer together."""
+    """Numbers rows by photographer."""
     groups, authors = tables.codes(table["author"])
     return _whole(stable_hashes(authors, rules.seed))[groups] if len(groups) else groups
 
 
 def by_cell(table: pa.Table, rules: Rules) -> np.ndarray:
-    """Rows of one cell together."""
+    """Numbers rows by cell."""
     return metadata.cells_of(table, rules)
 
 
 def _whole(numbers: np.ndarray) -> np.ndarray:
-    """Ranks as numbers that are not negative, int64 (N,)."""
+    """Converts ranks to numbers that are not negative, int64 ``(N,)``."""
     return (numbers >> np.uint64(1)).astype(np.int64)
 
 
 def spread(table: pa.Table, group: Group, settings: Settings) -> list[Element]:
-    """The rows by partition, in bytes."""
+    """Divides rows by partition; returns them in bytes."""
     parts = group(table, settings.rules) % settings.partitions
     return [(part, tables.to_bytes(rows)) for part, rows in tables.split_rows(table, parts)]
 
 
 def read_records(span: FileRange, settings: Settings, output: BuildOutput) -> Iterator[Step]:
-    """A piece of metadata, for `link_images`."""
+    """Reads the records of a range, for `link_images`."""
     for chunk in metadata.read_records(span, settings):
         counts = record_drops(chunk.id, chunk.drops, output)
         counts[READ] = chunk.read
@@ -88,7 +88,7 @@ def read_records(span: FileRange, settings: Settings, output: BuildOutput) -> It
 
 
 def read_links(span: FileRange, settings: Settings) -> Iterator[Step]:
-    """A piece of a list that tells where images are, for `link_images`."""
+    """Reads the places of images from a range, for `link_images`."""
     chunk: Chunk
     for chunk in metadata.read_links(span, settings.inputs):
         counts = Counter({LINKS_READ: chunk.read, LINKS_UNUSABLE: len(chunk.drops)})
@@ -102,7 +102,7 @@ def link_images(
     settings: Settings,
     output: BuildOutput,
 ) -> tuple[pa.Table, Counter[str]]:
-    """All records and links of a partition by photo: one record per photo, with its image."""
+    """Keeps one record per photo of a partition and adds the place of its image."""
     table, drops = metadata.link(
         tables.from_bytes(records, tables.RECORDS),
         tables.from_bytes(links, tables.LINKS),
@@ -117,30 +117,30 @@ Keep = Callable[[pa.Table, Rules], tuple[pa.Table, list[DropRow]]]
 def cap_rows(
     name: str, part: int, rows: Iterable[bytes], keep: Keep, settings: Settings, output: BuildOutput
 ) -> tuple[pa.Table, Counter[str]]:
-    """All records of a partition by author, or by cell: at most so many of each."""
+    """Caps the photos per author, or per cell, of a partition."""
     table, drops = keep(tables.from_bytes(rows, tables.RECORDS), settings.rules)
     return table, record_drops(f"{name}-{part:05d}", drops, output)
 
 
 def record_drops(name: str, drops: list[DropRow], output: BuildOutput) -> Counter[str]:
-    """Writes drops to a part of this name, if there are any, and counts them by reason."""
+    """Writes drops to a file, if there are any, and counts them by reason."""
     if drops:
         output.write_table(drop_table(drops), DROPPED, f"part-{name}.parquet")
     return Counter(f"{DROPPED_AS}{drop.reason.value}" for drop in drops)
 
 
 def count_splits(rows: bytes, settings: Settings) -> Counter[str]:
-    """How many records are for what."""
+    """Counts the records of each split."""
     return metadata.count_splits(tables.from_bytes([rows], tables.RECORDS), settings.rules)
 
 
 def spread_shards(rows: bytes, photos: Counter[str], settings: Settings) -> list[Element]:
-    """The rows by partition of shards, in bytes; a partition holds whole shards.
+    """Divides rows by partition, in bytes; a partition holds whole shards.
 
     Args:
-        rows: Of RECORDS.
-        photos: Of each split, in the whole build.
-        settings: Of the build.
+        rows: Rows of RECORDS.
+        photos: Number of photos of each split in the whole build.
+        settings: Settings of the build.
     """
     table = tables.from_bytes([rows], tables.RECORDS)
     shards = metadata.shard_counts(photos, settings.rules)
@@ -152,7 +152,7 @@ def spread_shards(rows: bytes, photos: Counter[str], settings: Settings) -> list
 def write_plans(
     rows: Iterable[bytes], photos: Counter[str], settings: Settings, output: BuildOutput
 ) -> Counter[str]:
-    """Writes the plans of the shards of a partition; counts their records."""
+    """Writes the plans of the shards of a partition and counts their records."""
     table = tables.from_bytes(rows, tables.RECORDS)
     shards = metadata.shard_counts(photos, settings.rules)
     counts: Counter[str] = Counter()
@@ -165,18 +165,18 @@ def write_plans(
 def write_metadata_manifest(
     counts: Counter[str], settings: Settings, output: BuildOutput
 ) -> list[str]:
-    """Checks that no record got lost, and writes what the lists held.
+    """Checks that no record was lost, and writes the manifest of the lists.
 
     Args:
-        counts: Of all steps together.
-        settings: Of the build.
-        output: Where to write.
+        counts: Counts of all steps together.
+        settings: Settings of the build.
+        output: Output directory.
 
     Returns:
-        The names of the shards that are planned.
+        Names of the planned shards.
 
     Raises:
-        CountError: If the counts do not balance.
+        CountError: The counts do not balance.
     """
     dropped, planned = (_under(counts, prefix) for prefix in (DROPPED_AS, PLANNED))
     if counts[READ] != sum(dropped.values()) + sum(planned.values()):
@@ -202,7 +202,7 @@ def _under(counts: Counter[str], prefix: str) -> dict[str, int]:
 
 
 def total(counters: Iterable[Counter[str]]) -> Counter[str]:
-    """The sum of Counters."""
+    """Adds Counters."""
     summed: Counter[str] = Counter()
     for one in counters:
         summed.update(one)

@@ -1,4 +1,4 @@
-"""Everything that decides what a build writes."""
+"""Settings that decide what a build writes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from schemas.training import SCHEMA_VERSION
 
 
 class Source(str, Enum):
-    """Where records come from; see `pipelines.sources`."""
+    """Format of the records; see `pipelines.sources`."""
 
     MP16 = "mp16"
     YFCC100M = "yfcc100m"
@@ -24,7 +24,7 @@ class Source(str, Enum):
 
 
 class Route(str, Enum):
-    """How the image of a record is found."""
+    """Way from a record to its image."""
 
     FOLDER = "folder"  # ROOT/IMG_ID
     HASH = "hash"  # ROOT/HHH/HHH/HASH.jpg
@@ -38,8 +38,8 @@ class InputFile:
     """A file of metadata.
 
     Attributes:
-        url: Where it lies.
-        bytes: Its size, by which a resumed build notices another one.
+        url: Path or URL of the file.
+        bytes: Size in bytes, by which a resumed build notices another file.
     """
 
     url: str
@@ -47,20 +47,20 @@ class InputFile:
 
     @property
     def name(self) -> str:
-        """The last part of its URL."""
+        """Last part of the URL."""
         return self.url.rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """What is read.
+    """Files that are read.
 
     Attributes:
-        source: Of the records.
-        route: To their images.
+        source: Format of the records.
+        route: Way to the images.
         metadata: Lists of records, or tars.
         links: Lists that tell where the image of a photo is: hashes, addresses, msgpack shards.
-        root: Of the images; empty where they have none in common.
+        root: Root of the images; empty where they have none in common.
     """
 
     source: Source
@@ -72,17 +72,18 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Rules:
-    """What is kept, and as what.
+    """Rules that decide which photos are kept, and how.
 
     Attributes:
-        filters: On one record.
-        encoding: Of the photos.
-        author_cap, cell_cap: Most photos per photographer and per cell; 0: any number.
-        cell_degrees: Size of the cells.
-        val_fraction: Of the photographers, whose photos are for validation.
-        shard_size: Photos per shard, about.
-        encoder: Whose embeddings are stored beside the photos, or None.
-        seed: Of everything that is left to chance.
+        filters: Rules on one record.
+        encoding: Settings of the stored photos.
+        author_cap: Most photos per photographer; 0 means any number.
+        cell_cap: Most photos per cell; 0 means any number.
+        cell_degrees: Size of the cells in degrees.
+        val_fraction: Fraction of the photographers whose photos are for validation.
+        shard_size: Approximate number of photos per shard.
+        encoder: Name of the encoder whose embeddings are stored beside the photos, or None.
+        seed: Seed of all random choices.
     """
 
     filters: Filters = field(default_factory=Filters)
@@ -98,11 +99,11 @@ class Rules:
 
 @dataclass(frozen=True)
 class Settings:
-    """A build.
+    """Settings of a build.
 
     Attributes:
-        inputs: What is read.
-        rules: What is kept.
+        inputs: Files that are read.
+        rules: Rules that decide what is kept.
         exclusions: Lists of what must not be learnt.
     """
 
@@ -112,11 +113,11 @@ class Settings:
 
     @property
     def partitions(self) -> int:
-        """In how many parts the records are looked at; each fits into memory."""
+        """Number of parts of the records, each of which fits into memory."""
         return partitions(self.inputs)
 
     def to_dict(self) -> dict[str, Any]:
-        """For run.json: all that decides bytes, as it comes back from JSON; no place on a disk."""
+        """Returns what decides the bytes of a build, without places on a disk, for run.json."""
         document = {
             "schema_version": SCHEMA_VERSION,
             "source": self.inputs.source.value,
@@ -139,7 +140,7 @@ class Settings:
 
     @property
     def hash(self) -> str:
-        """SHA-256 by which a resumed build knows its own."""
+        """SHA-256 of the settings, by which a resumed build knows its own files."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
 
 
@@ -148,7 +149,7 @@ MOST_PARTITIONS = 1024
 
 
 def partitions(inputs: Inputs) -> int:
-    """See `Settings.partitions`; follows from the input alone, so that file names do, too."""
+    """Computes `Settings.partitions` from the input alone; the names of files follow from it."""
     most = max(_total(inputs.metadata), _total(inputs.links))
     if inputs.route in (Route.TAR, Route.MESSAGES):
         most //= 100  # pixels

@@ -1,4 +1,4 @@
-"""Writes and copies training shards: the same samples, the same bytes."""
+"""Writes and copies training shards; equal samples give equal bytes."""
 
 from __future__ import annotations
 
@@ -19,13 +19,14 @@ MOST_KEY_CHARACTERS = 80
 
 @dataclass(frozen=True)
 class ShardSample:
-    """One photo as it goes into a shard.
+    """One photo for a shard.
 
     Attributes:
-        key: Name of its members; see `member_key`.
-        jpeg: Bytes.
-        latitude, longitude: Degrees.
-        embedding: float16 (E,), or None.
+        key: Key of the sample, from `member_key`.
+        jpeg: Bytes of the JPEG.
+        latitude: Latitude in degrees.
+        longitude: Longitude in degrees.
+        embedding: Embedding, float16 ``(E,)``, or None.
     """
 
     key: str
@@ -36,7 +37,7 @@ class ShardSample:
 
 
 def member_key(photo: str) -> str:
-    """A key without dots and slashes, by which readers would cut it; different for each photo."""
+    """Makes a unique key without dots and slashes, at which readers would cut it."""
     clean = re.sub(r"[^A-Za-z0-9_-]", "_", photo)
     if clean == photo and len(photo) <= MOST_KEY_CHARACTERS:
         return photo
@@ -45,10 +46,10 @@ def member_key(photo: str) -> str:
 
 
 class ShardWriter:
-    """Writes samples to a tar with nothing of the time, the machine or the user in it.
+    """Writes samples to a tar that tells nothing of the time, the machine or the user.
 
     Args:
-        file: To write to.
+        file: File to write to.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -79,12 +80,12 @@ class ShardWriter:
 
 
 def copy_without(source: BinaryIO, target: BinaryIO, keys: Collection[str]) -> None:
-    """Copies a shard but for some samples; the bytes are those of writing the rest alone.
+    """Copies a shard without some samples; the bytes equal those of writing the rest alone.
 
     Args:
-        source: Of a tar that ShardWriter wrote.
-        target: To write to.
-        keys: Of the samples to leave out.
+        source: Tar that ShardWriter wrote.
+        target: File to write to.
+        keys: Keys of the samples to leave out.
     """
     with tarfile.open(fileobj=source, mode="r|") as tar, ShardWriter(target) as writer:
         for info in tar:

@@ -1,4 +1,4 @@
-"""Reads the directory of a build back, checks its arithmetic and says what is in it. No Beam."""
+"""Reads the directory of a build, checks that its counts add up, and summarises it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,20 @@ COLUMNS = ["author", "licence", "latitude", "longitude", "cell"]
 
 @dataclass
 class Found:
-    """What is on disk, added up shard by shard.
+    """Counts of what is on disk, added up shard by shard.
 
     Attributes:
-        planned, kept, dropped: Of all shards; `dropped` by reason.
-        photos, shards, bytes: By split.
-        authors: Photos by photographer, by split; unknown ones left out.
-        licences: Photos by licence code.
-        caps: Photos by cell of the build.
-        density: Photos by cell of the map.
-        mismatches: Sentences.
+        planned: Number of planned photos.
+        kept: Number of photos in shards.
+        dropped: Number of dropped photos by reason.
+        photos: Number of photos by split.
+        shards: Number of shards by split.
+        bytes: Bytes of the shards by split.
+        authors: Number of photos by photographer, by split, without unknown photographers.
+        licences: Number of photos by licence code.
+        caps: Number of photos by cell of the build.
+        density: Number of photos by cell of the map.
+        mismatches: Sentences about counts that do not add up.
     """
 
     planned: int = 0
@@ -64,11 +68,11 @@ def summarise(output: BuildOutput) -> tuple[dict[str, Any], Counter[int]]:
     """Counts what is on disk.
 
     Args:
-        output: Of a build, finished or not.
+        output: Output directory of a build, finished or not.
 
     Returns:
-        A JSON-able summary, in which `mismatches` is empty when every count adds up, and photos by
-        cell of the map.
+        Summary for JSON, whose `mismatches` is empty if all counts add up, and the number of photos
+        by cell of the map.
     """
     metadata = output.manifest(METADATA) or {}
     planned: Mapping[str, int] = metadata.get("shards", {})
@@ -126,7 +130,7 @@ def _split(found: Found, split: str) -> dict[str, int]:
 
 
 def _add(found: Found, shard: str, manifest: Mapping[str, Any], output: BuildOutput) -> None:
-    """Adds a shard, and checks it against itself and against what is on disk."""
+    """Adds a shard and checks its manifest against what is on disk."""
     split, kept, dropped = split_of(shard), manifest["kept"], Counter(manifest["dropped"])
     found.planned += manifest["planned"]
     found.kept += kept
@@ -177,7 +181,7 @@ def _counts(column: pa.ChunkedArray) -> dict[Any, int]:
 def _check_total(
     found: Found, read: int, dropped: int, output: BuildOutput, shards: set[str]
 ) -> None:
-    """The one equation of a build: kept + dropped = read, by manifests and by rows on disk."""
+    """Checks kept + dropped = read, by manifests and by rows on disk."""
     if read != found.kept + dropped:
         found.mismatches.append(f"{read} records are not {found.kept} kept + {dropped} dropped")
     parts = [output.path(DROPPED, name) for name in output.names(DROPPED, "*.parquet")]
@@ -205,7 +209,7 @@ def _size(path: str) -> int | None:
 
 
 def summary_table(summary: Mapping[str, Any]) -> str:
-    """The summary as text for a terminal."""
+    """Formats a summary for a terminal."""
     lines = [
         f"read     {summary['read']:>12,}",
         f"kept     {summary['kept']:>12,}",

@@ -1,7 +1,6 @@
-"""Records as columns: how they travel between the steps of a build.
+"""Converts records to tables and back; tables travel between the steps of a build.
 
-A million dataclass instances would cost more to hold and to shuffle than to make; a table of them
-is one piece of bytes.
+A table is one block of bytes, which costs far less to hold and to shuffle than a million records.
 """
 
 from __future__ import annotations
@@ -49,12 +48,12 @@ LINKS = pa.schema(
 def record_table(
     records: Sequence[Record], seed: int, images: Sequence[ImageRef | None] | None = None
 ) -> pa.Table:
-    """Records as a table of RECORDS, with the rank that the seed gives each photo.
+    """Converts records to a table of RECORDS, with the rank of each photo.
 
     Args:
-        records: N.
-        seed: Of the build.
-        images: N, in the place of the records' own.
+        records: N records.
+        seed: Seed of the build.
+        images: Places of the N images, instead of the records' own.
     """
     if images is None:
         images = [record.image for record in records]
@@ -71,16 +70,16 @@ def record_table(
 
 
 def identity(record: Record) -> str:
-    """By what two records are the same photo.
+    """Returns the id by which two records are the same photo.
 
-    Flickr's number; but in shards of somebody else, `a/0001` and `b/0001` are two photos.
+    It is Flickr's number, but in other shards `a/0001` and `b/0001` are two photos.
     """
     own = record.source == webdataset.SOURCE and "/" in record.key
     return record.key if own else photo_id(record.key)
 
 
 def link_table(links: Sequence[tuple[str, str | ImageRef]]) -> pa.Table:
-    """Pairs of a key and its hash, or its image, as a table of LINKS."""
+    """Converts pairs of a key and its hash, or its image, to a table of LINKS."""
     images = [target if isinstance(target, ImageRef) else None for _, target in links]
     columns = {
         "photo": [photo_id(key) for key, _ in links],
@@ -91,7 +90,7 @@ def link_table(links: Sequence[tuple[str, str | ImageRef]]) -> pa.Table:
 
 
 def image_columns(images: Sequence[ImageRef | None]) -> dict[str, list[object]]:
-    """N images as the values of IMAGE_COLUMNS."""
+    """Converts places of images to the values of IMAGE_COLUMNS."""
     return {
         f"image_{name}": [None if image is None else getattr(image, name) for image in images]
         for name in ("kind", "url", "offset", "length")
@@ -104,7 +103,7 @@ def _table(columns: dict[str, object], schema: pa.Schema) -> pa.Table:
 
 
 def records(table: pa.Table) -> Iterator[Record]:
-    """The records of a table, one by one."""
+    """Yields the records of a table."""
     for batch in table.to_batches(max_chunksize=1024):
         for row in batch.to_pylist():
             kind = row["image_kind"]
@@ -126,14 +125,14 @@ def records(table: pa.Table) -> Iterator[Record]:
 
 
 def in_order(table: pa.Table) -> pa.Table:
-    """By rank; rows of one photo by everything else, so that the order of arrival is gone."""
+    """Sorts rows by rank and then by all columns, whatever order they arrived in."""
     rest = [name for name in table.column_names if name not in ("rank", "photo")]
     first = [name for name in ("rank", "photo") if name in table.column_names]
     return table.sort_by([(name, "ascending") for name in [*first, *rest]])
 
 
 def to_bytes(table: pa.Table) -> bytes:
-    """One piece that Beam can shuffle without looking inside."""
+    """Converts a table to bytes that Beam can shuffle."""
     sink = pa.BufferOutputStream()
     options = pa.ipc.IpcWriteOptions(compression="lz4")
     with pa.ipc.new_stream(sink, table.schema, options=options) as stream:
@@ -142,18 +141,18 @@ def to_bytes(table: pa.Table) -> bytes:
 
 
 def from_bytes(pieces: Iterable[bytes], schema: pa.Schema) -> pa.Table:
-    """All pieces as one table; of no piece, an empty one."""
+    """Joins tables in bytes to one table, which is empty if there are none."""
     tables = [pa.ipc.open_stream(piece).read_all() for piece in pieces]
     return pa.concat_tables([schema.empty_table(), *tables]).combine_chunks()
 
 
 def partition_of(names: Sequence[str], seed: int, partitions: int) -> NDArray[np.int64]:
-    """Which of the partitions each name belongs to, int64 (N,)."""
+    """Returns the partition of each name, int64 ``(N,)``."""
     return (stable_hashes(names, seed, PARTITION) % np.uint64(partitions)).astype(np.int64)
 
 
 def codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
-    """A column of text as numbers into the list of its distinct values."""
+    """Encodes a column of text as numbers into the list of its distinct values."""
     encoded = column.combine_chunks().dictionary_encode()
     return encoded.indices.to_numpy(zero_copy_only=False).astype(np.int64), (
         encoded.dictionary.to_pylist()
@@ -161,14 +160,14 @@ def codes(column: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
 
 
 def split_rows(table: pa.Table, parts: NDArray[np.int64]) -> Iterator[tuple[int, pa.Table]]:
-    """The rows of each part that has any.
+    """Divides rows into parts.
 
     Args:
         table: N rows.
-        parts: int64 (N,), the part of each row.
+        parts: Part of each row, int64 ``(N,)``.
 
     Yields:
-        Part and its rows, by part; rows keep their order.
+        Each part that has rows, in order, and its rows in their order.
     """
     order = np.argsort(parts, kind="stable")
     found, starts = np.unique(parts[order], return_index=True)

@@ -1,4 +1,4 @@
-"""A build as a Beam graph: a thin skin over `planning`, `candidates` and `finishing`.
+"""Runs `planning`, `candidates` and `finishing` as a Beam graph.
 
 Records travel as tables: an element is (partition, rows in bytes), and a GroupByKey brings a
 partition together, whose rows then fit into memory. Images never cross a shuffle: a shard is
@@ -32,13 +32,14 @@ CAPS = (
 
 
 class BuildShards(beam.PTransform):
-    """The whole job, or what is left of it where the plan is there already.
+    """The whole job, without the plan if an earlier build has made it.
 
     Args:
-        settings: Of the build.
-        output: Where to write; prepared.
-        workers: How images are worked on.
-        records, links: Pieces of the input.
+        settings: Settings of the build.
+        output: Prepared output directory.
+        workers: Settings of fetching and encoding.
+        records: Ranges of the lists of photos.
+        links: Ranges of the lists that tell where images are.
         planned: Names of the shards, if an earlier build has planned them.
     """
 
@@ -56,7 +57,7 @@ class BuildShards(beam.PTransform):
         self.records, self.links, self.planned = records, links, planned
 
     def expand(self, pipeline: beam.pvalue.PBegin) -> beam.PCollection[dict[str, Any]]:
-        """Plan, then make; the plan lies on disk between them."""
+        """Plans, then makes the shards; the plan lies on disk between the two."""
         if self.planned is None:
             ranges = pipeline | "ListMetadata" >> beam.Create(self.records)
             plan = PlanShards(self.settings, self.output, self.links)
@@ -67,12 +68,12 @@ class BuildShards(beam.PTransform):
 
 
 class PlanShards(beam.PTransform):
-    """From ranges of metadata to the names of the shards, whose plans then are on disk.
+    """Plans the shards: from ranges of metadata to the names of shards with a plan on disk.
 
     Args:
-        settings: Of the build.
-        output: Where to write.
-        links: Pieces of the lists that tell where images are.
+        settings: Settings of the build.
+        output: Output directory.
+        links: Ranges of the lists that tell where images are.
     """
 
     def __init__(self, settings: Settings, output: BuildOutput, links: Sequence[FileRange]) -> None:
@@ -80,7 +81,7 @@ class PlanShards(beam.PTransform):
         self.settings, self.output, self.links = settings, output, links
 
     def expand(self, ranges: beam.PCollection[FileRange]) -> beam.PCollection[str]:
-        """The first half of the job, top to bottom."""
+        """Builds the first half of the graph."""
         settings, output = self.settings, self.output
         records = ranges | "ReadRecords" >> ReadRanges(planning.read_records, settings, output)
         links = (
@@ -113,14 +114,14 @@ class PlanShards(beam.PTransform):
 
 
 class ReadRanges(beam.PTransform):
-    """Reads files side by side into rows and counts."""
+    """Reads ranges side by side into rows and counts."""
 
     def __init__(self, read: Callable[..., Iterator[Step]], *arguments: Any) -> None:
         super().__init__()
         self.read, self.arguments = read, arguments
 
     def expand(self, ranges: beam.PCollection[FileRange]) -> Any:
-        """Rows under ROWS, Counters under COUNTS."""
+        """Yields rows under ROWS and Counters under COUNTS."""
         return (
             ranges
             | "Spread" >> beam.Reshuffle()
@@ -133,7 +134,7 @@ def _counted(step: beam.DoFn) -> Any:
 
 
 class ReadRange(beam.DoFn):
-    """Reads a range of a file; see `planning.read_records` and `read_links`."""
+    """Reads a range with `planning.read_records` or `planning.read_links`."""
 
     def __init__(self, read: Callable[..., Iterator[Step]], *arguments: Any) -> None:
         self.read, self.arguments = read, arguments
@@ -146,7 +147,7 @@ class ReadRange(beam.DoFn):
 
 
 class LinkImages(beam.DoFn):
-    """One partition; see `planning.link_images`."""
+    """Runs `planning.link_images` on a partition."""
 
     def __init__(self, settings: Settings, output: BuildOutput) -> None:
         self.settings, self.output = settings, output
@@ -164,7 +165,7 @@ class LinkImages(beam.DoFn):
 
 
 class CapRows(beam.DoFn):
-    """One partition; see `planning.cap_rows`."""
+    """Runs `planning.cap_rows` on a partition."""
 
     def __init__(
         self, name: str, keep: planning.Keep, settings: Settings, output: BuildOutput
@@ -184,14 +185,14 @@ class CapRows(beam.DoFn):
 
 
 class WritePlans(beam.PTransform):
-    """From all records to the plan of each shard on disk; yields Counters."""
+    """Writes the plan of each shard; yields Counters."""
 
     def __init__(self, settings: Settings, output: BuildOutput) -> None:
         super().__init__()
         self.settings, self.output = settings, output
 
     def expand(self, rows: beam.PCollection[pa.Table]) -> beam.PCollection[Counter[str]]:
-        """Counts first, because the number of shards follows from the number of photos."""
+        """Counts the photos first, because the number of shards follows from it."""
         packed = rows | "Pack" >> beam.Map(tables.to_bytes)  # held until they are counted
         photos = (
             packed
@@ -217,12 +218,12 @@ class WritePlans(beam.PTransform):
 
 
 class MakeShards(beam.PTransform):
-    """From the names of planned shards to their manifests; the shards are written on the way.
+    """Writes planned shards: from their names to their manifests.
 
     Args:
-        settings: Of the build.
-        output: Where to write.
-        workers: How images are worked on.
+        settings: Settings of the build.
+        output: Output directory.
+        workers: Settings of fetching and encoding.
     """
 
     def __init__(self, settings: Settings, output: BuildOutput, workers: Workers) -> None:
@@ -230,7 +231,7 @@ class MakeShards(beam.PTransform):
         self.settings, self.output, self.workers = settings, output, workers
 
     def expand(self, shards: beam.PCollection[str]) -> beam.PCollection[dict[str, Any]]:
-        """The second half of the job, top to bottom."""
+        """Builds the second half of the graph."""
         settings, output = self.settings, self.output
         duplicates = (
             shards

@@ -1,1 +1,1 @@
-"""Geotags written into the EXIF of copies of JPEGs."""
+"""Writes geotags into the EXIF of copies of JPEGs."""

@@ -1,6 +1,6 @@
 """Copies photos and writes their geotags into the copies' EXIF; `locdiffusion write-exif`.
 
-The originals are only read. A copy equals its original but for the GPS tags: position, the 90 %
+The originals are only read. A copy differs in the GPS tags alone: position, the 90 %
 radius as positioning error, and which model estimated it.
 """
 
@@ -52,7 +52,7 @@ are counted and left out. write_exif.json in COPIES says what became of the phot
 
 
 class Fate(str, Enum):
-    """What became of a photo."""
+    """Outcome for one photo."""
 
     WRITTEN = "written"
     UNCERTAIN = "not certain enough"
@@ -131,7 +131,7 @@ def write_copies(options: argparse.Namespace) -> Counter[Fate]:
 
 
 def _geotags(output: Output, shard: Shard) -> Mapping[str, Mapping[str, Any]]:
-    """Predictions of one shard by key."""
+    """Reads the predictions of one shard, by key."""
     import pyarrow.parquet as pq
 
     path = output.part(PREDICTIONS, shard.id)
@@ -194,7 +194,7 @@ def _folders(shards: Sequence[Shard]) -> Iterator[Path]:
 
 
 def _write(output: str, shard: Shard, key: str, copy: bytes) -> None:
-    """A photo of a folder keeps its path; one of a tar goes into a folder named after the tar."""
+    """Writes a copy: under its own path, or for a tar into a folder named after the tar."""
     name = key if shard.photos else f"{shard.id}/{key}.jpg"
     parts = [part for part in name.split("/") if part not in ("", ".", "..")]
     write_atomically("/".join([output.rstrip("/"), *parts]), copy)

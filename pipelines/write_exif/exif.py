@@ -3,7 +3,7 @@
 The picture is not decoded. A TIFF block is addressed by offsets from its start, so the new GPS
 directory and a copy of the first directory that points to it are appended behind what is there:
 maker notes, thumbnails and all other tags stay where they are, to the byte (CIPA DC-008, Exif 3.0,
-§4.5-4.6). Knows no Beam.
+§4.5-4.6).
 """
 
 from __future__ import annotations
@@ -25,18 +25,19 @@ Entry = tuple[int, int, int, bytes]
 
 
 class ExifError(ValueError):
-    """A file whose metadata cannot be extended safely; it is left alone."""
+    """The metadata of a file cannot be extended safely."""
 
 
 @dataclass(frozen=True)
 class Position:
-    """What is written.
+    """Position that is written.
 
     Attributes:
-        latitude, longitude: Degrees, WGS84.
-        error_km: Horizontal error; `GPSHPositioningError`, there in metres.
-        method: How the position was found; `GPSProcessingMethod`.
-        note: For people; `GPSAreaInformation`.
+        latitude: Latitude in degrees, WGS84.
+        longitude: Longitude in degrees, WGS84.
+        error_km: Horizontal error in km; becomes `GPSHPositioningError` in metres.
+        method: Way in which the position was found; becomes `GPSProcessingMethod`.
+        note: Text for people; becomes `GPSAreaInformation`.
     """
 
     latitude: float
@@ -47,14 +48,14 @@ class Position:
 
 
 def with_position(jpeg: bytes, position: Position) -> bytes:
-    """A copy of a JPEG that says where it was taken.
+    """Returns a copy of a JPEG with a position in its EXIF.
 
     Args:
-        jpeg: The file.
-        position: To write; replaces these tags where they are there already.
+        jpeg: Bytes of the file.
+        position: Position to write; it replaces the tags that are there.
 
     Raises:
-        ExifError: No JPEG, a broken EXIF block, or no room in it.
+        ExifError: The file is no JPEG, or its EXIF block is broken or has no room.
     """
     start, stop, tiff = _find_exif(jpeg)
     body = _EXIF + _with_gps(tiff, position)
@@ -65,7 +66,7 @@ def with_position(jpeg: bytes, position: Position) -> bytes:
 
 
 def _find_exif(jpeg: bytes) -> tuple[int, int, bytes]:
-    """First and last byte of the EXIF segment, and its TIFF block; an empty place if none."""
+    """Finds the first and last byte of the EXIF segment and its TIFF block; empty if none."""
     if jpeg[:2] != _SOI:
         raise ExifError(f"no JPEG: the file begins with {jpeg[:4]!r}")
     at = place = 2
@@ -87,7 +88,7 @@ def _find_exif(jpeg: bytes) -> tuple[int, int, bytes]:
 
 
 def _with_gps(tiff: bytes, position: Position) -> bytes:
-    """The TIFF block with a GPS directory appended."""
+    """Appends a GPS directory to a TIFF block."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         raise ExifError(f"the EXIF block begins with {tiff[:4]!r}, wanted II*\\0 or MM\\0*")
@@ -116,7 +117,7 @@ def _offset(tiff: bytes, at: int, order: str) -> int:
 
 
 def _directory(tiff: bytes, at: int, order: str) -> tuple[list[Entry], int]:
-    """Entries with their four value bytes as they are, and the offset of the next directory."""
+    """Reads the entries of a directory, with their four value bytes, and the next offset."""
     if not 8 <= at <= len(tiff) - 2:
         raise ExifError(f"the EXIF block of {len(tiff):,} bytes points to byte {at:,}")
     (count,) = struct.unpack_from(order + "H", tiff, at)
@@ -128,7 +129,7 @@ def _directory(tiff: bytes, at: int, order: str) -> tuple[list[Entry], int]:
 
 
 def _packed(entries: list[Entry], at: int, after: int, order: str) -> bytes:
-    """A directory at an offset, followed by the values that do not fit into four bytes."""
+    """Packs a directory for an offset, followed by the values of more than four bytes."""
     table = struct.pack(order + "H", len(entries))
     values = b""
     values_at = at + 2 + 12 * len(entries) + 4
@@ -158,7 +159,7 @@ def _gps_entries(position: Position, order: str) -> list[Entry]:
 
 
 def _sexagesimal(degrees: float) -> list[Fraction]:
-    """Degrees, minutes, and seconds to 1/10000 (3 mm)."""
+    """Converts degrees to degrees, minutes, and seconds to 1/10000 (3 mm)."""
     if not math.isfinite(degrees):
         raise ExifError(f"the position is {degrees}, wanted a number of degrees")
     ticks = round(abs(degrees) * 36_000_000)
