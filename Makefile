@@ -28,7 +28,7 @@ setup: $(VENV)/.sample  ## create the environment .venv with everything that the
 
 sample: $(OUT)/sample-archive.stamp  ## geotag 1,000 satellite pictures; results and a map in out/sample
 	rm -rf $(OUT)/sample
-	$(PY) -m pipelines.geotag --input '$(OUT)/sample-archive/*.tar' --output $(OUT)/sample
+	$(VENV)/bin/locdiffusion geotag --input '$(OUT)/sample-archive/*.tar' --output $(OUT)/sample
 
 ##@ Development
 # One thread each: the two processes share the machine. A module's tests share its fixtures.
