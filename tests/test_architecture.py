@@ -13,6 +13,7 @@ import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 
+from locdiffusion.cli.commands import COMMANDS as SUB_COMMANDS
 from support import ROOT
 from support.project import make_targets, setup_arguments
 
@@ -341,16 +342,24 @@ def test_every_make_target_of_a_page_exists(page):
     assert said <= make_targets()
 
 
+def commands_of(line: str) -> list[tuple[str, str]]:
+    """The modules that a line runs, each with its arguments; `locdiffusion NAME` is one of them."""
+    found = re.findall(r"(?:python3?|\$\(PY\)) -m ([\w.]+)([^|;&]*)", line)
+    for words in re.findall(r"(?:^|[|;&(]|-m )\s*(?:\S*/bin/)?locdiffusion ([a-z][^|;&]*)", line):
+        name, _, arguments = words.strip().removeprefix("help ").partition(" ")
+        if name != "completion":
+            found.append((SUB_COMMANDS[name][0], arguments))
+    return [one for one in found if one[0].split(".")[0] in PACKAGES and one[0] != "locdiffusion"]
+
+
 @pytest.mark.parametrize("page", [*PAGES, "Makefile", "experiments/Makefile"])
 def test_every_command_of_a_page_exists_with_its_flags(page):
     for line in code_lines(page):
-        for module, arguments in re.findall(r"(?:python3?|\$\(PY\)) -m ([\w.]+)([^|;&]*)", line):
-            if module.split(".")[0] not in PACKAGES:
-                continue
+        for module, arguments in commands_of(line):
             assert module in COMMANDS, f"{page}: no command {module}"
             text = help_of(module).stdout
             subcommand = re.match(r"\s*([a-z]+)\s", arguments)
-            if subcommand and "{" in text:
+            if subcommand and module.startswith("experiments") and "{" in text:
                 text += help_of(module, subcommand[1]).stdout
             for flag in re.findall(r"(?<!\S)\[?(--[a-z][\w-]*)", arguments):
                 known = re.search(rf"{re.escape(flag)}(?![\w-])", text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import os
+import select
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -52,7 +53,7 @@ class Parser(argparse.ArgumentParser):
 
     Args:
         name: Name of the sub-command.
-        usage: What is typed behind the name.
+        usage: What is typed behind the name; one line for each form.
         about: What the command does, and examples. ``locdiffusion NAME`` becomes the words that
             started the command.
         more: What is worth knowing besides the flags: files, formats, further reading.
@@ -74,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         about, more = (text.replace(f"locdiffusion {name}", typed) for text in (about, more))
         super().__init__(
             prog=typed,
-            usage=f"{typed} {usage}",
+            usage="\n       ".join(f"{typed} {line}" for line in usage.split("\n")),
             description=about,
             epilog=more + STATUSES.format(f"\n  1    {failed}" if failed else ""),
             formatter_class=HelpFormatter,
@@ -150,9 +151,10 @@ class Parser(argparse.ArgumentParser):
         words = self.words(args)
         for word in self.unknown(words):
             self.refuse(word)
-        options = self.parse_intermixed_args(words, namespace)
+        end = words.index("--") if "--" in words else len(words)
+        options = self.parse_intermixed_args(words[:end], namespace)
         if hasattr(options, PATHS):
-            options.input = [*getattr(options, PATHS), *options.input]
+            options.input = [*getattr(options, PATHS), *options.input, *words[end + 1 :]]
             delattr(options, PATHS)
         self.require(options, *required)
         return options
@@ -226,12 +228,10 @@ def run_command(
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        try:
-            sys.stdout.flush()
-        except BrokenPipeError:  # stdout, and not a connection: its reader, such as head, has ended
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return PIPE_CLOSED
-        raise
+        if not _reader_is_gone():  # then it was a connection
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
     except KeyboardInterrupt as stop:
         print(str(stop) or stopped, file=sys.stderr)
         return STOPPED
@@ -247,3 +247,10 @@ def run_command(
     except told as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE
+
+
+def _reader_is_gone() -> bool:
+    """Whether the process that reads our stdout, such as `head`, has ended."""
+    pipe = select.poll()
+    pipe.register(sys.stdout.fileno(), select.POLLOUT)
+    return any(event & select.POLLERR for _, event in pipe.poll(0))

@@ -70,7 +70,7 @@ def parser() -> Parser:
     """Returns the parser of the command."""
     made = Parser(
         "evaluate",
-        "(--test NAME=GLOB | --input DIR --truth CSV | --predictions DIR) [flags]",
+        "--test NAME=GLOB ... [flags]\n--input DIR --truth CSV [flags]\n--predictions DIR [flags]",
         ABOUT,
         MORE,
         old={"--photos": "--input"},

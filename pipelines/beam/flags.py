@@ -79,6 +79,9 @@ class JobParser(Parser):
         rest = list(words)
         while rest:
             word = rest.pop(0)
+            if word == "--":
+                ours += [word, *rest]
+                break
             if word not in self.unknown([word]):
                 ours.append(word)
                 continue
