@@ -30,8 +30,9 @@ FEWEST = 50
 Positions = dict[str, tuple[float, float]]
 
 ABOUT = """\
-Fits the radii of a checkpoint to an archive in which some positions are known, and
-writes a new checkpoint. The points hardly move; the stated uncertainty does.
+Fits the radii of a checkpoint to an archive in which some positions are known, so that
+the 50 % and 90 % radii hold as many photos as they say, and writes a new checkpoint.
+The points hardly move; the stated uncertainty does.
 
 examples:
   locdiffusion calibrate 'photos/*.tar' --predictions out --output MINE

@@ -26,22 +26,22 @@ examples:
   locdiffusion card patch.jpg                      # writes patch-card.png here
   locdiffusion card photo.jpg --checkpoint geoclip-distilled
   locdiffusion card patch.jpg --output answer.png
-  locdiffusion card photos/*.jpg --output CARDS    # one picture each into a folder
+  locdiffusion card photos/*.jpg --output CARDS    # one picture each
   locdiffusion card patch.jpg --json > answer.geojson
 """
 
 MORE = """\
 how to read a card:
-  The cross is the answer. The solid circle holds the truth with probability 50 %, the
-  dashed one with 90 %; the brown shade says where else the photo may be from. A circle
-  of thousands of km means that the model does not know. The truth is drawn where the
-  photo's EXIF has a GPS position, or NAME.json beside NAME.jpg has
-  {"latitude": ..., "longitude": ...}; the model sees neither.
+  The cross is the answer. The solid circle holds the truth with probability
+  50 %, the dashed one with 90 %; the brown shade says where else the photo may
+  be from. A circle of thousands of km means that the model does not know. The
+  truth is drawn where the photo's EXIF has a GPS position, or NAME.json beside
+  NAME.jpg has {"latitude": ..., "longitude": ...}; the model sees neither.
 
 which checkpoint:
-  overhead, the default, knows satellite views only: on other photos its answers are
-  noise. For photos from the ground: --checkpoint geoclip-distilled, see
-  `locdiffusion help geotag`.
+  overhead, the default, knows satellite views only: on other photos its answers
+  are noise. For photos from the ground: --checkpoint geoclip-distilled;
+  `locdiffusion help geotag` says what that needs.
 """
 
 

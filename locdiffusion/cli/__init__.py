@@ -27,16 +27,18 @@ commands:
 {commands}
   completion    print completion of commands and flags for a shell: bash or zsh
 
-  locdiffusion help COMMAND explains a command; locdiffusion --version tells the version
+`locdiffusion help COMMAND` explains a command, `locdiffusion --version` tells
+the version.
 
 examples:
-  locdiffusion geotag ~/Pictures          # writes Pictures-geotags with a table and a map
-  locdiffusion card photo.jpg             # writes photo-card.png
-  locdiffusion completion bash > ~/.local/share/bash-completion/completions/locdiffusion
+  locdiffusion geotag ~/Pictures    # writes Pictures-geotags: tables and a map
+  locdiffusion card photo.jpg       # writes photo-card.png
+  locdiffusion completion bash > \\
+      ~/.local/share/bash-completion/completions/locdiffusion
 
-The default checkpoint knows satellite views only. For photos from the ground add
---checkpoint geoclip-distilled; `locdiffusion help geotag` says what that needs.
-README.md and docs/README.md of the project have the rest.
+The default model (checkpoint) knows satellite views only. For photos from the
+ground add --checkpoint geoclip-distilled; `locdiffusion help geotag` says what
+that needs. README.md and docs/README.md of the project have the rest.
 """
 
 

@@ -8,9 +8,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "geotag": ("pipelines.geotag", "geotag folders or tar shards of photos; writes GeoParquet"),
     "card": ("locdiffusion.card", "draw the answer for one photo as a picture"),
     "write-exif": ("pipelines.write_exif", "write geotags into the EXIF of copies of photos"),
-    "evaluate": ("locdiffusion.evaluate", "score a checkpoint on photos with known position"),
+    "evaluate": ("locdiffusion.evaluate", "score a trained model on photos with known position"),
     "calibrate": ("locdiffusion.calibrate", "fit the stated radii to an archive of your own"),
-    "train": ("locdiffusion.train", "train a checkpoint on shards of photos with position"),
+    "train": ("locdiffusion.train", "train a model on shards of photos with known position"),
     "build-shards": (
         "pipelines.build_shards",
         "build training shards from lists of photos",

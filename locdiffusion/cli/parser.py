@@ -8,6 +8,7 @@ import os
 import select
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
@@ -32,12 +33,24 @@ class RunFailed(Exception):
     """The command ran, but its result is not as it should be; the message says why."""
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Lays out help for the width of the terminal, at most 100 columns."""
+class HelpFormatter(argparse.HelpFormatter):
+    """Lays out help for the width of the terminal, at most 100 columns.
+
+    Paragraphs are filled; those with an indented line, such as examples and tables, stay as they
+    are.
+    """
 
     def __init__(self, prog: str, **settings: Any) -> None:
         width = min(shutil.get_terminal_size().columns, 100) - 1
         super().__init__(prog, **{"max_help_position": 24, "width": width, **settings})
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = text.split("\n\n")
+        filled = [
+            part if "\n  " in part else textwrap.fill(" ".join(part.split()), width)
+            for part in paragraphs
+        ]
+        return "\n\n".join(indent + part for part in filled)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if action.type is boolean:  # `--wait=false` is for launchers, not for people

@@ -36,27 +36,28 @@ examples:
       --test seen='DATA/seen/*.tar' unseen='DATA/unseen/*.tar' --output SCORES
   locdiffusion evaluate --input im2gps3ktest --truth im2gps3k_places365.csv \\
       --checkpoint geoclip-distilled
-  locdiffusion evaluate --predictions out --output SCORES  # out of `locdiffusion geotag`
-  locdiffusion evaluate --predictions seen='out/predictions/part-seen-*.parquet' \\
-      --output SCORES
+  locdiffusion geotag 'photos/*.tar' --output out
+  locdiffusion evaluate --predictions out --output SCORES
+  locdiffusion evaluate --output SCORES \\
+      --predictions seen='out/predictions/part-seen-*.parquet'
 """
 
 MORE = """\
 what is written to --output:
-  scores.json              all numbers, with checkpoint hash, data fingerprints, seed
+  scores.json              all numbers, with hashes of checkpoint and data
   scores.md                the tables
   errors.png               share of photos within any distance
   coverage.png             truths inside the stated 50 % and 90 % radii
   reliability-<split>.png  stated probabilities against what came true
-  by-distance-<km>km.png   accuracy against distance to the nearest training photo
+  by-distance-<km>km.png   accuracy by distance to the nearest training photo
   missing-<list>.txt       photos of a list that were not found or not decoded
 
 photos and lists:
   Shards are webdataset tars with <key>.jpg and <key>.json, which holds
-  {"latitude": ..., "longitude": ...}; for satellite patches: locdiffusion overhead.
-  --truth reads the lists of Im2GPS3k, YFCC26k, GWS15k and OSV-5M, and any CSV with
-  columns such as id,latitude,longitude; a photo's id is its file's name or path, with
-  or without the extension.
+  {"latitude": ..., "longitude": ...}; `locdiffusion overhead` makes some.
+  --truth reads the lists of Im2GPS3k, YFCC26k, GWS15k and OSV-5M, and any CSV
+  with columns such as id,latitude,longitude; a photo's id is its file's name or
+  path, with or without the extension.
 
 Choose and calibrate on validation photos; look at test photos once, at the end.
 """
@@ -75,9 +76,14 @@ def parser() -> Parser:
         MORE,
         old={"--photos": "--input"},
     )
-    group = made.add_argument_group("what is scored: one of three", "")
+    group = made.add_argument_group("what is scored: one of three")
     several: dict[str, Any] = {"nargs": "+", "default": []}
-    group.add_argument("--test", **several, metavar="NAME=GLOB", help="splits: shards to answer")
+    group.add_argument(
+        "--test",
+        **several,
+        metavar="NAME=GLOB",
+        help="named sets of shards: tars of photos with their positions",
+    )
     group.add_argument("--input", type=Path, metavar="DIR", help="photos of a benchmark list")
     group.add_argument(
         "--truth", type=Path, metavar="CSV", help="the list: ids, latitudes and longitudes"

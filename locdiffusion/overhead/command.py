@@ -20,16 +20,19 @@ _SAMPLE_COUNT, _SAMPLE_SHARD_SIZE, _SHARD_SIZE = 1000, 100, 1000
 
 ABOUT = """\
 Cuts patches of satellite imagery, with the coordinates of their centres, into
-webdataset shards (<key>.jpg and <key>.json). A stopped command continues when it is
+webdataset shards (<key>.jpg and <key>.json): the data of the shipped checkpoint, for
+training and for tests. A stopped command continues when it is
 repeated, and a larger --count extends what is there.
 
 examples:
   locdiffusion overhead --split sample --output out/sample/shards
-  locdiffusion overhead --split train --count 20000 --output out/train --workers 2
-  locdiffusion overhead --split unseen --count 2000 --output out/unseen --mosaic relief
-  locdiffusion overhead --split val --count 2000 --output out/val_looks \\
-      --augment --augment-strength 2 --augment-clean 0   # as if from months never seen
-  locdiffusion overhead --split train --count 20000 --output out/mixed \\
+  locdiffusion overhead --split train --count 20000 --output DATA/train
+  locdiffusion overhead --split val --count 2000 --output DATA/val
+  locdiffusion overhead --split unseen --count 2000 --output DATA/relief \\
+      --mosaic relief
+  locdiffusion overhead --split val --count 2000 --output DATA/val_looks \\
+      --augment --augment-strength 2 --augment-clean 0
+  locdiffusion overhead --split train --count 20000 --output DATA/mixed \\
       --mosaic july:0.7 --mosaic january=bmng_january.jpg:0.3
 """
 
@@ -40,8 +43,8 @@ splits:
   val          the same regions, other places than train
   val_regions  inside the 16 validation cells only: new regions, for choices and
                calibration
-  seen         the regions of train, for the final test
-  unseen       inside the 80 held-out cells only: new regions, for the final test
+  seen         the regions of train, for the last test
+  unseen       inside the 80 held-out cells only: new regions, for the last test
   sample       the sample archive, 70 % seen and 30 % unseen, places of its own
 
 Patches are north-up, azimuthal equidistant about their centre, 128 px at 5 km/px. The

@@ -29,27 +29,30 @@ examples:
   locdiffusion build-shards --source yfcc100m --input 'yfcc100m_dataset-*.bz2' \\
       --hashes yfcc100m_hash.bz2 --images s3://multimedia-commons/data/images \\
       --output yfcc --min-accuracy 14 --licences by by-sa --author-cap 200
-  locdiffusion build-shards --source webdataset --input 'old/*.tar' --output new \\
-      --embed efficientnet_lite0 \\
+  locdiffusion build-shards --source webdataset --input 'old/*.tar' \\
+      --output new --embed efficientnet_lite0 \\
       --direct_num_workers 4 --direct_running_mode multi_processing
-  locdiffusion build-shards --source mp16 --input gs://BUCKET/mp16_places365.csv \\
-      --images gs://BUCKET/mp16 --output gs://BUCKET/shards --runner DataflowRunner \\
-      --project PROJECT --region europe-west4 --temp_location gs://BUCKET/tmp \\
+  locdiffusion build-shards --source mp16 \\
+      --input gs://BUCKET/mp16_places365.csv --images gs://BUCKET/mp16 \\
+      --output gs://BUCKET/shards --runner DataflowRunner --project PROJECT \\
+      --region europe-west4 --temp_location gs://BUCKET/tmp \\
       --setup_file ./setup.py --no-wait
 """
 
 MORE = f"""\
 sources, and where their images may come from:
-  mp16        *_places365.csv    --images ROOT                  ROOT/45/77/322.jpg
-                                 --images ROOT --messages GLOB  ROOT/shard_0.msg ...
-                                 --urls mp16_urls.csv           downloaded
-  yfcc100m    yfcc100m_dataset   --images ROOT [--hashes FILE]  ROOT/HHH/HHH/HASH.jpg
-              (plain or .bz2)    --download                     each row's address
-  webdataset  tars with .json    in the tars
+  mp16        *_places365.csv   --images ROOT            ROOT/45/77/322.jpg
+                                --images ROOT --messages GLOB
+                                                         ROOT/shard_0.msg ...
+                                --urls mp16_urls.csv     downloaded
+  yfcc100m    yfcc100m_dataset  --images ROOT [--hashes FILE]
+              (plain or .bz2)                            ROOT/HHH/HHH/HASH.jpg
+                                --download               each row's address
+  webdataset  tars with .json   in the tars
 
 output:
-  train/train-00000.tar val/...  <key>.jpg, <key>.json, with --embed <key>.npy (float16)
-  index/part-<shard>.parquet     GeoParquet, a row per photo; has photographers' ids
+  train/train-00000.tar, val/    <key>.jpg, <key>.json; <key>.npy with --embed
+  index/part-<shard>.parquet     GeoParquet, a row per photo, has photographers
   dropped/part-<piece>.parquet   key, reason, detail, line
   summary.json, datasheet.md, density.png
 
@@ -57,7 +60,8 @@ licences:
   {", ".join([*LICENCES, UNKNOWN])}
 
 read more:
-  docs/MP16.md (the two data sets), docs/TRAINING.md, deploy/README.md (Google Dataflow)
+  docs/MP16.md (the two data sets), docs/TRAINING.md,
+  deploy/README.md (Google Dataflow)
 """
 
 FAILED = "no photo is kept, images could not be fetched, or a count does not add up"
@@ -101,7 +105,7 @@ class BuildOptions(JobFlags):
 
 def build_shards_parser() -> JobParser:
     """Returns the parser of the command."""
-    usage = "--source FORMAT --input FILE ... --output DIR [flags]"
+    usage = "--source FORMAT FILE ... --output DIR [flags]"
     old = {"--metadata": "--input"}
     parser = JobParser("build-shards", usage, ABOUT, MORE, FAILED, old)
     _add_inputs(parser.add_argument_group("input and output"))

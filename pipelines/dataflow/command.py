@@ -9,6 +9,7 @@ import re
 import shlex
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from datetime import datetime, timezone
 
 from locdiffusion.cli.commands import COMMANDS
@@ -29,10 +30,10 @@ is missing, misspelt or contradictory is told at once, before anything is submit
 examples:
   locdiffusion dataflow geotag PROJECT=my-project REGION=europe-west4 \\
       IMAGE=europe-west4-docker.pkg.dev/my-project/images/worker:1 \\
-      INPUT='gs://my-bucket/photos/*.tar' OUTPUT=gs://my-bucket/geotags --dry-run
+      INPUT='gs://my-bucket/photos/*.tar' OUTPUT=gs://my-bucket/out --dry-run
   make run-dataflow PROJECT=my-project REGION=europe-west4 \\
       IMAGE=europe-west4-docker.pkg.dev/my-project/images/worker:1 \\
-      INPUT='gs://my-bucket/photos/*.tar' OUTPUT=gs://my-bucket/geotags
+      INPUT='gs://my-bucket/photos/*.tar' OUTPUT=gs://my-bucket/out
 """
 
 MORE = """\
@@ -43,15 +44,20 @@ A job ships its code, so this command is run in a checkout. deploy/README.md tel
 to build the image, what a job costs, and what each permission is for.
 """
 
-FAILED = "see `locdiffusion geotag --help`, whose status this is"
+FAILED = "the pipeline failed; `locdiffusion help geotag` says when it does"
 
 
 def parser() -> Parser:
     """Returns the parser of the command."""
-    lines = [f"  {name:<16} {text}" for name, text in EXPLANATIONS.items()]
+    lines = [f"  {name:<16} {text}{_default(name)}" for name, text in EXPLANATIONS.items()]
     more = MORE.format(settings="\n".join(lines))
     made = Parser("dataflow", "geotag|shards NAME=VALUE ... [--dry-run]", ABOUT, more, FAILED)
-    made.add_argument("pipeline", choices=PIPELINES, help="geotag photos, or build training shards")
+    made.add_argument(
+        "pipeline",
+        choices=PIPELINES,
+        type=lambda name: name.removeprefix("build-"),
+        help="geotag photos, or build training shards",
+    )
     made.add_argument("settings", nargs="*", metavar="NAME=VALUE", help="see below")
     made.add_argument(
         "--dry-run",
@@ -65,6 +71,13 @@ def parser() -> Parser:
         help="MAKEFLAGS of make, which takes any name: misspelt settings are looked for in there",
     )
     return made
+
+
+def _default(name: str) -> str:
+    """Returns the default of a setting as its line in the help shows it."""
+    value = next(one.default for one in fields(Settings) if one.name == name.lower())
+    shown = {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+    return f" (default {shown})" if shown else ""
 
 
 def misspelt(make_flags: str) -> list[str]:

@@ -27,7 +27,7 @@ class Settings:
     pipeline: str
     project: str = _setting("Google Cloud project that pays")
     region: str = _setting("where the job runs: the region of the buckets")
-    image: str = _setting("worker image in Artifact Registry, with a tag; see deploy/README.md")
+    image: str = _setting("worker image in Artifact Registry, with a tag")
     input: str = _setting("shards: gs:// patterns, several apart by spaces", only=GEOTAG)
     source: str = _setting("mp16, yfcc100m or webdataset", only=SHARDS)
     metadata: str = _setting("gs:// lists of records, several apart by spaces", only=SHARDS)
@@ -39,7 +39,7 @@ class Settings:
     machine_type: str = _setting("of a worker; default: the smallest that suits the GPU")
     driver: str = _setting("NVIDIA driver version; default: Dataflow's choice")
     zone: str = _setting("one zone of the region; default: Dataflow chooses")
-    check_zone: bool = _setting("refuse regions that are not known to have the GPU", True)
+    check_zone: bool = _setting("refuse regions that may not have the GPU", True)
     max_workers: int = _setting("most workers at once", 10)
     workers: int = _setting("workers to begin with; 0: Dataflow chooses", 0)
     threads: int = _setting("shards at once on a worker; 0: one per vCPU", 0)
@@ -51,9 +51,9 @@ class Settings:
     subnetwork: str = _setting("regions/REGION/subnetworks/NAME")
     public_ips: bool = _setting("no: workers have private addresses only", True)
     job_name: str = _setting("default: the pipeline and the time")
-    wait: bool = _setting("stay until the job is over, then write the summary", False)
+    wait: bool = _setting("stay until the job is over, and summarise it", False)
     flags: str = _setting("more flags of the pipeline or of Beam, quoted as for a shell")
-    dry_run: bool = _setting("print the command and the job graph, submit nothing", False)
+    dry_run: bool = _setting("print command and job graph, submit nothing", False)
 
     def __post_init__(self) -> None:
         """Chooses the GPU where none is named."""

@@ -32,22 +32,25 @@ examples:
   locdiffusion geotag 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out \\
       --runner DataflowRunner --project PROJECT --region europe-west4 \\
       --temp_location gs://BUCKET/tmp --setup_file ./setup.py --no-wait
-  locdiffusion geotag 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out --summarise
+  locdiffusion geotag 'gs://BUCKET/photos/*.tar' \\
+      --output gs://BUCKET/out --summarise
 """
 
 MORE = """\
 which checkpoint:
   overhead            satellite views, north up, about 640 km wide; on other
                       photos its answers are noise
-  geoclip-distilled   photos from the ground; needs `pip install --no-deps geoclip`
-                      and CLIP ViT-L/14, which is fetched at the first use, or
-                      named: --encoder geoclip:FILE
+  geoclip-distilled   photos from the ground; needs GeoCLIP's files
+                      (pip install --no-deps geoclip) and CLIP ViT-L/14, which is
+                      fetched at the first use, or named: --encoder geoclip:FILE
+  a directory         what `locdiffusion train` wrote
 
 input:
   A folder is searched for .jpg, .jpeg, .png, .webp, .heic and .heif, its
   sub-folders too. HEIC needs `pip install pi-heif`. A shard is a tar of such
   files, with the true position in <key>.json where it is known:
-  {"latitude": 52.5, "longitude": 13.4}
+  {"latitude": 52.5, "longitude": 13.4}. Positions in the EXIF are not used for
+  the answer; summary and report compare it with them.
 
 output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("out/predictions")
@@ -63,7 +66,7 @@ read more:
   docs/GEOCLIP.md (photos from the ground), deploy/README.md (Google Dataflow)
 """
 
-FAILED = "no photo was geotagged, too many failed, or a shard was not read to its end"
+FAILED = "no photo was geotagged, too many failed, or a shard was not read fully"
 
 
 @dataclass(frozen=True)

@@ -49,8 +49,9 @@ class TestSubCommands:
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_each_explains_itself_in_both_ways(
-        self, name: str, capsys: pytest.CaptureFixture[str]
+        self, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setenv("COLUMNS", "80")
         told = []
         for words in ([name, "--help"], ["help", name], [name.replace("-", "_"), "--help"]):
             with pytest.raises(SystemExit) as stop:
@@ -61,7 +62,7 @@ class TestSubCommands:
         assert told[0].startswith(f"usage: locdiffusion {name} ")
         for part in ("example", f"\n  locdiffusion {name} ", "exit status", "130"):
             assert part in told[0]
-        assert max(map(len, told[0].splitlines())) <= 100
+        assert max(map(len, told[0].splitlines())) <= 80
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["--version"]) == 0
