@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,22 @@ from locdiffusion.model.weights import EncoderWeightsError
 from locdiffusion.train.recipe_flags import add_recipe_flags, chosen_recipe
 
 ABOUT = """\
-Trains a checkpoint on webdataset shards of photos with known position.
+Trains a checkpoint on webdataset shards of photos with known position. A run that was
+stopped with Ctrl-C or killed goes on where it was when the same command is typed again.
 
 examples:
-  locdiffusion train --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' --output RUN
-  locdiffusion train ... --set model.max_degree=23 --set steps=1000
-  locdiffusion train ... --test unseen='DATA/unseen/*.tar'  # measured once at the end
-  locdiffusion train --recipe sample --list-settings        # every setting, explained
-  torchrun --nproc-per-node 4 -m locdiffusion.train ... --recipe mp16_vit_l_14 \\
-      --device cuda
-  tensorboard --logdir RUN                                  # curves while it runs
+  locdiffusion overhead --split train --count 2000 --output DATA/train
+  locdiffusion overhead --split val --count 500 --output DATA/val
+  locdiffusion train --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' \\
+      --output RUN --set model.max_degree=23 --set steps=1000
+  locdiffusion geotag 'photos/*.tar' --output out --checkpoint RUN/checkpoint
+  locdiffusion train --train 'DATA/train/*.tar' --val 'DATA/val/*.tar' \\
+      --output RUN --test unseen='DATA/unseen/*.tar'
+  locdiffusion train --recipe sample --list-settings   # all settings, explained
+  torchrun --nproc-per-node 4 -m locdiffusion.train --recipe mp16_vit_l_14 \\
+      --device cuda --train 'gs://BUCKET/train/*.tar' \\
+      --val 'gs://BUCKET/val/*.tar' --output RUN
+  tensorboard --logdir RUN                             # curves while it runs
 """
 
 MORE = """\
@@ -40,8 +47,11 @@ recipes (--recipe):
 
 photos:
   Shards are webdataset tars with <key>.jpg and <key>.json, which holds
-  {{"latitude": ..., "longitude": ...}}; for satellite patches: locdiffusion overhead.
-  An embedding <key>.npy beside a photo is used as it is; other photos are embedded once.
+  {{"latitude": ..., "longitude": ...}}. An embedding <key>.npy beside a photo is
+  used as it is; other photos are embedded once.
+
+read more:
+  docs/TRAINING.md, docs/MP16.md
 
 The flags of earlier versions that set one setting of the recipe are still understood.
 """
@@ -49,7 +59,10 @@ The flags of earlier versions that set one setting of the recipe are still under
 
 def parser() -> Parser:
     """Returns the parser of the command."""
-    names = "\n".join(f"  {name:<19}{about}" for name, about in recipes.shipped().items())
+    names = "\n".join(
+        textwrap.fill(f"  {name}: {about}", 80, subsequent_indent="    ")
+        for name, about in recipes.shipped().items()
+    )
     made = Parser(
         "train",
         "--train GLOB --val GLOB --output DIR [flags]",

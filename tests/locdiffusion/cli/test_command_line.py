@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +15,19 @@ from locdiffusion import __version__
 from locdiffusion.cli import main
 from locdiffusion.cli.commands import COMMANDS
 from locdiffusion.cli.parser import Parser, RunFailed, UsageError, run_command
+from pipelines.beam.flags import JobParser
 from pipelines.build_shards.options import parse as parse_build
 from pipelines.geotag.options import parse as parse_geotag
 
 ROOT = Path(__file__).parents[3]
+
+
+BEAM = ("--direct_num_workers", "--direct_running_mode", "--project", "--region")
+BEAM += ("--temp_location", "--setup_file")
+
+
+def parser_of(name: str) -> Parser:
+    return importlib.import_module(f"{COMMANDS[name][0]}.command").parser()
 
 
 def started(*words: str, code: str = "", cwd: Path = ROOT) -> subprocess.CompletedProcess:
@@ -63,6 +73,17 @@ class TestSubCommands:
         for part in ("example", f"\n  locdiffusion {name} ", "exit status", "130"):
             assert part in told[0]
         assert max(map(len, told[0].splitlines())) <= 80
+
+    @pytest.mark.parametrize("name", COMMANDS)
+    def test_examples_have_flags_that_exist(self, name: str) -> None:
+        text = parser_of(name).description.replace("\\\n", " ")
+        lines = re.findall(r"^  locdiffusion ([a-z-]+)(.*)$", text, re.MULTILINE)
+        assert name in dict(lines)
+        for other, rest in lines:
+            parser = parser_of(other)
+            for flag in re.findall(r"(?<!\S)--[\w-]+", rest.partition("#")[0]):
+                known = isinstance(parser, JobParser) and flag in BEAM
+                assert known or flag in parser._option_string_actions, f"{other} {flag}"
 
     def test_version(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["--version"]) == 0
@@ -129,12 +150,12 @@ class TestSubCommands:
 class TestFlags:
     @pytest.mark.parametrize("name", COMMANDS)
     def test_own_flags_are_kebab_case(self, name: str) -> None:
-        parser = importlib.import_module(f"{COMMANDS[name][0]}.command").parser()
+        parser = parser_of(name)
         assert not [flag for flag in parser._option_string_actions if "_" in flag]
 
     @pytest.mark.parametrize("name", COMMANDS)
     def test_the_same_thing_has_the_same_flag(self, name: str) -> None:
-        parser = importlib.import_module(f"{COMMANDS[name][0]}.command").parser()
+        parser = parser_of(name)
         flags = set(parser._option_string_actions)
         if name in ("geotag", "card"):
             wanted = {"--input", "--output", "--checkpoint", "--encoder", "--gallery", "--device"}

@@ -260,11 +260,3 @@ def test_help_explains_itself_without_loading_torch() -> None:
         "by-distance-<km>km.png",
     ):
         assert part in done.stdout
-
-
-def test_every_flag_in_the_examples_exists() -> None:
-    options = evaluate.parser().parse_args(["--output", "a", "--test", "b=c", "d=e"])
-    assert options.test == ["b=c", "d=e"] and options.seed == 0
-    words = {w.rstrip(":") for w in (evaluate.ABOUT + evaluate.MORE).split() if w.startswith("--")}
-    for word in words:
-        assert hasattr(options, word.removeprefix("--").replace("-", "_")), word
