@@ -36,12 +36,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from experiments.standard_diffusion import standard_sigmas
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.diffusion.denoiser import Denoiser
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
-from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas, standard_sigmas
+from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas
 from locdiffusion.drawing.palette import SERIES
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.files import write_atomically

@@ -1,8 +1,4 @@
-r"""Table schemas for BigQuery, made from the schemas of our Parquet files.
-
-python -m schemas.bigquery predictions > predictions.json
-bq mk --table --schema predictions.json DATASET.predictions
-"""
+"""Table schemas for BigQuery, made from the schemas of our Parquet files."""
 
 from __future__ import annotations
 

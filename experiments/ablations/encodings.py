@@ -10,15 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.ablations.plan import Encoding, Noise, Variant
+from experiments.standard_diffusion import STANDARD_LEVELS, standard_sigmas
 from locdiffusion.decoding.peaks import climb, highest_nodes
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.density.transforms import PoleRotation, ProductTransform
-from locdiffusion.diffusion.schedules import (
-    STANDARD_LEVELS,
-    NoiseConfig,
-    standard_sigmas,
-    training_sigmas,
-)
+from locdiffusion.diffusion.schedules import NoiseConfig, training_sigmas
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
 from locdiffusion.sphere.grids import gauss_legendre_grid
 

@@ -14,10 +14,11 @@ from experiments.ablations.encodings import dimension, noise_range, points
 from experiments.ablations.fitting import Fitted
 from experiments.ablations.plan import Budget, Loss, Noise
 from experiments.sampling_steps import in_trained_range
+from experiments.standard_diffusion import mean_denoiser, standard_sigmas
 from locdiffusion.density.transforms import ProductTransform
-from locdiffusion.diffusion.denoiser import MeanDenoiser, mean_denoiser
+from locdiffusion.diffusion.denoiser import MeanDenoiser
 from locdiffusion.diffusion.samplers import ddim
-from locdiffusion.diffusion.schedules import geometric_sigmas, standard_sigmas
+from locdiffusion.diffusion.schedules import geometric_sigmas
 from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between
@@ -67,10 +68,10 @@ def _denoiser(fitted: Fitted, condition: Tensor) -> MeanDenoiser:
     rows = 4 * (degree + 1)
     grid = gauss_legendre_grid(rows, 2 * rows)
     assert fitted.base_measure is not None
-    log_base = fitted.base_measure.on_grid(grid).view(grid.shape)
+    log_q0 = fitted.base_measure.on_grid(grid).view(grid.shape)
     # A standard schedule starts above the noise that the re-centred training has seen.
     known = in_trained_range(fitted.network, noise_range(fitted.variant, 0.0))
-    return mean_denoiser(known, condition, ProductTransform(grid, degree), log_base)
+    return mean_denoiser(known, condition, ProductTransform(grid, degree), log_q0)
 
 
 def _noise(key: str, samples: int, numbers: int) -> NDArray[np.float32]:

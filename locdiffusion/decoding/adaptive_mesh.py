@@ -48,12 +48,7 @@ class Mesh:
     """
 
     def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
-        """Builds the tables.
-
-        Args:
-            max_degree: Degree L of the densities.
-            base_measure: Base measure q₀ of the densities; None is the uniform measure.
-        """
+        """Builds the tables for degree L over a base measure q₀; None is the uniform measure."""
         # Nine nodes on the shortest wave: a cubic spline is then off by less than 1e-3 of it.
         self.rows = n = 4 * (max_degree + 1) + 16
         self.degree = 180.0 / n / UNITS

@@ -86,11 +86,7 @@ class _ZoneSums(nn.Module):
         register_table(self, "weight", grid.weights / (4.0 * math.pi))
 
     def forward(self, log_p: Tensor, land: Tensor) -> Tensor:
-        """Sums log p and the share of land at the nodes, ``(P, nodes)`` each; overwrites log p.
-
-        Returns:
-            `score_moments`, information, land and the mass of each ring, ``(P, 9 + rings)``.
-        """
+        """Sums `score_moments`, information, land and the mass of each ring; overwrites log p."""
         p = log_p.clamp_(min=FLOOR).exp()
         moments = p @ self.moments
         # ∫ p log p and ∫ p land over the zone, and ∫ p over each of its rings
@@ -104,12 +100,7 @@ class AnswerRings(nn.Module):
     """Measures the surroundings of answers on rings and, beyond these, on the fine grid."""
 
     def __init__(self, tables: DecoderTables, radius: float) -> None:
-        """Adds what depends on ρ to tables.
-
-        Args:
-            tables: Tables of the densities.
-            radius: Radius ρ of the score in radians.
-        """
+        """Adds what depends on the radius ρ of the score, in radians, to tables."""
         super().__init__()
         self.tables, self.radius = tables, radius
         self.inner, self.middle, self.outer = (
@@ -183,16 +174,9 @@ class AnswerRings(nn.Module):
         return torch.where(last, walked(answer, step), answer), found
 
     def _measured(self, mixtures: Mixtures, photo: Tensor, centre: Tensor) -> Tensor:
-        """Sums over the rings around points.
+        """Sums over the rings around points ``(P, 3)`` of photos, by index ``(P,)``.
 
-        Args:
-            mixtures: Densities of N photos.
-            photo: Which photo each point belongs to, ``(P,)``.
-            centre: Unit vectors of the points, ``(P, 3)``.
-
-        Returns:
-            `NewtonStep`, information, probability of land and the mass of each ring, ``(P, 7 +
-            rings)``.
+        The columns are those of a `NewtonStep`, information, land and the mass of each ring.
         """
         parts = in_cache(PHOTOS_AT_ONCE, photo, centre)
         return torch.cat([self._around(mixtures, *part) for part in parts])

@@ -112,14 +112,7 @@ class CoarseSearch(nn.Module):
         spacing: float,
         base_measure: BaseMeasure | None,
     ) -> None:
-        """Builds the tables.
-
-        Args:
-            thin: Grid on which peaks are looked for.
-            rotation: Rotation of degree L.
-            spacing: Spacing in radians of the grid that integrates photos that are not settled.
-            base_measure: Base measure q₀; None is the uniform measure.
-        """
+        """Builds the tables of a thin grid; `spacing` in radians is that of the fine grid."""
         super().__init__()
         degree = rotation.max_degree
         self.rotation, self.base_measure, self.spacing = rotation, base_measure, spacing

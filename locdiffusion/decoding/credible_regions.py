@@ -131,7 +131,6 @@ class _Contour:
         self._shares = np.full((_PARTS**2, len(near)), np.nan)
 
     def _threshold(self, probability: float) -> float:
-        """Finds the log density above which cells hold a probability."""
         return float(np.interp(probability, *self._sorted))
 
     def region(self, level: float) -> tuple[shapely.Geometry, float]:
@@ -163,12 +162,7 @@ class _Contour:
         return float(self.mass[full].sum() + drawn @ self.mass[cut])
 
     def _pieces(self, threshold: float) -> tuple[Int, Int, Float]:
-        """Cuts cells along the border.
-
-        Returns:
-            Cells that the border cuts, cells inside it, and the parts ``(P, 8, 2)`` of the former
-            that lie inside: corners clockwise on a map, three to six of them, some repeated.
-        """
+        """Returns cells that the border cuts, cells inside it, and `_parts` of the former."""
         # Where the density is steep the border lies half way between corners; where q₀ excludes one
         # of them, nearer to the other.
         above = np.clip(self.corners - threshold, -_STEEP, _STEEP)
@@ -182,11 +176,7 @@ class _Contour:
         )
 
     def _points(self, cells: Int) -> tuple[Float, Float]:
-        """Returns 4 x 4 points ``(16, P)`` in cells, by index.
-
-        They are shifted differently in each cell, so that a border along a parallel does not pass
-        points of many cells at once.
-        """
+        # Shifted differently in each cell: a border along a parallel must not pass many at once.
         shift = np.mod(np.outer([0.7548776662, 0.5698402910], cells) + 0.5, 1.0)
         across, down = (a.ravel()[:, None] for a in np.meshgrid(*[np.arange(_PARTS)] * 2))
         x = self.cells.x[cells] + (across + shift[0]) / _PARTS * self.cells.width[cells]
@@ -213,16 +203,10 @@ class _Contour:
 
 
 def _parts(x: Int, y: Int, above: Float) -> Float:
-    """Cuts cells where values that are linear along their edges change sign.
+    """Cuts cells where values ``(4, P)`` that are linear along their edges change sign.
 
-    Args:
-        x: x of the corners, clockwise from the north-western one, ``(4, P)``.
-        y: y of the corners, ``(4, P)``.
-        above: Values at the corners, of both signs in each cell, ``(4, P)``.
-
-    Returns:
-        Corners of the parts with values of at least 0, ``(P, 8, 2)``; if two opposite corners of a
-        cell are inside, its part joins them.
+    Corners run clockwise from the north-western one. The parts with values of at least 0 have three
+    to six corners, some of them repeated, ``(P, 8, 2)``; two opposite corners inside are joined.
     """
     # Each edge is cut from its western or northern end, so that both its cells cut it alike.
     first, second = np.array([0, 1, 3, 0]), np.array([1, 2, 2, 3])
@@ -264,14 +248,10 @@ def _joined(edges: Float) -> shapely.Geometry:
 
 
 def _outline(edges: Float) -> Float:
-    """Removes the edges that two polygons share.
+    """Removes the edges ``(E, 2, 2)`` that two polygons share.
 
-    Args:
-        edges: Start and end of each edge, with its polygon always to the same side, ``(E, 2, 2)``.
-
-    Returns:
-        The other edges ``(O, 2, 2)``; those along meridians and parallels are divided wherever an
-        edge ended.
+    Every edge has its polygon to the same side. Those along meridians and parallels are divided
+    wherever another one ends.
     """
     sheer = edges[:, 0] == edges[:, 1]
     kept = [edges[~sheer.any(1)]]

@@ -50,12 +50,7 @@ class NewtonStep:
 
     @classmethod
     def of_moments(cls, moments: Tensor, radius: float) -> NewtonStep:
-        """Solves for the step.
-
-        Args:
-            moments: Sums ``(..., 7)`` over the columns of `score_moments`.
-            radius: Radius ρ in radians.
-        """
+        """Solves for the step from sums ``(..., 7)`` of `score_moments` of radius ρ in radians."""
         mass, gradient, hessian = moments[..., 1], moments[..., 2:4], moments[..., 4:]
         floor = (1e-4 / _chord2(radius)) * mass.abs() + 1e-12
         step, _ = safe_newton(gradient, hessian, floor, radius / 2.0)
@@ -178,13 +173,7 @@ class ScoreKernel(nn.Module):
     moments: Tensor
 
     def __init__(self, radius: float, max_degree: int, spacing: float) -> None:
-        """Builds the tables.
-
-        Args:
-            radius: Radius ρ in radians.
-            max_degree: Degree L of the densities.
-            spacing: Spacing in radians that is fine enough for waves of degree L.
-        """
+        """Builds the tables of radius ρ; a spacing in radians is fine enough for degree L."""
         super().__init__()
         azimuths = 8 * max(4, math.ceil(2.0 * math.pi * math.sin(radius) / spacing / 8.0))
         edges = panel_edges(radius, finest_panel(max_degree), 4.0 * spacing)

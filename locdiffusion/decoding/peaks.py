@@ -86,7 +86,7 @@ def climb(
     by_degree, found = by_degree.index_select(1, field), nodes[field, place]
     for _ in range(2):
         # F ≈ f + g·u + uᵀHu/2
-        jet = rotation.jet_of(by_degree, found)
+        jet = rotation.jet(by_degree, found)
         gradient, hessian = jet[:, 1:3], jet[:, 3:]
         # A flat peak covers at most the whole sphere: its curvature is at least about 1.
         step, curvature = safe_newton(gradient, hessian, torch.ones_like(jet[:, 0]), reach)

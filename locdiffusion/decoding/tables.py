@@ -57,12 +57,7 @@ class DecoderTables(nn.Module):
     q0_centroids: Tensor | None
 
     def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
-        """Builds the tables.
-
-        Args:
-            max_degree: Degree L of the densities.
-            base_measure: Base measure q₀ of the densities; None is the uniform measure.
-        """
+        """Builds the tables for degree L over a base measure q₀; None is the uniform measure."""
         super().__init__()
         self.max_degree, self.base_measure = max_degree, base_measure
         rows = 4 * (max_degree + 1) + 16

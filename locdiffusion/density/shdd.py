@@ -7,9 +7,9 @@ deviation σ means the same at every L. Identities that follow from the addition
 
     code(x)·code(y) = Σ_l (2l + 1) P_l(cos γ),   |code(x)|² = d   at every point, poles included.
 
-A vector c in the same space is a field F(y) = ⟨c, code(y)⟩. Encoder and decoder have no
-parameters. `locdiffusion.density.log_partition` reads the same vector as the natural parameters of
-a density.
+A vector c in the same space is a field F(y) = ⟨c, code(y)⟩; of a code it is highest at the point
+itself. `locdiffusion.density.log_partition` reads the same vector as the natural parameters of a
+density. Encoder and decoder have no parameters.
 """
 
 from __future__ import annotations
@@ -17,8 +17,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude, unit_vectors
-from locdiffusion.sphere.grids import fibonacci_grid
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 from locdiffusion.sphere.harmonics import (
     coefficient_count,
     degrees_and_orders,
@@ -83,39 +82,6 @@ def field(coefficients: ArrayLike, vectors: ArrayLike) -> Float:
     return c @ encode_vectors(vectors, max_degree_of(c.shape[-1])).T
 
 
-def decode(code: ArrayLike, nodes: int = 20_000) -> tuple[Float, Float]:
-    """Finds the point whose code lies nearest: argmax of F on a search grid, then a compass search.
-
-    It is exact for a noise-free code at any L. This is the plain decoder of one point; posteriors
-    are decoded by `locdiffusion.decoding.decoder`.
-
-    Args:
-        code: Codes ``(n, d)``.
-        nodes: Size of the search grid; its spacing must stay below π/L.
-
-    Returns:
-        Latitude and longitude in degrees, ``(n,)`` each.
-    """
-    code = np.atleast_2d(np.asarray(code, np.float64))
-    max_degree = max_degree_of(code.shape[-1])
-    grid = fibonacci_grid(nodes)
-    best = grid[np.argmax(field(code, grid), axis=-1)]
-    step = np.sqrt(4.0 * np.pi / nodes)
-    for _ in range(200):
-        east, north = _tangents(best)
-        trial = np.stack(
-            [best, *(_step(best, d, step) for d in (east, -east, north, -north))], axis=1
-        )
-        values = np.einsum("nkd,nd->nk", encode_vectors(trial, max_degree), code)
-        choice = np.argmax(values, axis=1)
-        best = trial[np.arange(len(best)), choice]
-        if np.all(choice == 0):
-            step *= 0.5
-        if step < 1e-9:
-            break
-    return latitude_longitude(best)
-
-
 def max_degree_of(dimension: int) -> int:
     """Returns L of a vector of d = (L + 1)² coefficients.
 
@@ -129,14 +95,3 @@ def max_degree_of(dimension: int) -> int:
             "1024 (L = 31) or 2304 (L = 47)."
         )
     return max_degree
-
-
-def _tangents(vectors: Float) -> tuple[Float, Float]:
-    reference = np.where(np.abs(vectors[:, 2:]) < 0.9, [[0.0, 0.0, 1.0]], [[1.0, 0.0, 0.0]])
-    east = np.cross(reference, vectors)
-    east /= np.linalg.norm(east, axis=-1, keepdims=True)
-    return east, np.cross(vectors, east)
-
-
-def _step(vectors: Float, direction: Float, angle: float) -> Float:
-    return np.cos(angle) * vectors + np.sin(angle) * direction

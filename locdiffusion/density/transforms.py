@@ -133,12 +133,9 @@ class PoleRotation(nn.Module):
     def __init__(self, max_degree: int) -> None:
         super().__init__()
         self.max_degree = max_degree
-        swap = torch.from_numpy(axis_swap(max_degree).astype(np.float32))
-        self.register_buffer("swap", swap, persistent=False)
-        order = torch.arange(-max_degree, max_degree + 1, dtype=torch.float32)
-        self.register_buffer("order", order, persistent=False)
-        jets = torch.from_numpy(_jet_table(max_degree).astype(np.float32))
-        self.register_buffer("jet_table", jets, persistent=False)
+        register_table(self, "swap", axis_swap(max_degree))
+        register_table(self, "order", np.arange(-max_degree, max_degree + 1.0))
+        register_table(self, "jet_table", _jet_table(max_degree))
 
     def forward(self, coefficients: Tensor, vectors: Tensor) -> Tensor:
         """Computes the coefficients of u ↦ F(R u), where R takes the pole to the given point.
@@ -153,20 +150,16 @@ class PoleRotation(nn.Module):
         by_degree = self.tilted(self.by_degree(coefficients), vectors) @ self.swap
         return unpad(by_degree.transpose(0, 1), self.max_degree)
 
-    def jet(self, coefficients: Tensor, vectors: Tensor) -> Tensor:
+    def jet(self, by_degree: Tensor, vectors: Tensor) -> Tensor:
         """Computes value and derivatives of F at points: F ≈ f + g·u + uᵀHu/2 for a step u.
 
         Args:
-            coefficients: Coefficients of F, ``(B, d)``.
+            by_degree: Coefficients of F as `by_degree` lays them out.
             vectors: Unit vectors of the points, ``(B, 3)``.
 
         Returns:
             f, g_south, g_east, H_ss, H_se, H_ee for steps in radians, ``(B, 6)``.
         """
-        return self.jet_of(self.by_degree(coefficients), vectors)
-
-    def jet_of(self, by_degree: Tensor, vectors: Tensor) -> Tensor:
-        """Computes `jet` from coefficients as `by_degree` lays them out."""
         return (self.tilted(by_degree, vectors) @ self.jet_table).sum(0)
 
     def by_degree(self, coefficients: Tensor) -> Tensor:

@@ -30,12 +30,7 @@ class FocusedMean(nn.Module):
     """Computes E_p[code] of natural parameters of degree L; holds no learned parameter."""
 
     def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
-        """Builds the tables.
-
-        Args:
-            max_degree: Degree L of the densities.
-            base_measure: Base measure q₀; None is the uniform measure.
-        """
+        """Builds the tables for degree L over a base measure q₀; None is the uniform measure."""
         super().__init__()
         self.max_degree, self.base_measure = max_degree, base_measure
         rows = 2 * (max_degree + 1)
@@ -69,7 +64,10 @@ class FocusedMean(nn.Module):
 
 
 def focused_mean_denoiser(denoiser: Denoiser, condition: Tensor, mean: FocusedMean) -> MeanDenoiser:
-    """Builds the denoiser of `denoiser.mean_denoiser` with the quadrature of `FocusedMean`.
+    """Builds a denoiser that returns the mean parameters E_p[code].
+
+    They are weighted means of codes of real points and lie in the convex hull of the manifold of
+    codes: the sampler cannot drift off it, and nothing needs reprojection.
 
     Args:
         denoiser: Denoiser in natural parameters.

@@ -26,10 +26,6 @@ def decision_sigma(dimension: int) -> float:
     return math.sqrt(dimension / (2.0 * math.log(dimension)))
 
 
-STANDARD_LEVELS, STANDARD_BETAS = 1000, (1e-4, 0.02)
-"""T and the first and last β of Ho et al. 2020 (arXiv 2006.11239, §4)."""
-
-
 @dataclass(frozen=True)
 class NoiseConfig:
     """Noise of training and the range of sampling.
@@ -84,24 +80,3 @@ def geometric_sigmas(steps: int, config: NoiseConfig) -> NDArray[np.float64]:
     if steps < 1:
         raise ValueError(f"steps is {steps}; want at least 1.")
     return np.geomspace(config.sigma_max, config.sigma_min, steps + 1)
-
-
-def standard_sigmas(steps: int) -> NDArray[np.float64]:
-    """``(steps + 1,)`` levels of the standard image schedule: what "250 standard steps" means.
-
-    DDPM's T = 1000 levels with β from 1e-4 to 0.02, linear in t, of which `steps` + 1 evenly spaced
-    in t are visited, from t = T (σ = 157) to t = 1 (σ = 0.01). In the variance-exploding form
-
-        σ_t = √((1 - ᾱ_t)/ᾱ_t),   ᾱ_t = Π_{s ≤ t} (1 - β_s).
-
-    Image schedules are made for data of unit variance, which our codes are, so no scale is needed.
-
-    Args:
-        steps: 1 to 999.
-    """
-    if not 1 <= steps < STANDARD_LEVELS:
-        raise ValueError(f"steps is {steps}; want 1 to {STANDARD_LEVELS - 1}.")
-    kept = np.cumprod(1.0 - np.linspace(*STANDARD_BETAS, STANDARD_LEVELS))
-    visited = np.rint(np.linspace(STANDARD_LEVELS - 1, 0, steps + 1)).astype(int)
-    sigmas: NDArray[np.float64] = np.sqrt((1.0 - kept) / kept)[visited]
-    return sigmas

@@ -27,8 +27,8 @@ from experiments.ablations.plan import (
     Variant,
     all_runs,
 )
+from experiments.standard_diffusion import standard_sigmas
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
-from locdiffusion.diffusion.schedules import standard_sigmas
 from locdiffusion.overhead.command import main as cut_patches
 from support import ROOT, tiny
 

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from scipy.special import logsumexp
 
+from experiments.standard_diffusion import mean_denoiser
 from locdiffusion.checkpoint import load
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density import shdd
@@ -33,7 +34,6 @@ from locdiffusion.density.base_measure import (
 from locdiffusion.density.log_partition import LogPartition
 from locdiffusion.density.raster import raster_centres
 from locdiffusion.density.transforms import ProductTransform
-from locdiffusion.diffusion.denoiser import mean_denoiser
 from locdiffusion.geography.countries import COUNTRIES, country_codes
 from locdiffusion.geography.polygons import PolygonError, raster_share
 from locdiffusion.geotagger import Geotagger

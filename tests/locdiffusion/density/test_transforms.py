@@ -136,7 +136,8 @@ def test_jet_is_value_slope_and_curvature(rng, degree):
     v = points(rng, 6)
     c = rng.normal(size=(len(v), (degree + 1) ** 2))
     rotation = PoleRotation(degree)
-    jet = rotation.jet(*(torch.from_numpy(a.astype(np.float32)) for a in (c, v))).numpy()
+    coefficients, place = (torch.from_numpy(a.astype(np.float32)) for a in (c, v))
+    jet = rotation.jet(rotation.by_degree(coefficients), place).numpy()
     frame = pole_frame(torch.from_numpy(v)).numpy()
     h = 1e-4
     steps = h * np.array(

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.standard_diffusion import mean_denoiser
 from locdiffusion.density import shdd
 from locdiffusion.density.base_measure import BaseMeasure
 from locdiffusion.density.transforms import ProductTransform
-from locdiffusion.diffusion.denoiser import mean_denoiser
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
 from locdiffusion.diffusion.schedules import (
@@ -18,7 +18,6 @@ from locdiffusion.diffusion.schedules import (
     decision_sigma,
     geometric_sigmas,
     recentred_sigmas,
-    standard_sigmas,
     training_sigmas,
 )
 from locdiffusion.sphere.geodesy import unit_vectors
@@ -92,23 +91,6 @@ def test_geometric_levels():
     np.testing.assert_allclose(sigmas, [32.0, 16.0, 8.0, 4.0, 2.0])
     with pytest.raises(ValueError, match="steps is 0"):
         geometric_sigmas(0, NOISE)
-
-
-def test_standard_levels_are_those_of_ddpm():
-    """By the product of the definition, one level at a time."""
-    kept, wanted = 1.0, []
-    for t in range(1, 1001):
-        kept *= 1.0 - (1e-4 + (0.02 - 1e-4) * (t - 1) / 999)
-        wanted.append(math.sqrt((1.0 - kept) / kept))
-    np.testing.assert_allclose(standard_sigmas(999), wanted[::-1], rtol=1e-9)
-    np.testing.assert_allclose(standard_sigmas(3), [wanted[t - 1] for t in (1000, 667, 334, 1)])
-    assert np.all(np.diff(standard_sigmas(250)) < 0)
-
-
-@pytest.mark.parametrize("steps", [0, 1000])
-def test_the_standard_schedule_has_no_more_levels_than_it_has(steps):
-    with pytest.raises(ValueError, match=f"steps is {steps}; want 1 to 999"):
-        standard_sigmas(steps)
 
 
 @pytest.mark.parametrize(
