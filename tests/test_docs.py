@@ -93,6 +93,15 @@ def test_every_module_and_path_of_a_page_exists(page):
     assert {name for name in names(page) if not exists(name)} == set()
 
 
+@pytest.mark.parametrize("package", ("schemas", "locdiffusion", "pipelines", "experiments"))
+def test_every_module_that_code_names_in_backticks_exists(package):
+    for path in (ROOT / package).rglob("*.py"):
+        dotted = set(re.findall(r"`(\w+\.[\w.]+)`", path.read_text("utf-8")))
+        named = {name for name in dotted if name.split(".")[0] in PACKAGES}
+        missing = {name for name in named if not exists(name)}
+        assert missing == set(), path
+
+
 @functools.cache
 def help_of(command: str) -> str:
     """What `locdiffusion help COMMAND` prints."""

@@ -211,8 +211,8 @@ def measure(
         temperature: Further factor on all temperatures.
 
     Returns:
-        Figures of `metrics.error_summary`, and ``coverage_50``, ``coverage_90`` and ``nats``: the
-        mean of -log p at the truth against the uniform sphere, lower is better.
+        Figures of `error_summary`, and ``coverage_50``, ``coverage_90`` and ``nats``: the mean of
+        -log p at the truth against the uniform sphere, lower is better.
     """
     error, radius_50, radius_90 = densities.errors_and_radii(decoder, temperature)
     natural, vectors = densities.natural / temperature, densities.photos.vectors

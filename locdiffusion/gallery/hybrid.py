@@ -33,7 +33,7 @@ CANDIDATES = 64
 class HybridConfig:
     """How the gallery is used.
 
-    The defaults were chosen on validation queries, from `distillation.fidelity.HYBRIDS`.
+    The defaults were chosen on validation queries, in `experiments.distillation.fidelity`.
 
     Attributes:
         similarity_weight: Weight λ of the similarity.
