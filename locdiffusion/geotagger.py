@@ -176,7 +176,7 @@ class Geotagger:
             Latitude and longitude ``(N,)`` in degrees.
 
         Raises:
-            ValueError: Sampling mode, or a prior that excludes places; see `locating.Locator`.
+            ValueError: Sampling mode, or a prior that excludes places; see `Locator`.
         """
         with torch_threads(1):
             return self._locator(self._tensor(natural))

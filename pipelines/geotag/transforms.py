@@ -116,7 +116,7 @@ class ReadShard(beam.DoFn):
 
 
 class TimedDecoder:
-    """Decodes photos with `photo.decode_photo`, and measures the time."""
+    """Decodes photos with `decode_photo`, and measures the time."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
