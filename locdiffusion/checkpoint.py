@@ -1,7 +1,7 @@
-"""A checkpoint: a directory with `model.safetensors` and `config.json`. Never a pickle.
+"""Reads and writes checkpoints: directories with `model.safetensors` and `config.json`, no pickle.
 
-`config.json` holds every configuration needed to use the weights, the image encoder with its
-preprocessing, and a record of how the weights came to be (data, seed, metrics).
+`config.json` holds every configuration that the weights need, the image encoder with its
+preprocessing, and a record of the training run (data, seed, metrics).
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from locdiffusion.temperature import (
 FORMAT = 2
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 BASE, TEMPERATURES = "base.log_weight", "temperatures."
+STORED_NAMES = {"negative_log_density": "rarity"}
+"""Tensors of the temperature model that are stored under another name."""
 SHIPPED = Path(__file__).parent / "checkpoints"
 DEFAULT = "overhead"
 
@@ -45,17 +47,17 @@ class CheckpointError(ValueError):
 
 @dataclass(frozen=True)
 class CheckpointConfig:
-    """What `config.json` says.
+    """Content of `config.json`.
 
     Attributes:
-        name: Short name, part of the model id.
-        model: The network.
-        noise: The diffusion.
-        decode: ρ and what else the decoder needs, fitted on validation data.
-        temperature: Size of the temperature model.
-        encoder: The image encoder whose embeddings the network was trained on.
-        record: Data, recipe, seed and metrics; for people.
-        format: Version of this file.
+        name: Short name, the first part of the model id.
+        model: Size of the network.
+        noise: Noise levels of the diffusion.
+        decode: Configuration of the decoder; ρ is fitted on validation data.
+        encoder: Image encoder whose embeddings the network was trained on.
+        temperature: Sizes of the temperature model.
+        record: Data, recipe, seed and metrics of the training run, for people.
+        format: Version of the file.
     """
 
     name: str
@@ -68,7 +70,7 @@ class CheckpointConfig:
     format: int = FORMAT
 
     def __post_init__(self) -> None:
-        """Checks that the parts fit each other."""
+        """Checks that the parts fit together."""
         _check_format(self.format)
         if self.model.embedding_dim != self.encoder.embedding_dim:
             raise CheckpointError(
@@ -82,10 +84,10 @@ class Checkpoint:
     """A loaded checkpoint.
 
     Attributes:
-        config: What `config.json` says.
-        denoiser: Network and temperatures, in evaluation mode, on the CPU.
+        config: Content of `config.json`.
+        denoiser: Network and temperature model, in evaluation mode, on the CPU.
         base_measure: Base measure q₀ of the answers.
-        sha256: Of both files together.
+        sha256: SHA-256 of both files together.
     """
 
     config: CheckpointConfig
@@ -100,7 +102,7 @@ class Checkpoint:
 
     @property
     def model_id(self) -> str:
-        """Name and the first 12 digits of the hash."""
+        """Name and first 12 digits of the hash."""
         return f"{self.config.name}-{self.sha256[:12]}"
 
     def decoder(self, device: str | torch.device = "cpu") -> Decoder:
@@ -110,14 +112,17 @@ class Checkpoint:
 
 
 def resolve(path: str | None) -> Path:
-    """The directory of a checkpoint: None is the shipped default, a bare name a shipped one.
+    """Finds the directory of a checkpoint.
+
+    Args:
+        path: A directory, the name of a shipped checkpoint, or None for the shipped default.
 
     Raises:
-        CheckpointError: Nothing is there.
+        CheckpointError: There is no checkpoint at this path.
     """
     name = path or DEFAULT
     directory = Path(name)
-    # A folder that merely has the name of a shipped checkpoint must not hide it.
+    # An unrelated folder with the name of a shipped checkpoint must not hide it.
     holds_one = any((directory / f).is_file() for f in (WEIGHTS, CONFIG))
     if path is None or (not holds_one and os.sep not in name and (SHIPPED / name).is_dir()):
         directory = SHIPPED / name
@@ -132,16 +137,19 @@ def resolve(path: str | None) -> Path:
 
 
 def read_config(path: str | None) -> CheckpointConfig:
-    """Reads `config.json` alone, without the weights.
+    """Reads `config.json` without the weights.
+
+    Args:
+        path: A directory, the name of a shipped checkpoint, or None for the shipped default.
 
     Raises:
-        CheckpointError: Missing or not a checkpoint's configuration.
+        CheckpointError: The file is missing or holds something else.
     """
     file = resolve(path) / CONFIG
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(values, dict):
-            _check_format(values.get("format", FORMAT))  # first: a newer one has unknown settings
+            _check_format(values.get("format", FORMAT))  # a newer format has unknown settings
         return from_dict(CheckpointConfig, values)
     except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
         raise CheckpointError(f"{file} is not a checkpoint's configuration: {error}") from error
@@ -162,7 +170,7 @@ def load(path: str | None = None) -> Checkpoint:
         path: A directory, the name of a shipped checkpoint, or None for the shipped default.
 
     Raises:
-        CheckpointError: Missing, damaged, or weights that do not fit the configuration.
+        CheckpointError: A file is missing or damaged, or the weights do not fit the configuration.
     """
     directory = resolve(path)
     config = read_config(path)
@@ -171,9 +179,8 @@ def load(path: str | None = None) -> Checkpoint:
         base_measure = BaseMeasure(tensors.pop(BASE).double().exp().numpy())
         denoiser = _denoiser(config, base_measure)
         named = {
-            name.removeprefix(TEMPERATURES): tensors.pop(name)
-            for name in list(tensors)
-            if name.startswith(TEMPERATURES)
+            name: tensors.pop(TEMPERATURES + STORED_NAMES.get(name, name))
+            for name in denoiser.temperatures.state_dict()
         }
         denoiser.network.load_state_dict(tensors)
         denoiser.temperatures.load_state_dict(named)
@@ -196,7 +203,7 @@ def _denoiser(config: CheckpointConfig, base_measure: BaseMeasure) -> Calibrated
 
 
 def as_stored(network: CSUNet) -> CSUNet:
-    """A copy with weights as a checkpoint keeps them, in half precision: calibrate this one."""
+    """Returns a copy with weights in half precision, as a checkpoint stores them: calibrate it."""
     copy = CSUNet(network.config).to(network.embedding_mean.device)
     copy.load_state_dict({n: t.half().float() for n, t in network.state_dict().items()})
     return copy.eval().requires_grad_(False)
@@ -208,15 +215,22 @@ def save(
     denoiser: CalibratedDenoiser,
     base_measure: BaseMeasure | None = None,
 ) -> None:
-    """Writes a checkpoint; the configuration last, so that a half-written one is not readable.
+    """Writes a checkpoint, the configuration last: a half-written checkpoint is not readable.
 
-    Numbers are stored in half precision, the few that were fitted for calibration in full.
+    Weights are stored in half precision, the few that calibration fitted in single precision.
+
+    Args:
+        directory: Directory of the checkpoint; it is made if it is missing.
+        config: Configuration. The sizes of the temperature model are taken from the denoiser.
+        denoiser: Network and temperature model.
+        base_measure: Base measure q₀ of the answers; None is the uniform measure.
     """
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).unlink(missing_ok=True)
     weights = {name: t.half() for name, t in denoiser.network.state_dict().items()}
     for name, tensor in denoiser.temperatures.state_dict().items():
-        weights[TEMPERATURES + name] = tensor.half() if name in STORED_IN_HALF else tensor
+        key = TEMPERATURES + STORED_NAMES.get(name, name)
+        weights[key] = tensor.half() if name in STORED_IN_HALF else tensor
     weights[BASE] = (base_measure or uniform_measure()).log_weight.half()
     save_file({n: t.contiguous().clone() for n, t in weights.items()}, directory / WEIGHTS)
     stored = replace(config, temperature=denoiser.temperatures.config)
@@ -224,13 +238,18 @@ def save(
 
 
 def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
-    """The name of the encoder to load; refuses any other than the checkpoint's own.
+    """Checks that an encoder is the one of a checkpoint.
 
-    The weights of a CLIP may lie in another file now: then `encoder` names that file, and it is for
-    the caller to know that they are the same. Another tag is another encoder.
+    Args:
+        config: Configuration of the checkpoint.
+        encoder: Name of an encoder; None is the checkpoint's own. The weights of a CLIP model may
+            have moved to another file, which is not compared with the first one.
+
+    Returns:
+        Name of the encoder to load.
 
     Raises:
-        CheckpointError: Embeddings of another encoder mean nothing to the network.
+        CheckpointError: It is another encoder, whose embeddings the network cannot use.
     """
     own = config.encoder.name
     if encoder is None or encoder == own:

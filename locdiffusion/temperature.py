@@ -1,13 +1,14 @@
-r"""How far a photo's density is to be believed: one temperature per photo.
+r"""Gives each photo a temperature: how much the network's density is trusted.
 
 The posterior is p(y) ∝ q₀(y) exp(F(y)/τ), where F is what the network makes of the image. One τ for
-all photos (Guo et al. 2017, arXiv 1706.04599, §4.2) cannot know that a photo shows a region or a
-season that training never saw; there the network is as sure as ever, and wrong. So (our choice) a
-small network gives log τ from features that compare the density with a second witness: the training
-photos that look most alike (nearest in the `discriminants` of the embeddings), a sample of which
-the checkpoint carries. `FEATURES` names them. Where these photos lie far from the network's
-own answer or from each other, look less alike than usual, or where few training photos are, trust
-is low. It is fitted on validation photos by likelihood (`locdiffusion.calibrate.fitting`).
+all photos (Guo et al. 2017, arXiv 1706.04599, §4.2) cannot tell that a photo shows a region or a
+season that training never saw, where the network is as certain as ever, and wrong. So (our choice)
+a small network gives log τ from neighbour-consistency features: they compare the density with the
+positions of the training photos that look most similar, the nearest in the `discriminants` of the
+embeddings. The checkpoint carries a sample of these photos. Trust is low where the similar photos
+lie far from the network's own answer or from each other, where they are less similar than usual,
+and where training photos are few. `locdiffusion.calibrate.fitting` fits the network on validation
+photos by likelihood.
 """
 
 from __future__ import annotations
@@ -44,37 +45,40 @@ FEATURES = (
     "dissimilarity_growth",
     "unusualness",
     *(f"training_{rank}_km" for rank in _RANKS),
-    "rarity_here",
-    "rarity_mean",
+    "negative_log_density_here",
+    "negative_log_density_mean",
     "information",
     "sharpness",
 )
-"""Logarithms of: distances between the highest place and the most similar training photos (least,
-median, the most similar one's, geometric mean, spread); how unlike the most similar one is, how
-fast that grows, how far the photo is from the mean photo; distances from that place to the nearest
-training photos of any look; how rare training photos are there and under the density; and the
-information and the norm of the density."""
+"""Names of the features, all logarithms. "Similar" photos are the most similar training photos.
+
+Distances from the peak of the density to the similar photos: smallest, median, that of the most
+similar one, geometric mean, spread. Dissimilarity of the most similar photo, its growth up to the
+last neighbour, and the photo's distance from the mean photo. Distances from the peak to the nearest
+training photos of any appearance. The negative log density of training photos at the peak, and its
+mean under the density. Information and norm of the density."""
 
 _SAME_PLACE, _RIDGE = 3, 0.05
-"""Neighbours that count as of one place; the least spread within places, as a part of the mean."""
+"""Number of neighbours that count as the same place, and the ridge as a share of the mean spread
+within places."""
 
 _SOFTENING = 4.0  # so wide that the coarse grid resolves nearly every density
 COLDEST, HOTTEST = 0.02, 20.0
-"""Bounds of τ. Far below 1 where smoothed places were learned: they are wider than they err."""
-
+"""Bounds of τ. It is far below 1 after training on smoothed positions, whose densities are wider
+than their errors."""
 
 PHOTOS = 64
-"""Compared with the gallery together on a CPU."""
+"""Photos that a CPU compares with the gallery together."""
 
 
 @dataclass(frozen=True)
 class TemperatureConfig:
-    """Size of the witness and of the network.
+    """Sizes of the temperature model.
 
     Attributes:
-        gallery: How many training photos are carried.
-        components: Discriminants kept of each embedding.
-        neighbours: How many of the most similar photos are asked.
+        gallery: Number of training photos that the checkpoint carries.
+        components: Number of discriminants that are kept of each embedding.
+        neighbours: Number of most similar photos that the features use.
         hidden: Width of the network.
     """
 
@@ -94,13 +98,23 @@ class TemperatureConfig:
 
 
 class TemperatureModel(nn.Module):
-    """Temperatures of photos; without a fit, 1 for all."""
+    """Computes the temperature of photos; before a fit, it is 1 for all.
+
+    Attributes:
+        config: Sizes of the model.
+        mean: Mean of the training embeddings, ``(E,)``.
+        projection: Discriminants of the embeddings, ``(E, C)``.
+        gallery: Projected embeddings of G training photos, ``(G, C)``.
+        places: Unit vectors of their positions, ``(G, 3)``.
+        negative_log_density: Negative log density of all training photos on a raster.
+        feature_mean, feature_spread: Standardisation of the features, ``(F,)``.
+    """
 
     mean: Tensor
     projection: Tensor
     gallery: Tensor
     places: Tensor
-    rarity: Tensor
+    negative_log_density: Tensor
     feature_mean: Tensor
     feature_spread: Tensor
     log_q0: Tensor
@@ -115,12 +129,12 @@ class TemperatureModel(nn.Module):
         embedding_dim: int,
         base_measure: BaseMeasure,
     ) -> None:
-        """Makes room for the witness.
+        """Allocates the tables.
 
         Args:
-            config: Its size.
-            max_degree: L of the densities.
-            embedding_dim: E.
+            config: Sizes of the model.
+            max_degree: Maximum degree L of the densities.
+            embedding_dim: Size E of an embedding.
             base_measure: Base measure q₀ of the answers.
         """
         super().__init__()
@@ -130,7 +144,7 @@ class TemperatureModel(nn.Module):
             "projection": (embedding_dim, config.components),
             "gallery": (config.gallery, config.components),
             "places": (config.gallery, 3),
-            "rarity": (ROWS, COLUMNS),
+            "negative_log_density": (ROWS, COLUMNS),
             "feature_mean": (len(FEATURES),),
         }
         for name, shape in shapes.items():
@@ -163,15 +177,16 @@ class TemperatureModel(nn.Module):
         config: TemperatureConfig | None = None,
         seed: int = 0,
     ) -> TemperatureModel:
-        """The witness drawn from training photos; the network is still to be fitted.
+        """Draws the gallery from training photos and leaves the network to be fitted.
 
         Args:
-            embeddings: ``(N, E)``, of which only some rows are read.
-            vectors: ``(N, 3)`` unit vectors of their positions.
-            max_degree: L.
+            embeddings: Embeddings of the training photos, ``(N, E)``. Only those of the gallery are
+                read.
+            vectors: Unit vectors of their positions, ``(N, 3)``.
+            max_degree: Maximum degree L of the densities.
             base_measure: Base measure q₀ of the answers.
-            config: Wanted size; a smaller training set gives a smaller one.
-            seed: Of the draw and of the first weights.
+            config: Wanted sizes; a smaller training set gives smaller ones.
+            seed: Seed of the gallery and of the initial weights.
         """
         config = config or TemperatureConfig()
         count = min(config.gallery, len(embeddings))
@@ -189,7 +204,7 @@ class TemperatureModel(nn.Module):
         model.projection.copy_(torch.from_numpy(projection))
         model.gallery.copy_(torch.from_numpy((some - mean) @ projection))
         model.places.copy_(torch.from_numpy(vectors[chosen]))
-        model.rarity.copy_(-positions_measure(vectors).log_weight)
+        model.negative_log_density.copy_(-positions_measure(vectors).log_weight)
         for name in STORED_IN_HALF:
             tensor = getattr(model, name)
             tensor.copy_(tensor.half().float())
@@ -198,30 +213,36 @@ class TemperatureModel(nn.Module):
 
     @torch.no_grad()
     def _derive(self, *_: object) -> None:
-        """What follows from the stored tensors, once instead of with each photo."""
-        # Half the squares in the same product, and no transposed matrix: twice as fast.
+        """Computes the tables that follow from the stored tensors."""
+        # ⟨p, g⟩ - |g|²/2 orders by distance |p - g|: one product, no transposed matrix.
         self.comparison[:-1] = self.gallery.T
         self.comparison[-1] = -0.5 * self.gallery.square().sum(1)
-        self.sums[:, 1] = self.sums[:, 0] * self._rarity(self.grid.nodes)
+        self.sums[:, 1] = self.sums[:, 0] * looked_up(self.negative_log_density, self.grid.nodes)
         self.directions.copy_(nn.functional.normalize(self.places, dim=1))
         self._tree = cKDTree(self.directions.cpu().numpy())
 
     @torch.inference_mode()
     def features(self, condition: Tensor, natural: Tensor) -> Tensor:
-        """The features ``(B, F)`` in the order of `FEATURES`.
+        """Computes the neighbour-consistency features.
 
         Args:
-            condition: ``(B, E)`` embeddings.
-            natural: ``(B, d)`` densities at τ = 1.
+            condition: Embeddings, ``(B, E)``.
+            natural: Natural parameters of the densities at τ = 1, ``(B, d)``.
+
+        Returns:
+            Features ``(B, F)`` in the order of `FEATURES`.
         """
         projected = (condition - self.mean) @ self.projection
         parts = [self._large_sums(*part) for part in in_cache(PHOTOS, projected, natural)]
-        alike, index, node, height, rarity, information = map(torch.cat, zip(*parts, strict=True))
+        alike, index, node, height, sparse, information = map(torch.cat, zip(*parts, strict=True))
+        # log |p - g| = log √(|p|² - 2 (⟨p, g⟩ - |g|²/2))
         norm = projected.square().sum(1, keepdim=True)
         unlike = (norm - 2.0 * alike).clamp(min=1e-6).sqrt().log()
+        # ŷ, the peak of the density near its highest node
         by_degree, reach = self.rotation.by_degree(natural), 2.0 * math.pi / self.grid.rows
         peaks = climb(by_degree, node[:, None], height, self.rotation, reach)
         answer = peaks.vectors[:, 0]
+        # d(ŷ, y_g) of the similar photos, and of the nearest ones
         km = _km(torch.einsum("bkj,bj->bk", self.directions[index], answer))
         similar = (km + 20.0).log()
         deepest = min(max(_RANKS), len(self.places))
@@ -237,15 +258,12 @@ class TemperatureModel(nn.Module):
             unlike[:, -1] - unlike[:, 0],
             0.5 * norm.clamp(min=1e-6).log()[:, 0],
             *(nearest[:, ranks] + 10.0).log().unbind(1),
-            self._rarity(answer),
-            rarity,
+            looked_up(self.negative_log_density, answer),
+            sparse,
             information,
             0.5 * natural.square().sum(1).clamp(min=1e-6).log(),
         ]
         return torch.stack(columns, 1)
-
-    def _rarity(self, vectors: Tensor) -> Tensor:
-        return looked_up(self.rarity, vectors)
 
     def _nearest_km(self, answer: Tensor, count: int) -> Tensor:
         """Distances ``(B, count)`` from answers ``(B, 3)`` to the nearest training photos."""
@@ -256,39 +274,49 @@ class TemperatureModel(nn.Module):
         return torch.from_numpy(km).to(answer)
 
     def _large_sums(self, projected: Tensor, natural: Tensor) -> tuple[Tensor, ...]:
-        """Over the gallery and over the sphere.
+        """Computes what needs the whole gallery or the whole sphere, with densities softened.
 
         Returns:
-            Likeness and index of the photos most alike ``(B, neighbours)``; of the densities the
-            highest node ``(B, 3)``, the field there ``(B, 1)``, rarity and information ``(B,)``,
-            all of them softened.
+            Similarity and index of the most similar photos ``(B, neighbours)``, the highest node of
+            the densities ``(B, 3)``, F there ``(B, 1)``, the mean negative log density of training
+            photos and the information ``(B,)``.
         """
-        likeness = nn.functional.pad(projected, (0, 1), value=1.0) @ self.comparison
-        alike, index = largest(likeness, self.config.neighbours)
+        similarity = nn.functional.pad(projected, (0, 1), value=1.0) @ self.comparison
+        alike, index = largest(similarity, self.config.neighbours)
+        # log q₀ + F/4 on the grid
         field = self.grid.synthesis(natural / _SOFTENING)
         flat = field.flatten(1).add_(self.log_q0)
         # The highest node of the highest row: four times faster than that of all nodes.
         highest, row = field.amax(2).max(1, keepdim=True)
         column = field.take_along_dim(row[..., None], 1).argmax(2)
         node = self.grid.nodes[(row * self.grid.columns + column)[:, 0]]
+        # w = exp(log p - max), Σ w · area, Σ w · area · (-log density), Σ w log w
         weight = flat.sub_(highest).clamp(min=FLOOR).exp_()
-        total, rarity = (weight @ self.sums).unbind(1)
+        total, sparse = (weight @ self.sums).unbind(1)
         information = (flat.mul_(weight) @ self.sums[:, 0]) / total - total.log()
-        return alike, index, node, highest, rarity / total, information
+        return alike, index, node, highest, sparse / total, information
 
     @torch.inference_mode()
     def forward(self, condition: Tensor, natural: Tensor) -> Tensor:
-        """Temperatures ``(B,)``; arguments as in `features`."""
+        """Computes the temperatures of photos.
+
+        Args:
+            condition: Embeddings, ``(B, E)``.
+            natural: Natural parameters of the densities at τ = 1, ``(B, d)``.
+
+        Returns:
+            Temperatures τ, ``(B,)``.
+        """
         if self.out.weight.any():
             log_temperature = self.log_temperature(self.features(condition, natural))
-        else:  # features were found to tell nothing: they need not be computed
+        else:  # all photos have one temperature: the features need not be computed
             log_temperature = self.out.bias.expand(len(natural))
         bounded = log_temperature.clamp(math.log(COLDEST), math.log(HOTTEST))
         # Rounded, so that the last bit of a sum over the batch does not start another sample.
         return (bounded * 256.0).round().div(256.0).exp()
 
     def log_temperature(self, features: Tensor) -> Tensor:
-        """Log τ ``(B,)`` of features ``(B, F)``, without bounds."""
+        """Computes log τ ``(B,)`` of features ``(B, F)``, without bounds."""
         standard = (features - self.feature_mean) / self.feature_spread
         log_temperature: Tensor = self.out(torch.tanh(self.hidden(standard)))
         return log_temperature.squeeze(1)
@@ -297,21 +325,22 @@ class TemperatureModel(nn.Module):
 def discriminants(
     standard: NDArray[np.float32], vectors: NDArray[np.float64], components: int
 ) -> NDArray[np.float64]:
-    """Axes along which places differ, measured by how much photos of one place do.
+    """Finds the axes along which places differ most, relative to photos of the same place.
 
-    Linear discriminant analysis with neighbours for classes: what differs between photos that were
-    taken next to each other is season, light and camera. Principal components have most of just
-    that, and call a known place new in a new month.
+    This is linear discriminant analysis with neighbours for classes: photos that were taken next to
+    each other differ in season, light and camera. Principal components capture mostly those
+    differences, so that a known place in a new month looks unknown.
 
     Args:
-        standard: ``(N, E)`` standardised embeddings.
-        vectors: ``(N, 3)`` unit vectors of their places.
-        components: C, how many axes.
+        standard: Standardised embeddings, ``(N, E)``.
+        vectors: Unit vectors of their positions, ``(N, 3)``.
+        components: Number C of axes.
 
     Returns:
-        ``(E, C)``, those with most difference between places first.
+        Axes ``(E, C)``, those with the largest ratio first.
     """
     dim = standard.shape[1]
+    # S_w: covariance of the differences between neighbours
     within = np.zeros((dim, dim))
     neighbours = min(_SAME_PLACE, len(standard) - 1)
     nearest = cKDTree(vectors).query(vectors, k=neighbours + 1)[1].reshape(len(vectors), -1)
@@ -319,15 +348,23 @@ def discriminants(
         apart = (standard - standard[nearest[:, k]]).astype(np.float64)
         within += apart.T @ apart / (2.0 * neighbours * len(apart))
     within += max(_RIDGE * np.trace(within) / dim, 1e-6) * np.eye(dim)
+    # S_t a = λ S_w a
     _, axes = eigh(np.cov(standard.T, bias=True).reshape(dim, dim), within)
     found: NDArray[np.float64] = axes[:, ::-1][:, :components]
     return found
 
 
 def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """`topk` along the last axis of ``(B, P)``, three times faster for P in the ten thousands.
+    """Finds the largest values along the last axis; three times faster than `topk` for P > 10,000.
 
-    The largest values lie in the groups whose largest values are largest.
+    The largest values lie in the groups whose maxima are largest.
+
+    Args:
+        values: ``(B, P)``.
+        count: Number of values.
+
+    Returns:
+        Values and indices, ``(B, count)`` each.
     """
     groups = values.shape[1] // _GROUP
     if groups <= count:
@@ -346,7 +383,7 @@ def largest(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 _GROUP = 32
 
-STORED_IN_HALF = ("mean", "projection", "gallery", "places", "rarity")
+STORED_IN_HALF = ("mean", "projection", "gallery", "places", "negative_log_density")
 """Tensors that a checkpoint keeps in half precision."""
 
 
@@ -355,7 +392,7 @@ def _km(cosine: Tensor) -> Tensor:
 
 
 class CalibratedDenoiser(nn.Module):
-    """A network and its temperatures: the denoiser that density and sampling mode both use."""
+    """Divides the network's densities by their temperatures, in density and sampling mode."""
 
     def __init__(self, network: CSUNet, temperatures: TemperatureModel) -> None:
         super().__init__()
@@ -364,20 +401,23 @@ class CalibratedDenoiser(nn.Module):
 
     @torch.inference_mode()
     def temperature(self, condition: Tensor) -> Tensor:
-        """``(B,)`` temperatures of photos with embeddings ``(B, E)``."""
+        """Computes the temperatures ``(B,)`` of photos with embeddings ``(B, E)``."""
         found: Tensor = self.temperatures(condition, self.network.from_image(condition))
         return found
 
     def forward(
         self, x: Tensor, sigma: Tensor, condition: Tensor, temperature: Tensor | None = None
     ) -> Tensor:
-        """Natural parameters ``(B, d)``, as `CSUNet.forward`.
+        """Computes natural parameters, as `CSUNet.forward` does.
 
         Args:
-            x: ``(B, d)`` noisy codes.
-            sigma: ``(B,)`` noise levels or ``inf``.
-            condition: ``(B, E)`` image embeddings.
-            temperature: ``(B,)`` of the photos, where the caller has them already.
+            x: Noisy codes, ``(B, d)``.
+            sigma: Noise levels or ``inf``, ``(B,)``.
+            condition: Image embeddings, ``(B, E)``.
+            temperature: Temperatures of the photos, ``(B,)``; None computes them.
+
+        Returns:
+            Natural parameters, ``(B, d)``.
         """
         if temperature is None:
             temperature = self.temperature(condition)
@@ -385,7 +425,7 @@ class CalibratedDenoiser(nn.Module):
         return natural
 
     def from_image(self, condition: Tensor) -> Tensor:
-        """Density mode ``(B, d)`` of embeddings ``(B, E)``."""
+        """Computes density mode: natural parameters ``(B, d)`` of embeddings ``(B, E)``."""
         natural = self.network.from_image(condition)
         temperature: Tensor = self.temperatures(condition, natural)
         return natural / temperature[:, None]

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> Path:
         data = distillation.thinned(data)
         about = options.about.read_text("utf-8") if options.about else None
         spec = encoder_spec(config.encoder)
-        return run.finish(trainer, data, spec, about, distillation.WITNESS)
+        return run.finish(trainer, data, spec, about, distillation.TEMPERATURE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

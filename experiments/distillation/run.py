@@ -27,8 +27,8 @@ TEACHER = "teacher.safetensors"
 CALIBRATED = 2000
 """Validation queries that the calibration decodes, each some thirty times."""
 
-WITNESS = TemperatureConfig(gallery=2000)
-"""A small witness: simulated queries know no regions that training never saw."""
+TEMPERATURE = TemperatureConfig(gallery=2000)
+"""A small gallery: simulated queries know no regions that training never saw."""
 
 
 @dataclass(frozen=True)

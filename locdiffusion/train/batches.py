@@ -1,8 +1,8 @@
-"""Which photos a training step sees, and how several processes share them.
+"""Chooses the photos of each training step and shares them among processes.
 
-A source is asked for the batch of a *step*, by number, and gives the same photos every time: that
-is all a stopped run needs to go on as if nothing had happened. Of each batch a process gets its
-share of the rows, so that any number of processes trains on the same batches.
+A source returns the batch of a step by the number of the step alone, so that a stopped run resumes
+with the same batches. Each process gets its share of the rows, so that any number of processes
+trains on the same batches.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Share:
-    """One of several processes that train together.
+    """The share of one process among several that train together.
 
     Attributes:
-        rank: Number of this one.
-        world: How many there are.
+        rank: Number of the process, from 0.
+        world: Number of processes.
     """
 
     rank: int = 0
     world: int = 1
 
     def rows(self, size: int) -> slice:
-        """This process's rows of a batch.
+        """The rows of a batch of this size that belong to the process.
 
         Raises:
             ValueError: The batch cannot be shared evenly.
@@ -54,15 +54,15 @@ class Share:
 
 @dataclass(frozen=True)
 class Batch:
-    """This process's share of a batch.
+    """The share of a batch that one process trains on.
 
     Attributes:
-        embeddings: ``(b, E)`` float32.
-        vectors: ``(b, 3)`` unit vectors of the true points.
-        size: B, photos in the whole batch.
-        rows: The b rows of the whole batch that these are.
-        mean_code: ``(b, d)`` mean code of several points that may all be true; the loss takes it
-            where only the image speaks. None: the code of `vectors`.
+        embeddings: Image embeddings, ``(b, E)`` float32.
+        vectors: Unit vectors of the true points, ``(b, 3)``.
+        size: Number B of photos in the whole batch.
+        rows: Rows of the whole batch that these b photos are.
+        mean_code: Mean code of several points that may all be true, ``(b, d)``. It is the target of
+            the loss at σ = ∞; None takes the code of `vectors`.
     """
 
     embeddings: Tensor
@@ -73,32 +73,39 @@ class Batch:
 
 
 class PhotoSource(Protocol):
-    """Training photos, wherever they lie."""
+    """Training photos in memory, on disk or made on the fly."""
 
     @property
     def embeddings(self) -> EmbeddingRows:
-        """``(N, E)`` float32."""
+        """Image embeddings of all N photos, ``(N, E)`` float32."""
 
     @property
     def vectors(self) -> NDArray[np.float64]:
-        """``(N, 3)`` unit vectors of the true points."""
+        """Unit vectors of the true points of all N photos, ``(N, 3)``."""
 
     @property
     def fingerprint(self) -> str:
-        """Which data these are."""
+        """SHA-256 of the data."""
 
     def __len__(self) -> int:
-        """N."""
+        """Number N of photos."""
 
     def standardise(self, network: CSUNet) -> None:
-        """Tells a network the scale of the embeddings."""
+        """Sets the standardisation of the embeddings in a network."""
 
     def batch(self, step: int) -> Batch:
-        """The photos of a step; from any thread, and cheap if steps are asked for in order."""
+        """Returns the batch of a step; any thread may ask, and steps in order are fast."""
 
 
 class PhotosInMemory:
-    """Photos in memory, in batches of `batch_rows`."""
+    """Photos in memory, in the batches of `batch_rows`.
+
+    Args:
+        photos: Training photos.
+        batch_size: Photos in a batch, of all processes together.
+        seed: Seed of the order.
+        share: Share of this process; None is all of it.
+    """
 
     def __init__(
         self, photos: EmbeddedPhotos, batch_size: int, seed: int, share: Share | None = None
@@ -110,39 +117,46 @@ class PhotosInMemory:
         self._batch_size, self._seed, self._share = batch_size, seed, share or Share()
 
     def __len__(self) -> int:
-        """N."""
+        """Number N of photos."""
         return len(self.vectors)
 
     def standardise(self, network: CSUNet) -> None:
-        """Tells a network the scale of the embeddings."""
+        """Sets the standardisation of the embeddings in a network."""
         network.standardise(self._rows)
 
     def batch(self, step: int) -> Batch:
-        """The photos of a step."""
+        """Returns the batch of a step."""
         rows = batch_rows(step, len(self), self._batch_size, self._seed)
         mine = self._share.rows(len(rows))
         return Batch(self._rows[rows[mine]], self.vectors[rows[mine]], len(rows), mine)
 
 
 def batch_rows(step: int, count: int, batch_size: int, seed: int) -> NDArray[np.int64]:
-    """Rows of one step: consecutive pieces of a permutation that is new each epoch."""
+    """Computes the rows of a batch: the next piece of a permutation that is new each epoch.
+
+    Args:
+        step: Number of the step, from 0.
+        count: Number of photos.
+        batch_size: Photos in a batch; at most `count` are taken.
+        seed: Seed of the permutations.
+    """
     size = min(batch_size, count)
     epoch, piece = divmod(step, count // size)
     return _permutation(seed, epoch, count)[piece * size : (piece + 1) * size].copy()
 
 
-@lru_cache(maxsize=2)  # drawn anew, a permutation of MP-16 takes longer than a step of training
+@lru_cache(maxsize=2)  # a permutation of MP-16 takes longer than a training step
 def _permutation(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(count)
 
 
 class Ahead(Generic[T]):
-    """Makes what the next steps need while the present one runs.
+    """Prepares the inputs of the next steps while the present step runs.
 
     Args:
-        make: What a step needs; called from several threads.
-        steps: The last step is the one before.
-        threads: How many; with none, everything is made when it is asked for.
+        make: Function that prepares the inputs of a step; several threads call it.
+        steps: Number of steps.
+        threads: Number of threads; with 0, inputs are prepared when they are asked for.
     """
 
     def __init__(self, make: Callable[[int], T], steps: int, threads: int) -> None:
@@ -153,7 +167,7 @@ class Ahead(Generic[T]):
         self._made: dict[int, Future[T]] = {}
 
     def __call__(self, step: int) -> T:
-        """What a step needs; it is forgotten then."""
+        """Returns the inputs of a step and forgets them."""
         if self._pool is None:
             return self._make(step)
         with self._lock:
@@ -164,6 +178,6 @@ class Ahead(Generic[T]):
         return wanted.result()
 
     def close(self) -> None:
-        """Drops what was not asked for."""
+        """Stops the threads and drops the inputs that nobody asked for."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)

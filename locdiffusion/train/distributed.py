@@ -1,4 +1,4 @@
-"""Several processes that train one network, as `torchrun` starts them; or one process alone."""
+"""Joins the processes that `torchrun` starts to train one network, or runs one process alone."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from locdiffusion.train.batches import Share
 
-# The first process validates and measures while the others wait for it, and all wait for the one
-# whose shards take longest to embed; one that dies takes all down with it, through torchrun.
+# Long, because processes wait for the first one to validate and for the slowest one to embed its
+# shards. torchrun itself stops all processes when one dies.
 PATIENCE = timedelta(days=2)
 
 
@@ -25,8 +25,8 @@ class Processes:
     """This process and those it trains with.
 
     Attributes:
-        device: Where this one computes.
-        share: Its part of the work.
+        device: Device of this process.
+        share: Share of this process in each batch.
     """
 
     device: torch.device
@@ -34,19 +34,19 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that validates, saves and speaks."""
+        """Whether this process validates, saves and prints."""
         return self.share.rank == 0
 
     def mean(self, value: float) -> float:
-        """Of every process's value; exactly the value itself where there is one process."""
+        """Averages a value over the processes; a single process keeps exactly its value."""
         return self._sum(value) / self.share.world if self.share.world > 1 else value
 
     def any(self, flag: bool) -> bool:
-        """Whether the flag is set in one process at least."""
+        """Whether the flag is set in at least one process."""
         return self._sum(float(flag)) > 0 if self.share.world > 1 else flag
 
     def wait(self) -> None:
-        """Until every process has come here."""
+        """Waits until every process has called this."""
         self.any(False)
 
     def _sum(self, value: float) -> float:
@@ -55,7 +55,7 @@ class Processes:
         return float(total)
 
     def joined(self, network: nn.Module) -> nn.Module:
-        """The network with gradients averaged over all processes; itself if there is one only."""
+        """Wraps a network so that its gradients are averaged over the processes."""
         if self.share.world == 1:
             return network
         return DistributedDataParallel(network)
@@ -63,13 +63,13 @@ class Processes:
 
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
-    """Joins the processes that `torchrun` started, for the length of a block.
+    """Joins the processes that `torchrun` started, for the duration of a block.
 
     Args:
-        device: `cpu`, `cuda` (with several processes, each takes a GPU of its own) or `cuda:1`.
+        device: `cpu`, `cuda` or `cuda:1`. With `cuda`, each of several processes takes its own GPU.
 
     Raises:
-        ValueError: There is no such device, or no GPU for each process.
+        ValueError: There is no such device, or there are fewer GPUs than processes.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     chosen = _device(device, world, int(os.environ.get("LOCAL_RANK", "0")))
@@ -110,10 +110,13 @@ def _device(device: str, world: int, local_rank: int) -> torch.device:
 
 
 def check_bf16(device: torch.device) -> None:
-    """Refuses bfloat16 where it is slower or does not exist.
+    """Refuses bfloat16 where it is slower than float32 or not supported.
+
+    Args:
+        device: Device of the training.
 
     Raises:
-        ValueError: With the remedy.
+        ValueError: The device is no GPU, or the GPU has no bfloat16.
     """
     if device.type != "cuda":
         raise ValueError(

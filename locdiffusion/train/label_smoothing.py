@@ -1,12 +1,11 @@
-"""Smoothing of the places that are learned: of a true place, the mean code of places around it.
+"""Smooths the learned positions: the target is the mean code of positions around the truth.
 
-A network that learns exact places learns to tell training places apart by whatever does so, and
-where it has learned none, to be sure of a wrong continent. Smoothed places say that near is nearly
-right, as labels are smoothed over neighbouring classes in classification. What is sharp is then
-learned by the temperatures, on validation photos. The broad share is a foot under a sharp kernel:
-it says which part of the Earth is right while the kernel still says which place. It is for the
-beginning: a code of degree L cannot be a sharp peak on a broad foot, and where the foot stays large
-the peak stays wide.
+A network that learns exact positions learns to separate training positions by any difference, and
+elsewhere it becomes confident of wrong continents. Smoothed positions make nearby answers nearly
+right, as label smoothing does over neighbouring classes. The temperatures, fitted on validation
+photos, then decide how sharp the densities are. The target is a mixture of a narrow and a broad
+Gaussian: the broad one teaches the region while the narrow one teaches the position. Its weight
+should fall during training, since a code of degree L cannot hold a sharp peak on a broad base.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 @dataclass(frozen=True)
 class SmoothingConfig:
-    """Two Gaussians on the sphere around each true place.
+    """Mixture of two Gaussians on the sphere around each true position.
 
     Attributes:
         km: Standard deviation in km of the narrow Gaussian around each true position.
@@ -54,19 +53,19 @@ class SmoothingConfig:
                 raise ValueError(f"{name} is {share}; want 0 to 1.")
 
     def share(self, progress: float) -> float:
-        """The foot's share when `progress` (0 to 1) of the training is done."""
+        """Weight of the broad Gaussian when the fraction `progress` of the training is done."""
         last = self.broad_share if self.last_broad_share is None else self.last_broad_share
         return (1.0 - progress) * self.broad_share + progress * last
 
     def factors(self, max_degree: int, progress: float = 0.0) -> NDArray[np.float64]:
-        """A code times these is the mean code of the places around.
+        """Computes the factors by which a code becomes the mean code of the positions around it.
 
         Args:
-            max_degree: L.
-            progress: How much of the training is done, from 0 to 1.
+            max_degree: Maximum degree L.
+            progress: Fraction of the training that is done, from 0 to 1.
 
         Returns:
-            ``(d,)``.
+            Factors, ``(d,)``.
         """
         sharp, broad = heat_flow(max_degree, self.km), heat_flow(max_degree, self.broad_km)
         share = self.share(progress)
@@ -80,25 +79,26 @@ def scattered(
     progress: float,
     generator: torch.Generator,
 ) -> NDArray[np.float64]:
-    """One place drawn around each true place: `SmoothingConfig.factors` gives their mean code.
+    """Draws one position around each true position; `SmoothingConfig.factors` gives the mean code.
 
-    Gaussian steps in the tangent plane; at 500 km the sphere's curvature changes the mean code by
-    less than a thousandth.
+    The steps are Gaussian in the tangent plane. At 500 km the curvature of the sphere changes the
+    mean code by less than a thousandth.
 
     Args:
-        vectors: ``(B, 3)`` unit vectors of the true places.
-        config: The kernel and its foot.
-        progress: How much of the training is done, from 0 to 1.
-        generator: Draws.
+        vectors: Unit vectors of the true positions, ``(B, 3)``.
+        config: Widths and weights of the two Gaussians.
+        progress: Fraction of the training that is done, from 0 to 1.
+        generator: Source of randomness.
 
     Returns:
-        ``(B, 3)`` unit vectors.
+        Unit vectors of the drawn positions, ``(B, 3)``.
     """
     draws = torch.randn((len(vectors), 3), generator=generator, dtype=torch.float64).numpy()
     broad = torch.rand(len(vectors), generator=generator).numpy() < config.share(progress)
     angle = np.where(broad, config.broad_km, config.km)[:, None] / EARTH_RADIUS_KM
-    # Of an isotropic draw in space, what is left across the vector is isotropic in its plane.
+    # v = σ (n - ⟨n, y⟩ y): an isotropic draw in space, projected onto the tangent plane
     step = angle * (draws - (draws * vectors).sum(1, keepdims=True) * vectors)
+    # y' = cos|v| y + sin|v| v/|v|
     length = np.linalg.norm(step, axis=1, keepdims=True)
     moved: NDArray[np.float64] = np.cos(length) * vectors + np.sinc(length / np.pi) * step
     return moved / np.linalg.norm(moved, axis=1, keepdims=True)
@@ -107,15 +107,19 @@ def scattered(
 def smoothed_where_pure(
     code: Tensor, sigma: Tensor, factors: Tensor, mean_code: Tensor | None = None
 ) -> Tensor:
-    """What the loss compares with: smoothed where only the image speaks, `code` under noise.
+    """Computes the target of the loss: a smoothed code at σ = ∞, the code itself under noise.
 
-    Under noise the noisy code itself says how exactly the place is known.
+    Under noise, the noisy code itself tells how exactly the position is known.
 
     Args:
-        code: ``(B, d)`` of the true places, or of `scattered` ones under noise.
-        sigma: ``(B,)`` noise levels, ``inf`` where only the image speaks.
-        factors: ``(d,)`` of `SmoothingConfig.factors`.
-        mean_code: ``(B, d)`` smoothed instead of `code`, where a photo has several true places.
+        code: Codes of the true positions, or of `scattered` ones under noise, ``(B, d)``.
+        sigma: Noise levels or ``inf``, ``(B,)``.
+        factors: Factors of `SmoothingConfig.factors`, ``(d,)``.
+        mean_code: Codes that are smoothed instead of `code` where a photo has several true
+            positions, ``(B, d)``.
+
+    Returns:
+        Target codes, ``(B, d)``.
     """
     mean_code = code if mean_code is None else mean_code
     return torch.where(torch.isinf(sigma)[:, None], mean_code * factors, code)

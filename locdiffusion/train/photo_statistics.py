@@ -1,7 +1,7 @@
-"""What training must know of all its photos before it sees the first: measured in one pass.
+"""Measures statistics of all training photos in one pass over the embedding cache.
 
-Positions (for the base measure), mean and spread of the embeddings, and a fingerprint; kept beside
-the cache's files that they were measured on.
+Training needs the positions for the base measure, and mean and spread of the embeddings. They are
+stored beside the files on which they were measured.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from locdiffusion.photos.embedding_cache import embedding_rows
 
 @dataclass(frozen=True)
 class Statistics:
-    """Of N photos in S files.
+    """Statistics of N photos in S files.
 
     Attributes:
-        counts: ``(S,)`` photos in each file.
-        latitude, longitude: ``(N,)`` degrees, in the order of the files.
-        mean, spread: ``(E,)`` float32, of each number of the embeddings.
-        spread_of_all: Standard deviation of all numbers together.
-        fingerprint: SHA-256 of the files' content.
+        counts: Number of photos in each file, ``(S,)``.
+        latitude, longitude: Positions in degrees in the order of the files, ``(N,)``.
+        mean, spread: Mean and standard deviation of each embedding component, ``(E,)`` float32.
+        spread_of_all: Standard deviation of all components together.
+        fingerprint: SHA-256 of the content of the files.
     """
 
     counts: NDArray[np.int64]
@@ -43,10 +43,10 @@ class Statistics:
 
     @classmethod
     def of(cls, files: Sequence[Path]) -> Statistics:
-        """Measured on files of the embedding cache, or as they were measured before.
+        """Measures files of the embedding cache, or reads what an earlier call stored.
 
         Args:
-            files: As `locdiffusion.photos.embedding_cache.embed_shards` returns them.
+            files: Files that `locdiffusion.photos.embedding_cache.embed_shards` returned.
         """
         names = "\n".join(file.name for file in files)
         digest = hashlib.sha256(names.encode()).hexdigest()[:12]
@@ -56,7 +56,7 @@ class Statistics:
                 values = {field.name: stored[field.name] for field in fields(cls)}
             scalars = {name: values[name].item() for name in ("spread_of_all", "fingerprint")}
             return cls(**{**values, **scalars})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # none yet, or half of one
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged
             measured = _measure(files)
         with atomic_path(kept) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **{f.name: getattr(measured, f.name) for f in fields(cls)})
@@ -68,7 +68,7 @@ def _measure(files: Sequence[Path]) -> Statistics:
 
     counts: list[int] = []
     latitude, longitude, marks = [], [], []
-    mean = deviation = np.zeros(0)  # of the photos so far: mean, and sum of squares around it
+    mean = deviation = np.zeros(0)  # mean so far, and sum of squares around it
     for file in tqdm(files, desc="measuring the training photos", unit="shard", file=sys.stderr):
         table = pq.read_table(file)
         stored = embedding_rows(table)
@@ -82,7 +82,7 @@ def _measure(files: Sequence[Path]) -> Statistics:
         if len(counts) == 1:
             mean, deviation = here, here_deviation
             continue
-        # Chan, Golub and LeVeque 1983, eq. 2.1: two sets' sums of squares, joined.
+        # S = S_A + S_B + (m_B - m_A)² n_A n_B / n (Chan, Golub and LeVeque 1983, eq. 2.1)
         total = sum(counts)
         shift = here - mean
         deviation = deviation + here_deviation + shift**2 * (total - len(rows)) * len(rows) / total

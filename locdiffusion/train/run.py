@@ -1,4 +1,4 @@
-"""A run of `python -m locdiffusion.train`: photos, training, calibration, checkpoint."""
+"""One run of `locdiffusion train`: load the photos, train, calibrate, write the checkpoint."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ class RunData:
     """The photos of a run.
 
     Attributes:
-        train: In memory, streamed, or from elsewhere.
-        validation: By their names, `val` first.
-        tests: Photos, or files of the embedding cache, by names.
-        sources: What is known of how the photos were made, by names.
+        train: Training photos, in memory, streamed, or from another source.
+        validation: Validation photos by the name of the part, `val` first.
+        tests: Test photos, or files of the embedding cache, by the name of the set.
+        sources: Descriptions of how the photos were made, by the name of the part.
     """
 
     train: EmbeddedPhotos | PhotoSource
@@ -91,16 +91,16 @@ def load(
     group: Processes,
     val_photos: int | None = None,
 ) -> RunData:
-    """Embeds all photos, each process some shards, and opens them.
+    """Embeds all photos, each process its share of the shards, and opens them.
 
     Args:
-        patterns: Shards of `train`, `val` and, perhaps, `val_regions` and `val_looks`.
-        tests: Shards by the tests' names.
+        patterns: Shards of `train` and `val`, and optionally of `val_regions` and `val_looks`.
+        tests: Shards of each test set by its name.
         config: The recipe.
         encoder: Frozen image encoder.
         cache: Directory of the embeddings.
-        group: This process and the others.
-        val_photos: Largest number of photos in a validation set; None for any.
+        group: This process and the others that train with it.
+        val_photos: Largest number of photos in a validation part; None is no limit.
 
     Raises:
         DataError: There is no such shard, or one is unusable.
@@ -124,7 +124,7 @@ def load(
 
 
 def _thinned(photos: EmbeddedPhotos, most: int | None) -> EmbeddedPhotos:
-    """Evenly spaced photos, no more than so many."""
+    """Takes evenly spaced photos, at most so many."""
     if most is None or len(photos) <= most:
         return photos
     return photos.take(np.arange(most) * len(photos) // most)
@@ -144,7 +144,7 @@ def _training_photos(
 
 
 def _describe(patterns: Sequence[str]) -> list[dict[str, Any]]:
-    """The `dataset.json` beside the shards, where there is one: how the data were made."""
+    """Reads the `dataset.json` beside the shards, which says how the data were made."""
     found = []
     for directory in dict.fromkeys(Path(p).parent for p in patterns):
         file = directory / "dataset.json"
@@ -154,7 +154,7 @@ def _describe(patterns: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def remove(output: Path, group: Processes) -> None:
-    """Deletes a run but for its embeddings."""
+    """Deletes a run except for its embeddings."""
     if group.is_first:
         for name in (PROGRESS, STATE, CHECKPOINT, SCALARS):
             target = output / name
@@ -170,18 +170,18 @@ def train(
     save_every_minutes: float,
     log_every: int,
 ) -> Trainer:
-    """Trains to the end, from where a run in the directory was left.
+    """Trains to the end, from the state that the directory holds.
 
     Args:
         config: The recipe.
         data: The photos.
         output: Directory of the run.
-        group: This process and the others.
-        save_every_minutes: How often the state is saved, besides after validations.
-        log_every: Steps between TensorBoard scalars; 0 for none.
+        group: This process and the others that train with it.
+        save_every_minutes: Minutes between saved states, besides one after each validation.
+        log_every: Steps between TensorBoard scalars; 0 writes none.
 
     Raises:
-        Stopped: A signal came; the state is saved.
+        Stopped: A signal arrived; the state is saved.
         ValueError: The directory holds another run.
     """
     trainer = Trainer(config, data.train, data.validation["val"], output, group)
@@ -206,7 +206,7 @@ def train(
 
 
 def _train_until_told(trainer: Trainer, save_every_s: float, scalars: Scalars | None) -> None:
-    """Trains to the end, or until the signal that Ctrl-C or `kill` sends."""
+    """Trains to the end, or until Ctrl-C or `kill` sends a signal."""
     steps = trainer.config.steps
     stop: list[bool] = []
     previous = {
@@ -239,20 +239,23 @@ def finish(
     data: RunData,
     encoder: EncoderSpec,
     about: str | None,
-    witness: TemperatureConfig | None = None,
+    temperature: TemperatureConfig | None = None,
 ) -> Path:
-    """Calibrates, measures and writes the checkpoint; returns its directory.
+    """Calibrates, measures and writes the checkpoint.
 
     Args:
-        trainer: At its end.
+        trainer: Trainer at the end of its run.
         data: The photos.
-        encoder: That embedded them.
-        about: Markdown that opens the model card; None for a title alone.
-        witness: Size of the temperature model; None for its default.
+        encoder: Encoder that embedded them.
+        about: Markdown that opens the model card; None writes a title only.
+        temperature: Sizes of the temperature model; None takes the defaults.
+
+    Returns:
+        Directory of the checkpoint.
     """
     config = trainer.config
     base_measure = trainer.base_measure
-    denoiser = _with_temperatures(trainer, data.train, witness)
+    denoiser = _with_temperatures(trainer, data.train, temperature)
     decoder = fitting.fit(denoiser, list(data.validation.values()), trainer.decoder)
     decode = decoder.config
     print(f"fitted on validation: temperatures, ρ {decode.radius_km:g} km", flush=True)
@@ -282,16 +285,16 @@ def finish(
 
 
 def _with_temperatures(
-    trainer: Trainer, train: EmbeddedPhotos | PhotoSource, witness: TemperatureConfig | None
+    trainer: Trainer, train: EmbeddedPhotos | PhotoSource, temperature: TemperatureConfig | None
 ) -> CalibratedDenoiser:
-    """The averaged network as a checkpoint stores it, and temperatures still to be fitted."""
+    """Joins the averaged network, as a checkpoint stores it, with an unfitted temperature model."""
     config = trainer.config
     temperatures = TemperatureModel.of_training(
         train.embeddings,
         train.vectors,
         config.model.max_degree,
         trainer.base_measure,
-        witness,
+        temperature,
         seed=config.seed,
     )
     return CalibratedDenoiser(
@@ -300,7 +303,7 @@ def _with_temperatures(
 
 
 def _record(trainer: Trainer, metrics: dict[str, Any], data: RunData) -> dict[str, Any]:
-    """How the weights came to be."""
+    """The record of the run that `config.json` keeps."""
     world = trainer.processes.share.world
     return {
         "environment": f"Python {platform.python_version()}, torch {torch.__version__}, "

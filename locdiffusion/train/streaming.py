@@ -1,20 +1,21 @@
-"""Training photos that are not held in memory: read shard by shard, in an order of their own.
+"""Streams training photos from disk, shard by shard, in a shuffled order.
 
-An epoch is a ring of all photos: the shards in an order that is new each epoch, started at a random
-photo. It is cut into *lanes* of equal length. Each lane fills a shuffle buffer with its next
-photos, hands them out in random order, and fills the next meanwhile. A batch takes as many photos
-from each lane, and each process serves lanes of its own: it reads only their shards, and any number
-of processes that divides the lanes trains on the same batches.
+An epoch is a ring of all photos: the shards in a new order, started at a random photo. It is cut
+into *lanes* of equal length. Each lane fills a shuffle buffer with its next photos and returns them
+in random order while the next buffer is filled. A batch takes the same number of photos from each
+lane. Each process reads the shards of its own lanes only; any number of processes that divides the
+lanes trains on the same batches.
 
     epoch     shard 7 | shard 2 | shard 9 | shard 0 | ...
     lanes    [----- lane 0 -----][----- lane 1 -----] ...
     buffers  [ 0 ][ 1 ][ 2 ]...   [ 0 ][ 1 ][ 2 ]...       the photos of one number in memory
 
-All of it follows from (seed, epoch), so a batch is found by its step alone: a resumed run reads
-the buffers from its step on, nothing before. What does not fill a batch waits for another epoch.
+Everything follows from (seed, epoch): the step alone determines a batch, and a resumed run reads
+the buffers from its step on, and nothing before. Photos that do not fill a batch are left out of
+the epoch.
 
-The shards are those of the cache of `locdiffusion.photos.embedding_cache`, which holds of each
-photo the position and the embedding alone: of a shard of photos a fiftieth.
+The shards are files of the cache of `locdiffusion.photos.embedding_cache`. They hold positions and
+embeddings only, a fiftieth of a shard of photos.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ COLUMNS = ("latitude", "longitude", "embedding")
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """How a stream is shuffled.
+    """Shuffling of a stream.
 
     Attributes:
         lanes: Parts of the epoch from which a batch is drawn; the number of processes divides it.
@@ -66,8 +67,8 @@ class Piece:
     """Consecutive photos of one shard.
 
     Attributes:
-        shard: Its number.
-        start, stop: Rows in it.
+        shard: Number of the shard.
+        start, stop: First row, and the row after the last one.
     """
 
     shard: int
@@ -77,13 +78,13 @@ class Piece:
 
 @dataclass(frozen=True)
 class StreamOrder:
-    """Which photos each step draws, as numbers alone.
+    """Computes which photos each step draws.
 
     Attributes:
-        counts: ``(S,)`` photos in each shard.
-        batch_size: B.
-        config: Lanes and buffer.
-        seed: Of the order.
+        counts: Number of photos in each shard, ``(S,)``.
+        batch_size: Photos in a batch, of all processes together.
+        config: Number of lanes and size of the buffers.
+        seed: Seed of the order.
     """
 
     counts: NDArray[np.int64]
@@ -111,36 +112,36 @@ class StreamOrder:
 
     @property
     def lane_length(self) -> int:
-        """Photos of an epoch in each lane."""
+        """Number of photos of an epoch in each lane."""
         return int(self.counts.sum()) // self.config.lanes
 
     @property
     def per_lane(self) -> int:
-        """Photos of a batch from each lane."""
+        """Number of photos of a batch from each lane."""
         return self.batch_size // self.config.lanes
 
     @property
     def steps_per_epoch(self) -> int:
-        """Whole batches of an epoch."""
+        """Number of whole batches in an epoch."""
         return self.lane_length // self.per_lane
 
     @property
     def steps_per_buffer(self) -> int:
-        """Whole batches of a buffer."""
+        """Number of whole batches in a buffer."""
         return max(1, self.config.buffer // self.batch_size)
 
     def place(self, step: int) -> tuple[int, int, int]:
-        """Epoch, number of the buffer in it, and number of the batch in the buffer, of a step."""
+        """Finds a step: its epoch, its buffer in the epoch and its batch in the buffer."""
         epoch, batch = divmod(step, self.steps_per_epoch)
         return epoch, *divmod(batch, self.steps_per_buffer)
 
     def after(self, epoch: int, buffer: int) -> tuple[int, int]:
-        """Epoch and number of the buffer that follows one."""
+        """Finds the epoch and the number of the next buffer."""
         more = (buffer + 1) * self.steps_per_buffer < self.steps_per_epoch
         return (epoch, buffer + 1) if more else (epoch + 1, 0)
 
     def pieces(self, epoch: int, buffer: int, lane: int) -> list[Piece]:
-        """What fills a lane's buffer."""
+        """Lists the pieces of shards that fill the buffer of a lane."""
         random = np.random.default_rng([self.seed, epoch])
         order = random.permutation(len(self.counts))
         total = int(self.counts.sum())
@@ -153,7 +154,7 @@ class StreamOrder:
     def _between(
         self, order: NDArray[np.int64], start: int, stop: int, turn: int
     ) -> Iterator[Piece]:
-        """Pieces of the ring from `start` to `stop`, as far as they lie in one turn of it."""
+        """Yields the pieces between two positions that lie in one turn of the ring."""
         ends = np.cumsum(self.counts[order])
         for i in range(int(np.searchsorted(ends, start - turn, "right")), len(order)):
             begin = int(ends[i] - self.counts[order[i]])
@@ -164,27 +165,26 @@ class StreamOrder:
                 yield Piece(int(order[i]), low - begin, high - begin)
 
     def mixed(self, epoch: int, buffer: int, lane: int, count: int) -> NDArray[np.int64]:
-        """The order in which a buffer of so many photos is emptied."""
+        """Draws the order in which a buffer returns its photos."""
         return np.random.default_rng([self.seed, epoch, buffer, lane]).permutation(count)
 
 
 @dataclass(frozen=True)
 class _Buffer:
-    """Photos of one lane in the order in which they are handed out; float16 as they are stored."""
+    """Photos of one lane in their shuffled order; the embeddings are float16 as stored."""
 
     embeddings: NDArray[np.float16]
     vectors: NDArray[np.float64]
 
 
 class StreamedPhotos:
-    """Photos in the cache on disk, as a source of batches.
+    """Batches of photos in the embedding cache on disk.
 
     Args:
-        files: The cache's files, as `locdiffusion.photos.embedding_cache.embed_shards` returns
-            them.
-        statistics: Of these files.
-        order: Which photos each step draws.
-        share: Of this process; its number of processes divides the lanes.
+        files: Files that `locdiffusion.photos.embedding_cache.embed_shards` returned.
+        statistics: Statistics of these files.
+        order: Order in which steps draw photos.
+        share: Share of this process; the number of processes divides the lanes.
     """
 
     def __init__(
@@ -213,18 +213,18 @@ class StreamedPhotos:
         self._buffers: dict[tuple[int, int], list[Future[_Buffer]]] = {}
 
     def __len__(self) -> int:
-        """N."""
+        """Number N of photos."""
         return len(self.vectors)
 
     def standardise(self, network: CSUNet) -> None:
-        """Tells a network the scale of the embeddings."""
+        """Sets the standardisation of the embeddings in a network."""
         statistics = self.statistics
         network.embedding_mean.copy_(torch.from_numpy(statistics.mean))
         spread = np.maximum(statistics.spread, 1e-3 * statistics.spread_of_all)
         network.embedding_std.copy_(torch.from_numpy(spread))
 
     def batch(self, step: int) -> Batch:
-        """The photos of a step."""
+        """Returns the batch of a step."""
         epoch, number, piece = self.order.place(step)
         buffers = [future.result() for future in self._filled(epoch, number)]
         rows = slice(piece * self.order.per_lane, (piece + 1) * self.order.per_lane)
@@ -234,7 +234,7 @@ class StreamedPhotos:
         return Batch(floats, vectors, self.order.batch_size, self._rows)
 
     def _filled(self, epoch: int, number: int) -> list[Future[_Buffer]]:
-        """The buffers of this process's lanes; the next ones are filled meanwhile."""
+        """Returns the buffers of this process's lanes and starts to fill the next ones."""
         now, then = (epoch, number), self.order.after(epoch, number)
         with self._lock:
             for place in (now, then):
@@ -243,7 +243,7 @@ class StreamedPhotos:
                         self._pool.submit(self._fill, *place, lane) for lane in self._lanes
                     ]
             wanted = self._buffers[now]
-            # One more is kept: threads that prepare steps side by side may come a little late.
+            # The previous buffer is kept for threads that still prepare earlier steps.
             for place in sorted(self._buffers)[:-3]:
                 del self._buffers[place]
         return wanted
@@ -260,12 +260,12 @@ class StreamedPhotos:
         return _Buffer(np.concatenate(embeddings)[mixed], np.concatenate(vectors)[mixed])
 
     def close(self) -> None:
-        """Stops reading ahead."""
+        """Stops the threads that read ahead."""
         self._pool.shutdown(cancel_futures=True)
 
 
 class StoredEmbeddings:
-    """Embeddings ``(N, E)`` on disk, read by their rows."""
+    """Embeddings ``(N, E)`` on disk that are read by row."""
 
     def __init__(self, files: Sequence[Path], statistics: Statistics) -> None:
         self.shape = (len(statistics.latitude), len(statistics.mean))
@@ -273,11 +273,11 @@ class StoredEmbeddings:
         self._ends = np.cumsum(statistics.counts)
 
     def __len__(self) -> int:
-        """N."""
+        """Number N of photos."""
         return self.shape[0]
 
     def __getitem__(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        """``(n, E)`` of n rows; reads each shard that holds one of them once."""
+        """Reads n rows, ``(n, E)``; each shard that holds one of them is read once."""
         found = np.empty((len(rows), self.shape[1]), np.float32)
         shard_of = np.searchsorted(self._ends, rows, "right")
         for shard in np.unique(shard_of):

@@ -1,4 +1,4 @@
-"""Figures of a run over its steps, as TensorBoard shows them: `tensorboard --logdir RUN`."""
+"""Writes figures of a run for TensorBoard: `tensorboard --logdir RUN` shows them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Scalars:
     """Writes scalars `train/...` and `val/...`.
 
     Args:
-        writer: Of TensorBoard.
-        every: Steps between those of training.
+        writer: Writer of TensorBoard.
+        every: Steps between scalars of training.
     """
 
     def __init__(self, writer: SummaryWriter, every: int) -> None:
@@ -29,15 +29,15 @@ class Scalars:
 
     @classmethod
     def open(cls, directory: Path, every: int, step: int) -> Scalars | None:
-        """Begins or goes on below a run's directory.
+        """Opens the scalars below a run's directory, new or resumed.
 
         Args:
-            directory: Of the run.
+            directory: Directory of the run.
             every: Steps between scalars of training.
-            step: Of a resumed run; what was written after it will come again and is hidden.
+            step: Step at which the run resumes; TensorBoard hides what was written after it.
 
         Returns:
-            None without the package; see `MISSING`.
+            The writer; None if the package is not installed, see `MISSING`.
         """
         try:
             from torch.utils.tensorboard import SummaryWriter
@@ -46,12 +46,12 @@ class Scalars:
         return cls(SummaryWriter(str(directory / FOLDER), purge_step=step + 1), every)
 
     def step(self, step: int, values: Mapping[str, float]) -> None:
-        """Figures after a step of training; most steps are left out."""
+        """Writes figures of a training step, if it is one of every so many."""
         if step % self._every == 0:
             self._write("train", step, values)
 
     def validation(self, step: int, figures: Mapping[str, float]) -> None:
-        """Figures of a validation, as `Trainer.validate` names them."""
+        """Writes figures of a validation, named as `Trainer.validate` does."""
         values = {k.removeprefix("val_"): v for k, v in figures.items() if k.startswith("val_")}
         self._write("val", step, values)
         self._writer.flush()
@@ -61,5 +61,5 @@ class Scalars:
             self._writer.add_scalar(f"{group}/{name}", value, step)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes the remaining scalars."""
         self._writer.close()

@@ -1,8 +1,8 @@
-"""The training loop: SHDD-KL over noise levels, an averaged model, exact resume.
+"""Trains the network: SHDD-KL loss over noise levels, averaged weights, exact resume.
 
-All randomness of step t comes from (seed, t), so a run that was stopped and resumed sees the same
-batches, noise and dropout as one that was not. Several processes draw the same randomness, and each
-takes its rows of the batch; only dropout is drawn by each for itself.
+All randomness of step t follows from (seed, t): a run that was stopped and resumed sees the same
+batches, noise and dropout as an undisturbed one. Several processes draw the same batch and noise,
+and each takes its own rows; dropout is drawn by each process separately.
 """
 
 from __future__ import annotations
@@ -39,25 +39,27 @@ from locdiffusion.train.tensorboard import Scalars
 from locdiffusion.train.training_state import read_state, write_state
 
 EARLY, EARLIEST = (20, 5, 2), 5
-"""Before the first regular validation, one after each of these parts of the way to it."""
+"""Early validations: after these fractions (1/20, ...) of the steps to the first regular one, and
+the earliest step for one."""
 
 
 class Stopped(Exception):
-    """Training was asked to stop; its state is saved."""
+    """Training was asked to stop, and its state is saved."""
 
 
 @dataclass(frozen=True)
 class StepInputs:
-    """What a step needs besides the weights: b rows of its batch, on the device.
+    """Inputs of a step: the b rows of its batch that this process trains on, on its device.
 
     Attributes:
-        code: ``(b, d)`` of `truth`.
-        target: ``(b, d)`` what the loss compares with: `code`, or a mean of several (`Batch`).
-        truth: ``(b, 3)`` the true points as unit vectors, under noise perhaps scattered.
-        sigma: ``(b,)`` noise levels or ``inf``.
-        noise: ``(b, d)`` standard normal.
-        embeddings: ``(b, E)``.
-        generator: Has drawn the above and draws what is left.
+        code: Codes of `truth`, ``(b, d)``.
+        target: Codes that the loss compares with, ``(b, d)``: `code`, smoothed or averaged.
+        truth: Unit vectors of the true points, ``(b, 3)``; in rows with noise they may be
+            scattered.
+        sigma: Noise levels or ``inf``, ``(b,)``.
+        noise: Standard normal noise, ``(b, d)``.
+        embeddings: Image embeddings, ``(b, E)``.
+        generator: Source of the remaining randomness of the step.
     """
 
     code: Tensor
@@ -74,10 +76,10 @@ class Trainer:
 
     Args:
         config: The recipe.
-        train: Photos in memory, or a stream of them.
-        val: Photos for validation.
-        directory: Of the run's state.
-        processes: This process and those it trains with; None is this one alone, on the CPU.
+        train: Training photos in memory, or a stream of them.
+        val: Validation photos.
+        directory: Directory of the run's state.
+        processes: This process and those it trains with; None is this process alone, on the CPU.
     """
 
     def __init__(
@@ -110,10 +112,10 @@ class Trainer:
         self.step = 0
         self.history: list[dict[str, float]] = []
         self._joined = self.processes.joined(self.network)
-        self._losses: list[float] = []  # since the last validation
-        self._last: dict[str, float] = {}  # step's learning rate and gradient norm
+        self._losses: list[float] = []  # of the steps since the last validation
+        self._last: dict[str, float] = {}  # learning rate and gradient norm of the last step
         self._identity = {"config": to_dict(config), "data": [train.fingerprint, val.fingerprint]}
-        # Codes and noise are made on processors; a GPU would wait for them.
+        # Codes and noise are computed on the CPU, ahead of the GPU.
         threads = min(8, os.cpu_count() or 1) if self.device.type == "cuda" else 0
         self._inputs = Ahead(self._make_inputs, config.steps, threads)
 
@@ -127,14 +129,13 @@ class Trainer:
         """Trains to the end.
 
         Args:
-            report: Called with each validation's figures, in the first process; a few early ones
-                come before the first regular one.
-            should_stop: Asked after each step.
-            save_every_s: Seconds after which the state is saved, besides at validations.
-            scalars: Gets each step's figures.
+            report: Function that gets the figures of each validation, in the first process.
+            should_stop: Function that is asked after each step.
+            save_every_s: Seconds between saved states, besides one after each validation.
+            scalars: Writer that gets the figures of each step; None writes none.
 
         Raises:
-            Stopped: After saving the state, when asked to stop.
+            Stopped: `should_stop` said so; the state is saved.
         """
         config = self.config
         early = {n for n in (config.evaluate_every // part for part in EARLY) if n >= EARLIEST}
@@ -161,7 +162,7 @@ class Trainer:
     def _validate(
         self, due: bool, report: Callable[[dict[str, float]], None], scalars: Scalars | None
     ) -> None:
-        """Validates in the first process; an early one leaves no trace in the run's state."""
+        """Validates in the first process; early validations do not change the run's state."""
         if self.processes.is_first:
             figures = {"step": self.step, "train_nats": float(np.mean(self._losses))}
             figures |= self.validate()
@@ -174,7 +175,11 @@ class Trainer:
             self._losses.clear()
 
     def validate(self, limit: int = 1000) -> dict[str, float]:
-        """Accuracy and likelihood of the averaged network's density mode on validation photos."""
+        """Measures accuracy and likelihood of the averaged network in density mode.
+
+        Args:
+            limit: Number of validation photos that are used.
+        """
         natural = natural_parameters(self.average, self.val.embeddings[:limit])
         answer = decode_all(self.decoder, natural)
         truth = self.val.latitude[:limit], self.val.longitude[:limit]
@@ -191,11 +196,12 @@ class Trainer:
         config = self.config
         generator = torch.Generator().manual_seed(_mixed(config.seed, step))
         batch = self.photos.batch(step)
-        # Of the whole batch: what a row gets does not depend on how many processes share it.
+        # σ and ε for the whole batch: a row gets the same ones with any number of processes.
         sigma = training_sigmas(batch.size, config.model.dimension, config.noise, generator)
         noise = torch.randn((batch.size, config.model.dimension), generator=generator)
         own, progress = sigma[batch.rows], step / config.steps
         vectors = self._places(batch, own, progress, generator)
+        # x₀ = code(y), and its smoothed version as the target of the rows at σ = ∞
         code = torch.from_numpy(encode_vectors(vectors, config.model.max_degree)).float()
         smoothing = config.smoothing.factors(config.model.max_degree, progress)
         factors = torch.from_numpy(smoothing).float()
@@ -213,7 +219,7 @@ class Trainer:
     def _places(
         self, batch: Batch, sigma: Tensor, progress: float, generator: torch.Generator
     ) -> NDArray[np.float64]:
-        """``(b, 3)`` places whose codes get noise: scattered, where the recipe wants that."""
+        """Draws the positions ``(b, 3)`` that are encoded: scattered ones in rows with noise."""
         smoothing = self.config.smoothing
         if not smoothing.under_noise:
             return batch.vectors
@@ -227,6 +233,7 @@ class Trainer:
         torch.manual_seed(seed + 1 + self.processes.share.rank)  # dropout
         inputs = self._inputs(step)
         code, sigma = inputs.code, inputs.sigma
+        # x_σ = x₀ + σε; at σ = ∞ the network does not read it
         x = code + torch.where(torch.isinf(sigma), 0.0, sigma)[:, None] * inputs.noise
         self.network.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
@@ -237,13 +244,13 @@ class Trainer:
         return self._update(loss.mean(), step)
 
     def _update(self, loss: Tensor, step: int) -> float:
-        """Descends; returns the mean loss of all processes."""
+        """Takes a step of the optimiser; returns the mean loss of all processes."""
         config = self.config
         value = self.processes.mean(loss.item())
         if not math.isfinite(value):
             raise FloatingPointError(
-                f"The loss is {value} at step {step}; lower learning_rate (now "
-                f"{config.learning_rate})."
+                f"The loss is {value} at step {step}; lower learning_rate, now "
+                f"{config.learning_rate}, with --set."
             )
         rate = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
         norm = descend(loss, self.network, self.optimizer, rate, config.gradient_clip)
@@ -252,14 +259,17 @@ class Trainer:
         return value
 
     def save_state(self) -> None:
-        """Writes what a resumed run needs, in the first process; the others only come by."""
+        """Writes the state that a resumed run needs; only the first process does."""
         if self.processes.is_first:
             progress = {"step": self.step, "history": self.history, "losses": self._losses}
             modules = {"network": self.network, "average": self.average}
             write_state(self.directory, modules, self.optimizer, progress | self._identity)
 
     def resume(self) -> bool:
-        """Continues a saved run of the same recipe and data; False if there is none.
+        """Restores the state of a run of the same recipe and data.
+
+        Returns:
+            Whether the directory holds a state.
 
         Raises:
             ValueError: The directory holds another run.
@@ -274,7 +284,7 @@ class Trainer:
 
     def _check_identity(self, progress: dict[str, Any]) -> None:
         same = {
-            # Settings that are newer than the state have their defaults.
+            # Settings that the state does not hold have their defaults.
             "config": from_dict(TrainConfig, progress["config"]) == self.config,
             "data": progress["data"] == self._identity["data"],
         }
@@ -286,19 +296,30 @@ class Trainer:
                 )
 
     def close(self) -> None:
-        """Stops making what will not be used."""
+        """Stops the threads that prepare the next steps."""
         self._inputs.close()
 
 
 def optimizer_of(network: nn.Module, weight_decay: float) -> torch.optim.Optimizer:
-    """AdamW, fused: a quarter of the time on a CPU. `descend` sets its learning rate."""
+    """Makes AdamW, whose learning rate `descend` sets. Fused, it takes a quarter of the time."""
     return torch.optim.AdamW(network.parameters(), weight_decay=weight_decay, fused=True)
 
 
 def descend(
     loss: Tensor, network: nn.Module, optimizer: torch.optim.Optimizer, rate: float, clip: float
 ) -> Tensor:
-    """One step of the optimiser at a learning rate; returns the gradient's norm before clipping."""
+    """Takes one step of the optimiser.
+
+    Args:
+        loss: Mean loss of the batch.
+        network: Network whose parameters are trained.
+        optimizer: Optimiser of these parameters.
+        rate: Learning rate.
+        clip: Largest norm of the gradient.
+
+    Returns:
+        Norm of the gradient before clipping.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
@@ -310,14 +331,14 @@ def descend(
 
 @torch.no_grad()
 def follow(average: nn.Module, network: nn.Module, step: int, ema_decay: float) -> None:
-    """Moves the averaged weights towards the network's: faster in the first steps."""
+    """Updates the moving average of the weights; its decay is smaller in the first steps."""
     decay = min(ema_decay, (1.0 + step) / (10.0 + step))
     for averaged, current in zip(average.parameters(), network.parameters(), strict=True):
         averaged.lerp_(current, 1.0 - decay)
 
 
 def learning_rate_factor(step: int, steps: int, warmup: int) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+    """Computes the learning rate over its peak: linear warm-up, then half a cosine to zero."""
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1.0 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

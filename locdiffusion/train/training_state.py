@@ -1,7 +1,7 @@
-"""The state of a run on disk: weights, optimiser and progress in one file that is replaced at once.
+"""Saves and restores the state of a run: weights, optimiser and progress in one file.
 
-No pickle: tensors in safetensors, the rest as JSON in its header. `training_state.json` repeats the
-JSON for people; nothing reads it.
+The file is replaced atomically. It is no pickle: tensors are stored as safetensors, the rest as
+JSON in the header. `training_state.json` repeats the JSON for people; nothing reads it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ def write_state(
     optimizer: torch.optim.Optimizer,
     progress: Mapping[str, Any],
 ) -> None:
-    """Writes a state; a process that is killed meanwhile leaves the one before.
+    """Writes a state; a process that is killed meanwhile leaves the previous one.
 
     Args:
-        directory: Made if missing.
-        modules: By names without dots.
-        optimizer: Of their parameters.
-        progress: The rest, JSON values.
+        directory: Directory of the run; it is made if it is missing.
+        modules: Modules by names without dots.
+        optimizer: Optimiser of their parameters.
+        progress: Everything else as JSON values.
     """
     directory.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -54,13 +54,13 @@ def read_state(
     optimizer: torch.optim.Optimizer,
     check: Callable[[dict[str, Any]], None],
 ) -> dict[str, Any] | None:
-    """Puts a state back where `write_state` took it from.
+    """Restores a state that `write_state` wrote.
 
     Args:
-        directory: Of the run.
-        modules: As written.
-        optimizer: As written.
-        check: Gets the progress first, and raises if it is another run's.
+        directory: Directory of the run.
+        modules: Modules of the same names.
+        optimizer: Optimiser of the same parameters.
+        check: Function that gets the progress first and raises if it belongs to another run.
 
     Returns:
         The progress; None if there is no state.

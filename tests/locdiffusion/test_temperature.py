@@ -65,7 +65,9 @@ def test_features_are_those_of_brute_force(
         "dissimilarity_growth": unlike[:, -1] / unlike[:, 0],
         "unusualness": np.linalg.norm((asked.embeddings - mean) @ model.projection.numpy(), axis=1),
         **{f"training_{r}_km": everyone[:, r - 1] + 10 for r in (1, 2, 5, 20)},
-        "rarity_here": np.exp(-positions(torch.from_numpy(asked.vectors).float()).numpy()),
+        "negative_log_density_here": np.exp(
+            -positions(torch.from_numpy(asked.vectors).float()).numpy()
+        ),
         "sharpness": natural_at(asked.vectors, 0.5).norm(dim=1).numpy(),
     }
     for name, values in wanted.items():
@@ -153,7 +155,7 @@ def test_without_a_fit_nothing_changes(model: TemperatureModel) -> None:
     assert torch.equal(model(condition, natural), torch.ones(len(PHOTOS)))
 
 
-def test_a_small_training_set_gives_a_small_witness() -> None:
+def test_a_small_training_set_gives_a_small_gallery() -> None:
     few = learnable_photos(4, seed=1)
     model = TemperatureModel.of_training(few.embeddings, few.vectors, 7, land_measure())
     assert model.config.gallery == 4 and model.config.neighbours == 4
@@ -161,7 +163,7 @@ def test_a_small_training_set_gives_a_small_witness() -> None:
     assert torch.isfinite(found).all()
 
 
-def test_same_seed_same_witness() -> None:
+def test_same_seed_same_gallery() -> None:
     def drawn(seed: int) -> TemperatureModel:
         config = TemperatureConfig(gallery=10, components=3, neighbours=2)
         return TemperatureModel.of_training(

@@ -36,16 +36,16 @@ def measured(tmp_path_factory):
     teacher = tiny_teacher()
     model = CSUNetConfig(7, WIDTH, 16, (16, 8))
     queries = tiny_queries(teacher, 60, draws=0).as_photos()
-    witness = TemperatureModel.of_training(
+    temperatures = TemperatureModel.of_training(
         queries.embeddings, queries.vectors, 7, uniform_measure(), TEMPERATURE
     )
     spec = EncoderSpec("geoclip", WIDTH, 224, (0.5,) * 3, (0.5,) * 3)
     config = checkpoint.CheckpointConfig(
-        "tiny", model, NoiseConfig(), DecodeConfig(500.0), spec, witness.config
+        "tiny", model, NoiseConfig(), DecodeConfig(500.0), spec, temperatures.config
     )
     torch.manual_seed(0)
     directory = tmp_path_factory.mktemp("student")
-    checkpoint.save(directory, config, CalibratedDenoiser(CSUNet(model), witness))
+    checkpoint.save(directory, config, CalibratedDenoiser(CSUNet(model), temperatures))
     student = fidelity.Student(checkpoint.load(str(directory)), teacher)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(fidelity, "photos_at", _photos_at)
