@@ -9,13 +9,12 @@ import torch
 from locdiffusion import temperature
 from locdiffusion.density.base_measure import land_measure, positions_measure, uniform_measure
 from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.model.similarity import discriminants, largest
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.temperature import (
     FEATURES,
     TemperatureConfig,
     TemperatureModel,
-    discriminants,
-    largest,
 )
 from support.tiny import MODEL, learnable_photos, random_denoiser, random_points
 
