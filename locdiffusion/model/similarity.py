@@ -1,4 +1,4 @@
-"""Compares image embeddings: axes along which places differ, and search for the most similar ones."""
+"""Compares image embeddings: axes along which places differ, search for the most similar ones."""
 
 from __future__ import annotations
 
