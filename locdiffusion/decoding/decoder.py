@@ -40,12 +40,7 @@ from locdiffusion.cpu import in_cache
 from locdiffusion.decoding.answer_rings import AnswerRings
 from locdiffusion.decoding.answers import LEAST_MODE, GeotagColumns, distinct_modes
 from locdiffusion.decoding.coarse_search import Densities, Mixtures
-from locdiffusion.decoding.mode_seeking import (
-    NewtonStep,
-    ScoreKernel,
-    climb_score,
-    kernel_spectrum,
-)
+from locdiffusion.decoding.mode_seeking import NewtonStep, ScoreKernel, climb_score, kernel_spectrum
 from locdiffusion.decoding.peaks import highest_nodes, neighbourhood_mass, spread_maxima
 from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.base_measure import BaseMeasure

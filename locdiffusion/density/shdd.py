@@ -18,11 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
-from locdiffusion.sphere.harmonics import (
-    coefficient_count,
-    degrees_and_orders,
-    real_harmonics,
-)
+from locdiffusion.sphere.harmonics import coefficient_count, degrees_and_orders, real_harmonics
 
 Float = NDArray[np.float64]
 
