@@ -19,6 +19,7 @@ import geopandas
 import numpy as np
 import pycountry
 import shapely
+
 from make_world import cut, ring, unwrap
 
 TOLERANCE_DEG = 0.01

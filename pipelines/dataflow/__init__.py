@@ -4,5 +4,5 @@
 
 is what `make run-dataflow` types. `settings` and `reading` hold and read the settings, `checks` and
 `machines` refuse mistakes, `flags` turns settings into the flags of a pipeline, `graph` lists the
-steps of the job, `flex` writes the metadata of Flex Templates, and `command` is the command.
+steps of the job, and `command` is the command. The metadata of Flex Templates is made in tools/.
 """

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from flex_templates import EARLIER, LEFT_OUT, TEMPLATES, as_json
 from pipelines.build_shards.options import build_shards_parser
 from pipelines.build_shards.options import parse as parse_shards
-from pipelines.dataflow.flex import EARLIER, LEFT_OUT, TEMPLATES, as_json
 from pipelines.geotag.options import geotag_parser
 from pipelines.geotag.options import parse as parse_geotag
 from support import ROOT
@@ -28,7 +28,7 @@ def parameters(template: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_the_file_is_what_the_parser_says(template: str) -> None:
     found = (FOLDER / f"{template}.json").read_text("utf-8")
-    again = "write it anew: python -m pipelines.dataflow.flex --write deploy/flex"
+    again = "write it anew: python tools/flex_templates.py"
     assert found == as_json(template), again
 
 

@@ -1,9 +1,9 @@
-"""Writes the metadata of the Flex Templates from the parsers of the pipelines.
+"""Writes the metadata of the Flex Templates, deploy/flex/*.json, from the parsers of the pipelines.
 
-    python -m pipelines.dataflow.flex --write deploy/flex
+    python tools/flex_templates.py
 
-writes one JSON file per pipeline; the tests hold them equal to the parsers. A template takes one
-value per parameter, and none of the flags that only make sense where somebody sits and waits.
+A test holds the files equal to the parsers. A template takes one value per parameter, and none of
+the flags that only make sense where somebody sits and waits.
 """
 
 from __future__ import annotations
@@ -12,19 +12,13 @@ import argparse
 import importlib
 import json
 import re
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from locdiffusion.cli.parser import DONE, PATHS, Parser, UsageError, run_command
+from locdiffusion.cli.parser import PATHS, Parser
 
-ABOUT = """\
-Writes the metadata of the Flex Templates from the parsers of the pipelines.
-
-example:
-  python -m pipelines.dataflow.flex --write deploy/flex
-"""
+FOLDER = Path(__file__).parents[1] / "deploy" / "flex"
 
 # The command of each template, and the template's name and description.
 TEMPLATES: Mapping[str, tuple[str, str, str]] = {
@@ -42,8 +36,8 @@ TEMPLATES: Mapping[str, tuple[str, str, str]] = {
     ),
 }
 
-# Parameters that templates had before the flags got their names of today; whoever launches a
-# template goes on giving these.
+# Names that parameters had before the flags got their names of today. Whoever launches a template
+# goes on giving these.
 EARLIER: Mapping[str, Mapping[str, str]] = {
     "geotag": {
         name.replace("_", "-"): name
@@ -56,9 +50,10 @@ EARLIER: Mapping[str, Mapping[str, str]] = {
     "build_shards": {"input": "metadata"},
 }
 
-# What the parsers ask for, unless they are to summarise.
+# Parameters without which there is no job.
 REQUIRED = ("input", "source", "output")
-# Not for templates: the launcher chooses the runner and must not wait; a summary is no job.
+# Flags that are not for templates: the launcher chooses the runner and must not wait, and a summary
+# is no job.
 LEFT_OUT = ("help", "runner", "wait", "summarise", PATHS)
 
 BUCKET_FILE = r"gs://[a-z0-9][a-z0-9._-]+/.+"
@@ -70,7 +65,7 @@ NUMBER = r"[0-9]*\.?[0-9]+"
 LITE0 = r"efficientnet_lite0([+_]texture)?(@[0-9]+(\+[0-9]+)*px)?"
 ENCODER = rf"({LITE0}|(open_clip:[A-Za-z0-9_-]+/|geoclip:){BUCKET_FILE})"
 BOOLEAN = r"(true|false|True|False)"
-# Where a name tells more than a type.
+# Patterns of parameters whose name tells more than their type.
 BY_NAME: Mapping[str, str] = {
     "input": BUCKET_FILE,
     "output": BUCKET_FILE,
@@ -96,11 +91,7 @@ BY_TYPE: Mapping[str, str] = {
 
 
 def metadata(template: str) -> dict[str, Any]:
-    """What `gcloud dataflow flex-template build --metadata-file` reads.
-
-    Args:
-        template: A key of TEMPLATES.
-    """
+    """Makes what `gcloud dataflow flex-template build --metadata-file` reads, for one template."""
     module, name, description = TEMPLATES[template]
     parser: Parser = importlib.import_module(module).parser()
     helps = {action.dest: action.help or "" for action in parser._actions}
@@ -111,7 +102,7 @@ def metadata(template: str) -> dict[str, Any]:
 
 
 def parameters_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The flags that a template takes, in the parser's order, each destination once."""
+    """Lists the flags that a template takes, in the order of the parser, each destination once."""
     kept: dict[str, argparse.Action] = {}
     for action in parser._actions:
         if action.dest not in LEFT_OUT:
@@ -142,7 +133,7 @@ def _help(action: argparse.Action, about: str) -> str:
 
 
 def pattern_of(action: argparse.Action) -> str:
-    """An extended regular expression, as POSIX has it, that the whole value must match."""
+    """Returns the extended regular expression (POSIX) that the whole value must match."""
     if action.choices:
         return f"({'|'.join(str(choice) for choice in action.choices)})"
     if action.dest in BY_NAME:
@@ -153,34 +144,17 @@ def pattern_of(action: argparse.Action) -> str:
 
 
 def as_json(template: str) -> str:
-    """The metadata file's text."""
+    """Returns the text of the metadata file."""
     return json.dumps(metadata(template), indent=2, ensure_ascii=False) + "\n"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Writes the metadata files.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
-
-    Returns:
-        The exit status.
-    """
-    parser = Parser("pipelines.dataflow.flex", "--write DIR", ABOUT)
-    parser.add_argument("--write", metavar="DIR", required=True, help="an existing directory")
-
-    def body() -> int:
-        folder = Path(parser.parse_args(arguments).write)
-        if not folder.is_dir():
-            raise UsageError(f"{folder} is no directory; make it first")
-        for template in TEMPLATES:
-            path = folder / f"{template}.json"
-            path.write_text(as_json(template), encoding="utf-8")
-            print(path)
-        return DONE
-
-    return run_command(body)
+def main() -> None:
+    """Writes the metadata files."""
+    for template in TEMPLATES:
+        path = FOLDER / f"{template}.json"
+        path.write_text(as_json(template), encoding="utf-8")
+        print(path)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
