@@ -129,12 +129,22 @@ def inside(rooms: Rooms, package: str) -> Rooms:
 
 
 def direct(rooms: Rooms) -> Rooms:
-    """Leaves out imports that follow from others: those of a room below that is imported too."""
+    """Selects the imports that are drawn.
+
+    Left out are imports that follow from others (of a room below that is imported too), and those
+    of a room without imports from more than two floors above: any room may use the ground floor.
+    """
+    floor = floors(rooms)
     below: dict[str, set[str]] = {}
     for room in TopologicalSorter(rooms).static_order():
         below[room] = rooms[room].union(*(below[other] for other in rooms[room]))
     return {
-        room: {other for other in others if not any(other in below[o] for o in others)}
+        room: {
+            other
+            for other in others
+            if not any(other in below[o] for o in others)
+            and (rooms[other] or floor[room] - floor[other] <= 2)
+        }
         for room, others in rooms.items()
     }
 
