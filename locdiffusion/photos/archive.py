@@ -108,7 +108,6 @@ class ShardReader:
         self.status, self.message = status, message
 
     def _samples(self, file: BinaryIO) -> Iterator[Sample | ErrorRow]:
-        """Groups members by key and sets `status`."""
         sample: Sample | None = None
         try:
             for member in read_members(file, self._limit):
@@ -172,7 +171,6 @@ class ShardReader:
             yield from self._finish(half)
 
     def _finish(self, sample: Sample) -> Iterator[Sample | ErrorRow]:
-        """Yields one item for the sample, and one for each further photo under its key."""
         again = "rename or remove one: only the first photo under a key is geotagged"
         if sample.key in self._seen:
             why = f"the key {sample.key!r} was used before in this shard; {again}"

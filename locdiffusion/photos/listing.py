@@ -144,7 +144,6 @@ def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) ->
 
 
 def _common_folder(urls: Iterable[str]) -> str:
-    """Returns the innermost folder that holds all files."""
     folders = [url.split("/")[:-1] for url in urls]
     first, last = min(folders), max(folders)
     same = [a == b for a, b in zip(first, last, strict=False)] + [False]

@@ -130,7 +130,6 @@ def open_image(data: bytes) -> tuple[Image.Image, Truth | None]:
 
 
 def _open(data: bytes) -> Image.Image:
-    """Reads the header of an image."""
     try:
         with warnings.catch_warnings():
             # Our own limit follows, with a remedy.

@@ -242,7 +242,6 @@ def _pax_size(text: bytes, in_header: int, start: int) -> int:
 
 
 def _read_member(blocks: _Blocks, info: tarfile.TarInfo, limit: int | None) -> Iterator[Member]:
-    """Reads or skips one payload; links and devices have none."""
     name = info.name
     has_payload = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
     if not has_payload:

@@ -22,36 +22,26 @@ from pipelines.sources.download import FetchError, FetchSettings
 from pipelines.sources.images import read
 from pipelines.sources.record import Drop, ImageRef, Record
 from pipelines.writing.directory import to_json
-from schemas.training import DropReason, DropRow, drop_table
+from schemas import geoparquet
+from schemas.training import INDEX_SCHEMA, DropReason, DropRow, drop_table
 
-FINGERPRINTS = pa.schema(
-    [
-        ("photo", pa.string()),
-        ("shard", pa.string()),
-        ("rank", pa.uint64()),
-        ("sha256", pa.string()),
-        ("dhash", pa.uint64()),
-    ]
-)
-"""What duplicates are found by."""
-
-# Rows of the index that is to be, but for what follows from the others.
+# Rows of the index, without the columns that follow from the others.
 CANDIDATE = pa.schema(
     [
-        *FINGERPRINTS,
-        ("key", pa.string()),
-        ("source_key", pa.string()),
-        ("source", pa.string()),
-        ("latitude", pa.float64()),
-        ("longitude", pa.float64()),
-        ("author", pa.string()),
-        ("licence", pa.string()),
-        ("accuracy", pa.int8()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("cell", pa.string()),
+        ("photo", pa.string()),
+        ("rank", pa.uint64()),
+        *(
+            (field.name, field.type)
+            for field in INDEX_SCHEMA
+            if field.name not in (geoparquet.GEOMETRY, geoparquet.BBOX, "split")
+        ),
     ]
 )
+
+FINGERPRINTS = pa.schema(
+    [CANDIDATE.field(name) for name in ("photo", "shard", "rank", "sha256", "dhash")]
+)
+"""Columns by which duplicates are found."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -200,13 +190,12 @@ def _check_failures(shard: str, planned: int, drops: Iterable[DropRow], limit: f
 def _append(
     rows: dict[str, list[Any]], photo: str, key: str, record: Record, encoded: EncodedPhoto
 ) -> None:
+    for name, value in {**vars(record), **vars(encoded)}.items():
+        if name in rows:
+            rows[name].append(value)
     rows["photo"].append(photo)
-    rows["key"].append(key)
+    rows["key"][-1] = key
     rows["source_key"].append(record.key)
-    for name in ("source", "latitude", "longitude", "author", "licence", "accuracy"):
-        rows[name].append(getattr(record, name))
-    for name in ("width", "height", "sha256", "dhash"):
-        rows[name].append(getattr(encoded, name))
 
 
 def _candidate_table(
@@ -220,5 +209,4 @@ def _candidate_table(
         "rank": [rank[photo] for photo in rows["photo"]],
         "cell": cells.names(cells.index(rows["latitude"], rows["longitude"])),
     }
-    arrays = [pa.array(made[field.name], type=field.type) for field in CANDIDATE]
-    return pa.Table.from_arrays(arrays, schema=CANDIDATE)
+    return tables.table_of(made, CANDIDATE)

@@ -205,7 +205,6 @@ def report(output: BuildOutput) -> None:
 
 
 def _failure(summary: Mapping[str, Any], output: BuildOutput) -> str | None:
-    """Returns what is wrong with a result, or None."""
     if summary["mismatches"]:
         return "the counts do not add up"
     if not summary["finished"]:

@@ -52,7 +52,6 @@ def draw_density(counts: Mapping[int, int], title: str) -> bytes:
 
 
 def _outlines(index: np.ndarray) -> np.ndarray:
-    """Computes the corners of cells on the map, float64 ``(N, 4, 2)``."""
     latitude, longitude = CELLS.centres(index)
     band = np.floor((latitude + 90) / 180 * CELLS.bands).astype(np.int64)
     half_height, half_width = 90 / CELLS.bands, 180 / CELLS.columns[band]

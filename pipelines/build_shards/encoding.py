@@ -111,7 +111,6 @@ def encode(data: bytes, how: Encoding) -> EncodedPhoto:
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:
-    """Scales the shorter side down to `size`; the ratio of the sides stays."""
     shorter = min(image.size)
     if shorter <= size:
         return image

@@ -9,12 +9,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
 
 import fsspec
 
 from locdiffusion.photos.storage import DataError, open_stream
-from pipelines.sources.lines import BZIP2_MAGIC, CHUNK, MAX_LINE_BYTES, read_lines
+from pipelines.sources.lines import BZIP2_MAGIC, chunks_of, read_lines, split_lines
 
 RANGE_BYTES = 16 * 2**20
 GZIP_MAGIC = b"\x1f\x8b"
@@ -108,26 +107,12 @@ def lines_of(span: FileRange) -> Iterator[bytes]:
     if span.stop is None:
         yield from read_lines(span.url)
         return
-    with open_stream(span.url) as file:
-        yield from _lines_between(file, span.start, span.stop)
-
-
-def _lines_between(file: BinaryIO, start: int, stop: int) -> Iterator[bytes]:
-    """Yields the lines whose first byte is at `start` or later, and before `stop`."""
     # From one byte before: if that is a newline, the range begins with a whole line.
-    position = max(start - 1, 0)
-    file.seek(position)
-    rest, skip = b"", start > 0
-    while chunk := file.read(CHUNK):
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            if position >= stop:
+    begin = max(span.start - 1, 0)
+    with open_stream(span.url) as file:
+        file.seek(begin)
+        for position, line in split_lines(chunks_of(file), begin):
+            if position >= span.stop:
                 return
-            if not skip:
-                yield line[:MAX_LINE_BYTES]
-            skip = False
-            position += len(line) + 1
-        if position >= stop:
-            return
-    if rest and not skip and position < stop:
-        yield rest[:MAX_LINE_BYTES]
+            if position >= span.start:
+                yield line

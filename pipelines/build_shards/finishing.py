@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from locdiffusion.photos.storage import open_stream
 from pipelines.build_shards import duplicates, tables
-from pipelines.build_shards.candidates import CANDIDATE, FINGERPRINTS
+from pipelines.build_shards.candidates import CANDIDATE
 from pipelines.build_shards.output import (
     CANDIDATES,
     DROPPED,
@@ -199,6 +199,5 @@ class _Hashed(io.BufferedIOBase):
 
 
 def _index(table: pa.Table, shard: str) -> pa.Table:
-    wanted = set(CANDIDATE.names) - {*FINGERPRINTS.names}
-    made = {name: table[name].to_pylist() for name in (*wanted, "sha256", "dhash", "shard")}
+    made = {name: table[name].to_pylist() for name in CANDIDATE.names}
     return index_table({**made, "split": [split_of(shard)] * len(table)})

@@ -169,7 +169,6 @@ _NO_IMAGE = {
 
 
 def _first_of_each(column: pa.ChunkedArray) -> np.ndarray:
-    """Returns which rows are the first of their value, bool ``(N,)``."""
     values, _ = tables.codes(column)
     first = np.zeros(len(values), bool)
     first[np.unique(values, return_index=True)[1]] = True

@@ -313,7 +313,6 @@ _ROUTES: dict[Source, dict[tuple[str, ...], Route]] = {
 
 
 def _route(ours: argparse.Namespace, source: Source) -> Route:
-    """Where images come from, by the flags that are there."""
     flags = ("images", "messages", "hashes", "urls", "download")
     given = tuple(name for name in flags if getattr(ours, name))
     known = _ROUTES[source]

@@ -130,7 +130,6 @@ def _split(found: Found, split: str) -> dict[str, int]:
 
 
 def _add(found: Found, shard: str, manifest: Mapping[str, Any], output: BuildOutput) -> None:
-    """Adds a shard and checks its manifest against what is on disk."""
     split, kept, dropped = split_of(shard), manifest["kept"], Counter(manifest["dropped"])
     found.planned += manifest["planned"]
     found.kept += kept

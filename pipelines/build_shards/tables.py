@@ -6,6 +6,7 @@ A table is one block of bytes, which costs far less to hold and to shuffle than 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -58,7 +59,7 @@ def record_table(
     if images is None:
         images = [record.image for record in records]
     photos = [identity(record) for record in records]
-    columns: dict[str, object] = {
+    columns: dict[str, Any] = {
         "photo": photos,
         "rank": stable_hashes(photos, seed),
         **image_columns(images),
@@ -66,7 +67,7 @@ def record_table(
     for name in RECORDS.names:
         if name not in columns:
             columns[name] = [getattr(record, name) for record in records]
-    return _table(columns, RECORDS)
+    return table_of(columns, RECORDS)
 
 
 def identity(record: Record) -> str:
@@ -86,7 +87,7 @@ def link_table(links: Sequence[tuple[str, str | ImageRef]]) -> pa.Table:
         "hash": [target if isinstance(target, str) else None for _, target in links],
         **image_columns(images),
     }
-    return _table(columns, LINKS)
+    return table_of(columns, LINKS)
 
 
 def image_columns(images: Sequence[ImageRef | None]) -> dict[str, list[object]]:
@@ -97,7 +98,8 @@ def image_columns(images: Sequence[ImageRef | None]) -> dict[str, list[object]]:
     }
 
 
-def _table(columns: dict[str, object], schema: pa.Schema) -> pa.Table:
+def table_of(columns: dict[str, Any], schema: pa.Schema) -> pa.Table:
+    """Makes a table of a schema from the values of its columns."""
     arrays = [pa.array(columns[field.name], type=field.type) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
 
@@ -106,22 +108,9 @@ def records(table: pa.Table) -> Iterator[Record]:
     """Yields the records of a table."""
     for batch in table.to_batches(max_chunksize=1024):
         for row in batch.to_pylist():
-            kind = row["image_kind"]
-            image = None
-            if kind is not None:
-                image = ImageRef(kind, row["image_url"], row["image_offset"], row["image_length"])
-            yield Record(
-                key=row["key"],
-                author=row["author"],
-                latitude=row["latitude"],
-                longitude=row["longitude"],
-                source=row["source"],
-                image=image,
-                accuracy=row["accuracy"],
-                licence=row["licence"],
-                url=row["url"],
-                hash=row["hash"],
-            )
+            place = [row.pop(name) for name in IMAGE_COLUMNS]
+            del row["photo"], row["rank"]
+            yield Record(**row, image=None if place[0] is None else ImageRef(*place))
 
 
 def in_order(table: pa.Table) -> pa.Table:

@@ -7,7 +7,6 @@ fetched, encoded and written by one worker, and only its fingerprints go on.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
@@ -20,7 +19,7 @@ from pipelines.build_shards.file_ranges import FileRange
 from pipelines.build_shards.finishing import Duplicate, find_duplicates, finish_shard
 from pipelines.build_shards.metadata import cap_authors, cap_cells
 from pipelines.build_shards.output import BuildOutput
-from pipelines.build_shards.planning import Element, Step
+from pipelines.build_shards.planning import Step
 from pipelines.build_shards.settings import Settings
 
 COUNTS, ROWS = "counts", "rows"
@@ -83,16 +82,21 @@ class PlanShards(beam.PTransform):
     def expand(self, ranges: beam.PCollection[FileRange]) -> beam.PCollection[str]:
         """Builds the first half of the graph."""
         settings, output = self.settings, self.output
-        records = ranges | "ReadRecords" >> ReadRanges(planning.read_records, settings, output)
+        records = (
+            ranges
+            | "SpreadRecords" >> beam.Reshuffle()
+            | "ReadRecords" >> _counted(_read_range, planning.read_records, settings, output)
+        )
         links = (
             ranges.pipeline
             | "ListLinks" >> beam.Create(self.links)
-            | "ReadLinks" >> ReadRanges(planning.read_links, settings)
+            | "SpreadLinks" >> beam.Reshuffle()
+            | "ReadLinks" >> _counted(_read_range, planning.read_links, settings)
         )
         linked = (
             {"records": records[ROWS], "links": links[ROWS]}
             | "ByPhoto" >> beam.CoGroupByKey()
-            | "LinkImages" >> _counted(LinkImages(settings, output))
+            | "LinkImages" >> _counted(_link_images, settings, output)
         )
         counts, rows = [records[COUNTS], links[COUNTS], linked[COUNTS]], linked[ROWS]
         for name, cap, group, keep in CAPS:
@@ -101,10 +105,23 @@ class PlanShards(beam.PTransform):
                     rows
                     | f"SpreadBy{name}" >> beam.FlatMap(planning.spread, group, settings)
                     | f"By{name}" >> beam.GroupByKey()
-                    | f"Cap{name}" >> _counted(CapRows(name.lower(), keep, settings, output))
+                    | f"Cap{name}" >> _counted(_cap_rows, name.lower(), keep, settings, output)
                 )
                 counts, rows = [*counts, capped[COUNTS]], capped[ROWS]
-        planned = rows | "WritePlans" >> WritePlans(settings, output)
+        packed = rows | "Pack" >> beam.Map(tables.to_bytes)  # held until they are counted
+        # The number of shards follows from the number of photos.
+        photos = beam.pvalue.AsSingleton(
+            packed
+            | "CountSplits" >> beam.Map(planning.count_splits, settings)
+            | "AddUpSplits" >> beam.CombineGlobally(planning.total)
+        )
+        planned = (
+            packed
+            | "SpreadByShard" >> beam.FlatMap(planning.spread_shards, photos, settings)
+            | "ByShard" >> beam.GroupByKey()
+            | "Rows" >> beam.Values()
+            | "WritePlans" >> beam.Map(planning.write_plans, photos, settings, output)
+        )
         return (
             (*counts, planned)
             | "AllCounts" >> beam.Flatten()
@@ -113,108 +130,39 @@ class PlanShards(beam.PTransform):
         )
 
 
-class ReadRanges(beam.PTransform):
-    """Reads ranges side by side into rows and counts."""
-
-    def __init__(self, read: Callable[..., Iterator[Step]], *arguments: Any) -> None:
-        super().__init__()
-        self.read, self.arguments = read, arguments
-
-    def expand(self, ranges: beam.PCollection[FileRange]) -> Any:
-        """Yields rows under ROWS and Counters under COUNTS."""
-        return (
-            ranges
-            | "Spread" >> beam.Reshuffle()
-            | "Read" >> _counted(ReadRange(self.read, *self.arguments))
-        )
+def _counted(step: Callable[..., Iterator[Any]], *arguments: Any) -> Any:
+    """Applies a step that yields rows under ROWS and Counters under COUNTS."""
+    return beam.FlatMap(step, *arguments).with_outputs(COUNTS, main=ROWS)
 
 
-def _counted(step: beam.DoFn) -> Any:
-    return beam.ParDo(step).with_outputs(COUNTS, main=ROWS)
+def _read_range(
+    span: FileRange, read: Callable[..., Iterator[Step]], *arguments: Any
+) -> Iterator[Any]:
+    for step in read(span, *arguments):
+        yield beam.pvalue.TaggedOutput(COUNTS, step.counts)
+        yield from step.elements
 
 
-class ReadRange(beam.DoFn):
-    """Reads a range with `planning.read_records` or `planning.read_links`."""
-
-    def __init__(self, read: Callable[..., Iterator[Step]], *arguments: Any) -> None:
-        self.read, self.arguments = read, arguments
-
-    def process(self, span: FileRange) -> Iterator[Element | beam.pvalue.TaggedOutput]:
-        """Yields rows by partition."""
-        for step in self.read(span, *self.arguments):
-            yield beam.pvalue.TaggedOutput(COUNTS, step.counts)
-            yield from step.elements
+def _link_images(
+    element: tuple[int, dict[str, Iterable[bytes]]], settings: Settings, output: BuildOutput
+) -> Iterator[Any]:
+    part, found = element
+    table, counts = planning.link_images(part, found["records"], found["links"], settings, output)
+    yield beam.pvalue.TaggedOutput(COUNTS, counts)
+    yield table
 
 
-class LinkImages(beam.DoFn):
-    """Runs `planning.link_images` on a partition."""
-
-    def __init__(self, settings: Settings, output: BuildOutput) -> None:
-        self.settings, self.output = settings, output
-
-    def process(
-        self, element: tuple[int, dict[str, Iterable[bytes]]]
-    ) -> Iterator[pa.Table | beam.pvalue.TaggedOutput]:
-        """Yields a table of records."""
-        part, found = element
-        table, counts = planning.link_images(
-            part, found["records"], found["links"], self.settings, self.output
-        )
-        yield beam.pvalue.TaggedOutput(COUNTS, counts)
-        yield table
-
-
-class CapRows(beam.DoFn):
-    """Runs `planning.cap_rows` on a partition."""
-
-    def __init__(
-        self, name: str, keep: planning.Keep, settings: Settings, output: BuildOutput
-    ) -> None:
-        self.name, self.keep, self.settings, self.output = name, keep, settings, output
-
-    def process(
-        self, element: tuple[int, Iterable[bytes]]
-    ) -> Iterator[pa.Table | beam.pvalue.TaggedOutput]:
-        """Yields a table of records."""
-        part, rows = element
-        table, counts = planning.cap_rows(
-            self.name, part, rows, self.keep, self.settings, self.output
-        )
-        yield beam.pvalue.TaggedOutput(COUNTS, counts)
-        yield table
-
-
-class WritePlans(beam.PTransform):
-    """Writes the plan of each shard; yields Counters."""
-
-    def __init__(self, settings: Settings, output: BuildOutput) -> None:
-        super().__init__()
-        self.settings, self.output = settings, output
-
-    def expand(self, rows: beam.PCollection[pa.Table]) -> beam.PCollection[Counter[str]]:
-        """Counts the photos first, because the number of shards follows from it."""
-        packed = rows | "Pack" >> beam.Map(tables.to_bytes)  # held until they are counted
-        photos = (
-            packed
-            | "CountSplits" >> beam.Map(planning.count_splits, self.settings)
-            | "AddUp" >> beam.CombineGlobally(planning.total)
-        )
-        return (
-            packed
-            | "SpreadByShard"
-            >> beam.FlatMap(
-                planning.spread_shards, beam.pvalue.AsSingleton(photos), settings=self.settings
-            )
-            | "ByShard" >> beam.GroupByKey()
-            | "Rows" >> beam.Values()
-            | "Write"
-            >> beam.Map(
-                planning.write_plans,
-                beam.pvalue.AsSingleton(photos),
-                settings=self.settings,
-                output=self.output,
-            )
-        )
+def _cap_rows(
+    element: tuple[int, Iterable[bytes]],
+    name: str,
+    keep: planning.Keep,
+    settings: Settings,
+    output: BuildOutput,
+) -> Iterator[Any]:
+    part, rows = element
+    table, counts = planning.cap_rows(name, part, rows, keep, settings, output)
+    yield beam.pvalue.TaggedOutput(COUNTS, counts)
+    yield table
 
 
 class MakeShards(beam.PTransform):

@@ -89,8 +89,6 @@ class FetchSettings:
 
 
 class _Again(Exception):
-    """An attempt failed for a reason that may pass."""
-
     def __init__(self, message: str, wait_s: float = 0.0) -> None:
         super().__init__(message)
         self.wait_s = wait_s
@@ -175,7 +173,6 @@ class Downloader:
         return most * random.Random(f"{self.settings.seed} {attempt} {url}").uniform(0.5, 1.0)
 
     def _respect(self, host: _Host, url: str) -> None:
-        """Waits until the host may be asked again."""
         while (wait := host.resume_at - self._clock()) > 0:
             if wait > self.settings.max_wait_s:
                 why = (

@@ -28,7 +28,6 @@ def read(ref: ImageRef, settings: FetchSettings = DEFAULTS) -> bytes:
 
 
 def _read_file(ref: ImageRef, limit: int) -> bytes:
-    """Reads a file, or a range of one, in one request."""
     if ref.length is not None and ref.length > limit:
         raise FetchError(DropReason.TOO_LARGE, f"{ref.length:,} bytes, limit {limit:,}")
     # One byte more than the limit shows that a file is too large.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bz2
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
@@ -30,23 +31,24 @@ def read_lines(url: str) -> Iterator[bytes]:
     with open_stream(url) as file:
         head = file.read(CHUNK)
         packed = head.startswith(BZIP2_MAGIC)
-        yield from _split(_unpacked(head, file, url) if packed else _chunks(head, file))
+        chunks = itertools.chain([head] if head else [], chunks_of(file))
+        data = _unpacked(chunks, url) if packed else chunks
+        yield from (line for _, line in split_lines(data))
 
 
-def _chunks(chunk: bytes, file: BinaryIO) -> Iterator[bytes]:
-    while chunk:
-        yield chunk
-        chunk = file.read(CHUNK)
+def chunks_of(file: BinaryIO) -> Iterator[bytes]:
+    """Yields the rest of a file in chunks."""
+    return iter(lambda: file.read(CHUNK), b"")
 
 
-def _unpacked(head: bytes, file: BinaryIO, url: str) -> Iterator[bytes]:
+def _unpacked(chunks: Iterable[bytes], url: str) -> Iterator[bytes]:
     """Decompresses one stream after the other, as parallel bzip2 writes them.
 
     bz2.BZ2File takes damage from the second stream on for the end of the file.
     """
     stream = bz2.BZ2Decompressor()
     begun = False
-    for chunk in _chunks(head, file):
+    for chunk in chunks:
         left = chunk
         while left or not (stream.eof or stream.needs_input):
             if stream.eof:
@@ -62,12 +64,20 @@ def _unpacked(head: bytes, file: BinaryIO, url: str) -> Iterator[bytes]:
         raise ReadError(f"{url} is a bzip2 that breaks off; copy it again")
 
 
-def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    rest = b""
+def split_lines(chunks: Iterable[bytes], position: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yields the byte at which each line begins, and the line, cut to MAX_LINE_BYTES.
+
+    Args:
+        chunks: Parts of a file.
+        position: Byte of the file at which the first part begins.
+    """
+    rest, cut = b"", 0
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
         for line in whole:
-            yield line[:MAX_LINE_BYTES]
+            yield position, line[:MAX_LINE_BYTES]
+            position, cut = position + len(line) + cut + 1, 0
+        cut += len(rest[MAX_LINE_BYTES:])
         rest = rest[:MAX_LINE_BYTES]
     if rest:
-        yield rest
+        yield position, rest

@@ -101,7 +101,6 @@ def _document(metadata: bytes) -> dict[str, object]:
 
 
 def _text(document: dict[str, object], name: str) -> str:
-    """Returns a text of the document, empty if it is missing."""
     value = document.get(name)
     if value is None:
         return ""

@@ -135,7 +135,6 @@ def write_copies(options: argparse.Namespace) -> Counter[Fate]:
 
 
 def _geotags(output: Output, shard: Shard) -> Mapping[str, Mapping[str, Any]]:
-    """Reads the predictions of one shard, by key."""
     import pyarrow.parquet as pq
 
     path = output.part(PREDICTIONS, shard.id)

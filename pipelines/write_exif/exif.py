@@ -88,7 +88,6 @@ def _find_exif(jpeg: bytes) -> tuple[int, int, bytes]:
 
 
 def _with_gps(tiff: bytes, position: Position) -> bytes:
-    """Appends a GPS directory to a TIFF block."""
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(tiff[:4])
     if order is None:
         raise ExifError(f"the EXIF block begins with {tiff[:4]!r}, wanted II*\\0 or MM\\0*")

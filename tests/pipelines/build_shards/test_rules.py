@@ -18,13 +18,14 @@ from webdataset.tariterators import group_by_keys, tar_file_expander
 from locdiffusion.photos.listing import expand_patterns
 from locdiffusion.photos.storage import DataError
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.build_shards import file_ranges, metadata, tables
+from pipelines.build_shards import metadata, tables
 from pipelines.build_shards.equal_area_cells import Cells
 from pipelines.build_shards.file_ranges import FileRange, line_ranges, lines_of
 from pipelines.build_shards.filters import LICENCES, UNKNOWN, Filters, licence_code
 from pipelines.build_shards.settings import Inputs, Route, Rules, Source
 from pipelines.build_shards.shard_writer import ShardSample, ShardWriter, copy_without, member_key
 from pipelines.build_shards.stable_hash import stable_hashes, uniform_numbers
+from pipelines.sources import lines as lines_module
 from pipelines.sources.lines import read_lines
 from pipelines.sources.record import ImageRef, Record
 from schemas.training import DropReason
@@ -286,7 +287,7 @@ def test_ranges_hold_each_line_once(
 def test_lines_longer_than_a_chunk_are_cut_in_ranges_as_in_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(file_ranges, "CHUNK", 7)
+    monkeypatch.setattr(lines_module, "CHUNK", 7)
     path = tmp_path / "lines.txt"
     path.write_bytes(b"\n".join(b"x" * length for length in range(40)))
     for size in (1, 5, 7, 100, 10_000):
