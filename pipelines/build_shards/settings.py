@@ -14,6 +14,9 @@ from pipelines.build_shards.exclusions import Exclusions
 from pipelines.build_shards.filters import Filters
 from schemas.training import SCHEMA_VERSION
 
+PARTITION_BYTES = 16 * 2**20
+MOST_PARTITIONS = 1024
+
 
 class Source(str, Enum):
     """Format of the records; see `pipelines.sources`."""
@@ -114,7 +117,10 @@ class Settings:
     @property
     def partitions(self) -> int:
         """Number of parts of the records, each of which fits into memory."""
-        return partitions(self.inputs)
+        most = max(_total(self.inputs.metadata), _total(self.inputs.links))
+        if self.inputs.route in (Route.TAR, Route.MESSAGES):
+            most //= 100  # pixels
+        return max(1, min(MOST_PARTITIONS, -(-most // PARTITION_BYTES)))
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what decides the bytes of a build, without places on a disk, for run.json."""
@@ -142,18 +148,6 @@ class Settings:
     def hash(self) -> str:
         """SHA-256 of the settings, by which a resumed build knows its own files."""
         return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()
-
-
-PARTITION_BYTES = 16 * 2**20
-MOST_PARTITIONS = 1024
-
-
-def partitions(inputs: Inputs) -> int:
-    """Computes `Settings.partitions` from the input alone; the names of files follow from it."""
-    most = max(_total(inputs.metadata), _total(inputs.links))
-    if inputs.route in (Route.TAR, Route.MESSAGES):
-        most //= 100  # pixels
-    return max(1, min(MOST_PARTITIONS, -(-most // PARTITION_BYTES)))
 
 
 def _total(files: Sequence[InputFile]) -> int:
