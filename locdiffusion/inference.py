@@ -74,7 +74,7 @@ def predictions(
     """Answers of densities ``(N, d)`` whose true points are ``(N, 3)`` unit vectors."""
     columns = _columns(decoder, natural, batch)
     log_density = log_probability(decoder, natural, vectors) - LOG_SPHERE_AREA_KM2
-    return Predictions.of(columns, log_density)
+    return Predictions.from_numbers({**columns.numbers(), "log_density_km2": log_density})
 
 
 @torch.inference_mode()

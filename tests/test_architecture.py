@@ -38,7 +38,6 @@ ONLY_IN = {
         "pipelines.beam.flags",
         "pipelines.beam.jobs",
         "pipelines.geotag.transforms",
-        "pipelines.geotag.launch",
         "pipelines.build_shards.transforms",
         "experiments.speed.shards.job",
         "pipelines.dataflow.graph",

@@ -184,7 +184,7 @@ class Student:
         """Decodes densities ``(N, K, d)``."""
         geotagger = self.geotagger()
         columns = [geotagger.decode(natural[i : i + BATCH]) for i in range(0, len(natural), BATCH)]
-        return Predictions.of(GeotagColumns.joined(columns))
+        return Predictions.from_numbers(GeotagColumns.joined(columns).numbers())
 
     def places(self, natural: NDArray[np.float32]) -> rivals.Places:
         """Locates densities ``(N, 1, d)`` without radii."""
@@ -197,14 +197,19 @@ class Student:
         pure: Predictions,
         config: HybridConfig,
     ) -> rivals.Places:
-        """Computes the hybrid's answers; the arguments are those of `HybridGallery.refine`."""
-        gallery = HybridGallery(*self._gallery, self.max_degree, config)
-        return gallery.refine(
+        """Computes the hybrid's answers; where the gallery has no place, the pure answer stays."""
+        found = HybridGallery(*self._gallery, self.max_degree, config).find(
             torch.from_numpy(photos.embeddings),
             torch.from_numpy(natural),
             pure.latitude,
             pure.longitude,
             pure.radius_50_km,
+        )
+        nowhere = np.isnan(found[0])
+        latitude, longitude = found
+        return (
+            np.where(nowhere, pure.latitude, latitude),
+            np.where(nowhere, pure.longitude, longitude),
         )
 
     def fit_hybrid(self, val: EmbeddedPhotos) -> HybridConfig:

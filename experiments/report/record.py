@@ -19,10 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from experiments.report.comparison import Comparison
 from locdiffusion.config import from_dict, to_dict
 from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.proximity import Stratum
-from locdiffusion.evaluate.scores import Comparison, Scores
+from locdiffusion.evaluate.scores import Scores
 from locdiffusion.files import write_json
 from schemas.geotags import THRESHOLDS_KM
 

@@ -17,6 +17,7 @@ import torch
 from experiments.baselines import RIVALS, Budget, fit_and_predict
 from experiments.report import answers
 from experiments.report.answers import Answered
+from experiments.report.comparison import compare
 from experiments.report.record import (
     OURS,
     POOLS,
@@ -32,7 +33,7 @@ from locdiffusion.config import to_dict
 from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.proximity import nearest_training_km, score_strata
-from locdiffusion.evaluate.scores import compare, score
+from locdiffusion.evaluate.scores import score
 from locdiffusion.files import write_json
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos

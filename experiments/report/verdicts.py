@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from experiments.report.comparison import Comparison, Verdict, verdict
 from experiments.report.record import MainTable
 from locdiffusion.evaluate.bootstrap import Estimate
-from locdiffusion.evaluate.scores import Comparison, Scores, Verdict, verdict
+from locdiffusion.evaluate.scores import Scores
 
 MEDIAN, NATS, GEOSCORE = "median km", "nats/km²", "GeoScore"
 

@@ -126,7 +126,7 @@ def density_style(peak: float) -> dict[str, Any]:
 
     colours = LinearSegmentedColormap.from_list("density", list(DENSITY))
     return {
-        "cmap": colours.with_extremes(under="#ffffff00"),
+        "cmap": colours.with_extremes(under=(1.0, 1.0, 1.0, 0.0)),
         "norm": LogNorm(peak * FAINTEST, peak),
     }
 

@@ -211,32 +211,8 @@ class Predictions(Columns):
                 raise ValueError(f"{name} has shape {column.shape}; want {wanted}.")
 
     @classmethod
-    def of(
-        cls, columns: GeotagColumns, log_density_km2: NDArray[np.float64] | None = None
-    ) -> Predictions:
-        """The answers of our model, to be evaluated.
-
-        Args:
-            columns: Answers for N photos.
-            log_density_km2: Log density at the truth in nats per km², ``(N,)``; None if unknown.
-        """
-        return cls(
-            columns.latitude,
-            columns.longitude,
-            columns.radius_50_km,
-            columns.radius_90_km,
-            columns.probability.astype(np.float64),
-            np.full(len(columns), np.nan) if log_density_km2 is None else log_density_km2,
-        )
-
-    @classmethod
     def from_numbers(cls, numbers: Mapping[str, NDArray[np.floating]]) -> Predictions:
-        """The predictions of columns on disk; the log density is NaN where there is no column.
-
-        Args:
-            numbers: Columns ``(N,)`` by name: at least latitude, longitude, the two radii and
-                `schemas.geotags.PROBABILITY_COLUMNS`.
-        """
+        """Takes SCORED_COLUMNS and, if it is there, `log_density_km2` from columns by name."""
         columns = {name: np.asarray(numbers[name], np.float64) for name in SCORED_COLUMNS}
         shares = [columns.pop(name) for name in PROBABILITY_COLUMNS]
         unknown = np.full(len(shares[0]), np.nan)

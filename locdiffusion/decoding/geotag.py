@@ -135,7 +135,10 @@ def geotags(
     """
     numbers = columns.numbers()
     codes = country_codes(columns.latitude, columns.longitude)
-    places = [_known(degrees, len(columns)) for degrees in hybrid or (None, None)]
+    places = [
+        [None if math.isnan(number) else number for number in degrees.tolist()]
+        for degrees in hybrid or [np.full(len(columns), np.nan)] * 2
+    ]
     return [
         Geotag(
             key=keys[i],
@@ -149,13 +152,6 @@ def geotags(
         )
         for i in range(len(columns))
     ]
-
-
-def _known(degrees: NDArray[np.float64] | None, count: int) -> list[float | None]:
-    """Python numbers, None where they are NaN, or N times None."""
-    if degrees is None:
-        return [None] * count
-    return [None if math.isnan(number) else number for number in degrees.tolist()]
 
 
 def percent(share: float) -> str:

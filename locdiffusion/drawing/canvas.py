@@ -10,13 +10,7 @@ if TYPE_CHECKING:
 
 
 def new_figure(width: float, height: float, **settings: Any) -> Figure:
-    """An empty white figure.
-
-    Args:
-        width: Width in inches.
-        height: Height in inches.
-        **settings: Further arguments of `matplotlib.figure.Figure`.
-    """
+    """An empty white figure, in inches; settings are those of `matplotlib.figure.Figure`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -26,13 +20,7 @@ def new_figure(width: float, height: float, **settings: Any) -> Figure:
 
 
 def png(figure: Figure, dpi: int = 140, **settings: Any) -> bytes:
-    """The figure as a PNG, without the time and the version of the program that drew it.
-
-    Args:
-        figure: Figure to save.
-        dpi: Pixels per inch.
-        **settings: Further arguments of `Figure.savefig`.
-    """
+    """The figure as a PNG without time and version; settings are those of `Figure.savefig`."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, **settings)
     return buffer.getvalue()

@@ -48,11 +48,6 @@ def read_countries() -> list[Country]:
     ]
 
 
-def read_outlines() -> list[NDArray[np.float64]]:
-    """Reads the rings of all countries."""
-    return [ring for country in read_countries() for ring in country.rings]
-
-
 def equal_earth(longitude: NDArray, latitude: NDArray) -> tuple[NDArray, NDArray]:
     """Projects degrees to the plane by Equal Earth, on a sphere of radius 1.
 
@@ -78,7 +73,8 @@ def draw_world(axes: Axes) -> Polygon:
     )
     sea = Polygon(rim, facecolor=SEA, edgecolor=FRAME, linewidth=0.8, zorder=0)
     axes.add_patch(sea)
-    rings = [np.column_stack(equal_earth(*ring.T)) for ring in read_outlines()]
+    outlines = [ring for country in read_countries() for ring in country.rings]
+    rings = [np.column_stack(equal_earth(*ring.T)) for ring in outlines]
     axes.add_collection(
         PolyCollection(rings, facecolors=LAND, edgecolors=BORDER, linewidths=0.35, zorder=1)
     )

@@ -1,9 +1,8 @@
-"""Scores of one method on one set of photos, and of two methods against each other."""
+"""Scores of one method on one set of photos."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any
 
 import numpy as np
@@ -49,33 +48,6 @@ class Scores:
     reliability: tuple[Reliability, ...] = ()
 
 
-class Verdict(str, Enum):
-    """What the interval of a difference allows to say."""
-
-    BETTER = "better"
-    LEVEL = "level"
-    WORSE = "worse"
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Differences first − second on the same photos, with paired intervals.
-
-    Attributes:
-        n: Photos.
-        within: Differences of the shares within each threshold; higher is better.
-        median_km: Lower is better.
-        geoscore: Higher is better.
-        nats_per_km2: Lower is better; None where one of the two states no density.
-    """
-
-    n: int
-    within: tuple[Estimate, ...]
-    median_km: Estimate
-    geoscore: Estimate
-    nats_per_km2: Estimate | None = None
-
-
 def score(
     predictions: Predictions,
     latitude: ArrayLike,
@@ -99,9 +71,9 @@ def score(
     """
     bootstrap = bootstrap or Bootstrap()
     distance = errors_km(predictions, latitude, longitude)
-    radii = {name: _stated(predictions, name) for name in ("radius_50_km", "radius_90_km")}
-    density = _stated(predictions, "log_density_km2")
-    probability = _stated(predictions, "probability")
+    radii = {name: stated(predictions, name) for name in ("radius_50_km", "radius_90_km")}
+    density = stated(predictions, "log_density_km2")
+    probability = stated(predictions, "probability")
     means: dict[str, NDArray[Any]] = {"mean_km": distance, "geoscore": geoscores(distance)}
     medians = {"median_km": distance}
     if density is not None:
@@ -124,55 +96,6 @@ def score(
         **dict(zip(means, of_means[count:], strict=True)),
         **dict(zip(medians, of_medians, strict=True)),
     )
-
-
-def compare(
-    first: Predictions,
-    second: Predictions,
-    latitude: ArrayLike,
-    longitude: ArrayLike,
-    bootstrap: Bootstrap | None = None,
-) -> Comparison:
-    """Two methods on the same photos: every resample draws the same photos of both.
-
-    Args:
-        first: Answers for n photos.
-        second: The other method's for the same photos, in the same order.
-        latitude: ``(n,)`` of the truth, degrees.
-        longitude: The same.
-        bootstrap: Of the intervals; default `Bootstrap()`.
-
-    Raises:
-        ValueError: As `score`.
-    """
-    bootstrap = bootstrap or Bootstrap()
-    errors = [errors_km(answers, latitude, longitude) for answers in (first, second)]
-    densities = [_stated(answers, "log_density_km2") for answers in (first, second)]
-    columns = [
-        np.column_stack([distance[:, None] <= np.asarray(THRESHOLDS_KM), geoscores(distance)])
-        for distance in errors
-    ]
-    difference = columns[0] - columns[1]
-    if densities[0] is not None and densities[1] is not None:
-        difference = np.column_stack([difference, densities[1] - densities[0]])
-    of_means = bootstrap.mean_estimates(difference)
-    replicas = bootstrap.medians(np.column_stack(errors))
-    median = np.median(errors[0]) - np.median(errors[1])
-    count = len(THRESHOLDS_KM)
-    return Comparison(
-        n=len(errors[0]),
-        within=of_means[:count],
-        median_km=bootstrap.estimates([median], replicas[:, :1] - replicas[:, 1:])[0],
-        geoscore=of_means[count],
-        nats_per_km2=of_means[count + 1] if len(of_means) > count + 1 else None,
-    )
-
-
-def verdict(difference: Estimate, *, higher_is_better: bool) -> Verdict:
-    """What a paired difference first − second says of the first: level if 0 is in the interval."""
-    if difference.low <= 0.0 <= difference.high:
-        return Verdict.LEVEL
-    return Verdict.BETTER if (difference.low > 0.0) == higher_is_better else Verdict.WORSE
 
 
 def errors_km(predictions: Predictions, latitude: ArrayLike, longitude: ArrayLike) -> Float:
@@ -198,7 +121,7 @@ def errors_km(predictions: Predictions, latitude: ArrayLike, longitude: ArrayLik
     return distance
 
 
-def _stated(predictions: Predictions, name: str) -> Float | None:
+def stated(predictions: Predictions, name: str) -> Float | None:
     """A column, or None if the method does not state it."""
     column: Float = getattr(predictions, name)
     if np.all(np.isnan(column)):

@@ -74,32 +74,6 @@ class HybridGallery:
         self._vectors = torch.from_numpy(unit_vectors(places[:, 0], places[:, 1]))
         self._max_degree = max_degree
 
-    def refine(
-        self,
-        embeddings: Tensor,
-        natural: Tensor,
-        latitude: NDArray[np.float64],
-        longitude: NDArray[np.float64],
-        radius_50_km: NDArray[np.float64],
-        log_z: Tensor | None = None,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Answers for N photos by the hybrid, where possible, and else by the density alone.
-
-        Args:
-            embeddings: Image embeddings, unit vectors ``(N, E)``.
-            natural: Natural parameters of the calibrated densities, ``(N, K, d)``.
-            latitude: Latitude of our answers in degrees, ``(N,)``.
-            longitude: Longitude of our answers in degrees, ``(N,)``.
-            radius_50_km: 50 % radius of our answers in km, ``(N,)``.
-            log_z: Log normaliser of the densities, ``(N, K)``; needed if K > 1.
-
-        Returns:
-            Latitude and longitude in degrees, ``(N,)`` each.
-        """
-        places = self.find(embeddings, natural, latitude, longitude, radius_50_km, log_z)
-        nowhere = np.isnan(places[0])
-        return np.where(nowhere, latitude, places[0]), np.where(nowhere, longitude, places[1])
-
     @torch.inference_mode()
     def find(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
 import shapely
@@ -31,16 +31,14 @@ if TYPE_CHECKING:
 PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
 
 
+T = TypeVar("T")
+
+
 @dataclass(frozen=True)
 class Failure:
     """Stands for a result that could not be had; `reason` says why."""
 
     reason: str
-
-    @classmethod
-    def of(cls, error: Exception) -> Failure:
-        """The failure that an exception means."""
-        return cls(f"{type(error).__name__}: {error}")
 
 
 class GalleryPlace(NamedTuple):
@@ -87,9 +85,6 @@ class Decoded(Columns):
     places: list[GalleryPlace | Failure] | None = None
 
 
-Payload = Pixels | Embeddings | Posteriors | Decoded
-
-
 @dataclass(frozen=True)
 class ShardEnding:
     """How a shard ended; travels with its last batch.
@@ -134,7 +129,7 @@ class PhotoBatch:
     index: int
     keys: tuple[str, ...]
     positions: np.ndarray
-    payload: Payload | None
+    payload: Pixels | Embeddings | Posteriors | Decoded | None
     errors: tuple[ErrorRow, ...] = ()
     ending: ShardEnding | None = None
 
@@ -149,17 +144,10 @@ def read_batches(
     decode: PhotoDecoder = decode_photo,
     thumbnails: int = 0,
 ) -> Iterator[PhotoBatch]:
-    """Reads a shard and decodes its photos.
+    """Reads a shard, decodes its photos, and yields batches of at most `batch_size` photos.
 
-    Args:
-        shard: Shard to read.
-        preprocess: Makes uint8 ``(S, S, 3)`` of a PIL image.
-        batch_size: Most photos per batch; the last batch may be smaller, or empty.
-        decode: Decodes a photo; replaced to measure it.
-        thumbnails: Most photos of the shard that get a thumbnail.
-
-    Yields:
-        Batches with `Pixels`; the last one, and only it, has an `ending`.
+    At most `thumbnails` photos get a thumbnail. The last batch, and only it, has an `ending`; it
+    may be empty.
     """
     reader = FolderReader(shard.photos) if shard.photos else ShardReader(shard.url)
     photos: list[PhotoRecord] = []
@@ -228,20 +216,19 @@ def run_stage(
     A batch that fails is halved until the photo that fails stands alone (so does a batch that is
     too large for the memory), and that photo becomes an error row. A photo whose result is not
     finite becomes one too. If regions or gallery fail, the photo keeps the rest of its answer.
-
-    Args:
-        batch: Batch whose payload the step takes.
-        stage: Step to run.
-        geotagger: Model that runs it.
-        regions: Whether to draw credible regions when decoding.
-        hybrid: Whether to ask the gallery when decoding.
     """
-    payload = batch.payload
+    payload: Any = batch.payload
     if payload is None:
         return batch
 
-    def step(some: slice) -> Payload:
-        return _step(geotagger, stage, payload.take(some), batch.keys[some], regions, hybrid)
+    def step(some: slice) -> Columns:
+        part = payload.take(some)
+        if stage is Stage.EMBED:
+            return Embeddings(geotagger.embed(part.pixels))
+        if stage is Stage.SAMPLE:
+            natural = geotagger.sample(part.embeddings, batch.keys[some])
+            return Posteriors(part.embeddings, natural)
+        return _decoded(geotagger, part, regions, hybrid)
 
     rows = np.empty(0, np.int64)
     parts: list[Any] = []  # all of one kind
@@ -265,48 +252,38 @@ def run_stage(
     )
 
 
+def _attempt(work: Callable[..., T], *arguments: Any) -> T | Failure:
+    try:
+        return work(*arguments)
+    except Exception as error:  # whatever a model raises, it must cost one photo and not the job
+        return Failure(f"{type(error).__name__}: {error}")
+
+
 def _bisected(
-    step: Callable[[slice], Payload], start: int, stop: int
-) -> Iterator[tuple[np.ndarray, Payload | Failure]]:
+    step: Callable[[slice], Columns], start: int, stop: int
+) -> Iterator[tuple[np.ndarray, Columns | Failure]]:
     """Runs rows start..stop, halving on failure; yields row numbers and results, in row order."""
     numbers = np.arange(start, stop)
-    try:
+
+    def checked() -> tuple[Columns, np.ndarray]:
         result = step(slice(start, stop))
         if len(result) != len(numbers):
             raise ValueError(f"the model gave {len(result)} rows for {len(numbers)} photos")
-        finite = result.finite_rows()
-    except Exception as error:  # whatever a model raises, it must cost one photo and not the job
-        if len(numbers) == 1:
-            yield numbers, Failure.of(error)
-            return
+        return result, result.finite_rows()
+
+    attempt = _attempt(checked)
+    if not isinstance(attempt, Failure):
+        result, finite = attempt
+        if not finite.all():
+            yield numbers[~finite], Failure("the result holds numbers that are not finite")
+        if finite.any():
+            yield numbers[finite], result.take(finite)
+    elif len(numbers) == 1:
+        yield numbers, attempt
+    else:
         middle = (start + stop) // 2
         yield from _bisected(step, start, middle)
         yield from _bisected(step, middle, stop)
-        return
-    if not finite.all():
-        yield numbers[~finite], Failure("the result holds numbers that are not finite")
-    if finite.any():
-        yield numbers[finite], result.take(finite)
-
-
-def _step(
-    geotagger: GeotaggerLike,
-    stage: Stage,
-    payload: Payload,
-    keys: Sequence[str],
-    regions: bool,
-    hybrid: bool,
-) -> Payload:
-    """One call of the model."""
-    match stage, payload:
-        case Stage.EMBED, Pixels():
-            return Embeddings(geotagger.embed(payload.pixels))
-        case Stage.SAMPLE, Embeddings():
-            natural = geotagger.sample(payload.embeddings, keys)
-            return Posteriors(payload.embeddings, natural)
-        case Stage.DECODE, Posteriors():
-            return _decoded(geotagger, payload, regions, hybrid)
-    raise TypeError(f"{stage.value} cannot take {type(payload).__name__}")
 
 
 def _decoded(
@@ -314,44 +291,26 @@ def _decoded(
 ) -> Decoded:
     """Answers for all photos at once; regions and gallery photo by photo, as either may fail."""
     answers = geotagger.decode(posteriors.natural)
+
+    def regions_of(row: slice) -> tuple[Region, ...]:
+        (found,) = geotagger.regions(posteriors.natural[row])
+        return tuple(written_region(one) for one in found)
+
+    def place_of(row: slice) -> GalleryPlace:
+        one = posteriors.take(row)
+        (latitude,), (longitude,) = geotagger.hybrid(one.embeddings, one.natural, answers.take(row))
+        return GalleryPlace(float(latitude), float(longitude))
+
     rows = [slice(row, row + 1) for row in range(len(answers))]
     return Decoded(
         answers,
-        [_regions(geotagger, posteriors.natural[row]) for row in rows] if regions else None,
-        [_place(geotagger, posteriors.take(row), answers.take(row)) for row in rows]
-        if hybrid
-        else None,
+        [_attempt(regions_of, row) for row in rows] if regions else None,
+        [_attempt(place_of, row) for row in rows] if hybrid else None,
     )
 
 
-def _place(
-    geotagger: GeotaggerLike, posterior: Posteriors, answer: GeotagColumns
-) -> GalleryPlace | Failure:
-    """The gallery's place for one photo."""
-    try:
-        (latitude,), (longitude,) = geotagger.hybrid(
-            posterior.embeddings, posterior.natural, answer
-        )
-        return GalleryPlace(float(latitude), float(longitude))
-    except Exception as error:  # as with the model itself
-        return Failure.of(error)
-
-
-def _regions(geotagger: GeotaggerLike, natural: np.ndarray) -> tuple[Region, ...] | Failure:
-    """The credible regions of one photo."""
-    try:
-        (found,) = geotagger.regions(natural)
-        return tuple(written_region(one) for one in found)
-    except Exception as error:  # as with the model itself
-        return Failure.of(error)
-
-
 def written_region(found: CredibleRegion) -> Region:
-    """A region as it is written.
-
-    Raises:
-        ValueError: It is no polygon, or not finite.
-    """
+    """A region as it is written; raises ValueError if it is no polygon, or not finite."""
     if found.geometry.geom_type not in geoparquet.POLYGONS:
         raise ValueError(f"the {found.level:.0%} region is a {found.geometry.geom_type}")
     bounds = found.geometry.bounds

@@ -127,7 +127,8 @@ def run(job: Job) -> dict[str, Any] | None:
     Raises:
         RunFailed: The job is done, and its result is not complete or not good enough.
     """
-    from pipelines.geotag.launch import how_to_follow, launch, stage_seconds
+    from pipelines.beam.jobs import how_to_follow
+    from pipelines.geotag.transforms import launch, stage_seconds
 
     before = job.output.photos_kept(job.shards, job.configuration)
     _tell(

@@ -100,11 +100,6 @@ class Output(OutputDirectory):
     ) -> None:
         """Makes the directory this run's own, keeping the shards that the same run finished.
 
-        Args:
-            configuration: Settings of this run.
-            shards: Input of this run.
-            overwrite: Whether to delete first what earlier runs of this command wrote here.
-
         Raises:
             OutputError: The directory holds another run, or files of somebody else.
         """
@@ -183,16 +178,9 @@ def write_shard(
     batches: Sequence[PhotoBatch],
     extras: Extras | None = None,
 ) -> dict[str, Any]:
-    """Writes one shard: its layers, then the manifest.
+    """Writes one shard from all its decoded batches, in any order; returns its manifest.
 
-    Args:
-        output: Output directory of the run.
-        configuration: Configuration of the run.
-        batches: All decoded batches of one shard, in any order.
-        extras: What to write besides points; None for nothing.
-
-    Returns:
-        The manifest.
+    The manifest is written last, after the file of each layer.
     """
     last = max(batches, key=lambda batch: batch.index)
     shard, ending = last.shard, last.ending

@@ -69,12 +69,7 @@ def progress_line(moment: Moment) -> str:
 
 
 class Watch:
-    """Joins what the tally and the output directory know of a job.
-
-    Args:
-        output: Output directory of the job.
-        shards: Ids of the input shards.
-    """
+    """Joins what the tally and the output directory know of a job; `shards` are its input's ids."""
 
     def __init__(self, output: Output, shards: Collection[str]) -> None:
         self.output = output
@@ -88,11 +83,7 @@ class Watch:
         return self.shards.intersection(self.output.manifest_names())
 
     def look(self, seconds: float) -> Moment:
-        """Computes the state at a number of seconds after the start.
-
-        Raises:
-            OSError: The file system cannot be read; some file systems raise kinds of their own.
-        """
+        """Computes the state at a number of seconds after the start."""
         done = self._before | self._finished()
         new = sorted(done - self._before)
         for shard in [shard for shard in new if shard not in self._photos][:MOST_READ]:
@@ -121,14 +112,7 @@ class Watch:
 
 
 class Progress(Ticker):
-    """Prints how far a geotag job is.
-
-    Args:
-        output: Output directory of the job.
-        shards: Ids of the input shards.
-        first: Seconds until the first line.
-        stream: Stream to print to; stderr by default.
-    """
+    """Prints how far a geotag job is; see `Ticker`."""
 
     def __init__(
         self,

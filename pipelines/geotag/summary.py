@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -35,9 +34,6 @@ def shard_group(shard: str) -> str:
 
 def summarise(output: Output) -> dict[str, Any]:
     """Counts what is on disk.
-
-    Args:
-        output: Output directory of a run.
 
     Returns:
         JSON-able: `photos`, `predictions`, `photo_errors`, `shard_errors`, `errors_by_status`,
@@ -106,17 +102,12 @@ def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
             f"shard {shard}: {manifest['photos']} photos are not {manifest['predictions']} "
             f"predictions + {manifest['photo_errors']} errors"
         )
-    others = _other_layers(manifest)
-    reads: dict[str, Callable[[Any], list[tuple[str, str]]]] = {
-        PREDICTIONS: functools.partial(_rows, manifest["predictions"]),
-        ERRORS: functools.partial(_errors, manifest),
-        **{layer: functools.partial(_rows, count) for layer, count in others.items()},
-    }
-    for layer, read in reads.items():
+    rows = {PREDICTIONS: manifest["predictions"], ERRORS: 0, **_other_layers(manifest)}
+    for layer, count in rows.items():
         path = output.part(layer, shard)
         try:
             with fsspec.open(path, "rb") as file:
-                pairs = read(file)
+                pairs = _errors(manifest, file) if layer == ERRORS else _rows(count, file)
         except (OSError, ValueError, KeyError) as error:
             found.append(f"shard {shard}: {path} cannot be read ({error})")
             continue

@@ -65,16 +65,13 @@ class Extras:
         Raises:
             PolygonError: The file of `admin` cannot be read.
         """
-        told: dict[str, Any] = {}
-        if self.regions:
-            told["regions"] = True
-        if self.thumbnails:
-            told["thumbnails"] = self.thumbnails
-        if self.admin is not None:
-            told["admin"] = file_identity(self.admin)
-        if self.admin_name is not None:
-            told["admin_name"] = self.admin_name
-        return told
+        record = {
+            "regions": self.regions,
+            "thumbnails": self.thumbnails,
+            "admin": self.admin and file_identity(self.admin),
+            "admin_name": self.admin_name,
+        }
+        return {name: value for name, value in record.items() if value}
 
     def admin_units(self) -> PolygonIndex | None:
         """Reads the polygons of `admin`, once per process.
@@ -104,13 +101,7 @@ class ShardTables:
 
 
 def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -> ShardTables:
-    """Builds the tables of one shard.
-
-    Args:
-        model_id: Name of the model, in every prediction.
-        batches: All decoded batches of one shard, in any order.
-        extras: What to write besides points.
-    """
+    """Builds the tables of one shard from all its decoded batches, in any order."""
     ordered = sorted(batches, key=lambda batch: batch.index)
     shard, ending = ordered[-1].shard.id, ordered[-1].ending
     rows = _in_spatial_order(shard_rows(ordered))

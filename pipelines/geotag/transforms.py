@@ -24,8 +24,10 @@ from apache_beam.utils.windowed_value import WindowedValue
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
+from pipelines.beam.jobs import run_job
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
 from pipelines.geotag.model_cache import LoadedGeotagger, Loader, loaded
+from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.progress import TALLY
 from pipelines.geotag.tables import Extras
@@ -44,12 +46,7 @@ STEPS = (READ, DECODE_PHOTO, *MODEL_STEPS.values(), WRITE)
 class Geotag(beam.PTransform):
     """Turns shards into manifests, and writes the files of each shard.
 
-    Args:
-        load: Builds the Geotagger on a worker; must be hashable and picklable.
-        configuration: Configuration of the run.
-        output: Output directory of the run.
-        batch_size: Most photos per call of the model.
-        extras: What to write besides points; None for nothing.
+    Workers build the Geotagger with `load`, which must be hashable and picklable.
     """
 
     def __init__(
@@ -243,18 +240,38 @@ class GatherShard(beam.DoFn):
 
 
 def stage_seconds(result: Any) -> dict[str, float]:
-    """Reads the seconds spent in each step, over all workers, from a finished job's metrics.
+    """Reads the seconds of each step, over all workers, from the metrics of a finished job.
 
-    Args:
-        result: Result of `Pipeline.run`.
-
-    Returns:
-        By step, in the order of STEPS, as far as the runner reports them: `read` (bytes out of
-        files), `decode_photo` (bytes to pixels), `embed`, `sample`, `decode_density`, `write`.
+    The steps are those of STEPS that the runner reports: `read` (bytes of files), `decode_photo`
+    (bytes to pixels), `embed`, `sample`, `decode_density`, `write`.
     """
     microseconds: Counter[str] = Counter()
     for counter in result.metrics().query()["counters"]:
         name = counter.key.metric
         if name.namespace in STEPS and name.name == MICROSECONDS:
             microseconds[name.namespace] += counter.result  # whole and regrouped shards: two steps
-    return {name: microseconds[name] / 1e6 for name in STEPS if name in microseconds}
+    return {name: round(microseconds[name] / 1e6, 2) for name in STEPS if name in microseconds}
+
+
+def launch(
+    options: GeotagOptions,
+    load: Loader,
+    configuration: RunConfiguration,
+    output: Output,
+    shards: Sequence[Shard],
+) -> Any:
+    """Runs the geotag job, or only submits it if `options.wait` is false.
+
+    Returns:
+        Result of Beam's `Pipeline.run`.
+
+    Raises:
+        UsageError: No job service answers where one was named.
+        KeyboardInterrupt: The job goes on, although nobody waits for it any more.
+    """
+    geotag = Geotag(load, configuration, output, options.batch_size, options.extras)
+
+    def build(pipeline: beam.Pipeline) -> None:
+        _ = pipeline | "ListShards" >> beam.Create(shards) | "Geotag" >> geotag
+
+    return run_job(options, build)

@@ -88,12 +88,7 @@ class OutputDirectory:
         return bool(filesystem.exists(path))
 
     def names(self, folder: str, pattern: str) -> list[str]:
-        """Names of the files in a folder that match a glob pattern, sorted; hidden ones left out.
-
-        Args:
-            folder: Folder in the directory; the empty name is the directory itself.
-            pattern: Pattern of `fnmatch` for the names, such as `*.json`.
-        """
+        """Sorted names of the files in a folder that match a pattern; hidden ones are left out."""
         filesystem, path = fsspec.core.url_to_fs(self.path(folder))
         filesystem.invalidate_cache()
         try:
@@ -176,7 +171,6 @@ class OutputDirectory:
                     self.remove(folder, name)
 
     def _clear(self) -> None:
-        """Deletes our own files and no others; run.json stays, to be replaced."""
         # Manifests go first: nothing may look finished whose files are gone.
         for folder in sorted(self.FOLDERS, key=lambda folder: folder != MANIFESTS):
             for name in self.names(folder, self.FOLDERS[folder]):

@@ -187,7 +187,7 @@ def measure(task: Task, wait: Callable[[], None] = lambda: None) -> Spent:
 
 def beam_job() -> Callable[[Job], Any]:
     """Imports Beam, and returns a function that launches a job and waits for its end."""
-    from pipelines.geotag.launch import launch
+    from pipelines.geotag.transforms import launch
 
     return lambda job: launch(job.options, job.load, job.configuration, job.output, job.shards)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.drawing.palette import FAINT, GRID, INK, SERIES
+from locdiffusion.drawing.palette import BORDER, FAINT, GRID, INK, SERIES
 from locdiffusion.evaluate.bootstrap import Estimate
 from locdiffusion.evaluate.reliability import Reliability
 from pipelines.geotag.pages.filling import escaped
@@ -41,11 +41,9 @@ class Frame:
 
 
 def accuracy_chart(error_km: NDArray[np.float64], stated: Sequence[float]) -> str:
-    """Draws the share of photos within each distance, and the mean stated probability of it.
+    """Draws the share of photos within each distance, and the stated one at `THRESHOLDS_KM`.
 
-    Args:
-        error_km: Errors in km in rising order, ``(n,)``.
-        stated: Mean stated probability of being within each of `THRESHOLDS_KM`.
+    The errors ``(n,)`` are in rising order.
     """
     frame = Frame()
     kilometres = np.geomspace(NEAREST_KM, FARTHEST_KM, CURVE_POINTS)
@@ -95,11 +93,7 @@ def reliability_chart(reliabilities: Sequence[Reliability]) -> str:
 
 
 def coverage_chart(coverages: Sequence[tuple[str, float, Estimate]]) -> str:
-    """Draws the share of known positions inside the stated radii.
-
-    Args:
-        coverages: Name of each radius, the share it should hold, and the share it holds.
-    """
+    """Draws for each radius its name, the share of truths it should hold, and the one it holds."""
     frame = Frame(height=46 * len(coverages) + 56, left=96)
     ticks = [(share, percent(share, 0)) for share in SHARES]
     parts = []
@@ -175,7 +169,7 @@ def _line(
 def _dot(frame: Frame, place: Point, colour: str, tooltip: str, radius: float = 4) -> str:
     x, y = frame.at(*place)
     return (
-        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{colour}" stroke="#fff">'
+        f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:g}" fill="{colour}" stroke="{BORDER}">'
         f"<title>{escaped(tooltip)}</title></circle>"
     )
 

@@ -36,9 +36,7 @@ UNIT = 10_000
 def write_map_html(output_dir: str, path: str) -> None:
     """Writes one file that shows a run's predictions in a browser, without any request.
 
-    Args:
-        output_dir: Directory of a finished run, local or a URL that fsspec opens.
-        path: HTML file to write, local or such a URL.
+    Directory and file are local, or URLs that fsspec opens.
 
     Raises:
         FileNotFoundError: The directory holds no predictions.
@@ -54,12 +52,7 @@ def write_map_html(output_dir: str, path: str) -> None:
 
 
 def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> dict[str, Any]:
-    """Collects what the page draws; numbers are packed by `packed`, NaN where there is none.
-
-    Args:
-        rows: Predictions to show.
-        thumbnails: JPEG of a photo by the number of its row.
-    """
+    """Collects what the page draws, with numbers as in `packed` and JPEGs by number of the row."""
     n, known, modes = rows.numbers, rows.known, rows.modes
     shards, shard = _numbered(rows.text["shard"], np.uint32)
     countries, country = _numbered(rows.text["country_code"], np.uint16)

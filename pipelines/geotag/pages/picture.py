@@ -31,9 +31,7 @@ GROUP_COLOURS = SERIES[:6]
 def write_map_png(output_dir: str, path: str) -> None:
     """Draws a run's predictions on a world map, with its accuracy where the truth is known.
 
-    Args:
-        output_dir: Directory of a finished run, local or a URL that fsspec opens.
-        path: Picture to write, local or such a URL.
+    Directory and file are local, or URLs that fsspec opens.
 
     Raises:
         FileNotFoundError: The directory holds no predictions.

@@ -38,9 +38,7 @@ page; if the run had a <code>--checkpoint</code>, give it to the first command t
 def write_report_html(output_dir: str, path: str) -> None:
     """Writes one file with the accuracy of a finished run, which makes no request.
 
-    Args:
-        output_dir: Directory of a finished run with its summary, local or a URL of fsspec.
-        path: HTML file to write, local or such a URL.
+    Directory and file are local, or URLs that fsspec opens.
 
     Raises:
         FileNotFoundError: The directory holds no predictions, or no summary.
@@ -52,13 +50,7 @@ def write_report_html(output_dir: str, path: str) -> None:
 
 
 def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
-    """Fills the page.
-
-    Args:
-        rows: Predictions with a known position, thinned.
-        summary: Summary of the run with its `configuration`. The page shows no times, so that the
-            same photos give the same page.
-    """
+    """Fills the page. It shows no times, so that the same photos give the same page."""
     scores = score_rows(rows)
     found = _quality(scores) if scores else _section("Accuracy", NO_TRUTH)
     predicted = f"{summary['predictions']:,} of {summary['photos']:,} photos geotagged"

@@ -107,12 +107,7 @@ def read_rows(
     """Reads at most `limit` predictions, spread evenly over all of them, in batches.
 
     A column that an older file does not have is read as empty.
-
-    Args:
-        output_dir: Directory of a finished run, local or a URL that fsspec opens.
-        limit: Most rows to keep.
-        with_modes: Whether to read the modes too.
-        known_only: Whether to leave out rows without a known position.
+    With `known_only`, rows without a known position are left out.
 
     Raises:
         FileNotFoundError: The directory holds no predictions.

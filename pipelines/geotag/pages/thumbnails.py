@@ -18,16 +18,9 @@ FILE_BYTES = 40_000
 def read_thumbnails(
     filesystem: Any, names: Sequence[str], row_of: Mapping[tuple[str, str], int], limit_bytes: int
 ) -> dict[int, bytes]:
-    """Reads thumbnails of photos, spread evenly over the files if not all fit.
+    """Reads the JPEGs of photos, spread evenly over the layer's files if not all fit.
 
-    Args:
-        filesystem: File system of fsspec.
-        names: Paths of the layer's files on the file system.
-        row_of: Number of a photo's row by its shard and key. Other photos are left out.
-        limit_bytes: Most bytes of all thumbnails together.
-
-    Returns:
-        JPEGs by the number of the row, in rising order.
+    Photos are named by shard and key; those that `row_of` does not know are left out.
     """
     found: dict[int, bytes] = {}
     every = max(1, math.ceil(len(names) * FILE_BYTES / limit_bytes))

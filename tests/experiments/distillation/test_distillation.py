@@ -265,13 +265,13 @@ def test_the_hybrid_stays_in_the_circle_and_prefers_similar_places() -> None:
     q = torch.nn.functional.normalize(torch.tensor([[0.1, 0.5, 0.2, 0.9]]), dim=1)
     flat = torch.zeros(1, 1, (L + 1) ** 2)
     zero = np.zeros(1)
-    found = gallery.refine(q, flat, zero, zero, np.array([10.0]))
+    found = gallery.find(q, flat, zero, zero, np.array([10.0]))
     assert (found[0][0], found[1][0]) == (0.5, 0.0), "the best of those within 100 km"
-    alone = gallery.refine(q, flat, zero - 40.0, zero, np.array([10.0]))
-    assert (alone[0][0], alone[1][0]) == (-40.0, 0.0), "no place near: our own answer"
+    alone = gallery.find(q, flat, zero - 40.0, zero, np.array([10.0]))
+    assert np.isnan(alone[0][0]) and np.isnan(alone[1][0]), "no place near: our answer stays"
     # A density that says no to (0.5, 0) turns the order.
     against = -50.0 * torch.from_numpy(encode_vectors(unit_vectors([90.0], [0.0]), L)).float()
-    north = gallery.refine(0.0 * q, against[None], zero, zero, np.array([10.0]))
+    north = gallery.find(0.0 * q, against[None], zero, zero, np.array([10.0]))
     assert north[0][0] == 0.0
 
 

@@ -18,6 +18,7 @@ from experiments.report import __main__ as command
 from experiments.report import ablation_tables, answers, figures, page, posterior_maps, sections
 from experiments.report import table as report_table
 from experiments.report.answers import Answered
+from experiments.report.comparison import Verdict, compare
 from experiments.report.naming import title
 from experiments.report.record import (
     OURS,
@@ -33,7 +34,7 @@ from locdiffusion import checkpoint
 from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.proximity import score_strata
-from locdiffusion.evaluate.scores import Verdict, compare, score
+from locdiffusion.evaluate.scores import score
 from locdiffusion.model import image_encoder
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import destination, great_circle_km
@@ -276,7 +277,7 @@ class TestVerdicts:
 
 
 def report_verdict(measure: Any, difference: Estimate) -> Verdict:
-    from locdiffusion.evaluate.scores import verdict
+    from experiments.report.comparison import verdict
 
     return verdict(difference, higher_is_better=measure.higher_is_better)
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from experiments.report.comparison import Verdict, compare, verdict
 from locdiffusion.config import ConfigError
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.metrics import coverage, error_summary
@@ -24,7 +25,7 @@ from locdiffusion.evaluate.proximity import (
 )
 from locdiffusion.evaluate.record import Evaluation, SplitRecord, Training
 from locdiffusion.evaluate.reliability import equal_mass_bins, reliabilities, wilson
-from locdiffusion.evaluate.scores import Verdict, compare, errors_km, score, verdict
+from locdiffusion.evaluate.scores import errors_km, score
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import THRESHOLDS_KM
 from support.answers import FEW, made_up

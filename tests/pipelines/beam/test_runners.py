@@ -409,7 +409,7 @@ def test_summarise_of_an_unfinished_job_names_what_is_missing(
 def test_summarise_runs_nothing_and_needs_a_job(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setitem(sys.modules, "pipelines.geotag.launch", None)
+    monkeypatch.setitem(sys.modules, "pipelines.geotag.transforms", None)
     assert main(["--output", str(tmp_path / "out"), "--summarise"]) == 2
     assert "no job of this command was started there" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

@@ -156,7 +156,7 @@ def test_the_hybrid_columns_stand_beside_the_others(
     pixels = np.stack([tagger.preprocess(load_picture(file)) for file in files])
     embeddings = tagger.embed(pixels)
     natural = torch.from_numpy(tagger.sample(embeddings, list(both["key"])))
-    found = gallery.refine(
+    found = gallery.find(
         torch.from_numpy(embeddings),
         natural,
         both["latitude"].to_numpy(),
