@@ -106,7 +106,7 @@ class Checkpoint:
         return f"{self.config.name}-{self.sha256[:12]}"
 
     def decoder(self, device: str | torch.device = "cpu") -> Decoder:
-        """Builds the decoder of the answers on a device; its tables take a second."""
+        """Builds the decoder of the answers on a device."""
         config = self.config
         return Decoder(config.model.max_degree, config.decode, self.base_measure).to(device)
 

@@ -107,9 +107,6 @@ class AnswerRings(nn.Module):
             _ZoneSums(grid, edges, radius)
             for grid, edges in zip(ring_grids(), ZONES_KM, strict=True)
         )
-        self.highest_log_q0 = (
-            0.0 if tables.base_measure is None else tables.base_measure.bounds()[1]
-        )
 
     @property
     def polishes(self) -> bool:
@@ -186,10 +183,11 @@ class AnswerRings(nn.Module):
         zones = tables.inner, tables.middle, tables.outer
         fields = mixtures.around(tables.rotation, photo, centre, *zones)
         sums, within = centre.new_zeros(len(photo), _SUMS), []
+        lowest = NEGLIGIBLE_LOG_P - tables.search.highest_log_q0
         both = zip(zones, (self.inner, self.middle, self.outer), strict=True)
         for (rings, summed), log_p in zip(both, fields, strict=True):
             found = centre.new_zeros(len(photo), _SUMS + rings.rows)
-            kept = torch.nonzero(log_p.amax(1) > NEGLIGIBLE_LOG_P - self.highest_log_q0)[:, 0]
+            kept = torch.nonzero(log_p.amax(1) > lowest)[:, 0]
             if len(kept):
                 place = raster_place(rings.around(centre[kept]), *tables.land.share.shape)
                 log_p = log_p[kept]

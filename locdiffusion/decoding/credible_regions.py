@@ -9,7 +9,6 @@ along the edge at ±90° where they contain a pole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +22,8 @@ from locdiffusion.geography.polygons import polygons_of, signed_edges
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 LEVELS = (0.5, 0.9)
+"""Probabilities of the regions."""
+
 MASS_TOLERANCE = 0.001
 """How far the mass inside a region may be from its level."""
 
@@ -58,25 +59,8 @@ class CredibleRegion:
 class RegionFinder:
     """Finds regions of densities of degree L, on the CPU; holds no learned parameter."""
 
-    def __init__(
-        self,
-        max_degree: int,
-        base_measure: BaseMeasure | None = None,
-        levels: Sequence[float] = LEVELS,
-    ) -> None:
-        """Builds the tables.
-
-        Args:
-            max_degree: Degree L of the densities.
-            base_measure: Base measure q₀ of the densities; None is the uniform measure.
-            levels: Probabilities of the regions, strictly between 0 and 1.
-
-        Raises:
-            ValueError: A level is not strictly between 0 and 1, or there is none.
-        """
-        if not levels or not all(0.0 < level < 1.0 for level in levels):
-            raise ValueError(f"levels are {levels}; want probabilities between 0 and 1.")
-        self.levels = tuple(levels)
+    def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
+        """Builds the tables for degree L over a base measure q₀; None is the uniform measure."""
         self.mesh = Mesh(max_degree, base_measure)
         self.support = (
             _support(base_measure) if base_measure is not None and base_measure.excludes else None
@@ -90,14 +74,14 @@ class RegionFinder:
             natural: Natural parameters ``(N, K, d)``; the K densities of a photo are mixed.
 
         Returns:
-            One tuple for each photo with one region for each level.
+            One tuple for each photo with one region for each of `LEVELS`.
         """
         natural = natural.float().cpu()
         return [self._regions(self.mesh.measure(one)) for one in natural]
 
     def _regions(self, density: AdaptiveDensity) -> tuple[CredibleRegion, ...]:
-        contour = _Contour(density, max(self.levels))
-        return tuple(self._region(contour, level) for level in self.levels)
+        contour = _Contour(density, max(LEVELS))
+        return tuple(self._region(contour, level) for level in LEVELS)
 
     def _region(self, contour: _Contour, level: float) -> CredibleRegion:
         geometry, probability = contour.region(level)

@@ -30,6 +30,9 @@ PHOTOS_AT_ONCE = 64
 NARROW = 0.3
 """Where one node holds more than this share of the mass around it, sums over nodes say little."""
 
+STEPS = 3
+"""How many Newton steps are taken at most; two are enough for most photos."""
+
 ARRIVED = 0.1
 """After a step shorter than this part of ρ the next one would be far smaller and is not taken."""
 
@@ -40,19 +43,15 @@ class Locator(nn.Module):
     log_q0: Tensor
     area: Tensor
 
-    def __init__(self, decoder: Decoder, steps: int = 3) -> None:
-        """Builds the tables.
-
-        Args:
-            decoder: Decoder whose answers are wanted.
-            steps: How many Newton steps are taken at most; two are enough for most photos.
+    def __init__(self, decoder: Decoder) -> None:
+        """Adds a thin grid to the tables of a decoder.
 
         Raises:
             ValueError: The decoder's base measure excludes places: what it leaves may lie between
                 the nodes of the thin grid.
         """
         super().__init__()
-        self.decoder, self.tables, self.steps = decoder, decoder.tables, steps
+        self.decoder, self.tables = decoder, decoder.tables
         base_measure, max_degree = self.tables.base_measure, self.tables.max_degree
         if base_measure is not None and base_measure.excludes:
             raise ValueError("A prior that excludes places needs the whole decoder: use decode.")
@@ -91,7 +90,7 @@ class Locator(nn.Module):
         by_degree = self.tables.rotation.by_degree(flat)
         place = self._first_guess(flat, by_degree)
         going = torch.arange(len(place), device=place.device)
-        for _ in range(self.steps):
+        for _ in range(STEPS):
             step = self._uphill(by_degree.index_select(1, going), place[going])
             place[going] = walked(place[going], step)
             going = going[step.norm(dim=1) > ARRIVED * self.decoder.radius]

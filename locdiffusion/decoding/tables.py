@@ -1,8 +1,8 @@
 """Tables for densities of degree L over a base measure q₀, and the densities' normalisation.
 
-Building them takes a second, so that everything that evaluates densities of one degree over one
-base measure shares one `DecoderTables`. They do not depend on the radius ρ of the answers;
-`locdiffusion.decoding.decoder.Decoder` adds what does.
+Everything that evaluates densities of one degree over one base measure shares one `DecoderTables`.
+They do not depend on the radius ρ of the answers; `locdiffusion.decoding.decoder.Decoder` adds what
+does, which is a small part of the work.
 """
 
 from __future__ import annotations

@@ -26,12 +26,12 @@ def ddim(denoise: MeanDenoiser, x: Tensor, sigmas: Sequence[float]) -> Tensor:
     In the variance-exploding form it is Euler's method on dx/dσ = (x - x̂₀)/σ.
 
     Args:
-        denoise: x̂₀ of ``(x, sigma)``.
-        x: ``(B, d)`` at ``sigmas[0]``.
+        denoise: Denoiser that returns x̂₀.
+        x: Start at ``sigmas[0]``, ``(B, d)``.
         sigmas: Strictly decreasing positive levels.
 
     Returns:
-        ``(B, d)`` at ``sigmas[-1]``.
+        x at ``sigmas[-1]``, ``(B, d)``.
     """
     _check(sigmas)
     for sigma, following in pairwise(sigmas):
@@ -47,13 +47,13 @@ def ancestral(denoise: MeanDenoiser, x: Tensor, sigmas: Sequence[float], noise: 
     σ'²(1 - σ'²/σ²).
 
     Args:
-        denoise: x̂₀ of ``(x, sigma)``.
-        x: ``(B, d)`` at ``sigmas[0]``.
+        denoise: Denoiser that returns x̂₀.
+        x: Start at ``sigmas[0]``, ``(B, d)``.
         sigmas: Strictly decreasing positive levels.
-        noise: Standard normal noise for each step.
+        noise: Function that returns the standard normal noise of a step.
 
     Returns:
-        ``(B, d)`` at ``sigmas[-1]``.
+        x at ``sigmas[-1]``, ``(B, d)``.
     """
     _check(sigmas)
     for step, (sigma, following) in enumerate(pairwise(sigmas)):
@@ -74,12 +74,12 @@ def dpm_solver(denoise: MeanDenoiser, x: Tensor, sigmas: Sequence[float]) -> Ten
     of the tests its error at equal calls is 1.5 to 3 times larger.
 
     Args:
-        denoise: x̂₀ of ``(x, sigma)``.
-        x: ``(B, d)`` at ``sigmas[0]``.
+        denoise: Denoiser that returns x̂₀.
+        x: Start at ``sigmas[0]``, ``(B, d)``.
         sigmas: Strictly decreasing positive levels.
 
     Returns:
-        ``(B, d)`` at ``sigmas[-1]``.
+        x at ``sigmas[-1]``, ``(B, d)``.
     """
     _check(sigmas)
     before: tuple[Tensor, float] | None = None

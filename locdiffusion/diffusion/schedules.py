@@ -20,7 +20,7 @@ from torch import Tensor
 
 
 def decision_sigma(dimension: int) -> float:
-    """σ* = √d / √(2 ln d), the noise level at which the location is decided."""
+    """Computes σ* = √d / √(2 ln d), the noise level at which the location is decided."""
     if dimension < 2:
         raise ValueError(f"dimension is {dimension}; want at least 2.")
     return math.sqrt(dimension / (2.0 * math.log(dimension)))
@@ -58,7 +58,7 @@ class NoiseConfig:
 def training_sigmas(
     count: int, dimension: int, config: NoiseConfig, generator: torch.Generator
 ) -> Tensor:
-    """``(count,)`` noise levels: log-normal around σ*, clipped; ``inf`` for the pure share."""
+    """Draws ``(count,)`` levels: log-normal around σ*, clipped; ``inf`` for the pure share."""
     normal = torch.randn(count, generator=generator)
     sigma = decision_sigma(dimension) * torch.exp(config.log_spread * normal)
     pure = torch.rand(count, generator=generator) < config.pure_fraction
@@ -66,7 +66,7 @@ def training_sigmas(
 
 
 def recentred_sigmas(steps: int, dimension: int, config: NoiseConfig) -> NDArray[np.float64]:
-    """``(steps + 1,)`` levels from sigma_max to σ*, evenly spaced in log σ.
+    """Returns ``(steps + 1,)`` levels from sigma_max to σ*, evenly spaced in log σ.
 
     At σ* the place is decided but p(x₀ | x_σ) is still a density, about 100 km wide at L = 31: the
     mixture of several is a posterior, where densities at σ_min would be a handful of points.
@@ -76,7 +76,7 @@ def recentred_sigmas(steps: int, dimension: int, config: NoiseConfig) -> NDArray
 
 
 def geometric_sigmas(steps: int, config: NoiseConfig) -> NDArray[np.float64]:
-    """``(steps + 1,)`` levels from sigma_max to sigma_min, evenly spaced in log σ."""
+    """Returns ``(steps + 1,)`` levels from sigma_max to sigma_min, evenly spaced in log σ."""
     if steps < 1:
         raise ValueError(f"steps is {steps}; want at least 1.")
     return np.geomspace(config.sigma_max, config.sigma_min, steps + 1)

@@ -17,14 +17,14 @@ Float = NDArray[np.float64]
 
 
 def unit_vectors(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> Float:
-    """Unit vectors of points given in degrees.
+    """Converts points in degrees to unit vectors.
 
     Args:
-        latitude_deg: Any shape, degrees north.
-        longitude_deg: Same shape, degrees east; any multiple of 360 may be added.
+        latitude_deg: Degrees north, any shape.
+        longitude_deg: Degrees east, of a shape that broadcasts; any multiple of 360 may be added.
 
     Returns:
-        ``(..., 3)``: x towards (0°N, 0°E), y towards (0°N, 90°E), z towards the north pole.
+        Unit vectors ``(..., 3)``: x to (0°N, 0°E), y to (0°N, 90°E), z to the north pole.
     """
     latitude, longitude = np.broadcast_arrays(
         np.radians(np.asarray(latitude_deg, np.float64)),
@@ -37,13 +37,10 @@ def unit_vectors(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> Float:
 
 
 def latitude_longitude(vectors: ArrayLike) -> tuple[Float, Float]:
-    """Inverse of `unit_vectors`; accepts vectors of any positive length.
-
-    Args:
-        vectors: ``(..., 3)``.
+    """Inverts `unit_vectors`; vectors ``(..., 3)`` may have any positive length.
 
     Returns:
-        ``(latitude, longitude)`` in degrees, longitude in [-180, 180).
+        Latitude and longitude in degrees, longitude in [-180, 180).
     """
     x, y, z = np.moveaxis(np.asarray(vectors, np.float64), -1, 0)
     latitude = np.degrees(np.arctan2(z, np.hypot(x, y)))
@@ -51,7 +48,7 @@ def latitude_longitude(vectors: ArrayLike) -> tuple[Float, Float]:
 
 
 def wrap_longitude(longitude_deg: ArrayLike) -> Float:
-    """Longitude in degrees brought into [-180, 180)."""
+    """Brings longitudes in degrees into [-180, 180)."""
     wrapped = np.mod(np.asarray(longitude_deg, np.float64) + 180.0, 360.0) - 180.0
     # A tiny negative input rounds to +180 in the modulo above.
     return np.where(wrapped >= 180.0, -180.0, wrapped)
@@ -60,15 +57,15 @@ def wrap_longitude(longitude_deg: ArrayLike) -> Float:
 def great_circle_km(
     latitude1: ArrayLike, longitude1: ArrayLike, latitude2: ArrayLike, longitude2: ArrayLike
 ) -> Float:
-    """Great-circle distance in km between points in degrees (shapes broadcast)."""
+    """Computes great-circle distances in km between points in degrees; shapes broadcast."""
     first, second = unit_vectors(latitude1, longitude1), unit_vectors(latitude2, longitude2)
     return EARTH_RADIUS_KM * angle_between(first, second)
 
 
 def angle_between(u: ArrayLike, v: ArrayLike) -> Float:
-    """Angle in radians between unit vectors ``(..., 3)``.
+    """Computes angles in radians between unit vectors ``(..., 3)``.
 
-    Uses ``2 atan2(|u - v|, |u + v|)``, accurate at 0 and at π where arccos and arcsin are not
+    It uses ``2 atan2(|u - v|, |u + v|)``, accurate at 0 and at π where arccos and arcsin are not
     (Kahan 2006, "How futile are mindless assessments of roundoff", §12).
     """
     u, v = np.asarray(u, np.float64), np.asarray(v, np.float64)
@@ -81,17 +78,16 @@ def destination(
     bearing_deg: ArrayLike,
     distance_km: ArrayLike,
 ) -> tuple[Float, Float]:
-    """The point reached from a start along a great circle.
+    """Finds the point that is reached from a start along a great circle; arguments broadcast.
 
     Args:
-        latitude_deg: Start, degrees.
-        longitude_deg: Start, degrees.
-        bearing_deg: Initial direction, degrees clockwise from north.
-        distance_km: Distance travelled on the mean sphere.
+        latitude_deg: Latitude of the start in degrees.
+        longitude_deg: Longitude of the start in degrees; at a pole, north is along this meridian.
+        bearing_deg: Initial direction in degrees clockwise from north.
+        distance_km: Distance on the mean sphere.
 
     Returns:
-        ``(latitude, longitude)`` in degrees; all arguments broadcast. At a pole "north" is the
-        limit along the meridian of the given longitude.
+        Latitude and longitude in degrees.
     """
     latitude, longitude = np.radians(latitude_deg), np.radians(longitude_deg)
     bearing = np.radians(np.asarray(bearing_deg, np.float64))[..., None]

@@ -1,6 +1,6 @@
 """Nodes and weights for integrals over the sphere.
 
-One grid for each purpose: `gauss_legendre_grid` is exact for band-limited functions,
+There is one grid for each purpose: `gauss_legendre_grid` is exact for band-limited functions,
 `shifted_grid` is unbiased for every function when its offset is drawn at random, `polar_grid` is
 fine where it is needed, around one point, and `fibonacci_grid` has equal areas and no poles, for
 searches and as an independent check.
@@ -21,9 +21,9 @@ class LatLonGrid:
     """A product grid: every latitude row carries the same, evenly spaced longitudes.
 
     Attributes:
-        cos_theta: ``(rows,)`` z of each row, north to south.
-        longitude: ``(columns,)`` in radians.
-        row_weight: ``(rows,)`` area in steradians of one node of the row.
+        cos_theta: z of each row from north to south, ``(rows,)``.
+        longitude: Longitude of each column in radians, ``(columns,)``.
+        row_weight: Area of a node of each row in steradians, ``(rows,)``.
     """
 
     cos_theta: Float
@@ -32,12 +32,12 @@ class LatLonGrid:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """(rows, columns)."""
+        """Number of rows and of columns."""
         return len(self.cos_theta), len(self.longitude)
 
     @property
     def vectors(self) -> Float:
-        """``(rows·columns, 3)`` unit vectors, row by row."""
+        """Unit vectors of the nodes, row by row, ``(rows·columns, 3)``."""
         sin_theta = np.sqrt((1.0 - self.cos_theta) * (1.0 + self.cos_theta))
         return np.stack(
             [
@@ -50,14 +50,14 @@ class LatLonGrid:
 
     @property
     def weights(self) -> Float:
-        """``(rows·columns,)`` areas in steradians; they sum to 4π (nearly, for a shifted grid)."""
+        """Areas in steradians ``(rows·columns,)``; their sum is 4π, nearly if shifted."""
         return np.repeat(self.row_weight, len(self.longitude))
 
 
 def gauss_legendre_grid(rows: int, columns: int) -> LatLonGrid:
-    """Gauss-Legendre latitudes times even longitudes.
+    """Builds the grid of Gauss-Legendre latitudes and even longitudes.
 
-    Integrates Y_lm exactly for l < 2·rows and |m| < columns.
+    It integrates Y_lm exactly for l < 2·rows and |m| < columns.
     """
     _check(rows, columns)
     x, w = np.polynomial.legendre.leggauss(rows)
@@ -66,7 +66,7 @@ def gauss_legendre_grid(rows: int, columns: int) -> LatLonGrid:
 
 
 def shifted_grid(rows: int, columns: int, offset: float) -> LatLonGrid:
-    """Even colatitudes π(i + offset)/rows and even longitudes.
+    """Builds the grid of even colatitudes π(i + offset)/rows and even longitudes.
 
     For an offset uniform in (0, 1) the quadrature of *any* function is unbiased (a randomly
     shifted rule, Cranley & Patterson 1976, SIAM J. Numer. Anal. 13, p. 904), so no density can
@@ -81,13 +81,13 @@ def shifted_grid(rows: int, columns: int, offset: float) -> LatLonGrid:
 
 
 def polar_grid(edges_rad: ArrayLike, nodes_per_panel: int, azimuths: int) -> LatLonGrid:
-    """Rings around the north pole: Gauss-Legendre in the radius within each panel.
+    """Builds rings around the north pole: Gauss-Legendre in the radius within each panel.
 
     Args:
-        edges_rad: Increasing panel edges in radians, from 0 up to at most π; an integral over a cap
+        edges_rad: Increasing edges of the panels in radians, at most π; an integral over a cap
             whose radius is an edge is a sum over whole panels.
-        nodes_per_panel: Rings of each panel.
-        azimuths: Nodes of each ring.
+        nodes_per_panel: Number of rings of each panel.
+        azimuths: Number of nodes of each ring.
     """
     edges = np.asarray(edges_rad, np.float64)
     if edges.ndim != 1 or len(edges) < 2 or edges[0] < 0 or edges[-1] > np.pi + 1e-12:
@@ -103,7 +103,7 @@ def polar_grid(edges_rad: ArrayLike, nodes_per_panel: int, azimuths: int) -> Lat
 
 
 def fibonacci_grid(count: int) -> Float:
-    """``(count, 3)`` unit vectors of equal area 4π/count each (González 2010, Math. Geosci. 42)."""
+    """Spreads ``(count, 3)`` unit vectors of equal area (González 2010, Math. Geosci. 42)."""
     if count < 1:
         raise ValueError(f"count is {count}; a grid has at least one node.")
     i = np.arange(count) + 0.5

@@ -18,7 +18,7 @@ Float = NDArray[np.float64]
 
 
 def coefficient_count(max_degree: int) -> int:
-    """The number of harmonics up to degree L, d = (L + 1)²."""
+    """Returns the number of harmonics up to degree L, d = (L + 1)²."""
     if max_degree < 0:
         raise ValueError(f"max_degree is {max_degree}; a degree is 0 or more.")
     return (max_degree + 1) ** 2
@@ -26,7 +26,7 @@ def coefficient_count(max_degree: int) -> int:
 
 @lru_cache(maxsize=8)
 def degrees_and_orders(max_degree: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Degree l and order m of each flat index ``l·l + l + m``; two read-only ``(d,)`` arrays."""
+    """Returns degree l and order m of each flat index ``l·l + l + m``, read-only, ``(d,)`` each."""
     index = np.arange(coefficient_count(max_degree))
     degree = np.floor(np.sqrt(index + 0.5)).astype(np.int64)
     order = index - degree * degree - degree
@@ -36,14 +36,14 @@ def degrees_and_orders(max_degree: int) -> tuple[NDArray[np.int64], NDArray[np.i
 
 
 def associated_legendre(cos_theta: ArrayLike, max_degree: int) -> Float:
-    """P̄_lm(cos θ), normalised so that ∫_{-1}^{1} P̄_lm² dx = 1 / 2π, for 0 ≤ m ≤ l ≤ L.
+    """Computes P̄_lm(cos θ) for 0 ≤ m ≤ l ≤ L, normalised so that ∫_{-1}^{1} P̄_lm² dx = 1 / 2π.
 
     Args:
-        cos_theta: ``(...)``, values in [-1, 1].
-        max_degree: L.
+        cos_theta: Values ``(...)`` in [-1, 1].
+        max_degree: Degree L.
 
     Returns:
-        ``(..., L + 1, L + 1)`` indexed ``[l, m]``; zero where m > l.
+        Values ``(..., L + 1, L + 1)`` indexed ``[l, m]``; zero where m > l.
     """
     x = np.asarray(cos_theta, np.float64)
     if np.any(np.abs(x) > 1.0):
@@ -68,14 +68,14 @@ def _legendre(cos_theta: Float, sin_theta: Float, max_degree: int) -> Float:
 
 
 def real_harmonics(vectors: ArrayLike, max_degree: int) -> Float:
-    """All Y_lm at the given points.
+    """Computes all Y_lm at points.
 
     Args:
-        vectors: ``(..., 3)`` unit vectors.
-        max_degree: L.
+        vectors: Unit vectors of the points, ``(..., 3)``.
+        max_degree: Degree L.
 
     Returns:
-        ``(..., d)`` with d = (L + 1)², flat index ``l·l + l + m``.
+        Values ``(..., d)`` with flat index ``l·l + l + m``.
     """
     v = np.asarray(vectors, np.float64)
     # sin θ from x and y, not from 1 - z²: keeps relative accuracy next to the poles.
@@ -86,14 +86,14 @@ def real_harmonics(vectors: ArrayLike, max_degree: int) -> Float:
 
 
 def trigonometric(longitude_rad: ArrayLike, max_degree: int) -> Float:
-    """The azimuthal factors √2 sin(-mφ), 1, √2 cos(mφ) for m = -L..L.
+    """Computes the azimuthal factors √2 sin(-mφ), 1, √2 cos(mφ) for m = -L..L.
 
     Args:
-        longitude_rad: φ, ``(...)``.
-        max_degree: L.
+        longitude_rad: Longitude φ in radians, ``(...)``.
+        max_degree: Degree L.
 
     Returns:
-        ``(..., 2L + 1)``, order m at L + m.
+        Factors ``(..., 2L + 1)``, order m at L + m.
     """
     phi = np.asarray(longitude_rad, np.float64)[..., None]
     multiples = phi * np.arange(1, max_degree + 1)
@@ -103,17 +103,14 @@ def trigonometric(longitude_rad: ArrayLike, max_degree: int) -> Float:
 
 @lru_cache(maxsize=4)
 def axis_swap(max_degree: int) -> Float:
-    """The matrix J of f(x, y, z) -> f(x, z, y) (Pinchon & Hoggan 2007, J. Phys. A 40).
+    """Computes the matrix J of f(x, y, z) -> f(x, z, y) (Pinchon & Hoggan 2007, J. Phys. A 40).
 
     J is block diagonal in the degree, orthogonal and its own inverse. It turns rotations about z
     (free: they mix only m and -m) into rotations about y.
 
-    Args:
-        max_degree: L.
-
     Returns:
-        ``(L + 1, 2L + 1, 2L + 1)``: block l in rows and columns ``L - l .. L + l`` (order m at L +
-        m), zero elsewhere. Read-only.
+        Read-only matrices ``(L + 1, 2L + 1, 2L + 1)``: block l in rows and columns ``L - l ..
+        L + l``, with order m at L + m, and zero elsewhere.
     """
     grid = gauss_legendre_grid(max_degree + 1, 2 * max_degree + 2)
     swapped = real_harmonics(grid.vectors[:, [0, 2, 1]], max_degree).reshape(*grid.shape, -1)

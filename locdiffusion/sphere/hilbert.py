@@ -1,7 +1,7 @@
-"""Places in the order of Hilbert's curve: what lies near each other comes near each other.
+"""Hilbert's curve: an order of places in which near places come near each other.
 
-A curve through all cells of a square raster that never jumps (Hilbert 1891). Files whose rows are
-in its order are made of pieces that each cover a small area, so that readers skip the others.
+The curve visits all cells of a square raster without jumps (Hilbert 1891). In files whose rows are
+in its order each row group covers a small area, so that readers can skip the others.
 """
 
 from __future__ import annotations
@@ -10,18 +10,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 ORDER = 16
-"""The raster has 2^ORDER rows and columns: cells of at most 0.6 km."""
+"""Binary digits of a row: the raster has 2^ORDER rows and columns, of cells of at most 0.6 km."""
 
 
 def hilbert_index(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> NDArray[np.int64]:
-    """Places of points along the curve over the plane of longitude and latitude.
+    """Computes the position of points along the curve over the plane of longitude and latitude.
 
     Args:
-        latitude_deg: ``(N,)`` degrees.
-        longitude_deg: ``(N,)`` degrees, -180 to 180.
+        latitude_deg: Latitudes in degrees, ``(N,)``.
+        longitude_deg: Longitudes in degrees from -180 to 180, ``(N,)``.
 
     Returns:
-        ``(N,)`` 0 to 4^ORDER - 1; from the south-western corner of the map to the south-eastern.
+        Numbers from 0, at the map's south-western corner, to 4^ORDER - 1, at the south-eastern.
     """
     cells = 2**ORDER
     x = _cell((np.asarray(longitude_deg, np.float64) + 180.0) / 360.0, cells)

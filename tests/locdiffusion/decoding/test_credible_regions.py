@@ -312,14 +312,6 @@ def test_a_small_prior_between_the_nodes_is_found():
     assert prior.buffer(0.25).covers(region.geometry) and not region.geometry.is_empty
 
 
-def test_levels_are_probabilities():
-    for levels in ((), (0.0,), (0.5, 1.0), (90,)):
-        with pytest.raises(ValueError, match="between 0 and 1"):
-            RegionFinder(7, levels=levels)
-    one = RegionFinder(7, levels=(0.8,))(torch.zeros(2, 1, 64))
-    assert [len(regions) for regions in one] == [1, 1] and one[0][0].level == 0.8
-
-
 @pytest.mark.parametrize(
     ("shape", "share"),
     [
