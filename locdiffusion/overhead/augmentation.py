@@ -1,7 +1,7 @@
-"""What another month, sensor or map maker might have made of the same place.
+"""Changes patches as another month, sensor or map maker might have.
 
-One strength scales everything; 0 changes nothing. Part of the patches stays clean, so that the
-original pictures are not forgotten.
+One strength scales everything; 0 changes nothing. Some patches stay as they are, so that training
+sees the original pictures too.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Augmentation:
     """How strongly and how often patches are changed.
 
     Attributes:
-        strength: Scales every change; 1 is tuned to look like other months and sensors.
-        clean_fraction: Share of patches left as they are.
+        strength: Factor on every change; 1 is tuned to look like other months and sensors.
+        clean_fraction: Share of patches that are left as they are.
         season_fraction: Share of patches, clean ones among them, that are a weighted mean of two
-            mosaics where there are several: a month between theirs.
+            mosaics if there are several, as of a month between theirs.
     """
 
     strength: float = 1.0
@@ -41,13 +41,10 @@ class Augmentation:
     season_fraction: float = 0.6
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
-        if not 0 <= self.strength <= 2:
-            raise ValueError(f"augmentation strength is {self.strength}; it must lie in [0, 2]")
-        if not 0 <= self.clean_fraction <= 1:
-            raise ValueError(f"clean_fraction is {self.clean_fraction}; it must lie in [0, 1]")
-        if not 0 <= self.season_fraction <= 1:
-            raise ValueError(f"season_fraction is {self.season_fraction}; it must lie in [0, 1]")
+        most = {"strength": 2, "clean_fraction": 1, "season_fraction": 1}
+        for name, value in vars(self).items():
+            if not 0 <= value <= most[name]:
+                raise ValueError(f"{name} is {value}; it must lie in [0, {most[name]}]")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,20 +53,20 @@ class Look:
 
     Attributes:
         scale: Factor on km per pixel.
-        up_bearing_deg: Turn of the picture.
-        season: -1 dry and brown ... 1 lush and green.
+        up_bearing_deg: Rotation of the picture.
+        season: Season from -1, dry and brown, to 1, lush and green.
         snow: Opacity of the snow cover, 0-1; `snow_slope` (right, down, bright) tells where it lies
             and `snow_level` how far it reaches.
         water: Opacity of a flat `water_rgb` over blue water.
         gain: Factor per channel.
-        saturation: Factor.
-        hue_rad: Turn about the grey axis.
-        contrast: Factor about a little below the mean brightness.
-        brightness: Added.
-        gamma: Exponent.
+        saturation: Factor on saturation.
+        hue_rad: Rotation of colours about the grey axis.
+        contrast: Factor on contrast, about a little below the mean brightness.
+        brightness: Offset of brightness.
+        gamma: Exponent of brightness.
         haze: Opacity of light grey-blue air.
-        blur_px: Standard deviation.
-        jpeg_quality: Of the encoded patch; None keeps the data set's.
+        blur_px: Standard deviation of a Gaussian blur.
+        jpeg_quality: JPEG quality of the patch; None keeps that of the data set.
     """
 
     scale: float = 1.0
@@ -91,7 +88,7 @@ class Look:
     jpeg_quality: int | None = None
 
     def geometry(self, geometry: PatchGeometry) -> PatchGeometry:
-        """The geometry to cut with: scaled and turned."""
+        """Scales and rotates the geometry that a patch is cut with."""
         return dataclasses.replace(
             geometry,
             km_per_px=geometry.km_per_px * self.scale,
@@ -100,12 +97,7 @@ class Look:
 
 
 def draw_look(rng: np.random.Generator, augmentation: Augmentation) -> Look:
-    """Draw the changes of one patch.
-
-    Args:
-        rng: The patch's own generator.
-        augmentation: Strength and share of clean patches.
-    """
+    """Draws the changes of one patch, from the patch's own random numbers."""
     if augmentation.strength == 0 or rng.random() < augmentation.clean_fraction:
         return Look()
     strength = augmentation.strength
@@ -144,12 +136,7 @@ def draw_look(rng: np.random.Generator, augmentation: Augmentation) -> Look:
 
 
 def apply_look(pixels: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:
-    """Recolour and blur a patch; scale and turn belong to the cutting, quality to the encoding.
-
-    Args:
-        pixels: (S, S, 3) uint8.
-        look: The changes.
-    """
+    """Changes colours and sharpness of a patch (S, S, 3), not its scale, rotation and quality."""
     if look == Look():
         return pixels
     image: Pixels = pixels.astype(np.float32) / np.float32(255)
@@ -175,25 +162,24 @@ def apply_look(pixels: NDArray[np.uint8], look: Look) -> NDArray[np.uint8]:
 
 
 def blend(pixels: NDArray[np.uint8], other: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
-    """(S, S, 3) weighted mean of two patches of one place; `share` is the other's weight."""
+    """Averages two patches (S, S, 3) of one place; `share` is the weight of the other."""
     weight = np.float32(share)
     mixed = pixels.astype(np.float32) * (1 - weight) + other.astype(np.float32) * weight
     return np.rint(mixed).astype(np.uint8)
 
 
 def _ramp(values: Pixels, low: float, high: float) -> Pixels:
-    """0 below `low`, 1 above `high`, linear between."""
     return np.clip((values - np.float32(low)) * np.float32(1 / (high - low)), 0, 1)
 
 
 def _water(image: Pixels) -> Pixels:
-    """(S, S) how much a pixel looks like water: blue beyond red, and dark."""
+    """Tells how much a pixel looks like water, shape (S, S): blue beyond red, and dark."""
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
     return _ramp(blue - red, 0.02, 0.08) * _ramp(0.75 - green, 0.0, 0.15)
 
 
 def _season(image: Pixels, season: float, land: Pixels) -> Pixels:
-    """Dry out what is green, or green what is half dry; deserts and ice keep their colour."""
+    """Dries out green land, or greens half dry land; deserts and ice keep their colour."""
     if season == 0:
         return image
     red, green, blue = image[..., 0], image[..., 1], image[..., 2]
@@ -209,7 +195,7 @@ def _season(image: Pixels, season: float, land: Pixels) -> Pixels:
 
 
 def _snow(image: Pixels, look: Look, land: Pixels) -> Pixels:
-    """Whiten land on one side of a random front that follows brightness; relief shows through."""
+    """Whitens land on one side of a random front that follows brightness."""
     size = image.shape[0]
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     luma = image @ _LUMA
@@ -221,7 +207,7 @@ def _snow(image: Pixels, look: Look, land: Pixels) -> Pixels:
 
 
 def _colour_matrix(look: Look) -> Pixels:
-    """(3, 3): saturation and hue about the grey axis (Rodrigues' rotation), then channel gains."""
+    """Makes the (3, 3) matrix: saturation and hue about the grey axis (Rodrigues), then gains."""
     axis = np.sqrt(1 / 3)
     cross = axis * np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]], np.float64)
     turn = (

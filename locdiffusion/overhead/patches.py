@@ -1,4 +1,4 @@
-"""North-up patches in the azimuthal equidistant projection.
+"""Cuts north-up patches in the azimuthal equidistant projection.
 
 With the patch centre (φ₁, λ₀), a point at x km east and y km north in the plane, ρ = √(x² + y²) and
 c = ρ/R, the inverse projection is (Snyder 1987, Map Projections: A Working Manual, 20-14 and 20-15)
@@ -30,7 +30,7 @@ class PatchGeometry:
     """Size and scale of a patch.
 
     Attributes:
-        size_px: Width and height.
+        size_px: Width and height in pixels.
         km_per_px: Scale along every line through the centre.
         up_bearing_deg: Compass bearing of the picture's upward direction; 0 is north-up.
     """
@@ -40,7 +40,6 @@ class PatchGeometry:
     up_bearing_deg: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check that the patch has a size and stays within the centre's hemisphere."""
         if self.size_px < 1 or not self.km_per_px > 0:
             raise ValueError(f"size_px and km_per_px must be positive, found {self}")
         reach_km = self.size_px * self.km_per_px / math.sqrt(2)
@@ -52,7 +51,7 @@ class PatchGeometry:
             )
 
     def coarse(self, size_px: int) -> PatchGeometry:
-        """The same extent in another number of pixels."""
+        """Divides the same extent into another number of pixels."""
         return dataclasses.replace(
             self, size_px=size_px, km_per_px=self.km_per_px * self.size_px / size_px
         )
@@ -60,7 +59,7 @@ class PatchGeometry:
 
 @functools.lru_cache(maxsize=8)
 def _directions(geometry: PatchGeometry) -> tuple[NDArray[np.float64], ...]:
-    """Unit vectors of the pixels as seen from the centre: up, east, north, each (S, S)."""
+    """Computes unit vectors of the pixels seen from the centre: up, east, north, each (S, S)."""
     offset_km = (np.arange(geometry.size_px) - (geometry.size_px - 1) / 2) * geometry.km_per_px
     right_km, above_km = offset_km[None, :], -offset_km[:, None]
     bearing = math.radians(geometry.up_bearing_deg)
@@ -77,7 +76,7 @@ def _directions(geometry: PatchGeometry) -> tuple[NDArray[np.float64], ...]:
 def patch_coordinates(
     latitude_deg: float, longitude_deg: float, geometry: PatchGeometry
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Positions of all pixel centres of a patch.
+    """Computes the positions of all pixel centres of a patch.
 
     Args:
         latitude_deg: Latitude of the patch centre.
@@ -99,17 +98,13 @@ def patch_coordinates(
 def cut_patch(
     mosaic: Mosaic, latitude_deg: float, longitude_deg: float, geometry: PatchGeometry
 ) -> NDArray[np.uint8]:
-    """Cut the patch centred at a position.
-
-    Returns:
-        (S, S, 3) uint8 RGB, north-up unless the geometry is turned.
-    """
+    """Cuts the patch centred at a position, shape (S, S, 3)."""
     return mosaic.sample(*patch_coordinates(latitude_deg, longitude_deg, geometry))
 
 
 def land_fraction(
     land: LandMask, latitude_deg: float, longitude_deg: float, geometry: PatchGeometry
 ) -> float:
-    """Share of the patch on land, from 16 x 16 points; the plane's true areas differ by < 1 %."""
+    """Estimates the share of a patch on land, from 16 x 16 points whose areas differ by < 1 %."""
     coordinates = patch_coordinates(latitude_deg, longitude_deg, geometry.coarse(_LAND_GRID_PX))
     return float(land.at(*coordinates).mean())

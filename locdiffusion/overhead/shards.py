@@ -1,7 +1,6 @@
-"""Writing patches as webdataset shards: the same configuration gives the same bytes.
+"""Writes patches as webdataset shards; the same configuration gives the same bytes.
 
-The shards are plain tar files written by the standard library, because `webdataset.TarWriter`
-imports torch, which this package does without.
+The standard library writes the tars: `webdataset.TarWriter` would import torch.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ DESCRIPTION_FILE = "dataset.json"
 
 @dataclasses.dataclass(frozen=True)
 class ShardPlan:
-    """One shard to write: patches `start` to `stop` of a stream."""
+    """A shard to write: patches `start` to `stop` of a stream."""
 
     name: str
     stream: Stream
@@ -34,7 +33,7 @@ class ShardPlan:
 
 
 def plan_shards(config: OverheadConfig) -> list[ShardPlan]:
-    """All shards of a configuration, numbered within each group."""
+    """Lists the shards of a configuration, numbered within each group."""
     return [
         ShardPlan(
             name=f"{stream.group}-{number:06d}.tar",
@@ -48,7 +47,7 @@ def plan_shards(config: OverheadConfig) -> list[ShardPlan]:
 
 
 def sample_members(patch: Patch) -> list[tuple[str, bytes]]:
-    """Names and bytes of a sample's members, in the order of the shard."""
+    """Lists name and bytes of the two files of a sample, in the order of the shard."""
     metadata = {
         "latitude": patch.latitude,
         "longitude": patch.longitude,
@@ -60,7 +59,7 @@ def sample_members(patch: Patch) -> list[tuple[str, bytes]]:
 
 
 def write_shard(maker: PatchMaker, plan: ShardPlan, directory: Path) -> None:
-    """Write one shard; it appears under its name only when complete."""
+    """Writes one shard; it appears under its name only when it is complete."""
     with (
         atomic_path(directory / plan.name) as temporary,
         tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as archive,
@@ -74,15 +73,10 @@ def write_shard(maker: PatchMaker, plan: ShardPlan, directory: Path) -> None:
 
 
 def prepare_directory(config: OverheadConfig, directory: Path) -> list[ShardPlan]:
-    """Claim a directory for a data set and tell what is still to be written.
-
-    A directory of the same configuration is continued, also towards a larger count.
-
-    Returns:
-        The shards that are missing or were written for a smaller count.
+    """Creates or continues a directory and lists the shards that are still to be written.
 
     Raises:
-        FileExistsError: The directory holds another data set.
+        FileExistsError: The directory holds another data set, or more patches than wanted.
     """
     directory.mkdir(parents=True, exist_ok=True)
     description = describe(config)
@@ -104,16 +98,16 @@ def write_dataset(
     workers: int = 1,
     on_shard: Callable[[int], object] = lambda patches: None,
 ) -> int:
-    """Write the shards that are still missing.
+    """Writes the shards that are still missing.
 
     Args:
-        config: What to make.
-        directory: Where; created when needed.
-        workers: Processes; the bytes do not depend on their number.
-        on_shard: Called with the number of patches in each shard as it is finished.
+        config: Configuration of the data set.
+        directory: Directory of the shards, created if needed.
+        workers: Number of processes; the bytes do not depend on it.
+        on_shard: Function that is called with the number of patches of each finished shard.
 
     Returns:
-        The number of patches written now.
+        Number of patches that were written now.
 
     Raises:
         FileExistsError: The directory holds another data set.
@@ -151,7 +145,6 @@ def _write_parallel(
 
 @functools.lru_cache(maxsize=1)
 def _maker(config: OverheadConfig) -> PatchMaker:
-    """Each process loads the mosaics once."""
     return PatchMaker(config)
 
 
@@ -174,7 +167,6 @@ def _read_description(file: Path) -> dict[str, object]:
 
 
 def _check_same(found: dict[str, object], wanted: dict[str, object], file: Path) -> None:
-    """Refuse another configuration; only the count may grow."""
     keys = sorted(set(found) | set(wanted))
     wanted = json.loads(json.dumps(wanted))
     differing = [key for key in keys if key != "count" and found.get(key) != wanted.get(key)]
@@ -191,7 +183,6 @@ def _check_same(found: dict[str, object], wanted: dict[str, object], file: Path)
 
 
 def _is_complete(directory: Path, plan: ShardPlan) -> bool:
-    """Whether the shard exists with as many samples as planned."""
     file = directory / plan.name
     if not file.exists():
         return False

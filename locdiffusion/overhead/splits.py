@@ -1,8 +1,8 @@
-"""Who may see what: held-out cells, the splits, and where the centres of patches fall.
+"""Divides the Earth into splits, and draws where the centres of patches fall.
 
 The sphere is divided into 648 equal-area cells. 80 are held out for tests, 16 others for
-validation: choices and calibration need regions that training never saw, and the tests' own must
-not serve for that. Every patch of every split depends on (seed, stream, index) alone: a longer
+validation: choices and calibration need regions that training never saw, and those of the tests
+must not serve for that. Every patch of every split depends on (seed, stream, index) alone: a longer
 split begins with the shorter one, and one split never changes another.
 """
 
@@ -53,14 +53,14 @@ _FILES = {
 
 @dataclasses.dataclass(frozen=True)
 class Stream:
-    """One independent sequence of patches.
+    """An independent sequence of patches.
 
     Attributes:
         name: Prefix of the keys.
-        number: Entropy that no other stream has; never renumber, it would change the data.
-        group: What a report groups by, also the prefix of the shards.
-        region: Where centres lie.
-        tenths: Share of the split's patches that this stream gives.
+        number: Entropy of the stream. Another number would change its patches.
+        group: Group of the patches in a report; also the prefix of the shards.
+        region: Part of the Earth in which centres lie.
+        tenths: Share of the patches of the split, in tenths.
     """
 
     name: str
@@ -70,7 +70,7 @@ class Stream:
     tenths: int = 10
 
     def key(self, index: int) -> str:
-        """Key of patch `index`; without dots, as webdataset splits names at the first one."""
+        """Names a patch; without dots, because webdataset splits names at the first one."""
         return f"{self.name}-{index:08d}"
 
 
@@ -88,7 +88,7 @@ STREAMS: dict[Split, tuple[Stream, ...]] = {
 
 
 class Purpose(enum.IntEnum):
-    """What a patch's random numbers are for; one purpose never shifts another."""
+    """A use of random numbers; each has its own sequence, so that none shifts another."""
 
     CENTRE = 0
     MOSAIC = 1
@@ -98,10 +98,10 @@ class Purpose(enum.IntEnum):
 
 @dataclasses.dataclass(frozen=True)
 class CentreRule:
-    """Where centres may fall.
+    """A rule for the places of centres.
 
     Attributes:
-        max_abs_latitude_deg: Centres stay nearer to the equator than this.
+        max_abs_latitude_deg: Largest latitude of a centre, north or south.
         min_land_fraction: Least share of the patch on land; the centre itself always is on land.
     """
 
@@ -109,7 +109,6 @@ class CentreRule:
     min_land_fraction: float = 0.3
 
     def __post_init__(self) -> None:
-        """Check the ranges."""
         if not 0 < self.max_abs_latitude_deg <= 90 or not 0 <= self.min_land_fraction <= 1:
             raise ValueError(
                 "max_abs_latitude_deg must lie in (0, 90] and min_land_fraction in [0, 1], "
@@ -118,13 +117,9 @@ class CentreRule:
 
 
 def cell_index(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> NDArray[np.int64]:
-    """Number of the equal-area cell: cell = band·36 + column.
+    """Numbers the equal-area cells of positions (...,) in degrees: cell = band·36 + column.
 
     band = min(⌊(sin lat + 1)/2 · 18⌋, 17), column = min(⌊(lon + 180)/10⌋, 35).
-
-    Args:
-        latitude_deg: (...,) in [-90, 90].
-        longitude_deg: (...,) in [-180, 180].
     """
     sine = np.sin(np.radians(latitude_deg))
     band = np.minimum(np.floor((sine + 1) / 2 * BANDS), BANDS - 1)
@@ -134,7 +129,7 @@ def cell_index(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> NDArray[np.
 
 @functools.lru_cache(maxsize=1)
 def cell_regions() -> tuple[Region, ...]:
-    """The region of each of the 648 cells, from the package's data files."""
+    """Reads the region of each of the 648 cells from the data files of this package."""
     regions = [Region.TRAINING] * (BANDS * COLUMNS)
     for region, (_, field) in _FILES.items():
         for cell in definition(region)[field]:
@@ -150,7 +145,7 @@ def _mask(region: Region) -> NDArray[np.bool_]:
 
 
 def definition(region: Region) -> dict[str, Any]:
-    """The data file of a region as it is: `definition` in words and the list of its cells."""
+    """Reads the data file of a region: its `definition` in words, and the list of its cells."""
     file = importlib.resources.files(__package__) / _FILES[region][0]
     content: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     return content
@@ -159,12 +154,12 @@ def definition(region: Region) -> dict[str, Any]:
 def in_region(
     region: Region, latitude_deg: ArrayLike, longitude_deg: ArrayLike
 ) -> NDArray[np.bool_]:
-    """Whether positions lie in a region."""
+    """Tells which positions lie in a region."""
     return _mask(region)[cell_index(latitude_deg, longitude_deg)]
 
 
 def patch_rng(seed: int, stream: Stream, index: int, purpose: Purpose) -> np.random.Generator:
-    """The patch's own random numbers."""
+    """Makes the generator of the random numbers of a patch."""
     key = (stream.number, index, int(purpose))
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
@@ -177,14 +172,13 @@ def draw_centre(
     geometry: PatchGeometry,
     rule: CentreRule,
 ) -> tuple[float, float]:
-    """Draw the centre of a patch uniformly by area among all the places that the rules allow.
+    """Draws the centre of a patch, uniformly by area among the places that the rule allows.
 
     Returns:
-        Latitude and longitude in degrees, rounded to six decimals (0.1 m): exactly the truth that
-        is written beside the image.
+        Latitude and longitude in degrees, rounded to six decimals (0.1 m) as they are stored.
 
     Raises:
-        RuntimeError: No place satisfies the rules.
+        RuntimeError: No place satisfies the rule.
     """
     rng = patch_rng(seed, stream, index, Purpose.CENTRE)
     limit = np.sin(np.radians(rule.max_abs_latitude_deg))
