@@ -106,7 +106,7 @@ train-sample: benchmark-data  ## train the shipped checkpoint anew (half an hour
 	  --set seed=$(SEED) $(TRAIN_FLAGS)
 
 ##@ Google Dataflow
-# Settings of a job on Google Dataflow; `python -m pipelines.dataflow --help` explains each.
+# Settings of a job on Google Dataflow; `locdiffusion help dataflow` explains each.
 DATAFLOW := PROJECT REGION IMAGE INPUT SOURCE METADATA IMAGES OUTPUT CHECKPOINT ENCODER GPU \
   MACHINE_TYPE DRIVER ZONE CHECK_ZONE MAX_WORKERS WORKERS THREADS BATCH_SIZE DISK_GB \
   TEMP_LOCATION SERVICE_ACCOUNT NETWORK SUBNETWORK PUBLIC_IPS JOB_NAME WAIT FLAGS \

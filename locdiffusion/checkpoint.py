@@ -258,7 +258,7 @@ def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
         raise CheckpointError(
             f"The checkpoint '{config.name}' was trained on embeddings of '{own}', not of "
             f"'{encoder}'. Leave --encoder out, or give a checkpoint trained with '{encoder}' "
-            "(python -m locdiffusion.train --encoder ...)."
+            "(locdiffusion train --encoder ...)."
         )
     return encoder
 

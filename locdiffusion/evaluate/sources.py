@@ -94,7 +94,7 @@ def predicted(
 
 
 def stored(places: Sequence[str]) -> Answers:
-    """The answers that `python -m pipelines.geotag` wrote, of the photos whose truth is known.
+    """The answers that `locdiffusion geotag` wrote, of the photos whose truth is known.
 
     Those files state no density at the truth: `log_density_km2` is NaN.
 

@@ -1,6 +1,6 @@
 """Overhead patches: real satellite imagery with exact coordinates, by construction.
 
-`python -m locdiffusion.overhead` cuts north-up patches, in azimuthal equidistant projection, from
+`locdiffusion overhead` cuts north-up patches, in azimuthal equidistant projection, from
 NASA's Blue Marble into webdataset shards. From Python:
 
     config = OverheadConfig(Split.VAL, count=1000)

@@ -28,9 +28,9 @@ start, two hundred are good.</p>"""
 
 REFIT = """\
 <p>The radii can be fitted to this archive; the points hardly move:</p>
-<pre>python -m locdiffusion.calibrate --photos <i>PHOTOS</i> --predictions <i class="here">OUT</i> \
+<pre>locdiffusion calibrate <i>PHOTOS</i> --predictions <i class="here">OUT</i> \
 --output calibrated
-python -m pipelines.geotag --input <i>PHOTOS</i> --output again --checkpoint calibrated</pre>
+locdiffusion geotag <i>PHOTOS</i> --output again --checkpoint calibrated</pre>
 <p class="faint"><i>PHOTOS</i> is what <code>--input</code> was, <i>OUT</i> the directory of this
 page; if the run had a <code>--checkpoint</code>, give it to the first command too.</p>"""
 

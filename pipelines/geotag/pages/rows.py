@@ -116,7 +116,7 @@ def read_rows(
     if not names:
         raise FileNotFoundError(
             f"found no predictions/*.parquet under {output_dir}; wanted the directory that "
-            "`python -m pipelines.geotag --output` has written"
+            "`locdiffusion geotag --output` has written"
         )
     if known_only:
         needed = [f"{kind}_latitude" for kind in KINDS]

@@ -317,7 +317,7 @@ def test_the_report_opens(browser: Browser, tmp_path: Path, truth: bool) -> None
     page = browser.open(tmp_path / "report.html", 390, 800)
     text = page.run("document.body.innerText")
     assert IMAGE_KEY in text
-    assert ("locdiffusion.calibrate" in text) == truth
+    assert ("locdiffusion calibrate" in text) == truth
     assert ("No photo of this run has a known position" in text) != truth
     if truth:
         assert f"--predictions {tmp_path}" in text

@@ -83,7 +83,7 @@ def test_the_verdict_on_the_radii(
     exponential_run(tmp_path, 600, rng, too_sure)
     text = words(report_page(known_rows(tmp_path), summary_of(600)))
     assert told in text
-    command = "python -m locdiffusion.calibrate --photos PHOTOS --predictions OUT"
+    command = "locdiffusion calibrate PHOTOS --predictions OUT"
     assert (command in text) == (too_sure != 1.0)
 
 
