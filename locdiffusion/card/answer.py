@@ -142,8 +142,8 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
     embeddings = geotagger.embed(geotagger.preprocess(image)[None])
     natural = geotagger.sample(embeddings, [key])
     columns = geotagger.decode(natural)
-    near = geotagger.hybrid(embeddings, natural, columns) if geotagger.gallery else None
-    [tag] = geotags(columns, [key], geotagger.model_id, hybrid=near)
+    places = geotagger.hybrid(embeddings, natural, columns) if geotagger.gallery else None
+    [tag] = geotags(columns, [key], geotagger.model_id, hybrid=places)
 
     def log_density(
         centre: tuple[float, float], distance_deg: NDArray[np.float64], bearings: int

@@ -59,27 +59,29 @@ def draw_card(answer: AnsweredPhoto) -> Figure:
 
 def _draw_maps(figure: Figure, answer: AnsweredPhoto) -> None:
     globe = View(*answer.centre, globe=True)
-    whole = np.arange(0.125, 90.0, 0.25)
-    here = answer.log_density(answer.centre, whole, BEARINGS)
+    globe_deg = np.arange(0.125, 90.0, 0.25)
+    globe_density = answer.log_density(answer.centre, globe_deg, BEARINGS)
     error = None if answer.known is None else answer.known.error_km
     half = half_width_km(answer.geotag.radius_90_km, error, MIN_HALF_KM, 1.35 * NARROW_KM)
-    reach = np.degrees((np.arange(200) + 0.5) / 200.0 * 1.42 * half / EARTH_RADIUS_KM)
-    closer = answer.log_density(answer.centre, reach, BEARINGS)
-    peak = float(np.exp(max(here.max(), closer.max())))
+    closer_deg = np.degrees((np.arange(200) + 0.5) / 200.0 * 1.42 * half / EARTH_RADIUS_KM)
+    closer_density = answer.log_density(answer.centre, closer_deg, BEARINGS)
+    peak = float(np.exp(max(globe_density.max(), closer_density.max())))
     axes = _axes(figure, 4.85, 1.35, 5.3)
-    _draw_map(axes, answer, globe, EARTH_RADIUS_KM, (whole, here), peak)
+    _draw_map(axes, answer, globe, EARTH_RADIUS_KM, (globe_deg, globe_density), peak)
     if answer.geotag.radius_90_km < NARROW_KM:
         _draw_window(axes, globe, half)
-        near = View(*answer.centre, globe=False)
+        closer = View(*answer.centre, globe=False)
         axes = _axes(figure, 10.5, 1.9, 4.2)
-        _draw_map(axes, answer, near, half, (reach, closer), peak)
-        draw_codes(axes, near, half)
+        _draw_map(axes, answer, closer, half, (closer_deg, closer_density), peak)
+        draw_codes(axes, closer, half)
         _draw_scale(axes, half)
     else:
-        beyond = globe.opposite
-        there = answer.log_density((beyond.latitude, beyond.longitude), whole, BEARINGS)
+        far_side = globe.opposite
+        far_density = answer.log_density(
+            (far_side.latitude, far_side.longitude), globe_deg, BEARINGS
+        )
         axes = _axes(figure, 10.65, 2.05, 3.9)
-        _draw_map(axes, answer, beyond, EARTH_RADIUS_KM, (whole, there), peak)
+        _draw_map(axes, answer, far_side, EARTH_RADIUS_KM, (globe_deg, far_density), peak)
         axes.set_title("the other side of the Earth", fontsize=10.5, color=FAINT, pad=10)
 
 
@@ -178,10 +180,10 @@ def _draw_table(figure: Figure, answer: AnsweredPhoto, top: float) -> None:
     """Draws the rows that are not in the title, and the probabilities as bars."""
     y = top - 0.32
     step = 0.235
-    said = ("answer", "50 % radius", "90 % radius", "model")
+    in_title = ("answer", "50 % radius", "90 % radius", "model")
     bars = {f"within {km:,} km": share for km, share in answer.probabilities()}
     for name, value in answer.rows():
-        if name in said:
+        if name in in_title:
             continue
         figure.text(LEFT / WIDTH, y / HEIGHT, name, fontsize=10, color=FAINT)
         x = LEFT + 1.35

@@ -95,12 +95,9 @@ class Geotag:
         for region in self.regions:
             if math.isclose(region.level, level):
                 return region
-        if not self.regions:
-            raise ValueError(
-                "this answer has no regions; ask for them: geotag(photos, regions=True)."
-            )
         known = ", ".join(f"{region.level:g}" for region in self.regions)
-        raise ValueError(f"there is no region of level {level!r}; want one of {known}.")
+        remedy = f"want one of {known}" if known else "ask for them: geotag(photos, regions=True)"
+        raise ValueError(f"there is no region of level {level!r}; {remedy}.")
 
     def to_geojson(self) -> dict[str, Any]:
         """A GeoJSON Feature (RFC 7946): the position as its point, all else as its properties."""

@@ -112,9 +112,9 @@ def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
             found.append(f"shard {shard}: {path} cannot be read ({error})")
             continue
         found += [
-            f"shard {shard}: {path} holds {held}, the manifest says {said}"
-            for held, said in pairs
-            if held != said
+            f"shard {shard}: {path} holds {held}, the manifest says {stated}"
+            for held, stated in pairs
+            if held != stated
         ]
     return found
 
@@ -125,10 +125,10 @@ def _other_layers(manifest: Mapping[str, Any]) -> dict[str, int]:
     return {layer: rows for layer, rows in layers.items() if layer not in (PREDICTIONS, ERRORS)}
 
 
-def _rows(said: int, file: Any) -> list[tuple[str, str]]:
+def _rows(stated: int, file: Any) -> list[tuple[str, str]]:
     """Pairs of what a file holds and what the manifest says, for a layer."""
     rows = pq.ParquetFile(file).metadata.num_rows
-    return [(f"{rows} rows", f"{said} rows")]
+    return [(f"{rows} rows", f"{stated} rows")]
 
 
 def _errors(manifest: Mapping[str, Any], file: Any) -> list[tuple[str, str]]:
@@ -138,7 +138,7 @@ def _errors(manifest: Mapping[str, Any], file: Any) -> list[tuple[str, str]]:
     held = Counter(table["status"].to_pylist())
     tar = Counter({status: n for status, n in held.items() if Status(status).of_shard})
     complete = manifest["tar_status"] == TarStatus.COMPLETE.value
-    said = Counter() if complete else Counter([f"shard_{manifest['tar_status']}"])
+    stated = Counter() if complete else Counter([f"shard_{manifest['tar_status']}"])
     return [
         (
             f"{table.num_rows} rows, {photos} of photos",
@@ -146,7 +146,7 @@ def _errors(manifest: Mapping[str, Any], file: Any) -> list[tuple[str, str]]:
             f"{manifest['photo_errors']} of photos",
         ),
         (_counted(held), _counted(manifest["errors_by_status"])),
-        (f"of the shard {_counted(tar)}", f"of the shard {_counted(said)}"),
+        (f"of the shard {_counted(tar)}", f"of the shard {_counted(stated)}"),
     ]
 
 

@@ -9,19 +9,18 @@ fusion nothing is lost: a GroupByKey regroups the shards that a bundle leaves in
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
-from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from pipelines.beam.jobs import run_job
@@ -99,38 +98,33 @@ class ReadShard(beam.DoFn):
 
     def process(self, shard: Shard) -> Iterator[PhotoBatch]:
         """Yields batches; the time of the later steps is not counted here."""
-        decode = TimedDecoder()
-        batches = read_batches(shard, self.preprocess, self.batch_size, decode, self.thumbnails)
-        while True:
+        decoding = 0.0
+
+        def decode(*arguments: Any) -> PhotoRecord | ErrorRow:
+            nonlocal decoding
             start = time.perf_counter()
+            result = decode_photo(*arguments)
+            decoding += time.perf_counter() - start
+            return result
+
+        batches = read_batches(shard, self.preprocess, self.batch_size, decode, self.thumbnails)
+        batch: PhotoBatch | None
+        while True:
+            start, decoding = time.perf_counter(), 0.0
             batch = next(batches, None)
-            seconds, decoding = time.perf_counter() - start, decode.take_seconds()
-            self.reading.inc(round((seconds - decoding) * 1e6))
+            self.reading.inc(round((time.perf_counter() - start - decoding) * 1e6))
             self.decoding.inc(round(decoding * 1e6))
             if batch is None:
                 return
             yield batch
 
 
-class TimedDecoder:
-    """Decodes photos with `decode_photo`, and measures the time."""
-
-    def __init__(self) -> None:
-        self._seconds = 0.0
-
-    def __call__(
-        self, sample: Sample, preprocess: Callable[[Any], np.ndarray], thumbnail: bool = False
-    ) -> PhotoRecord | ErrorRow:
-        """Decodes one sample."""
-        start = time.perf_counter()
-        result = decode_photo(sample, preprocess, thumbnail)
-        self._seconds += time.perf_counter() - start
-        return result
-
-    def take_seconds(self) -> float:
-        """Seconds spent since the last call of this method."""
-        seconds, self._seconds = self._seconds, 0.0
-        return seconds
+@contextlib.contextmanager
+def counted(microseconds: Any) -> Iterator[None]:
+    """Adds the time of the block to a counter."""
+    start = time.perf_counter()
+    yield
+    microseconds.inc(round((time.perf_counter() - start) * 1e6))
 
 
 class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
@@ -154,12 +148,9 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         inference_args: dict[str, Any] | None = None,
     ) -> list[PhotoBatch]:
         """Runs the step under the lock of the model. Beam would lose the errors of a generator."""
-        with model.lock:  # waiting for the lock is not counted
-            start = time.perf_counter()
+        with model.lock, counted(self.microseconds):  # waiting for the lock is not counted
             wanted = self.extras.regions, self.extras.hybrid
-            done = run_stage(batch, self.stage, model.geotagger, *wanted)
-            self.microseconds.inc(round((time.perf_counter() - start) * 1e6))
-        return [done]
+            return [run_stage(batch, self.stage, model.geotagger, *wanted)]
 
     def get_num_bytes(self, batch: PhotoBatch) -> int:  # type: ignore[override]
         """Size of the arrays; Beam's default would pickle the batch to measure it."""
@@ -206,10 +197,8 @@ class ShardWriter:
     def __call__(self, batches: Iterable[PhotoBatch]) -> dict[str, Any]:
         """Writes one shard and returns its manifest."""
         whole = list(batches)
-        start = time.perf_counter()
-        manifest = write_shard(self.output, self.configuration, whole, self.extras)
-        self.microseconds.inc(round((time.perf_counter() - start) * 1e6))
-        return manifest
+        with counted(self.microseconds):
+            return write_shard(self.output, self.configuration, whole, self.extras)
 
 
 class GatherShard(beam.DoFn):

@@ -157,10 +157,10 @@ def _batches(
     """Yields the rows of all files; a column that a file does not have is empty."""
     for name in names:
         with pq.ParquetFile(name, filesystem=filesystem) as file:
-            there = [column for column in columns if column in file.schema_arrow.names]
-            for batch in file.iter_batches(columns=there):
+            present = [column for column in columns if column in file.schema_arrow.names]
+            for batch in file.iter_batches(columns=present):
                 for column in columns:
-                    if column not in there:
+                    if column not in present:
                         batch = batch.append_column(column, pa.nulls(len(batch)))
                 if known_only:
                     has = [batch[f"{kind}_latitude"].is_valid() for kind in KINDS]
