@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 NONE = "none"
@@ -102,13 +102,10 @@ VCPUS = {"a2-highgpu-1g": 12, "a2-ultragpu-1g": 12, "a3-highgpu-1g": 26}
 
 
 def accelerator(name: str) -> Accelerator | None:
-    """Looks a GPU up by its name.
-
-    Returns:
-        The GPU, or None for `none`, a job without GPUs.
+    """Looks a GPU up by its name; None for `none`, a job without GPUs.
 
     Raises:
-        MachineError: If the GPU is unknown, or too old for torch.
+        MachineError: The GPU is unknown, or too old for torch.
     """
     if name == NONE:
         return None
@@ -150,24 +147,16 @@ def check_machine(gpu: Accelerator | None, machine_type: str) -> None:
 def check_region(gpu: Accelerator, region: str) -> None:
     """Raises MachineError for a region that is not known to have the GPU."""
     if region not in gpu.regions:
+        part = region.partition("-")[0]
+        near_first = sorted(gpu.regions, key=lambda other: not other.startswith(part))
         raise MachineError(
-            f"REGION={region} is not known to have {gpu.name}; known: "
-            f"{_near(region, gpu.regions)}; if it has some by now, add CHECK_ZONE=no"
+            f"REGION={region} is not known to have {gpu.name}; known: {', '.join(near_first)}; "
+            "if it has some by now, add CHECK_ZONE=no"
         )
 
 
-def _near(region: str, known: Iterable[str]) -> str:
-    """Lists regions, those of the same part of the world first."""
-    part = region.partition("-")[0]
-    return ", ".join(sorted(known, key=lambda other: (not other.startswith(part), other)))
-
-
 def vcpus_of(machine_type: str) -> int:
-    """Reads the number of vCPUs from the name of a machine type.
-
-    Raises:
-        MachineError: If the name does not tell it.
-    """
+    """Reads the number of vCPUs from the name of a machine; MachineError if it does not tell."""
     if machine_type in VCPUS:
         return VCPUS[machine_type]
     match = re.fullmatch(r"[a-z]\w*-(?:standard|highmem|highcpu)-(\d+)", machine_type)
