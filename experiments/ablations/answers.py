@@ -29,7 +29,7 @@ from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, great_ci
 
 ANSWER_RADII_KM = (25.0, 50.0, 100.0, 200.0, 350.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)
 DENSITY_DEGREE = 23
-"""Densities of degree 1 are decoded as ones of this degree, whose tables resolve 100 km."""
+"""Degree of the decoder for densities of degree 1; its tables resolve 100 km."""
 
 
 def measure(fitted: Fitted, photos: EmbeddedPhotos, budget: Budget) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from experiments.ablations.plan import Budget, Encoding, Loss, Network, Variant
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 
 DENSITY_SCALE = {Encoding.XYZ: 50.0, Encoding.SHDD: 0.05}
-"""Typical size of one natural parameter: a posterior of some 200 km in 3 numbers, or in d."""
+"""Typical size of one natural parameter, for a density about 200 km wide."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ Float = NDArray[np.float64]
 TEMPERATURES = (1e-3, 1e2)
 CONCENTRATIONS = (1e-3, 1e6)
 UNIFORM_SHARES = (1e-5, 0.9)
-"""Where each setting may lie; N photos cannot tell a uniform share below 1/N from none."""
+"""Bounds of each setting; N photos cannot tell a uniform share below 1/N from none."""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from schemas.geotags import THRESHOLDS_KM
 Float = NDArray[np.float64]
 
 NODES = 2048
-"""Points of equal mass from which the distribution of the distance is read."""
+"""Number of points of equal mass, from which distances are computed."""
 
 _CANDIDATES, _CLIMBERS, _SHIFTS = 64, 4, 12
 _CHUNK = 64  # photos at a time: 64 × 64 × 512 float64 are 17 MB

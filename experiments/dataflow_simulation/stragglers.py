@@ -19,8 +19,8 @@ from experiments.dataflow_simulation.fleet import Fleet, Run, simulate
 DONE = 0
 SIZES = (500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 WORKERS = (10, 30, 100, 300)
-MOST_SHARDS = 200_000  # larger simulations take a minute and teach nothing new
-TOLERANCE = 0.03  # of the cost: what is not worth cutting an archive anew
+MOST_SHARDS = 200_000  # larger simulations take a minute and change nothing
+TOLERANCE = 0.03  # share of the cost that does not justify cutting an archive anew
 SEEDS = 3
 
 DESCRIPTION = """\

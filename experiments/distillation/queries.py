@@ -66,12 +66,12 @@ TRAINING: Mapping[str, Ambiguity] = {
     "noisy": Ambiguity(4, 0.5, 1.0, 0.5, 3.0, gap=1.0),
 }
 HELD_OUT = Ambiguity(5, 0.7, 0.9, 0.6, 2.3, gap=0.7, nearest_km=50.0, farthest_km=2000.0)
-"""Never trained on or chosen by: other numbers, another gap."""
+"""Setting of the tests, with other numbers and another gap; nothing is trained or chosen on it."""
 
 HELD_OUT_ALONG = Ambiguity(
     5, 0.7, 0.9, 0.6, 0.8, gap=0.7, nearest_km=50.0, farthest_km=2000.0, along_places=True
 )
-"""Another kind of noise altogether: it moves the query only in directions that mean places."""
+"""Setting of the tests with noise only in directions in which places differ."""
 
 
 class QuerySimulator:

@@ -18,7 +18,7 @@ from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km
 
 BATCH = 64
 CENTRES, COUNTED = 60, 3000
-"""Likeliest places that may be the answer, and those whose probability is counted."""
+"""Number of likeliest places that may be the answer, and of those whose mass is summed."""
 SCALES = (20.0, 40.0, 60.0, 80.0, 120.0)
 RADII_KM = (25.0, 100.0, 200.0, 400.0, 750.0)
 

@@ -25,10 +25,10 @@ from locdiffusion.train.run import RunData
 
 TEACHER = "teacher.safetensors"
 CALIBRATED = 2000
-"""Validation queries that the calibration decodes, each some thirty times."""
+"""Largest number of queries for the calibration, which decodes each about thirty times."""
 
 TEMPERATURE = TemperatureConfig(gallery=2000)
-"""A small gallery: simulated queries know no regions that training never saw."""
+"""Settings of the temperatures; a small gallery suffices, as no region is left out of training."""
 
 
 @dataclass(frozen=True)

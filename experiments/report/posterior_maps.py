@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 SIZE = 121
 MIN_HALF_KM, MAX_HALF_KM = 400.0, 4000.0
 VISIBLE_KM = 20.0
-"""Where a pixel is larger, each place is painted at least three pixels wide, to be seen at all."""
+"""Size of a pixel above which each place is painted three pixels wide, to be visible."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ POOLS = {
     "July": ("seen", "unseen"),
     "unseen month": ("seen_may", "unseen_may"),
 }
-"""Splits that differ in place alone: together they span near and far from the training photos."""
+"""Splits that differ only in place; together they cover all distances to the training photos."""
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ TRIVIAL, SHIPPED = "trivial", "shipped"
 VERSIONS = ("apache-beam", "numpy", "pillow", "pyarrow")
 ROOT = Path(__file__).parents[3]
 SAYS = "benchmark: "
-"""What a measured process writes for us to read begins so; Beam may print other things."""
+"""Prefix of the lines that a measured process prints for its parent; Beam prints others."""
 
 
 class JobFailed(RuntimeError):

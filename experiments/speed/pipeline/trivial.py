@@ -18,7 +18,7 @@ from schemas.geotags import THRESHOLDS_KM
 
 SIDE = 8
 DISTINCT = 256
-"""Different photos per archive; they repeat under other keys."""
+"""Number of different photos per archive; they are repeated under other keys."""
 
 
 class TrivialGeotagger:

@@ -13,7 +13,7 @@ HEADER = "IMG_ID,AUTHOR,LAT,LON,S3_Label,S16_Label,S365_Label,Prob_indoor,Prob_n
 PHOTOS_PER_AUTHOR = 40
 BLOCK = 50_000
 BENCHMARK_EVERY = 97
-"""One photographer in so many is in the list that is guarded."""
+"""One in this many photographers is in the list of the benchmark."""
 
 
 def img_id(number: int) -> str:
