@@ -154,12 +154,12 @@ def _tell_start(job: Job) -> None:
         f"{inputs.route.value}",
         file=sys.stderr,
     )
-    for guard in job.settings.exclusions.lists:
-        what = f"{len(guard.ids):,} photos and {len(guard.authors):,} photographers"
-        hint = "" if guard.authors else ": the list names none, so other photos of theirs stay"
-        print(f"guarded by {guard.name}: {what}{hint}", file=sys.stderr)
+    for one in job.settings.exclusions.lists:
+        what = f"{len(one.ids):,} photos and {len(one.authors):,} photographers"
+        hint = "" if one.authors else ": the list names none, so other photos of theirs stay"
+        print(f"{one.name} excludes {what}{hint}", file=sys.stderr)
     if not job.settings.exclusions.lists:
-        print("no benchmark is guarded: --exclude its list", file=sys.stderr)
+        print("no benchmark is excluded: give its list to --exclude", file=sys.stderr)
     if job.planned is not None and not job.output.finished(job.planned):
         done = job.output.names(CANDIDATES, "*.json")
         print(

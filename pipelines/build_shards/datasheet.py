@@ -17,8 +17,8 @@ _MEANING = {
     DropReason.NOT_A_PHOTO: "a video",
     DropReason.LOW_ACCURACY: "the position is less accurate than asked for",
     DropReason.LICENCE: "a licence that was not asked for",
-    DropReason.EXCLUDED_ID: "a photo of a guarded benchmark",
-    DropReason.EXCLUDED_AUTHOR: "by a photographer of a guarded benchmark",
+    DropReason.EXCLUDED_ID: "a photo of an excluded benchmark",
+    DropReason.EXCLUDED_AUTHOR: "by a photographer of an excluded benchmark",
     DropReason.DUPLICATE_ID: "listed before",
     DropReason.AUTHOR_CAP: "more of one photographer than asked for",
     DropReason.CELL_CAP: "more in one cell than asked for",
@@ -49,8 +49,8 @@ def datasheet(summary: Mapping[str, Any]) -> str:
         "their cameras' own; nobody has checked them.",
         "## What is not",
         _drops(summary),
-        "## Leak guard",
-        _guards(configuration),
+        "## Benchmarks that are excluded",
+        _exclusions(configuration),
         "All photos of one photographer are in one split; "
         f"{summary['photographers_in_both_splits']:,} photographers are in both.",
         "## How it was made",
@@ -58,8 +58,8 @@ def datasheet(summary: Mapping[str, Any]) -> str:
         "## Licences",
         _licences(summary),
         "## Privacy and use",
-        "`index/` and `dropped/` hold photographers' ids, because guards and splits need them; the "
-        "shards do not, so that nothing that is learnt from them predicts one. Photos may show "
+        "`index/` and `dropped/` hold photographers' ids, because exclusions and splits need them; "
+        "the shards do not, so that nothing that is learnt from them predicts one. Photos may show "
         "people and homes, and a model that is trained on them can tell where a stranger's photo "
         "was taken. Do not use it to find or follow people. When a photographer withdraws a photo, "
         "find its key in `index/` and take it out. EXIF blocks, with their positions, are not in "
@@ -99,7 +99,7 @@ def _drops(summary: Mapping[str, Any]) -> str:
     return _table(["reason", "meaning", "records"], rows) if rows else "Nothing was dropped."
 
 
-def _guards(configuration: Mapping[str, Any]) -> str:
+def _exclusions(configuration: Mapping[str, Any]) -> str:
     if not configuration["exclude"]:
         return (
             "**None.** No benchmark's list was given (`--exclude`): photos of a benchmark, or of "

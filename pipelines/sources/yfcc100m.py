@@ -26,56 +26,19 @@ from pipelines.sources.record import (
 from schemas.training import DropReason
 
 SOURCE = "yfcc100m"
-COLUMNS = (
-    "photo id",
-    "user NSID",
-    "user nickname",
-    "date taken",
-    "date uploaded",
-    "capture device",
-    "title",
-    "description",
-    "user tags",
-    "machine tags",
-    "longitude",
-    "latitude",
-    "accuracy",
-    "page URL",
-    "download URL",
-    "licence name",
-    "licence URL",
-    "server id",
-    "farm id",
-    "secret",
-    "original secret",
-    "extension",
-    "marker",
+HEADER = (
+    "photo id,user NSID,user nickname,date taken,date uploaded,capture device,title,description,"
+    "user tags,machine tags,longitude,latitude,accuracy,page URL,download URL,licence name,"
+    "licence URL,server id,farm id,secret,original secret,extension,marker"
 )
-"""The earlier release's; the later one has LINE NUMBER, photo id, HASH, user NSID, and so on."""
+COLUMNS = tuple(HEADER.split(","))
+"""Columns of the earlier release; the later one begins line number, photo id, hash, user NSID."""
 
 HIGHEST_ACCURACY = 16
 
-_AUTHOR, _LONGITUDE, _LATITUDE, _ACCURACY, _URL, _LICENCE, _LICENCE_URL, _MARKER = (
-    COLUMNS.index(name)
-    for name in (
-        "user NSID",
-        "longitude",
-        "latitude",
-        "accuracy",
-        "download URL",
-        "licence name",
-        "licence URL",
-        "marker",
-    )
-)
 _ID = re.compile(r"[0-9]{1,20}")
 _HASH = re.compile(r"[0-9a-f]{32}")
 _MARKERS = {"0": True, "1": False}
-
-
-def is_header(line: bytes) -> bool:
-    """Returns False: these files have no header."""
-    return False
 
 
 def parse(line: bytes) -> Record | Drop:
@@ -98,22 +61,23 @@ def _record(text: str) -> Record:
     elif len(fields) != len(COLUMNS):
         wanted = f"{len(COLUMNS)} or {len(COLUMNS) + 2} between tabs"
         raise check_columns(len(fields), wanted, ", ".join(COLUMNS))
-    key = _checked_id(fields[0])
+    row = dict(zip(COLUMNS, fields, strict=True))
+    key = _checked_id(row["photo id"])
     digest = None if digest is None else _checked_hash(digest, key)
-    is_photo = _MARKERS.get(fields[_MARKER])
+    is_photo = _MARKERS.get(row["marker"])
     if is_photo is None:
-        raise _malformed(f"the marker is {fields[_MARKER][:40]!r}, wanted 0 or 1", key)
-    latitude, longitude = position(fields[_LATITUDE], fields[_LONGITUDE], key)
+        raise _malformed(f"the marker is {row['marker'][:40]!r}, wanted 0 or 1", key)
+    latitude, longitude = position(row["latitude"], row["longitude"], key)
     return Record(
         key=key,
-        author=checked_author(_decoded(fields[_AUTHOR], key), key),
+        author=checked_author(_decoded(row["user NSID"], key), key),
         latitude=latitude,
         longitude=longitude,
         source=SOURCE,
-        accuracy=_accuracy(fields[_ACCURACY], key),
-        licence=unquote(fields[_LICENCE_URL]) or unquote_plus(fields[_LICENCE]) or None,
+        accuracy=_accuracy(row["accuracy"], key),
+        licence=unquote(row["licence URL"]) or unquote_plus(row["licence name"]) or None,
         is_photo=is_photo,
-        url=web_address(fields[_URL]),
+        url=web_address(row["download URL"]),
         hash=digest,
     )
 

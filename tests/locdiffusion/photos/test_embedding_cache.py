@@ -493,5 +493,5 @@ def test_photos_that_do_not_fit_into_memory(
     monkeypatch.setattr(os, "sysconf", held.__getitem__)
     assert len(read_embedded(files)) == 85
     held["SC_PHYS_PAGES"] = needed
-    with pytest.raises(DataError, match=r"this machine has 0\.0 GiB of memory.*--stream"):
+    with pytest.raises(DataError, match=r"0\.0 GiB of memory; stream.*--set stream=default"):
         read_embedded(files)

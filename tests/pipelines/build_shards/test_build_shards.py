@@ -408,7 +408,7 @@ def test_a_build_without_a_guard_says_so(
 ) -> None:
     cut = inputs.index("--exclude")
     assert build(inputs[:cut], tmp_path / "out") == 0
-    assert "no benchmark is guarded" in capsys.readouterr().err
+    assert "no benchmark is excluded" in capsys.readouterr().err
     assert "**None.**" in (tmp_path / "out" / "datasheet.md").read_text()
 
 
