@@ -207,14 +207,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
     made = parser()
     return run_command(
         lambda: _run(made.parse_args(arguments, required=("input", "output"))),

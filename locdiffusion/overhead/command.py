@@ -103,10 +103,7 @@ def parser() -> Parser:
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses a command line.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
+    """Parses words, by default those of `sys.argv`.
 
     Raises:
         UsageError: A flag is unknown, or a value is wrong or missing.
@@ -148,12 +145,5 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
-
-    Returns:
-        The exit status.
-    """
+    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
     return run_command(lambda: _run(parse(arguments)), ValueError, OSError, RuntimeError)

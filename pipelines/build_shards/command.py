@@ -232,14 +232,7 @@ def summarise_only(options: BuildOptions) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
-
-    Returns:
-        The exit status; `--help` lists what each means.
-    """
+    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
 
     def body() -> int:
         options = parse(arguments)

@@ -129,14 +129,7 @@ def _show_graph(job: Settings, flags: Sequence[str]) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
-
-    Returns:
-        The exit status; `--help` lists what each means.
-    """
+    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
     return run_command(lambda: _run(parser().parse_args(arguments)))
 
 

@@ -166,10 +166,7 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
 
 
 def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
-    """Parses a command line.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
+    """Parses words, by default those of `sys.argv`.
 
     Raises:
         UsageError: A flag is known neither here nor to Beam, or a value is out of range.

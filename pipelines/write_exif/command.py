@@ -216,14 +216,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
-
-    Returns:
-        The exit status; `--help` lists what each means.
-    """
+    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
     required = ("input", "predictions", "output")
     made = parser()
     return run_command(lambda: _run(made.parse_args(arguments, required=required)), DataError)
