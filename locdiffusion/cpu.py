@@ -1,4 +1,4 @@
-"""How torch runs on a processor: how many threads for a while, how much at a time."""
+"""Controls how torch runs on a CPU: threads inside an operation, and sizes of batches."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Runs a block with `count` threads inside each operation, then restores what was before.
+    """Runs a block with `count` threads inside each operation, then restores the former number.
 
-    One thread is best for small products, and where whole tasks run side by side: threads inside a
-    small operation wait for each other, and on a busy machine they wait long.
+    One thread is best for small products and for tasks that run in parallel, since threads inside a
+    small operation wait for each other.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(count)
@@ -25,12 +25,11 @@ def torch_threads(count: int) -> Iterator[None]:
 
 
 def in_cache(rows: int, *tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """Parts of tensors, side by side along the first axis.
+    """Splits tensors along the first axis into parts whose intermediate results fit a CPU's cache.
 
     Args:
-        rows: Of each part on a CPU, whose caches hold the intermediate results of no more. On a GPU
-            there is one part.
-        tensors: Of equal length; of none there is one part, which is empty.
+        rows: Rows of a part on a CPU. On a GPU there is one part.
+        tensors: Tensors of equal length. Tensors of length 0 give one empty part.
     """
     size = rows if tensors[0].device.type == "cpu" else max(1, len(tensors[0]))
     return zip(*(tensor.split(size) for tensor in tensors), strict=True)

@@ -1,4 +1,4 @@
-"""Posteriors of many photos at once, in memory: what training, calibration and evaluation share."""
+"""Computes densities and answers of many photos in memory: for training and evaluation."""
 
 from __future__ import annotations
 
@@ -23,7 +23,16 @@ from locdiffusion.temperature import CalibratedDenoiser
 def natural_parameters(
     network: CSUNet | CalibratedDenoiser, embeddings: NDArray[np.float32], batch: int = 256
 ) -> Tensor:
-    """Density mode of many photos: ``(N, d)`` on the network's device."""
+    """Computes density mode of many photos.
+
+    Args:
+        network: Network, with or without temperatures.
+        embeddings: Image embeddings, ``(N, E)``.
+        batch: Number of photos in a batch.
+
+    Returns:
+        Natural parameters ``(N, d)`` on the network's device.
+    """
     device = next(network.parameters()).device
     parts = []
     for start in range(0, len(embeddings), batch):
@@ -35,7 +44,7 @@ def natural_parameters(
 def decode_all(
     decoder: Decoder, natural: Tensor, batch: int = 128
 ) -> tuple[NDArray[np.float64], ...]:
-    """Latitude, longitude, 50 % and 90 % radius of many densities ``(N, d)``."""
+    """Decodes densities ``(N, d)``: latitudes, longitudes, 50 % and 90 % radii, each ``(N,)``."""
     columns = _columns(decoder, natural, batch)
     return columns.latitude, columns.longitude, columns.radius_50_km, columns.radius_90_km
 
@@ -48,7 +57,17 @@ def _columns(decoder: Decoder, natural: Tensor, batch: int) -> GeotagColumns:
 def log_probability(
     decoder: Decoder, natural: Tensor, vectors: NDArray[np.float64], batch: int = 128
 ) -> NDArray[np.float64]:
-    """Log p of the true points ``(N, 3)`` in nats against the uniform sphere, ``(N,)``."""
+    """Computes log p at one point per photo.
+
+    Args:
+        decoder: Decoder of the densities.
+        natural: Natural parameters, ``(N, d)``.
+        vectors: Unit vectors of the points, ``(N, 3)``.
+        batch: Number of photos in a batch.
+
+    Returns:
+        Log densities ``(N,)`` in nats against the uniform sphere.
+    """
     parts = [
         decoder.tables.log_probability(natural[i : i + batch, None], vectors[i : i + batch])
         for i in range(0, len(natural), batch)
@@ -57,12 +76,12 @@ def log_probability(
 
 
 def predict(checkpoint: Checkpoint, photos: EmbeddedPhotos, device: str = "cpu") -> Predictions:
-    """What a checkpoint says about photos, in density mode: as the pipeline answers.
+    """Answers photos in density mode, as the pipeline does.
 
     Args:
-        checkpoint: The model.
-        photos: N photos with truth, embedded by the checkpoint's own encoder.
-        device: Where to compute.
+        checkpoint: Checkpoint of the model.
+        photos: N photos with known position, embedded by the checkpoint's own encoder.
+        device: Torch device.
     """
     natural = natural_parameters(checkpoint.denoiser.to(device), photos.embeddings)
     return predictions(checkpoint.decoder(device), natural, photos.vectors)
@@ -71,7 +90,7 @@ def predict(checkpoint: Checkpoint, photos: EmbeddedPhotos, device: str = "cpu")
 def predictions(
     decoder: Decoder, natural: Tensor, vectors: NDArray[np.float64], batch: int = 128
 ) -> Predictions:
-    """Answers of densities ``(N, d)`` whose true points are ``(N, 3)`` unit vectors."""
+    """Answers densities ``(N, d)`` whose true points are the unit vectors ``(N, 3)``."""
     columns = _columns(decoder, natural, batch)
     log_density = log_probability(decoder, natural, vectors) - LOG_SPHERE_AREA_KM2
     return Predictions.from_numbers({**columns.numbers(), "log_density_km2": log_density})

@@ -1,4 +1,4 @@
-"""The model card: what a checkpoint is for, by people; its numbers, by the training run."""
+"""Writes model cards: the purpose in the words of a person, the numbers of the training run."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ CARD = "MODEL_CARD.md"
 
 
 def render(config: CheckpointConfig, about: str) -> str:
-    """Markdown of the card.
+    """Renders a model card as Markdown.
 
     Args:
-        config: Of the checkpoint, with its record.
-        about: Markdown written by a person: purpose, data, limits.
+        config: Configuration of the checkpoint, with its record.
+        about: Markdown that a person wrote: purpose, data, limits.
     """
     record = config.record
     decode, recipe = config.decode, record.get("recipe", {})
@@ -72,7 +72,7 @@ def _photos(part: Mapping[str, Any]) -> str:
 
 
 def purpose(checkpoint: str | None) -> str:
-    """What a checkpoint is for, in the words of its card; empty where it has none.
+    """Reads the purpose of a checkpoint from its card; empty if it has no card.
 
     Args:
         checkpoint: A directory, the name of a shipped checkpoint, or None for the default.

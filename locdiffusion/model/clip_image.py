@@ -1,4 +1,4 @@
-"""OpenAI's CLIP ViT-L/14, its image half alone, from any file that it is published in.
+"""Loads the image tower of OpenAI's CLIP ViT-L/14 from any of its published files.
 
 * `openai/clip-vit-large-patch14` on Hugging Face, transformers' names: `model.safetensors`
 * `timm/vit_large_patch14_clip_224.openai` there, open_clip's names: `open_clip_model.safetensors`
@@ -43,7 +43,7 @@ REMEDY = (
     "--encoder geoclip:/path/to/model.safetensors"
 )
 
-# transformers' names to open_clip's, but for query, key and value, which open_clip has in one
+# Names in transformers and open_clip; query, key and value are one matrix in open_clip.
 RENAMED = (
     (r"embeddings\.class_embedding", "class_embedding"),
     (r"embeddings\.patch_embedding\.", "conv1."),
@@ -59,20 +59,20 @@ RENAMED = (
 
 
 def image_tower(file: str = "") -> nn.Module:
-    """The network: normalised images, float32 (N, 3, 224, 224), to features (N, 768) of any length.
+    """Loads the network, which maps normalised images (N, 3, 224, 224) to raw features (N, 768).
 
     Args:
-        file: Where the weights lie; if empty, in one of the usual caches, or on the hub.
+        file: File of the weights; empty looks in the usual caches and then on the hub.
 
     Raises:
-        EncoderWeightsError: There are no weights, or they are of another model.
+        EncoderWeightsError: The weights are missing, or belong to another model.
     """
     path = named_file(file) if file else _cached() or _downloaded()
     tower: nn.Module = shapes_only(MODEL).visual
     try:
         weights = {name: tensor.float() for name, tensor in _image_weights(path).items()}
         tower.load_state_dict(weights, assign=True)
-    except Exception as error:  # whatever the unpickler or the model throw: no weights
+    except Exception as error:  # of the unpickler or the model
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor
         raise EncoderWeightsError(
             f"{path} does not hold CLIP ViT-L/14 ({type(error).__name__}: {reason}). {REMEDY}"
@@ -81,10 +81,10 @@ def image_tower(file: str = "") -> nn.Module:
 
 
 def named_file(file: str) -> Path:
-    """The path of a weight file that somebody named.
+    """Checks the path of a weight file.
 
     Raises:
-        EncoderWeightsError: It is not there.
+        EncoderWeightsError: There is no such file.
     """
     path = Path(file).expanduser()
     if not path.is_file():
@@ -93,7 +93,7 @@ def named_file(file: str) -> Path:
 
 
 def shapes_only(model: str, **arguments: Any) -> Any:
-    """One of open_clip's models, its tensors without numbers."""
+    """Makes a model of open_clip with tensors that have shapes and no data."""
     import open_clip
 
     with torch.device("meta"), _silent("initialized randomly"):
@@ -101,11 +101,11 @@ def shapes_only(model: str, **arguments: Any) -> Any:
 
 
 def _cached() -> Path | None:
-    """The weights where Hugging Face's libraries or OpenAI's left them; nobody is asked."""
+    """Finds the weights in the caches of Hugging Face and OpenAI, without network."""
     from huggingface_hub import try_to_load_from_cache
 
     for repository, name in HUB_FILES:
-        # whoever names a revision, as GeoCLIP does, leaves no "main" in the cache
+        # A download of a revision, as GeoCLIP's, leaves no "main" in the cache.
         for revision in ("main", REVISION):
             found = try_to_load_from_cache(repository, name, revision=revision)
             if isinstance(found, str):
@@ -120,7 +120,7 @@ def _downloaded() -> Path:
     try:
         with offline_if_unreachable():
             return Path(hf_hub_download(REPOSITORY, FILE))
-    except Exception as error:  # whatever the hub throws: no weights
+    except Exception as error:  # of the hub or the network
         raise EncoderWeightsError(
             "the image encoder geoclip needs the weights of CLIP ViT-L/14, which are neither in "
             f"{constants.HF_HUB_CACHE} nor to be had from the hub ({type(error).__name__}). "
@@ -129,7 +129,7 @@ def _downloaded() -> Path:
 
 
 def _image_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of the image half by open_clip's names."""
+    """Reads the tensors of the image tower under open_clip's names."""
     tensors = dict(_tensors(path, ("visual.", "vision_model.", "visual_projection.")))
     if any(name.startswith("vision_model.") for name in tensors):
         return _from_transformers(tensors)
@@ -171,7 +171,7 @@ def _from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @contextlib.contextmanager
 def _silent(text: str) -> Iterator[None]:
-    """Without the log's lines that hold a text."""
+    """Drops lines of the log that contain a text."""
 
     def other(record: logging.LogRecord) -> bool:
         return text not in record.getMessage()

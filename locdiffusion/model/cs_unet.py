@@ -1,7 +1,7 @@
-"""CS-UNet: the conditional SirenNet-UNet that denoises SHDD codes.
+"""Implements CS-UNet, the conditional SirenNet-UNet that denoises SHDD codes.
 
-Known from the paper: a conditional SirenNet inside a UNet over the coefficient vector, given the
-image and the time step. Everything else is our choice:
+The paper describes a conditional SirenNet inside a UNet over the coefficient vector, conditioned on
+the image and the time step. Everything else is our choice:
 
 * **Degree-aware levels.** The way down keeps only the degrees up to L, L/2, L/4 (low degrees are
   the coarse scale); the way up has a skip from each level and writes each level's coefficients.
@@ -9,10 +9,10 @@ image and the time step. Everything else is our choice:
   x_σ = code + σε is p(x₀ | x_σ, image) ∝ exp⟨η + x_σ/σ², code⟩, since |code|² is constant. So the
   network returns ``η = x_σ/σ² + f(x_σ, σ, image)`` and f only has to learn the image's part and
   what the exponential family cannot say. At σ = ∞ only f is left: p(x₀ | image).
-* **Trunk**, where it is asked for: residual blocks between the image's branch and what the levels
-  write, so that what the image says of a place does not have to pass the sines.
-* **Linear skip**, where it is asked for: f has a part that is linear in the embedding. A model that
-  compares an image with places by scalar products, as CLIP's kind does, has such an exponent.
+* **Trunk** (optional): residual blocks between the image branch and the output of the levels, a
+  path that bypasses the sines.
+* **Linear skip** (optional): f has a part that is linear in the embedding. A model that compares an
+  image with places by scalar products, as CLIP does, has such an exponent.
 """
 
 from __future__ import annotations
@@ -123,10 +123,10 @@ class CSUNet(nn.Module):
             nn.init.zeros_(self.linear.weight)
 
     def _start_from_the_image_alone(self) -> None:
-        """Sets what x and σ contribute to f to zero.
+        """Sets the contributions of x and σ to f to zero.
 
-        The Bayes skip alone is already exact for densities of this family; measured: noise that
-        enters f from the start keeps it from learning the image's part.
+        The Bayes skip alone is exact for densities of this family, and in our experiments noise
+        that entered f from the start kept it from learning the part of the image.
         """
         nn.init.zeros_(self.noise.weight)
         for width, head in zip(self.config.widths, self.heads, strict=True):
@@ -137,30 +137,33 @@ class CSUNet(nn.Module):
                 head.weight[:, :width] = 0.0
 
     def standardise(self, embeddings: Tensor) -> None:
-        """Stores mean and standard deviation of the training embeddings ``(N, E)``."""
+        """Stores mean and standard deviation of training embeddings ``(N, E)``."""
         self.embedding_mean.copy_(embeddings.mean(0))
         self.embedding_std.copy_(embeddings.std(0).clamp(min=1e-3 * float(embeddings.std())))
 
     def forward(
         self, x: Tensor, sigma: Tensor, condition: Tensor, temperature: Tensor | None = None
     ) -> Tensor:
-        """η of p(x₀ | x_σ, image).
+        """Computes η of p(x₀ | x_σ, image).
 
         Args:
-            x: ``(B, d)`` noisy codes; ignored where sigma is infinite.
-            sigma: ``(B,)`` noise levels or ``inf``.
-            condition: ``(B, E)`` image embeddings.
-            temperature: ``(B,)`` divides f, what the image says, and never x_σ/σ², what the noisy
-                code says: the posterior of a prior p(x₀ | image)^(1/τ) is exactly that.
+            x: Noisy codes, ``(B, d)``; ignored where sigma is infinite.
+            sigma: Noise levels or ``inf``, ``(B,)``.
+            condition: Image embeddings, ``(B, E)``.
+            temperature: Temperatures τ, ``(B,)``. They divide f and not x_σ/σ², which gives exactly
+                the posterior of the prior p(x₀ | image)^(1/τ). None is τ = 1.
 
         Returns:
-            ``(B, d)``.
+            Natural parameters η, ``(B, d)``.
         """
+        # x_σ / √(1 + σ²), which has about unit variance; 0 at σ = ∞
         pure = torch.isinf(sigma)[:, None]
         level = torch.where(pure, 1.0, sigma[:, None])
         scaled = (x / torch.sqrt(1.0 + level**2)).masked_fill(pure, 0.0)
+        # c: the condition of every level, from image and noise level
         image = self.image((condition - self.embedding_mean) / self.embedding_std)
         c = self.condition_norm(image + self.noise(self.level_features(sigma)))
+        # η = f(x_σ, σ, image) / τ + x_σ / σ²
         learned = self._unet(scaled, self._told(image, c), c)
         if self.linear is not None:
             learned = learned + self.linear(condition)
@@ -170,7 +173,7 @@ class CSUNet(nn.Module):
         return learned + (x / level**2).masked_fill(pure, 0.0)
 
     def _told(self, image: Tensor, c: Tensor) -> Tensor:
-        """What the image, at this noise level, tells the output of every level ``(B, c)``."""
+        """Computes the input ``(B, c)`` of the image to the output of every level."""
         if not len(self.trunk):
             return image
         for block in self.trunk:
@@ -178,11 +181,14 @@ class CSUNet(nn.Module):
         return nn.functional.layer_norm(c, c.shape[-1:])
 
     def from_image(self, condition: Tensor, temperature: Tensor | None = None) -> Tensor:
-        """η of p(x₀ | image) ``(B, d)``: density mode, one call at σ = ∞.
+        """Computes η of p(x₀ | image): density mode, one call at σ = ∞.
 
         Args:
-            condition: ``(B, E)`` image embeddings.
-            temperature: ``(B,)``, as in `forward`.
+            condition: Image embeddings, ``(B, E)``.
+            temperature: Temperatures as in `forward`, ``(B,)``.
+
+        Returns:
+            Natural parameters η, ``(B, d)``.
         """
         x = condition.new_zeros(len(condition), self.config.dimension)
         level = torch.full((len(condition),), torch.inf, device=condition.device)
@@ -205,7 +211,7 @@ class CSUNet(nn.Module):
 
 
 def _block(width: int, dropout: float) -> nn.Sequential:
-    """A residual branch ``(B, width)`` that starts at zero."""
+    """Makes a residual branch ``(B, width)`` that starts at zero."""
     last = nn.Linear(width, width)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)

@@ -1,4 +1,4 @@
-"""An image encoder whose weights are loaded when, and only if, a photo needs them."""
+"""Defers the loading of an image encoder's weights until a photo needs them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ if TYPE_CHECKING:
 
 
 class DeferredEncoder:
-    """An encoder that loads its weights when the first photo needs them: most may bring embeddings.
+    """Image encoder that loads its weights for the first photo that has no stored embedding.
 
     Args:
-        name, device: As of `load_image_encoder`.
+        name: Name that `load_image_encoder` takes.
+        device: Torch device of the network.
     """
 
     def __init__(self, name: str, device: str = "cpu") -> None:
@@ -30,18 +31,18 @@ class DeferredEncoder:
 
     @functools.cached_property
     def spec(self) -> EncoderSpec:
-        """Preprocessing and sizes."""
+        """Preprocessing and sizes of the encoder."""
         return image_encoder.encoder_spec(self._name)
 
     def preprocess(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """As `ImageEncoder.preprocess`."""
+        """Returns the pixels that the network takes; see `ImageEncoder.preprocess`."""
         return self.spec.preprocess(image)
 
     def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """As `ImageEncoder.embed`.
+        """Embeds preprocessed photos; see `ImageEncoder.embed`.
 
         Raises:
-            EncoderWeightsError: The weights could not be had.
+            EncoderWeightsError: The weights are missing.
         """
         with self._lock:
             if self._loaded is None:

@@ -1,7 +1,7 @@
-"""GeoCLIP's published weights (Cepeda et al., NeurIPS 2023, arXiv 2309.16020), read from its files.
+"""Reads GeoCLIP's published weights (Cepeda et al., NeurIPS 2023, arXiv 2309.16020).
 
 The package `geoclip` (MIT) holds three small networks and the positions of 100,000 photos of MP-16.
-They are read where pip put them; the package itself, and transformers with it, is never imported.
+Its files are read where pip put them; neither it nor transformers is imported.
 
 GeoCLIP scores a position y for a photo x by s ⟨q, loc(y)⟩, with unit vectors
 
@@ -46,13 +46,13 @@ MAP_SCALE = 66.50336  # over 180: from the map of a unit sphere to GeoCLIP's
 
 
 class ImageNetwork(nn.Module):
-    """Photos to q: CLIP's image half and GeoCLIP's head.
+    """Maps photos to q: the image tower of CLIP and GeoCLIP's head.
 
     Args:
-        file: CLIP's weights, as of `image_tower`.
+        file: File of CLIP's weights, see `image_tower`.
 
     Raises:
-        EncoderWeightsError: The package is not installed, or CLIP's weights cannot be had.
+        EncoderWeightsError: The package is not installed, or CLIP's weights are missing.
     """
 
     def __init__(self, file: str = "") -> None:
@@ -61,12 +61,12 @@ class ImageNetwork(nn.Module):
         self.clip = image_tower(file)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float32 ``(N, 3, 224, 224)``, to unit vectors ``(N, 512)``."""
+        """Maps normalised images, float32 ``(N, 3, 224, 224)``, to unit vectors ``(N, 512)``."""
         return nn.functional.normalize(self.head(self.clip(images)), dim=1)
 
 
 class LocationEncoder(nn.Module):
-    """Positions to location embeddings: the sum of one MLP of random Fourier features per scale."""
+    """Maps positions to embeddings: a sum over scales of MLPs of random Fourier features."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -85,10 +85,11 @@ class LocationEncoder(nn.Module):
         )
 
     def forward(self, positions: Tensor) -> Tensor:
-        """Degrees ``(N, 2)`` (latitude, longitude), float32, to embeddings ``(N, 512)``.
+        """Maps degrees ``(N, 2)`` (latitude, longitude), float32, to embeddings ``(N, 512)``.
 
-        Their length is not 1; GeoCLIP normalises them before it compares.
+        Their length is not 1; GeoCLIP normalises them before it compares them.
         """
+        # Σ_σ MLP_σ(cos 2π B_σ v, sin 2π B_σ v)
         mapped = equal_earth(positions)
         total = torch.zeros(len(positions), EMBEDDING_DIM, device=positions.device)
         for frequencies, mlp in zip(self.frequencies, self.mlps, strict=True):
@@ -98,9 +99,10 @@ class LocationEncoder(nn.Module):
 
 
 def equal_earth(positions: Tensor) -> Tensor:
-    """Degrees ``(N, 2)`` to x, y of the Equal Earth map, scaled as GeoCLIP scales it.
+    """Maps degrees ``(N, 2)`` to x, y of the Equal Earth map in GeoCLIP's scale.
 
-    In the order of the publication: with σ = 256 a rounding of x shows in the fourth digit of γ.
+    The order of operations is that of the publication: at σ = 256 a rounding of x changes the
+    fourth digit of γ.
     """
     a1, a2, a3, a4 = EQUAL_EARTH
     latitude, longitude = torch.deg2rad(positions).unbind(1)
@@ -113,7 +115,7 @@ def equal_earth(positions: Tensor) -> Tensor:
 
 
 def location_encoder() -> LocationEncoder:
-    """GeoCLIP's location encoder with its weights, frozen.
+    """Loads GeoCLIP's location encoder, frozen.
 
     Raises:
         EncoderWeightsError: The package is not installed, or its files are damaged.
@@ -134,7 +136,7 @@ def location_encoder() -> LocationEncoder:
 
 
 def image_head() -> nn.Sequential:
-    """GeoCLIP's head, frozen: CLIP's image features ``(N, 768)``, not normalised, to ``(N, 512)``.
+    """Loads GeoCLIP's head, frozen: it maps raw CLIP features ``(N, 768)`` to ``(N, 512)``.
 
     Raises:
         EncoderWeightsError: The package is not installed, or its files are damaged.
@@ -148,7 +150,7 @@ def image_head() -> nn.Sequential:
 
 
 def logit_scale() -> float:
-    """The factor s of a similarity in GeoCLIP's softmax, about 39.7.
+    """Reads the factor s of a similarity in GeoCLIP's softmax, about 39.7.
 
     Raises:
         EncoderWeightsError: The package is not installed, or its files are damaged.
@@ -158,7 +160,7 @@ def logit_scale() -> float:
 
 
 def load_gallery() -> NDArray[np.float32]:
-    """Positions of MP-16 that GeoCLIP chooses from, ``(100000, 2)``: degrees latitude, longitude.
+    """Reads the positions that GeoCLIP chooses from: latitude, longitude in degrees, ``(N, 2)``.
 
     Raises:
         EncoderWeightsError: The package is not installed, or its files are damaged.
@@ -172,7 +174,7 @@ def load_gallery() -> NDArray[np.float32]:
 
 @contextlib.contextmanager
 def _published(name: str) -> Iterator[Path]:
-    """The path of one of the package's files; what is wrong with it becomes one kind of error."""
+    """Yields the path of a file of the package; any error in the block becomes one kind."""
     package = importlib.util.find_spec("geoclip")  # finds, and does not import
     if package is None or not package.submodule_search_locations:
         raise EncoderWeightsError(
@@ -183,7 +185,7 @@ def _published(name: str) -> Iterator[Path]:
     path = Path(next(iter(package.submodule_search_locations)), "model", name)
     try:
         yield path
-    except Exception as error:  # whatever the unpickler or the network throw: no weights
+    except Exception as error:  # of the unpickler or the network
         raise EncoderWeightsError(
             f"{path} of the package geoclip is not what version 1.2 or 1.3 holds "
             f"({type(error).__name__}: {error}): pip install --force-reinstall --no-deps geoclip"

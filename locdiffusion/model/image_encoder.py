@@ -1,4 +1,4 @@
-"""Frozen image encoders: a photo in, an embedding out. All that is pretrained is loaded here.
+"""Loads frozen image encoders, which map photos to embeddings.
 
 | name | embedding | weights |
 |---|---|---|
@@ -10,8 +10,8 @@
 | `geoclip` | GeoCLIP's 512, unit length | PyPI `geoclip`; CLIP's from a cache or its hub |
 | `geoclip:LOCAL_FILE` | the same | CLIP ViT-L/14 from any file of OpenAI's weights |
 
-`MODEL` and `PRETRAINED` are spelled as `open_clip.list_pretrained()` spells them. A local file of
-OpenAI's weights needs a MODEL ending in `-quickgelu`: only a tag can tell open_clip so by itself.
+`MODEL` and `PRETRAINED` are names of `open_clip.list_pretrained()`. A file of OpenAI's weights
+needs a MODEL that ends in `-quickgelu`, which open_clip infers from tags only.
 
 Pixels come from `EncoderSpec.preprocess` as uint8; they are normalised on the encoder's device.
 """
@@ -57,7 +57,7 @@ KNOWN_FORMS = (
     GEOCLIP,
     "geoclip:LOCAL_FILE",
 )
-CPU_CHUNK = 4  # photos at once on a CPU: their activations stay in its cache, twice as fast as 64
+CPU_CHUNK = 4  # photos per batch on a CPU, whose cache holds their activations
 
 
 class ImageEncoder:
@@ -65,9 +65,9 @@ class ImageEncoder:
 
     Args:
         spec: Preprocessing and sizes.
-        network: Normalised images, float32 (N, 3, S, S), to embeddings (N, E).
-        device: Where the network runs.
-        bf16: Run in bfloat16 where it can: faster, embeddings less exact. Only on CUDA.
+        network: Network that maps normalised images, float32 (N, 3, S, S), to embeddings (N, E).
+        device: Torch device of the network.
+        bf16: Whether the network runs in bfloat16: faster and less exact, only on CUDA.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class ImageEncoder:
             )
         self._bf16 = bf16
         network = network.eval().requires_grad_(False)
-        # NHWC pixels are channels_last already; convolutions are faster so, on CPU as on GPU.
+        # NHWC pixels are channels_last already, which is faster on CPU and GPU.
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         self._shift = (255.0 * mean).view(3, 1, 1).to(self.device)
@@ -96,13 +96,13 @@ class ImageEncoder:
         """Embeds preprocessed photos, each independently of the rest of the batch.
 
         Args:
-            pixels: What `preprocess` returned, stacked: uint8 (N, S, S, 3). N may be 0.
+            pixels: Stacked results of `preprocess`, uint8 (N, S, S, 3). N may be 0.
 
         Returns:
             Embeddings, float32 (N, E), on the CPU.
 
         Raises:
-            ValueError: Wrong dtype or shape.
+            ValueError: The dtype or the shape is wrong.
         """
         size = self.spec.image_size
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[1:] != (size, size, 3):
@@ -117,10 +117,10 @@ class ImageEncoder:
         return torch.cat(self._forward_each(batch.split(chunk))).numpy()
 
     def _forward_each(self, parts: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Runs the parts side by side, one thread each.
+        """Runs the parts in parallel, one thread each.
 
-        Threads inside one small convolution wait for each other at every layer: on a machine that
-        does anything else they lost a factor of ten. Parts need not wait.
+        Threads inside one small convolution wait for each other at every layer, on a busy machine
+        ten times as long as they compute. Threads of separate parts do not wait.
         """
         threads = min(torch.get_num_threads(), len(parts))
         if threads == 1 or self.device.type != "cpu":
@@ -131,7 +131,7 @@ class ImageEncoder:
 
     @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        """One pass of the network: uint8 (N, S, S, 3) to float32 (N, E) on the CPU."""
+        """Maps pixels, uint8 (N, S, S, 3), to embeddings, float32 (N, E) on the CPU."""
         images = pixels.to(self.device).permute(0, 3, 1, 2).float()
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self._bf16):
             embeddings = self._network((images - self._shift) * self._scale)
@@ -139,17 +139,17 @@ class ImageEncoder:
 
 
 def load_image_encoder(name: str, device: str = "cpu", bf16: bool = False) -> ImageEncoder:
-    """Builds a frozen encoder by its name.
+    """Loads a frozen encoder.
 
     Args:
-        name: One of the forms in the table at the top of this module.
-        device: A torch device, for example `cpu` or `cuda:0`.
-        bf16: Run in bfloat16 where it can; only on CUDA.
+        name: Name of one of the forms in the table of this module.
+        device: Torch device, for example `cpu` or `cuda:0`.
+        bf16: Whether the network runs in bfloat16, only on CUDA.
 
     Raises:
         ValueError: The name is of no known form, or names a model or tag that open_clip lacks; or
             bf16 without a GPU.
-        EncoderWeightsError: The package or the weights could not be had.
+        EncoderWeightsError: The package or the weights are missing.
     """
     if lite0.is_lite0(name):
         spec, network = lite0.spec(name), lite0.build(name)
@@ -163,11 +163,14 @@ def load_image_encoder(name: str, device: str = "cpu", bf16: bool = False) -> Im
 
 
 def encoder_spec(name: str) -> EncoderSpec:
-    """What `load_image_encoder(name).spec` will be, without its weights.
+    """Returns the spec of an encoder without loading its weights.
+
+    Args:
+        name: Name that `load_image_encoder` takes.
 
     Raises:
-        ValueError, EncoderWeightsError: As of `load_image_encoder`, but that a tag's weights may be
-            out of reach.
+        ValueError: The name is of no known form, or names a model or tag that open_clip lacks.
+        EncoderWeightsError: The package or a local file is missing.
     """
     if lite0.is_lite0(name):
         return lite0.spec(name)
@@ -186,7 +189,7 @@ def _is_geoclip(name: str) -> bool:
 
 
 class _ImageTower(nn.Module):
-    """The image half of an open_clip model: normalised images to unit-length embeddings."""
+    """Image tower of an open_clip model: it maps normalised images to unit-length embeddings."""
 
     def __init__(self, clip: Any) -> None:
         super().__init__()
@@ -196,14 +199,14 @@ class _ImageTower(nn.Module):
         self.clip = clip
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Images, float32 (N, 3, S, S), to embeddings (N, E)."""
+        """Maps images, float32 (N, 3, S, S), to embeddings (N, E)."""
         embeddings: torch.Tensor = self.clip.encode_image(images, normalize=True)
         return embeddings
 
 
 @dataclass(frozen=True)
 class _Choice:
-    """One of open_clip's models, its weights, and how open_clip is to build it."""
+    """Model of open_clip, its weights, and arguments for `open_clip.create_model`."""
 
     name: str
     model: str
@@ -233,7 +236,7 @@ def _open_clip_choice(name: str) -> _Choice:
     tag_config = open_clip.get_pretrained_cfg(model, weights)
     if not tag_config:
         _check_weight_file(name, weights, tags)
-    # Of a file we know the model only: what all its published weights agree on holds for it too.
+    # A file tells its model only: settings that all published weights of the model share hold too.
     configs = [tag_config] if tag_config else [open_clip.get_pretrained_cfg(model, t) for t in tags]
     agreed = {
         key: configs[0][key]
@@ -243,7 +246,7 @@ def _open_clip_choice(name: str) -> _Choice:
         and key in configs[0]
     }
     arguments = {
-        # open_clip only warns when a tag was trained with QuickGELU, and goes on without
+        # open_clip only warns if a tag was trained with QuickGELU, and does not use it.
         "force_quick_gelu": bool(configs) and all(c.get("quick_gelu") for c in configs),
         "force_preprocess_cfg": agreed,
     }
@@ -251,7 +254,7 @@ def _open_clip_choice(name: str) -> _Choice:
 
 
 def _open_clip(name: str) -> tuple[EncoderSpec, nn.Module]:
-    """One of open_clip's models, by its tag or from a file."""
+    """Loads a model of open_clip, by its tag or from a file."""
     choice = _open_clip_choice(name)
     import open_clip
 
@@ -263,7 +266,7 @@ def _open_clip(name: str) -> tuple[EncoderSpec, nn.Module]:
                 require_pretrained=True,
                 **choice.arguments,
             )
-    except Exception as error:  # whatever the hub, the unpickler or the model throw: no weights
+    except Exception as error:  # of the hub, the unpickler or the model
         raise EncoderWeightsError(_no_weights(choice, error)) from error
     return _open_clip_spec(choice, clip), _ImageTower(clip)
 
@@ -289,7 +292,7 @@ def _open_clip_spec(choice: _Choice, clip: Any) -> EncoderSpec:
 
 
 def _check_weight_file(name: str, weights: str, tags: Sequence[str]) -> None:
-    """Raises unless `weights`, which is no tag, is a file that exists."""
+    """Raises an error unless `weights`, which is no tag, is an existing file."""
     path = Path(weights)
     if path.is_file():
         return
@@ -305,7 +308,7 @@ def _check_weight_file(name: str, weights: str, tags: Sequence[str]) -> None:
 
 
 def _no_weights(choice: _Choice, error: Exception) -> str:
-    """The message for weights that could not be loaded."""
+    """The message about weights that could not be loaded."""
     name, model, reason = choice.name, choice.model, f"{type(error).__name__}: {error}"
     if not choice.from_hub:
         return (

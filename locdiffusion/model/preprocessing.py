@@ -1,7 +1,7 @@
-"""What an image encoder eats: its specification, and a photo brought to it.
+"""Specifies the input of an image encoder and converts photos to it.
 
-Pillow and NumPy alone, ending in uint8: workers that decode photos need no torch, and what travels
-between stages is small.
+It needs only Pillow and NumPy and returns uint8: workers that decode photos need no torch, and
+pixels stay small between stages.
 """
 
 from __future__ import annotations
@@ -35,28 +35,28 @@ _FILTERS = {
 
 
 class Framing(str, Enum):
-    """How a photo that is not square becomes a square (open_clip's `resize_mode`, and one more)."""
+    """How a photo becomes a square: the values of open_clip's `resize_mode`, and one more."""
 
     SHORTEST = "shortest"  # shortest side to S, centre crop
-    SHORTEST_FLOOR = "shortest_floor"  # the same as transformers cuts it: half a pixel to the left
+    SHORTEST_FLOOR = "shortest_floor"  # as SHORTEST, cut as by transformers: half a pixel left
     SQUASH = "squash"  # both sides to S, whatever the aspect
     LONGEST = "longest"  # longest side to S, black bars
 
 
 @dataclasses.dataclass(frozen=True)
 class EncoderSpec:
-    """What an embedding depends on besides the photo; stored in every checkpoint.
+    """Encoder and preprocessing that give an embedding; every checkpoint stores it.
 
     Attributes:
-        name: The name that `load_image_encoder` takes.
-        embedding_dim: E, the length of an embedding.
-        image_size: S, the side of the square input in pixels.
-        mean: Per channel (R, G, B) mean of x / 255, subtracted first.
-        std: Per channel standard deviation of x / 255, divided by second.
+        name: Name that `load_image_encoder` takes.
+        embedding_dim: Size E of an embedding.
+        image_size: Side S of the square input in pixels.
+        mean: Mean of x / 255 of each channel (R, G, B), which is subtracted.
+        std: Standard deviation of x / 255 of each channel, by which the difference is divided.
         interpolation: Filter of the resize.
-        framing: How the photo is made square.
-        detail: Side in pixels that the square is reduced to before it is enlarged to S, so that
-            photos of any resolution look as coarse; None leaves them as they are.
+        framing: How the photo becomes a square.
+        detail: Side in pixels to which the square is reduced before it is enlarged to S, so that
+            photos of any resolution are equally coarse. None does not reduce it.
 
     Raises:
         ValueError: A field is out of its range.
@@ -72,7 +72,7 @@ class EncoderSpec:
     detail: int | None = None
 
     def __post_init__(self) -> None:
-        """Checks every field and brings JSON's lists and strings to their types."""
+        """Checks every field and converts lists and strings of JSON to their types."""
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"encoder name is {self.name!r}, wanted text")
         whole = ("embedding_dim", "image_size", *(() if self.detail is None else ("detail",)))
@@ -98,7 +98,7 @@ class EncoderSpec:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types; `from_dict` is the inverse."""
         fields = dataclasses.asdict(self)
-        if self.detail is None:  # as versions wrote it that knew no detail
+        if self.detail is None:  # as versions without `detail` wrote it
             del fields["detail"]
         return {
             **fields,
@@ -125,10 +125,10 @@ class EncoderSpec:
         return cls(**fields)
 
     def preprocess(self, image: Image.Image) -> npt.NDArray[np.uint8]:
-        """Makes an upright photo of any mode and size the square that the network takes.
+        """Converts an upright photo of any mode and size to the square that the network takes.
 
-        Only the part of the photo that is kept is resized, so a 1 x 100000 image costs no more
-        memory than another; against resize-then-crop this moves only the pixels at the cut.
+        Only the part of the photo that is kept is resized, so that a 1 x 100000 image needs no more
+        memory than another. Compared with resizing before cropping, only pixels at the cut differ.
 
         Args:
             image: A photo with its EXIF orientation already applied.
@@ -158,7 +158,7 @@ class EncoderSpec:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Any mode to RGB: 16-bit grey is scaled, what is transparent becomes mid-grey."""
+    """Converts any mode to RGB: 16-bit grey is scaled, transparent pixels become mid-grey."""
     if image.width < 1 or image.height < 1:
         raise ValueError(f"image is {image.width} x {image.height} pixels, wanted at least 1 x 1")
     if image.mode == "RGB":
@@ -178,7 +178,7 @@ def as_rgb(image: Image.Image) -> Image.Image:
 def _frame(
     width: int, height: int, size: int, framing: Framing
 ) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
-    """Returns the part of the photo to keep (left, upper, right, lower) and its size after."""
+    """Computes the box of the photo to keep (left, upper, right, lower) and its size afterwards."""
     whole = (0.0, 0.0, float(width), float(height))
     if framing is Framing.SQUASH:
         return whole, (size, size)

@@ -15,8 +15,8 @@ class ConditionedSine(nn.Module):
     (Perez et al. 2018, FiLM) starts at γ = ω, β = 0.
 
     Attributes:
-        linear: W and b.
-        modulation: Condition to (γ - ω, β).
+        linear: Weights W and biases b.
+        modulation: Linear map of the condition to (γ - ω, β).
     """
 
     def __init__(self, inputs: int, outputs: int, condition: int, omega: float = 1.0) -> None:
@@ -31,16 +31,16 @@ class ConditionedSine(nn.Module):
         nn.init.zeros_(self.modulation.bias)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """``(B, outputs)`` of x ``(B, inputs)`` and condition ``(B, condition)``."""
-        # Divided here, not in the initial weights: one step of Adam then moves the phase of the
-        # sine by the learning rate times √condition instead of condition, and stays stable.
+        """Computes ``(B, outputs)`` of x ``(B, inputs)`` and the condition ``(B, condition)``."""
+        # The condition is divided by √C here, and not in the initial weights: a step of Adam then
+        # moves the phase of the sine by the learning rate times √C instead of C, and stays stable.
         normalised = condition / math.sqrt(condition.shape[-1])
         scale, shift = self.modulation(normalised).chunk(2, dim=-1)
         return torch.sin((self.omega + scale) * self.linear(x) + shift)
 
 
 class NoiseLevelFeatures(nn.Module):
-    """Features of log σ; σ = ∞ has features of its own (all zero and a flag)."""
+    """Computes sines and cosines of log σ; for σ = ∞ they are 0 and a flag is 1."""
 
     frequencies: Tensor
 
@@ -51,7 +51,7 @@ class NoiseLevelFeatures(nn.Module):
         self.outputs = 2 * count + 1
 
     def forward(self, sigma: Tensor) -> Tensor:
-        """``(B, outputs)`` of levels ``(B,)``."""
+        """Computes features ``(B, outputs)`` of noise levels ``(B,)``."""
         pure = torch.isinf(sigma)
         phase = torch.where(pure, 1.0, sigma).log()[:, None] * self.frequencies
         waves = torch.cat([phase.sin(), phase.cos()], -1).masked_fill(pure[:, None], 0.0)

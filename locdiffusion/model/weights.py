@@ -1,6 +1,6 @@
-"""What an encoder's name says of its weights, the error for want of them, and manners at the hub.
+"""Parses the names of encoders and limits the time that an unreachable hub costs.
 
-No torch: a pipeline asks these names before anything is loaded.
+It needs no torch: a pipeline parses names before anything is loaded.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ HUB_TIMEOUT_S = 5.0
 
 
 class EncoderWeightsError(RuntimeError):
-    """An encoder's package or weights could not be had; the message says what to do."""
+    """The package or the weights of an encoder are missing; the message names the remedy."""
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """The model that an encoder's name means, and where the name says its weights are.
+    """Splits the name of an encoder into its model and its weights.
 
-    `open_clip:MODEL/WEIGHTS` gives `open_clip:MODEL` and WEIGHTS, a tag or a file or URL;
-    `geoclip:FILE` gives `geoclip` and FILE. Where it says nothing of weights: the name and "".
+    `open_clip:MODEL/WEIGHTS` gives `open_clip:MODEL` and WEIGHTS, which is a tag, a file or a URL;
+    `geoclip:FILE` gives `geoclip` and FILE. A name without weights gives itself and "".
     """
     model, _, weights = name.partition("/" if name.startswith(OPEN_CLIP_PREFIX) else ":")
     return (model, weights) if name.startswith((OPEN_CLIP_PREFIX, GEOCLIP + ":")) else (name, "")
 
 
 def join_name(model: str, weights: str) -> str:
-    """The inverse of `split_name`."""
+    """Joins model and weights; the inverse of `split_name`."""
     separator = "/" if model.startswith(OPEN_CLIP_PREFIX) else ":"
     return f"{model}{separator}{weights}" if weights else model
 
 
 def may_move(name: str) -> bool:
-    """Whether the name leaves open where the same weights lie: a file, and not a tag of a hub.
+    """Whether the same weights may be in another place: they are a file, and not a tag of a hub.
 
-    GeoCLIP's CLIP is one, wherever its file is.
+    The weights of GeoCLIP's CLIP always are.
     """
     model, weights = split_name(name)
     return model == GEOCLIP or weights.endswith(WEIGHT_SUFFIXES)
@@ -45,10 +45,10 @@ def may_move(name: str) -> bool:
 
 @contextlib.contextmanager
 def offline_if_unreachable() -> Iterator[None]:
-    """Spares a machine without network huggingface_hub's retries (46 s, or 20 s if cached).
+    """Avoids the retries of huggingface_hub on a machine without network (46 s, 20 s if cached).
 
-    One request decides; where it fails, huggingface_hub is offline inside: cached weights load at
-    once and others fail at once.
+    If one request fails, huggingface_hub is offline inside the block: cached weights load at once,
+    and others fail at once.
     """
     from huggingface_hub import constants, get_session
 
@@ -56,7 +56,7 @@ def offline_if_unreachable() -> Iterator[None]:
     if not before:
         try:
             get_session().head(constants.ENDPOINT, timeout=HUB_TIMEOUT_S)
-        except Exception:  # requests' or httpx's, depending on the version of huggingface_hub
+        except Exception:  # of requests or httpx, by the version of huggingface_hub
             constants.HF_HUB_OFFLINE = True
     try:
         yield
