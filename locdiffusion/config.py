@@ -29,15 +29,8 @@ class ConfigError(ValueError):
     """A stored configuration does not fit the type it is read as."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """One setting of a configuration, as a list of settings shows it.
-
-    Attributes:
-        name: Dotted name.
-        default: Value as it is typed, such as "0.1" or "320,160,80".
-        meaning: Text of its entry among the attributes of its class; may be empty.
-    """
+class Setting(typing.NamedTuple):
+    """Dotted name of a setting, its value as it is typed, and its entry in the docstring."""
 
     name: str
     default: str
@@ -158,18 +151,13 @@ def with_settings(config: T, assignments: Iterable[str]) -> T:
 
 
 def settings_of(config: Any, where: str = "") -> Iterator[Setting]:
-    """Lists the settings of a configuration with their values and meanings.
-
-    Args:
-        config: The configuration.
-        where: Prefix of the names.
-    """
-    hints = typing.get_type_hints(type(config))
+    """Lists the settings of a configuration, with names that begin with `where`."""
+    hints, meanings = typing.get_type_hints(type(config)), _meanings(type(config))
     for field in dataclasses.fields(config):
         name, value = f"{where}{field.name}", getattr(config, field.name)
         group = _nested(hints[field.name])
         if group is None or value is None:
-            yield Setting(name, _typed(value), _meanings(type(config)).get(field.name, ""))
+            yield Setting(name, _typed(value), meanings.get(field.name, ""))
         if group is not None:
             yield from settings_of(value or group(), f"{name}.")
 
@@ -179,22 +167,15 @@ def _assign(kind: type, values: dict[str, Any], name: str, text: str) -> None:
     root, (*groups, last) = kind, name.split(".")
     for group in groups:
         group = _present(kind, group)
-        inner = _nested(typing.get_type_hints(kind).get(group))
-        if inner is None:
-            raise _unknown(root, name)
-        if values[group] is None:
-            values[group] = {}
-        kind, values = inner, values[group]
+        kind = _nested(typing.get_type_hints(kind).get(group)) or types.NoneType
+        inner = values[group] = values.get(group) or {}
+        values = {} if kind is types.NoneType else inner
     last = _present(kind, last)
     hints = typing.get_type_hints(kind)
     if last not in hints:
-        raise _unknown(root, name)
+        known = [setting.name for setting in settings_of(root())]
+        raise ConfigError(f"Unknown setting {name}{_similar(name, known)}; known are {known}.")
     values[last] = _parsed(hints[last], text)
-
-
-def _unknown(kind: type, name: str) -> ConfigError:
-    known = [setting.name for setting in settings_of(kind())]
-    return ConfigError(f"Unknown setting {name}{_similar(name, known)}; known are {known}.")
 
 
 def _similar(name: str, known: Iterable[str]) -> str:
@@ -205,14 +186,10 @@ def _similar(name: str, known: Iterable[str]) -> str:
     return f" (did you mean {' or '.join(near)}?)" if near else ""
 
 
-def _present(kind: type, name: str) -> str:
+def _present(kind: Any, name: str) -> str:
     """Today's name of a field that older files may call otherwise."""
-    former = {f.metadata[FORMERLY]: f.name for f in _fields(kind) if FORMERLY in f.metadata}
-    return former.get(name, name)
-
-
-def _fields(kind: Any) -> tuple[dataclasses.Field[Any], ...]:
-    return dataclasses.fields(kind)
+    fields = dataclasses.fields(kind) if dataclasses.is_dataclass(kind) else ()
+    return next((f.name for f in fields if f.metadata.get(FORMERLY) == name), name)
 
 
 def _nested(hint: Any) -> type | None:

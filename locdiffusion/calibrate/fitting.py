@@ -26,10 +26,16 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from locdiffusion.calibrate.coverage import CoverageTable, fit_stretch
-from locdiffusion.calibrate.parts import FOLDS, CalibrationPart, LikelihoodTable, LocatedDensities
+from locdiffusion.calibrate.parts import (
+    FOLDS,
+    CalibrationPart,
+    LikelihoodTable,
+    LocatedDensities,
+    temperature_features,
+)
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.evaluate.metrics import coverage, error_summary
-from locdiffusion.inference import log_probability
+from locdiffusion.inference import log_probability, natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.temperature import COLDEST, CalibratedDenoiser, TemperatureModel
 
@@ -60,11 +66,12 @@ def fit(
         The decoder with the fitted ρ.
     """
     weights = [FIRST_WEIGHT, *[1.0] * (len(validation) - 1)]
-    parts = [
-        CalibrationPart.measure(denoiser, photos, decoder, weight)
-        for photos, weight in zip(validation, weights, strict=True)
-    ]
-    temperatures = denoiser.temperatures
+    temperatures, parts = denoiser.temperatures, []
+    for photos, weight in zip(validation, weights, strict=True):
+        natural = natural_parameters(denoiser.network, photos.embeddings)
+        features = temperature_features(temperatures, photos, natural)
+        densities = LocatedDensities(photos, natural, weight)
+        parts.append(CalibrationPart.measure(densities, features, decoder))
     fit_temperatures(temperatures, parts)
     radius = fit_radius([part.calibrated(denoiser) for part in parts], decoder)
     decoder = decoder.with_config(replace(decoder.config, radius_km=radius))

@@ -81,14 +81,7 @@ class LikelihoodTable:
         return cls(torch.from_numpy(fine).float(), torch.from_numpy(values).float())
 
     def at(self, log_temperature: Tensor) -> Tensor:
-        """Interpolates linearly at one temperature per photo.
-
-        Args:
-            log_temperature: ``(N,)``. Outside the table the values at its ends hold.
-
-        Returns:
-            Negative log likelihoods ``(N,)``, differentiable in the temperature.
-        """
+        """Interpolates linearly at one temperature per photo, ``(N,)``; constant outside."""
         low, step = self.log_temperature[0], self.log_temperature[1] - self.log_temperature[0]
         last = len(self.log_temperature) - 1
         place = ((log_temperature.to(low.device) - low) / step).clamp(0.0, last - 1e-3)
@@ -116,53 +109,25 @@ class CalibrationPart:
 
     @classmethod
     def measure(
-        cls, denoiser: CalibratedDenoiser, photos: EmbeddedPhotos, decoder: Decoder, weight: float
+        cls, densities: LocatedDensities, features: Tensor, decoder: Decoder
     ) -> CalibrationPart:
-        """Computes the densities of photos, their features and their likelihoods.
-
-        Args:
-            denoiser: Network, and temperature model that knows its training photos.
-            photos: Validation photos.
-            decoder: Decoder with the base measure of the answers.
-            weight: Weight of this part in the fits.
-        """
-        natural = natural_parameters(denoiser.network, photos.embeddings)
-        features = temperature_features(denoiser.temperatures, photos, natural)
-        return cls.of(LocatedDensities(photos, natural, weight), features, decoder)
-
-    @classmethod
-    def of(cls, densities: LocatedDensities, features: Tensor, decoder: Decoder) -> CalibrationPart:
-        """Joins densities with their features; see `measure`."""
+        """Measures the likelihood of densities with features ``(N, F)``."""
         likelihood = LikelihoodTable.measure(densities, decoder)
         return cls(densities, features, likelihood, spatial_folds(densities.photos.vectors))
 
     def weights(self, chosen: Tensor) -> Tensor:
-        """Shares the weight of the part among its photos.
-
-        Args:
-            chosen: ``(N,)`` whether a photo counts.
-
-        Returns:
-            Weight of each photo, ``(N,)``; 0 for those that do not count.
-        """
+        """Shares the weight of the part among the photos that are chosen, ``(N,)``."""
         return self.densities.weight * chosen / len(chosen)
 
     def calibrated(self, denoiser: CalibratedDenoiser) -> LocatedDensities:
-        """The densities of the photos at the temperatures that the denoiser gives them."""
+        """Computes the densities at the temperatures of a denoiser."""
         photos = self.densities.photos
         natural = natural_parameters(denoiser, photos.embeddings)
         return LocatedDensities(photos, natural, self.densities.weight)
 
 
 def spatial_folds(vectors: Float) -> Tensor:
-    """Divides photos into `FOLDS` folds of equal size with neighbours in the same fold.
-
-    Args:
-        vectors: Unit vectors of the positions, ``(N, 3)``.
-
-    Returns:
-        Number of the fold of each photo, ``(N,)``.
-    """
+    """Divides photos at ``(N, 3)`` into `FOLDS` folds of equal size, neighbours in the same."""
     cells = raster_cells(torch.from_numpy(vectors), FOLD_ROWS, 2 * FOLD_ROWS)
     shuffled = np.random.default_rng(0).permutation(2 * FOLD_ROWS**2)[cells.numpy()]
     found = np.empty(len(vectors), np.int64)
@@ -174,17 +139,7 @@ def spatial_folds(vectors: Float) -> Tensor:
 def temperature_features(
     model: TemperatureModel, photos: EmbeddedPhotos, natural: Tensor, batch: int = 256
 ) -> Tensor:
-    """Computes the inputs of the temperature network in batches.
-
-    Args:
-        model: Temperature model.
-        photos: N photos.
-        natural: Natural parameters of their densities at τ = 1, ``(N, d)``.
-        batch: Number of photos in a batch.
-
-    Returns:
-        Features ``(N, F)`` on the device of the densities.
-    """
+    """Computes features ``(N, F)`` of photos and their densities ``(N, d)`` at τ = 1."""
     found = []
     for start in range(0, len(natural), batch):
         rows = slice(start, start + batch)

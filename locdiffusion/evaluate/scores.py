@@ -20,19 +20,19 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scores:
-    """How good answers are, and how honest. The denominator of everything is n.
+    """Accuracy, calibration and likelihood of answers. The denominator of every score is n.
 
     Attributes:
-        n: Photos.
-        within: Share of answers within each of `schemas.geotags.THRESHOLDS_KM`.
-        median_km, mean_km: Of the distance to the truth.
+        n: Number of photos.
+        within: Shares of answers within each of `schemas.geotags.THRESHOLDS_KM`.
+        median_km, mean_km: Median and mean distance to the truth.
         geoscore: Mean of `metrics.geoscores`, 0 to 5000.
-        nats_per_km2: Mean −log density at the truth, the density per km²; lower is better. None
-            where the method, or the file it was read from, states no density.
-        coverage_50, coverage_90: Share of truths inside radius_50_km and radius_90_km; want 0.5 and
-            0.9. None where no radius is stated, as all below.
-        radius_50_km, radius_90_km: Medians of the radii: sharpness, to be read beside the coverage.
-        reliability: Of the probability of each threshold; empty where none is stated or wanted.
+        nats_per_km2: Mean −log density per km² at the truth; lower is better. None if the method
+            states no density.
+        coverage_50, coverage_90: Shares of truths inside the two radii, nominally 0.5 and 0.9. None
+            if the method states no radii.
+        radius_50_km, radius_90_km: Medians of the two radii; None if the method states none.
+        reliability: Reliability of the probability of each threshold; may be empty.
     """
 
     n: int
@@ -59,15 +59,15 @@ def score(
     """Scores answers against the truth.
 
     Args:
-        predictions: Of n photos. A column that is NaN throughout was not stated: its scores are
-            left out.
-        latitude: ``(n,)`` of the truth, degrees.
-        longitude: The same.
-        bootstrap: Of the intervals; default `Bootstrap()`.
+        predictions: Answers for n photos. A column of NaN was not stated and gets no score.
+        latitude: Latitude of the truth in degrees, ``(n,)``.
+        longitude: Longitude of the truth in degrees, ``(n,)``.
+        bootstrap: Bootstrap of the intervals; None takes `Bootstrap()`.
         reliability: Whether to score the probabilities too.
 
     Raises:
-        ValueError: No photo, another number of truths, or a number that is not finite.
+        ValueError: There is no photo, the numbers of answers and truths differ, or a number is not
+            finite.
     """
     bootstrap = bootstrap or Bootstrap()
     distance = errors_km(predictions, latitude, longitude)
@@ -99,10 +99,11 @@ def score(
 
 
 def errors_km(predictions: Predictions, latitude: ArrayLike, longitude: ArrayLike) -> Float:
-    """Distances ``(n,)`` in km between answers and truth.
+    """Computes the distances ``(n,)`` in km between answers and truth, given in degrees ``(n,)``.
 
     Raises:
-        ValueError: No photo, another number of truths, or a position that is not finite.
+        ValueError: There is no photo, the numbers of answers and truths differ, or a position is
+            not finite.
     """
     truth = np.asarray(latitude, np.float64)
     if not len(predictions):

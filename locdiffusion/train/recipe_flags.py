@@ -1,7 +1,4 @@
-"""The flags that choose a training recipe and change its settings: `--recipe` and `--set`.
-
-In earlier versions, most settings had flags of their own. These are still understood.
-"""
+"""Adds the flags that choose a training recipe and change its settings: `--recipe` and `--set`."""
 
 from __future__ import annotations
 
@@ -48,33 +45,26 @@ EARLIER_SWITCHES = {
 
 
 def add_recipe_flags(group: argparse._ActionsContainer, default: str | None = None) -> None:
-    """Adds `--recipe`, `--set`, `--encoder` and `--list-settings`.
-
-    Args:
-        group: A parser, or a group of its flags.
-        default: Name of the recipe that is taken without `--recipe`.
-    """
+    """Adds `--recipe` (with its default), `--set`, `--list-settings` and `--encoder`."""
     names = ", ".join(recipes.shipped())
     group.add_argument(
         "--recipe",
         metavar="NAME",
         default=default,
-        help=f"settings to start from: {names}, or a file NAME.json (default "
-        f"{default or 'the defaults of --list-settings'})",
+        help=f"settings to start from: {names}, or a file NAME.json (default {default})",
     )
     group.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="change one setting of the recipe, such as smoothing.km=50; may be repeated, the last "
-        "one counts",
+        help="change one setting of the recipe, such as smoothing.km=50; may be repeated",
     )
     group.add_argument(
         "--list-settings",
         action=_ListSettings,
         nargs=0,
-        help="list every setting with its value in the recipe and its meaning, then exit",
+        help="list every setting with its value in the recipe and its meaning",
     )
     group.add_argument(
         "--encoder",
@@ -95,7 +85,7 @@ def add_recipe_flags(group: argparse._ActionsContainer, default: str | None = No
 
 
 def chosen_recipe(options: argparse.Namespace) -> TrainConfig:
-    """The recipe that the flags of `add_recipe_flags` describe.
+    """Reads the recipe that the flags of `add_recipe_flags` describe.
 
     Raises:
         ValueError: There is no such recipe, or a setting is unknown or makes no sense.

@@ -218,6 +218,7 @@ class TestSettings:
         [
             ("smoothing.kn=3", r"smoothing\.kn \(did you mean .*smoothing\.km.*known are \['name'"),
             ("model.widths.x=3", r"Unknown setting model\.widths\.x"),
+            ("model.no.such.x=3", r"Unknown setting model\.no\.such\.x"),
             ("model=3", "model is '3'; want an object"),
             ("bf16=maybe", "bf16 is 'maybe'; want bool"),
             ("model.widths=a", r"model\.widths\[0\] is 'a'; want int"),

@@ -101,7 +101,7 @@ def part(
     natural: torch.Tensor, photos: EmbeddedPhotos, features: npt.NDArray[np.float64]
 ) -> CalibrationPart:
     densities = LocatedDensities(photos, natural)
-    return CalibrationPart.of(densities, torch.from_numpy(features).float(), Decoder(DEGREE))
+    return CalibrationPart.measure(densities, torch.from_numpy(features).float(), Decoder(DEGREE))
 
 
 def measured(
