@@ -28,11 +28,7 @@ def readable_formats() -> tuple[str, ...]:
 
 
 def is_heif(head: bytes) -> bool:
-    """Returns whether a file begins as HEIC does.
-
-    Args:
-        head: First 12 bytes of the file, or more.
-    """
+    """Returns whether a file begins as HEIC does."""
     return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
 
 

@@ -71,15 +71,6 @@ def make_candidate(
 ) -> pa.Table:
     """Fetches, encodes and writes the photos of a shard, unless that was done before.
 
-    Args:
-        shard: Name of a shard whose plan is written.
-        settings: Settings of the build.
-        output: Output directory.
-        workers: Settings of fetching and encoding.
-
-    Returns:
-        Table of FINGERPRINTS.
-
     Raises:
         FetchTrouble: More than `max_fetch_failures` could not be fetched; nothing is written.
     """

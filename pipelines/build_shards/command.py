@@ -30,13 +30,7 @@ from pipelines.build_shards.file_ranges import (
 )
 from pipelines.build_shards.options import BuildOptions, parse
 from pipelines.build_shards.options import build_shards_parser as parser
-from pipelines.build_shards.output import (
-    CANDIDATES,
-    DATASHEET,
-    DENSITY,
-    METADATA,
-    BuildOutput,
-)
+from pipelines.build_shards.output import CANDIDATES, DATASHEET, DENSITY, METADATA, BuildOutput
 from pipelines.build_shards.settings import InputFile, Inputs, Route, Settings, Source
 from pipelines.build_shards.summary import BuildProgress, summarise, summary_table
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
@@ -68,9 +62,6 @@ class Job:
 
 def build(options: BuildOptions) -> Job:
     """Looks at the input, reads the lists to exclude, and claims the output directory.
-
-    Args:
-        options: Checked settings.
 
     Raises:
         DataError: A list of photos, or of what must not be learnt, is missing or not such a list.
@@ -186,9 +177,6 @@ def told_by_worker(text: str) -> str | None:
 
 def report(output: BuildOutput) -> None:
     """Writes and prints a summary, the datasheet and the map, and checks the result.
-
-    Args:
-        output: Output directory of a build, finished or not.
 
     Raises:
         RunFailed: The result is not complete, or nothing is kept.

@@ -18,10 +18,6 @@ CELLS = Cells(1.0)
 def draw_density(counts: Mapping[int, int], title: str) -> bytes:
     """Draws photos per cell on a world map.
 
-    Args:
-        counts: Number of photos by cell of CELLS, without cells of none.
-        title: Title of the picture.
-
     Returns:
         PNG, equal for equal counts.
     """

@@ -46,9 +46,6 @@ class Embedder:
     def embed(self, jpegs: Sequence[bytes]) -> NDArray[np.float16]:
         """Embeds stored photos; training from their pixels would get the same numbers.
 
-        Args:
-            jpegs: At least one photo, as `encoding` wrote it.
-
         Returns:
             Embeddings, float16 ``(N, E)``.
         """

@@ -74,10 +74,6 @@ class EncodedPhoto:
 def encode(data: bytes, how: Encoding) -> EncodedPhoto:
     """Decodes, checks, turns upright, scales and encodes a photo.
 
-    Args:
-        data: Bytes of a file that `locdiffusion.photos.photo` opens.
-        how: Settings of the stored photos.
-
     Raises:
         EncodingError: The photo is broken, too large to be decoded, or too small.
     """
@@ -123,12 +119,6 @@ def difference_hash(image: Image.Image) -> int:
 
     A bit says whether brightness falls from left to right, in 8 rows of 8 neighbours, top left
     first.
-
-    Args:
-        image: RGB image.
-
-    Returns:
-        Hash of 64 bits.
     """
     grey = image.convert("L").resize((9, 8), Image.Resampling.BOX)
     pixels = np.asarray(grey, np.int16)

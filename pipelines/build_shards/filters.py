@@ -29,9 +29,6 @@ UNKNOWN = "unknown"
 def licence_code(licence: str | None) -> str:
     """Returns the short code of a licence.
 
-    Args:
-        licence: URL or name of the licence, or None.
-
     Returns:
         A key of LICENCES, or `unknown`.
     """

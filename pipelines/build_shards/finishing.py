@@ -15,13 +15,7 @@ import pyarrow as pa
 from locdiffusion.photos.storage import open_stream
 from pipelines.build_shards import duplicates, tables
 from pipelines.build_shards.candidates import CANDIDATE
-from pipelines.build_shards.output import (
-    CANDIDATES,
-    DROPPED,
-    INDEX,
-    BuildOutput,
-    split_of,
-)
+from pipelines.build_shards.output import CANDIDATES, DROPPED, INDEX, BuildOutput, split_of
 from pipelines.build_shards.settings import Settings
 from pipelines.build_shards.shard_writer import copy_without
 from pipelines.writing.directory import MANIFESTS, to_json
@@ -49,10 +43,6 @@ class Duplicate(NamedTuple):
 def spread(fingerprints: pa.Table, partitions: int) -> Iterator[tuple[tuple[str, int], pa.Table]]:
     """Brings photos together that may be alike: those that share a digest or a band of a hash.
 
-    Args:
-        fingerprints: Table of FINGERPRINTS.
-        partitions: Number of parts in which photos are compared.
-
     Yields:
         Key (BY_BYTES or one of BY_BANDS, and partition) and rows.
     """
@@ -70,10 +60,6 @@ def spread(fingerprints: pa.Table, partitions: int) -> Iterator[tuple[tuple[str,
 
 def find_duplicates(by: str, fingerprints: pa.Table) -> Iterator[tuple[str, Duplicate]]:
     """Finds the photos that are like one of smaller rank.
-
-    Args:
-        by: BY_BYTES or one of BY_BANDS.
-        fingerprints: Rows that `spread` brought together.
 
     Yields:
         Name of the shard, and duplicate.
@@ -99,17 +85,7 @@ def find_duplicates(by: str, fingerprints: pa.Table) -> Iterator[tuple[str, Dupl
 def finish_shard(
     shard: str, found: Iterable[Duplicate], settings: Settings, output: BuildOutput
 ) -> dict[str, Any]:
-    """Writes a shard without its duplicates, then its manifest, unless that was done before.
-
-    Args:
-        shard: Name of a shard whose candidate is written.
-        found: Duplicates of the shard, in any order; a photo may be among them several times.
-        settings: Settings of the build.
-        output: Output directory.
-
-    Returns:
-        The manifest.
-    """
+    """Writes a shard without its duplicates, then its manifest, unless that was done before."""
     done = output.manifest(shard)
     if done is not None and done["config_hash"] == settings.hash:
         return done
@@ -147,10 +123,7 @@ def finish_shard(
     return manifest
 
 
-_ALIKE = {
-    DropReason.EXACT_DUPLICATE: "the same file as",
-    DropReason.NEAR_DUPLICATE: "looks like",
-}
+_ALIKE = {DropReason.EXACT_DUPLICATE: "the same file as", DropReason.NEAR_DUPLICATE: "looks like"}
 
 
 def one_per_photo(found: Iterable[Duplicate]) -> dict[str, Duplicate]:

@@ -201,12 +201,7 @@ def _images_by_hash(links: pa.Table, root: str) -> pa.Table:
 
 
 def cap_authors(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow]]:
-    """Keeps at most `author_cap` photos per photographer; unknown photographers have no cap.
-
-    Args:
-        records: All records of some photographers.
-        rules: Rules with an `author_cap`.
-    """
+    """Keeps at most `author_cap` photos per photographer; unknown photographers have no cap."""
     groups, authors = tables.codes(records["author"])
     if "" in authors:
         groups[groups == authors.index("")] = -1
@@ -215,12 +210,7 @@ def cap_authors(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow
 
 
 def cap_cells(records: pa.Table, rules: Rules) -> tuple[pa.Table, list[DropRow]]:
-    """Keeps at most `cell_cap` photos per cell.
-
-    Args:
-        records: All records of some cells.
-        rules: Rules with a `cell_cap`.
-    """
+    """Keeps at most `cell_cap` photos per cell."""
     why = f"the cell has more than {rules.cell_cap:,} photos"
     return _capped(records, cells_of(records, rules), rules.cell_cap, DropReason.CELL_CAP, why)
 
@@ -296,11 +286,6 @@ def shard_counts(photos: Counter[str], rules: Rules) -> dict[str, int]:
 def assign(records: pa.Table, shards: dict[str, int], rules: Rules) -> tuple[np.ndarray, list[str]]:
     """Assigns a shard to each record by its rank, so that shards are mixed and of similar size.
 
-    Args:
-        records: N records.
-        shards: Number of shards of each split, from `shard_counts`.
-        rules: Rules of the build.
-
     Returns:
         Index of the shard of each record, int64 ``(N,)``, and the names of all shards.
     """
@@ -321,13 +306,7 @@ def shard_names(shards: dict[str, int]) -> list[str]:
 def plan_tables(
     records: pa.Table, shards: dict[str, int], rules: Rules
 ) -> Iterable[tuple[str, pa.Table]]:
-    """Yields the name and the records of each shard, by rank.
-
-    Args:
-        records: All records of some shards, and of no others.
-        shards: Number of shards of each split.
-        rules: Rules of the build.
-    """
+    """Yields the name and the records of each shard, by rank."""
     records = tables.in_order(records)
     numbers, names = assign(records, shards, rules)
     for number, part in tables.split_rows(records, numbers):

@@ -135,13 +135,7 @@ def count_splits(rows: bytes, settings: Settings) -> Counter[str]:
 
 
 def spread_shards(rows: bytes, photos: Counter[str], settings: Settings) -> list[Element]:
-    """Divides rows by partition, in bytes; a partition holds whole shards.
-
-    Args:
-        rows: Rows of RECORDS.
-        photos: Number of photos of each split in the whole build.
-        settings: Settings of the build.
-    """
+    """Divides rows by partition, in bytes; a partition holds whole shards."""
     table = tables.from_bytes([rows], tables.RECORDS)
     shards = metadata.shard_counts(photos, settings.rules)
     numbers, names = metadata.assign(table, shards, settings.rules)
@@ -166,11 +160,6 @@ def write_metadata_manifest(
     counts: Counter[str], settings: Settings, output: BuildOutput
 ) -> list[str]:
     """Checks that no record was lost, and writes the manifest of the lists.
-
-    Args:
-        counts: Counts of all steps together.
-        settings: Settings of the build.
-        output: Output directory.
 
     Returns:
         Names of the planned shards.

@@ -46,11 +46,7 @@ def member_key(photo: str) -> str:
 
 
 class ShardWriter:
-    """Writes samples to a tar that tells nothing of the time, the machine or the user.
-
-    Args:
-        file: File to write to.
-    """
+    """Writes samples to a tar that tells nothing of the time, the machine or the user."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._tar = tarfile.TarFile(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT)
@@ -80,13 +76,7 @@ class ShardWriter:
 
 
 def copy_without(source: BinaryIO, target: BinaryIO, keys: Collection[str]) -> None:
-    """Copies a shard without some samples; the bytes equal those of writing the rest alone.
-
-    Args:
-        source: Tar that ShardWriter wrote.
-        target: File to write to.
-        keys: Keys of the samples to leave out.
-    """
+    """Copies a shard without some samples; the bytes equal those of writing the rest alone."""
     with tarfile.open(fileobj=source, mode="r|") as tar, ShardWriter(target) as writer:
         for info in tar:
             if info.name.partition(".")[0] not in keys:

@@ -22,9 +22,6 @@ def stable_hashes(names: Sequence[str], seed: int, purpose: bytes = ORDER) -> ND
         names: N names.
         seed: Seed of the build.
         purpose: Use of the numbers; those of different purposes are independent.
-
-    Returns:
-        uint64 ``(N,)``.
     """
     start = hashlib.blake2b(f"{seed}\0".encode(), digest_size=8, person=purpose)
     digests = []

@@ -67,9 +67,6 @@ class Found:
 def summarise(output: BuildOutput) -> tuple[dict[str, Any], Counter[int]]:
     """Counts what is on disk.
 
-    Args:
-        output: Output directory of a build, finished or not.
-
     Returns:
         Summary for JSON, whose `mismatches` is empty if all counts add up, and the number of photos
         by cell of the map.
@@ -238,11 +235,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
 
 
 class BuildProgress:
-    """Tells how far a build is, from what lies in its directory.
-
-    Args:
-        output: Directory of the build.
-    """
+    """Tells how far a build is, from what lies in its directory."""
 
     def __init__(self, output: BuildOutput) -> None:
         self.output = output

@@ -40,22 +40,14 @@ RECORDS = pa.schema(
     ]
 )
 
-LINKS = pa.schema(
-    [("photo", pa.string()), ("hash", pa.string()), *IMAGE_COLUMNS.items()],
-)
+LINKS = pa.schema([("photo", pa.string()), ("hash", pa.string()), *IMAGE_COLUMNS.items()])
 """Rows of the lists that tell where the image of a photo is: by its hash, or directly."""
 
 
 def record_table(
     records: Sequence[Record], seed: int, images: Sequence[ImageRef | None] | None = None
 ) -> pa.Table:
-    """Converts records to a table of RECORDS, with the rank of each photo.
-
-    Args:
-        records: N records.
-        seed: Seed of the build.
-        images: Places of the N images, instead of the records' own.
-    """
+    """Converts records to a table of RECORDS, with the rank of each photo."""
     if images is None:
         images = [record.image for record in records]
     photos = [identity(record) for record in records]

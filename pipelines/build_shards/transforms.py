@@ -31,16 +31,7 @@ CAPS = (
 
 
 class BuildShards(beam.PTransform):
-    """The whole job, without the plan if an earlier build has made it.
-
-    Args:
-        settings: Settings of the build.
-        output: Prepared output directory.
-        workers: Settings of fetching and encoding.
-        records: Ranges of the lists of photos.
-        links: Ranges of the lists that tell where images are.
-        planned: Names of the shards, if an earlier build has planned them.
-    """
+    """The whole job, without the plan if an earlier build has made it."""
 
     def __init__(
         self,
@@ -67,13 +58,7 @@ class BuildShards(beam.PTransform):
 
 
 class PlanShards(beam.PTransform):
-    """Plans the shards: from ranges of metadata to the names of shards with a plan on disk.
-
-    Args:
-        settings: Settings of the build.
-        output: Output directory.
-        links: Ranges of the lists that tell where images are.
-    """
+    """Plans the shards: from ranges of metadata to the names of shards with a plan on disk."""
 
     def __init__(self, settings: Settings, output: BuildOutput, links: Sequence[FileRange]) -> None:
         super().__init__()
@@ -166,13 +151,7 @@ def _cap_rows(
 
 
 class MakeShards(beam.PTransform):
-    """Writes planned shards: from their names to their manifests.
-
-    Args:
-        settings: Settings of the build.
-        output: Output directory.
-        workers: Settings of fetching and encoding.
-    """
+    """Writes planned shards: from their names to their manifests."""
 
     def __init__(self, settings: Settings, output: BuildOutput, workers: Workers) -> None:
         super().__init__()

@@ -40,11 +40,7 @@ def is_header(line: bytes) -> bool:
 
 
 def parse(line: bytes) -> Record | Drop:
-    """Parses one row of `*_places365.csv`; never raises for what is in the bytes.
-
-    Args:
-        line: Line with or without its end, not the header.
-    """
+    """Parses one row of `*_places365.csv`; never raises for what is in the bytes."""
     return parse_row(line, _record)
 
 

@@ -129,12 +129,7 @@ class RowError(ValueError):
 
 
 def parse_row(line: bytes, parse: Callable[[str], T]) -> T | Drop:
-    """Decodes a line and parses it; never raises for what is in the bytes.
-
-    Args:
-        line: Line with or without LF or CRLF at its end and a byte order mark at its start.
-        parse: Parser of the text; raises RowError for a row that cannot be used.
-    """
+    """Decodes a line and parses it; never raises for what is in the bytes."""
     try:
         return parse(line_text(line))
     except RowError as error:
@@ -241,10 +236,5 @@ def web_address(text: str) -> str | None:
 
 
 def file_image(root: str, path: str) -> ImageRef:
-    """Returns the place of an image that is a whole file under a root.
-
-    Args:
-        root: Path or URL of a folder, with or without a slash at the end.
-        path: Relative path that `checked_key` accepted.
-    """
+    """Returns the place of an image that is a whole file under a root."""
     return ImageRef("file", f"{root.rstrip('/')}/{path}")

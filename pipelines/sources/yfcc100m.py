@@ -42,11 +42,7 @@ _MARKERS = {"0": True, "1": False}
 
 
 def parse(line: bytes) -> Record | Drop:
-    """Parses one row of `yfcc100m_dataset`; never raises for what is in the bytes.
-
-    Args:
-        line: Line of 23 or 25 columns, with or without its end.
-    """
+    """Parses one row of `yfcc100m_dataset`; never raises for what is in the bytes."""
     return parse_row(line, _record)
 
 
@@ -100,12 +96,7 @@ def _key_and_hash(text: str) -> tuple[str, str]:
 
 
 def image_by_hash(root: str, digest: str) -> ImageRef:
-    """Returns the place of a photo under a root: ROOT/HHH/HHH/HASH.jpg, with the first six digits.
-
-    Args:
-        root: Path or URL of a folder.
-        digest: Hash of the photo, as in `Record.hash`.
-    """
+    """Returns the place of a photo under a root: ROOT/HHH/HHH/HASH.jpg, with its first digits."""
     return file_image(root, f"{digest[:3]}/{digest[3:6]}/{digest}.jpg")
 
 

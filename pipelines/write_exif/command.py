@@ -92,12 +92,6 @@ def parser() -> Parser:
 def write_copies(options: argparse.Namespace) -> Counter[Fate]:
     """Copies the photos whose geotags are certain enough.
 
-    Args:
-        options: Parsed command line.
-
-    Returns:
-        Number of photos by fate.
-
     Raises:
         UsageError: No threshold is given, or the copies would lie among the originals.
         DataError: No photo or no prediction is found.

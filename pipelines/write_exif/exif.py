@@ -50,10 +50,6 @@ class Position:
 def with_position(jpeg: bytes, position: Position) -> bytes:
     """Returns a copy of a JPEG with a position in its EXIF.
 
-    Args:
-        jpeg: Bytes of the file.
-        position: Position to write; it replaces the tags that are there.
-
     Raises:
         ExifError: The file is no JPEG, or its EXIF block is broken or has no room.
     """
