@@ -41,8 +41,8 @@ which checkpoint:
   overhead            satellite views, north up, about 640 km wide; on other
                       photos its answers are noise
   geoclip-distilled   photos from the ground; needs GeoCLIP's files
-                      (pip install --no-deps geoclip) and CLIP ViT-L/14, which is
-                      fetched at the first use, or named: --encoder geoclip:FILE
+                      (pip install --no-deps geoclip) and CLIP ViT-L/14, fetched
+                      at the first use, or named with --encoder geoclip:FILE
   a directory         what `locdiffusion train` wrote
 
 input:
