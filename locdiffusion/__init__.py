@@ -70,23 +70,19 @@ def geotag_archive(
     """Geotags an archive of photos, as the command `locdiffusion geotag` does.
 
         summary = geotag_archive("photos/*.tar", "out", device="cuda", regions=True)
-        print(summary["predictions"], summary["errors_by_status"])
-
-    Called again after an interruption, it goes on where it was. It prints its progress.
 
     Args:
         input: Folder, tar, pattern or URL of photos, or several of them.
         output: Directory or URL to create, or to resume.
-        flags: Any other flag of the command, with underscores: `checkpoint`, `prior`, `regions`,
-            `max_error_fraction` ...; flags of Apache Beam too, such as `direct_num_workers`.
+        flags: Other flags of the command and of Apache Beam, with underscores, such as
+            `checkpoint`, `max_error_fraction` and `direct_num_workers`.
 
     Returns:
         The contents of `summary.json`; None with `wait=False`.
 
     Raises:
         ValueError: An argument is wrong; the message names the remedy.
-        RunFailed: The job is done, but its result is not complete or not good enough; it is an
-            error of `locdiffusion.cli.parser`.
+        RunFailed: The result is not complete or not good enough (`locdiffusion.cli.parser`).
     """
     command = importlib.import_module("pipelines.geotag.command")
     summary: dict[str, Any] | None = command.geotag_archive(input, output, **flags)

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from locdiffusion.cli.flags import add_flags, add_input
-from locdiffusion.cli.parser import DONE, Parser, positive, run_command
+from locdiffusion.cli.flags import add_flags, add_input, add_number
+from locdiffusion.cli.parser import DONE, Parser, positive
 from locdiffusion.model.weights import EncoderWeightsError
 
 if TYPE_CHECKING:
@@ -50,8 +50,9 @@ with a position are needed, better 200, of the same kind as the rest of the arch
 
 def parser() -> Parser:
     """Returns the parser of the command."""
-    usage = "PATH ... --output DIR [flags]"
-    made = Parser("calibrate", usage, ABOUT, MORE, old={"--photos": "--input"})
+    usage, required = "PATH ... --output DIR [flags]", ["input", "output"]
+    old = {"--photos": "--input"}
+    made = Parser("calibrate", usage, ABOUT, MORE, old=old, required=required)
     group = made.add_argument_group("input and output")
     add_input(group, "shards, or one folder, of photos of the archive")
     group.add_argument(
@@ -61,13 +62,7 @@ def parser() -> Parser:
     group = made.add_argument_group("the model")
     add_flags(group, "--checkpoint", "--encoder", "--device")
     group = made.add_argument_group("the fit")
-    group.add_argument(
-        "--most",
-        type=positive,
-        default=2000,
-        metavar="N",
-        help="photos used, drawn at random (default %(default)s)",
-    )
+    add_number(group, "--most", positive, 2000, "N", "photos used, drawn at random")
     add_flags(group, "--seed")
     return made
 
@@ -207,11 +202,5 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
-    made = parser()
-    return run_command(
-        lambda: _run(made.parse_args(arguments, required=("input", "output"))),
-        ValueError,
-        OSError,
-        EncoderWeightsError,
-    )
+    """Runs the command; returns its exit status."""
+    return parser().run(arguments, _run, ValueError, OSError, EncoderWeightsError)

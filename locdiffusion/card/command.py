@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from locdiffusion.cli.flags import MODEL, add_flags, add_input
-from locdiffusion.cli.parser import DONE, Parser, run_command
+from locdiffusion.cli.parser import DONE, Parser
 from locdiffusion.model.weights import EncoderWeightsError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ which checkpoint:
 
 def parser() -> Parser:
     """Returns the parser of the command."""
-    made = Parser("card", "PHOTO ... [--output FILE.png] [flags]", ABOUT, MORE)
+    made = Parser("card", "PHOTO ... [--output FILE.png] [flags]", ABOUT, MORE, required=["input"])
     group = made.add_argument_group("input and output")
     add_input(group, "files of photos: JPEG, PNG, WebP or HEIC", "PHOTO")
     add_flags(
@@ -142,11 +142,5 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
-    made = parser()
-    return run_command(
-        lambda: _run(made.parse_args(arguments, required=("input",))),
-        ValueError,
-        OSError,
-        EncoderWeightsError,
-    )
+    """Runs the command; returns its exit status."""
+    return parser().run(arguments, _run, ValueError, OSError, EncoderWeightsError)

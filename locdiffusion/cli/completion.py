@@ -32,20 +32,12 @@ SHELLS = {"bash": "", "zsh": "autoload -U +X bashcompinit && bashcompinit\n"}
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Prints the script.
-
-    Args:
-        arguments: Name of the shell.
-
-    Raises:
-        UsageError: There is no script for this shell.
-    """
+    """Prints the script for a shell; raises UsageError for one that has none."""
     shell = " ".join(arguments)
     if shell not in SHELLS:
         raise UsageError(
-            f"completion is for {' and '.join(SHELLS)}, not {shell or 'no shell'}; type it as in: "
-            "locdiffusion completion bash > "
-            "~/.local/share/bash-completion/completions/locdiffusion"
+            f"completion is for {' and '.join(SHELLS)}, not {shell or 'no shell'}; see "
+            "`locdiffusion --help` for where to put it"
         )
     print(SHELLS[shell] + script(), end="")
     return DONE

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
 
 from locdiffusion.cli.parser import PATHS, SWITCH, positive
@@ -34,73 +35,57 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--mode": {
         "choices": ["density", "sampling"],
-        "default": "density",
         "help": "density: one network call per photo; sampling: mixes reverse diffusions, several "
         "times slower (default %(default)s)",
     },
-    "--samples": {
-        "type": positive,
-        "default": 16,
-        "metavar": "N",
-        "help": "samples per photo in sampling mode (default %(default)s)",
-    },
-    "--steps": {
-        "type": positive,
-        "default": 8,
-        "metavar": "N",
-        "help": "steps of the sampler in sampling mode (default %(default)s)",
-    },
-    "--seed": {
-        "type": int,
-        "default": 0,
-        "metavar": "N",
-        "help": "start of all random numbers: the same seed gives the same output "
-        "(default %(default)s)",
-    },
-    "--device": {
-        "default": "cpu",
-        "help": "torch device: cpu, cuda, cuda:1 ... (default %(default)s)",
-    },
+    "--samples": {"help": "samples per photo in sampling mode (default %(default)s)"},
+    "--steps": {"help": "steps of the sampler in sampling mode (default %(default)s)"},
+    "--seed": {"help": "start of all random numbers; same seed, same output (default %(default)s)"},
+    "--device": {"help": "torch device: cpu, cuda, cuda:1 ... (default %(default)s)"},
     "--bf16": {
         **SWITCH,
         "help": "embed in bfloat16: faster on a GPU, a little less exact; needs --device cuda",
     },
     "--embeddings": {
         "metavar": "DIR",
-        "help": "directory in which embeddings are kept for the next run "
-        "(default OUTPUT/embeddings)",
+        "help": "directory that keeps embeddings for the next run (default OUTPUT/embeddings)",
     },
     "--overwrite": {
         **SWITCH,
         "help": "delete what an earlier run wrote to --output, and nothing else, then start anew",
     },
 }
+FLAGS["--mode"] |= {"default": "density"}
+FLAGS["--device"] |= {"default": "cpu"}
+FLAGS["--samples"] |= {"type": positive, "default": 16, "metavar": "N"}
+FLAGS["--steps"] |= {"type": positive, "default": 8, "metavar": "N"}
+FLAGS["--seed"] |= {"type": int, "default": 0, "metavar": "N"}
 
 MODEL = ("checkpoint", "encoder", "prior", "gallery", "mode", "samples", "steps", "seed", "device")
 """The settings of a Geotagger that a command takes."""
 
 
 def add_flags(group: argparse._ActionsContainer, *names: str, **changes: Any) -> None:
-    """Adds flags that several commands have.
-
-    Args:
-        group: A parser, or a group of its flags.
-        names: Keys of FLAGS.
-        changes: Settings that differ in this command, such as `type` or `required`.
-    """
+    """Adds keys of FLAGS to a parser or group, with changes such as `type` or `required`."""
     for name in names:
         group.add_argument(name, **{**FLAGS[name], **changes})
 
 
 def add_input(group: argparse._ActionsContainer, help: str, metavar: str = "PATH") -> None:
-    """Adds the inputs of a command: paths without a flag, or behind `--input`.
-
-    Args:
-        group: A parser, or a group of its flags.
-        help: What may be given.
-        metavar: Name of one input in the help.
-    """
+    """Adds the inputs of a command: paths without a flag, or behind `--input`."""
     group.add_argument(PATHS, nargs="*", metavar=metavar, help=help)
-    group.add_argument(
-        "--input", nargs="+", default=[], metavar=metavar, help=f"the same as {metavar} alone"
-    )
+    same = f"the same as {metavar} alone"
+    group.add_argument("--input", nargs="+", default=[], metavar=metavar, help=same)
+
+
+def add_number(
+    group: argparse._ActionsContainer,
+    flag: str,
+    kind: Callable[[str], float],
+    default: float,
+    metavar: str,
+    help: str,
+) -> None:
+    """Adds a flag with a number, and tells its default."""
+    text = f"{help} (default %(default)s)"
+    group.add_argument(flag, type=kind, default=default, metavar=metavar, help=text)

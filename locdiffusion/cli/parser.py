@@ -34,23 +34,17 @@ class RunFailed(Exception):
 
 
 class HelpFormatter(argparse.HelpFormatter):
-    """Lays out help for the width of the terminal, at most 100 columns.
-
-    Paragraphs are filled; those with an indented line, such as examples and tables, stay as they
-    are.
-    """
+    """Fits the terminal, up to 100 columns; fills paragraphs that have no indented line."""
 
     def __init__(self, prog: str, **settings: Any) -> None:
         width = min(shutil.get_terminal_size().columns, 100) - 1
         super().__init__(prog, **{"max_help_position": 24, "width": width, **settings})
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        paragraphs = text.split("\n\n")
-        filled = [
+        return "\n\n".join(
             part if "\n  " in part else textwrap.fill(" ".join(part.split()), width)
-            for part in paragraphs
-        ]
-        return "\n\n".join(indent + part for part in filled)
+            for part in text.split("\n\n")
+        )
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if action.type is boolean:  # `--wait=false` is for launchers, not for people
@@ -72,6 +66,7 @@ class Parser(argparse.ArgumentParser):
         more: What is worth knowing besides the flags: files, formats, further reading.
         failed: When the exit status is 1.
         old: New names of flags that were once called otherwise.
+        required: Names of settings that must be given.
     """
 
     def __init__(
@@ -82,8 +77,9 @@ class Parser(argparse.ArgumentParser):
         more: str = "",
         failed: str = "",
         old: Mapping[str, str] | None = None,
+        required: Sequence[str] = (),
     ) -> None:
-        self.old = dict(old or {})
+        self.old, self.required = dict(old or {}), required
         typed = prog(name)
         about, more = (text.replace(f"locdiffusion {name}", typed) for text in (about, more))
         super().__init__(
@@ -100,19 +96,14 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"{message}; see `{self.prog} --help`")
 
     def words(self, arguments: Sequence[str] | None) -> list[str]:
-        """Returns the words of a command line in today's spelling.
-
-        Args:
-            arguments: Words without the program's name; None takes `sys.argv`.
-        """
+        """Returns the words of a command line, or of `sys.argv`, in today's spelling."""
         given = list(sys.argv[1:] if arguments is None else arguments)
         end = given.index("--") if "--" in given else len(given)
         words = [self._today(word) for word in given[:end]]
         for i, word in enumerate(words):
             action = self._option_string_actions.get(word)
-            following = words[i + 1 : i + 2]
             # A switch takes no path that stands behind it for its value.
-            if action and action.type is boolean and following not in (["true"], ["false"]):
+            if action and action.type is boolean and words[i + 1 : i + 2] not in SAID:
                 words[i] = f"{word}=true"
         return words + given[end:]
 
@@ -124,52 +115,34 @@ class Parser(argparse.ArgumentParser):
         kebab = self.old.get(kebab, kebab)
         return kebab + equals + value if kebab in self._option_string_actions else word
 
-    def unknown(self, words: Iterable[str]) -> list[str]:
-        """Returns those of the words that are flags, but none of this parser's."""
-        found = []
-        for word in words:
-            if word == "--":
-                break
-            if word.startswith("--") and " " not in word.partition("=")[0]:
-                found += [word] * (word.partition("=")[0] not in self._option_string_actions)
-        return found
+    def is_unknown(self, word: str) -> bool:
+        """Whether a word is a flag, but none of this parser's."""
+        flag = word.partition("=")[0]
+        known = flag in self._option_string_actions or flag == "--" or " " in flag
+        return flag.startswith("--") and not known
 
     def refuse(self, word: str, others: Iterable[str] = (), whose: str = "") -> NoReturn:
-        """Raises UsageError for a flag that does not exist, with the nearest one that does.
-
-        Args:
-            word: The flag.
-            others: Flags besides this parser's that could have been meant.
-            whose: Whose flags the others are.
-        """
-        flag = word.partition("=")[0]
+        """Raises UsageError for an unknown flag, with the nearest of our flags and of others."""
         known = [*self._option_string_actions, *others]
-        near = difflib.get_close_matches(flag, known, 1, cutoff=0.6)
+        near = difflib.get_close_matches(word.partition("=")[0], known, 1, cutoff=0.6)
         hint = f"did you mean {near[0]}?" if near else f"see `{self.prog} --help`"
         raise UsageError(f"{word!r} is no flag of this command{whose}; {hint}")
 
-    def parse_args(
-        self, args: Any = None, namespace: Any = None, required: Sequence[str] = ()
-    ) -> Any:
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parses a command line; paths without a flag come before those of `--input`.
-
-        Args:
-            args: Words without the program's name; None takes `sys.argv`.
-            namespace: Where the values are put; None makes a new one.
-            required: Names of settings that must be given.
 
         Raises:
             UsageError: A flag is unknown, or a value is wrong or missing.
         """
         words = self.words(args)
-        for word in self.unknown(words):
-            self.refuse(word)
         end = words.index("--") if "--" in words else len(words)
+        for word in filter(self.is_unknown, words[:end]):
+            self.refuse(word)
         options = self.parse_intermixed_args(words[:end], namespace)
         if hasattr(options, PATHS):
             options.input = [*getattr(options, PATHS), *options.input, *words[end + 1 :]]
             delattr(options, PATHS)
-        self.require(options, *required)
+        self.require(options, *self.required)
         return options
 
     def require(self, options: argparse.Namespace, *names: str) -> None:
@@ -178,6 +151,16 @@ class Parser(argparse.ArgumentParser):
         if missing:
             flags = [one.option_strings[0] for one in self._actions if one.dest in missing]
             self.error(f"the following arguments are required: {', '.join(flags)}")
+
+    def run(
+        self,
+        arguments: Sequence[str] | None,
+        body: Callable[[argparse.Namespace], int],
+        *mistakes: type[Exception],
+        stopped: str = "stopped",
+    ) -> int:
+        """Parses a command line and runs a command, as `run_command` does."""
+        return run_command(lambda: body(self.parse_args(arguments)), *mistakes, stopped=stopped)
 
 
 def boolean(text: str) -> bool:
@@ -196,6 +179,7 @@ SWITCH: dict[str, Any] = {
     "metavar": "true|false",
 }
 """A flag that is on where it stands alone. Launchers of templates can only say `=true`."""
+SAID = (["true"], ["false"])
 
 
 def positive(text: str) -> int:
@@ -225,15 +209,12 @@ def fraction(text: str) -> float:
 def run_command(
     body: Callable[[], int], *mistakes: type[Exception], stopped: str = "stopped"
 ) -> int:
-    """Runs the body of a command and tells what goes wrong in one line on stderr.
+    """Runs a command, tells what goes wrong in one line on stderr, and returns the exit status.
 
     Args:
         body: The command; returns its exit status.
         mistakes: Errors, besides UsageError, whose message names the remedy.
         stopped: Message for Ctrl-C, unless the interrupt brings its own.
-
-    Returns:
-        The exit status.
     """
     told: tuple[type[Exception], ...] = (UsageError, *mistakes)
     try:
@@ -249,17 +230,18 @@ def run_command(
         print(str(stop) or stopped, file=sys.stderr)
         return STOPPED
     except ModuleNotFoundError as error:
-        message = missing_package(error)
-        if message is None:
+        if (message := missing_package(error)) is None:
             raise
-        print(f"error: {message}", file=sys.stderr)
-        return USAGE
+        return _told(message, USAGE)
     except RunFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        return FAILED
+        return _told(error, FAILED)
     except told as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
+        return _told(error, USAGE)
+
+
+def _told(error: object, status: int) -> int:
+    print(f"error: {error}", file=sys.stderr)
+    return status
 
 
 def _reader_is_gone() -> bool:

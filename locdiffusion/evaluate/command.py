@@ -15,8 +15,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from locdiffusion.cli.flags import add_flags
-from locdiffusion.cli.parser import DONE, Parser, run_command
+from locdiffusion.cli.flags import add_flags, add_number
+from locdiffusion.cli.parser import DONE, Parser
 from locdiffusion.model.weights import EncoderWeightsError
 
 if TYPE_CHECKING:
@@ -127,13 +127,7 @@ def _add_scoring(group: argparse._ActionsContainer) -> None:
         help="lower bounds of the distances to training photos that are scored apart, the first 0 "
         "(default 0 10 25 50 100 200 400 800 1600 3200); strata of under 20 photos are joined",
     )
-    add(
-        "--resamples",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="resamples of the bootstrap (default %(default)s)",
-    )
+    add_number(group, "--resamples", int, 1000, "N", "resamples of the bootstrap")
     add_flags(group, "--seed")
 
 
@@ -170,13 +164,11 @@ def run(options: argparse.Namespace) -> Evaluation:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
-    made = parser()
-    return run_command(
-        lambda: _run(made.parse_args(arguments)),
-        ValueError,
-        OSError,
-        EncoderWeightsError,
+    """Runs the command; returns its exit status."""
+    return parser().run(
+        arguments,
+        _run,
+        *(ValueError, OSError, EncoderWeightsError),
         stopped="stopped; the same command starts again, with the embeddings it has",
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from locdiffusion.cli.flags import add_flags
+from locdiffusion.cli.flags import add_flags, add_number
 from locdiffusion.cli.parser import DONE, Parser, UsageError, run_command
 from locdiffusion.overhead.augmentation import Augmentation
 from locdiffusion.overhead.dataset import OverheadConfig
@@ -62,12 +62,8 @@ def parser() -> Parser:
     add("--split", required=True, choices=splits, help="places of the patches, see below")
     add("--count", type=int, metavar="N", help="number of patches (default 1000 for sample only)")
     add_flags(group, "--output", required=True, type=Path, help="folder for the shards")
-    add(
-        "--shard-size",
-        type=int,
-        metavar="N",
-        help="patches per shard (default 1000; for sample 100)",
-    )
+    about = "patches per shard (default 1000; for sample 100)"
+    add("--shard-size", type=int, metavar="N", help=about)
     add(
         "--mosaic",
         action="append",
@@ -78,36 +74,21 @@ def parser() -> Parser:
         "theirs (default july)",
     )
     add_flags(group, "--seed")
-    add("--workers", type=int, default=1, metavar="N", help="processes (default %(default)s)")
-    add = made.add_argument_group("augmentation").add_argument
-    add(
+    add_number(group, "--workers", int, 1, "N", "processes")
+    group = made.add_argument_group("augmentation")
+    group.add_argument(
         "--augment",
         action=argparse.BooleanOptionalAction,
         help="vary season, colours, haze, sharpness, scale and direction (default: only train)",
     )
-    add(
-        "--augment-strength",
-        type=float,
-        default=1.0,
-        metavar="X",
-        help="0 none, 1 normal, 2 most (default %(default)g)",
-    )
-    add(
-        "--augment-clean",
-        type=float,
-        default=Augmentation().clean_fraction,
-        metavar="X",
-        help="share of the patches that is left as it is (default %(default)g)",
-    )
+    add_number(group, "--augment-strength", float, 1.0, "X", "0 none, 1 normal, 2 most")
+    clean = Augmentation().clean_fraction
+    add_number(group, "--augment-clean", float, clean, "X", "share of patches left as they are")
     return made
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
-    """Parses words, by default those of `sys.argv`.
-
-    Raises:
-        UsageError: A flag is unknown, or a value is wrong or missing.
-    """
+    """Parses a command line; raises UsageError for what cannot be meant."""
     options: argparse.Namespace = parser().parse_args(arguments)
     if options.count is None and options.split != Split.SAMPLE.value:
         raise UsageError(f"--split {options.split} needs --count, for example --count 2000")
@@ -145,5 +126,5 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
+    """Runs the command; returns its exit status."""
     return run_command(lambda: _run(parse(arguments)), ValueError, OSError, RuntimeError)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from locdiffusion.cli.parser import SWITCH, Parser, UsageError
@@ -16,16 +16,22 @@ LOCAL_RUNNERS = ("directrunner", "fnapirunner", "bundlebaseddirectrunner")
 
 @dataclass(frozen=True)
 class JobFlags:
-    """Where a job runs.
+    """The settings that all jobs have.
 
     Attributes:
         runner: Name of a runner of Beam.
         wait: Whether to stay until the job is over, and then to summarise it.
+        summarise: Whether to run no job and only to summarise what is in `output`.
+        output: Directory or URL of the results.
+        overwrite: Whether to delete an earlier run's files first.
         beam_flags: Words of the command line that are flags of Beam.
     """
 
     runner: str
     wait: bool
+    summarise: bool
+    output: str
+    overwrite: bool
     beam_flags: tuple[str, ...]
 
     @property
@@ -47,16 +53,8 @@ class JobFlags:
 class JobParser(Parser):
     """The parser of a command that runs on Beam: Beam's own flags are understood as well."""
 
-    def parse_job(
-        self, arguments: Sequence[str] | None
-    ) -> tuple[argparse.Namespace, tuple[str, ...]]:
-        """Parses a command line.
-
-        Args:
-            arguments: Words without the program's name; None takes `sys.argv`.
-
-        Returns:
-            Our own settings, and the words of the flags that are Beam's.
+    def parse_job(self, arguments: Sequence[str] | None) -> argparse.Namespace:
+        """Parses a command line; the settings that are not our own are in `beam_flags`.
 
         Raises:
             UsageError: A flag is unknown to this parser and to Beam, a value is wrong, or nobody
@@ -64,12 +62,13 @@ class JobParser(Parser):
         """
         words = self.words(arguments)
         of_beam: list[str] = []
-        if self.unknown(words):
+        if any(map(self.is_unknown, words)):
             words, of_beam = self._without_beam(words)
-        options = self.parse_args(words)
+        options: argparse.Namespace = self.parse_args(words)
         check_runner(options.runner)
         options.wait = check_wait(options.wait, options.runner, of_beam)
-        return options, tuple(of_beam)
+        options.beam_flags = tuple(of_beam)
+        return options
 
     def _without_beam(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
         """Splits words into ours and those of Beam's flags, which Beam reads to check them."""
@@ -82,7 +81,7 @@ class JobParser(Parser):
             if word == "--":
                 ours += [word, *rest]
                 break
-            if word not in self.unknown([word]):
+            if not self.is_unknown(word):
                 ours.append(word)
                 continue
             action = beam._option_string_actions.get(word.partition("=")[0])
@@ -110,37 +109,25 @@ def _beam_parser() -> argparse.ArgumentParser:
     return beam
 
 
-def add_job_flags(parser: argparse.ArgumentParser) -> Callable[..., argparse.Action]:
-    """Adds the flags that say where a job runs and who waits for it.
+def job_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Returns the settings of JobFlags from a parsed command line."""
+    return {one.name: getattr(options, one.name) for one in fields(JobFlags)}
 
-    Returns:
-        The `add_argument` of their group.
-    """
+
+def add_job_flags(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Adds the flags that say where a job runs and who waits for it; returns their group."""
     about = "every flag of Apache Beam is understood as well, spelled as Beam spells it"
-    add = parser.add_argument_group("the job", about).add_argument
-    add(
-        "--runner",
-        default=DEFAULT_RUNNER,
-        help="where the job runs: DirectRunner is this machine (default %(default)s)",
-    )
-    add(
-        "--wait",
-        **{**SWITCH, "default": True},
-        help="stay until the job is over, then write the summary and the maps (the default)",
-    )
-    add(
-        "--no-wait",
-        dest="wait",
-        action="store_false",
-        help="return when the job is submitted, and say how to follow it; for jobs that run "
-        "without this process",
-    )
-    add(
-        "--summarise",
-        **SWITCH,
-        help="run no job: write the summary and the pages of what is in --output by now",
-    )
-    return add
+    group = parser.add_argument_group("the job", about)
+    add = group.add_argument
+    about = "where the job runs: DirectRunner is this machine (default %(default)s)"
+    add("--runner", default=DEFAULT_RUNNER, help=about)
+    about = "stay until the job is over, then write the summary and the pages (the default)"
+    add("--wait", **{**SWITCH, "default": True}, help=about)
+    about = "return when the job is submitted, and say how to follow it; for jobs that run without "
+    add("--no-wait", dest="wait", action="store_false", help=about + "this process")
+    about = "run no job: write the summary and the pages of what is in --output by now"
+    add("--summarise", **SWITCH, help=about)
+    return group
 
 
 def check_runner(name: str) -> None:

@@ -77,15 +77,8 @@ def build(options: BuildOptions) -> Job:
     records = cut("records", [file.url for file in settings.inputs.metadata])
     cut = whole_files if settings.inputs.route is Route.MESSAGES else line_ranges
     links = cut("links", [file.url for file in settings.inputs.links])
-    try:
+    with output.usable():
         output.claim(settings.to_dict(), options.overwrite)
-    except OutputError:
-        raise
-    except Exception as error:  # each file system has its own; all mean that we may not go on
-        raise OutputError(
-            f"--output {output.root} cannot be used ({type(error).__name__}: {error}); check that "
-            "the bucket or disk is there, and that you may list and write it"
-        ) from error
     plan = output.manifest(METADATA)
     planned = tuple(plan["shards"]) if plan and plan["config_hash"] == settings.hash else None
     if planned is not None and not output.finished(planned) and not output.has_plans(planned):
@@ -220,7 +213,7 @@ def summarise_only(options: BuildOptions) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
+    """Runs the command; returns its exit status."""
 
     def body() -> int:
         options = parse(arguments)

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from locdiffusion.cli.flags import add_flags, add_input
+from locdiffusion.cli.flags import add_flags, add_input, add_number
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
-from pipelines.beam.flags import JobFlags, JobParser, add_job_flags
+from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 from pipelines.build_shards.candidates import Workers
 from pipelines.build_shards.encoding import Encoding
 from pipelines.build_shards.filters import LICENCES, UNKNOWN, Filters
@@ -80,9 +80,6 @@ class BuildOptions(JobFlags):
         exclude: Patterns of lists of what must not be learnt.
         rules: Rules that decide what is kept.
         workers: Settings of fetching and encoding.
-        output: Directory or URL of the shards.
-        overwrite: Whether to delete an earlier build's files first.
-        summarise: Whether to run no job and only to summarise what is in `output`.
     """
 
     source: Source
@@ -93,9 +90,6 @@ class BuildOptions(JobFlags):
     exclude: tuple[str, ...]
     rules: Rules
     workers: Workers
-    output: str
-    overwrite: bool
-    summarise: bool
 
     @property
     def again(self) -> list[str]:
@@ -140,149 +134,62 @@ def _add_inputs(group: argparse._ActionsContainer) -> None:
 
 
 def _add_rules(group: argparse._ActionsContainer) -> None:
-    rules = Rules()
-    add = group.add_argument
-    add(
-        "--val-fraction",
-        type=fraction,
-        default=rules.val_fraction,
-        metavar="X",
-        help="share of the photographers whose photos are for validation (default %(default)s)",
-    )
-    add(
-        "--min-accuracy",
-        type=whole,
-        default=0,
-        metavar="N",
-        help="yfcc100m: 1 (world) to 16 (street) (default any)",
-    )
-    add(
-        "--licences",
-        nargs="+",
-        default=[],
-        choices=[*LICENCES, UNKNOWN],
-        metavar="CODE",
-        help="yfcc100m, webdataset: licences that are kept (default all)",
-    )
-    add(
-        "--author-cap",
-        type=whole,
-        default=0,
-        metavar="N",
-        help="most photos per photographer; 0: any number (default %(default)s)",
-    )
-    add(
-        "--cell-cap",
-        type=whole,
-        default=0,
-        metavar="N",
-        help="most photos per cell; 0: any number (default %(default)s)",
-    )
-    add(
-        "--cell-degrees",
-        type=float,
-        default=rules.cell_degrees,
-        metavar="X",
-        help="height and width of a cell; 1 degree is 111 km (default %(default)s)",
-    )
-    add(
-        "--min-size",
-        type=positive,
-        default=rules.encoding.min_size,
-        metavar="PX",
-        help="shorter side below which a photo is dropped (default %(default)s)",
-    )
-    add(
-        "--image-size",
-        type=positive,
-        default=rules.encoding.image_size,
-        metavar="PX",
-        help="shorter side of the photos in the shards; none is enlarged (default %(default)s)",
-    )
-    add(
-        "--jpeg-quality",
-        type=positive,
-        default=rules.encoding.quality,
-        metavar="N",
-        help="1 to 95 (default %(default)s)",
-    )
-    add(
-        "--shard-size",
-        type=positive,
-        default=rules.shard_size,
-        metavar="N",
-        help="photos per shard, about (default %(default)s)",
-    )
-    add(
-        "--embed",
-        metavar="ENCODER",
-        help="store embeddings, such as of efficientnet_lite0 (default none)",
-    )
+    rules, add = Rules(), group.add_argument
+    encoding = rules.encoding
+    about = "yfcc100m, webdataset: licences that are kept (default all)"
+    codes = [*LICENCES, UNKNOWN]
+    add("--licences", nargs="+", default=[], choices=codes, metavar="CODE", help=about)
+    about = "share of the photographers whose photos are for validation"
+    add_number(group, "--val-fraction", fraction, rules.val_fraction, "X", about)
+    about = "yfcc100m: 1 (world) to 16 (street); 0: any"
+    add_number(group, "--min-accuracy", whole, 0, "N", about)
+    about = "most photos per photographer; 0: any number"
+    add_number(group, "--author-cap", whole, 0, "N", about)
+    add_number(group, "--cell-cap", whole, 0, "N", "most photos per cell; 0: any number")
+    about = "height and width of a cell; 1 degree is 111 km"
+    add_number(group, "--cell-degrees", float, rules.cell_degrees, "X", about)
+    about = "shorter side below which a photo is dropped"
+    add_number(group, "--min-size", positive, encoding.min_size, "PX", about)
+    about = "shorter side of the photos in the shards; none is enlarged"
+    add_number(group, "--image-size", positive, encoding.image_size, "PX", about)
+    add_number(group, "--jpeg-quality", positive, encoding.quality, "N", "1 to 95")
+    add_number(group, "--shard-size", positive, rules.shard_size, "N", "photos per shard, about")
+    about = "store embeddings, such as of efficientnet_lite0 (default none)"
+    add("--embed", metavar="ENCODER", help=about)
     add_flags(group, "--seed")
 
 
 def _add_work(group: argparse._ActionsContainer) -> None:
     fetch, workers = FetchSettings(), Workers()
-    add = group.add_argument
     add_flags(group, "--device")
-    add(
-        "--connections",
-        type=positive,
-        default=fetch.connections,
-        metavar="N",
-        help="images fetched at a time by each worker process (default %(default)s)",
-    )
-    add(
-        "--per-host",
-        type=positive,
-        default=fetch.per_host,
-        metavar="N",
-        help="downloads at a time from one host by each worker process (default %(default)s)",
-    )
-    add(
-        "--attempts",
-        type=positive,
-        default=fetch.attempts,
-        metavar="N",
-        help="tries per download, with growing waits between them (default %(default)s)",
-    )
-    add(
-        "--user-agent",
-        default=fetch.user_agent,
-        metavar="TEXT",
-        help="who asks; name an address where you can be reached (default %(default)s)",
-    )
-    add(
-        "--max-fetch-failures",
-        type=fraction,
-        default=workers.max_fetch_failures,
-        metavar="X",
-        help="part of a shard's images that may fail to be fetched, beyond those that are gone; "
-        "above it the job stops, to be continued (default %(default)s)",
-    )
+    about = "images fetched at a time by each worker process"
+    add_number(group, "--connections", positive, fetch.connections, "N", about)
+    about = "downloads at a time from one host by each worker process"
+    add_number(group, "--per-host", positive, fetch.per_host, "N", about)
+    about = "tries per download, with growing waits between them"
+    add_number(group, "--attempts", positive, fetch.attempts, "N", about)
+    about = "part of a shard's images that may fail, besides those that are gone; above, it stops"
+    add_number(group, "--max-fetch-failures", fraction, workers.max_fetch_failures, "X", about)
+    about = "who asks; name an address where you can be reached (default %(default)s)"
+    group.add_argument("--user-agent", default=fetch.user_agent, metavar="TEXT", help=about)
 
 
 def parse(arguments: Sequence[str] | None = None) -> BuildOptions:
     """Parses a command line.
-
-    Args:
-        arguments: Without the program's name; None takes `sys.argv`.
 
     Raises:
         UsageError: A flag is known neither here nor to Beam, a value is out of range, or flags do
             not go together.
     """
     parser = build_shards_parser()
-    ours, of_beam = parser.parse_job(arguments)
+    ours = parser.parse_job(arguments)
     parser.require(ours, *(("output",) if ours.summarise else ("source", "input", "output")))
     source = Source(ours.source or Source.WEBDATASET.value)  # of a summary: not looked at
     links = [*ours.hashes, *ours.urls]
     if ours.messages:
         links.append(f"{ours.images.rstrip('/')}/{ours.messages}")
     return BuildOptions(
-        runner=ours.runner,
-        wait=ours.wait,
-        beam_flags=of_beam,
+        **job_settings(ours),
         source=source,
         route=Route.TAR if ours.summarise else _route(ours, source),
         metadata=tuple(ours.input),
@@ -291,9 +198,6 @@ def parse(arguments: Sequence[str] | None = None) -> BuildOptions:
         exclude=tuple(ours.exclude),
         rules=_rules(ours, source),
         workers=_workers(ours),
-        output=ours.output,
-        overwrite=ours.overwrite,
-        summarise=ours.summarise,
     )
 
 

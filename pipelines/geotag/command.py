@@ -80,15 +80,8 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
         raise UsageError(f"the model cannot be loaded: {error}") from error
     configuration = _configuration(options, geotagger)
     output = _output(options)
-    try:
+    with output.usable():
         output.prepare(configuration, shards, options.overwrite)
-    except OutputError:
-        raise
-    except Exception as error:  # each file system has its own; all mean that we may not go on
-        raise OutputError(
-            f"--output {output.root} cannot be used ({type(error).__name__}: {error}); check that "
-            "the bucket or disk is there, and that you may list and write it"
-        ) from error
     return Job(options, shards, output, configuration, load)
 
 
@@ -272,15 +265,7 @@ def geotag_archive(
 
 
 def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> int:
-    """Runs the command.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
-        load: Loader that replaces the one made from the arguments, for tests.
-
-    Returns:
-        The exit status; `--help` lists what each means.
-    """
+    """Runs the command; returns its exit status."""
 
     def body() -> int:
         options = parse(arguments)

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from locdiffusion.cli.flags import MODEL, add_flags, add_input
+from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
-from pipelines.beam.flags import JobFlags, JobParser, add_job_flags
+from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 from pipelines.geotag.model_cache import GeotaggerLoader
 from pipelines.geotag.tables import Extras
 
@@ -75,23 +75,17 @@ class GeotagOptions(JobFlags):
 
     Attributes:
         input: Folders, and patterns of shards.
-        output: Directory or URL of the results.
         loader: Builds the Geotagger.
         extras: Layers and columns that are written besides points.
         batch_size: Most photos per call of the model.
-        overwrite: Whether to delete an earlier run's files first.
         max_error_fraction: Share of failed photos above which the exit status is 1.
-        summarise: Whether to run no job and only to summarise what is in `output`.
     """
 
     input: tuple[str, ...]
-    output: str
     loader: GeotaggerLoader
     extras: Extras
     batch_size: int
-    overwrite: bool
     max_error_fraction: float
-    summarise: bool
 
     @property
     def again(self) -> list[str]:
@@ -118,21 +112,12 @@ def geotag_parser() -> JobParser:
     add_flags(group, "--overwrite")
     group = parser.add_argument_group("the model")
     add_flags(group, *(f"--{name}" for name in MODEL), "--bf16")
-    group.add_argument(
-        "--batch-size",
-        type=positive,
-        default=32,
-        metavar="N",
-        help="most photos per call of the model; moves rows only by rounding (default %(default)s)",
-    )
+    about = "most photos per call of the model; moves rows only by rounding"
+    add_number(group, "--batch-size", positive, 32, "N", about)
     _add_extras(parser.add_argument_group("what is written besides points"))
-    add_job_flags(parser)(
-        "--max-error-fraction",
-        type=fraction,
-        default=1.0,
-        metavar="X",
-        help="exit with 1 if more than this part of the photos failed (default %(default)s)",
-    )
+    group = add_job_flags(parser)
+    about = "exit with 1 if more than this part of the photos failed"
+    add_number(group, "--max-error-fraction", fraction, 1.0, "X", about)
     return parser
 
 
@@ -144,25 +129,16 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
         help="draw the regions that hold the photo with 50 %% and 90 %%, as polygons in a layer of "
         "their own; about 50 ms per photo",
     )
-    add(
-        "--thumbnails",
-        type=whole,
-        default=0,
-        metavar="N",
-        help="keep small pictures of at most N photos of each shard, for the map "
-        "(default %(default)s)",
-    )
+    about = "keep small pictures of at most N photos of each shard, for the map"
+    add_number(group, "--thumbnails", whole, 0, "N", about)
     add(
         "--admin",
         metavar="FILE",
         help="polygons of your own (GeoJSON or GeoParquet), such as districts: the name of the one "
         "around each point goes into the column `admin`",
     )
-    add(
-        "--admin-name",
-        metavar="COLUMN",
-        help="which column of --admin holds the names (default: `name`, or the only one of text)",
-    )
+    about = "column of --admin that holds the names (default: `name`, or the only one of text)"
+    add("--admin-name", metavar="COLUMN", help=about)
 
 
 def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
@@ -172,7 +148,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         UsageError: A flag is known neither here nor to Beam, or a value is out of range.
     """
     parser = geotag_parser()
-    ours, of_beam = parser.parse_job(arguments)
+    ours = parser.parse_job(arguments)
     if ours.input and not ours.output:
         ours.output = _default_output(ours.input)
     parser.require(ours, *(("output",) if ours.summarise else ("input", "output")))
@@ -184,21 +160,15 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     for name in ("prior", "gallery", "admin"):
         setattr(ours, name, getattr(ours, name) and _absolute(getattr(ours, name)))
     ours.checkpoint = _located(ours.checkpoint)
-    extras = {
-        name: getattr(ours, name) for name in ("regions", "thumbnails", "admin", "admin_name")
-    }
+    named = ("regions", "thumbnails", "admin", "admin_name")
+    extras = {name: getattr(ours, name) for name in named}
     return GeotagOptions(
+        **job_settings(ours),
         input=tuple(ours.input),
-        output=ours.output,
         loader=GeotaggerLoader(**{name: getattr(ours, name) for name in (*MODEL, "bf16")}),
         extras=Extras(**extras, hybrid=bool(ours.gallery)),
-        runner=ours.runner,
         batch_size=ours.batch_size,
-        overwrite=ours.overwrite,
         max_error_fraction=ours.max_error_fraction,
-        wait=ours.wait,
-        summarise=ours.summarise,
-        beam_flags=of_beam,
     )
 
 

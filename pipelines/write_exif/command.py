@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from locdiffusion.cli.flags import add_flags, add_input
-from locdiffusion.cli.parser import DONE, FAILED, Parser, UsageError, fraction, run_command
+from locdiffusion.cli.parser import DONE, FAILED, Parser, UsageError, fraction
 from locdiffusion.files import write_atomically
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import FolderReader
@@ -70,8 +70,9 @@ class Fate(str, Enum):
 def parser() -> Parser:
     """Returns the parser of the command."""
     usage = "PHOTOS ... --predictions DIR --output DIR [flags]"
-    failed = "no geotag was written"
-    made = Parser("write-exif", usage, ABOUT, MORE, failed, {"--photos": "--input"})
+    failed, old = "no geotag was written", {"--photos": "--input"}
+    required = ["input", "predictions", "output"]
+    made = Parser("write-exif", usage, ABOUT, MORE, failed, old, required)
     group = made.add_argument_group("input and output")
     add_input(group, "folders, tars or photos that were geotagged", "PHOTOS")
     group.add_argument("--predictions", metavar="DIR", help="output of `locdiffusion geotag`")
@@ -210,7 +211,5 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command on words, by default those of `sys.argv`; returns the exit status."""
-    required = ("input", "predictions", "output")
-    made = parser()
-    return run_command(lambda: _run(made.parse_args(arguments, required=required)), DataError)
+    """Runs the command; returns its exit status."""
+    return parser().run(arguments, _run, DataError)

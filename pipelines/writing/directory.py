@@ -57,6 +57,19 @@ class OutputDirectory:
         """Joins names to the root."""
         return "/".join([self.root.rstrip("/"), *names])
 
+    @contextlib.contextmanager
+    def usable(self) -> Iterator[None]:
+        """Turns what a file system raises while the directory is claimed into an OutputError."""
+        try:
+            yield
+        except OutputError:
+            raise
+        except Exception as error:  # each file system has its own
+            raise OutputError(
+                f"--output {self.root} cannot be used ({type(error).__name__}: {error}); check "
+                "that the bucket or disk is there, and that you may list and write it"
+            ) from error
+
     def claim(self, settings: Mapping[str, Any], overwrite: bool = False) -> bool:
         """Makes the directory this run's own, keeping what a run with the same settings wrote.
 

@@ -18,6 +18,8 @@ import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from PIL import Image
 
+from locdiffusion import geotag_archive
+from locdiffusion.cli.parser import RunFailed
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag import command as geotag
@@ -121,6 +123,26 @@ def test_same_rows_as_the_library_with_a_real_network(
             theirs = [getattr(one, name) for one in wanted]
             np.testing.assert_allclose(found[name], theirs, rtol=1e-4, atol=1e-3)
         assert (found.model_id == model.model_id).all()
+
+
+def test_in_python_the_same_as_the_command(
+    tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_tar(tmp_path / "s-0.tar", sound_members(4))
+    flags = {"checkpoint": tiny_checkpoint, "direct_num_workers": 1, "prior": None}
+    summary = geotag_archive(tmp_path / "s-0.tar", "python", regions=True, bf16=False, **flags)
+    typed = ["s-0.tar", "--checkpoint", str(tiny_checkpoint), "--regions"]
+    assert main(typed) == 0, "and the output is named after the tar"
+    assert summary == json.loads((tmp_path / "python" / "summary.json").read_text())
+    assert summary["predictions"] == 4 and results(tmp_path / "python") == results(
+        tmp_path / "s-0-geotags"
+    )
+    with pytest.raises(ValueError, match="did you mean --regions"):
+        geotag_archive("s-0.tar", "python", regionss=True)
+    (tmp_path / "s-0.tar").write_bytes(b"no tar")
+    with pytest.raises(RunFailed, match="no photo was found"):
+        geotag_archive(["s-0.tar"], "other", checkpoint=tiny_checkpoint)
 
 
 def test_photos_in_are_predictions_and_errors_out(archive: Path, tmp_path: Path) -> None:
