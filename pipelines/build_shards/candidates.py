@@ -13,14 +13,14 @@ import pyarrow as pa
 
 from pipelines.build_shards import tables
 from pipelines.build_shards.embedding import BATCH, Embedder
-from pipelines.build_shards.encoding import EncodedPhoto, Encoding, EncodingError, encode
+from pipelines.build_shards.encoding import EncodedPhoto, Encoding, encode
 from pipelines.build_shards.equal_area_cells import Cells
 from pipelines.build_shards.output import CANDIDATES, PLAN, BuildOutput
 from pipelines.build_shards.settings import Settings
 from pipelines.build_shards.shard_writer import ShardSample, ShardWriter, member_key
-from pipelines.sources.download import FetchError, FetchSettings
+from pipelines.sources.download import FetchSettings
 from pipelines.sources.images import read
-from pipelines.sources.record import Drop, ImageRef, Record
+from pipelines.sources.record import Drop, DropError, ImageRef, Record
 from pipelines.writing.directory import to_json
 from schemas import geoparquet
 from schemas.training import INDEX_SCHEMA, DropReason, DropRow, drop_table
@@ -148,7 +148,7 @@ def encoded_photos(
         assert record.image is not None
         try:
             return encode(read_image(record.image, fetch), encoding)
-        except (FetchError, EncodingError) as error:
+        except DropError as error:
             # Exceptions of the network tell where in memory their objects were.
             return Drop(record.key, error.reason, _ADDRESS.sub("", str(error)))
 

@@ -14,6 +14,7 @@ from PIL import Image
 
 from locdiffusion.model.preprocessing import as_rgb
 from locdiffusion.photos.photo import PhotoError, open_image
+from pipelines.sources.record import DropError
 from schemas.geotags import Status
 from schemas.training import DropReason
 
@@ -25,16 +26,8 @@ _REASONS = {
 }
 
 
-class EncodingError(ValueError):
-    """A photo cannot or must not go into a shard.
-
-    Attributes:
-        reason: Reason of the drop.
-    """
-
-    def __init__(self, reason: DropReason, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+class EncodingError(DropError):
+    """A photo cannot or must not go into a shard."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +83,6 @@ def encode(data: bytes, how: Encoding) -> EncodedPhoto:
     except PhotoError as error:
         raise EncodingError(_REASONS[error.status], str(error)) from None
     except (ValueError, OSError, MemoryError) as error:
-        if isinstance(error, EncodingError):
-            raise
         why = f"cannot be converted to RGB ({type(error).__name__}: {error})"
         raise EncodingError(DropReason.BROKEN_IMAGE, why) from None
     image.info = {}  # Pillow would write a comment on from here

@@ -35,18 +35,8 @@ COLUMNS = ["author", "licence", "latitude", "longitude", "cell"]
 class Found:
     """Counts of what is on disk, added up shard by shard.
 
-    Attributes:
-        planned: Number of planned photos.
-        kept: Number of photos in shards.
-        dropped: Number of dropped photos by reason.
-        photos: Number of photos by split.
-        shards: Number of shards by split.
-        bytes: Bytes of the shards by split.
-        authors: Number of photos by photographer, by split, without unknown photographers.
-        licences: Number of photos by licence code.
-        caps: Number of photos by cell of the build.
-        density: Number of photos by cell of the map.
-        mismatches: Sentences about counts that do not add up.
+    Photos, shards, bytes and photographers are by split, `caps` by cell of the build, `density` by
+    cell of the map; `mismatches` are sentences about counts that do not add up.
     """
 
     planned: int = 0

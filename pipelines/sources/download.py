@@ -19,7 +19,7 @@ import requests
 import urllib3
 
 from locdiffusion import __version__
-from pipelines.sources.record import web_address
+from pipelines.sources.record import DropError, web_address
 from schemas.samples import MAX_IMAGE_BYTES
 from schemas.training import DropReason
 
@@ -31,19 +31,8 @@ PLACEHOLDER = "photo_unavailable"
 """Flickr leads from a photo that was deleted to a picture of this name, with status 200."""
 
 
-class FetchError(Exception):
-    """The bytes of an image cannot be fetched.
-
-    Attributes:
-        reason: NO_IMAGE, TOO_LARGE, or FETCH_FAILED, which may pass.
-    """
-
-    def __init__(self, reason: DropReason, message: str) -> None:
-        super().__init__(reason, message)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return str(self.args[1])
+class FetchError(DropError):
+    """An image cannot be fetched: NO_IMAGE, TOO_LARGE, or FETCH_FAILED, which may pass."""
 
 
 @dataclass(frozen=True)

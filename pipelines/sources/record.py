@@ -114,18 +114,24 @@ def photo_id(key: str) -> str:
     return key
 
 
-class RowError(ValueError):
-    """A row cannot be used; `parse_row` turns this into a Drop.
+class DropError(Exception):
+    """A record, or its image, cannot be used.
 
     Attributes:
         reason: Reason of the drop.
         key: Id of the record, if it is known by then.
     """
 
-    def __init__(self, reason: DropReason, detail: str, key: str | None = None) -> None:
-        super().__init__(detail)
-        self.reason = reason
-        self.key = key
+    def __init__(self, reason: DropReason, message: str, key: str | None = None) -> None:
+        super().__init__(reason, message, key)
+        self.reason, self.key = reason, key
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class RowError(DropError):
+    """A row cannot be used; `parse_row` turns this into a Drop."""
 
 
 def parse_row(line: bytes, parse: Callable[[str], T]) -> T | Drop:
