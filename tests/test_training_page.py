@@ -12,7 +12,9 @@ from locdiffusion.overhead.command import main as cut_patches
 from support.pages import commands, read_page, run_command
 
 PAGE, BLOCKS = read_page("docs/TRAINING.md")
-SHORTER = {"train": ["--set", "steps=2", "--set", "batch_size=8", "--set", "evaluate_every=1"]}
+SHORTER = {
+    "train": [f"--set={value}" for value in ("steps=2", "batch_size=8", "model.max_degree=7")]
+}
 PHOTOS = (("train", 24, "DATA/train"), ("val", 12, "DATA/val"), ("seen", 60, "photos"))
 
 
