@@ -192,10 +192,7 @@ class Geotagger:
 
     @torch.inference_mode()
     def hybrid(
-        self,
-        embeddings: NDArray[np.float32],
-        natural: NDArray[np.float32],
-        answers: GeotagColumns,
+        self, embeddings: NDArray[np.float32], natural: NDArray[np.float32], answers: GeotagColumns
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The gallery's places that agree best with photos and their densities.
 
@@ -243,11 +240,7 @@ class Geotagger:
         return RegionFinder(self.checkpoint.config.model.max_degree, self.checkpoint.base_measure)
 
     def geotag(
-        self,
-        photos: Sequence[Photo],
-        keys: Sequence[str] | None = None,
-        *,
-        regions: bool = False,
+        self, photos: Sequence[Photo], keys: Sequence[str] | None = None, *, regions: bool = False
     ) -> list[Geotag]:
         """Geotags photos, turned upright as their EXIF says.
 

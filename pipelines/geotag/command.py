@@ -21,13 +21,7 @@ from locdiffusion.photos.storage import DataError
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
-from pipelines.geotag.output import (
-    MAP_HTML,
-    MAP_PNG,
-    REPORT_HTML,
-    Output,
-    RunConfiguration,
-)
+from pipelines.geotag.output import MAP_HTML, MAP_PNG, REPORT_HTML, Output, RunConfiguration
 from pipelines.geotag.progress import Progress
 from pipelines.geotag.summary import summarise, summary_table
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json

@@ -33,13 +33,7 @@ from pipelines.geotag.tables import (
     parquet_bytes,
     shard_tables,
 )
-from pipelines.writing.directory import (
-    MANIFESTS,
-    SUMMARY,
-    OutputDirectory,
-    OutputError,
-    to_json,
-)
+from pipelines.writing.directory import MANIFESTS, SUMMARY, OutputDirectory, OutputError, to_json
 from schemas.geotags import SCHEMA_VERSION, ErrorRow
 
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"

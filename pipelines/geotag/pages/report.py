@@ -9,30 +9,19 @@ from typing import Any
 import fsspec
 
 from locdiffusion.calibrate.command import FEWEST
+from locdiffusion.evaluate.scores import Scores
 from locdiffusion.files import write_atomically
 from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.geotag.pages.filling import escaped, fill
 from pipelines.geotag.pages.rows import DATA, MapRows, read_rows
 from pipelines.geotag.pages.scoring import Group, ReportScores, miss, score_rows
 from pipelines.geotag.summary import CREDIBLE
+from schemas.geotags import THRESHOLDS_KM
 
 MAX_ROWS = 20_000
-TEMPLATE = DATA / "report.html"
+TEMPLATE, QUALITY = DATA / "report.html", DATA / "quality.html"
+NO_TRUTH, REFIT = DATA / "no_truth.html", DATA / "refit.html"
 SHOWN_KM = (25, 200, 750)
-
-NO_TRUTH = """\
-<p>No photo of this run has a known position, so nothing can be said about how good it is here.
-Give some: a file <code>&lt;key&gt;.json</code> beside the picture with
-<code>{"latitude": 52.5, "longitude": 13.4}</code>, or photos whose EXIF holds GPS. Fifty are a
-start, two hundred are good.</p>"""
-
-REFIT = """\
-<p>The radii can be fitted to this archive; the points hardly move:</p>
-<pre>locdiffusion calibrate <i>PHOTOS</i> --predictions <i class="here">OUT</i> \
---output calibrated
-locdiffusion geotag <i>PHOTOS</i> --output again --checkpoint calibrated</pre>
-<p class="faint"><i>PHOTOS</i> is what <code>--input</code> was, <i>OUT</i> the directory of this
-page; if the run had a <code>--checkpoint</code>, give it to the first command too.</p>"""
 
 
 def write_report_html(output_dir: str, path: str) -> None:
@@ -52,7 +41,7 @@ def write_report_html(output_dir: str, path: str) -> None:
 def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
     """Fills the page. It shows no times, so that the same photos give the same page."""
     scores = score_rows(rows)
-    found = _quality(scores) if scores else _section("Accuracy", NO_TRUTH)
+    found = fill(QUALITY, _quality(scores)) if scores else fill(NO_TRUTH, {})
     predicted = f"{summary['predictions']:,} of {summary['photos']:,} photos geotagged"
     known = f"{scores.photos:,} of them with a known position" if scores else ""
     return fill(
@@ -64,90 +53,61 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
     )
 
 
-def _quality(scores: ReportScores) -> str:
-    """The sections that need known positions."""
+def _quality(scores: ReportScores) -> dict[str, str]:
+    """The slots of QUALITY."""
     overall, n = scores.overall, scores.overall.n
     kinds = {"truth": "<key>.json", "exif": "EXIF"}
     origin = " and ".join(f"{c:,} from {kinds[k]}" for k, c in scores.by_kind.items() if c)
     drawn = f", {n:,} of them, evenly drawn, are scored here" if n < scores.photos else ""
-    tiles = [
-        (
-            "median error",
-            f"{overall.median_km.value:,.0f} km",
-            _between(overall.median_km, km=True),
-        ),
-        *(
-            (f"within {km} km", percent(within.value), _between(within))
-            for km, within in zip((1, *SHOWN_KM, 2500), overall.within, strict=True)
-            if km in SHOWN_KM
-        ),
+    median = overall.median_km
+    tiles = [("median error", f"{median.value:,.0f} km", _between(median, km=True))]
+    tiles += [
+        (f"within {km} km", percent(within.value), _between(within))
+        for km, within in zip(THRESHOLDS_KM, overall.within, strict=True)
+        if km in SHOWN_KM
     ]
-    head = "".join(
-        f"<div><b>{value}</b><span>{name}</span><small>{interval}</small></div>"
-        for name, value, interval in tiles
-    )
-    chosen = [r for r in overall.reliability if r.threshold_km in SHOWN_KM]
-    parts = [
-        _section(
-            "Accuracy",
-            f"<p>{scores.photos:,} photos have a known position ({escaped(origin)}){drawn}. Below "
-            f'each number, what chance allows (95 %).</p><div class="tiles">{head}</div>'
-            f"<figure>{accuracy_chart(scores.error_km, scores.stated)}<figcaption>Share of photos "
-            "within so many km. What the model stated, at five distances, lies above it where it "
-            "is too sure of itself, and below where it is not sure enough.</figcaption></figure>",
+    by_shards = _section("By group of shards", _groups(scores.by_shards, "shards"))
+    return {
+        "ORIGIN": f"{scores.photos:,} photos have a known position ({escaped(origin)}){drawn}.",
+        "TILES": "".join(
+            f"<div><b>{value}</b><span>{name}</span><small>{interval}</small></div>"
+            for name, value, interval in tiles
         ),
-        _section("Can the stated certainty be believed?", _calibration(scores) + _pair(chosen)),
-        _section(
-            "By stated certainty",
-            "<p>Photos in classes of their 90 % radius: smaller must mean nearer.</p>"
-            + _groups(scores.by_certainty, "90 % radius"),
+        "ACCURACY_CHART": accuracy_chart(scores.error_km, scores.stated),
+        "RELIABILITY_CHART": reliability_chart(
+            [r for r in overall.reliability if r.threshold_km in SHOWN_KM]
         ),
-        _section(
-            "By country",
-            "<p>Country of the known position.</p>" + _groups(scores.by_country, "country", True),
-        ),
-    ]
-    if len(scores.by_shards) > 1:
-        parts.append(_section("By group of shards", _groups(scores.by_shards, "shards")))
-    return "".join(parts)
+        "BY_CERTAINTY": _groups(scores.by_certainty, "90 % radius"),
+        "BY_COUNTRY": _groups(scores.by_country, "country", True),
+        "BY_SHARDS": by_shards if len(scores.by_shards) > 1 else "",
+        **_calibration(overall),
+    }
 
 
-def _pair(chosen: Sequence[Any]) -> str:
-    return (
-        f"<figure>{reliability_chart(chosen)}<figcaption>On the dashed line, what was said with "
-        "80 % came true in 80 % of the cases; below it the model is too sure of itself. Each dot "
-        "is a class of photos; the whiskers are what chance allows."
-        "</figcaption></figure>"
-    )
-
-
-def _calibration(scores: ReportScores) -> str:
-    """Coverage of the radii, and the remedy if it is off."""
-    overall = scores.overall
-    if overall.coverage_50 is None or overall.coverage_90 is None:
-        return ""
+def _calibration(overall: Scores) -> dict[str, str]:
+    """The slots of QUALITY for the coverage of the radii, and the remedy if it is off."""
+    assert overall.coverage_50 and overall.coverage_90, "every prediction states its radii"
     found = (("50 % radius", 0.5, overall.coverage_50), ("90 % radius", 0.9, overall.coverage_90))
-    off = [(name, miss(wanted, share)) for name, wanted, share in found]
+    off = [miss(wanted, share) for _, wanted, share in found]
     sentences = [
         f"The {name} holds {percent(share.value)} of the known positions ({_between(share)})."
         for name, _, share in found
     ]
-    if scores.overall.n < FEWEST:
+    remedy = ""
+    if overall.n < FEWEST:
         sentences.append(f"Fewer than {FEWEST} photos are too few to judge the radii by.")
-        verdict, remedy = "", ""
-    elif any(amount for _, amount in off):
-        small = sum(amount for _, amount in off) < 0
-        size, sure = ("small", "too sure") if small else ("large", "not sure enough")
+    elif any(off):
+        size, sure = ("small", "too sure") if sum(off) < 0 else ("large", "not sure enough")
         verdict = f"The radii are too {size} here: the model is {sure} of itself on these photos."
-        remedy = REFIT
+        sentences.append(f"<strong>{verdict}</strong>")
+        remedy = fill(REFIT, {})
     else:
-        verdict, remedy = "The radii are as good as their word here.", ""
-    text = " ".join([*sentences, f"<strong>{verdict}</strong>" if verdict else ""])
-    return (
-        f"<p>{text}</p>{remedy}<figure>{coverage_chart(found)}<figcaption>How many known positions "
-        "lie inside the radii, and how many should. The bar is what chance allows.</figcaption>"
-        "</figure>"
-    )
+        sentences.append("<strong>The radii are as good as their word here.</strong>")
+    return {
+        "VERDICT": " ".join(sentences),
+        "REMEDY": remedy,
+        "COVERAGE_CHART": coverage_chart(found),
+    }
 
 
 def _groups(groups: Sequence[Group], name: str, of_country: bool = False) -> str:
