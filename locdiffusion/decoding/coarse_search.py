@@ -124,7 +124,7 @@ class CoarseSearch(nn.Module):
         edges = panel_edges(self.radius, finest_panel(degree), 4.0 * spacing)
         self.rings = RingTransform(polar_grid(edges, 4, 48), degree)
         low, high = (0.0, 0.0) if base_measure is None else base_measure.bounds()
-        self.q0_range, self.highest_log_q0 = high - low, high
+        self.log_q0_range, self.highest_log_q0 = high - low, high
         self.may_settle = base_measure is None or not base_measure.excludes
 
     def forward(self, natural: Tensor, candidates: int) -> Densities:
@@ -141,7 +141,7 @@ class CoarseSearch(nn.Module):
         highest = [highest_nodes(field, candidates) for field in fields]
         value, index = (torch.cat(parts) for parts in zip(*highest, strict=True))
         # The highest peak of F may lie where q₀ is least.
-        lowest = value[:, :1] - (LOWEST_PEAK + self.q0_range)
+        lowest = value[:, :1] - (LOWEST_PEAK + self.log_q0_range)
         value = value.masked_fill(value < lowest, -torch.inf)
         by_degree = self.rotation.by_degree(flat)
         start = self.thin.nodes.index_select(0, index.flatten()).view(*index.shape, 3)
