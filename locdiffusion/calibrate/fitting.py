@@ -25,7 +25,7 @@ import torch
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from locdiffusion.calibrate.coverage import CoverageTable, fit_stretch
+from locdiffusion.calibrate.coverage import LEVELS, CoverageTable, fit_stretch
 from locdiffusion.calibrate.parts import (
     FOLDS,
     CalibrationPart,
@@ -198,8 +198,8 @@ def fit_factor(densities: LocatedDensities, decoder: Decoder) -> float:
 
     def miss(log_factor: float) -> float:
         error, *radii = densities.errors_and_radii(decoder, float(np.exp(log_factor)))
-        shares = [float(np.mean(error <= radius)) for radius in radii]
-        return (shares[0] - 0.5) ** 2 + (shares[1] - 0.9) ** 2
+        pairs = zip(radii, LEVELS, strict=True)
+        return sum(float(np.mean(error <= radius) - level) ** 2 for radius, level in pairs)
 
     bound = float(np.log(5.0))
     options = {"xatol": 0.02, "maxiter": 12}

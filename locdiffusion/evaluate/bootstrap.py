@@ -1,7 +1,7 @@
-"""How sure a score is: percentile bootstrap over photos (Efron & Tibshirani 1993, §13.3).
+"""Computes intervals by the percentile bootstrap over photos (Efron & Tibshirani 1993, §13.3).
 
-The same seed and number of photos give the same resamples. So scores of two methods on the same
-photos are resampled together, and the interval of their difference is a paired one.
+The same seed and number of photos give the same resamples, so that the interval of a difference
+between two methods on the same photos is a paired one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Estimate:
     """A score and its interval.
 
     Attributes:
-        value: On the photos as they are.
+        value: Score of the photos themselves.
         low, high: Ends of the interval.
     """
 
@@ -32,12 +32,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """How intervals are made.
+    """Settings of the intervals.
 
     Attributes:
-        resamples: How many times as many photos are drawn again, with replacement.
-        level: Probability of the intervals.
-        seed: Of the draws.
+        resamples: Number of times that n photos are drawn with replacement.
+        level: Nominal probability of the intervals.
+        seed: Seed of the draws.
     """
 
     resamples: int = 1000
@@ -54,27 +54,20 @@ class Bootstrap:
             raise ValueError(f"seed is {self.seed}; want 0 or more.")
 
     def draws(self, n: int) -> Iterator[NDArray[np.int64]]:
-        """Photo numbers ``(c, n)``, a resample per row, in blocks that fit into memory."""
+        """Yields photo numbers ``(c, n)``, a resample per row, in blocks that fit into memory."""
         rng = np.random.default_rng(self.seed)
         rows = max(1, _CHUNK_ELEMENTS // n)
         for start in range(0, self.resamples, rows):
             yield rng.integers(n, size=(min(rows, self.resamples - start), n))
 
     def means(self, values: ArrayLike) -> Float:
-        """Means of every resample.
-
-        Args:
-            values: ``(n, m)``, m numbers for each photo.
-
-        Returns:
-            ``(resamples, m)``.
-        """
+        """Computes the means of every resample: ``(n, m)`` to ``(resamples, m)``."""
         columns = np.asarray(values, np.float64)
         n = len(columns)
         return np.concatenate([_counts(draw, n) @ columns / n for draw in self.draws(n)])
 
     def medians(self, values: ArrayLike) -> Float:
-        """Medians of every resample: ``(n, m)`` to ``(resamples, m)``."""
+        """Computes the medians of every resample: ``(n, m)`` to ``(resamples, m)``."""
         columns = np.asarray(values, np.float64)
         blocks = [
             np.stack([np.median(column[draw], axis=1) for column in columns.T], axis=1)
@@ -83,25 +76,25 @@ class Bootstrap:
         return np.concatenate(blocks)
 
     def estimates(self, values: ArrayLike, replicas: ArrayLike) -> tuple[Estimate, ...]:
-        """Values ``(m,)`` with the percentile intervals of their replicas ``(resamples, m)``."""
+        """Joins values ``(m,)`` with the percentiles of their replicas ``(resamples, m)``."""
         tail = (1.0 - self.level) / 2.0
         low, high = np.quantile(np.asarray(replicas), [tail, 1.0 - tail], axis=0)
         found = zip(np.asarray(values).tolist(), low.tolist(), high.tolist(), strict=True)
         return tuple(Estimate(*numbers) for numbers in found)
 
     def mean_estimates(self, values: ArrayLike) -> tuple[Estimate, ...]:
-        """Means of the columns of ``(n, m)``, with intervals."""
+        """Computes the means of the columns of ``(n, m)``, with intervals."""
         columns = np.asarray(values, np.float64)
         return self.estimates(columns.mean(0), self.means(columns))
 
     def median_estimates(self, values: ArrayLike) -> tuple[Estimate, ...]:
-        """Medians of the columns of ``(n, m)``, with intervals."""
+        """Computes the medians of the columns of ``(n, m)``, with intervals."""
         columns = np.asarray(values, np.float64)
         return self.estimates(np.median(columns, axis=0), self.medians(columns))
 
 
 def _counts(draw: NDArray[np.int64], n: int) -> Float:
-    """How often each photo is in each resample, ``(c, n)``."""
+    """Counts how often each photo is in each resample, ``(c, n)``."""
     shifted = draw + n * np.arange(len(draw))[:, None]
     counts = np.bincount(shifted.ravel(), minlength=len(draw) * n)
     return counts.reshape(len(draw), n).astype(np.float64)

@@ -41,11 +41,11 @@ CHUNK = 512
 
 @dataclass(frozen=True)
 class TruthList:
-    """What a list says.
+    """Photos of a list and their true positions.
 
     Attributes:
-        ids: Of N photos, each once.
-        latitude, longitude: ``(N,)`` degrees.
+        ids: Ids of N photos, each once.
+        latitude, longitude: True positions in degrees, ``(N,)``.
     """
 
     ids: list[str]
@@ -53,7 +53,7 @@ class TruthList:
     longitude: NDArray[np.float64]
 
     def __len__(self) -> int:
-        """N."""
+        """Number N of photos."""
         return len(self.ids)
 
 
@@ -84,7 +84,7 @@ def read_truth(path: Path) -> TruthList:
 
 
 def find_photos(ids: Sequence[str], folder: Path) -> dict[str, Path]:
-    """The files of those photos that are there.
+    """Finds the files of those photos that are in the folder.
 
     Raises:
         DataError: The folder holds no photo, or two files answer to one id.
@@ -113,7 +113,7 @@ def find_photos(ids: Sequence[str], folder: Path) -> dict[str, Path]:
 
 
 def _named(key: str, by_name: Mapping[str, list[str]]) -> list[str]:
-    """Paths of the files of that name; those whose folders fit best if there are several."""
+    """Finds files by name; of several, those whose folders match the id."""
     name = PurePosixPath(key).name
     stem, dot, extension = name.rpartition(".")
     bare = stem if dot and extension.lower() in IMAGE_EXTENSIONS else name
@@ -130,10 +130,9 @@ def embed_list(
 
     Args:
         truth: The list.
-        files: Its photos that are there; one that cannot be decoded is left out, and told on
-            stderr.
+        files: Files of its photos. One that cannot be decoded is left out and named on stderr.
         encoder: Frozen image encoder.
-        cache: Directory of the embeddings; what was done before a stop is not done again.
+        cache: Directory of the embeddings; embeddings that it holds are not computed again.
 
     Raises:
         DataError: No photo is left.

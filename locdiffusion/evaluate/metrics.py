@@ -1,8 +1,4 @@
-"""How good answers are: accuracy, coverage, likelihood.
-
-One array of distances, computed once, is the input of everything; each figure states how many
-photos it is over.
-"""
+"""Computes accuracy, coverage and GeoScore from errors in km."""
 
 from __future__ import annotations
 
@@ -17,14 +13,14 @@ GEOSCORE_BEST, GEOSCORE_SCALE_KM = 5000.0, 1492.7
 
 
 def error_summary(distance_km: ArrayLike) -> dict[str, Any]:
-    """Accuracy of answers with known truth.
+    """Summarises errors.
 
     Args:
-        distance_km: ``(n,)`` great-circle errors.
+        distance_km: Great-circle errors in km, ``(n,)``.
 
     Returns:
-        ``n``, ``median_km`` (None if n = 0) and ``within``: share of photos within each of
-        `THRESHOLDS_KM`, keyed by the number of km as a string (JSON keys are strings).
+        ``n``, ``median_km`` (None if n = 0) and ``within``: the shares of photos within each of
+        `THRESHOLDS_KM`, with the number of km as a text for key.
     """
     distance = _finite(distance_km)
     within = {
@@ -35,11 +31,11 @@ def error_summary(distance_km: ArrayLike) -> dict[str, Any]:
 
 
 def coverage(distance_km: ArrayLike, radius_km: ArrayLike) -> float | None:
-    """Share of photos whose truth lies within the stated radius; None without photos.
+    """Computes the share of photos whose truth lies within the radius; None without photos.
 
     Args:
-        distance_km: ``(n,)`` errors.
-        radius_km: ``(n,)`` stated radii, such as `radius_50_km`, which should cover 0.50.
+        distance_km: Errors in km, ``(n,)``.
+        radius_km: Stated radii in km, ``(n,)``.
     """
     distance, radius = _finite(distance_km), _finite(radius_km)
     if len(distance) != len(radius):
@@ -48,16 +44,10 @@ def coverage(distance_km: ArrayLike, radius_km: ArrayLike) -> float | None:
 
 
 def geoscores(distance_km: ArrayLike) -> NDArray[np.float64]:
-    """GeoScore of each answer: 5000·exp(−d / 1492.7 km).
+    """Computes the GeoScore 5000·exp(−d / 1492.7 km) of errors d ``(n,)`` in km.
 
-    The measure of OpenStreetView-5M (Astruc et al. 2024, arXiv 2404.18873, §4), after the points
-    of the game GeoGuessr; what is reported is the mean over photos.
-
-    Args:
-        distance_km: ``(n,)`` errors.
-
-    Returns:
-        ``(n,)`` from 5000, right on the spot, down to 0.007 at the antipode.
+    It is the measure of OpenStreetView-5M (Astruc et al. 2024, arXiv 2404.18873, §4), after the
+    points of the game GeoGuessr. Reported is its mean over photos.
     """
     return GEOSCORE_BEST * np.exp(-_finite(distance_km) / GEOSCORE_SCALE_KM)
 

@@ -1,7 +1,4 @@
-"""Figures of an evaluation, as PNG. Colours are told apart by the colour-blind too.
-
-Each takes plain arrays or score objects of any number of methods or splits, and a path.
-"""
+"""Draws the figures of an evaluation as PNG, for any number of methods or splits."""
 
 from __future__ import annotations
 
@@ -35,13 +32,13 @@ def plot_reliability(
     title: str = "",
     thresholds_km: Sequence[float] = RELIABILITY_KM,
 ) -> None:
-    """Stated probability against what came true, and below it how often each was stated.
+    """Draws the share of true events over the stated probability, and the number of photos.
 
     Args:
-        path: Of the PNG.
-        reliability: Of one method on one split.
-        title: Above the figure.
-        thresholds_km: Which of them to show.
+        path: File of the PNG.
+        reliability: Reliability of one method on one split.
+        title: Title above the figure.
+        thresholds_km: Distances that are shown.
     """
     shown = [r for r in reliability if r.threshold_km in thresholds_km]
     figure = new_figure(6.4, 6.9)
@@ -58,7 +55,7 @@ def plot_reliability(
         label = f"within {r.threshold_km:,g} km: ECE {r.ece.value:.3f}"
         whiskers = np.maximum(0.0, [y - low, high - y])
         curve.errorbar(x, y, whiskers, label=label, **_style(i), elinewidth=0.9)
-        # Thinner from one to the next, so that none hides another.
+        # Lines get thinner, so that none hides another.
         heights = np.array(r.histogram)
         counts.stairs(heights, edges, color=SERIES[i], linewidth=max(1.2, 3.4 - 1.1 * i))
     photos = sum(shown[0].histogram) if shown else 0
@@ -74,12 +71,12 @@ def plot_reliability(
 
 
 def plot_coverage(path: Path, rows: Mapping[str, Scores], title: str = "") -> None:
-    """Share of truths inside the stated 50 % and 90 % radii, with intervals.
+    """Draws the shares of truths inside the stated 50 % and 90 % radii, with intervals.
 
     Args:
-        path: Of the PNG.
-        rows: Scores by the name of the split or method; rows without radii are left out.
-        title: Above the figure.
+        path: File of the PNG.
+        rows: Scores by the name of the split or method. Rows without radii are left out.
+        title: Title above the figure.
     """
     stated = {name: s for name, s in rows.items() if s.coverage_50 and s.coverage_90}
     figure = new_figure(7.2, 1.5 + 0.42 * max(1, len(stated)))
@@ -108,12 +105,12 @@ def plot_coverage(path: Path, rows: Mapping[str, Scores], title: str = "") -> No
 
 
 def plot_errors(path: Path, distances: Mapping[str, ArrayLike], title: str = "") -> None:
-    """Cumulative distribution of the error, of any number of methods or splits.
+    """Draws the cumulative distribution of the error.
 
     Args:
-        path: Of the PNG.
-        distances: Errors ``(n,)`` in km by name.
-        title: Above the figure.
+        path: File of the PNG.
+        distances: Errors in km, ``(n,)``, by the name of the split or method.
+        title: Title above the figure.
     """
     figure = new_figure(7.2, 4.6)
     axes = _axes(figure, 111, title)
@@ -138,14 +135,13 @@ def plot_accuracy_by_distance(
     threshold_km: float = 200,
     title: str = "",
 ) -> None:
-    """Accuracy against distance to the nearest training photo, with bootstrap bands.
+    """Draws accuracy over distance to the nearest training photo, with bootstrap bands.
 
     Args:
-        path: Of the PNG.
-        strata: By the name of the method or split; a point stands at the median distance of its
-            stratum.
+        path: File of the PNG.
+        strata: Strata by the name of the method or split. A point is drawn at the median distance.
         threshold_km: One of `schemas.geotags.THRESHOLDS_KM`.
-        title: Above the figure.
+        title: Title above the figure.
     """
     if threshold_km not in THRESHOLDS_KM:
         raise ValueError(f"threshold_km is {threshold_km:g}; want one of {THRESHOLDS_KM}.")
@@ -174,7 +170,7 @@ def plot_accuracy_by_distance(
 
 
 def _number_of_photos(axes: Axes, series: Sequence[Sequence[Stratum]]) -> None:
-    """Writes n over each stratum, where all series have the same ones."""
+    """Writes n above each stratum, if all series have the same strata."""
     places = [[(s.median_km_to_training, s.scores.n) for s in parts] for parts in series]
     if not places or any(other != places[0] for other in places[1:]):
         return
@@ -187,7 +183,7 @@ def _number_of_photos(axes: Axes, series: Sequence[Sequence[Stratum]]) -> None:
 
 
 def _legend_below(axes: Axes, entries: int, title: str = "") -> None:
-    """Below the axes, where no curve can run."""
+    """Puts the legend below the axes, where there are no curves."""
     columns = 1 if entries < 3 else 2
     axes.legend(
         loc="upper left",

@@ -1,7 +1,7 @@
-"""How far test photos are from training photos, and scores by that distance.
+"""Scores test photos by their distance from the nearest training photo.
 
-A model that remembers does well near its training photos only; one that generalises does well far
-from them too.
+A model that memorises is accurate near its training photos only; one that generalises is accurate
+elsewhere too.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ MIN_PHOTOS = 20
 
 @dataclass(frozen=True)
 class Stratum:
-    """Scores of the photos at like distance from the training photos.
+    """Scores of the photos in one range of distances from the training photos.
 
     Attributes:
-        low_km, high_km: Bounds of that distance, the upper one excluded; None is without end.
+        low_km, high_km: Bounds of the distance, the upper one excluded; None is no bound.
         median_km_to_training: Median of the distances.
-        scores: Of these photos, without reliability.
+        scores: Scores of these photos, without reliability.
     """
 
     low_km: float
@@ -40,7 +40,7 @@ class Stratum:
 
     @property
     def label(self) -> str:
-        """The bounds in words, such as "25-50 km"."""
+        """Names the range, as in "25-50 km"."""
         if self.high_km is None:
             return f"over {self.low_km:g} km" if self.low_km else "any"
         return f"{self.low_km:g}-{self.high_km:g} km"
@@ -52,16 +52,16 @@ def nearest_training_km(
     training_latitude: ArrayLike,
     training_longitude: ArrayLike,
 ) -> Float:
-    """Great-circle distance ``(n,)`` in km from each photo to the nearest training photo.
+    """Computes the great-circle distance ``(n,)`` in km to the nearest training photo.
 
     Args:
-        latitude: ``(n,)`` degrees.
-        longitude: The same.
-        training_latitude: ``(m,)`` degrees, m ≥ 1.
-        training_longitude: The same.
+        latitude: Latitude of the photos in degrees, ``(n,)``.
+        longitude: Longitude of the photos in degrees, ``(n,)``.
+        training_latitude: Latitude of the training photos in degrees, ``(m,)``.
+        training_longitude: Longitude of the training photos in degrees, ``(m,)``.
 
     Raises:
-        ValueError: No training photo, or a position that is not finite.
+        ValueError: There is no training photo, or a position is not finite.
     """
     from scipy.spatial import cKDTree
 
@@ -82,16 +82,16 @@ def strata_numbers(
     """Divides photos by distance; every photo is in exactly one stratum.
 
     Args:
-        distance_km: ``(n,)``.
-        edges_km: Rising lower bounds of the strata, the first 0; the last stratum has no end.
-        min_photos: A stratum with fewer is joined to the next farther one, the last to the one
-            before.
+        distance_km: Distances to the nearest training photo, ``(n,)``.
+        edges_km: Increasing lower bounds of the strata, the first 0.
+        min_photos: Fewest photos of a stratum. A smaller one is joined to the next, the last one to
+            the one before.
 
     Returns:
-        Stratum number of each photo ``(n,)``, and the lower bounds of the strata that are left.
+        Number of the stratum of each photo ``(n,)``, and the lower bounds of the joined strata.
 
     Raises:
-        ValueError: Edges that do not rise from 0.
+        ValueError: The edges do not increase from 0.
     """
     edges = np.asarray(edges_km, np.float64)
     if not len(edges) or edges[0] != 0.0 or not np.all(np.diff(edges) > 0):
@@ -117,15 +117,15 @@ def score_strata(
     edges_km: Sequence[float] = EDGES_KM,
     bootstrap: Bootstrap | None = None,
 ) -> tuple[Stratum, ...]:
-    """Scores by distance to the nearest training photo.
+    """Scores the photos of each stratum.
 
     Args:
-        predictions: Of n photos.
-        latitude: ``(n,)`` of the truth, degrees.
-        longitude: The same.
-        distance_km: ``(n,)``, of `nearest_training_km`.
-        edges_km: See `strata_numbers`.
-        bootstrap: Of the intervals; default `Bootstrap()`.
+        predictions: Answers for n photos.
+        latitude: Latitude of the truth in degrees, ``(n,)``.
+        longitude: Longitude of the truth in degrees, ``(n,)``.
+        distance_km: Distances of `nearest_training_km`, ``(n,)``.
+        edges_km: Lower bounds of the strata, see `strata_numbers`.
+        bootstrap: Bootstrap of the intervals; None takes `Bootstrap()`.
     """
     latitude, longitude = np.asarray(latitude), np.asarray(longitude)
     distance = np.asarray(distance_km, np.float64)

@@ -1,17 +1,17 @@
-"""`scores.json`: everything an evaluation found, and what is needed to find it again.
+"""Reads and writes `scores.json`, the result of an evaluation and what is needed to repeat it.
 
     format            1
     model             id of the model; model_sha256 of its checkpoint (null if unknown)
-    thresholds_km     what the lists `within` and `reliability` are in the order of
+    thresholds_km     distances of the lists `within` and `reliability`, in their order
     bootstrap         resamples, level and seed of the intervals
-    training          photos and positions_sha256 of the training photos that distances were
-                      measured to; null without
+    training          number and positions_sha256 of the training photos to which distances were
+                      measured; null if none were given
     splits            for each: name, source (patterns), data_sha256, without_truth (photos left
                       out), scores (see `scores.Scores`), strata (see `proximity.Stratum`), missing
-                      (photos of a benchmark list that were not there, or no pictures; not in n)
+                      (photos of a benchmark list not found or not readable; not part of n)
 
-A number with an interval is {"value": ..., "low": ..., "high": ...}; shares are 0 to 1; what a
-method does not state is null. Never NaN or infinity.
+A number with an interval is {"value": ..., "low": ..., "high": ...}. Shares are 0 to 1. Scores that
+a method does not state are null. There is no NaN and no infinity.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Training:
-    """The photos that distances were measured to: how many, and their fingerprint."""
+    """Number and fingerprint of the photos to which distances were measured."""
 
     photos: int
     positions_sha256: str
@@ -40,7 +40,7 @@ class Training:
 
 @dataclass(frozen=True)
 class SplitRecord:
-    """What was found on one split; see the module's docstring."""
+    """Scores of one split; see the module's docstring."""
 
     name: str
     source: tuple[str, ...]
@@ -53,7 +53,7 @@ class SplitRecord:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `scores.json` holds; see the module's docstring."""
+    """Content of `scores.json`; see the module's docstring."""
 
     model: str
     model_sha256: str | None

@@ -1,14 +1,13 @@
-"""Whether stated probabilities come true: calibration error, Brier score, reliability curve.
+"""Compares stated probabilities with outcomes: calibration error, Brier score, reliability curve.
 
-Photos are put into bins of equal mass by their probability p (equal values stay together). With
-h = 1 where the truth lay within the distance, and B a bin,
+Photos are sorted into bins of equal mass by their probability p; equal values share a bin. With
+h = 1 where the truth lies within the distance, and B a bin,
 
     ECE = Σ_B |Σ_{i∈B} (p_i − h_i)| / n        Brier = Σ_i (p_i − h_i)² / n
 
-(Naeini et al. 2015, AAAI; Nixon et al. 2019, arXiv 1904.01685, for equal mass). An ECE is never
-below 0 and chance alone makes it positive: `ece_if_perfect` says what it would be on average for
-these probabilities if they were exactly right. Resampling adds such an excess once more, so the
-interval is that of the resampled errors less their mean excess.
+(Naeini et al. 2015, AAAI; Nixon et al. 2019, arXiv 1904.01685, for equal mass). An ECE is biased
+upwards by chance: `ece_if_perfect` is its expectation if the probabilities were exact. Resampling
+adds the bias again, so that the interval is that of the resampled errors less their mean excess.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ class ReliabilityBin:
     """One point of a reliability curve.
 
     Attributes:
-        n: Photos in the bin.
-        probability: Mean of what was stated.
-        frequency: Share that came true, with its Wilson interval (Wilson 1927).
+        n: Number of photos in the bin.
+        probability: Mean of the stated probabilities.
+        frequency: Share of photos within the distance, with its Wilson interval (Wilson 1927).
     """
 
     n: int
@@ -45,15 +44,15 @@ class ReliabilityBin:
 
 @dataclass(frozen=True)
 class Reliability:
-    """How the probability of being within one distance came true.
+    """Reliability of the probability of being within one distance.
 
     Attributes:
-        threshold_km: The distance.
-        ece: Calibration error, with interval.
-        ece_if_perfect: What chance alone would make of it.
+        threshold_km: The distance in km.
+        ece: Expected calibration error, with interval.
+        ece_if_perfect: Expectation of the ECE for exact probabilities.
         brier: Mean squared error of the probability, with interval.
-        bins: Of equal mass, by rising probability; the ECE is over these.
-        histogram: Photos by probability, in `HISTOGRAM_BINS` equal steps from 0 to 1.
+        bins: Bins of equal mass by increasing probability, over which the ECE is summed.
+        histogram: Number of photos in `HISTOGRAM_BINS` equal steps of the probability.
     """
 
     threshold_km: float
@@ -65,11 +64,11 @@ class Reliability:
 
 
 def equal_mass_bins(probability: ArrayLike, bins: int | None = None) -> NDArray[np.int64]:
-    """Bin number of each photo, 0 … k − 1 by rising probability.
+    """Computes the bin of each photo, 0 … k − 1 by increasing probability.
 
     Args:
-        probability: ``(n,)``; equal values share a bin, so that bins do not depend on the order.
-        bins: How many at most; default `BINS`, or n / `PHOTOS_PER_BIN` where that is fewer.
+        probability: Stated probabilities, ``(n,)``; equal values share a bin.
+        bins: Most bins; None takes `BINS`, or n / `PHOTOS_PER_BIN` if that is less.
     """
     p = np.asarray(probability, np.float64)
     wanted = max(1, min(BINS, len(p) // PHOTOS_PER_BIN)) if bins is None else bins
@@ -83,13 +82,13 @@ def reliabilities(
     thresholds_km: tuple[float, ...],
     bootstrap: Bootstrap,
 ) -> tuple[Reliability, ...]:
-    """The reliability of the probabilities of being within each distance.
+    """Computes the reliability of the probabilities of being within each distance.
 
     Args:
-        probability: ``(n, t)`` of being within each of `thresholds_km`.
-        distance_km: ``(n,)`` errors.
-        thresholds_km: t distances.
-        bootstrap: Of the intervals.
+        probability: Probabilities of being within each of `thresholds_km`, ``(n, t)``.
+        distance_km: Errors in km, ``(n,)``.
+        thresholds_km: The t distances in km.
+        bootstrap: Bootstrap of the intervals.
     """
     stated = np.asarray(probability, np.float64)
     _check_probability(stated)
@@ -97,7 +96,7 @@ def reliabilities(
     numbers = [equal_mass_bins(column) for column in stated.T]
     member = [number[:, None] == np.arange(number.max() + 1) for number in numbers]
     surplus = [m * (p - h)[:, None] for m, p, h in zip(member, stated.T, hits.T, strict=True)]
-    # One pass over the resamples serves every distance.
+    # Σ_{i∈B} (p_i − h_i) / n of every bin and distance, in one pass over the resamples
     replicas = bootstrap.means(np.hstack(surplus))
     splits = np.cumsum([s.shape[1] for s in surplus])[:-1]
     errors = np.stack([np.abs(r).sum(1) for r in np.split(replicas, splits, axis=1)], axis=1)
@@ -125,7 +124,7 @@ def _check_probability(stated: Float) -> None:
 
 
 def _expected_by_chance(member: NDArray[np.bool_], p: Float) -> float:
-    """E|N(0, s²)| = s·√(2/π) summed over the bins, s² the variance of a bin's hits if p holds."""
+    """Sums E|N(0, s²)| = s·√(2/π) over the bins; s² = Σ p (1 − p) is the variance of the hits."""
     variance = member.T @ np.clip(p * (1.0 - p), 0.0, None)
     return float(np.sqrt(2.0 / np.pi * variance).sum() / len(p))
 
@@ -141,7 +140,7 @@ def _curve(
 
 
 def wilson(hits: int, n: int, level: float) -> Estimate:
-    """A share of n >= 1 with Wilson's interval of that probability (1927, JASA 22, p. 209)."""
+    """Computes the share of hits with Wilson's interval (1927, JASA 22, p. 209)."""
     z2 = NormalDist().inv_cdf(0.5 + level / 2.0) ** 2
     share = hits / n
     centre = (share + z2 / (2 * n)) / (1 + z2 / n)

@@ -1,4 +1,4 @@
-"""Where answers come from: a checkpoint on shards, or the rows that the pipeline wrote."""
+"""Gets the answers that are scored: of a checkpoint, or rows that the pipeline wrote."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ _CHUNK = 256
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers for photos with truth, and whose they are.
+    """Answers of one model for photos with known position.
 
     Attributes:
-        predictions: Of n photos.
-        latitude, longitude: ``(n,)`` the truth in degrees.
+        predictions: Answers for n photos.
+        latitude, longitude: True positions in degrees, ``(n,)``.
         model: Id of the model.
-        model_sha256: Of the checkpoint; None if unknown.
+        model_sha256: SHA-256 of the checkpoint; None if unknown.
         data_sha256: Fingerprint of the photos or, for stored answers, of the rows.
-        without_truth: Photos left out because their place is not known.
-        missing: Ids of photos of a benchmark list that were not there, or no pictures.
+        without_truth: Number of photos that were left out because their position is unknown.
+        missing: Ids of photos of a benchmark list that were not found or not readable.
     """
 
     predictions: Predictions
@@ -57,13 +57,13 @@ class Answers:
 def predicted(
     checkpoint: Checkpoint, photos: EmbeddedPhotos, device: str = "cpu", label: str = "photos"
 ) -> Answers:
-    """A checkpoint's answers in density mode, with a progress bar on stderr.
+    """Answers photos with a checkpoint in density mode, with a progress bar on stderr.
 
     Args:
-        checkpoint: The model.
-        photos: n photos with truth, embedded by the checkpoint's own encoder.
-        device: Where to compute.
-        label: Of the progress bar.
+        checkpoint: Checkpoint of the model.
+        photos: n photos with known position, embedded by the checkpoint's own encoder.
+        device: Torch device.
+        label: Text of the progress bar.
     """
     from tqdm import tqdm
 

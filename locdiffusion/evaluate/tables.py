@@ -1,4 +1,4 @@
-"""Scores as Markdown tables, padded so that they read well in a terminal too."""
+"""Renders scores as Markdown tables, padded for reading in a terminal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ABSENT = "not stated"
 
 
 def percent(share: Estimate | None, digits: int = 1) -> str:
-    """A share with its interval, as in "54.2 (52.8-55.6)"; the unit stands in the heading."""
+    """Formats a share with its interval in per cent, as in "54.2 (52.8-55.6)"."""
     return number(share, digits, 100.0)
 
 
 def number(estimate: Estimate | None, digits: int = 0, factor: float = 1.0) -> str:
-    """A number with its interval, as in "167 (160-174)"."""
+    """Formats a number with its interval, as in "167 (160-174)"."""
     if estimate is None:
         return ABSENT
     value, low, high = (
@@ -29,12 +29,7 @@ def number(estimate: Estimate | None, digits: int = 0, factor: float = 1.0) -> s
 
 
 def accuracy_table(rows: Mapping[str, Scores], head: str = "split") -> str:
-    """How near: a row for each name.
-
-    Args:
-        rows: Scores by the name of the split or method.
-        head: What the names are.
-    """
+    """Renders accuracy, a row for each split or method; `head` is the head of their names."""
     heads = [head, "n", "median km", "mean km", "GeoScore"]
     heads += [f"% within {km:,} km" for km in THRESHOLDS_KM]
     return markdown(
@@ -54,7 +49,7 @@ def accuracy_table(rows: Mapping[str, Scores], head: str = "split") -> str:
 
 
 def calibration_table(rows: Mapping[str, Scores], head: str = "split") -> str:
-    """How honest and how sharp: a row for each name."""
+    """Renders calibration and sharpness, a row for each split or method."""
     heads = [head, "n", "-log density, nats/km²", "% inside radius_50", "% inside radius_90"]
     heads += ["median radius_50 km", "median radius_90 km"]
     return markdown(
@@ -75,7 +70,7 @@ def calibration_table(rows: Mapping[str, Scores], head: str = "split") -> str:
 
 
 def reliability_table(rows: Mapping[str, Scores], head: str = "split") -> str:
-    """The calibration error and Brier score of each probability: a row for each name and each."""
+    """Renders the calibration error and Brier score of each probability."""
     heads = [head, "probability", "n", "bins", "ECE", "ECE by chance alone", "Brier score"]
     return markdown(
         heads,
@@ -96,7 +91,7 @@ def reliability_table(rows: Mapping[str, Scores], head: str = "split") -> str:
 
 
 def strata_table(strata: Sequence[Stratum]) -> str:
-    """Accuracy and coverage by distance to the nearest training photo."""
+    """Renders accuracy and coverage by distance to the nearest training photo."""
     heads = ["nearest training photo", "n", "median km"]
     heads += [f"% within {km:,} km" for km in THRESHOLDS_KM] + ["% inside radius_90"]
     return markdown(
@@ -115,7 +110,7 @@ def strata_table(strata: Sequence[Stratum]) -> str:
 
 
 def page(evaluation: Evaluation) -> str:
-    """`scores.md`: all tables of an evaluation, with what is needed to read them."""
+    """Renders `scores.md`: all tables of an evaluation with their explanations."""
     rows = {split.name: split.scores for split in evaluation.splits}
     parts = [f"# Scores of `{evaluation.model}`", _preface(evaluation)]
     parts += ["## Accuracy", accuracy_table(rows), "## Calibration", calibration_table(rows)]
@@ -162,7 +157,7 @@ def _preface(evaluation: Evaluation) -> str:
 
 
 def markdown(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table: first column to the left, the others to the right."""
+    """Renders a Markdown table: first column aligned left, the others right."""
     widths = [max(3, *(len(row[i]) for row in (heads, *rows))) for i in range(len(heads))]
 
     def line(cells: Sequence[str]) -> str:
