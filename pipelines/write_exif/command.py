@@ -11,7 +11,7 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -177,18 +177,13 @@ def _certain(geotag: Mapping[str, Any], options: argparse.Namespace) -> bool:
 
 def _refuse_in_place(shards: Sequence[Shard], output: str) -> None:
     target = Path(output).resolve()
-    for original in _folders(shards):
+    for folder in {shard.folder for shard in shards if shard.folder and "://" not in shard.folder}:
+        original = Path(folder).resolve()
         if target == original or original in target.parents or target in original.parents:
             raise UsageError(
                 f"--output {output} and the originals in {original} lie in one another; copies go "
                 "to a folder of their own"
             )
-
-
-def _folders(shards: Sequence[Shard]) -> Iterator[Path]:
-    for folder in {shard.folder for shard in shards if shard.folder is not None}:
-        if "://" not in folder:
-            yield Path(folder).resolve()
 
 
 def _write(output: str, shard: Shard, key: str, copy: bytes) -> None:
