@@ -21,22 +21,20 @@ from grpc import FutureTimeoutError
 
 from pipelines.beam.flags import JobFlags, UsageError, beam_options
 
-OURS = ("schemas", "locdiffusion", "pipelines")
-
 
 def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
     """Runs a job, or only submits it if `options.wait` says so.
 
     Args:
-        options: Where to run.
-        build: Puts the steps into an empty pipeline.
+        options: Settings of the job: its runner, and whether to wait.
+        build: Function that puts the steps into an empty pipeline.
 
     Returns:
         Beam's result.
 
     Raises:
-        UsageError: If there is no job service where one was named.
-        KeyboardInterrupt: With a message, if the job goes on although nobody waits for it any more.
+        UsageError: There is no job service at the address that was named.
+        KeyboardInterrupt: Nobody waits any more, but the job goes on; the message tells where.
     """
     # setup.py reads it: workers install the package of a job without naming extras.
     os.environ["LOCDIFFUSION_FOR_WORKERS"] = "1"
@@ -55,10 +53,10 @@ def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
 
 
 def _runner(options: JobFlags) -> Any:
-    """A name, or our own choice for the names that mean this machine.
+    """Chooses the runner: FnApiRunner for the names that mean this machine.
 
-    Given the name DirectRunner, Beam would look for another engine on the network first; and
-    neither would use an `--environment_type`.
+    Given the name DirectRunner, Beam would look for another engine on the network first, and would
+    ignore `--environment_type`.
     """
     if not options.is_local:
         return options.runner
@@ -76,13 +74,14 @@ def _hide_namesakes() -> None:
     Beam starts workers with `python -m`, which looks into the working directory first.
 
     Raises:
-        UsageError: If there are such files and this is Python 3.10, which cannot pass over them.
+        UsageError: There are such files and this is Python 3.10, which cannot pass over them.
     """
     root, here = Path(__file__).resolve().parents[2], Path.cwd()
     if here == root:
         return
     os.environ["PYTHONSAFEPATH"] = "1"
-    names = [name for name in OURS if (here / name / "__init__.py").exists()]
+    ours = ("schemas", "locdiffusion", "pipelines")
+    names = [name for name in ours if (here / name / "__init__.py").exists()]
     if names and sys.version_info < (3, 11):
         raise UsageError(
             f"the folder {here / names[0]} has the name of a package of LocDiffusion, and worker "
@@ -102,12 +101,7 @@ def _wait(result: Any, options: JobFlags) -> None:
 
 
 def how_to_follow(result: Any, options: JobFlags) -> str:
-    """Two lines for the terminal: where the job is, and what to type for its summary.
-
-    Args:
-        result: What `launch` returned.
-        options: Of the job.
-    """
+    """Returns two lines for the terminal: where a job is, and what to type for its summary."""
     flags = beam_options(options)
     cloud = flags.view_as(GoogleCloudOptions)
     if cloud.template_location:

@@ -43,11 +43,7 @@ def steps(pipeline: beam.Pipeline) -> str:
 
 
 def geotag_steps(arguments: Sequence[str]) -> str:
-    """Lists the steps of the job that flags of `geotag` describe, without looking for its shards.
-
-    Raises:
-        UsageError: If the pipeline would refuse the flags.
-    """
+    """Lists the steps of the job that flags of `geotag` describe, without looking for shards."""
     parsed = options.parse(arguments)
     nothing = RunConfiguration("", "", parsed.loader.seed, {})
     geotag = transforms.Geotag(parsed.loader, nothing, Output(parsed.output), parsed.batch_size)
@@ -57,11 +53,7 @@ def geotag_steps(arguments: Sequence[str]) -> str:
 
 
 def build_shards_steps(arguments: Sequence[str]) -> str:
-    """Lists the steps of the job that flags of `build-shards` describe, without reading its lists.
-
-    Raises:
-        UsageError: If the pipeline would refuse the flags.
-    """
+    """Lists the steps of the job that flags of `build-shards` describe, without reading lists."""
     parsed = shard_options.parse(arguments)
     inputs = Inputs(parsed.source, parsed.route, (), (), parsed.images)
     settings, output = Settings(inputs, parsed.rules), BuildOutput(parsed.output)
@@ -71,5 +63,4 @@ def build_shards_steps(arguments: Sequence[str]) -> str:
 
 
 def _pipeline() -> beam.Pipeline:
-    """Makes a pipeline that will never run."""
     return beam.Pipeline(runner="FnApiRunner", options=PipelineOptions([]))
