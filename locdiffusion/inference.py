@@ -104,17 +104,17 @@ def log_density_around(
     distance_deg: NDArray[np.float64],
     bearings: int,
 ) -> NDArray[np.float64]:
-    """Log density of one photo on circles around a place: what a map of it is drawn from.
+    """Computes the log density of one photo on circles around a point, for maps.
 
     Args:
-        decoder: Of the densities.
-        natural: ``(K, d)``, mixed with equal weight.
-        centre: Latitude and longitude in degrees.
-        distance_deg: ``(T,)`` radii of the circles in degrees.
-        bearings: B places on each, from the north clockwise.
+        decoder: Decoder of the densities.
+        natural: Natural parameters of K densities, which are mixed with equal weight, ``(K, d)``.
+        centre: Latitude and longitude of the point in degrees.
+        distance_deg: Radii of the circles in degrees, ``(T,)``.
+        bearings: Number B of points on each circle, clockwise from the north.
 
     Returns:
-        ``(T, B)`` nats per km².
+        Log densities ``(T, B)`` in nats per km².
     """
     vector = torch.from_numpy(unit_vectors(*centre))[None]
     frame = pole_frame(vector)[0]

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
-from locdiffusion.evaluate.metrics import geoscores
+from locdiffusion.evaluate.metrics import geoscores, within_thresholds
 from locdiffusion.evaluate.scores import errors_km, stated
 from schemas.geotags import THRESHOLDS_KM
 
@@ -65,8 +65,7 @@ def compare(
     errors = [errors_km(answers, latitude, longitude) for answers in (first, second)]
     densities = [stated(answers, "log_density_km2") for answers in (first, second)]
     columns = [
-        np.column_stack([distance[:, None] <= np.asarray(THRESHOLDS_KM), geoscores(distance)])
-        for distance in errors
+        np.column_stack([within_thresholds(distance), geoscores(distance)]) for distance in errors
     ]
     difference = columns[0] - columns[1]
     if densities[0] is not None and densities[1] is not None:

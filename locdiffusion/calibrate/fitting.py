@@ -199,7 +199,7 @@ def fit_factor(densities: LocatedDensities, decoder: Decoder) -> float:
     def miss(log_factor: float) -> float:
         error, *radii = densities.errors_and_radii(decoder, float(np.exp(log_factor)))
         pairs = zip(radii, LEVELS, strict=True)
-        return sum(float(np.mean(error <= radius) - level) ** 2 for radius, level in pairs)
+        return sum(((coverage(error, radius) or 0.0) - level) ** 2 for radius, level in pairs)
 
     bound = float(np.log(5.0))
     options = {"xatol": 0.02, "maxiter": 12}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,21 @@ def error_summary(distance_km: ArrayLike) -> dict[str, Any]:
         `THRESHOLDS_KM`, with the number of km as a text for key.
     """
     distance = _finite(distance_km)
-    within = {
-        f"{t:g}": float(np.mean(distance <= t)) if len(distance) else None for t in THRESHOLDS_KM
-    }
+    shares = (
+        within_thresholds(distance).mean(0).tolist()
+        if len(distance)
+        else [None] * len(THRESHOLDS_KM)
+    )
+    within = {f"{km:g}": share for km, share in zip(THRESHOLDS_KM, shares, strict=True)}
     median = float(np.median(distance)) if len(distance) else None
     return {"n": len(distance), "median_km": median, "within": within}
+
+
+def within_thresholds(
+    distance_km: ArrayLike, thresholds_km: Sequence[float] = THRESHOLDS_KM
+) -> NDArray[np.bool_]:
+    """Tells for errors ``(n,)`` which of the t thresholds they do not exceed, ``(n, t)``."""
+    return np.asarray(distance_km, np.float64)[:, None] <= np.asarray(thresholds_km)
 
 
 def coverage(distance_km: ArrayLike, radius_km: ArrayLike) -> float | None:

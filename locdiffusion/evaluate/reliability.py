@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
+from locdiffusion.evaluate.metrics import within_thresholds
 
 Float = NDArray[np.float64]
 
@@ -92,10 +93,10 @@ def reliabilities(
     """
     stated = np.asarray(probability, np.float64)
     _check_probability(stated)
-    hits = np.asarray(distance_km, np.float64)[:, None] <= np.asarray(thresholds_km)
+    within = within_thresholds(distance_km, thresholds_km)
     numbers = [equal_mass_bins(column) for column in stated.T]
     member = [number[:, None] == np.arange(number.max() + 1) for number in numbers]
-    surplus = [m * (p - h)[:, None] for m, p, h in zip(member, stated.T, hits.T, strict=True)]
+    surplus = [m * (p - h)[:, None] for m, p, h in zip(member, stated.T, within.T, strict=True)]
     # Σ_{i∈B} (p_i − h_i) / n of every bin and distance, in one pass over the resamples
     replicas = bootstrap.means(np.hstack(surplus))
     splits = np.cumsum([s.shape[1] for s in surplus])[:-1]
@@ -103,14 +104,14 @@ def reliabilities(
     values = np.array([np.abs(s.mean(0)).sum() for s in surplus])
     centred = np.maximum(0.0, errors - errors.mean(0) + values)
     eces = bootstrap.estimates(values, centred)
-    briers = bootstrap.mean_estimates((stated - hits) ** 2)
+    briers = bootstrap.mean_estimates((stated - within) ** 2)
     return tuple(
         Reliability(
             threshold_km=float(threshold),
             ece=eces[t],
             ece_if_perfect=_expected_by_chance(member[t], stated[:, t]),
             brier=briers[t],
-            bins=_curve(member[t], stated[:, t], hits[:, t], bootstrap.level),
+            bins=_curve(member[t], stated[:, t], within[:, t], bootstrap.level),
             histogram=tuple(np.histogram(stated[:, t], HISTOGRAM_BINS, (0.0, 1.0))[0].tolist()),
         )
         for t, threshold in enumerate(thresholds_km)

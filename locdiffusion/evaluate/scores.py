@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
-from locdiffusion.evaluate.metrics import geoscores
+from locdiffusion.evaluate.metrics import geoscores, within_thresholds
 from locdiffusion.evaluate.reliability import Reliability, reliabilities
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import THRESHOLDS_KM
@@ -82,7 +82,7 @@ def score(
         if radius is not None:
             medians[name] = radius
             means[name.replace("radius", "coverage").removesuffix("_km")] = distance <= radius
-    hits = distance[:, None] <= np.asarray(THRESHOLDS_KM)
+    hits = within_thresholds(distance)
     count = len(THRESHOLDS_KM)
     of_means = bootstrap.mean_estimates(np.column_stack([hits, *means.values()]))
     of_medians = bootstrap.median_estimates(np.column_stack(list(medians.values())))

