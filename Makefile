@@ -13,7 +13,7 @@ TORCH_PINS := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sample test test-slow test-all lint lock clean train-sample benchmark-data
+.PHONY: help setup sample test test-slow test-some-slow test-all lint lock clean train-sample benchmark-data
 .PHONY: run-dataflow run-dataflow-shards dataflow-check
 
 help:  ## print this list
@@ -39,6 +39,9 @@ test: $(VENV)/.test  ## run the tests (8 minutes)
 
 test-slow: $(VENV)/.test  ## run only the slow tests: servers, several processes (some minutes)
 	$(PYTEST) -m slow
+
+test-some-slow: $(VENV)/.test  ## run one slow test of each kind, as CI does
+	$(PYTEST) -m ci
 
 test-all: test test-slow  ## run all tests
 

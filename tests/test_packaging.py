@@ -140,6 +140,7 @@ def test_python_3_10_refuses_workers_that_would_import_a_namesake(
         jobs.run_job(options, lambda pipeline: None)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="refused on Python 3.10")
 def test_workers_do_not_import_a_namesake(namesake: Path) -> None:

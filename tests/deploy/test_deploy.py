@@ -196,6 +196,7 @@ def test_all_checks_run_though_one_fails(
     assert lines == [["ok", "versions"], ["ok", "device"], ["FAILED", "package"], ["ok", "model"]]
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_worker_without_gpu_passes() -> None:
     flags = ["--device", "cpu", "--constraints", ROOT / "constraints.txt"]

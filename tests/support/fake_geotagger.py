@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,3 +104,15 @@ class FakeLoader:
 
     def __call__(self) -> FakeGeotagger:
         return FakeGeotagger(self.seed)
+
+
+@dataclass(frozen=True)
+class FailsElsewhere:
+    """Loads where the job is submitted, and on no worker."""
+
+    here: int
+
+    def __call__(self) -> FakeGeotagger:
+        if os.getpid() != self.here:
+            raise OSError("no weights on this worker")
+        return FakeGeotagger()

@@ -320,6 +320,8 @@ class TestCommand:
         ]
 
 
+@pytest.mark.ci
+@pytest.mark.slow
 def test_two_processes_as_a_user_starts_them(tmp_path: Path) -> None:
     """`python -m` and new processes: they cannot import a package's `__main__`."""
     for split, count in (("train", 12), ("val", 4), ("val_regions", 4)):

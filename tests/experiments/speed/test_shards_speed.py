@@ -100,6 +100,7 @@ def test_numbers_come_from_the_right_measurements() -> None:
     assert "1.20 [1.20, 1.20]" in words and "records/s" in words
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_the_whole_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert bench.main(["--quick", "--output", str(tmp_path / "a" / "bench.json")]) == 0

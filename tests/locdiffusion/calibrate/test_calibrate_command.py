@@ -42,6 +42,7 @@ def test_positions_of_predictions_prefer_the_truth(tmp_path):
     assert calibrate._positions(tmp_path) == {"a": (1.0, 2.0), "b": (3.0, 4.0)}
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_shifted_archive_gets_honest_radii(tmp_path, capsys):
     """Another map maker's Earth: 200 scored photos put the 90 % radius of the others right."""

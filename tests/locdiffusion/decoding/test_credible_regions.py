@@ -225,7 +225,7 @@ def check(finder: RegionFinder, base: BaseMeasure | None, density: Density) -> N
 
 @pytest.mark.parametrize("name", FINDERS)
 def test_random_densities(finders, name, rng):
-    for _ in range(50):
+    for _ in range(25):
         check(finders[name], FINDERS[name], random_density(rng))
 
 

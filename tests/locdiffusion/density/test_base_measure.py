@@ -456,7 +456,7 @@ def country_patches():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("code", ["BR", "AU"])
+@pytest.mark.parametrize("code", ["BR", pytest.param("AU", marks=pytest.mark.ci)])
 def test_the_true_country_as_prior_gives_better_answers(country_patches, code, tmp_path):
     shape = geopandas.read_parquet(COUNTRIES).set_index("code").geometry[code]
     path = polygon_file(tmp_path / "country.geojson", [shape])

@@ -361,6 +361,7 @@ class TestLargeConfiguration:
         answers = tagger.geotag([coloured_photo(50.0, 10.0), coloured_photo(-30.0, 140.0)])
         assert len(answers) == 2 and all(np.isfinite(a.radius_90_km) for a in answers)
 
+    @pytest.mark.ci
     @pytest.mark.slow
     def test_on_two_processes_by_torchrun(self, archive: Path, tmp_path: Path) -> None:
         torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

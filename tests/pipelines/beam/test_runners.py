@@ -26,7 +26,7 @@ from pipelines.geotag.options import UsageError, parse
 from pipelines.geotag.output import PAGES
 from pipelines.geotag.progress import TALLY
 from support.archives import bad_members, sound_members, tar_bytes, write_tar
-from support.fake_geotagger import FakeGeotagger, FakeLoader
+from support.fake_geotagger import FailsElsewhere, FakeGeotagger, FakeLoader
 from support.servers import job_service, python_path, worker_pool
 
 SUBPROCESS = (
@@ -146,6 +146,7 @@ def test_runners_inside_this_process(
     assert_same(tmp_path / "out", reference)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_two_processes(archive: Path, reference: Path, tmp_path: Path) -> None:
     flags = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
@@ -155,6 +156,7 @@ def test_two_processes(archive: Path, reference: Path, tmp_path: Path) -> None:
     assert_same(tmp_path / "out", reference)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_worker_pool_with_two_workers(
     archive: Path,
@@ -193,18 +195,7 @@ def test_a_job_service(
     assert_same(tmp_path / "out", reference)
 
 
-@dataclass(frozen=True)
-class FailsElsewhere:
-    """Loads where the job is submitted, and on no worker."""
-
-    here: int
-
-    def __call__(self) -> FakeGeotagger:
-        if os.getpid() != self.here:
-            raise OSError("no weights on this worker")
-        return FakeGeotagger()
-
-
+@pytest.mark.ci
 @pytest.mark.slow
 def test_what_fails_on_a_worker_is_told_here_and_goes_on_later(
     archive: Path, reference: Path, tmp_path: Path, endpoint: str
@@ -417,13 +408,14 @@ def test_summarise_runs_nothing_and_needs_a_job(
     assert "required: --output" in capsys.readouterr().err
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_a_job_that_nobody_waits_for_outlives_its_launcher(
     archive: Path, reference: Path, tmp_path: Path, endpoint: str
 ) -> None:
     output = tmp_path / "out"
     code = (
-        "import sys; from fake_geotagger import FakeLoader\n"
+        "import sys; from support.fake_geotagger import FakeLoader\n"
         "from pipelines.geotag.command import main\n"
         "sys.exit(main(load=FakeLoader()))"
     )

@@ -284,6 +284,7 @@ def test_another_seed_gives_other_shards_of_the_same_photos(
     assert (index[0].sha256 == index[1].sha256).all()
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_two_processes_give_the_same(inputs: list[str], built: Path, tmp_path: Path) -> None:
     more = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")

@@ -285,6 +285,7 @@ def run_staged(pipeline: api.Pipeline, workers: str, service: str) -> int:
         return int([state.state for state in states][-1])
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_the_staged_graph_runs_and_gives_the_rows_of_a_local_run(
     cloud: Cloud, elsewhere: Path, tmp_path: Path

@@ -154,6 +154,7 @@ def test_rows_of_a_real_network_are_the_same_whichever_way(
     assert_same_rows(found, wanted, mode)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 def test_rows_of_a_real_network_are_the_same_from_two_processes(
     coloured: Path,
