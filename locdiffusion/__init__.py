@@ -84,6 +84,12 @@ def geotag_archive(
         ValueError: An argument is wrong; the message names the remedy.
         RunFailed: The result is not complete or not good enough (`locdiffusion.cli.parser`).
     """
+    inputs = [input] if isinstance(input, str | os.PathLike) else input
+    words = ["--input", *(os.fspath(one) for one in inputs), "--output", os.fspath(output)]
+    for name, value in flags.items():
+        values = value if isinstance(value, list | tuple) else [value]
+        given = [one for one in values if one is not None]
+        words += [f"--{name}" if one is True else f"--{name}={one}" for one in given]
     command = importlib.import_module("pipelines.geotag.command")
-    summary: dict[str, Any] | None = command.geotag_archive(input, output, **flags)
+    summary: dict[str, Any] | None = command.geotag(words)
     return summary

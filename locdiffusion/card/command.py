@@ -92,14 +92,8 @@ def targets(photos: Sequence[Path], output: Path | None) -> list[Path]:
     return paths
 
 
-def run(options: argparse.Namespace) -> list[AnsweredPhoto]:
-    """Draws and prints all cards.
-
-    Args:
-        options: Parsed command line.
-
-    Returns:
-        The answer for each photo.
+def run(options: argparse.Namespace) -> int:
+    """Draws and prints all cards; returns the exit status.
 
     Raises:
         OSError, ValueError, EncoderWeightsError: A photo or the model cannot be used.
@@ -126,7 +120,7 @@ def run(options: argparse.Namespace) -> list[AnsweredPhoto]:
         print(json.dumps({"type": "FeatureCollection", "features": features}, indent=1))
     elif about:
         print(f"\nabout the model: {about}")
-    return answers
+    return DONE
 
 
 def table(answer: AnsweredPhoto) -> str:
@@ -136,11 +130,6 @@ def table(answer: AnsweredPhoto) -> str:
     return "\n".join([str(answer.path), *(f"  {name:<{width}}  {value}" for name, value in rows)])
 
 
-def _run(options: argparse.Namespace) -> int:
-    run(options)
-    return DONE
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
-    return parser().run(arguments, _run, ValueError, OSError, EncoderWeightsError)
+    return parser().run(arguments, run, ValueError, OSError, EncoderWeightsError)

@@ -43,14 +43,7 @@ that needs. README.md and docs/README.md of the project have the rest.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the sub-command that the first word names.
-
-    Args:
-        arguments: Words without the program's name; None takes `sys.argv`.
-
-    Returns:
-        The exit status of the sub-command; 2 if there is no such command.
-    """
+    """Runs the sub-command that the first word names; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     return run_command(lambda: _run(words))
 

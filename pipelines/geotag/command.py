@@ -26,7 +26,7 @@ from pipelines.geotag.progress import Progress
 from pipelines.geotag.summary import summarise, summary_table
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 
-__all__ = ["build", "geotag_archive", "main", "parser", "run", "summarise_only"]
+__all__ = ["build", "geotag", "main", "parser", "run", "summarise_only"]
 
 TIMES = ("seconds", "images_per_second", "stage_seconds")
 
@@ -178,17 +178,8 @@ def report(
 ) -> dict[str, Any]:
     """Writes and prints a summary, draws the pages, and checks the result.
 
-    Args:
-        options: Settings, for `max_error_fraction`.
-        output: Output directory that was summarised.
-        summary: Result of `summarise`, with the times and the configuration.
-        shards: Shards that must have a result.
-
-    Returns:
-        The summary.
-
     Raises:
-        RunFailed: The result is not complete or not good enough.
+        RunFailed: A shard has no result, or the result is not good enough.
     """
     output.write(SUMMARY, data=to_json(summary))
     print(summary_table(summary))
@@ -242,29 +233,18 @@ def _failure(
     return None
 
 
-def geotag_archive(
-    input: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-    output: str | os.PathLike[str],
-    **flags: Any,
-) -> dict[str, Any] | None:
-    """Geotags an archive; see `locdiffusion.geotag_archive`."""
-    inputs = [input] if isinstance(input, str | os.PathLike) else input
-    words = ["--input", *(os.fspath(one) for one in inputs), "--output", os.fspath(output)]
-    for name, value in flags.items():
-        values = value if isinstance(value, list | tuple) else [value]
-        given = [one for one in values if one is not None]
-        words += [f"--{name}" if one is True else f"--{name}={one}" for one in given]
-    options = parse(words)
-    return summarise_only(options) if options.summarise else run(build(options))
+def geotag(arguments: Sequence[str] | None, load: Loader | None = None) -> dict[str, Any] | None:
+    """Does what a command line says; returns the summary, or None where nobody waits for it."""
+    options = parse(arguments)
+    return summarise_only(options) if options.summarise else run(build(options, load))
 
 
 def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> int:
-    """Runs the command; returns its exit status."""
+    """Runs the command, in tests with a loader of their own; returns its exit status."""
+    again = "stopped; type the same command again to go on from here"
 
     def body() -> int:
-        options = parse(arguments)
-        _ = summarise_only(options) if options.summarise else run(build(options, load))
+        geotag(arguments, load)
         return DONE
 
-    again = "stopped; type the same command again to go on from here"
     return run_command(body, DataError, OutputError, stopped=again)
