@@ -6,6 +6,7 @@ import importlib.util
 import re
 import subprocess
 import sys
+from collections import Counter
 from graphlib import CycleError, TopologicalSorter
 
 import pytest
@@ -224,6 +225,12 @@ def test_no_test_imports_from_a_test():
 def test_tests_lie_where_the_product_does():
     folders = {path.parent.relative_to(ROOT / "tests") for path in ROOT.glob("tests/**/test_*.py")}
     assert not {str(folder) for folder in folders if not (ROOT / folder).is_dir()}
+
+
+def test_names_of_test_modules_are_unique():
+    """Pytest imports them by name alone: of two with one name, it collects neither."""
+    names = Counter(path.name for path in ROOT.glob("tests/**/test_*.py"))
+    assert not [name for name, count in names.items() if count > 1]
 
 
 # ------------------------------------------------------------------------------------ importing
