@@ -51,7 +51,8 @@ def add_recipe_flags(group: argparse._ActionsContainer, default: str | None = No
         "--recipe",
         metavar="NAME",
         default=default,
-        help=f"settings to start from: {names}, or a file NAME.json (default {default})",
+        help=f"settings to start from: {names}, or a file NAME.json (default "
+        f"{default or 'the defaults of --list-settings'})",
     )
     group.add_argument(
         "--set",
