@@ -212,6 +212,7 @@ class TestConfigurations:
         assert self.chosen("--steps", "5", "--set", "steps=6").steps == 6
         assert self.chosen("--set", "steps=6", "--steps", "5").steps == 5
         assert self.chosen("--stream", "--lanes", "4").stream == StreamConfig(lanes=4)
+        assert self.chosen("--config", "sample") == self.chosen("--recipe", "sample")
         assert self.chosen("--bf16").bf16 and not self.chosen("--bf16", "--no-bf16").bf16
 
     @pytest.mark.parametrize(
