@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from locdiffusion.decoding.geotag import Geotag
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
+    from locdiffusion.settings import GeotaggerSettings
 
 # The only place that holds the version: setup.py, `--version` and the downloader read it here.
 __version__ = "0.5.0.dev0"
@@ -38,6 +39,7 @@ __all__ = [
     "Geotag",
     "GeotagColumns",
     "Geotagger",
+    "GeotaggerSettings",
     "Mode",
     "geotag_archive",
 ]
@@ -52,6 +54,7 @@ _HOMES = {
     "Geotag": "decoding.geotag",
     "GeotagColumns": "decoding.answers",
     "Geotagger": "geotagger",
+    "GeotaggerSettings": "settings",
     "Mode": "decoding.answers",
 }
 

@@ -188,8 +188,8 @@ def test_a_gallery_that_cannot_be_used_is_told_before_the_job(
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("LAT,LON\n91,0\n")
     for places, message in (
-        (str(wrong), "wrong.csv has 91 as latitude in row 1"),
-        ("nowhere.csv", "the gallery nowhere.csv cannot be read"),
+        (str(wrong), "'91' is no latitude from -90° to 90°"),
+        ("nowhere.csv", "nowhere.csv cannot be read"),
     ):
         assert geotag.main(command(photos, tmp_path / "out", "--gallery", places)) == 2
         assert message in capsys.readouterr().err

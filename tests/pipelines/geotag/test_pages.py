@@ -64,7 +64,7 @@ def test_maps_of_a_run_without_any_prediction(tmp_path, rng):
 
 
 def test_a_directory_without_predictions_is_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"pipelines\.geotag --output"):
+    with pytest.raises(FileNotFoundError, match=r"geotag --output"):
         write_map_png(str(tmp_path), str(tmp_path / "map.png"))
 
 
