@@ -249,8 +249,8 @@ class Trainer:
         value = self.processes.mean(loss.item())
         if not math.isfinite(value):
             raise FloatingPointError(
-                f"The loss is {value} at step {step}; lower learning_rate, now "
-                f"{config.learning_rate}, with --set."
+                f"The loss is {value} at step {step}; lower learning_rate (now "
+                f"{config.learning_rate}) with --set."
             )
         rate = config.learning_rate * learning_rate_factor(step, config.steps, config.warmup)
         norm = descend(loss, self.network, self.optimizer, rate, config.gradient_clip)
