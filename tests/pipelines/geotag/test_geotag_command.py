@@ -22,7 +22,6 @@ from locdiffusion import geotag_archive
 from locdiffusion.cli.parser import RunFailed
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.listing import Shard
-from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag import command as geotag
 from pipelines.geotag import transforms
 from pipelines.geotag.command import draw_pages, main
@@ -120,13 +119,9 @@ def test_same_rows_as_the_library_with_a_real_network(
         arguments = ["--input", f"{tmp_path}/*.tar", "--output", str(output), *settings]
         assert main([*arguments, f"--batch_size={batch_size}"]) == 0
         found = geopandas.read_parquet(output / "predictions").set_index("key").loc[list(photos)]
-        for name in ("radius_50_km", "radius_90_km", "information_nats"):
+        for name in ("latitude", "longitude", "radius_50_km", "radius_90_km", "information_nats"):
             theirs = [getattr(one, name) for one in wanted]
             np.testing.assert_allclose(found[name], theirs, rtol=1e-4, atol=1e-3)
-        # These densities are almost flat: their peaks move more than the numbers they are made of.
-        places = [(one.latitude, one.longitude) for one in wanted]
-        apart = great_circle_km(found.latitude, found.longitude, *np.transpose(places))
-        assert (apart <= 1e-3 * found.radius_50_km).all()
         assert (found.model_id == model.model_id).all()
 
 
