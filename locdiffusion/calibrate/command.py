@@ -42,8 +42,9 @@ examples:
 """
 
 MORE = """\
-Positions come from --predictions, which `locdiffusion geotag` wrote for these photos:
-the true position where there is one, else that of the photo's EXIF. At least 50 photos
+Positions come from --predictions, which `locdiffusion geotag` wrote for these photos
+(the true position where there is one, else that of the photo's EXIF); without it, from
+<key>.json beside each photo. Give the --checkpoint that made the predictions. At least 50 photos
 with a position are needed, better 200, of the same kind as the rest of the archive.
 """
 
@@ -62,7 +63,7 @@ def parser() -> Parser:
     group = made.add_argument_group("the model")
     add_flags(group, "--checkpoint", "--encoder", "--device")
     group = made.add_argument_group("the fit")
-    add_number(group, "--most", positive, 2000, "N", "photos used, drawn at random")
+    add_number(group, "--most", positive, 2000, "N", "use at most so many photos, drawn at random")
     add_flags(group, "--seed")
     return made
 

@@ -23,7 +23,7 @@ Draws the answer for one photo: the photo, the globe with its density, the radii
 table, which is printed too.
 
 examples:
-  locdiffusion card patch.jpg                      # writes patch-card.png here
+  locdiffusion card patch.jpg    # a satellite view; writes patch-card.png here
   locdiffusion card photo.jpg --checkpoint geoclip-distilled
   locdiffusion card patch.jpg --output answer.png
   locdiffusion card photos/*.jpg --output CARDS    # one picture each

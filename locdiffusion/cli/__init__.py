@@ -1,6 +1,6 @@
 """The command `locdiffusion`: one word for each thing it does, and everything else behind it.
 
-    locdiffusion geotag ~/Pictures
+    locdiffusion geotag FOLDER
     locdiffusion help geotag
 
 `commands` is the table of sub-commands, `parser` and `flags` are what they share. A sub-command is
@@ -31,14 +31,15 @@ commands:
 the version.
 
 examples:
-  locdiffusion geotag ~/Pictures    # writes Pictures-geotags: tables and a map
-  locdiffusion card photo.jpg       # writes photo-card.png
+  locdiffusion geotag ~/Pictures --checkpoint geoclip-distilled
+                                    # writes Pictures-geotags: tables and a map
+  locdiffusion card patch.jpg       # a satellite view; writes patch-card.png
   locdiffusion completion bash > \\
       ~/.local/share/bash-completion/completions/locdiffusion
 
-The default model (checkpoint) knows satellite views only. For photos from the
-ground add --checkpoint geoclip-distilled; `locdiffusion help geotag` says what
-that needs. README.md and docs/README.md of the project have the rest.
+The default model (checkpoint) knows satellite views only: photos from the
+ground need --checkpoint geoclip-distilled, and `locdiffusion help geotag` says
+what that needs. README.md and docs/README.md of the project have the rest.
 """
 
 

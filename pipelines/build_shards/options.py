@@ -121,7 +121,13 @@ def _add_inputs(group: argparse._ActionsContainer) -> None:
     add_flags(group, "--output", "--overwrite")
     add("--images", default="", metavar="ROOT", help="folder or bucket of the images")
     add("--messages", default="", metavar="GLOB", help="mp16: msgpack shards under --images")
-    add("--hashes", nargs="+", default=[], metavar="FILE", help="yfcc100m_hash, for 23 columns")
+    add(
+        "--hashes",
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="yfcc100m_hash; needed where the lists have 23 columns",
+    )
     add("--urls", nargs="+", default=[], metavar="FILE", help="mp16_urls.csv: download from there")
     add("--download", **SWITCH, help="yfcc100m: download from the address in each row")
     add(

@@ -44,7 +44,7 @@ A job ships its code, so this command is run in a checkout. deploy/README.md tel
 to build the image, what a job costs, and what each permission is for.
 """
 
-FAILED = "the pipeline failed; `locdiffusion help geotag` says when it does"
+FAILED = "the pipeline failed; its own help says when it does"
 
 
 def parser() -> Parser:
@@ -68,7 +68,7 @@ def parser() -> Parser:
         "--make-flags",
         default="",
         metavar="TEXT",
-        help="MAKEFLAGS of make, which takes any name: misspelt settings are looked for in there",
+        help="what make was told, in which misspelt settings are found; the Makefile gives it",
     )
     return made
 

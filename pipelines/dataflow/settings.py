@@ -33,8 +33,10 @@ class Settings:
     metadata: str = _setting("gs:// lists of records, several apart by spaces", only=SHARDS)
     images: str = _setting("gs:// root of the photos, where they are not downloaded", only=SHARDS)
     output: str = _setting("gs:// directory to create, or to resume")
-    checkpoint: str = _setting("gs:// directory; default: the shipped one", only=GEOTAG)
-    encoder: str = _setting("where the encoder's weights moved to gs://", only=GEOTAG)
+    checkpoint: str = _setting("gs:// directory, or a shipped name; default: overhead", only=GEOTAG)
+    encoder: str = _setting(
+        "gs:// copy of the encoder's weights, if they were moved there", only=GEOTAG
+    )
     gpu: str = _setting("kind of GPU, or none (geotag: nvidia-l4, shards: none)")
     machine_type: str = _setting("of a worker; default: the smallest that suits the GPU")
     driver: str = _setting("NVIDIA driver version; default: Dataflow's choice")

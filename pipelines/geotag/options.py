@@ -19,11 +19,12 @@ ABOUT = """\
 Geotags an archive: reads photos from folders or tar shards, and writes where each
 was taken, how far off that may be, and the alternatives. Every photo becomes one
 row of predictions or one row of errors. A job that was stopped goes on where it
-was when the same command is typed again.
+was when the same command is typed again; other settings want another --output.
 
 examples:
-  locdiffusion geotag ~/Pictures                # writes Pictures-geotags here
   locdiffusion geotag ~/Pictures --checkpoint geoclip-distilled
+                                    # photos; writes Pictures-geotags here
+  locdiffusion geotag patches       # satellite views; writes patches-geotags
   locdiffusion geotag 'photos/{000..099}.tar' more.tar.gz --output out
   locdiffusion geotag 'photos/*.tar' --output out --regions --thumbnails 50
   locdiffusion geotag 'photos/*.tar' --output out --mode sampling --samples 32
@@ -46,11 +47,12 @@ which checkpoint:
   a directory         what `locdiffusion train` wrote
 
 input:
-  A folder is searched for .jpg, .jpeg, .png, .webp, .heic and .heif, its
-  sub-folders too. HEIC needs `pip install pi-heif`. A shard is a tar of such
-  files, with the true position in <key>.json where it is known:
-  {"latitude": 52.5, "longitude": 13.4}. Positions in the EXIF are not used for
-  the answer; summary and report compare it with them.
+  A folder is searched for .jpg, .jpeg, .png, .webp, .heic and .heif, in small
+  letters or capitals, its sub-folders too; files of other kinds are counted and
+  left out. HEIC needs `pip install pi-heif`. A shard is a tar of such files. A
+  photo's key is its name without the ending; a position that is known may lie
+  beside it in <key>.json: {"latitude": 52.5, "longitude": 13.4}. Positions in
+  the EXIF are not used for the answer; summary and report compare it with them.
 
 output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("out/predictions")
@@ -107,12 +109,12 @@ def geotag_parser() -> JobParser:
         group,
         "--output",
         help="directory to create, or to resume (default for one folder or tar: its name and "
-        "-geotags, in the current directory)",
+        "-geotags, in the current directory; several paths have none)",
     )
     add_flags(group, "--overwrite")
     group = parser.add_argument_group("the model")
     add_flags(group, *(f"--{name}" for name in MODEL), "--bf16")
-    about = "most photos per call of the model; moves rows only by rounding"
+    about = "most photos per call of the model; changes results only by rounding errors"
     add_number(group, "--batch-size", positive, 32, "N", about)
     _add_extras(parser.add_argument_group("what is written besides points"))
     group = add_job_flags(parser)
@@ -126,8 +128,8 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
     add(
         "--regions",
         **SWITCH,
-        help="draw the regions that hold the photo with 50 %% and 90 %%, as polygons in a layer of "
-        "their own; about 50 ms per photo",
+        help="draw the areas that contain the place with probability 50 %% and 90 %%, as "
+        "polygons in a layer of their own; about 50 ms per photo",
     )
     about = "keep small pictures of at most N photos of each shard, for the map"
     add_number(group, "--thumbnails", whole, 0, "N", about)
@@ -151,7 +153,11 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     ours = parser.parse_job(arguments)
     if ours.input and not ours.output:
         ours.output = _default_output(ours.input)
-    parser.require(ours, *(("output",) if ours.summarise else ("input", "output")))
+    if not (ours.input or ours.summarise):
+        raise UsageError(
+            "no photos are named; name a folder or a tar of photos: locdiffusion geotag FOLDER"
+        )
+    parser.require(ours, "output")
     if ours.admin_name is not None and ours.admin is None:
         raise UsageError(
             f"--admin-name {ours.admin_name} is a column of no file; name the file: --admin FILE"

@@ -38,16 +38,17 @@ certain enough. The originals are only read. Photos that have a position of thei
 keep it.
 
 examples:
-  locdiffusion geotag PHOTOS                    # writes PHOTOS-geotags
+  locdiffusion geotag PHOTOS --checkpoint geoclip-distilled
   locdiffusion write-exif PHOTOS --predictions PHOTOS-geotags \\
-      --output COPIES --max-radius-90-km 200    # sure within 200 km
+      --output COPIES --max-radius-90-km 200    # 90 % radius at most 200 km
   locdiffusion write-exif 'photos/*.tar' --predictions out \\
       --output COPIES --min-prob-200km 0.8
 """
 
 MORE = """\
 Which limit? The 90 % radius is the distance from the geotag within which the photo was
-taken with probability 0.9. --dry-run counts how many photos a limit would give.
+taken with probability 0.9. Of several limits a geotag must meet all. Only photos that
+get a geotag are copied. --dry-run counts how many photos a limit would give.
 
 PHOTOS is what was geotagged: the same folder or the same tars. COPIES must not be that
 folder, nor lie in it. Only JPEG carries EXIF GPS that every program reads; other formats
