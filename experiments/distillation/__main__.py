@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from locdiffusion.train.recipe_flags import add_recipe_flags, chosen_recipe
+from locdiffusion.train.recipe_flags import add_recipe_flags, chosen_recipe, listing_last
 
 RECIPE = "geoclip_distilled"
 EPILOG = """examples:
@@ -46,7 +46,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add_recipe_flags(parser, RECIPE)
     add("--device", default="cpu", help="torch device of the training (%(default)s)")
     add("--about", type=Path, metavar="FILE", help="Markdown that opens the model card")
-    return parser.parse_args(argv)
+    return parser.parse_args(listing_last(argv))
 
 
 def run(options: argparse.Namespace) -> Path:

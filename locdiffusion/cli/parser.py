@@ -103,7 +103,8 @@ class Parser(argparse.ArgumentParser):
         for i, word in enumerate(words):
             action = self._option_string_actions.get(word)
             # A switch takes no path that stands behind it for its value.
-            if action and action.type is boolean and words[i + 1 : i + 2] not in SAID:
+            after = "".join(words[i + 1 : i + 2]).lower()
+            if action and action.type is boolean and after not in SAID:
                 words[i] = f"{word}=true"
         return words + given[end:]
 
@@ -142,6 +143,8 @@ class Parser(argparse.ArgumentParser):
         if hasattr(options, PATHS):
             options.input = [*getattr(options, PATHS), *options.input, *words[end + 1 :]]
             delattr(options, PATHS)
+        elif words[end + 1 :]:
+            self.error(f"{words[end + 1]!r} stands behind --, and this command takes no paths")
         self.require(options, *self.required)
         return options
 
@@ -179,7 +182,7 @@ SWITCH: dict[str, Any] = {
     "metavar": "true|false",
 }
 """A flag that is on where it stands alone. Launchers of templates can only say `=true`."""
-SAID = (["true"], ["false"])
+SAID = ("true", "false")
 
 
 def positive(text: str) -> int:

@@ -20,7 +20,7 @@ from locdiffusion import recipes
 from locdiffusion.cli.flags import add_flags
 from locdiffusion.cli.parser import DONE, STOPPED, Parser, UsageError, positive, run_command, whole
 from locdiffusion.model.weights import EncoderWeightsError
-from locdiffusion.train.recipe_flags import add_recipe_flags, chosen_recipe
+from locdiffusion.train.recipe_flags import add_recipe_flags, chosen_recipe, listing_last
 
 ABOUT = """\
 Trains a checkpoint on webdataset shards of photos with known position. A run that was
@@ -141,7 +141,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         UsageError: A flag is unknown, or a value is wrong or missing.
     """
-    options: argparse.Namespace = parser().parse_args(argv)
+    options: argparse.Namespace = parser().parse_args(listing_last(argv))
     if options.save_every_minutes <= 0:
         raise UsageError(
             f"--save-every-minutes is {options.save_every_minutes:g}, wanted more than 0"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import textwrap
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from locdiffusion import recipes
@@ -33,12 +35,13 @@ EARLIER_FLAGS = {
 }
 """Flags of earlier versions, and the setting that each one is now."""
 
+STREAM = "stream=the recipe's, or default"
 EARLIER_SWITCHES = {
     "--bf16": "bf16=true",
     "--no-bf16": "bf16=false",
     "--smoothing-under-noise": "smoothing.under_noise=true",
     "--no-smoothing-under-noise": "smoothing.under_noise=false",
-    "--stream": "stream=default",
+    "--stream": STREAM,
     "--no-stream": "stream=none",
 }
 """Switches of earlier versions, and the assignment that each one is now."""
@@ -85,6 +88,12 @@ def add_recipe_flags(group: argparse._ActionsContainer, default: str | None = No
         group.add_argument(flag, action="append_const", const=assignment, **hidden)
 
 
+def listing_last(arguments: Sequence[str] | None) -> list[str]:
+    """Moves `--list-settings` behind the flags that it looks at; None is `sys.argv`."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return sorted(words, key="--list-settings".__eq__)
+
+
 def chosen_recipe(options: argparse.Namespace) -> TrainConfig:
     """Reads the recipe that the flags of `add_recipe_flags` describe.
 
@@ -94,8 +103,11 @@ def chosen_recipe(options: argparse.Namespace) -> TrainConfig:
     from locdiffusion.config import ConfigError, with_settings
 
     config = _read(options.recipe)
+    assignments = [one for one in options.set if one != STREAM]
+    if STREAM in options.set and config.stream is None:
+        assignments.insert(0, "stream=default")
     try:
-        return with_settings(config, options.set)
+        return with_settings(config, assignments)
     except ConfigError as error:
         raise ValueError(f"{error} See --list-settings.") from error
 
@@ -119,7 +131,7 @@ class _ListSettings(argparse.Action):
     ) -> None:
         from locdiffusion.config import settings_of
 
-        for setting in settings_of(_read(namespace.recipe)):
+        for setting in settings_of(chosen_recipe(namespace)):
             assigned = f"{setting.name}={setting.default}"
             meaning = setting.meaning.partition(". ")[0].rstrip(".")
             if len(assigned) > 32:

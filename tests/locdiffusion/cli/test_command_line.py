@@ -183,6 +183,17 @@ class TestFlags:
             options = parse_build([*webdataset, *words])
             assert set(options.metadata) == {"a.tar", "b.tar"} and options.rules.val_fraction == 0.5
 
+    @pytest.mark.parametrize("said", ["False", "false", "FALSE"])
+    def test_a_switch_takes_its_value_in_any_case(self, said: str) -> None:
+        options = parse_geotag(["a.tar", "--output", "out", "--regions", said])
+        assert not options.extras.regions and options.input == ("a.tar",)
+        assert parse_geotag(["--output", "out", "--regions", "a.tar"]).extras.regions
+
+    def test_words_after_two_dashes_are_paths_or_refused(self) -> None:
+        assert parse_geotag(["--output", "out", "--", "-a.tar"]).input == ("-a.tar",)
+        with pytest.raises(UsageError, match="stands behind --"):
+            parser_of("overhead").parse_args(["--split=val", "--output", "x", "--", "y"])
+
     def test_flags_of_beam_keep_theirs_and_paths_may_stand_anywhere(self) -> None:
         words = ["a.tar", "--direct_num_workers", "2", "--regions", "b", "--output", "out", "c"]
         options = parse_geotag([*words, "--experiments=x", "--streaming", "--input", "d", "e"])

@@ -211,9 +211,21 @@ class TestConfigurations:
     def test_the_last_of_flags_and_settings_counts(self) -> None:
         assert self.chosen("--steps", "5", "--set", "steps=6").steps == 6
         assert self.chosen("--set", "steps=6", "--steps", "5").steps == 5
-        assert self.chosen("--stream", "--lanes", "4").stream == StreamConfig(lanes=4)
+        for flags in (["--stream", "--lanes", "4"], ["--lanes", "4", "--stream"]):
+            assert self.chosen(*flags).stream == StreamConfig(lanes=4)
         assert self.chosen("--config", "sample") == self.chosen("--recipe", "sample")
         assert self.chosen("--bf16").bf16 and not self.chosen("--bf16", "--no-bf16").bf16
+
+    def test_the_earlier_stream_keeps_what_the_recipe_says(self) -> None:
+        large = self.chosen("--recipe", "mp16_vit_l_14")
+        assert self.chosen("--recipe", "mp16_vit_l_14", "--stream") == large
+        assert large.stream != StreamConfig()
+        assert self.chosen("--stream").stream == StreamConfig()
+
+    def test_the_list_knows_flags_that_follow_it(self, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit):
+            train.parse(["--list-settings", "--recipe", "sample", "--set", "smoothing.km=61"])
+        assert "smoothing.km=61" in capsys.readouterr().out
 
     @pytest.mark.parametrize(
         ("assignment", "said"),
