@@ -40,7 +40,7 @@ test: $(VENV)/.test  ## run the tests (8 minutes)
 test-slow: $(VENV)/.test  ## run only the slow tests: servers, several processes (some minutes)
 	$(PYTEST) -m slow
 
-test-some-slow: $(VENV)/.test  ## run one slow test of each kind, as CI does
+test-some-slow: $(VENV)/.test  ## run the slow tests that CI runs: every runner, one of each other kind
 	$(PYTEST) -m ci
 
 test-all: test test-slow  ## run all tests

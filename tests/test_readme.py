@@ -58,6 +58,7 @@ def test_the_commands_leave_what_the_readme_says(workspace):
     assert len(told) == 5 and all((out / name).exists() for name in told)
     geotags = geopandas.read_parquet(out / "predictions")
     assert len(geotags) == 6
+    assert geotags.crs == "OGC:CRS84"
     # geopandas keeps the covering column to itself: it is for its own bbox filter.
     assert set(PREDICTION_SCHEMA.names) - {"bbox"} <= set(geotags.columns)
     assert (workspace / "patch-card.png").is_file()

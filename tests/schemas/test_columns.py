@@ -10,6 +10,8 @@ import pytest
 import shapely
 
 from locdiffusion.decoding.answers import Mode
+from locdiffusion.decoding.credible_regions import CredibleRegion
+from pipelines.geotag.batches import written_region
 from schemas import geoparquet
 from schemas.geotags import (
     ERROR_SCHEMA,
@@ -22,7 +24,11 @@ from schemas.geotags import (
     error_table,
     prediction_table,
 )
+from schemas.layers import region_table
 from schemas.samples import MAX_METADATA_BYTES, Truth, parse_metadata
+
+BIG_ENDIAN, LITTLE_ENDIAN = 0, 1
+"""The first byte of WKB."""
 
 PROMISED = [
     "key",
@@ -111,8 +117,29 @@ def test_error_table_has_a_fixed_order() -> None:
 def test_points_agree_with_shapely() -> None:
     longitude, latitude = [0.0, -180.0, 13.4], [0.0, 90.0, -52.5]
     ours = geoparquet.encode_points(longitude, latitude).to_pylist()
-    assert ours == [bytes(wkb) for wkb in shapely.to_wkb(shapely.points(longitude, latitude))]
-    assert {geoparquet.geometry_type(wkb) for wkb in ours} == {"Point"}
+    points = shapely.points(longitude, latitude)
+    assert ours == shapely.to_wkb(points, byte_order=LITTLE_ENDIAN).tolist()
+    decoded = shapely.get_coordinates(shapely.from_wkb(ours)).tolist()
+    assert decoded == [list(pair) for pair in zip(longitude, latitude, strict=True)]
+
+
+SQUARE, FAR_SQUARE = shapely.box(-180.0, -52.5, -170.0, 10.0), shapely.box(170.0, 0.0, 180.0, 90.0)
+
+
+@pytest.mark.parametrize("shape", [SQUARE, shapely.MultiPolygon([SQUARE, FAR_SQUARE])])
+def test_regions_agree_with_shapely(shape: shapely.Geometry) -> None:
+    region = written_region(CredibleRegion(0.9, shape, 1e4, 0.9))
+    assert region.wkb == shapely.to_wkb(shape, byte_order=LITTLE_ENDIAN)
+    (written,) = region_table("s", [("k", region)])[geoparquet.GEOMETRY].to_pylist()
+    assert shapely.equals_exact(shapely.from_wkb(written), shape, tolerance=0.0)
+
+
+@pytest.mark.parametrize("byte_order", [BIG_ENDIAN, LITTLE_ENDIAN])
+def test_types_are_read_in_either_byte_order(byte_order: int) -> None:
+    for shape in (shapely.Point(3.0, 4.0), SQUARE, shapely.MultiPolygon([SQUARE, FAR_SQUARE])):
+        wkb = shapely.to_wkb(shape, byte_order=byte_order)
+        assert wkb[0] == byte_order and geoparquet.geometry_type(wkb) == shape.geom_type
+    assert geoparquet.geometry_type(struct.pack(">BIdd", 0, 1, 3.0, 4.0)) == "Point"
 
 
 @pytest.mark.parametrize("wkb", [b"", b"\x01\x01", struct.pack("<BIdd", 1, 2, 0, 0)])

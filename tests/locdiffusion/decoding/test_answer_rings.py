@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from experiments.speed.head.fine import fine_answers
+from locdiffusion.decoding import answer_rings
 from locdiffusion.decoding.coarse_search import Mixtures
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.decoding.distance_profile import ZONES_KM, disc_weights, ring_grids
@@ -70,7 +71,35 @@ def test_an_answer_a_little_off_is_brought_to_the_top(base: BaseMeasure | None) 
     np.testing.assert_allclose(found.mass, [modes[0].probability for modes in answers.modes], 1e-3)
 
 
-def test_rings_without_mass_are_left_out_and_nothing_is_missed() -> None:
+def rows_seen(module: torch.nn.Module) -> list[int]:
+    """Counts the rows of a module's first input, call by call."""
+    counts: list[int] = []
+    module.register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
+    return counts
+
+
+def test_rings_without_mass_are_left_out_and_nothing_is_missed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The sums are those over all rings."""
+    natural = torch.cat([densities(60.0, 6, 2), densities(4.0, 2, 3)])
+    decoder = Decoder(L, DecodeConfig(radius_km=300.0), land_measure())
+    mixtures = mixtures_of(decoder, natural)
+    mean = decoder.tables.search(natural, 1).ring_candidates[:, 1]
+    rings = decoder.answer_rings
+    inner, outer = rows_seen(rings.inner), rows_seen(rings.outer)
+    everyone = torch.arange(8)
+    found = rings._measured(mixtures, everyone, mean)
+    assert inner == [8] and 2 <= sum(outer) < 8
+    monkeypatch.setattr(answer_rings, "NEGLIGIBLE_LOG_P", -np.inf)
+    outer.clear()
+    whole = rings._measured(mixtures, everyone, mean)
+    assert outer == [8]
+    # Gain and step (columns 2 to 4) of a point off the top differ by float32 alone.
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-7)
+
+
+def test_probabilities_are_those_of_dense_nodes() -> None:
     """A batch of narrow and broad densities holds within each threshold what dense nodes hold."""
     natural = torch.cat([densities(60.0, 6, 2), densities(4.0, 2, 3)])
     base = land_measure()
@@ -81,37 +110,39 @@ def test_rings_without_mass_are_left_out_and_nothing_is_missed() -> None:
     log_p = shdd.field(natural[:, 0].double().numpy(), nodes) + log_base
     p = np.exp(log_p - log_p.max(1, keepdims=True))
     distance = angle_between(unit_vectors(answers.latitude, answers.longitude)[:, None], nodes)
-    for column, km in ((2, 200.0), (3, 750.0), (4, 2500.0)):
+    for column, km in ((2, 200.0), (3, 750.0), (4, 2500.0)):  # the nodes are 70 km apart
         wanted = (p * (EARTH_RADIUS_KM * distance <= km)).sum(1) / p.sum(1)
         np.testing.assert_allclose(answers.probability[:, column], wanted, atol=0.01)
 
 
-def scores_summed(decoder: Decoder) -> list[int]:
-    """Counts the points at which a decoder sums scores, call by call."""
-    counts: list[int] = []
-    decoder.kernel.register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
-    return counts
-
-
-def test_the_mean_of_a_narrow_density_will_do_for_a_start() -> None:
-    """A fine grid gives the same answers, and no score is summed for the narrow densities."""
+def test_the_mean_of_a_narrow_density_will_do_for_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No score is summed for narrow densities, and the answers are as if it were."""
     natural = torch.cat([densities(40.0, 10, 4), densities(5.0, 3, 5)])
     base = land_measure()
     decoder = Decoder(L, DecodeConfig(radius_km=750.0), base)
-    counts = scores_summed(decoder)
+    counts = rows_seen(decoder.kernel)
     found = decoder(natural)
-    of_all, counts[:] = list(counts), []
+    few, counts[:] = list(counts), []
     decoder(natural[10:])
-    assert of_all == counts
-    wanted = fine_answers(natural[:, 0], found.latitude, found.longitude, 750.0, base)
-    assert great_circle_km(found.latitude, found.longitude, *wanted).max() < 3.0
+    assert few == counts
+    counts.clear()
+    monkeypatch.setattr("locdiffusion.decoding.decoder.NARROW", 0.0)
+    wanted = decoder(natural)
+    assert sum(few) < sum(counts) - 10
+    apart = great_circle_km(found.latitude, found.longitude, wanted.latitude, wanted.longitude)
+    assert apart.max() < 0.1
+    for name in ("radius_50_km", "radius_90_km", "probability", "information_nats"):
+        np.testing.assert_allclose(getattr(found, name), getattr(wanted, name), rtol=2e-3)
+    assert [len(modes) for modes in found.modes] == [len(modes) for modes in wanted.modes]
+    fine = fine_answers(natural[:, 0], found.latitude, found.longitude, 750.0, base)
+    assert great_circle_km(found.latitude, found.longitude, *fine).max() < 3.0
 
 
 def test_all_photos_may_be_narrow() -> None:
     """Then no score is summed, and a batch has none of the other kind."""
     natural = densities(60.0, 5, 6)
     decoder = Decoder(L, DecodeConfig(radius_km=750.0))
-    counts = scores_summed(decoder)
+    counts = rows_seen(decoder.kernel)
     found = decoder(natural)
     assert not counts
     places = unit_vectors(found.latitude, found.longitude)

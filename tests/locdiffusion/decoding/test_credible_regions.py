@@ -207,7 +207,9 @@ def finders() -> dict[str, RegionFinder]:
 
 def check(finder: RegionFinder, base: BaseMeasure | None, density: Density) -> None:
     truth = measured(density, base)
-    for region in find(finder, density):
+    regions = find(finder, density)
+    assert [region.level for region in regions] == [0.5, 0.9]
+    for region in regions:
         geometry = region.geometry
         assert geometry.geom_type in ("Polygon", "MultiPolygon") and not geometry.is_empty
         assert geometry.is_valid, shapely.is_valid_reason(geometry)
@@ -225,7 +227,7 @@ def check(finder: RegionFinder, base: BaseMeasure | None, density: Density) -> N
 
 @pytest.mark.parametrize("name", FINDERS)
 def test_random_densities(finders, name, rng):
-    for _ in range(25):
+    for _ in range(50):
         check(finders[name], FINDERS[name], random_density(rng))
 
 

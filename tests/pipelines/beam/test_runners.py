@@ -175,6 +175,7 @@ def test_a_worker_pool_with_two_workers(
     assert_same(tmp_path / "out", reference)
 
 
+@pytest.mark.ci
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", ["loopback", "subprocess", "pool"])
 def test_a_job_service(

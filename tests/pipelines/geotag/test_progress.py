@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import threading
 from pathlib import Path
@@ -13,7 +12,6 @@ import pytest
 from pipelines.geotag import progress
 from pipelines.geotag.output import COUNTS, MANIFESTS, Output
 from pipelines.geotag.progress import TALLY, Moment, Progress, Watch, duration, progress_line
-from pipelines.writing.progress import waits
 
 SHARDS = [f"s-{index}" for index in range(10)]
 
@@ -102,49 +100,76 @@ def test_many_new_manifests_are_not_all_read(
     assert read == SHARDS[:5], "each is read once"
 
 
+class Waits:
+    """In place of the event: takes down how long one would wait, and stops at the end."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.seconds: list[float] = []
+
+    def wait(self, seconds: float) -> bool:
+        self.seconds.append(seconds)
+        return len(self.seconds) > self.count
+
+    def is_set(self) -> bool:
+        return False
+
+    def set(self) -> None:
+        pass
+
+
 class Stream(io.StringIO):
-    def __init__(self) -> None:
+    def __init__(self, terminal: bool) -> None:
         super().__init__()
+        self.terminal = terminal
         self.written: list[str] = []
-        self.first = threading.Event()
+
+    def isatty(self) -> bool:
+        return self.terminal
 
     def write(self, text: str) -> int:
         self.written.append(text)
-        self.first.set()
         return super().write(text)
 
 
 @pytest.mark.parametrize(
-    ("terminal", "seconds"),
+    ("terminal", "waits"),
     [(False, [5, 10, 20, 40, 60, 60, 60]), (True, [5, 10, 10, 10, 10, 10, 10])],
 )
-def test_soon_at_first_then_now_and_then(terminal: bool, seconds: list[int]) -> None:
-    assert list(itertools.islice(waits(5.0, terminal), 7)) == seconds
+def test_soon_at_first_then_now_and_then(output: Output, terminal: bool, waits: list[int]) -> None:
+    stream = Stream(terminal)
+    shown = Progress(output, SHARDS, stream=stream)
+    shown._stop = Waits(6)  # type: ignore[assignment]
+    with shown:
+        shown._thread.join()
+    assert shown._stop.seconds == waits
+    assert len(stream.written) == 6, "a line is written in one piece"
+    assert all(line.endswith("0/10 shards\n") for line in stream.written)
 
 
 def test_what_goes_wrong_with_watching_disturbs_nobody(
     output: Output, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looks = iter([OSError("the network hiccups"), RuntimeError("a cloud's own error")])
+    stream = Stream(False)
+    shown = Progress(output, SHARDS, stream=stream)
+    looks = iter([OSError("the network hiccups"), RuntimeError("a cloud's own error"), None])
 
     def finished(self: Output) -> list[str]:
-        if error := next(looks, None):
+        error = next(looks)
+        if error is not None:
             raise error
         return ["s-0"]
 
-    stream = Stream()
-    shown = Progress(output, SHARDS, first=0.01, stream=stream)
     monkeypatch.setattr(Output, "manifest_names", finished)
+    shown._stop = Waits(3)  # type: ignore[assignment]
     with shown:
-        assert stream.first.wait(60)
-    assert next(looks, None) is None
-    assert all(line.endswith("\n") for line in stream.written), "a line is written in one piece"
-    assert "1/10 shards" in stream.written[0]
+        shown._thread.join()
+    assert len(stream.written) == 1 and "1/10 shards" in stream.written[0]
 
 
 def test_nothing_is_printed_once_the_job_is_over(output: Output) -> None:
-    stream = Stream()
-    with Progress(output, SHARDS, first=3600.0, stream=stream):
+    stream = Stream(False)
+    with Progress(output, SHARDS, first=3600.0, stream=stream) as shown:
         pass
-    assert stream.written == []
+    assert stream.written == [] and not shown._thread.is_alive()
     assert not any(thread.name == "progress" for thread in threading.enumerate())
