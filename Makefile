@@ -24,7 +24,7 @@ help:  ## print this list
 	@echo "Start with 'make sample'. Settings: PYTHON=python3.13 VENV=.venv OUT=out SEED=0"
 
 ##@ First steps
-setup: $(VENV)/.sample  ## create the environment .venv with everything that the commands need
+setup: $(VENV)/.sample  ## create the environment .venv, with the extras gcp, polygons and overhead
 
 sample: $(OUT)/sample-archive.stamp  ## geotag 1,000 satellite pictures; results and a map in out/sample
 	rm -rf $(OUT)/sample

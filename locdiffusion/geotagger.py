@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
@@ -73,16 +73,36 @@ class Geotagger:
         self._mean = FocusedMean(degree, checkpoint.base_measure).to(self.device)
 
     @classmethod
-    def load(cls, checkpoint: str | None = None, **settings: Any) -> Geotagger:
+    def load(
+        cls,
+        checkpoint: str | None = None,
+        *,
+        encoder: str | None = None,
+        device: str = "cpu",
+        mode: str = PosteriorMode.DENSITY,
+        samples: int = 16,
+        steps: int = 8,
+        seed: int = 0,
+        bf16: bool = False,
+        prior: str | None = None,
+        gallery: str | None = None,
+    ) -> Geotagger:
         """Loads a checkpoint and its image encoder.
 
         Args:
             checkpoint: Directory or URL of a checkpoint, the name of a shipped one, or None for
                 the default.
-            **settings: Further fields of `GeotaggerSettings`, for example `device="cuda"`.
+            encoder: Image encoder that the checkpoint must have; None takes the checkpoint's own.
+            device: Torch device of encoder and network.
+            mode: "density" or "sampling", see `PosteriorMode`.
+            samples: Number of reverse diffusions per photo in sampling mode.
+            steps: Network calls per reverse diffusion.
+            seed: Seed of the sampling noise.
+            bf16: Whether the encoder runs in bfloat16, on a GPU only.
+            prior: Where photos may come from, see `GeotaggerSettings`.
+            gallery: Places for a second answer of each photo, see `GeotaggerSettings`.
 
         Raises:
-            TypeError: There is no such setting.
             ValueError: A setting is out of range, or bf16 is wanted without a GPU.
             ModelFileError: A checkpoint or weights at a URL cannot be copied.
             CheckpointError: The checkpoint cannot be used, or not with this encoder.
@@ -90,21 +110,24 @@ class Geotagger:
             EncoderWeightsError: The encoder's weights cannot be had.
             PolygonError: The prior's file cannot be used.
         """
-        wanted = GeotaggerSettings(checkpoint, **settings)
-        loaded = load(local_checkpoint(wanted.checkpoint))
-        loaded = replace(loaded, base_measure=load_base_measure(wanted.prior, loaded.base_measure))
-        encoder = None if wanted.encoder is None else local_encoder(wanted.encoder)
-        name = check_encoder(loaded.config, encoder)
-        places = None if wanted.gallery is None else _places(wanted.gallery, loaded)
-        image_encoder = load_image_encoder(name, wanted.device, wanted.bf16)
+        posterior = cast("PosteriorMode", mode)  # the settings take its name too
+        wanted = GeotaggerSettings(
+            checkpoint, encoder, device, posterior, samples, steps, seed, bf16, prior, gallery
+        )
+        loaded = load(local_checkpoint(checkpoint))
+        loaded = replace(loaded, base_measure=load_base_measure(prior, loaded.base_measure))
+        local = None if encoder is None else local_encoder(encoder)
+        name = check_encoder(loaded.config, local)
+        places = None if gallery is None else _places(gallery, loaded)
+        image_encoder = load_image_encoder(name, device, bf16)
         if replace(image_encoder.spec, name=loaded.config.encoder.name) != loaded.config.encoder:
             raise CheckpointError(
                 f"{name} preprocesses differently from what the checkpoint was trained with: "
                 f"{image_encoder.spec} instead of {loaded.config.encoder}."
             )
         degree = loaded.config.model.max_degree
-        gallery = None if places is None else embedded_gallery(places, degree)
-        return cls(loaded, image_encoder, wanted, gallery)
+        embedded = None if places is None else embedded_gallery(places, degree)
+        return cls(loaded, image_encoder, wanted, embedded)
 
     @property
     def model_id(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from locdiffusion.checkpoint import CheckpointConfig, resolve
+from locdiffusion.model.model_files import local_checkpoint
 
 CARD = "MODEL_CARD.md"
 
@@ -75,9 +76,9 @@ def purpose(checkpoint: str | None) -> str:
     """Reads the purpose of a checkpoint from its card; empty if it has no card.
 
     Args:
-        checkpoint: A directory, the name of a shipped checkpoint, or None for the default.
+        checkpoint: A directory or URL, the name of a shipped checkpoint, or None for the default.
     """
-    card = resolve(checkpoint) / CARD
+    card = resolve(local_checkpoint(checkpoint)) / CARD
     text = card.read_text("utf-8") if card.is_file() else ""
     found = re.search(r"\*\*What it is for\.\*\*(.+?)(?:\n\s*\n|\Z)", text, re.DOTALL)
     return " ".join(re.sub(r"[*`]", "", found[1]).split()) if found else ""

@@ -51,6 +51,17 @@ def test_the_version_stands_in_one_place(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found == [ROOT / "locdiffusion" / "__init__.py"]
 
 
+# The source package
+
+
+def test_a_source_package_holds_what_its_tests_need(tmp_path: Path) -> None:
+    listing = [sys.executable, "setup.py", "-q", "egg_info", "--egg-base", str(tmp_path)]
+    subprocess.run(listing, cwd=ROOT, check=True, capture_output=True, timeout=300)
+    shipped = set((tmp_path / "locdiffusion.egg-info" / "SOURCES.txt").read_text().splitlines())
+    tests = {str(path.relative_to(ROOT)) for path in (ROOT / "tests").rglob("*.py")}
+    assert shipped >= {"Makefile", "constraints.txt", "pyproject.toml", *tests}
+
+
 # Extras
 
 

@@ -56,7 +56,11 @@ ORDER = (
     # Evidence stands on the product; nothing in the product imports it.
     "experiments",
 )
-"""The rooms from the ground up. Each imports only from rooms before it."""
+"""The rooms from the ground up. Each imports only from rooms before it.
+
+Two reach up by `importlib`, which this order does not see, so that `import locdiffusion` needs no
+Beam: `geotag_archive` of `locdiffusion` and the commands of `locdiffusion.cli` call `pipelines`.
+"""
 
 COLUMN = "land_probability"
 """A column of the results whose name is spelled in few files."""

@@ -183,8 +183,8 @@ def report(
     """
     output.write(SUMMARY, data=to_json(summary))
     print(summary_table(summary))
-    draw_pages(output)
-    print(f"written      {output.root}, with {MAP_HTML} and {REPORT_HTML}")
+    pages = f", with {MAP_HTML} and {REPORT_HTML}" if draw_pages(output) else ""
+    print(f"written      {output.root}{pages}")
     if reason := _failure(summary, output, shards, options.max_error_fraction):
         raise RunFailed(reason)
     return summary
@@ -194,8 +194,8 @@ def _tell(note: str) -> None:
     print(note, file=sys.stderr)
 
 
-def draw_pages(output: Output) -> None:
-    """Draws the pages. An error here is told and loses nothing: the results are complete."""
+def draw_pages(output: Output) -> bool:
+    """Draws the pages and returns whether it could; an error is told and loses no result."""
     try:
         from pipelines.geotag.pages import write_map_html, write_map_png, write_report_html
 
@@ -205,6 +205,8 @@ def draw_pages(output: Output) -> None:
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         print(f"a map or the report is missing ({why}); all results are complete", file=sys.stderr)
+        return False
+    return True
 
 
 def _failure(

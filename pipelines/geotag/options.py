@@ -50,9 +50,10 @@ input:
   A folder is searched for .jpg, .jpeg, .png, .webp, .heic and .heif, in small
   letters or capitals, its sub-folders too; files of other kinds are counted and
   left out. HEIC needs `pip install pi-heif`. A shard is a tar of such files. A
-  photo's key is its name without the ending; a position that is known may lie
-  beside it in <key>.json: {"latitude": 52.5, "longitude": 13.4}. Positions in
-  the EXIF are not used for the answer; summary and report compare it with them.
+  photo's key is its path: in a shard up to the first dot of its name, in a
+  folder with the ending. A known position may lie beside NAME.jpg in NAME.json:
+  {"latitude": 52.5, "longitude": 13.4}. Positions in the EXIF are not used for
+  the answer; summary and report compare it with them.
 
 output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("out/predictions")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -306,6 +307,11 @@ class TestLoad:
         assert loaded.model_id == f"tiny-{loaded.checkpoint_hash[:12]}"
         assert len(loaded.checkpoint_hash) == 64
         assert_same_answers(Geotagger.load(saved).geotag(photos(2)), tagger().geotag(photos(2)))
+
+    def test_its_arguments_are_the_settings(self) -> None:
+        taken = inspect.signature(Geotagger.load).parameters.values()
+        wanted = [(field.name, field.default) for field in fields(GeotaggerSettings)]
+        assert [(argument.name, argument.default) for argument in taken] == wanted
 
     def test_naming_it_is_allowed_another_is_refused(self, saved: str) -> None:
         assert Geotagger.load(saved, encoder="tiny").encoder_spec.name == "tiny"

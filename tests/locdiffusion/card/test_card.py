@@ -120,6 +120,10 @@ class TestCommand:
                 assert len(np.unique(part.reshape(-1, picture.shape[2]), axis=0)) > 50
         assert not np.array_equal(pictures[0], pictures[1])
 
+    def test_a_checkpoint_at_a_url(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        assert main(["plain.jpg", "--checkpoint", (here / "checkpoint").as_uri()]) == 0
+        assert "about the model: Photos of one colour" in capsys.readouterr().out
+
     def test_geojson_and_the_default_name(
         self, here: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -401,6 +401,7 @@ def test_the_table_and_the_maps(
     assert run(tmp_path / "val-0.tar", tmp_path / "out") == 0
     told = capsys.readouterr()
     assert "a map or the report is missing" in told.err and "all results are complete" in told.err
+    assert f"{tmp_path / 'out'}\n" in told.out and "map.html" not in told.out
     for word in ("photos", "predictions", "images/s", "decode_photo", "median km", "in r50", "val"):
         assert word in told.out
 
