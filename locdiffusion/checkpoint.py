@@ -21,7 +21,7 @@ from locdiffusion.config import ConfigError, from_dict, to_dict
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.base_measure import BaseMeasure, uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
-from locdiffusion.files import write_json
+from locdiffusion.files import write_atomically
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.model.weights import may_move, split_name
@@ -225,6 +225,8 @@ def save(
         denoiser: Network and temperature model.
         base_measure: Base measure q₀ of the answers; None is the uniform measure.
     """
+    stored = replace(config, temperature=denoiser.temperatures.config)
+    text = json.dumps(to_dict(stored), indent=1, sort_keys=True) + "\n"  # a record may hold NaN
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).unlink(missing_ok=True)
     weights = {name: t.half() for name, t in denoiser.network.state_dict().items()}
@@ -233,8 +235,7 @@ def save(
         weights[key] = tensor.half() if name in STORED_IN_HALF else tensor
     weights[BASE] = (base_measure or uniform_measure()).log_weight.half()
     save_file({n: t.contiguous().clone() for n, t in weights.items()}, directory / WEIGHTS)
-    stored = replace(config, temperature=denoiser.temperatures.config)
-    write_json(directory / CONFIG, to_dict(stored), sort_keys=True)
+    write_atomically(directory / CONFIG, text)
 
 
 def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:

@@ -96,7 +96,7 @@ def find_photos(ids: Sequence[str], folder: Path) -> dict[str, Path]:
         if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
     ]
     if not files:
-        raise DataError(f"--photos {folder} holds no photo ({', '.join(IMAGE_EXTENSIONS)}).")
+        raise DataError(f"--input {folder} holds no photo ({', '.join(IMAGE_EXTENSIONS)}).")
     by_path = {str(PurePosixPath(file.relative_to(folder))): file for file in sorted(files)}
     by_name: defaultdict[str, list[str]] = defaultdict(list)
     for path in by_path:
@@ -153,7 +153,7 @@ def embed_list(
     if not photos:
         raise DataError(
             f"None of the {len(truth):,} photos of the list can be had, for example "
-            f"{truth.ids[0]!r}; want files of these names below --photos."
+            f"{truth.ids[0]!r}; want files of these names below --input."
         )
     return photos
 

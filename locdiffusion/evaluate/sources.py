@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 import hashlib
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from locdiffusion.decoding.answers import SCORED_COLUMNS, Predictions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.photos.labelled_samples import read_samples
+from locdiffusion.photos.listing import expand_patterns
 from locdiffusion.photos.storage import DataError
 
 if TYPE_CHECKING:
@@ -160,14 +161,13 @@ def positions_sha256(latitude: Float, longitude: Float) -> str:
 
 
 def _parquet_files(place: str) -> list[str]:
-    directory = Path(place)
-    if directory.is_dir():
-        found = sorted(str(file) for file in directory.glob(PARTS))
-        wanted = f"a directory that pipelines.geotag wrote, with {PARTS}"
-    else:
-        found = sorted(glob.glob(place))
-        wanted = "a directory that pipelines.geotag wrote, or a quoted glob of its Parquet files"
-    if not found:
+    directory = Path(os.path.abspath(place))
+    wanted = f"the output directory of `locdiffusion geotag` with {PARTS}, or a quoted glob"
+    try:
+        files = directory.glob(PARTS) if directory.is_dir() else expand_patterns([place])
+    except DataError as error:
+        raise DataError(f"No predictions at {place!r} ({error}); want {wanted}.") from error
+    if not (found := sorted(map(str, files))):
         raise DataError(f"No predictions at {place!r}; want {wanted}.")
     return found
 
@@ -178,14 +178,14 @@ def _read(file: str) -> pa.Table:
         missing = sorted(set(wanted) - set(pq.read_schema(file).names))
         if missing:
             raise DataError(
-                f"{file} lacks the columns {missing}; want the predictions of pipelines.geotag "
-                "(schemas.geotags)."
+                f"{file} lacks the columns {missing}; want the predictions of "
+                "`locdiffusion geotag` (schemas.geotags)."
             )
         return pq.read_table(file, columns=wanted)
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{file} cannot be read ({reason}); want GeoParquet as pipelines.geotag writes it."
+            f"{file} cannot be read ({reason}); want GeoParquet of `locdiffusion geotag`."
         ) from error
 
 

@@ -24,7 +24,7 @@ from locdiffusion.photos.folder import (
     folder_name,
     group_photos,
 )
-from locdiffusion.photos.storage import DataError
+from locdiffusion.photos.storage import DataError, explained
 from schemas.samples import IMAGE_EXTENSIONS
 
 TAR_ENDINGS = (".tar.gz", ".tgz", ".tar")
@@ -106,8 +106,8 @@ def _listing(place: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise DataError(
-            f"{place} cannot be listed ({type(error).__name__}: {error}); check the name, your "
-            "rights and, for gs://, that you are logged in: gcloud auth application-default login"
+            f"{place} cannot be listed ({explained(error)}); check the name, your rights and, for "
+            "gs://, that you are logged in: gcloud auth application-default login"
         ) from error
 
 

@@ -39,7 +39,7 @@ PHOTO_ID = Column(
     "photo's id",
     (
         *("img_id", "image_id", "photo_id", "id", "img_file", "image", "filename", "file"),
-        *("path", "key"),
+        *("key", "path"),
     ),
 )
 PHOTOGRAPHER = Column("photographer", ("author", "user_nsid", "user_id", "owner", "nsid"))
@@ -84,13 +84,16 @@ class NamedColumns:
         values = self._values(column).to_pylist()
         return ["" if value is None else str(value).strip() for value in values]
 
-    def ids(self) -> list[str]:
+    def ids(self, column: Column = PHOTO_ID) -> list[str]:
         """Returns the ids of the N photos.
+
+        Args:
+            column: Names of the column of ids, in the order in which the caller believes them.
 
         Raises:
             DataError: The list has no ids, or a row has none.
         """
-        ids = self.text(PHOTO_ID)
+        ids = self.text(column)
         if "" in ids:
             raise DataError(f"{self.place(ids.index(''))}: no id; want a line per photo.")
         return ids

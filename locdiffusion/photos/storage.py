@@ -43,14 +43,14 @@ class _Stream(io.BufferedIOBase):
                 parts.append(part)
                 left -= len(part)
         except Exception as error:
-            raise _told(error) from error
+            raise ReadError(explained(error)) from error
         return b"".join(parts)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
         try:
             position: int = self._file.seek(offset, whence)
         except Exception as error:
-            raise _told(error) from error
+            raise ReadError(explained(error)) from error
         return position
 
     def readable(self) -> bool:
@@ -82,7 +82,7 @@ def open_stream(url: str) -> BinaryIO:
     except (FileNotFoundError, IsADirectoryError, PermissionError):
         raise
     except Exception as error:  # aiohttp's, google-auth's, gcsfs's, botocore's, ...
-        raise _told(error) from error
+        raise ReadError(explained(error)) from error
     return cast(BinaryIO, _Stream(file))
 
 
@@ -97,5 +97,8 @@ def version(url: str) -> list[object]:
     return [url, *(str(info[mark]) for mark in marks if mark in info)]
 
 
-def _told(error: Exception) -> ReadError:
-    return ReadError(f"{type(error).__name__}: {error}")
+def explained(error: Exception) -> str:
+    """Returns what a file system raised, or how to install the package that it needs."""
+    if isinstance(error, ImportError) and "gcsfs" in str(error):
+        return "the Python package gcsfs is missing: pip install 'locdiffusion[gcp]'"
+    return f"{type(error).__name__}: {error}"

@@ -127,5 +127,5 @@ def check_bf16(device: torch.device) -> None:
         name = torch.cuda.get_device_name(device)
         raise ValueError(
             f"bf16 was asked for and {name} cannot compute with it; want an Ampere GPU or newer, "
-            "or give --no-bf16."
+            "or give --set bf16=false."
         )

@@ -91,6 +91,9 @@ def _inputs(options: BuildOptions) -> Inputs:
         tuple(InputFile(url, file_bytes(url)) for url in sorted(expand_patterns(patterns)))
         for patterns in (options.metadata, options.links)
     )
+    for file in metadata + links:
+        if file.url.endswith("/"):
+            raise DataError(f"{file.url} is a folder, wanted files; pass '{file.url}*' or the like")
     return Inputs(options.source, options.route, metadata, links, absolute(options.images))
 
 

@@ -15,6 +15,16 @@ from locdiffusion.photos.storage import DataError
 from pipelines.sources.record import Drop, Record, photo_id
 from schemas.training import DropReason
 
+EXCLUDED_ID = lists.Column(
+    lists.PHOTO_ID.what,
+    tuple(
+        dict.fromkeys(
+            ("img_id", "image_id", "photo_id", "id", "path", "key", *lists.PHOTO_ID.names)
+        )
+    ),
+)
+"""Columns of ids; unlike in a benchmark's list, a path counts before the name of a file."""
+
 
 @dataclass(frozen=True)
 class ExcludedList:
@@ -87,8 +97,8 @@ def read_list(url: str) -> ExcludedList:
     """Reads one list; see `read_exclusions`."""
     rows = lists.read_list(url)
     header = rows.table.column_names
-    bare = len(header) == 1 and not rows.has(lists.PHOTO_ID)  # a file of ids without a header
-    ids = [header[0], *rows.table.column(0).to_pylist()] if bare else rows.ids()
+    bare = len(header) == 1 and not rows.has(EXCLUDED_ID)  # a file of ids without a header
+    ids = [header[0], *rows.table.column(0).to_pylist()] if bare else rows.ids(EXCLUDED_ID)
     authors = rows.text(lists.PHOTOGRAPHER) if rows.has(lists.PHOTOGRAPHER) else []
     if not ids:
         raise DataError(f"{url} names no photo; check that it is the right file.")

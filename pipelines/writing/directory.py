@@ -23,6 +23,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from locdiffusion.files import LEFT_OVER, write_atomically
+from locdiffusion.photos.storage import explained
 
 MANIFESTS = "_manifest"
 RUN, SUMMARY = "run.json", "summary.json"
@@ -66,8 +67,8 @@ class OutputDirectory:
             raise
         except Exception as error:  # each file system has its own
             raise OutputError(
-                f"--output {self.root} cannot be used ({type(error).__name__}: {error}); check "
-                "that the bucket or disk is there, and that you may list and write it"
+                f"--output {self.root} cannot be used ({explained(error)}); check that the bucket "
+                "or disk is there, and that you may list and write it"
             ) from error
 
     def claim(self, settings: Mapping[str, Any], overwrite: bool = False) -> bool:
@@ -177,10 +178,12 @@ class OutputDirectory:
         filesystem, root = fsspec.core.url_to_fs(self.root)
         if not isinstance(filesystem, LocalFileSystem):
             return
+        before_0_5 = [f".{name}.*.tmp" for name in (RUN, *self.FILES)]
         for folder in ("", *self.FOLDERS):
             path = os.path.join(root, folder)
+            patterns = [LEFT_OVER, *([".*.tmp"] if folder else before_0_5)]
             for name in os.listdir(path) if os.path.isdir(path) else ():
-                if fnmatch.fnmatchcase(name, LEFT_OVER):
+                if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
                     self.remove(folder, name)
 
     def _clear(self) -> None:

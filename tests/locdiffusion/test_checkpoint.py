@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -199,6 +200,18 @@ class TestDamage:
     def test_a_network_for_other_embeddings_than_its_encoder_gives(self) -> None:
         with pytest.raises(CheckpointError, match="takes 5-d embeddings but the encoder tiny giv"):
             replace(checkpoint_config(SPEC), model=CSUNetConfig(7, 5, 8, (8,)))
+
+    def test_a_record_may_hold_what_is_no_number(self, copy: Path) -> None:
+        config = replace(checkpoint_config(SPEC), record={"loss": float("nan")})
+        checkpoint.save(copy, config, random_denoiser(1))
+        assert np.isnan(checkpoint.load(str(copy)).config.record["loss"])
+
+    def test_a_record_that_cannot_be_written_spoils_nothing(self, copy: Path) -> None:
+        before = checkpoint.load(str(copy)).sha256
+        with pytest.raises(TypeError):
+            config = replace(checkpoint_config(SPEC), record={"loss": object()})
+            checkpoint.save(copy, config, random_denoiser(1))
+        assert checkpoint.load(str(copy)).sha256 == before
 
     def test_half_written_is_not_readable(
         self, copy: Path, monkeypatch: pytest.MonkeyPatch

@@ -19,6 +19,7 @@ from locdiffusion.evaluate.bootstrap import Bootstrap
 from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.evaluate.record import Evaluation
 from locdiffusion.evaluate.scores import score
+from locdiffusion.evaluate.sources import stored
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.sphere.geodesy import great_circle_km
@@ -212,7 +213,9 @@ class TestRefusals:
         said = self.refused(capsys, *command(data, tmp_path, "--checkpoint", "nothing"))
         assert "No checkpoint at 'nothing'" in said
         said = self.refused(capsys, "--predictions", tmp_path, "--output", tmp_path)
-        assert "No predictions at" in said and "pipelines.geotag" in said
+        assert "No predictions at" in said and "`locdiffusion geotag`" in said
+        said = self.refused(capsys, "--predictions", "a=none-*.parquet", "--output", tmp_path)
+        assert "No predictions at" in said and "no file matches" in said
 
     def test_settings_are_refused_before_the_long_work(
         self, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -243,6 +246,13 @@ class TestRefusals:
         other.write_bytes(b"nothing")
         said = self.refused(capsys, "--predictions", f"a={other}", "--output", tmp_path)
         assert "other.parquet cannot be read" in said
+
+    def test_a_file_named_twice_is_scored_once(self, tmp_path: Path) -> None:
+        """Braces are understood, and a folder and a glob of its files are the same files."""
+        write_predictions(tmp_path, "a", 4)
+        write_predictions(tmp_path, "b", 4)
+        braces = f"{tmp_path}/predictions/part-{{a,b}}.parquet"
+        assert len(stored([str(tmp_path), braces]).predictions) == 6
 
 
 def test_help_explains_itself_without_loading_torch() -> None:

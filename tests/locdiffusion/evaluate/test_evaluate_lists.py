@@ -160,7 +160,10 @@ def test_flags_that_do_not_go_together(
         (("--input", str(photos)), "--truth CSV go together"),
         (("--truth", str(listed)), "--input DIR and"),
         (("--input", str(photos), "--truth", str(listed), "--test", "a=b"), "want one of"),
-        (("--input", str(tmp_path / "no"), "--truth", str(listed)), "holds no photo"),
+        (
+            ("--input", str(tmp_path / "no"), "--truth", str(listed)),
+            f"--input {tmp_path / 'no'} holds no photo",
+        ),
         (
             ("--input", str(photos), "--truth", str(tmp_path / "no.csv")),
             "cannot be read (FileNotFound",

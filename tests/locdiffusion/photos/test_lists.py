@@ -34,6 +34,13 @@ def test_every_format_gives_the_same_values(files: list[str]) -> None:
             rows.degrees(LONGITUDE, 0, 180)
 
 
+def test_a_benchmark_names_its_photos_before_keys_and_paths(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("path,key,file\n/a/1,b,c.jpg\n")
+    assert read_list(str(tmp_path / "a.csv")).ids() == ["c.jpg"]
+    (tmp_path / "b.csv").write_text("path,key\n/a/1,b\n")
+    assert read_list(str(tmp_path / "b.csv")).ids() == ["b"]
+
+
 def test_photos_to_exclude_come_from_any_format(files: list[str]) -> None:
     for one in read_exclusions(files).lists:
         assert (one.ids, one.authors) == ({"11", "12"}, {"a@N00"})

@@ -167,7 +167,7 @@ class TestDevices:
             check_bf16(torch.device("cpu"))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: False)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "an old GPU")
-        with pytest.raises(ValueError, match=r"an old GPU cannot.*Ampere.*--no-bf16"):
+        with pytest.raises(ValueError, match=r"an old GPU cannot.*Ampere.*--set bf16=false"):
             check_bf16(torch.device("cuda", 0))
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
         check_bf16(torch.device("cuda", 0))

@@ -462,8 +462,8 @@ MISTAKES = {
     "quality": (["--jpeg-quality=100"], "--jpeg-quality is 100, wanted 1 to 95"),
     "fraction": (["--val-fraction=1.5"], "wanted a number between 0 and 1"),
     "cells": (["--cell-degrees=0"], "--cell-degrees is 0, wanted 0.01 to 90"),
-    "list": (["--input", "none.csv"], "no file matches 'none.csv'"),
-    "guard": (["--exclude", "none.csv"], "no file matches 'none.csv'"),
+    "list": (["--input", "none.csv"], "'none.csv' does not exist"),
+    "guard": (["--exclude", "none.csv"], "'none.csv' does not exist"),
     "encoder": (["--embed=resnet"], "image encoder 'resnet' is unknown"),
     "dask": (["--runner=DaskRunner"], "DaskRunner mixes"),
     "waiting": (["--no-wait"], "nothing would run"),
@@ -479,6 +479,15 @@ def test_mistakes_are_told_in_one_line(
     assert main(given) == 2
     told = capsys.readouterr().err
     assert said in told and told.count("\n") == 1 and told.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_is_no_list(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "tars").mkdir()
+    flags = ["--source", "webdataset", "--input", str(tmp_path / "tars")]
+    assert main([*flags, "--output", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "is a folder, wanted files" in told and told.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 

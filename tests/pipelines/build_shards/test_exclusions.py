@@ -76,9 +76,11 @@ def test_an_unknown_photographer_is_nobodys(tmp_path: Path) -> None:
         (["path,lat,lon", "a/b_1.jpg,1,2", "c.jpg,3,4"], {"a/b_1.jpg", "c.jpg"}, set()),
         (["3228511372", "", "3228511373"], {"3228511372", "3228511373"}, set()),
         (["\ufeffphoto_id,owner", "7,8@N00"], {"7"}, {"8@N00"}),
+        (["image,file,key,path", "thumbnail,x,y,12/7.jpg"], {"7"}, set()),
+        (["img_file,filename,key", "x,y,8.jpg"], {"8"}, set()),
         (["IMG_ID,AUTHOR", '"1.jpg","5@N00, the second"'], {"1"}, {"5@N00, the second"}),
     ],
-    ids=["GWS15k", "ids alone", "byte order mark", "quotes"],
+    ids=["GWS15k", "ids alone", "byte order mark", "path first", "then key", "quotes"],
 )
 def test_lists_of_other_forms(
     tmp_path: Path, lines: list[str], ids: set[str], authors: set[str]

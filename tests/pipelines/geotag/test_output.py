@@ -189,6 +189,18 @@ def test_another_run_is_refused_until_overwritten(archive: Path, tmp_path: Path)
     assert sorted(tree(root)) == sorted([*theirs, "run.json"])
 
 
+def test_what_a_stopped_run_of_0_4_0_left_is_removed(tmp_path: Path) -> None:
+    output = Output(str(tmp_path))
+    output.prepare(CONFIGURATION, [])
+    theirs = (".mine.tmp", ".notes.txt.12.tmp")
+    ours = (".run.json.12.tmp", ".map.html.7.tmp", "_manifest/.x.json.12.tmp")
+    for name in (*theirs, *ours, "predictions/.part-x.parquet.12.tmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    output.prepare(CONFIGURATION, [])
+    assert sorted(tree(tmp_path)) == sorted([*theirs, "run.json"])
+
+
 def test_what_a_stopped_run_left_is_removed(archive: Path, tmp_path: Path) -> None:
     output = Output(str(tmp_path / "out"))
     output.prepare(CONFIGURATION, [])
@@ -283,7 +295,7 @@ def test_listing(tmp_path: Path) -> None:
     assert [shard.id for shard in list_shards([f"{tmp_path}/odd[1].tar"])] == ["odd[1]"]
     twice = list_shards([f"{tmp_path}/000.tar", f"{tmp_path}/sub/000.tar"])
     assert [shard.id for shard in twice] == [f"{tmp_path.name}-000", "sub-000"]
-    with pytest.raises(DataError, match=r"no file matches.*003"):
+    with pytest.raises(DataError, match=r"003.tar' does not exist"):
         list_shards([f"{tmp_path}/{{002..003}}.tar"])
     with pytest.raises(DataError, match=r"is a directory.*/\*\.tar"):
         list_shards([str(tmp_path)])
