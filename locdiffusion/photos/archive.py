@@ -41,7 +41,7 @@ class Sample:
         image: Bytes of the first photo.
         metadata: Bytes of the first `.json` member.
         problem: Status and message of a sample that cannot be used.
-        images: Number of photos under the key.
+        images: Extensions of the photos under the key.
         documents: Number of `.json` members under the key.
         image_offset: Byte at which the photo begins in a plain tar.
         extras: Bytes of other members that the reader was asked for, by extension.
@@ -51,7 +51,7 @@ class Sample:
     image: bytes | None = None
     metadata: bytes | None = None
     problem: tuple[Status, str] | None = None
-    images: int = 0
+    images: tuple[str, ...] = ()
     documents: int = 0
     image_offset: int | None = field(default=None, compare=False)
     extras: dict[str, bytes] = field(default_factory=dict, compare=False)
@@ -140,8 +140,8 @@ class ShardReader:
     def _add_member(self, sample: Sample, extension: str, member: Member) -> None:
         """Puts a member into its sample; only the first of a kind counts."""
         if extension in IMAGE_EXTENSIONS:
-            sample.images += 1
-            if sample.images == 1:
+            sample.images += (extension,)
+            if len(sample.images) == 1:
                 sample.image, sample.image_offset = member.data, member.offset
                 sample.problem = sample.problem or member.problem
         elif extension == METADATA_EXTENSION:
@@ -164,7 +164,7 @@ class ShardReader:
             sample = None
         key = sample.key if sample is not None else cut[0] if cut else None
         if key is not None:
-            half = Sample(key, images=sample.images if sample is not None else 0)
+            half = Sample(key, images=sample.images if sample is not None else ())
             again = RUN_AGAIN if self.read_failed else "copy the shard again"
             why = f"the shard is {damage}; the sample is not known to be whole; {again}"
             half.problem = (Status.TRUNCATED, why)
@@ -179,7 +179,7 @@ class ShardReader:
             wanted = "|".join(IMAGE_EXTENSIONS)
             why = f"the sample {sample.key!r} has no photo, wanted {sample.key}.{wanted}; add it"
             sample.problem = (Status.MISSING_IMAGE, why)
-        elif sample.documents > max(1, sample.images) and sample.problem is None:
+        elif sample.documents > max(1, len(sample.images)) and sample.problem is None:
             why = f"the sample has {sample.documents} .json members, wanted one; remove the rest"
             sample.problem = (Status.BAD_METADATA, why)
         self._seen.add(sample.key)
@@ -187,8 +187,8 @@ class ShardReader:
             yield sample
         else:
             yield ErrorRow(sample.key, Stage.READ, *sample.problem)
-        for _ in range(sample.images - 1):
-            why = f"the sample {sample.key!r} holds {sample.images} photos; {again}"
+        for _ in sample.images[1:]:
+            why = f"the sample {sample.key!r} holds {len(sample.images)} photos; {again}"
             yield ErrorRow(sample.key, Stage.READ, Status.DUPLICATE_KEY, why)
 
 
@@ -209,5 +209,5 @@ def _why_unread(file: BinaryIO, damage: ArchiveDamage) -> str:
     page = " (a web page: did the download fail?)" if head.lstrip()[:1] == b"<" else ""
     return (
         f"{where}: not a tar, the file begins with {head!r}{page} and {damage.why}; "
-        "wanted .tar or .tar.gz"
+        "wanted .tar, .tar.gz, .tar.bz2 or .tar.xz"
     )

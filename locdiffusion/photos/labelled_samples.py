@@ -49,19 +49,20 @@ def read_samples(
 
 
 def read_images(shard: str) -> Iterator[tuple[str, bytes]]:
-    """Yields key and image bytes of the sound samples of a shard, with or without a position.
-
-    What cannot be read is told on stderr and left out, as geotagging leaves it out.
+    """Yields key and image bytes of the samples of a shard that have an image.
 
     Args:
         shard: Path or URL of a tar; or of a folder of photos, ending with a slash.
+
+    Raises:
+        DataError: The shard is damaged.
     """
     for item in _reader(shard, {}):
         if isinstance(item, Sample):
             assert item.image is not None
             yield item.key, item.image
         elif item.status is not Status.MISSING_IMAGE:
-            print(f"left out: {_message(shard, item)}", file=sys.stderr)
+            raise DataError(_message(shard, item))
 
 
 def shard_version(shard: str) -> list[object]:
@@ -121,8 +122,16 @@ def check_builds(shards: Sequence[str], encoder: str) -> None:
             )
 
 
-def _reader(shard: str, extras: Mapping[str, int]) -> ShardReader | FolderReader:
-    return FolderReader(_photos(shard)) if shard.endswith("/") else ShardReader(shard, extras)
+def _reader(shard: str, extras: Mapping[str, int]) -> Iterator[Sample | ErrorRow]:
+    """Yields samples and faults; of pictures of a sample in several formats the first is taken."""
+    last: Sample | None = None
+    reader = FolderReader(_photos(shard)) if shard.endswith("/") else ShardReader(shard, extras)
+    for item in reader:
+        if isinstance(item, Sample):
+            last = item
+        elif last and item.key == last.key and 1 < len(last.images) == len({*last.images}):
+            continue
+        yield item
 
 
 def _photos(folder: str) -> list[PhotoFile]:

@@ -7,12 +7,13 @@ blocks at the end, and says at which byte an archive is truncated or corrupt.
 
 from __future__ import annotations
 
-import gzip
+import re
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from importlib import import_module
 from typing import BinaryIO
 
 from locdiffusion.photos.storage import ReadError
@@ -21,6 +22,8 @@ from schemas.geotags import Status
 BLOCK = 512
 CHUNK = 2**20
 ENCODING = "utf-8"
+MAGIC = re.compile(rb"(?P<gzip>\x1f\x8b)|(?P<bz2>BZh[1-9]1AY&SY)|(?P<lzma>\xfd7zXZ\0)")
+"""First bytes of a compressed file, each under the module that opens it."""
 MAX_EXTENDED_HEADER_BYTES = 2**20
 MAX_FILLING_BYTES = tarfile.RECORDSIZE
 """Most zero bytes after the end; a file that was reserved and not filled holds more."""
@@ -43,7 +46,7 @@ class Member:
         name: Name as it is stored.
         data: Payload, if it was wanted.
         problem: Status and message of a payload that was wanted and is missing.
-        offset: First byte of the payload in the file; None in a gzip, which has no such place.
+        offset: First byte of the payload in the file; None if it is compressed.
     """
 
     name: str
@@ -76,12 +79,14 @@ class _Blocks:
     def __init__(self, stream: BinaryIO) -> None:
         self.offset = 0
         try:
-            head = stream.read(2)
+            magic = MAGIC.match(stream.read(10))
             stream.seek(0)
         except ReadError as error:
             raise _unread(error, 0) from error
-        self.gzipped = head == b"\x1f\x8b"
-        self._stream: BinaryIO = gzip.GzipFile(fileobj=stream) if self.gzipped else stream  # type: ignore[assignment]
+        self.compression = magic and magic.lastgroup
+        module = import_module(self.compression) if self.compression else None
+        self._stream: BinaryIO = module.open(stream) if module else stream
+        self._faults = (OSError, zlib.error, getattr(module, "LZMAError", OSError))
 
     def read(self, size: int, member: str = "") -> bytes:
         """Reads `size` bytes; returns fewer only at the end of the file."""
@@ -93,11 +98,10 @@ class _Blocks:
         except ReadError as error:
             raise _unread(error, start, member) from error
         except EOFError:
-            raise ArchiveDamage(
-                TarStatus.TRUNCATED, start, "the gzip stream ends early", member=member
-            ) from None
-        except (gzip.BadGzipFile, zlib.error) as error:
-            why = f"gzip says {error}; what was read before may be wrong, too"
+            why = f"the {self.compression} stream ends early"
+            raise ArchiveDamage(TarStatus.TRUNCATED, start, why, member=member) from None
+        except self._faults as error:
+            why = f"{self.compression} says {error}; what was read before may be wrong, too"
             raise ArchiveDamage(TarStatus.CORRUPT, start, why, member=member) from None
         data = b"".join(parts)
         self.offset += len(data)
@@ -134,7 +138,7 @@ def _unread(error: ReadError, start: int, member: str = "") -> ArchiveDamage:
 
 
 def read_members(stream: BinaryIO, limit_of: Callable[[str], int | None]) -> Iterator[Member]:
-    """Yields the members of a tar, plain or gzipped, holding one payload at a time.
+    """Yields the members of a tar, plain or compressed, holding one payload at a time.
 
     Args:
         stream: Seekable binary file at its start; it is read forwards once.
@@ -250,7 +254,7 @@ def _read_member(blocks: _Blocks, info: tarfile.TarInfo, limit: int | None) -> I
             yield Member(name, problem=(Status.MISSING_IMAGE, why))
         return
     if limit is not None and info.size <= limit:
-        start = None if blocks.gzipped else blocks.offset
+        start = None if blocks.compression else blocks.offset
         yield Member(name, blocks.payload(info.size, name), offset=start)
         return
     blocks.skip(info.size, name)

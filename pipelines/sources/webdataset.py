@@ -33,8 +33,8 @@ _REASONS = {
 def read_shard(url: str) -> Iterator[Record | Drop]:
     """Yields one item for each sample of a shard, and a Drop without a key if it is damaged.
 
-    Images are found again by their range of bytes. A gzipped shard has no such ranges, so each of
-    its samples is a drop.
+    Images are found again by their range of bytes. A compressed shard has no such ranges, so each
+    of its samples is a drop.
 
     Args:
         url: Path of the tar, or a URL that fsspec opens; it goes into each ImageRef as it is.
@@ -55,7 +55,7 @@ def read_shard(url: str) -> Iterator[Record | Drop]:
 def _record(sample: Sample, url: str) -> Record | Drop:
     line = shown(sample.metadata or b"")
     if sample.image_offset is None:
-        why = f"{url} is gzipped, and its images have no place to be read from; gunzip it first"
+        why = f"{url} is compressed, and its images have no place to be read from; unpack it first"
         return Drop(sample.key, DropReason.UNUSABLE_SHARD, why, line)
     assert sample.image is not None
     image = ImageRef("tar", url, sample.image_offset, len(sample.image))
