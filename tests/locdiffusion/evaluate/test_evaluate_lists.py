@@ -9,7 +9,7 @@ import pytest
 
 from locdiffusion import geotagger
 from locdiffusion.evaluate import command as evaluate
-from locdiffusion.evaluate.lists import find_photos, read_truth
+from locdiffusion.evaluate.lists import embed_list, find_photos, read_truth
 from locdiffusion.evaluate.record import Evaluation
 from locdiffusion.photos.storage import DataError
 from support.tiny import TinyEncoder, coloured_photo, replace_encoders, write_checkpoint
@@ -131,6 +131,12 @@ def test_a_photo_by_its_id(key: str, found: str | None, tmp_path: Path) -> None:
             find_photos([key], tmp_path)
         return
     assert find_photos([key], tmp_path) == ({key: tmp_path / found} if found else {})
+
+
+def test_a_list_of_photos_that_are_elsewhere(photos: Path, tmp_path: Path) -> None:
+    truth = read_truth(write_list(tmp_path / "list.csv", OSV_5M))
+    with pytest.raises(DataError, match=r"None of the 5 photos.* below --input"):
+        embed_list(truth, {}, TinyEncoder(), tmp_path)
 
 
 @pytest.mark.parametrize(
