@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+import shapely
 
 from schemas.geotags import PROBABILITY_COLUMNS
 
@@ -42,7 +43,8 @@ def assert_same_rows(
         if name in EXACT:
             assert found[name] == wanted[name], name
         elif name == "geometry":
-            continue  # latitude and longitude once more, as bytes
+            points = shapely.get_coordinates(shapely.from_wkb(found[name]))
+            assert points.T.tolist() == [found["longitude"], found["latitude"]]
         else:
             ours, theirs = flat(found[name]), flat(wanted[name])
             loose = 1e-3 if mode == "sampling" else exact

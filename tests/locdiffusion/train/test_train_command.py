@@ -616,6 +616,7 @@ def test_help_explains_itself_without_loading_torch() -> None:
         "NAME=GLOB",
         "examples:",
         "locdiffusion overhead",
+        "to resume",
         "smoothing.km=50",
         "  sample",
         "  mp16_vit_l_14",

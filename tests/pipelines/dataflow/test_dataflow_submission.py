@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pyarrow.parquet as pq
 import pytest
 from apache_beam.portability.api import beam_job_api_pb2, beam_job_api_pb2_grpc, endpoints_pb2
 from apache_beam.portability.api import beam_runner_api_pb2 as api
@@ -303,6 +304,8 @@ def test_the_staged_graph_runs_and_gives_the_rows_of_a_local_run(
     found = columns(there)
     assert len(found["key"]) == SHARDS * PHOTOS
     assert_same_rows(found, columns(here))
+    schemas = [pq.read_table(root / "predictions").schema for root in (there, here)]
+    assert schemas[0].equals(schemas[1])
     run = [json.loads((root / "run.json").read_text()) for root in (there, here)]
     assert run[0] == run[1], "the same run, wherever the checkpoint lies"
 
