@@ -91,10 +91,8 @@ def _matches(pattern: str) -> list[str]:
         files = sorted(name for name in found if not filesystem.isdir(name))
     if not files:
         raise DataError(
-            f"no file matches {pattern!r}; look with `ls {pattern}`, keep the quotes around globs, "
-            "and write a range of files that are all there as {000..009}"
-            if re.search(r"[*?\[{]", pattern)
-            else f"{pattern!r} does not exist; check how it is spelled, and where you are"
+            f"no file matches {pattern!r}; check how it is spelled, look with `ls {pattern}`, keep "
+            "the quotes around globs, and write a range of files that are all there as {000..009}"
         )
     return [_shown(filesystem, name, pattern) for name in files]
 
