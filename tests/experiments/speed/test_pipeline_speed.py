@@ -67,7 +67,7 @@ def test_a_process_that_fails_is_told_and_the_other_one_ended(
 ) -> None:
     good = task(LOOP, shards, tmp_path / "good")
     bad = task(LOOP, (str(tmp_path / "none.tar"),), tmp_path / "bad")
-    with pytest.raises(JobFailed, match=r"none\.tar.* gave no answer:(.|\n)*does not exist"):
+    with pytest.raises(JobFailed, match=r"none\.tar.* gave no answer:(.|\n)*no file matches"):
         job.run_fresh(good, bad)
 
 

@@ -311,7 +311,7 @@ def test_a_shard_that_is_gone_before_it_is_opened(
     ("flags", "message"),
     [
         (["--input", "gs://nowhere-bucket/*.tar"], "cannot be listed (FileNotFoundError"),
-        (["--input", "gs://nowhere-bucket/a.tar"], "'gs://nowhere-bucket/a.tar' does not exist"),
+        (["--input", "gs://nowhere-bucket/a.tar"], "no file matches 'gs://nowhere-bucket/a.tar'"),
         (["--output", "gs://nowhere-bucket/out"], "cannot be used (FileNotFoundError"),
     ],
 )

@@ -295,7 +295,7 @@ def test_listing(tmp_path: Path) -> None:
     assert [shard.id for shard in list_shards([f"{tmp_path}/odd[1].tar"])] == ["odd[1]"]
     twice = list_shards([f"{tmp_path}/000.tar", f"{tmp_path}/sub/000.tar"])
     assert [shard.id for shard in twice] == [f"{tmp_path.name}-000", "sub-000"]
-    with pytest.raises(DataError, match=r"003.tar' does not exist"):
+    with pytest.raises(DataError, match=r"no file matches.*003"):
         list_shards([f"{tmp_path}/{{002..003}}.tar"])
     with pytest.raises(DataError, match=r"is a directory.*/\*\.tar"):
         list_shards([str(tmp_path)])
