@@ -214,10 +214,7 @@ def _slices(count: int) -> list[slice]:
 
 
 def run_study(
-    study: Study,
-    settings: Iterable[Setting],
-    output: Path,
-    said: Callable[[str], None] = print,
+    study: Study, settings: Iterable[Setting], output: Path, said: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Runs the settings that the results lack; returns all results.
 

@@ -41,10 +41,7 @@ def standard_sigmas(steps: int) -> NDArray[np.float64]:
 
 
 def mean_denoiser(
-    denoiser: Denoiser,
-    condition: Tensor,
-    grid: ProductTransform,
-    log_q0: Tensor | None = None,
+    denoiser: Denoiser, condition: Tensor, grid: ProductTransform, log_q0: Tensor | None = None
 ) -> MeanDenoiser:
     """Builds a denoiser that returns the mean parameters E_p[code] by quadrature on a grid.
 

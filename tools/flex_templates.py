@@ -40,12 +40,7 @@ TEMPLATES: Mapping[str, tuple[str, str, str]] = {
 # goes on giving these.
 EARLIER: Mapping[str, Mapping[str, str]] = {
     "geotag": {
-        name.replace("_", "-"): name
-        for name in (
-            "admin_name",
-            "batch_size",
-            "max_error_fraction",
-        )
+        name.replace("_", "-"): name for name in ("admin_name", "batch_size", "max_error_fraction")
     },
     "build_shards": {"input": "metadata"},
 }

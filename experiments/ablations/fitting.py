@@ -113,10 +113,7 @@ def _loss(
     partition = LogPartition(degree, base_measure=trained_over) if variant.loss is Loss.KL else None
 
     def mean_loss(
-        network: nn.Module,
-        rows: NDArray[np.int64],
-        condition: Tensor,
-        generator: torch.Generator,
+        network: nn.Module, rows: NDArray[np.int64], condition: Tensor, generator: torch.Generator
     ) -> Tensor:
         code = codes[rows]
         sigma = draw_sigmas(len(rows), variant, config, generator)

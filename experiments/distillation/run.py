@@ -130,11 +130,7 @@ def gallery_simulator(teacher: Teacher, gap_seed: int | None = None) -> QuerySim
 
 
 def photos_at(
-    teacher: Teacher,
-    setting: Ambiguity,
-    places: NDArray[np.float64],
-    seed: int,
-    gap_seed: int = 1,
+    teacher: Teacher, setting: Ambiguity, places: NDArray[np.float64], seed: int, gap_seed: int = 1
 ) -> EmbeddedPhotos:
     """Simulates test queries at places ``(N, 2)`` in degrees, with a gap that `gap_seed` draws."""
     embedded = dataset.embed_places(places)

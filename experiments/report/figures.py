@@ -140,10 +140,7 @@ def plot_sweeps(path: Path, records: Mapping[str, Mapping[str, Any]]) -> None:
 def _line(
     axes: Axes, i: int, x: Sequence[float], y: Sequence[float], label: str, dashes: Any = "-"
 ) -> None:
-    style: dict[str, Any] = {
-        "color": SERIES[i % len(SERIES)],
-        "marker": MARKERS[i % len(MARKERS)],
-    }
+    style: dict[str, Any] = {"color": SERIES[i % len(SERIES)], "marker": MARKERS[i % len(MARKERS)]}
     axes.plot(x, y, label=label, linestyle=dashes, linewidth=1.7, markersize=5, **style)
 
 

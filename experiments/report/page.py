@@ -135,7 +135,7 @@ def _maps(figures: Mapping[str, str]) -> list[str]:
         "The photos are those at even quantiles of the errors of their split. Left the photo, 640 "
         "km wide; middle the density around the answer; right the density over the world. Density "
         "is shown down to a thousandth of its peak, on a logarithmic scale. Where a map is coarse, "
-        "narrow peaks are painted wider than they are, to be visible.",
+        "narrow peaks are painted wider than they are, to be visible."
     ]
 
 

@@ -84,7 +84,7 @@ def main_tables(table: MainTable | None) -> list[str]:
         "validation photos. In brackets: "
         f"{100 * table.bootstrap.level:g} % bootstrap intervals over photos. GeoScore: mean of "
         "5000·exp(−error/1492.7 km). nats/km²: mean negative log density of the truth, lower is "
-        "better. Coverage: truths inside the stated 50 % and 90 % radii.",
+        "better. Coverage: truths inside the stated 50 % and 90 % radii."
     ]
     all_outcomes = outcomes(table)
     for split in table.splits:

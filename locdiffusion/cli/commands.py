@@ -11,14 +11,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "evaluate": ("locdiffusion.evaluate", "score a trained model on photos with known position"),
     "calibrate": ("locdiffusion.calibrate", "fit the stated radii to an archive of your own"),
     "train": ("locdiffusion.train", "train a model on shards of photos with known position"),
-    "build-shards": (
-        "pipelines.build_shards",
-        "build training shards from lists of photos",
-    ),
-    "overhead": (
-        "locdiffusion.overhead",
-        "cut satellite patches with positions into shards",
-    ),
+    "build-shards": ("pipelines.build_shards", "build training shards from lists of photos"),
+    "overhead": ("locdiffusion.overhead", "cut satellite patches with positions into shards"),
     "dataflow": ("pipelines.dataflow", "submit geotag or build-shards to Google Dataflow"),
 }
 """Name of each sub-command, the package that holds it, and one line of help."""

@@ -130,10 +130,7 @@ def plot_errors(path: Path, distances: Mapping[str, ArrayLike], title: str = "")
 
 
 def plot_accuracy_by_distance(
-    path: Path,
-    strata: Mapping[str, Sequence[Stratum]],
-    threshold_km: float = 200,
-    title: str = "",
+    path: Path, strata: Mapping[str, Sequence[Stratum]], threshold_km: float = 200, title: str = ""
 ) -> None:
     """Draws accuracy over distance to the nearest training photo, with bootstrap bands.
 

@@ -261,10 +261,7 @@ def _open_clip(name: str) -> tuple[EncoderSpec, nn.Module]:
     try:
         with offline_if_unreachable() if choice.from_hub else contextlib.nullcontext():
             clip = open_clip.create_model(
-                choice.model,
-                pretrained=choice.weights,
-                require_pretrained=True,
-                **choice.arguments,
+                choice.model, pretrained=choice.weights, require_pretrained=True, **choice.arguments
             )
     except Exception as error:  # of the hub, the unpickler or the model
         raise EncoderWeightsError(_no_weights(choice, error)) from error

@@ -165,12 +165,7 @@ def patch_rng(seed: int, stream: Stream, index: int, purpose: Purpose) -> np.ran
 
 
 def draw_centre(
-    seed: int,
-    stream: Stream,
-    index: int,
-    land: LandMask,
-    geometry: PatchGeometry,
-    rule: CentreRule,
+    seed: int, stream: Stream, index: int, land: LandMask, geometry: PatchGeometry, rule: CentreRule
 ) -> tuple[float, float]:
     """Draws the centre of a patch, uniformly by area among the places that the rule allows.
 

@@ -314,11 +314,7 @@ def _record(trainer: Trainer, metrics: dict[str, Any], data: RunData) -> dict[st
         "metrics": metrics,
         "history": trainer.history,
         "data": {
-            name: {
-                "photos": len(part),
-                "sha256": part.fingerprint,
-                "source": data.sources[name],
-            }
+            name: {"photos": len(part), "sha256": part.fingerprint, "source": data.sources[name]}
             for name, part in ({"train": data.train} | data.validation).items()
         },
     }

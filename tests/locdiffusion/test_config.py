@@ -85,8 +85,7 @@ def test_no_configuration_is_forgotten_above() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [NoiseConfig, DecodeConfig, PartitionConfig, BaseConfig, CSUNetConfig, TrainConfig],
+    "kind", [NoiseConfig, DecodeConfig, PartitionConfig, BaseConfig, CSUNetConfig, TrainConfig]
 )
 def test_fields_left_out_take_their_defaults(kind: Any) -> None:
     assert from_dict(kind, {}) == kind()

@@ -11,11 +11,7 @@ from locdiffusion.density.base_measure import land_measure, positions_measure, u
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.model.similarity import discriminants, largest
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
-from locdiffusion.temperature import (
-    FEATURES,
-    TemperatureConfig,
-    TemperatureModel,
-)
+from locdiffusion.temperature import FEATURES, TemperatureConfig, TemperatureModel
 from support.tiny import MODEL, learnable_photos, random_denoiser, random_points
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -192,9 +192,7 @@ def throwaway_credentials(folder: Path, port: int) -> Path:
     Without one, Google's libraries spend half a minute looking for another.
     """
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048).private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
     account: dict[str, Any] = {
         "type": "service_account",

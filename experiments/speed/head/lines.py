@@ -103,9 +103,7 @@ class Bench:
         self.checkpoint, self.encoder, self.embeddings = checkpoint, encoder, embeddings
         self.head = Geotagger(checkpoint, encoder)
         self.sampler = Geotagger(
-            checkpoint,
-            encoder,
-            GeotaggerSettings(mode=PosteriorMode.SAMPLING, samples=1, steps=8),
+            checkpoint, encoder, GeotaggerSettings(mode=PosteriorMode.SAMPLING, samples=1, steps=8)
         )
 
     def lines(self) -> dict[str, Callable[[], Iterator[Line]]]:
@@ -149,9 +147,7 @@ class Bench:
             size = encoder.spec.image_size
             pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
             timed = self._compared(
-                partial(encoder.embed, pixels),
-                partial(self._answered, head, batch),
-                (batch, batch),
+                partial(encoder.embed, pixels), partial(self._answered, head, batch), (batch, batch)
             )
             share, (low, high) = 100.0 * timed.ratio, timed.spread
             yield Line(
@@ -199,11 +195,7 @@ class Bench:
         near = dense(tensor)
         decode = self.checkpoint.config.decode
         best = fine_answers(
-            tensor,
-            near.latitude,
-            near.longitude,
-            decode.radius_km,
-            self.checkpoint.base_measure,
+            tensor, near.latitude, near.longitude, decode.radius_km, self.checkpoint.base_measure
         )
         apart = great_circle_km(ours.latitude, ours.longitude, *best)
         return Line(

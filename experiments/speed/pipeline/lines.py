@@ -200,10 +200,7 @@ class Bench:
             for n in (1, 2)
         ]
         one, two = (cost.per_photo for cost in costs)
-        numbers = {
-            "seconds_per_photo": [one, two],
-            "start_seconds": [cost.fixed for cost in costs],
-        }
+        numbers = {"seconds_per_photo": [one, two], "start_seconds": [cost.fixed for cost in costs]}
         said = "the machine was too busy: more photos took less time"
         if min(one, two) > 0:
             said = (

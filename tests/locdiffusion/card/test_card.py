@@ -160,11 +160,7 @@ class TestCommand:
         ],
     )
     def test_what_cannot_be_done_is_said(
-        self,
-        arguments: list[str],
-        message: str,
-        here: Path,
-        capsys: pytest.CaptureFixture[str],
+        self, arguments: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         coloured_photo(1.0, 2.0).save(here / "half.png")
         (here / "half.json").write_text('{"latitude": 50}')

@@ -287,8 +287,7 @@ def test_another_shape_is_an_error(shape):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"radius_km": 0.5}, {"radius_km": 6000.0}, {"modes": 0}, {"shifts": 0}],
+    "settings", [{"radius_km": 0.5}, {"radius_km": 6000.0}, {"modes": 0}, {"shifts": 0}]
 )
 def test_impossible_settings_are_errors(settings):
     with pytest.raises(ValueError, match=str(next(iter(settings.values())))):

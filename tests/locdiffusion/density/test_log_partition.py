@@ -190,8 +190,7 @@ def test_same_generator_same_value(rng):
 
 
 @pytest.mark.parametrize(
-    "settings",
-    [{"rows": 0}, {"azimuths": -1}, {"cap_km": 0.0}, {"cap_km": 25_000.0}],
+    "settings", [{"rows": 0}, {"azimuths": -1}, {"cap_km": 0.0}, {"cap_km": 25_000.0}]
 )
 def test_impossible_quadratures_are_errors(settings):
     with pytest.raises(ValueError, match=str(next(iter(settings.values())))):

@@ -95,12 +95,7 @@ def test_geometric_levels():
 
 @pytest.mark.parametrize(
     "settings",
-    [
-        {"sigma_min": 0.0},
-        {"sigma_min": 70.0},
-        {"log_spread": 0.0},
-        {"pure_fraction": 1.5},
-    ],
+    [{"sigma_min": 0.0}, {"sigma_min": 70.0}, {"log_spread": 0.0}, {"pure_fraction": 1.5}],
 )
 def test_impossible_noise_is_an_error(settings):
     with pytest.raises(ValueError, match=str(next(iter(settings.values())))):

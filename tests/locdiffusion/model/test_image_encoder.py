@@ -26,13 +26,7 @@ from locdiffusion.model.image_encoder import (
 TINY = "LocDiffusion-Tiny"
 TINY_CONFIG = {
     "embed_dim": 24,
-    "vision_cfg": {
-        "image_size": 32,
-        "layers": 1,
-        "width": 64,
-        "head_width": 32,
-        "patch_size": 16,
-    },
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 64, "head_width": 32, "patch_size": 16},
     "text_cfg": {"context_length": 8, "vocab_size": 50, "width": 32, "heads": 2, "layers": 1},
 }
 SPEC = EncoderSpec("test", 8, 64, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -17,12 +17,7 @@ from locdiffusion.overhead.augmentation import Augmentation, Look, apply_look, d
 from locdiffusion.overhead.command import main, make_config, parse
 from locdiffusion.overhead.dataset import OverheadConfig, iter_patches
 from locdiffusion.overhead.mosaics import LandMask, Mosaic, MosaicSource
-from locdiffusion.overhead.patches import (
-    PatchGeometry,
-    cut_patch,
-    land_fraction,
-    patch_coordinates,
-)
+from locdiffusion.overhead.patches import PatchGeometry, cut_patch, land_fraction, patch_coordinates
 from locdiffusion.overhead.shards import write_dataset
 from locdiffusion.overhead.splits import STREAMS, CentreRule, Region, Split
 from locdiffusion.sphere.geodesy import destination, great_circle_km
@@ -450,8 +445,7 @@ def test_large_pictures_are_allowed_here_only(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"count": 0}, {"seed": -1}, {"jpeg_quality": 100}, {"shard_size": 0}, {"mosaics": ()}],
+    "wrong", [{"count": 0}, {"seed": -1}, {"jpeg_quality": 100}, {"shard_size": 0}, {"mosaics": ()}]
 )
 def test_wrong_configurations_are_refused(wrong: dict) -> None:
     with pytest.raises(ValueError):

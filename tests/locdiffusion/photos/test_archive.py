@@ -15,13 +15,7 @@ from locdiffusion.photos.archive import Sample, ShardReader, split_name
 from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import MAX_IMAGE_BYTES
-from support.archives import (
-    photo,
-    sound_members,
-    tar_bytes,
-    truth,
-    write_tar,
-)
+from support.archives import photo, sound_members, tar_bytes, truth, write_tar
 
 
 def read(path: Path) -> tuple[list[Sample], list[ErrorRow], ShardReader]:

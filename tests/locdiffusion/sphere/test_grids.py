@@ -3,12 +3,7 @@
 import numpy as np
 import pytest
 
-from locdiffusion.sphere.grids import (
-    fibonacci_grid,
-    gauss_legendre_grid,
-    polar_grid,
-    shifted_grid,
-)
+from locdiffusion.sphere.grids import fibonacci_grid, gauss_legendre_grid, polar_grid, shifted_grid
 from locdiffusion.sphere.harmonics import degrees_and_orders, real_harmonics
 
 

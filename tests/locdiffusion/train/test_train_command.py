@@ -298,11 +298,7 @@ class TestConfigurations:
         ],
     )
     def test_that_cannot_be_read(
-        self,
-        text: str | None,
-        said: str,
-        tmp_path: Path,
-        capsys: pytest.CaptureFixture[str],
+        self, text: str | None, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         if text is not None:
             (tmp_path / "mine.json").write_text(text)
@@ -436,10 +432,7 @@ def random_clip(name: str, device: str, bf16: bool = False) -> ImageEncoder:
 
 
 def test_validation_photos_can_be_fewer(
-    data: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept: list[Any] = []
     monkeypatch.setattr(training_run, "finish", lambda trainer, data, *_: kept.append(data))

@@ -138,8 +138,7 @@ def test_the_mean_code_of_scattered_places_is_the_smoothed_code() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong",
-    [{"km": -1.0}, {"broad_km": 6000.0}, {"broad_share": 1.5}, {"last_broad_share": -0.5}],
+    "wrong", [{"km": -1.0}, {"broad_km": 6000.0}, {"broad_share": 1.5}, {"last_broad_share": -0.5}]
 )
 def test_impossible_smoothing_is_an_error(wrong: dict[str, float]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):

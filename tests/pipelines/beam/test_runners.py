@@ -159,11 +159,7 @@ def test_two_processes(archive: Path, reference: Path, tmp_path: Path) -> None:
 @pytest.mark.ci
 @pytest.mark.slow
 def test_a_worker_pool_with_two_workers(
-    archive: Path,
-    reference: Path,
-    tmp_path: Path,
-    pool: Pool,
-    monkeypatch: pytest.MonkeyPatch,
+    archive: Path, reference: Path, tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The nearest to a cluster on one machine; the workers' directory is not ours."""
     monkeypatch.chdir(tmp_path)
@@ -179,12 +175,7 @@ def test_a_worker_pool_with_two_workers(
 @pytest.mark.slow
 @pytest.mark.parametrize("environment", ["loopback", "subprocess", "pool"])
 def test_a_job_service(
-    archive: Path,
-    reference: Path,
-    tmp_path: Path,
-    endpoint: str,
-    pool: Pool,
-    environment: str,
+    archive: Path, reference: Path, tmp_path: Path, endpoint: str, pool: Pool, environment: str
 ) -> None:
     flags = {
         "loopback": ("--environment_type=LOOPBACK",),

@@ -31,16 +31,7 @@ from schemas import geoparquet
 from schemas.training import INDEX_SCHEMA
 from support import python_path
 from support.archives import write_tar
-from support.collection import (
-    FATES,
-    FLAGS,
-    GONE,
-    KEPT,
-    LISTED,
-    STORED,
-    build,
-    stop_at,
-)
+from support.collection import FATES, FLAGS, GONE, KEPT, LISTED, STORED, build, stop_at
 from support.flickr import (
     BY_NC,
     make_photos,

@@ -254,8 +254,7 @@ def test_records_come_back_from_columns_as_they_were() -> None:
     listed = [full, Record("2/é", "", -90.0, 180.0, "webdataset")]
     table = tables.record_table(listed, seed=0)
     table = tables.from_bytes(
-        [tables.to_bytes(table), tables.to_bytes(table.slice(0, 0))],
-        tables.RECORDS,
+        [tables.to_bytes(table), tables.to_bytes(table.slice(0, 0))], tables.RECORDS
     )
     assert list(tables.records(table)) == listed
 

@@ -340,10 +340,7 @@ def test_the_shards_job_is_submitted_too(cloud: Cloud) -> None:
     job = cloud.staged(description)
     assert job.pool["machineType"] == "n2-standard-8"
     steps = {one.unique_name for one in job.pipeline.components.transforms.values()}
-    assert {
-        "BuildShards/PlanShards/ReadRecords",
-        "BuildShards/MakeShards/FetchShards",
-    } <= steps
+    assert {"BuildShards/PlanShards/ReadRecords", "BuildShards/MakeShards/FetchShards"} <= steps
 
 
 # Flex Templates

@@ -141,11 +141,7 @@ def mode_flags(mode: str) -> tuple[str, ...]:
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_rows_of_a_real_network_are_the_same_whichever_way(
-    coloured: Path,
-    tiny: str,
-    plain: tuple[str, dict[str, list]],
-    tmp_path: Path,
-    way: Way,
+    coloured: Path, tiny: str, plain: tuple[str, dict[str, list]], tmp_path: Path, way: Way
 ) -> None:
     mode, wanted = plain
     run(coloured, tmp_path / "out", way, TinyLoader(tiny, mode), *mode_flags(mode))
@@ -157,10 +153,7 @@ def test_rows_of_a_real_network_are_the_same_whichever_way(
 @pytest.mark.ci
 @pytest.mark.slow
 def test_rows_of_a_real_network_are_the_same_from_two_processes(
-    coloured: Path,
-    tiny: str,
-    plain: tuple[str, dict[str, list]],
-    tmp_path: Path,
+    coloured: Path, tiny: str, plain: tuple[str, dict[str, list]], tmp_path: Path
 ) -> None:
     mode, wanted = plain
     way = Way(3, order=1, flags=PROCESSES)

@@ -74,8 +74,7 @@ def test_every_svg_is_well_formed_and_has_a_name(tmp_path: Path, rng: np.random.
 
 
 @pytest.mark.parametrize(
-    ("too_sure", "told"),
-    [(1.0, "as good as their word"), (2.5, "too small"), (0.3, "too large")],
+    ("too_sure", "told"), [(1.0, "as good as their word"), (2.5, "too small"), (0.3, "too large")]
 )
 def test_the_verdict_on_the_radii(
     tmp_path: Path, rng: np.random.Generator, too_sure: float, told: str
