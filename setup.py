@@ -37,7 +37,7 @@ INSTALL = [
     "tqdm>=4.66",
 ]
 
-# Archives: `geotag` and `build-shards`. Beam brings requests along.
+# `geotag` on more than one process, and `build-shards`. Beam brings requests along.
 BEAM = [
     "apache-beam>=2.72",
     # MP-16's photos circulate in msgpack shards, shard_N.msg.

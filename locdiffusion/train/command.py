@@ -1,10 +1,4 @@
-"""Trains a checkpoint on shards of photos with known position.
-
-This is `locdiffusion train`. It embeds every photo once with the frozen image encoder (cached under
-RUN/embeddings), trains the CS-UNet with the SHDD-KL loss, fits temperatures and decoding radius on
-the validation photos, and writes RUN/checkpoint (model.safetensors, config.json). A run that was
-stopped with Ctrl-C or killed is resumed by the same command.
-"""
+"""Trains a checkpoint on photos with known position; `locdiffusion train`."""
 
 from __future__ import annotations
 
@@ -64,10 +58,7 @@ def parser() -> Parser:
         for name, about in recipes.shipped().items()
     )
     made = Parser(
-        "train",
-        "--train GLOB --val GLOB --output DIR [flags]",
-        ABOUT,
-        MORE.format(recipes=names),
+        "train", "--train GLOB --val GLOB --output DIR [flags]", ABOUT, MORE.format(recipes=names)
     )
     _add_photos(made.add_argument_group("photos"))
     add_recipe_flags(made.add_argument_group("recipe: the settings that decide the weights"))

@@ -10,11 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import (
-    DirectOptions,
-    GoogleCloudOptions,
-    PortableOptions,
-)
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PortableOptions
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import Environment
 from grpc import FutureTimeoutError
@@ -53,11 +49,8 @@ def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
 
 
 def _runner(options: JobFlags) -> Any:
-    """Chooses the runner: FnApiRunner for the names that mean this machine.
-
-    Given the name DirectRunner, Beam would look for another engine on the network first, and would
-    ignore `--environment_type`.
-    """
+    """Chooses the runner: FnApiRunner for the names that mean this machine."""
+    # Beam's DirectRunner looks for another engine on the network, and ignores --environment_type.
     if not options.is_local:
         return options.runner
     portable = beam_options(options).view_as(PortableOptions)

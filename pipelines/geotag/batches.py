@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from locdiffusion.decoding.credible_regions import CredibleRegion
 
 PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
-
+STAGES = (Stage.EMBED, Stage.SAMPLE, Stage.DECODE)
 
 T = TypeVar("T")
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from importlib.util import find_spec
 from typing import Any
 
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
@@ -22,6 +23,7 @@ from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
 from pipelines.geotag.output import MAP_HTML, MAP_PNG, REPORT_HTML, Output, RunConfiguration
+from pipelines.geotag.plain_loop import run_plain_loop
 from pipelines.geotag.progress import Progress
 from pipelines.geotag.summary import summarise, summary_table
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
@@ -114,24 +116,31 @@ def run(job: Job) -> dict[str, Any] | None:
     Raises:
         RunFailed: The job is done, and its result is not complete or not good enough.
     """
-    from pipelines.beam.jobs import how_to_follow
-    from pipelines.geotag.transforms import launch, stage_seconds
-
     before = job.output.photos_kept(job.shards, job.configuration)
     _tell(
         f"{len(job.shards):,} shards -> {job.output.root}, model {job.configuration.model_id}, "
         f"{before:,} photos done before"
     )
     start = time.monotonic()
+    work = (job.options, job.load, job.configuration, job.output, job.shards)
+    stages: dict[str, float] = {}
     with Progress(job.output, [shard.id for shard in job.shards]):
-        result = launch(job.options, job.load, job.configuration, job.output, job.shards)
+        if job.options.is_local and find_spec("apache_beam") is None:
+            run_plain_loop(*work)
+        else:
+            from pipelines.geotag.transforms import launch, stage_seconds
+
+            result = launch(*work)
+            stages = stage_seconds(result) if job.options.wait else {}
     if not job.options.wait:
+        from pipelines.beam.jobs import how_to_follow
+
         print(how_to_follow(result, job.options))
         return None
     seconds = round(time.monotonic() - start, 2)
     summary = summarise(job.output)
     photos = summary["photos"] - before
-    now = zip(TIMES, (seconds, round(photos / seconds, 2), stage_seconds(result)), strict=True)
+    now = zip(TIMES, (seconds, round(photos / seconds, 2), stages), strict=True)
     # Where nothing was left to do, what is known about the time is in the earlier summary.
     earlier = {} if photos else _earlier_times(job.output, summary["photos"])
     summary |= {**dict(now), **earlier, "configuration": job.configuration.to_dict()}

@@ -180,11 +180,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
 
 
 def _default_output(inputs: Sequence[str]) -> str:
-    """Returns a directory named after the one folder or tar that is given.
-
-    Raises:
-        UsageError: There is no such name, or the directory would lie among the photos.
-    """
+    """Returns a directory named after the one folder or tar; UsageError among the photos."""
     given = inputs[0]
     if len(inputs) > 1 or "://" in given or (set("*?[{") & set(given) and not Path(given).exists()):
         raise UsageError(

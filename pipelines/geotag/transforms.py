@@ -24,7 +24,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from pipelines.beam.jobs import run_job
-from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
+from pipelines.geotag.batches import STAGES, PhotoBatch, read_batches, run_stage
 from pipelines.geotag.model_cache import LoadedGeotagger, Loader, loaded
 from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
@@ -32,7 +32,6 @@ from pipelines.geotag.progress import TALLY
 from pipelines.geotag.tables import Extras
 from schemas.geotags import ErrorRow, Stage
 
-STAGES = (Stage.EMBED, Stage.SAMPLE, Stage.DECODE)
 SCATTERED = "scattered"
 MICROSECONDS = "microseconds"
 

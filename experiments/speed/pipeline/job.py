@@ -18,12 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from experiments.speed.pipeline.trivial import TrivialLoader
-from pipelines.geotag.batches import read_batches, run_stage
 from pipelines.geotag.command import Job, build
-from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
+from pipelines.geotag.model_cache import Loader
 from pipelines.geotag.options import parse
-from pipelines.geotag.output import write_shard
-from schemas.geotags import Stage
+from pipelines.geotag.plain_loop import run_plain_loop
 
 LOOP, BEAM = "loop", "beam"
 TRIVIAL, SHIPPED = "trivial", "shipped"
@@ -193,15 +191,8 @@ def beam_job() -> Callable[[Job], Any]:
 
 
 def plain_loop(job: Job) -> None:
-    """Does the same work without Beam: shard by shard, batch by batch, step by step."""
-    geotagger: GeotaggerLike = loaded(job.load).geotagger
-    for shard in job.shards:
-        batches = []
-        for batch in read_batches(shard, geotagger.preprocess, job.options.batch_size):
-            for stage in (Stage.EMBED, Stage.SAMPLE, Stage.DECODE):
-                batch = run_stage(batch, stage, geotagger)
-            batches.append(batch)
-        write_shard(job.output, job.configuration, batches, job.options.extras)
+    """Does the same work without Beam."""
+    run_plain_loop(job.options, job.load, job.configuration, job.output, job.shards)
 
 
 def cpu_seconds() -> float:

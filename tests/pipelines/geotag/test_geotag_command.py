@@ -145,6 +145,21 @@ def test_in_python_the_same_as_the_command(
         geotag_archive(["s-0.tar"], "other", checkpoint=tiny_checkpoint)
 
 
+def test_without_beam_a_plain_loop_writes_the_same_bytes(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(archive / "*.tar", tmp_path / "beam") == 0
+    monkeypatch.setitem(sys.modules, "apache_beam", None)  # as where it is not installed
+    monkeypatch.setitem(sys.modules, "pipelines.geotag.transforms", None)
+    assert run(archive / "*.tar", tmp_path / "out") == 0
+    found, wanted = tree(tmp_path / "out"), tree(tmp_path / "beam")
+    assert found.pop("summary.json") and wanted.pop("summary.json")  # it has the seconds
+    assert found == wanted
+    written = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.parquet")}
+    assert written and run(archive / "*.tar", tmp_path / "out") == 0
+    assert all(path.stat().st_mtime_ns == time for path, time in written.items())
+
+
 def test_photos_in_are_predictions_and_errors_out(archive: Path, tmp_path: Path) -> None:
     output = tmp_path / "out"
     assert run(archive / "*.tar", output, "--batch_size=5") == 0

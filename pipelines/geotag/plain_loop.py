@@ -1,0 +1,34 @@
+"""Runs the geotag job where Beam is not installed; the job on Beam writes the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from locdiffusion.photos.listing import Shard
+from pipelines.geotag.batches import STAGES, read_batches, run_stage
+from pipelines.geotag.model_cache import Loader, loaded
+from pipelines.geotag.options import GeotagOptions
+from pipelines.geotag.output import Output, RunConfiguration, write_shard
+from pipelines.geotag.progress import TALLY
+
+
+def run_plain_loop(
+    options: GeotagOptions,
+    load: Loader,
+    configuration: RunConfiguration,
+    output: Output,
+    shards: Sequence[Shard],
+) -> None:
+    """Geotags the shards that are not finished, in this process."""
+    geotagger, extras = loaded(load).geotagger, options.extras
+    size, thumbnails = options.batch_size, extras.thumbnails
+    for shard in shards:
+        if output.finished(shard, configuration):
+            continue
+        batches = []
+        for batch in read_batches(shard, geotagger.preprocess, size, thumbnails=thumbnails):
+            for stage in STAGES:
+                batch = run_stage(batch, stage, geotagger, extras.regions, extras.hybrid)
+            TALLY.add(len(batch) + sum(error.key is not None for error in batch.errors))
+            batches.append(batch)
+        write_shard(output, configuration, batches, extras)
