@@ -137,7 +137,7 @@ def run(job: Job) -> dict[str, Any] | None:
 
         print(how_to_follow(result, job.options))
         return None
-    seconds = round(time.monotonic() - start, 2)
+    seconds = max(0.01, round(time.monotonic() - start, 2))
     summary = summarise(job.output)
     photos = summary["photos"] - before
     now = zip(TIMES, (seconds, round(photos / seconds, 2), stages), strict=True)
