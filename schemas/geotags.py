@@ -14,9 +14,10 @@ import pyarrow as pa
 
 from schemas import geoparquet
 
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 """Version 1 lacks `land_probability`, `admin` and HYBRID_COLUMNS, and its rows are in the order of
-their keys. Version 2 has them, and its rows are in spatial order."""
+their keys. Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS,
+and ids of shards that do not depend on other shards."""
 
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 """Distances within which the field counts a prediction as right."""
@@ -24,6 +25,7 @@ THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 PROBABILITY_COLUMNS = tuple(f"prob_{kilometres}km" for kilometres in THRESHOLDS_KM)
 HYBRID_COLUMNS = ("hybrid_latitude", "hybrid_longitude")
 OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
+FOUND_BY_COLUMNS = ("country_found_by", "exif_source", "truth_source")
 MODE_FIELDS = ("latitude", "longitude", "probability", "radius_km")
 MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
 
@@ -38,6 +40,9 @@ class Status(str, Enum):
     TOO_MANY_PIXELS = "too_many_pixels"
     NOT_AN_IMAGE = "not_an_image"
     BROKEN_IMAGE = "broken_image"
+    INCOMPLETE_IMAGE = "incomplete_image"
+    EMPTY_FILE = "empty_file"
+    NO_READER = "no_reader"
     BAD_METADATA = "bad_metadata"
     INFERENCE_FAILED = "inference_failed"
     SHARD_TRUNCATED = "shard_truncated"
@@ -88,9 +93,13 @@ PREDICTION_SCHEMA = pa.schema(
         _field("land_probability", pa.float32()),
         _field("modes", pa.list_(MODE_TYPE)),
         _field("country_code", pa.string(), nullable=True),
+        _field("country_found_by", pa.string(), nullable=True),
         _field("admin", pa.string(), nullable=True),
         *(_field(name, pa.float64(), nullable=True) for name in HYBRID_COLUMNS),
-        *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS),
+        *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS[:2]),
+        _field("exif_source", pa.string(), nullable=True),
+        *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS[2:]),
+        _field("truth_source", pa.string(), nullable=True),
         _field("model_id", pa.string()),
     ]
 )
@@ -121,8 +130,8 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         model_id: Name of the model, in every row.
         columns: Columns by name, with N values each: `key`, NUMBER_COLUMNS, `modes` (N lists of
             objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known,
-            `country_code` and `admin` (None where there is none) and HYBRID_COLUMNS (degrees, NaN
-            where there is none).
+            `country_code`, `admin` and FOUND_BY_COLUMNS (None where there is none) and
+            HYBRID_COLUMNS (degrees, NaN where there is none).
 
     Returns:
         A table of PREDICTION_SCHEMA, with the `geo` metadata.
@@ -133,7 +142,9 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     """
     count = len(columns["key"])
     longitude, latitude = columns["longitude"], columns["latitude"]
-    unknown = dict.fromkeys(("country_code", "admin", *HYBRID_COLUMNS), [None] * count)
+    unknown = dict.fromkeys(
+        ("country_code", "admin", *FOUND_BY_COLUMNS, *HYBRID_COLUMNS), [None] * count
+    )
     given = {
         **unknown,
         **columns,

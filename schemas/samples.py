@@ -9,8 +9,13 @@ import json
 import math
 from dataclasses import dataclass
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "heic", "heif")
+IMAGE_EXTENSIONS = (
+    *("jpg", "jpeg", "jpe", "jfif", "mpo", "png", "webp", "heic", "heif", "hif", "avif"),
+    *("tif", "tiff", "gif", "bmp", "jp2", "j2k"),
+)
 METADATA_EXTENSION = "json"
+DOCUMENT_EXTENSIONS = (METADATA_EXTENSION, "xmp")
+"""Endings of the documents about a photo that may lie beside it."""
 
 MAX_IMAGE_BYTES = 64 * 2**20
 MAX_METADATA_BYTES = 2**20

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import BinaryIO
 
+from locdiffusion.photos.sidecar import Sidecar, read_sidecar
 from locdiffusion.photos.storage import open_stream
 from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, read_members
 from schemas.geotags import ErrorRow, Stage, Status
@@ -39,7 +40,8 @@ class Sample:
     Attributes:
         key: Name of the members up to the first dot.
         image: Bytes of the first photo.
-        metadata: Bytes of the first `.json` member.
+        metadata: Bytes of the nearest document about the photo.
+        sidecar: What that document says.
         problem: Status and message of a sample that cannot be used.
         images: Extensions of the photos under the key.
         documents: Number of `.json` members under the key.
@@ -50,6 +52,7 @@ class Sample:
     key: str
     image: bytes | None = None
     metadata: bytes | None = None
+    sidecar: Sidecar | None = None
     problem: tuple[Status, str] | None = None
     images: tuple[str, ...] = ()
     documents: int = 0
@@ -148,6 +151,8 @@ class ShardReader:
             sample.documents += 1
             if sample.documents == 1:
                 sample.metadata = member.data
+                if member.data is not None:
+                    sample.sidecar = read_sidecar(member.name, member.data)
                 sample.problem = sample.problem or member.problem
         elif extension in self.extras:
             sample.problem = sample.problem or member.problem

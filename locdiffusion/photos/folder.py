@@ -15,6 +15,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.names import extension
+from locdiffusion.photos.sidecar import read_sidecar
 from locdiffusion.photos.storage import open_stream
 from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Stage, Status
@@ -50,12 +52,6 @@ class PhotoFile:
     def bytes(self) -> int:
         """Size of the photo and its metadata in bytes."""
         return self.size + self.metadata_size
-
-
-def extension(path: str) -> str:
-    """Returns what follows the last dot of a base name, in lower case; empty for hidden files."""
-    stem, dot, last = path.rpartition("/")[2].rpartition(".")
-    return last.lower() if dot and stem else ""
 
 
 def find_photos(files: dict[str, int], root: str) -> tuple[list[PhotoFile], Counter[str]]:
@@ -163,7 +159,8 @@ def _read(photo: PhotoFile) -> Sample | ErrorRow:
     except (OSError, _TooLarge) as error:
         why = f"its .json cannot be read ({_reason(error)}); repair or remove it"
         return ErrorRow(photo.key, Stage.READ, Status.BAD_METADATA, why)
-    return Sample(photo.key, image, document)
+    sidecar = None if document is None else read_sidecar(str(photo.metadata), document)
+    return Sample(photo.key, image, document, sidecar)
 
 
 class _TooLarge(ValueError):

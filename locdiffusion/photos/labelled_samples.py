@@ -24,7 +24,7 @@ from locdiffusion.photos.listing import photos_in
 from locdiffusion.photos.photo import PhotoError, open_image, preprocessed
 from locdiffusion.photos.storage import DataError, open_stream, version
 from schemas.geotags import ErrorRow, Status
-from schemas.samples import METADATA_EXTENSION, Truth, parse_metadata
+from schemas.samples import METADATA_EXTENSION, Truth
 
 BUILD_RECORD = "run.json"  # of pipelines.build_shards, in the folder above train/ and val/
 
@@ -145,11 +145,9 @@ def _message(shard: str, row: ErrorRow) -> str:
 
 
 def _truth(sample: Sample, shard: str) -> Truth:
-    place = f"{sample.key}.{METADATA_EXTENSION} of {shard}"
-    try:
-        truth = None if sample.metadata is None else parse_metadata(sample.metadata)
-    except ValueError as error:
-        raise DataError(f"{place}: {error}.") from error
+    if sample.sidecar and sample.sidecar.problem:
+        raise DataError(f"{sample.sidecar.problem} (in {shard}).")
+    truth = sample.sidecar.position if sample.sidecar else None
     if truth is None:
         raise DataError(
             f"Sample {sample.key!r} of {shard} lacks its position; write "

@@ -18,12 +18,12 @@ import fsspec
 
 from locdiffusion.photos.folder import (
     PhotoFile,
-    extension,
     find_photos,
     fingerprint,
     folder_name,
     group_photos,
 )
+from locdiffusion.photos.names import extension
 from locdiffusion.photos.storage import DataError, explained
 from schemas.samples import IMAGE_EXTENSIONS
 

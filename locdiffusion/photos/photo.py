@@ -22,7 +22,7 @@ from locdiffusion.photos.image_formats import (
 )
 from locdiffusion.photos.thumbnails import small_jpeg
 from schemas.geotags import ErrorRow, Stage, Status
-from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Truth, parse_metadata
+from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, Truth
 
 REDUCE_ABOVE_PIXELS = 25_000_000
 """A JPEG with more pixels is decoded at 1/2, 1/4 or 1/8 of its size; smaller ones as they are."""
@@ -64,10 +64,7 @@ def decode_photo(
         The photo, or the row of errors that takes its place.
     """
     assert sample.image is not None
-    try:
-        truth = None if sample.metadata is None else parse_metadata(sample.metadata)
-    except ValueError as error:
-        return ErrorRow(sample.key, Stage.PHOTO, Status.BAD_METADATA, str(error))
+    truth = sample.sidecar.position if sample.sidecar else None
     try:
         image, exif = open_image(sample.image)
         pixels = preprocessed(image, preprocess)

@@ -48,13 +48,16 @@ PROMISED = [
     "land_probability",
     "modes",
     "country_code",
+    "country_found_by",
     "admin",
     "hybrid_latitude",
     "hybrid_longitude",
     "exif_latitude",
     "exif_longitude",
+    "exif_source",
     "truth_latitude",
     "truth_longitude",
+    "truth_source",
     "model_id",
 ]
 
@@ -81,6 +84,7 @@ def test_columns_are_those_of_the_design() -> None:
     nullable = {field.name for field in PREDICTION_SCHEMA if field.nullable}
     assert nullable == {
         "country_code",
+        "country_found_by",
         "admin",
         *(name for name in PROMISED if name.startswith(("hybrid", "exif", "truth"))),
     }

@@ -1,0 +1,241 @@
+"""What a file's name says: photo, document about a photo, or neither. One rule for every archive.
+
+Folders, tars and zips are read by these rules alike, so that the same files give the same photos
+however they are packed. A name is a path within the archive, with `/` between its parts.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from enum import Enum
+from fnmatch import fnmatchcase
+
+from schemas.samples import DOCUMENT_EXTENSIONS, IMAGE_EXTENSIONS, METADATA_EXTENSION
+
+ARCHIVE_EXTENSIONS = ("tar", "tgz", "tbz2", "txz", "tzst", "zip", "7z", "rar")
+"""Last endings of files that may hold photos of their own."""
+
+COMPRESSED = ("gz", "bz2", "xz", "zst")
+"""Endings that a compressed tar has behind `.tar`."""
+
+JUNK_FOLDERS = (
+    *("@eaDir", "#recycle", "@Recycle", "#snapshot", "@Recently-Snapshot"),  # Synology, QNAP
+    *("__MACOSX", "*.lrdata", "*.photoslibrary/resources", "*.photoslibrary/database"),
+    *("*.photoslibrary/private", "*.photoslibrary/scopes", "*.photolibrary/Thumbnails"),
+    *("$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found"),
+)
+"""Folders that programs keep for themselves: previews, bins, snapshots."""
+
+JUNK_FILES = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "SYNOPHOTO_THUMB*", "~$*")
+"""Files that programs leave beside photos."""
+
+SUPPLEMENT = ".supplemental-metadata"
+"""What Google Takeout puts between a photo's name and `.json`, whole or cut anywhere."""
+
+CUT_NAME_LENGTH = 40
+"""Fewest characters of a document's name that may be the cut name of its photo: Takeout cuts at 46
+characters, or 51 with the ending."""
+
+EDITED = (
+    *("-edited", "-bearbeitet", "-modifié", "-editado", "-editada", "-modificato", "-bewerkt"),
+    *("-edytowane", "-redigerad", "-redigert", "-redigeret", "-muokattu", "-upravené", "-upraveno"),
+    *("-düzenlendi", "-szerkesztett", "-editat", "-измененный", "-змінено", "-編集済み", "-编辑"),
+    *("-已編輯", "-수정됨", "-edited-edited", "-effects", "-smile", "-mix", "-animation"),
+)
+"""What Google Photos puts behind the name of a changed copy, which has no document of its own."""
+
+_NUMBERED = re.compile(r"(.*)(\(\d+\))\Z", re.DOTALL)
+_META = re.compile(r"__[^/]*__(\Z|/)")  # webdataset's own members, for example __meta__/info.json
+
+
+class NameKind(str, Enum):
+    """What a file is by its name."""
+
+    PHOTO = "photo"
+    DOCUMENT = "document"
+    OTHER = "other"
+    JUNK = "junk"
+
+
+def extension(path: str) -> str:
+    """Returns what follows the last dot of a base name, in lower case; empty for hidden files."""
+    stem, dot, last = path.rpartition("/")[2].rpartition(".")
+    return last.lower() if dot and stem else ""
+
+
+def stem(path: str) -> str:
+    """Returns a path without the last ending of its base name."""
+    ending = extension(path)
+    return path[: -len(ending) - 1] if ending or path.endswith(".") else path
+
+
+def junk(path: str) -> str:
+    """Returns what a file is that no person put there, such as `@eaDir/`; empty for others.
+
+    Args:
+        path: Path of a file within the archive; hidden are names that begin with a dot.
+    """
+    if "__" in path and _META.match(path):
+        return "__meta__"
+    if path.startswith(".") or "/." in path:
+        for part in path.split("/"):
+            if part.startswith("._"):
+                return "._*"
+            if part.startswith(".") and part not in (".", ".."):
+                return ".DS_Store" if part == ".DS_Store" else "hidden"
+    folder, slash, base = path.rpartition("/")
+    if slash and _JUNK_WITHIN(folder + "/"):
+        return next(f"{one}/" for one in JUNK_FOLDERS if _within(one)(folder + "/"))
+    if _JUNK_BASE(base):
+        return next(one for one in JUNK_FILES if fnmatchcase(base, one)).strip("\r")
+    return ""
+
+
+def junk_folder(path: str) -> str:
+    """Returns what a folder is whose files are all `junk`; empty for others."""
+    found = junk(f"{path}/x")
+    return "" if found == "__meta__" else found
+
+
+def _pattern(glob: str) -> str:
+    return re.escape(glob).replace(r"\*", "[^/]*")
+
+
+def _within(folder: str) -> Callable[[str], object]:
+    return re.compile(rf"(?:.*/|){_pattern(folder)}/", re.DOTALL | re.IGNORECASE).match
+
+
+_JUNK_WITHIN = re.compile(
+    rf"(?:.*/|)(?:{'|'.join(map(_pattern, JUNK_FOLDERS))})/", re.DOTALL | re.IGNORECASE
+).match
+_JUNK_BASE = re.compile("|".join(rf"(?:{_pattern(one)})\Z" for one in JUNK_FILES)).match
+
+
+def kind_of(path: str) -> NameKind:
+    """Returns what a file is by its name."""
+    if junk(path):
+        return NameKind.JUNK
+    ending = extension(path)
+    if ending in IMAGE_EXTENSIONS:
+        return NameKind.PHOTO
+    return NameKind.DOCUMENT if ending in DOCUMENT_EXTENSIONS else NameKind.OTHER
+
+
+def is_archive(path: str) -> bool:
+    """Returns whether a file is an archive by its name, such as `backup.tar.gz`."""
+    ending = extension(path)
+    packed = ending in COMPRESSED and extension(stem(path)) == "tar"
+    return packed or ending in ARCHIVE_EXTENSIONS
+
+
+def left_out_kind(path: str) -> str:
+    """Returns the kind under which a file that is not read is counted: `.mov`, `@eaDir/`, ..."""
+    if found := junk(path):
+        return found
+    ending = extension(path)
+    if is_archive(path) and ending in COMPRESSED:
+        return f".tar.{ending}"
+    return f".{ending}" if ending else "without ending"
+
+
+def photo_key(path: str, used: Callable[[str], bool]) -> str | None:
+    """Returns the key of a photo in a tar or zip: its path without the ending, where that is free.
+
+    Args:
+        path: Path of the photo in the archive.
+        used: Function that says whether an earlier photo of the archive has a key.
+
+    Returns:
+        The path without its last ending; if another photo has that key, the whole path; None if
+        that is taken, too.
+    """
+    return next((key for key in (stem(path), path) if not used(key)), None)
+
+
+def match_documents(photos: Iterable[str], documents: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Finds the documents about each photo.
+
+    A document lies in the folder of its photo `NAME.jpg` and is called `NAME.json`, `NAME.xmp`,
+    `NAME.jpg.json`, `NAME.jpg.xmp`, or as Google Takeout calls it: `NAME.jpg.supplemental-
+    metadata.json`, cut anywhere; `NAME.jpg(1).json` for `NAME(1).jpg`; that of the original for
+    `NAME-edited.jpg`. By webdataset's rule `NAME.json` also belongs to `NAME.left.jpg`.
+
+    Args:
+        photos: Paths of photos.
+        documents: Paths of documents, in any order.
+
+    Returns:
+        The documents of each photo that has one, the nearest first.
+    """
+    by_folder: dict[str, dict[str, str]] = defaultdict(dict)
+    for document in documents:
+        folder, _, base = document.rpartition("/")
+        by_folder[folder].setdefault(_same(base), document)
+    if not by_folder:
+        return {}
+    cut = {folder: _cut_names(names) for folder, names in by_folder.items()}
+    matched = {}
+    for photo in photos:
+        folder, _, base = photo.rpartition("/")
+        if folder in by_folder:
+            names = by_folder[folder]
+            found = dict.fromkeys(
+                names[name] for name in document_names(_same(base)) if name in names
+            )
+            found |= dict.fromkeys(_cut_documents(_same(base), cut[folder]))
+            if found:
+                matched[photo] = tuple(found)
+    return matched
+
+
+def document_names(base: str) -> Iterable[str]:
+    """Yields the names that a photo's documents may have whole, the nearest first.
+
+    Args:
+        base: Name of the photo, without its folder.
+    """
+    bare, ending = stem(base), base[len(stem(base)) :]
+    originals = [(bare, "")]
+    if numbered := _NUMBERED.match(bare):
+        originals.append((numbered[1], numbered[2]))
+    originals += [
+        (name.removesuffix(suffix), number)
+        for name, number in originals
+        for suffix in EDITED
+        if name.endswith(suffix)
+    ]
+    for name, number in originals:
+        yield f"{name}{ending}{number}.{METADATA_EXTENSION}"
+        for length in range(len(SUPPLEMENT), 0, -1):
+            yield f"{name}{ending}{SUPPLEMENT[:length]}{number}.{METADATA_EXTENSION}"
+        for other in DOCUMENT_EXTENSIONS:
+            yield f"{name}{ending}{number}.{other}"
+            yield f"{name}{number}.{other}"
+    first = base.partition(".")[0]
+    if first and first != bare:
+        for other in DOCUMENT_EXTENSIONS:
+            yield f"{first}.{other}"
+
+
+def _cut_names(names: Mapping[str, str]) -> dict[str, str]:
+    """Documents whose names are so long that they may have been cut, by name without `.json`."""
+    ending = f".{METADATA_EXTENSION}"
+    return {
+        name.removesuffix(ending): document
+        for name, document in names.items()
+        if name.endswith(ending) and len(name) - len(ending) >= CUT_NAME_LENGTH
+    }
+
+
+def _cut_documents(base: str, cut: Mapping[str, str]) -> list[str]:
+    if not cut or len(base) <= CUT_NAME_LENGTH:
+        return []
+    return [cut[base[:n]] for n in range(len(base) - 1, CUT_NAME_LENGTH - 1, -1) if base[:n] in cut]
+
+
+def _same(name: str) -> str:
+    """One spelling for a name in the two normal forms of Unicode, in capitals or not."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).lower()
