@@ -1,7 +1,7 @@
 """Fits the radii of a checkpoint to an archive; `locdiffusion calibrate`.
 
 All temperatures are multiplied by one factor, so that the 50 % and 90 % radii hold as many truths
-as they say (`fitting.fit_factor`). What that does for photos that the fit did not see is measured
+as they say (`coverage.fit_factor`). What that does for photos that the fit did not see is measured
 by fitting on one half of the photos and looking at the other half.
 """
 
@@ -27,7 +27,8 @@ if TYPE_CHECKING:
 FEWEST = 50
 """Photos with a known position that a fit wants at least."""
 
-Positions = dict[str, tuple[float, float]]
+Positions = dict[str, dict[str, tuple[float, float]]]
+"""Latitude and longitude in degrees by shard and key."""
 
 ABOUT = """\
 Fits the radii of a checkpoint to an archive in which some positions are known, so that
@@ -43,8 +44,9 @@ examples:
 
 MORE = """\
 Positions come from --predictions, which `locdiffusion geotag` wrote for these photos
-(the true position where there is one, else that of the photo's EXIF); without it, from
-<key>.json beside each photo. Give the --checkpoint that made the predictions. At least 50 photos
+(the true position where there is one, else that of the photo's EXIF; never one that
+`locdiffusion write-exif` wrote); without it, from <key>.json beside each photo. Give
+the same paths as to geotag, and the --checkpoint that made the predictions. At least 50 photos
 with a position are needed, better 200, of the same kind as the rest of the archive.
 """
 
@@ -82,6 +84,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     """
     from locdiffusion import checkpoint
     from locdiffusion.calibrate import fitting
+    from locdiffusion.calibrate.coverage import fit_factor
     from locdiffusion.calibrate.parts import LocatedDensities
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.inference import natural_parameters
@@ -95,29 +98,28 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     natural = natural_parameters(denoiser, photos.embeddings)
     decoder = loaded.decoder(options.device)
 
-    def densities(rows: np.ndarray) -> LocatedDensities:
-        return LocatedDensities(photos.take(rows), natural[rows])
-
-    def fit(rows: np.ndarray) -> float:
-        return fitting.fit_factor(densities(rows), decoder)
+    everybody = LocatedDensities(photos, natural)
+    table = fitting.factor_table(everybody, decoder)
 
     def coverages(rows: np.ndarray, factor: float) -> dict[str, float]:
-        found = fitting.measure(densities(rows), decoder, factor)
+        some = LocatedDensities(photos.take(rows), natural[rows])
+        found = fitting.measure(some, decoder, factor)
         return {name: found[name] for name in ("coverage_50", "coverage_90", "nats")}
 
     rows = np.random.default_rng(options.seed).permutation(len(photos))
     halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-    factor = fit(rows)
-    crossed = [coverages(halves[1], fit(halves[0])), coverages(halves[0], fit(halves[1]))]
+    factor = fit_factor(table)
+    crossed = [coverages(halves[1 - i], fit_factor(table.take(halves[i])).value) for i in range(2)]
     record = {
         "photos": len(photos),
         "sha256": photos.fingerprint,
         "from": loaded.model_id,
-        "factor": factor,
+        "factor": factor.value,
+        "why": factor.why,
         "before": coverages(rows, 1.0),
         "other_half": {n: float(np.mean([c[n] for c in crossed])) for n in crossed[0]},
     }
-    denoiser.temperatures.out.bias.add_(float(np.log(factor)))
+    denoiser.temperatures.out.bias.add_(float(np.log(factor.value)))
     changed = replace(config, record=config.record | {"refitted": record})
     checkpoint.save(options.output, changed, denoiser, loaded.base_measure)
     return record
@@ -127,22 +129,31 @@ def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhoto
     """Embeds at most `options.most` photos with a known position."""
     from locdiffusion.photos.embedding_cache import EmbeddedPhotos
     from locdiffusion.photos.labelled_samples import read_images, read_samples
-    from locdiffusion.photos.listing import expand_patterns
+    from locdiffusion.photos.listing import expand_patterns, list_shards
 
-    shards = expand_patterns(options.input)
     found: list[tuple[str, bytes, float, float]] = []
+    why = ""
     if options.predictions is None:
+        shards = expand_patterns(options.input)
         for sample, truth in (pair for shard in shards for pair in read_samples(shard)):
             assert sample.image is not None
             found.append((sample.key, sample.image, truth.latitude, truth.longitude))
     else:
         positions = _positions(options.predictions)
-        images = (pair for shard in shards for pair in read_images(shard))
-        found = [(key, image, *positions[key]) for key, image in images if key in positions]
+        listed = list_shards(options.input, tell=lambda note: print(note, file=sys.stderr))
+        for shard in listed:
+            of_shard = positions.get(shard.id, {})
+            images = read_images(shard.url, shard.photos)
+            found += [(key, image, *of_shard[key]) for key, image in images if key in of_shard]
+        if not found and positions:
+            why = (
+                f" The predictions are of {min(positions)!r} and others, these photos are of "
+                f"{listed[0].id!r}: give the same paths as to `locdiffusion geotag`."
+            )
     if len(found) < FEWEST:
         raise ValueError(
             f"{len(found)} of these photos have a known position; want at least {FEWEST}, better "
-            "200, of the same kind as the rest of the archive."
+            f"200, of the same kind as the rest of the archive.{why}"
         )
     chosen = np.sort(np.random.default_rng(options.seed).permutation(len(found))[: options.most])
     some = [found[row] for row in chosen]
@@ -168,23 +179,37 @@ def _embedded(images: Sequence[tuple[str, bytes]], encoder: ImageEncoder) -> np.
 
 
 def _positions(predictions: Path) -> Positions:
-    """Returns the known positions by key: the true position, else that of the EXIF."""
+    """Returns the known positions by shard and key; tells how many are estimates of ours."""
     import pyarrow.parquet as pq
+
+    from locdiffusion.evaluate.known_positions import (
+        POSITION_COLUMNS,
+        SOURCE_COLUMNS,
+        known_positions,
+    )
 
     folder = predictions / "predictions"
     if not folder.is_dir():
         raise ValueError(
             f"{predictions} holds no predictions; give the output of `locdiffusion geotag`."
         )
-    kinds = ("truth", "exif")
-    names = [f"{kind}_{axis}" for kind in kinds for axis in ("latitude", "longitude")]
     found: Positions = {}
-    for row in pq.read_table(folder, columns=["key", *names]).to_pylist():
-        for kind in kinds:
-            position = row[f"{kind}_latitude"], row[f"{kind}_longitude"]
-            if None not in position:
-                found[row["key"]] = position
-                break
+    estimates = 0
+    for file in sorted(folder.glob("*.parquet")):
+        names = pq.read_schema(file).names
+        wanted = ["key", "shard", *POSITION_COLUMNS, *SOURCE_COLUMNS]
+        columns = pq.read_table(file, columns=[n for n in wanted if n in names]).to_pydict()
+        places = known_positions(columns)
+        estimates += int(places.estimated.sum())
+        for row in np.flatnonzero(places.known):
+            place = float(places.latitude[row]), float(places.longitude[row])
+            found.setdefault(columns["shard"][row], {})[columns["key"][row]] = place
+    if estimates:
+        print(
+            f"{estimates:,} photos have only a position that an earlier run wrote; they are passed "
+            "over",
+            file=sys.stderr,
+        )
     return found
 
 
@@ -192,6 +217,9 @@ def _run(options: argparse.Namespace) -> int:
     record = run(options)
     before, after = record["before"], record["other_half"]
     print(f"{record['photos']:,} photos with a position; all temperatures x {record['factor']:.3f}")
+    if record["why"]:
+        told = "nothing is changed" if record["factor"] == 1.0 else "this is the last factor tried"
+        print(f"{told}: {record['why']}")
     for level in ("50", "90"):
         name = f"coverage_{level}"
         print(

@@ -13,9 +13,10 @@ left out, and pictures that look unlike those of training.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from locdiffusion.calibrate.parts import Float, LocatedDensities
@@ -26,6 +27,12 @@ LEVELS = (0.5, 0.9)
 
 SHIFT, STRETCH = (-1.6, 1.6), (0.5, 2.5)
 """Bounds of a and b."""
+
+WIDEST = 5.0
+"""Largest factor on all temperatures that is tried; the smallest is its inverse."""
+
+FACTOR_KNOTS = np.linspace(-np.log(WIDEST), np.log(WIDEST), 17)
+"""Log factors at which photos are decoded for `fit_factor`."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +71,23 @@ class CoverageTable:
         margin: Float = np.moveaxis(np.array(margins), 0, -1)
         return cls(np.asarray(knots, np.float64), margin, log_temperature, densities.weight)
 
+    def take(self, rows: NDArray[np.int64]) -> CoverageTable:
+        """Chooses some of the photos by their numbers."""
+        return replace(
+            self, margin=self.margin[:, rows], log_temperature=self.log_temperature[rows]
+        )
+
     def coverage(self, log_temperature: Float) -> Float:
         """Share of truths within the radii of `LEVELS`, ``(2,)``.
+
+        Args:
+            log_temperature: One log temperature per photo, ``(N,)``.
+        """
+        share: Float = self.covered(log_temperature).mean(1)
+        return share
+
+    def covered(self, log_temperature: Float) -> NDArray[np.bool_]:
+        """Tells which truths lie within the radii of `LEVELS`, ``(2, N)``.
 
         The margin is linear between two knots and constant outside the table.
 
@@ -80,8 +102,8 @@ class CoverageTable:
         row = np.arange(len(inside))
         margin = self.margin[:, row, upper - 1] * (1.0 - share)
         margin = margin + self.margin[:, row, upper] * share
-        covered: Float = (margin >= 0.0).mean(1)
-        return covered
+        inside_radius: NDArray[np.bool_] = margin >= 0.0
+        return inside_radius
 
 
 @dataclass(frozen=True)
@@ -125,9 +147,65 @@ def fit_stretch(parts: Sequence[CoverageTable]) -> Stretch:
             total += part.weight * np.square(deviation).sum()
         return float(total)
 
+    unchanged = np.array([0.0, 1.0])
     grid = [np.array([a, b]) for a in np.linspace(-1.5, 1.5, 13) for b in (0.8, 1.0, 1.25, 1.6)]
-    best = min(grid, key=miss)
+    # Of equal values the least change counts.
+    best = min([unchanged, *grid], key=miss)
     simplex = best + np.array([[0.0, 0.0], [0.15, 0.0], [0.0, 0.15]])
     options = {"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-7, "maxiter": 200}
     found = np.clip(minimize(miss, best, method="Nelder-Mead", options=options).x, *bounds.T)
+    if miss(found) > miss(unchanged) - 1e-9:
+        found = unchanged
     return Stretch(centre, float(found[0]), 1.0 if flat else float(found[1]))
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A factor on all temperatures.
+
+    Attributes:
+        value: The factor, from 1 / `WIDEST` to `WIDEST`; 1 changes nothing.
+        why: Reason why nothing is changed, or why the factor is at its bound; else empty.
+    """
+
+    value: float
+    why: str = ""
+
+
+def fit_factor(table: CoverageTable) -> Factor:
+    """Finds the factor on all temperatures that brings both radii nearest to their coverage.
+
+    A grid of factors is scanned. The loss is the sum of the squared deviations from `LEVELS`. The
+    factor is 1 if no other is better by more than the standard error of the difference, which is
+    paired over the photos. Radii that hold more truths than they say are never widened, and radii
+    that hold fewer are never narrowed.
+
+    Args:
+        table: Table of N photos at `FACTOR_KNOTS`, with log temperatures of 0.
+    """
+    # Of equal losses the least change counts.
+    grid = np.log(WIDEST) * np.array(sorted(range(-80, 81), key=abs)) / 80
+    covered = np.stack([table.covered(table.log_temperature + shift) for shift in grid])
+    deviation = covered.mean(2) - LEVELS
+    loss = np.square(deviation).sum(1)
+    now = deviation[0]
+    allowed = ~((np.all(now >= 0.0) & (grid > 0.0)) | (np.all(now <= 0.0) & (grid < 0.0)))
+    best = int(np.argmin(np.where(allowed, loss, np.inf)))
+    # Derivative of the difference of the losses by the presence of each photo.
+    influence = 2.0 * (deviation[0] @ covered[0] - deviation[best] @ covered[best])
+    error = float(np.std(influence)) / np.sqrt(covered.shape[2])
+    if best == 0 or loss[0] - loss[best] <= error:
+        return Factor(1.0, _why_unchanged(covered.mean(2)))
+    at_bound = np.isclose(abs(grid[best]), np.log(WIDEST))
+    why = "look at some of the positions, and whether the checkpoint suits" if at_bound else ""
+    return Factor(float(np.exp(grid[best])), why)
+
+
+def _why_unchanged(coverage: Float) -> str:
+    """Says why the factor 1 stays, given the coverage of both radii at all factors, ``(K, 2)``."""
+    inner, outer = (f"{100.0 * share:.0f} %" for share in coverage[0])
+    if np.ptp(coverage, axis=0).max() > 0.0:
+        return f"the radii hold {inner} and {outer}, and no factor is better by more than chance"
+    answers = "are these positions the answers themselves?"
+    why = answers if coverage[0, 0] > 0.5 else "are these their positions, and their checkpoint?"
+    return f"the radii hold {inner} and {outer} whatever the factor; {why}"

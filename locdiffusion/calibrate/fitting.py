@@ -22,10 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-from locdiffusion.calibrate.coverage import LEVELS, CoverageTable, fit_stretch
+from locdiffusion.calibrate.coverage import FACTOR_KNOTS, CoverageTable, fit_stretch
 from locdiffusion.calibrate.parts import (
     FOLDS,
     CalibrationPart,
@@ -185,26 +184,15 @@ def fit_radius(parts: Sequence[LocatedDensities], decoder: Decoder) -> float:
     return best
 
 
-def fit_factor(densities: LocatedDensities, decoder: Decoder) -> float:
-    """Finds the factor on all temperatures that gives both radii their nominal coverage.
+def factor_table(densities: LocatedDensities, decoder: Decoder) -> CoverageTable:
+    """Decodes photos at the factors from which `coverage.fit_factor` chooses.
 
     Args:
-        densities: Photos with their calibrated densities.
+        densities: N photos with their calibrated densities.
         decoder: Decoder of the answers.
-
-    Returns:
-        A factor from 1/5 to 5.
     """
-
-    def miss(log_factor: float) -> float:
-        error, *radii = densities.errors_and_radii(decoder, float(np.exp(log_factor)))
-        pairs = zip(radii, LEVELS, strict=True)
-        return sum(((coverage(error, radius) or 0.0) - level) ** 2 for radius, level in pairs)
-
-    bound = float(np.log(5.0))
-    options = {"xatol": 0.02, "maxiter": 12}
-    best = minimize_scalar(miss, bounds=(-bound, bound), method="bounded", options=options)
-    return float(np.exp(best.x))
+    unchanged = np.zeros(len(densities.natural))
+    return CoverageTable.measure(densities, unchanged, decoder, FACTOR_KNOTS)
 
 
 def measure(

@@ -92,8 +92,9 @@ def parser() -> Parser:
         "--predictions",
         **several,
         metavar="[NAME=]DIR",
-        help="output of `locdiffusion geotag`, or NAME=GLOB of its Parquet files; rows with truth "
-        "are scored, without likelihood, which those files do not hold",
+        help="output of `locdiffusion geotag`, or NAME=GLOB of its Parquet files; rows with a "
+        "position in <key>.json, else in their EXIF, are scored, without likelihood, which those "
+        "files do not hold",
     )
     group = made.add_argument_group("the model")
     add_flags(group, "--checkpoint", "--encoder", "--device")
@@ -250,6 +251,8 @@ def _score(
         score(*scored, bootstrap),
         strata,
         len(answers.missing),
+        dict(answers.by_kind),
+        answers.estimates,
     )
     return record, errors_km(*scored)
 

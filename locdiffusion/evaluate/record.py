@@ -7,8 +7,11 @@
     training          number and positions_sha256 of the training photos to which distances were
                       measured; null if none were given
     splits            for each: name, source (patterns), data_sha256, without_truth (photos left
-                      out), scores (see `scores.Scores`), strata (see `proximity.Stratum`), missing
-                      (photos of a benchmark list not found or not readable; not part of n)
+                      out), by_kind (scored photos whose position is from a document beside them,
+                      `truth`, or from their `exif`), estimates (photos left out because an
+                      earlier run wrote their position), scores (see `scores.Scores`), strata (see
+                      `proximity.Stratum`), missing (photos of a benchmark list not found or not
+                      readable; not part of n)
 
 A number with an interval is {"value": ..., "low": ..., "high": ...}. Shares are 0 to 1. Scores that
 a method does not state are null. There is no NaN and no infinity.
@@ -17,7 +20,7 @@ a method does not state are null. There is no NaN and no infinity.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from locdiffusion.config import from_dict, to_dict
@@ -49,6 +52,8 @@ class SplitRecord:
     scores: Scores
     strata: tuple[Stratum, ...] = ()
     missing: int = 0
+    by_kind: dict[str, int] = field(default_factory=dict)
+    estimates: int = 0
 
 
 @dataclass(frozen=True)

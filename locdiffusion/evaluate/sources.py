@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from locdiffusion.decoding.answers import SCORED_COLUMNS, Predictions
+from locdiffusion.evaluate.known_positions import POSITION_COLUMNS, SOURCE_COLUMNS, known_positions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.photos.listing import expand_patterns
@@ -27,7 +28,10 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 
 PARTS = "predictions/*.parquet"
-TRUTH_COLUMNS = ("truth_latitude", "truth_longitude")
+_OF_LATER = dict.fromkeys(POSITION_COLUMNS[2:], pa.float64()) | dict.fromkeys(
+    SOURCE_COLUMNS, pa.string()
+)
+"""Columns that older files lack, and their types."""
 _CHUNK = 256
 
 
@@ -42,6 +46,9 @@ class Answers:
         model_sha256: SHA-256 of the checkpoint; None if unknown.
         data_sha256: Fingerprint of the photos or, for stored answers, of the rows.
         without_truth: Number of photos that were left out because their position is unknown.
+        by_kind: Number of the n photos by the source of their position (`known_positions.KINDS`);
+            empty where it is one list or set of documents.
+        estimates: Number of photos that were left out because an earlier run wrote their position.
         missing: Ids of photos of a benchmark list that were not found or not readable.
     """
 
@@ -52,6 +59,8 @@ class Answers:
     model_sha256: str | None
     data_sha256: str
     without_truth: int = 0
+    by_kind: Mapping[str, int] = field(default_factory=dict)
+    estimates: int = 0
     missing: tuple[str, ...] = ()
 
 
@@ -95,43 +104,50 @@ def predicted(
 
 
 def stored(places: Sequence[str]) -> Answers:
-    """The answers that `locdiffusion geotag` wrote, of the photos whose truth is known.
+    """Reads the answers that `locdiffusion geotag` wrote, of the photos whose position is known.
 
-    Those files state no density at the truth: `log_density_km2` is NaN.
+    The position is the truth, else that of the photo's EXIF (`known_positions`). Those files state
+    no density at the truth: `log_density_km2` is NaN.
 
     Args:
         places: Output directories of runs, or globs of their Parquet files.
 
     Raises:
-        DataError: Nothing there, not such files, several models, or no row with truth.
+        DataError: Nothing there, not such files, several models, or no row with a known position.
     """
     files = list(dict.fromkeys(file for place in places for file in _parquet_files(place)))
     place = ", ".join(places)
     table = pa.concat_tables([_read(file) for file in files])
     columns = {name: table[name].to_numpy() for name in table.column_names if name != "model_id"}
-    latitude, longitude = (columns[name].astype(np.float64) for name in TRUTH_COLUMNS)
-    known = np.isfinite(latitude) & np.isfinite(longitude)
+    places_known = known_positions(columns)
+    known, estimates = places_known.known, int(places_known.estimated.sum())
     if not known.any():
+        ours = f" ({estimates:,} were written by an earlier run, and count as none)" * bool(
+            estimates
+        )
         raise DataError(
-            f"None of the {len(known):,} rows of {place} has {TRUTH_COLUMNS[0]}; want photos whose "
-            'place is known: put <key>.json with {"latitude": ..., "longitude": ...} beside them '
-            "in the shards and geotag them again."
+            f"None of the {len(known):,} rows of {place} has a known position{ours}; want photos "
+            'with GPS in their EXIF, or put <key>.json with {"latitude": ..., "longitude": ...} '
+            "beside them, and geotag them again."
         )
     models = table["model_id"].unique().to_pylist()
     if len(models) > 1:
         raise DataError(f"{place} holds answers of {sorted(models)}; want one model at a time.")
     answers = Predictions.from_numbers(columns)
     digest = hashlib.sha256()
-    for values in (*columns.values(), models):
-        digest.update(np.ascontiguousarray(values).tobytes())
+    for name in (*SCORED_COLUMNS, *POSITION_COLUMNS):
+        digest.update(np.ascontiguousarray(columns[name], np.float64).tobytes())
+    digest.update(str(models).encode())
     return Answers(
         answers.take(known),
-        latitude[known],
-        longitude[known],
+        places_known.latitude[known],
+        places_known.longitude[known],
         models[0],
         _checkpoint_hash(files[0]),
         digest.hexdigest(),
         int(np.sum(~known)),
+        {kind: count for kind, count in places_known.by_kind().items() if count},
+        estimates,
     )
 
 
@@ -173,15 +189,19 @@ def _parquet_files(place: str) -> list[str]:
 
 
 def _read(file: str) -> pa.Table:
-    wanted = [*SCORED_COLUMNS, *TRUTH_COLUMNS, "model_id"]
+    wanted = [*SCORED_COLUMNS, *POSITION_COLUMNS[:2], "model_id"]
     try:
-        missing = sorted(set(wanted) - set(pq.read_schema(file).names))
+        names = pq.read_schema(file).names
+        missing = sorted(set(wanted) - set(names))
         if missing:
             raise DataError(
                 f"{file} lacks the columns {missing}; want the predictions of "
                 "`locdiffusion geotag` (schemas.geotags)."
             )
-        return pq.read_table(file, columns=wanted)
+        table = pq.read_table(file, columns=[n for n in (*wanted, *_OF_LATER) if n in names])
+        for name in set(_OF_LATER) - set(names):
+            table = table.append_column(name, pa.nulls(len(table), _OF_LATER[name]))
+        return table.select([*wanted, *_OF_LATER])
     except (pa.ArrowInvalid, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(

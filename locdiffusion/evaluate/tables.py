@@ -132,6 +132,9 @@ _RELIABILITY = (
 )
 
 
+_KINDS = {"truth": "documents beside the photos", "exif": "EXIF"}
+
+
 def _preface(evaluation: Evaluation) -> str:
     bootstrap = evaluation.bootstrap
     sentences = [
@@ -144,9 +147,14 @@ def _preface(evaluation: Evaluation) -> str:
     if evaluation.training:
         sentences.append(f"Training photos: {evaluation.training.photos:,}.")
     for split in evaluation.splits:
+        if split.by_kind:
+            kinds = [f"{_KINDS[kind]}: {count:,}" for kind, count in split.by_kind.items()]
+            sentences.append(f"Positions of {split.name} from {', '.join(kinds)}.")
         if split.without_truth:
+            ours = f", of which {split.estimates:,} have one that an earlier run wrote"
             sentences.append(
-                f"Photos of {split.name} without truth, left out: {split.without_truth:,}."
+                f"Photos of {split.name} without known position, left out: "
+                f"{split.without_truth:,}{ours if split.estimates else ''}."
             )
         if split.missing:
             sentences.append(

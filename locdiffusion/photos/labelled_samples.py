@@ -48,16 +48,17 @@ def read_samples(
         yield item, _truth(item, shard)
 
 
-def read_images(shard: str) -> Iterator[tuple[str, bytes]]:
+def read_images(shard: str, photos: Sequence[PhotoFile] = ()) -> Iterator[tuple[str, bytes]]:
     """Yields key and image bytes of the samples of a shard that have an image.
 
     Args:
         shard: Path or URL of a tar; or of a folder of photos, ending with a slash.
+        photos: Photos of a group of a folder, which are then read instead.
 
     Raises:
         DataError: The shard is damaged.
     """
-    for item in _reader(shard, {}):
+    for item in FolderReader(photos) if photos else _reader(shard, {}):
         if isinstance(item, Sample):
             assert item.image is not None
             yield item.key, item.image

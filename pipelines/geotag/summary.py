@@ -12,6 +12,7 @@ import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 
+from locdiffusion.evaluate.known_positions import KINDS, POSITION_COLUMNS
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.photos.tar import TarStatus
 from locdiffusion.sphere.geodesy import great_circle_km
@@ -21,8 +22,6 @@ from pipelines.writing.directory import MANIFESTS, READERS
 from schemas.geotags import THRESHOLDS_KM, Status
 
 OVERALL = "all"
-KINDS = ("truth", "exif")
-"""Sources of a photo's known position, the better first: its JSON, its EXIF."""
 FAILURES = {REGIONS_FAILED: "without", HYBRID_FAILED: "that the gallery failed for"}
 CREDIBLE = {"radius_50_km": "coverage_50", "radius_90_km": "coverage_90"}
 
@@ -156,9 +155,8 @@ def _counted(by_status: Mapping[str, int]) -> str:
 
 def _known_positions(output: Output, shard: str) -> dict[str, np.ndarray]:
     """Distance and radii in km, ``(rows, 3)``, for each kind of known position that occurs."""
-    known = [f"{kind}_{axis}" for kind in KINDS for axis in ("latitude", "longitude")]
     with fsspec.open(output.part(PREDICTIONS, shard), "rb") as file:
-        table = pq.read_table(file, columns=["latitude", "longitude", *CREDIBLE, *known])
+        table = pq.read_table(file, columns=["latitude", "longitude", *CREDIBLE, *POSITION_COLUMNS])
     columns = {name: table[name].to_numpy() for name in table.column_names}
     found = {}
     for kind in KINDS:

@@ -12,11 +12,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from locdiffusion.drawing.palette import CERTAINTY, PAGE
 from locdiffusion.drawing.world_map import Country, read_countries
+from locdiffusion.evaluate.known_positions import KINDS
 from locdiffusion.files import write_atomically
 from pipelines.geotag.pages.filling import fill, script_json
 from pipelines.geotag.pages.rows import DATA, MapRows, colour_range_km, layer_files, read_rows
 from pipelines.geotag.pages.thumbnails import read_thumbnails
-from pipelines.geotag.summary import KINDS
 from schemas.geotags import NUMBER_COLUMNS, PROBABILITY_COLUMNS, THRESHOLDS_KM
 
 MAX_POINTS = 100_000

@@ -16,29 +16,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from locdiffusion.evaluate.known_positions import (
+    KINDS,
+    SOURCE_COLUMNS,
+    KnownPositions,
+    known_positions,
+)
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.geotag.summary import KINDS
 from schemas.geotags import MODE_FIELDS, NUMBER_COLUMNS, OPTIONAL_COLUMNS
 
 DATA = Path(__file__).parent / "assets"
 ROUND_KM = tuple(float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5))
 
-_TEXT_COLUMNS = ("key", "shard", "country_code", "admin")
+_TEXT_COLUMNS = ("key", "shard", "country_code", "admin", *SOURCE_COLUMNS)
 _NUMBER_COLUMNS = (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS)
-
-
-@dataclass(frozen=True)
-class KnownPositions:
-    """True positions of photos, as far as they are known.
-
-    Attributes:
-        latitude, longitude: Position in degrees, ``(N,)``; NaN where unknown.
-        kind: Source of the position, ``(N,)``: 0 unknown, or 1 + its number in `KINDS`.
-    """
-
-    latitude: NDArray[np.float64]
-    longitude: NDArray[np.float64]
-    kind: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -47,7 +38,8 @@ class MapRows:
 
     Attributes:
         total: Number of rows in the files, of which `len(self)` are here.
-        text: Columns `key`, `shard`, `country_code` and `admin`, N values each, None where empty.
+        text: Columns `key`, `shard`, `country_code`, `admin` and SOURCE_COLUMNS, N values each,
+            None where empty.
         numbers: Columns of numbers by name, ``(N,)`` float64 each; NaN where empty.
         mode_counts: Number of modes of each row, ``(N,)``; empty if modes were not asked for.
         modes: All modes in the order of the rows, ``(M, 4)`` with the columns `MODE_FIELDS`.
@@ -64,15 +56,8 @@ class MapRows:
 
     @functools.cached_property
     def known(self) -> KnownPositions:
-        """The truth where it was given, else the position in the photo's EXIF."""
-        n = self.numbers
-        has = [np.isfinite(n[f"{kind}_latitude"] + n[f"{kind}_longitude"]) for kind in KINDS]
-        latitude, longitude = (
-            np.select(has, [n[f"{kind}_{axis}"] for kind in KINDS], np.nan)
-            for axis in ("latitude", "longitude")
-        )
-        kind = np.select(has, range(1, len(KINDS) + 1), 0).astype(np.uint8)
-        return KnownPositions(latitude, longitude, kind)
+        """The known positions of the rows."""
+        return known_positions({**self.numbers, **self.text})
 
     @functools.cached_property
     def error_km(self) -> NDArray[np.float64]:

@@ -15,7 +15,7 @@ from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.scores import Scores, score
 from locdiffusion.geography.countries import country_codes
 from pipelines.geotag.pages.rows import MapRows
-from pipelines.geotag.summary import KINDS, accuracy_row, shard_group
+from pipelines.geotag.summary import accuracy_row, shard_group
 
 RESAMPLES = 200
 MOST_GROUPS = 20
@@ -74,7 +74,7 @@ def score_rows(rows: MapRows) -> ReportScores | None:
     overall = score(predictions, known.latitude, known.longitude, Bootstrap(RESAMPLES))
     return ReportScores(
         photos=rows.total,
-        by_kind={kind: int(np.sum(known.kind == i)) for i, kind in enumerate(KINDS, start=1)},
+        by_kind=known.by_kind(),
         overall=overall,
         error_km=np.sort(rows.error_km),
         stated=tuple(predictions.probability.mean(0).tolist()),

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from locdiffusion import checkpoint
 from locdiffusion.calibrate import command as calibrate
@@ -14,8 +15,10 @@ from locdiffusion.inference import predict
 from locdiffusion.model.image_encoder import load_image_encoder
 from locdiffusion.overhead.command import main as cut
 from locdiffusion.photos.embedding_cache import load_photos
+from locdiffusion.photos.labelled_samples import read_images
+from locdiffusion.photos.listing import list_shards
 from locdiffusion.sphere.geodesy import great_circle_km
-from support.tiny import write_coloured_shard
+from support.tiny import TinyEncoder, write_coloured_shard
 
 
 def test_too_few_photos_and_other_mistakes_are_told(tmp_path, capsys):
@@ -29,17 +32,72 @@ def test_too_few_photos_and_other_mistakes_are_told(tmp_path, capsys):
     assert calibrate.main(["--input", str(tmp_path / "no.tar"), *output]) == 2
 
 
-def test_positions_of_predictions_prefer_the_truth(tmp_path):
+def test_positions_of_predictions_prefer_the_truth(tmp_path, capsys):
+    """Shards may share keys, and what an earlier run wrote is no position."""
     (tmp_path / "predictions").mkdir()
     table = {
-        "key": ["a", "b", "c"],
-        "truth_latitude": [1.0, None, None],
-        "truth_longitude": [2.0, None, None],
-        "exif_latitude": [9.0, 3.0, None],
-        "exif_longitude": [9.0, 4.0, None],
+        "key": ["a", "b", "c", "a", "d"],
+        "shard": ["one", "one", "one", "two", "two"],
+        "truth_latitude": [1.0, None, None, 5.0, None],
+        "truth_longitude": [2.0, None, None, 6.0, None],
+        "exif_latitude": [9.0, 3.0, None, None, None],
+        "exif_longitude": [9.0, 4.0, None, None, None],
     }
+    pq.write_table(pa.table(table), tmp_path / "predictions" / "part-old.parquet")
+    table["shard"] = ["three"] * 5
+    table["exif_source"] = ["exif", "exif", "estimate", None, "estimate"]
     pq.write_table(pa.table(table), tmp_path / "predictions" / "part-x.parquet")
-    assert calibrate._positions(tmp_path) == {"a": (1.0, 2.0), "b": (3.0, 4.0)}
+    one, two = {"a": (1.0, 2.0), "b": (3.0, 4.0)}, {"a": (5.0, 6.0)}
+    assert calibrate._positions(tmp_path) == {"one": one, "two": two, "three": one | two}
+    assert "2 photos have only a position that an earlier run wrote" in capsys.readouterr().err
+
+
+def known_here(shards, predictions, offset=0.0):
+    """Predictions of shards with an EXIF position for each photo, no two alike."""
+    (predictions / "predictions").mkdir(parents=True)
+    for number, shard in enumerate(list_shards(map(str, shards))):
+        keys = [key for key, _ in read_images(shard.url, shard.photos)]
+        table = {
+            "key": keys,
+            "shard": [shard.id] * len(keys),
+            "truth_latitude": pa.nulls(len(keys), pa.float64()),
+            "truth_longitude": pa.nulls(len(keys), pa.float64()),
+            "exif_latitude": [offset + number + i / 100 for i in range(len(keys))],
+            "exif_longitude": [float(number)] * len(keys),
+        }
+        pq.write_table(pa.table(table), predictions / "predictions" / f"part-{shard.id}.parquet")
+
+
+def test_equal_keys_of_several_shards_keep_their_positions(tmp_path):
+    shards = []
+    for name in ("x", "y"):
+        (tmp_path / name).mkdir()
+        shards.append(write_coloured_shard(tmp_path / name / "00000.tar", 30, seed=1))
+    known_here(shards, tmp_path / "out")
+    command = [*map(str, shards), "--predictions", str(tmp_path / "out"), "--output", "x"]
+    photos = calibrate._photos(calibrate.parser().parse_args(command), TinyEncoder())
+    assert len(photos) == 60 and len(set(photos.keys)) == 30
+    assert sorted(photos.longitude.tolist()) == [0.0] * 30 + [1.0] * 30
+    at = np.round(photos.latitude - photos.longitude, 6).tolist()
+    assert at == [i / 100 for i in range(30)] * 2
+
+
+def test_photos_in_a_folder_are_found_by_shard_and_key(tmp_path):
+    for i in range(55):
+        path = tmp_path / "album" / f"{i % 3}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40), (4 * i, 0, 0)).save(path)
+    known_here([tmp_path / "album"], tmp_path / "out")
+    command = [str(tmp_path / "album"), "--predictions", str(tmp_path / "out"), "--output", "x"]
+    assert len(calibrate._photos(calibrate.parser().parse_args(command), TinyEncoder())) == 55
+
+
+def test_predictions_of_other_photos_are_told(tmp_path):
+    here = write_coloured_shard(tmp_path / "here.tar", 5, seed=0)
+    known_here([write_coloured_shard(tmp_path / "there.tar", 5, seed=0)], tmp_path / "out")
+    command = [str(here), "--predictions", str(tmp_path / "out"), "--output", "x"]
+    with pytest.raises(ValueError, match=r"0 of these.*'there.*'here.*the same paths"):
+        calibrate._photos(calibrate.parser().parse_args(command), TinyEncoder())
 
 
 @pytest.mark.ci

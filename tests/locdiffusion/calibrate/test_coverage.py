@@ -8,7 +8,15 @@ import pytest
 import torch
 
 from locdiffusion.calibrate import fitting
-from locdiffusion.calibrate.coverage import LEVELS, CoverageTable, Stretch, fit_stretch
+from locdiffusion.calibrate.coverage import (
+    FACTOR_KNOTS,
+    LEVELS,
+    WIDEST,
+    CoverageTable,
+    Stretch,
+    fit_factor,
+    fit_stretch,
+)
 from locdiffusion.calibrate.parts import LocatedDensities
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.shdd import encode_vectors
@@ -70,6 +78,58 @@ class TestFitStretch:
         )
         assert first == pytest.approx(0.0, abs=0.1)
         assert second == pytest.approx(1.0, abs=0.1)
+
+    @pytest.mark.parametrize("margin", [-3.0, 3.0])
+    def test_a_flat_loss_changes_nothing(self, margin: float) -> None:
+        """All truths within the radii, or none, whatever the temperature."""
+        logs = np.random.default_rng(0).normal(-2.0, 0.5, 50)
+        table = CoverageTable(KNOTS, np.full((2, 50, len(KNOTS)), margin), logs)
+        assert fit_stretch([table]) == Stretch(float(logs.mean()), 0.0, 1.0)
+
+
+def factor_table(needed: float, count: int, seed: int) -> CoverageTable:
+    """Photos whose radii are right at a factor: errors ~ Exp(needed), radii ∝ factor."""
+    error = np.random.default_rng(seed).exponential(needed, count)
+    quantiles = -np.log(1.0 - np.array(LEVELS))
+    margin = FACTOR_KNOTS + np.log(quantiles)[:, None, None] - np.log(error)[:, None]
+    return CoverageTable(FACTOR_KNOTS, margin, np.zeros(count))
+
+
+class TestFitFactor:
+    @pytest.mark.parametrize("needed", [0.3, 0.5, 0.8, 1.5, 2.0, 4.0])
+    def test_finds_the_factor(self, needed: float) -> None:
+        """Both shares move by about 0.3 per log factor, so that log factors err by 2 / √N."""
+        found = fit_factor(factor_table(needed, 2000, seed=1))
+        assert found.why == ""
+        assert abs(np.log(found.value / needed)) < 4.0 * 2.0 / np.sqrt(2000)
+
+    def test_right_radii_stay_in_most_draws(self) -> None:
+        """Chance moves the factor in few of 200 draws, and never far."""
+        found = [fit_factor(factor_table(1.0, 200, seed)) for seed in range(200)]
+        values = np.array([factor.value for factor in found])
+        assert np.mean(values == 1.0) > 0.85
+        assert np.abs(np.log(values)).max() < 4.0 * 2.0 / np.sqrt(200)
+        assert all(("by more than chance" in f.why) == (f.value == 1.0) for f in found)
+
+    @pytest.mark.parametrize(("margin", "said"), [(-3.0, "0 % and 0 %"), (3.0, "100 % and 100 %")])
+    def test_a_flat_loss_changes_nothing(self, margin: float, said: str) -> None:
+        table = CoverageTable(
+            FACTOR_KNOTS, np.full((2, 60, len(FACTOR_KNOTS)), margin), np.zeros(60)
+        )
+        found = fit_factor(table)
+        assert found.value == 1.0 and said in found.why
+
+    @pytest.mark.parametrize("seed", range(20))
+    def test_coverage_of_all_photos_never_widens(self, seed: int) -> None:
+        """Margins that go up and down with the factor, and are positive at 1."""
+        rng = np.random.default_rng(seed)
+        margin = rng.normal(0.5, 1.0, (2, 60, len(FACTOR_KNOTS)))
+        margin[:, :, len(FACTOR_KNOTS) // 2] = 0.1
+        assert fit_factor(CoverageTable(FACTOR_KNOTS, margin, np.zeros(60))).value <= 1.0
+
+    def test_says_that_the_factor_is_at_its_bound(self) -> None:
+        found = fit_factor(factor_table(30.0, 500, seed=2))
+        assert found.value == pytest.approx(WIDEST) and "the checkpoint" in found.why
 
 
 class TestStretch:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from locdiffusion.calibrate import fitting
+from locdiffusion.calibrate.coverage import fit_factor
 from locdiffusion.calibrate.parts import CalibrationPart, LikelihoodTable, LocatedDensities
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.shdd import encode_vectors
@@ -270,14 +271,28 @@ class TestTemperatures:
         found = table(few.natural, few.photos).at(t)
         np.testing.assert_allclose(found, direct, atol=0.01, rtol=0.005)
 
-    def test_the_factor_puts_the_coverage_right(self, world: World) -> None:
+    @pytest.mark.parametrize("wrong", [0.4, 0.7, 1.0, 2.0])
+    def test_the_factor_puts_the_coverage_right(self, wrong: float, world: World) -> None:
+        """Under- and over-confident densities come back, within the errors of two shares."""
         decoder = Decoder(DEGREE)
-        for wrong in (0.4, 2.0):
-            densities = LocatedDensities(world.photos, world.natural * wrong)
-            factor = fitting.fit_factor(densities, decoder)
-            found = fitting.measure(densities, decoder, factor)
-            assert abs(found["coverage_50"] - 0.5) < 0.03
-            assert abs(found["coverage_90"] - 0.9) < 0.03
+        densities = LocatedDensities(world.photos, world.natural * wrong)
+        factor = fit_factor(fitting.factor_table(densities, decoder)).value
+        found = fitting.measure(densities, decoder, factor)
+        assert abs(found["coverage_50"] - 0.5) < SIGMAS * share_error(0.5)
+        assert abs(found["coverage_90"] - 0.9) < SIGMAS * share_error(0.9)
+        assert (factor - 1.0) * (wrong - 1.0) >= 0.0
+        if wrong == 2.0:
+            assert factor == pytest.approx(2.0, rel=0.2)
+
+    def test_positions_that_are_the_answers_change_nothing(self, world: World) -> None:
+        """Re-geotagged copies: whatever the factor, 100 % of the truths lie within the radii."""
+        decoder, few = Decoder(DEGREE), first(world, 60)
+        latitude, longitude, *_ = decode_all(decoder, few.natural)
+        keys, embeddings = few.photos.keys, few.photos.embeddings
+        copies = EmbeddedPhotos(keys, embeddings, latitude, longitude)
+        found = fit_factor(fitting.factor_table(LocatedDensities(copies, few.natural), decoder))
+        assert found.value <= 1.0
+        assert found.value == 1.0 and "100 % and 100 % whatever the factor" in found.why
 
     def test_fit_sets_temperatures_and_the_radius(self) -> None:
         denoiser = random_denoiser()

@@ -162,7 +162,48 @@ class TestPredictions:
         assert scores.nats_per_km2 is None and len(scores.reliability) == len(THRESHOLDS_KM)
         said = capsys.readouterr().out
         assert "no density at the truth" in said and "not stated" in said
-        assert "Photos of val without truth, left out: 1." in said
+        assert "Photos of val without known position, left out: 1." in said
+
+    def test_positions_of_exif_count_where_no_truth_is_known(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        place, nowhere = np.linspace(-60, 60, 40), np.full(40, np.nan)
+        few = np.where(np.arange(40) < 10, place, np.nan)
+        exif = {"exif_latitude": place, "exif_longitude": place, "exif_source": ["exif"] * 40}
+        for name, truth in (("only", nowhere), ("both", few)):
+            truths = {"truth_latitude": truth, "truth_longitude": truth}
+            write_predictions(tmp_path / name, name, 40, **exif, **truths)
+        ours = ["estimate" if i % 4 == 0 else "exif" for i in range(40)]
+        mine = np.where(np.arange(40) % 4, place, np.nan)
+        again = {"exif_latitude": mine, "exif_longitude": mine, "exif_source": ours}
+        write_predictions(
+            tmp_path / "again",
+            "again",
+            40,
+            truth_latitude=nowhere,
+            truth_longitude=nowhere,
+            **again,
+        )
+        names = [str(tmp_path / name) for name in ("only", "both", "again")]
+        arguments = ["--predictions", *names, "--resamples", "50"]
+        assert evaluate.main([*arguments, "--output", str(tmp_path / "scores")]) == 0
+        found = Evaluation.read(tmp_path / "scores" / "scores.json")
+        assert [(s.name, s.scores.n, s.by_kind, s.estimates) for s in found.splits] == [
+            ("only", 40, {"exif": 40}, 0),
+            ("both", 40, {"truth": 10, "exif": 30}, 0),
+            ("again", 30, {"exif": 30}, 10),
+        ]
+        said = capsys.readouterr().out
+        assert "Positions of only from EXIF: 40." in said
+        assert "both from documents beside the photos: 10, EXIF: 30." in said
+        assert "left out: 10, of which 10 have one that an earlier run wrote." in said
+
+    def test_files_of_before_the_exif_columns(self, tmp_path: Path) -> None:
+        part = write_predictions(tmp_path, "a", 4)
+        table = pq.read_table(part)
+        later = [n for n in table.column_names if n.startswith("exif") or n.endswith("source")]
+        pq.write_table(table.drop_columns(later), part)
+        assert stored([str(tmp_path)]).by_kind == {"truth": 3}
 
     def test_distances_to_training_photos(self, data: Path, tmp_path: Path) -> None:
         write_predictions(tmp_path / "out", "val-000", 61)
