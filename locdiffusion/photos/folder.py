@@ -9,7 +9,6 @@ Knows no Beam.
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -113,10 +112,9 @@ def fingerprint(photos: Iterable[PhotoFile]) -> str:
     return f"{_hash(''.join(lines)) % 10**15:015d}"
 
 
-def folder_name(root: str) -> str:
-    """Returns a name for output files, from the last part of a folder's path."""
-    last = root.rstrip("/").rpartition("/")[2]
-    return re.sub(r"[^\w.-]", "_", last).lstrip(".") or "photos"
+def group_mark(photos: Iterable[PhotoFile]) -> str:
+    """Computes ten hexadecimal digits that change with any key, and with nothing else."""
+    return f"{_hash(chr(0).join(photo.key for photo in photos)):016x}"[:10]
 
 
 @dataclass

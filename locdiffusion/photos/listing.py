@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -16,18 +17,12 @@ from typing import Any
 
 import fsspec
 
-from locdiffusion.photos.folder import (
-    PhotoFile,
-    find_photos,
-    fingerprint,
-    folder_name,
-    group_photos,
-)
-from locdiffusion.photos.names import extension
+from locdiffusion.photos.folder import PhotoFile, find_photos, group_mark, group_photos, legible
+from locdiffusion.photos.names import extension, is_archive, stem
 from locdiffusion.photos.storage import DataError, explained
 from schemas.samples import IMAGE_EXTENSIONS
 
-TAR_ENDINGS = (".tar.gz", ".tgz", ".tar")
+ID_DIGITS, STEM_BYTES = 10, 100
 
 
 @dataclass(frozen=True)
@@ -35,8 +30,8 @@ class Shard:
     """One tar, or a group of photos in a folder.
 
     Attributes:
-        id: Name of the shard's output files, unique within a run.
-        url: Path or URL of the tar, absolute if local; `FOLDER#FINGERPRINT` for a group.
+        id: Name of the shard's output files, as of `shard_id`; unique within a run.
+        url: Path or URL of the tar, absolute if local; `FOLDER#MARK` for a group.
         photos: Files of the group; empty for a tar.
     """
 
@@ -120,9 +115,10 @@ def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) ->
         The shards, each once: tars sorted by URL, then groups of photos.
 
     Raises:
-        DataError: A pattern matches nothing, or names a folder without photos or with tars.
+        DataError: A pattern matches nothing, or names a folder without photos or with tars; or
+            two URLs differ in credentials or signatures only.
     """
-    tars: set[str] = set()
+    tars: dict[str, str] = {}
     loose: dict[str, int] = {}
     folders: dict[str, list[PhotoFile]] = {}
     for url in expand_patterns(patterns):
@@ -133,14 +129,28 @@ def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) ->
             with _listing(url):
                 filesystem, path = fsspec.core.url_to_fs(url)
                 loose[url] = int(filesystem.size(path))
-        else:
-            tars.add(url)
+        elif (same := tars.setdefault(_same_file(url), url)) != url:
+            tell(f"{url} is the same file as {same}; it is read once")
     if loose:
         root = _common_folder(loose)
         folders[root] = find_photos(loose, root)[0] + folders.get(root, [])
-    ordered = sorted(tars)
-    shards = [Shard(id, url) for id, url in zip(shard_ids(ordered), ordered, strict=True)]
-    return shards + _groups(folders)
+    shards = [Shard(shard_id(url.rpartition("/")[2], url), url) for url in sorted(tars.values())]
+    return _all_different([*shards, *_groups(folders)])
+
+
+def _same_file(url: str) -> str:
+    return url if "://" in url else os.path.realpath(url)
+
+
+def _all_different(shards: list[Shard]) -> list[Shard]:
+    seen: dict[str, str] = {}
+    for shard in shards:
+        if (other := seen.setdefault(shard.id, shard.url)) != shard.url:
+            raise DataError(
+                f"{other} and {shard.url} both have the id {shard.id}; give one of them, or "
+                "rename one"
+            )
+    return shards
 
 
 def _common_folder(urls: Iterable[str]) -> str:
@@ -153,18 +163,14 @@ def _common_folder(urls: Iterable[str]) -> str:
 def _groups(folders: dict[str, list[PhotoFile]]) -> list[Shard]:
     """Groups photos into virtual shards; a photo of two nested folders is taken once."""
     seen: set[str] = set()
-    shards: dict[str, Shard] = {}
+    shards = []
     for root in sorted(folders):
         photos = [photo for photo in folders[root] if photo.url not in seen]
         seen |= {photo.url for photo in photos}
         for group in group_photos(photos):
-            mark = fingerprint(group)
-            id = f"{folder_name(root)}-{mark}"
-            if id in shards:  # the same photos lie in two places
-                place = hashlib.sha256(root.encode("utf-8", "surrogateescape")).hexdigest()[:6]
-                id = f"{folder_name(root)}-{place}-{mark}"
-            shards[id] = Shard(id, f"{root}#{mark}", group)
-    return list(shards.values())
+            url = f"{root}#{group_mark(group)}"
+            shards.append(Shard(shard_id(root.rpartition("/")[2], url), url, group))
+    return shards
 
 
 def photos_in(folder: str, tell: Callable[[str], None] = print) -> list[PhotoFile]:
@@ -215,32 +221,31 @@ def _shown(filesystem: Any, path: str, pattern: str) -> str:
     return shown
 
 
-def shard_ids(urls: list[str]) -> list[str]:
-    """Makes ids from base names; equal ones are told apart by their folder, then by a hash.
+def shard_id(name: str, source: str) -> str:
+    """Makes the id of a shard, which does not depend on what else is read.
 
     Args:
-        urls: N different paths or URLs.
-
-    Returns:
-        N different ids without slashes.
+        name: Base name of the tar, or name of the folder. The id begins with it, without its
+            ending, cut at `STEM_BYTES` so that file names stay short.
+        source: Where the shard lies. An id differs where this differs, however it is spelled.
     """
-    parts = [url.rstrip("/").split("/") for url in urls]
-    names = [_stem(part[-1]) for part in parts]
-    wider = [f"{part[-2] or 'root'}-{name}" for part, name in zip(parts, names, strict=True)]
-    hashed = [
-        f"{name}-{hashlib.sha256(url.encode()).hexdigest()[:12]}"
-        for name, url in zip(wider, urls, strict=True)
-    ]
-    for better in (wider, hashed):
-        counts = Counter(names)
-        names = [
-            other if counts[name] > 1 else name for name, other in zip(names, better, strict=True)
-        ]
-    return names
+    bare = stem(name) if is_archive(name) else name
+    bare = stem(bare) if extension(bare) == "tar" and bare != name else bare
+    shown = re.sub(r"[^\w.-]", "_", legible(bare)).lstrip(".")
+    shown = shown.encode()[:STEM_BYTES].decode(errors="ignore") or "photos"
+    digest = hashlib.sha256(_same_source(source).encode("utf-8", "surrogateescape"))
+    return f"{shown}-{digest.hexdigest()[:ID_DIGITS]}"
 
 
-def _stem(name: str) -> str:
-    for ending in TAR_ENDINGS:
-        if name.lower().endswith(ending) and len(name) > len(ending):
-            return name[: -len(ending)]
-    return name
+def shard_stem(id: str) -> str:
+    """Returns the name with which an id begins."""
+    return re.sub(rf"-[0-9a-f]{{{ID_DIGITS}}}\Z", "", id)
+
+
+def _same_source(url: str) -> str:
+    """One spelling for a place: without links to folders, credentials and signatures."""
+    if "://" in url:
+        bare = re.sub(r"(?<=://)[^/@]*@", "", url)
+        return re.sub(r"[?#].*", "", bare) if bare.startswith("http") else bare
+    folder, base = os.path.split(url)
+    return os.path.join(os.path.realpath(folder), base)

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from locdiffusion.evaluate.known_positions import KINDS, POSITION_COLUMNS
 from locdiffusion.evaluate.metrics import coverage, error_summary
+from locdiffusion.photos.listing import shard_stem
 from locdiffusion.photos.tar import TarStatus
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.output import COUNTS, Output
@@ -27,8 +28,9 @@ CREDIBLE = {"radius_50_km": "coverage_50", "radius_90_km": "coverage_90"}
 
 
 def shard_group(shard: str) -> str:
-    """The group of a shard: its name without a number at the end, as in `val-003` -> `val`."""
-    return re.sub(r"[-_.]?\d+\Z", "", shard) or shard
+    """The group of a shard: its stem without a number at the end, as in `val-003` -> `val`."""
+    stem = shard_stem(shard)
+    return re.sub(r"[-_.]?\d+\Z", "", stem) or stem
 
 
 def summarise(output: Output) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,6 +30,18 @@ def decoded(path: Path, batch_size: int = 4, shard_id: str = "s-0") -> list[Phot
 def tree(root: Path) -> dict[str, bytes]:
     """Returns the bytes of every file below a directory, by relative path."""
     return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+
+
+def part(root: Path, name: str) -> Path:
+    """Path of a shard's file that is named without the hash of its id, as `_manifest/a.json`."""
+    folder, _, base = name.rpartition("/")
+    (found,) = (path for path in (root / folder).iterdir() if plain(path.name) == base)
+    return found
+
+
+def plain(text: str) -> str:
+    """Takes the hashes out of shard ids."""
+    return re.sub(r"-[0-9a-f]{10}(?![0-9a-f])", "", text)
 
 
 HOSTILE_KEY = "</script><script>alert(1)</script><!--\u2028'\"&amp;"

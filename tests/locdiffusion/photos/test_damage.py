@@ -40,6 +40,7 @@ from support.damaged import (
     webdataset_samples,
 )
 from support.fake_geotagger import FakeGeotagger, FakeLoader
+from support.outputs import part
 
 SEEDS = range(100)
 """Of each kind; 19 kinds make 1,900 archives."""
@@ -344,9 +345,9 @@ def test_damaged_archives_through_the_whole_command(tmp_path: Path, no_pages: No
     for name, shard in shards.items():
         items, reader = read(tmp_path / f"{name}.tar", shard.data)
         assert broken_promises(shard, items, reader.status, reader.message) == [], name
-        manifest = json.loads((output / f"_manifest/{name}.json").read_text())
-        rows = pq.read_table(output / f"predictions/part-{name}.parquet").to_pylist()
-        errors = pq.read_table(output / f"errors/part-{name}.parquet").to_pylist()
+        manifest = json.loads(part(output, f"_manifest/{name}.json").read_text())
+        rows = pq.read_table(part(output, f"predictions/part-{name}.parquet")).to_pylist()
+        errors = pq.read_table(part(output, f"errors/part-{name}.parquet")).to_pylist()
         told = (manifest["tar_status"], manifest["tar_message"])
         assert told == (reader.status.value, reader.message)
         assert Counter(row["key"] for row in [*rows, *errors]) == Counter(i.key for i in items)

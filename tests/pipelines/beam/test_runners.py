@@ -27,6 +27,7 @@ from pipelines.geotag.output import PAGES
 from pipelines.geotag.progress import TALLY
 from support.archives import bad_members, sound_members, tar_bytes, write_tar
 from support.fake_geotagger import FailsElsewhere, FakeGeotagger, FakeLoader
+from support.outputs import plain
 from support.servers import job_service, python_path, worker_pool
 
 SUBPROCESS = (
@@ -381,7 +382,7 @@ def test_summarise_of_an_unfinished_job_names_what_is_missing(
     assert main(first, load=FakeLoader()) == 0
     assert main(arguments(archive, output, "--summarise")) == 1
     told = capsys.readouterr()
-    assert "shards without a result: ['bad-0', 'cut-0', 'val-001', 'val-002']" in told.err
+    assert "shards without a result: ['bad-0', 'cut-0', 'val-001', 'val-002']" in plain(told.err)
     assert json.loads((output / "summary.json").read_text())["photos"] == 12
     # A shard that is being written just now.
     (output / "predictions/part-val-001.parquet").touch()

@@ -19,13 +19,14 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import ExifTags, Image
 
+from locdiffusion.photos.listing import shard_id
 from pipelines.geotag import command as geotag
 from schemas.geotags import THRESHOLDS_KM, Status
 from schemas.samples import IMAGE_EXTENSIONS, MAX_METADATA_BYTES
 from support.archives import bad_members, photo, sound_members, tar_bytes, write_tar
 from support.damaged import Shard, sound
 from support.fake_geotagger import FakeLoader
-from support.outputs import tree
+from support.outputs import part, plain, tree
 
 Row = dict[str, Any]
 
@@ -81,11 +82,11 @@ def output(archive: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shard_files(archive: Path) -> dict[str, Path]:
-    return {re.sub(r"\.tar(\.gz)?$", "", path.name): path for path in archive.iterdir()}
+    return {shard_id(path.name, str(path)): path for path in archive.iterdir()}
 
 
 def rows_of(output: Path, folder: str, shard: str) -> list[Row]:
-    return pq.read_table(output / folder / f"part-{shard}.parquet").to_pylist()
+    return pq.read_table(part(output, f"{folder}/part-{plain(shard)}.parquet")).to_pylist()
 
 
 def document(path: Path) -> dict[str, Any]:
@@ -140,7 +141,7 @@ def test_the_manifests_count_the_bytes_of_the_tars(archive: Path, output: Path) 
         stored = sound(path.read_bytes())
         assert manifest["photos"] == photos_in(stored)
         assert manifest["ignored_members"] == sum(file.key is None for file in stored.files)
-    statuses = {s: document(output / f"_manifest/{s}.json") for s in shard_files(archive)}
+    statuses = {plain(s): document(output / f"_manifest/{s}.json") for s in shard_files(archive)}
     assert statuses["exif-0"]["ignored_members"] == 4
     assert statuses["empty-0"]["photos"] == statuses["page-0"]["photos"] == 0
     damaged = {s: m["tar_status"] for s, m in statuses.items() if m["tar_status"] != "complete"}
@@ -191,7 +192,7 @@ def test_the_accuracy_of_the_summary(archive: Path, output: Path, kind: str) -> 
     for shard in shard_files(archive):
         for row in rows_of(output, "predictions", shard):
             if row[f"{kind}_latitude"] is not None:
-                groups.setdefault(shard.rpartition("-")[0], []).append(row)
+                groups.setdefault(plain(shard).rpartition("-")[0], []).append(row)
                 groups.setdefault("all", []).append(row)
     assert set(table) == set(groups) and len(groups) > 1
     for group, rows in groups.items():
@@ -280,70 +281,75 @@ VAL, BAD, CUT = (f"_manifest/{name}.json" for name in ("val-000", "bad-0", "cut-
 
 LIES: dict[str, tuple[Callable[[Path], Any], str]] = {
     "a prediction removed": (
-        lambda out: rewrite(out / PREDICTIONS, lambda table: table[1:]),
+        lambda out: rewrite(part(out, PREDICTIONS), lambda table: table[1:]),
         f"{PREDICTIONS} holds 10 rows, the manifest says 11 rows",
     ),
     "a prediction doubled": (
-        lambda out: rewrite(out / PREDICTIONS, lambda t: pa.concat_tables([t, t[:1]])),
+        lambda out: rewrite(part(out, PREDICTIONS), lambda t: pa.concat_tables([t, t[:1]])),
         f"{PREDICTIONS} holds 12 rows, the manifest says 11 rows",
     ),
     "an error removed": (
-        lambda out: rewrite(out / ERRORS, lambda table: table[:-1]),
+        lambda out: rewrite(part(out, ERRORS), lambda table: table[:-1]),
         f"{ERRORS} holds 11 rows, 11 of photos, the manifest says 12 rows, 12 of photos",
     ),
     "an error of another status": (
-        lambda out: rewrite(out / ERRORS, swap_status),
+        lambda out: rewrite(part(out, ERRORS), swap_status),
         "the manifest says 2 bad_metadata",
     ),
     "an error without its key": (
         lambda out: rewrite(
-            out / ERRORS, lambda t: replaced(t, "key", [None, *t["key"].to_pylist()[1:]])
+            part(out, ERRORS), lambda t: replaced(t, "key", [None, *t["key"].to_pylist()[1:]])
         ),
         "holds 12 rows, 11 of photos, the manifest says 12 rows, 12 of photos",
     ),
     "an error of a shard removed": (
         lambda out: rewrite(
-            out / "errors/part-cut-0.parquet", lambda t: t.filter(pc.is_valid(t["key"]))
+            part(out, "errors/part-cut-0.parquet"), lambda t: t.filter(pc.is_valid(t["key"]))
         ),
         "errors/part-cut-0.parquet holds 1 rows, 1 of photos, the manifest says 2 rows",
     ),
-    "predictions deleted": (lambda out: (out / PREDICTIONS).unlink(), "cannot be read"),
-    "errors deleted": (lambda out: (out / ERRORS).unlink(), "cannot be read"),
+    "predictions deleted": (lambda out: part(out, PREDICTIONS).unlink(), "cannot be read"),
+    "errors deleted": (lambda out: part(out, ERRORS).unlink(), "cannot be read"),
     "predictions cut": (
-        lambda out: (out / PREDICTIONS).write_bytes((out / PREDICTIONS).read_bytes()[:-20]),
+        lambda out: part(out, PREDICTIONS).write_bytes(part(out, PREDICTIONS).read_bytes()[:-20]),
         "cannot be read",
     ),
-    "errors emptied": (lambda out: (out / ERRORS).write_bytes(b""), "cannot be read"),
-    "more photos": (lambda out: edited(out / VAL, photos=12), "12 photos are not 11 predictions"),
+    "errors emptied": (lambda out: part(out, ERRORS).write_bytes(b""), "cannot be read"),
+    "more photos": (
+        lambda out: edited(part(out, VAL), photos=12),
+        "12 photos are not 11 predictions",
+    ),
     "more predictions": (
-        lambda out: edited(out / VAL, photos=12, predictions=12),
+        lambda out: edited(part(out, VAL), photos=12, predictions=12),
         "holds 11 rows, the manifest says 12 rows",
     ),
     "fewer errors": (
-        lambda out: edited(out / BAD, photo_errors=11, photos=document(out / BAD)["photos"] - 1),
+        lambda out: edited(
+            part(out, BAD), photo_errors=11, photos=document(part(out, BAD))["photos"] - 1
+        ),
         "holds 12 rows, 12 of photos, the manifest says 11 rows, 11 of photos",
     ),
     "errors of another kind": (
-        lambda out: edited(out / BAD, errors_by_status={"broken_image": 12}),
+        lambda out: edited(part(out, BAD), errors_by_status={"broken_image": 12}),
         "the manifest says 12 broken_image",
     ),
     "a cut tar called complete": (
-        lambda out: edited(out / CUT, tar_status="complete"),
+        lambda out: edited(part(out, CUT), tar_status="complete"),
         "holds of the shard 1 shard_truncated, the manifest says of the shard none",
     ),
     "a manifest with a field less": (
-        lambda out: (out / VAL).write_text('{"shard": "val-000"}'),
+        lambda out: part(out, VAL).write_text(f'{{"shard": "{part(out, VAL).stem}"}}'),
         f"{VAL} is not what was written there",
     ),
     "a manifest of another shard": (
-        lambda out: shutil.copy(out / BAD, out / VAL),
+        lambda out: shutil.copy(part(out, BAD), part(out, VAL)),
         f"{VAL} is not what was written there",
     ),
     "a manifest that is no JSON": (
-        lambda out: (out / VAL).write_bytes((out / VAL).read_bytes()[:-9]),
+        lambda out: part(out, VAL).write_bytes(part(out, VAL).read_bytes()[:-9]),
         f"{VAL} is not what was written there",
     ),
-    "a manifest deleted": (lambda out: (out / VAL).unlink(), f"{PREDICTIONS} has no manifest"),
+    "a manifest deleted": (lambda out: part(out, VAL).unlink(), f"{PREDICTIONS} has no manifest"),
 }
 
 
@@ -357,9 +363,9 @@ def test_a_file_that_lies_is_named(
     tell(mine)
     assert geotag.main(["--summarise", "--output", str(mine)], load=FakeLoader()) == 1
     told = capsys.readouterr()
-    assert "COUNT MISMATCH: " in told.out and message in told.out
+    assert "COUNT MISMATCH: " in told.out and message in plain(told.out)
     assert "the counts do not add up" in told.err
-    assert any(message in said for said in document(mine / "summary.json")["mismatches"])
+    assert any(message in plain(said) for said in document(mine / "summary.json")["mismatches"])
 
 
 @pytest.mark.parametrize("lie", [lie for lie in LIES if "deleted" in lie or "a manifest" in lie])
@@ -382,8 +388,8 @@ def test_a_shard_of_another_run_keeps_its_files_whatever_its_manifest_says(
     shutil.copytree(output, mine)
     LIES["a manifest that is no JSON"][0](mine)
     assert run(archive, mine, shards="bad-*.tar") == 1
-    assert f"{VAL} is not what was written there" in capsys.readouterr().out
-    assert (mine / PREDICTIONS).read_bytes() == (output / PREDICTIONS).read_bytes()
+    assert f"{VAL} is not what was written there" in plain(capsys.readouterr().out)
+    assert part(mine, PREDICTIONS).read_bytes() == part(output, PREDICTIONS).read_bytes()
 
 
 def test_what_lies_is_named_by_the_same_command_too(
@@ -404,9 +410,9 @@ def test_a_part_that_goes_while_the_job_runs(
     real = geotag.summarise
 
     def summarise(output: Any) -> dict[str, Any]:
-        (tmp_path / "out" / PREDICTIONS).unlink()
+        part(tmp_path / "out", PREDICTIONS).unlink()
         return real(output)
 
     monkeypatch.setattr(geotag, "summarise", summarise)
     assert run(archive, tmp_path / "out", shards="val-*.tar") == 1
-    assert f"{PREDICTIONS} cannot be read" in capsys.readouterr().out
+    assert f"{PREDICTIONS} cannot be read" in plain(capsys.readouterr().out)

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from locdiffusion.photos.listing import Shard, list_shards, shard_ids
+from locdiffusion.photos.listing import Shard, list_shards, shard_id, shard_stem
 from locdiffusion.photos.storage import DataError
 from pipelines.geotag.batches import read_batches, run_stage
 from pipelines.geotag.output import Output, OutputError, RunConfiguration, write_shard
@@ -275,7 +275,7 @@ def test_groups_apart_and_together(tmp_path: Path) -> None:
     assert list(accuracy) == ["unseen", "val", "all"]
     table = summary_table(summarise(output))
     assert "unseen" in table and "<2500 km" in table
-    assert [shard_group(name) for name in ("val-003", "val_3", "007", "x")] == [
+    assert [shard_group(name) for name in ("val-003-0123456789", "val_3", "007", "x")] == [
         "val",
         "val",
         "007",
@@ -291,17 +291,43 @@ def test_listing(tmp_path: Path) -> None:
         write_tar(tmp_path / f"{name}.tar", [])
     write_tar(tmp_path / "sub/000.tar", [])
     both = list_shards([f"{tmp_path}/*.tar", f"{tmp_path}/{{000..001}}.tar"])
-    assert [shard.id for shard in both] == ["000", "001", "002", "odd[1]"]
-    assert [shard.id for shard in list_shards([f"{tmp_path}/odd[1].tar"])] == ["odd[1]"]
+    assert [shard_stem(shard.id) for shard in both] == ["000", "001", "002", "odd_1_"]
+    assert list_shards([f"{tmp_path}/odd[1].tar"]) == both[3:]
     twice = list_shards([f"{tmp_path}/000.tar", f"{tmp_path}/sub/000.tar"])
-    assert [shard.id for shard in twice] == [f"{tmp_path.name}-000", "sub-000"]
+    assert twice[0] == both[0] and twice[1].id != both[0].id, "no id depends on its neighbours"
+    assert [shard_stem(shard.id) for shard in twice] == ["000", "000"]
     with pytest.raises(DataError, match=r"no file matches.*003"):
         list_shards([f"{tmp_path}/{{002..003}}.tar"])
     with pytest.raises(DataError, match=r"is a directory.*/\*\.tar"):
         list_shards([str(tmp_path)])
 
 
-def test_ids_are_always_different() -> None:
-    urls = ["/a/x/0.tar", "/b/x/0.tar", "/c/0.tar.gz", "/c/1.tgz"]
-    ids = shard_ids(urls)
-    assert len(set(ids)) == 4 and ids[2:] == ["c-0", "1"] and ids[0].startswith("x-0-")
+def test_an_id_is_a_name_and_a_place(tmp_path: Path) -> None:
+    folder = tmp_path / "real"
+    folder.mkdir()
+    (tmp_path / "link").symlink_to(folder)
+    urls = ["/a/x/0.tar", "/b/x/0.tar", "/c/0.tar.gz", "/c/0.tar", "/c/0.zip", "https://h/0.tgz"]
+    assert len({shard_id(url.rpartition("/")[2], url) for url in urls}) == len(urls)
+    for same in (
+        (f"{folder}/a.tar", f"{tmp_path}/link/a.tar"),
+        ("https://h/a.tar", "https://me:secret@h/a.tar?signature=x"),
+    ):
+        assert len({shard_id("a.tar", place) for place in same}) == 1
+    long = shard_id("é" * 120 + ".tar.gz", "/x")
+    assert shard_stem(long) == "é" * 50
+    odd = shard_id("-a: [b]\n*?\udcff.tar.xz", "/x")
+    assert shard_stem(odd) == "-a___b_____xff" and shard_stem("val-003") == "val-003"
+
+
+def test_one_file_by_two_names_is_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    write_tar(tmp_path / "a.tar", [])
+    (tmp_path / "b.tar").symlink_to("a.tar")
+    assert len(list_shards([f"{tmp_path}/*.tar"], told.append)) == 1
+    assert told == [f"{tmp_path}/b.tar is the same file as {tmp_path}/a.tar; it is read once"]
+    (tmp_path / "c.tar").write_bytes(b"")
+    monkeypatch.setattr("locdiffusion.photos.listing.shard_id", lambda name, source: "x-0")
+    with pytest.raises(DataError, match=r"a\.tar and .*c\.tar both have the id x-0"):
+        list_shards([f"{tmp_path}/*.tar"])

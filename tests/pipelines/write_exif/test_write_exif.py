@@ -17,6 +17,7 @@ from pipelines.write_exif import command as write_exif
 from pipelines.write_exif.exif import ExifError, Position, with_position
 from support.archives import photo, write_tar
 from support.fake_geotagger import FakeLoader
+from support.outputs import plain
 
 HERE = Position(-33.8568, 151.2153, 12.5, "LocDiffusion test-1, estimated", "within 12 km")
 
@@ -153,7 +154,7 @@ def test_tars_and_other_limits(tmp_path):
     arguments += ["--output", str(copies), "--min-prob_200km", "0"]
     assert write_exif.main([*arguments, "--dry-run"]) == 0 and not copies.exists()
     assert write_exif.main(arguments) == 0
-    assert sorted(str(p.relative_to(copies)) for p in copies.rglob("*.jpg")) == [
+    assert sorted(plain(str(p.relative_to(copies))) for p in copies.rglob("*.jpg")) == [
         "t/a/x.jpg",
         "t/y.jpg",  # no member is written outside the folder, whatever its name says
     ]
