@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import errno
 import os
+import re
 import select
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from locdiffusion.cli.commands import missing_package, prog
@@ -21,6 +24,8 @@ exit status:
   2    a mistake in the command, told in one line
   130  stopped with Ctrl-C (141: the reader of the output went away)
 """
+TRACEBACK = "LOCDIFFUSION_TRACEBACK"
+"""Variable of the environment that shows the traceback of an error beside its one line."""
 PATHS = "paths"
 """Destination of the inputs that are given without a flag."""
 
@@ -232,19 +237,43 @@ def run_command(
     except KeyboardInterrupt as stop:
         print(str(stop) or stopped, file=sys.stderr)
         return STOPPED
-    except ModuleNotFoundError as error:
-        if (message := missing_package(error)) is None:
+    except Exception as error:
+        if (end := _end(error, told)) is None:
             raise
-        return _told(message, USAGE)
-    except RunFailed as error:
-        return _told(error, FAILED)
-    except told as error:
-        return _told(error, USAGE)
+        if os.environ.get(TRACEBACK):
+            traceback.print_exc()
+        message, status = end
+        print(f"error: {message}", file=sys.stderr)
+        return status
 
 
-def _told(error: object, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return status
+def _end(error: Exception, told: tuple[type[Exception], ...]) -> tuple[str, int] | None:
+    """Returns the line and the exit status for an error; None if it is no error of the user."""
+    if (full := _disk_full(error)) is not None:
+        return f"{full}; make room, then type the same command again", FAILED
+    if isinstance(error, ModuleNotFoundError):
+        message = missing_package(error)
+        return None if message is None else (message, USAGE)
+    if isinstance(error, RunFailed):
+        return str(error), FAILED
+    return (str(error), USAGE) if isinstance(error, told) else None
+
+
+def _disk_full(error: BaseException) -> str | None:
+    """Returns what says that a disk is full, also in what other processes sent as text."""
+    full = rf"\[Errno (?:{errno.ENOSPC}|{errno.EDQUOT})\] (.*?)(?: \[while running|\n|\Z)"
+    found = next(filter(None, (re.search(full, str(cause)) for cause in causes(error))), None)
+    return found and f"disk full: {found[1]}"
+
+
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yields an error, and then what led to each, the first cause last."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        yield found
+        seen.add(id(found))
+        found = found.__cause__ or (None if found.__suppress_context__ else found.__context__)
 
 
 def _reader_is_gone() -> bool:

@@ -10,12 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PortableOptions
+from apache_beam.options.pipeline_options import (
+    DirectOptions,
+    GoogleCloudOptions,
+    PipelineOptions,
+    PortableOptions,
+)
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-from apache_beam.transforms.environments import Environment
+from apache_beam.transforms.environments import Environment, SubprocessSDKEnvironment
 from grpc import FutureTimeoutError
 
 from pipelines.beam.flags import JobFlags, UsageError, beam_options
+
+WORKER = f"exec {shlex.quote(sys.executable)} -m pipelines.beam.worker"
+"""Command of a worker process of this machine."""
 
 
 def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
@@ -34,7 +42,8 @@ def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
     """
     # setup.py reads it: workers install the package of a job without naming extras.
     os.environ["LOCDIFFUSION_FOR_WORKERS"] = "1"
-    pipeline = beam.Pipeline(runner=_runner(options), options=beam_options(options))
+    flags = beam_options(options)
+    pipeline = beam.Pipeline(runner=_runner(options, flags), options=flags)
     build(pipeline)
     try:
         result = pipeline.run()
@@ -48,17 +57,20 @@ def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
     return result
 
 
-def _runner(options: JobFlags) -> Any:
+def _runner(options: JobFlags, flags: PipelineOptions) -> Any:
     """Chooses the runner: FnApiRunner for the names that mean this machine."""
     # Beam's DirectRunner looks for another engine on the network, and ignores --environment_type.
     if not options.is_local:
         return options.runner
-    portable = beam_options(options).view_as(PortableOptions)
-    here = portable.environment_type in (None, "LOOPBACK")
-    mode = portable.view_as(DirectOptions).direct_running_mode
-    if not here or mode == "multi_processing":
+    portable, direct = flags.view_as(PortableOptions), flags.view_as(DirectOptions)
+    if portable.environment_type not in (None, "LOOPBACK"):
         _hide_namesakes()
-    return FnApiRunner(None if here else Environment.from_options(portable))
+        return FnApiRunner(Environment.from_options(portable))
+    if direct.direct_running_mode != "multi_processing":
+        return FnApiRunner()
+    _hide_namesakes()
+    direct.direct_running_mode = "in_memory"  # the other mode runs a command of Beam's own
+    return FnApiRunner(SubprocessSDKEnvironment.from_command_string(WORKER))
 
 
 def _hide_namesakes() -> None:

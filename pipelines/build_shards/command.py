@@ -16,6 +16,7 @@ from typing import Any
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.photos.listing import expand_patterns
 from locdiffusion.photos.storage import DataError
+from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.build_shards.candidates import FetchTrouble
 from pipelines.build_shards.datasheet import datasheet
 from pipelines.build_shards.density_map import draw_density
@@ -121,10 +122,10 @@ def run(job: Job) -> None:
 
         start = time.monotonic()
         try:
-            with Ticker(BuildProgress(job.output).line):
+            with told_in_one_line(job.options.is_local), Ticker(BuildProgress(job.output).line):
                 result = _launch(job)
-        except RuntimeError as error:  # what a worker raised may arrive as text
-            if (trouble := told_by_worker(f"{type(error).__name__}: {error}")) is None:
+        except RunFailed as error:  # what a worker raised may arrive as text
+            if (trouble := told_by_worker(str(error))) is None:
                 raise
             raise RunFailed(trouble) from error
         if not job.options.wait:
@@ -226,5 +227,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
             run(build(options))
         return DONE
 
-    again = "stopped; type the same command again to go on from here"
-    return run_command(body, DataError, OutputError, stopped=again)
+    with terminable():
+        return run_command(body, DataError, OutputError, stopped=AGAIN)

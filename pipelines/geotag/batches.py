@@ -136,6 +136,11 @@ class PhotoBatch:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def rows(self) -> int:
+        """Number of photos with their fate: those still here, and those that were lost."""
+        return len(self) + sum(error.key is not None for error in self.errors)
+
 
 def read_batches(
     shard: Shard,

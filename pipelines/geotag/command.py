@@ -19,6 +19,7 @@ from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.geography.polygons import PolygonError
 from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.storage import DataError
+from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
@@ -124,7 +125,8 @@ def run(job: Job) -> dict[str, Any] | None:
     start = time.monotonic()
     work = (job.options, job.load, job.configuration, job.output, job.shards)
     stages: dict[str, float] = {}
-    with Progress(job.output, [shard.id for shard in job.shards]):
+    shards = [shard.id for shard in job.shards]
+    with told_in_one_line(job.options.is_local), Progress(job.output, shards):
         if job.options.is_local and find_spec("apache_beam") is None:
             run_plain_loop(*work)
         else:
@@ -252,10 +254,10 @@ def geotag(arguments: Sequence[str] | None, load: Loader | None = None) -> dict[
 
 def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> int:
     """Runs the command, in tests with a loader of their own; returns its exit status."""
-    again = "stopped; type the same command again to go on from here"
 
     def body() -> int:
         geotag(arguments, load)
         return DONE
 
-    return run_command(body, DataError, OutputError, stopped=again)
+    with terminable():
+        return run_command(body, DataError, OutputError, stopped=AGAIN)

@@ -29,6 +29,6 @@ def run_plain_loop(
         for batch in read_batches(shard, geotagger.preprocess, size, thumbnails=thumbnails):
             for stage in STAGES:
                 batch = run_stage(batch, stage, geotagger, extras.regions, extras.hybrid)
-            TALLY.add(len(batch) + sum(error.key is not None for error in batch.errors))
+            TALLY.add(batch.rows)
             batches.append(batch)
         write_shard(output, configuration, batches, extras)

@@ -209,7 +209,7 @@ class GatherShard(beam.DoFn):
 
     def process(self, batch: PhotoBatch) -> Iterator[Sequence[PhotoBatch]]:
         """Yields the batches of a shard once they are complete."""
-        TALLY.add(len(batch) + sum(error.key is not None for error in batch.errors))
+        TALLY.add(batch.rows)
         held = self.held.setdefault(batch.shard.id, [])
         held.append(batch)
         ending = next((one.ending for one in held if one.ending is not None), None)
