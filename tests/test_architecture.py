@@ -38,6 +38,7 @@ ONLY_IN = {
     "apache_beam": (
         "pipelines.beam.flags",
         "pipelines.beam.jobs",
+        "pipelines.beam.worker",
         "pipelines.geotag.transforms",
         "pipelines.build_shards.transforms",
         "experiments.speed.shards.job",
