@@ -22,7 +22,7 @@ from grpc import FutureTimeoutError
 
 from pipelines.beam.flags import JobFlags, UsageError, beam_options
 
-WORKER = f"exec {shlex.quote(sys.executable)} -m pipelines.beam.worker"
+WORKER = shlex.join([sys.executable, "-c", "from pipelines.beam.worker import main; main()"])
 """Command of a worker process of this machine."""
 
 

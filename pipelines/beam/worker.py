@@ -1,4 +1,4 @@
-"""One worker process of a job on this machine; `python -m pipelines.beam.worker` for Beam's own.
+"""One worker process of a job on this machine, in the place of Beam's own command.
 
 Ctrl-C goes to all processes of a terminal, and only the one that started the job answers it. Errors
 go to that process too, which tells them in one line, so that their tracebacks are not shown twice.
@@ -24,7 +24,3 @@ def main() -> None:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         sdk_worker_main.main(sys.argv)
-
-
-if __name__ == "__main__":
-    main()
