@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from locdiffusion.decoding.answers import GeotagColumns, Mode
 from locdiffusion.decoding.credible_regions import CredibleRegion
-from locdiffusion.geography.countries import country_codes
+from locdiffusion.geography.countries import NEAREST, find_countries
 from schemas.geotags import HYBRID_COLUMNS
 
 _POSITION = ("latitude", "longitude")
@@ -42,6 +42,8 @@ class Geotag:
         hybrid_latitude, hybrid_longitude: Position of the gallery's best place near the answer in
             degrees (see `locdiffusion.gallery.hybrid`); None without a gallery, or where it has no
             place there.
+        country_found_by: How the country was found: `inside` its borders, or the `nearest` within
+            12 nautical miles of its coast; None without a country.
         regions: The 50 % and the 90 % credible region, if they were asked for.
     """
 
@@ -62,6 +64,7 @@ class Geotag:
     model_id: str
     hybrid_latitude: float | None = None
     hybrid_longitude: float | None = None
+    country_found_by: str | None = None
     regions: tuple[CredibleRegion, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
@@ -72,7 +75,10 @@ class Geotag:
     @property
     def country_text(self) -> str:
         """The country in words, with the probability that the photo was taken on land."""
-        country = self.country_code or "none: at sea, or nobody's"
+        coast = ", the nearest coast" if self.country_found_by == NEAREST else ""
+        country = (
+            f"{self.country_code}{coast}" if self.country_code else "none: at sea, or nobody's"
+        )
         return f"{country} (on land: {percent(self.land_probability)})"
 
     @property
@@ -131,7 +137,7 @@ def geotags(
             where there is none, or None.
     """
     numbers = columns.numbers()
-    codes = country_codes(columns.latitude, columns.longitude)
+    countries = find_countries(columns.latitude, columns.longitude)
     places = [
         [None if math.isnan(number) else number for number in degrees.tolist()]
         for degrees in hybrid or [np.full(len(columns), np.nan)] * 2
@@ -140,11 +146,12 @@ def geotags(
         Geotag(
             key=keys[i],
             **{name: float(column[i]) for name, column in numbers.items()},
-            country_code=codes[i],
+            country_code=countries.codes[i],
             modes=columns.modes[i],
             model_id=model_id,
             hybrid_latitude=places[0][i],
             hybrid_longitude=places[1][i],
+            country_found_by=countries.found_by[i],
             regions=() if regions is None else regions[i],
         )
         for i in range(len(columns))

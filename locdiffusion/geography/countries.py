@@ -8,7 +8,9 @@ Spratly islands) under none. Giving a code takes no position. If you need other 
 polygons of your own (`locdiffusion.geography.polygons.PolygonIndex.from_file`).
 
 The borders are simplified to 0.01° (1.1 km): a point within 1.2 km of a border or coast may be on
-the wrong side. Lakes count as land; the sea, often with piers and beaches, has no country.
+the wrong side. Lakes count as land. A point at sea within 12 nautical miles of a coast gets the
+nearest country, for the sake of piers, beaches and small islands that the borders leave out. **It
+is not meant as a territorial claim**, and no maritime border is looked at. The open sea has none.
 `tools/make_countries.py` makes the file.
 """
 
@@ -16,12 +18,20 @@ from __future__ import annotations
 
 import functools
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import pyarrow.parquet as pq
 import shapely
 from numpy.typing import ArrayLike
 
 from locdiffusion.geography.polygons import PolygonIndex
+
+NEAR_KM = 12 * 1.852
+"""Distance from a coast within which a point at sea gets the nearest country: 12 nautical miles."""
+
+INSIDE, NEAREST = "inside", "nearest"
+"""How the country of a point was found."""
 
 COUNTRIES = Path(__file__).parents[1] / "assets" / "countries.parquet"
 
@@ -34,14 +44,39 @@ def countries() -> PolygonIndex:
     return PolygonIndex(table["code"].to_pylist(), shapes)
 
 
-def country_codes(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str | None]:
-    """Looks up the country of each point.
+class FoundCountries(NamedTuple):
+    """The countries of N points.
+
+    Attributes:
+        codes: Codes of two letters; None on the open sea, and where no code is agreed on.
+        found_by: INSIDE the borders, NEAREST coast, or None where there is no code.
+    """
+
+    codes: list[str | None]
+    found_by: list[str | None]
+
+
+def find_countries(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> FoundCountries:
+    """Looks up the country of each point, and how it was found.
 
     Args:
         latitude_deg: Latitude in degrees, ``(N,)``.
         longitude_deg: Longitude in degrees, ``(N,)``; multiples of 360 may be added.
-
-    Returns:
-        N codes of two letters; None at sea, and where no code is agreed on.
     """
-    return countries()(latitude_deg, longitude_deg)
+    places = np.asarray(latitude_deg, np.float64), np.asarray(longitude_deg, np.float64)
+    parts = countries().parts_around(*places)
+    sea = np.flatnonzero(parts < 0)
+    if len(sea):
+        parts[sea] = countries().nearest_parts(places[0][sea], places[1][sea], NEAR_KM)
+    codes = countries().names_of(parts)
+    at_sea = set(sea.tolist())
+    found_by = [
+        None if code is None else NEAREST if row in at_sea else INSIDE
+        for row, code in enumerate(codes)
+    ]
+    return FoundCountries(codes, found_by)
+
+
+def country_codes(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str | None]:
+    """Looks up the country of each of N points, as `find_countries` does."""
+    return find_countries(latitude_deg, longitude_deg).codes

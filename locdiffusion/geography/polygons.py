@@ -6,8 +6,10 @@ GeoParquet call planar. A polygon across the antimeridian is cut there, or conti
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,10 +17,14 @@ import fsspec
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
-from locdiffusion.sphere.geodesy import wrap_longitude
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors, wrap_longitude
 
 _PARQUET = (".parquet", ".geoparquet", ".pq")
+
+_LONGEST_EDGE_DEG = 0.1
+"""Edges are divided to this length in degrees; on the sphere, pieces are then straight."""
 
 
 class PolygonError(ValueError):
@@ -69,12 +75,61 @@ class PolygonIndex:
 
     def __call__(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str | None]:
         """Looks up the polygon around each of N points; None outside all of them."""
+        return self.names_of(self.parts_around(latitude_deg, longitude_deg))
+
+    def names_of(self, parts: NDArray[np.int64]) -> list[str | None]:
+        """Returns the names of parts by their numbers; None for -1."""
+        names: list[str | None] = self._names[parts].tolist()
+        return names
+
+    def parts_around(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> NDArray[np.int64]:
+        """Returns the number of the part around each of N points; -1 outside all of them."""
         points = shapely.points(wrap_longitude(longitude_deg), np.asarray(latitude_deg, float))
         part, point = shapely.STRtree(points).query(self.parts, predicate="intersects")
         found = np.full(len(points), -1)
         found[point[::-1]] = part[::-1]  # parts come in order: the first one stays
-        names: list[str | None] = self._names[found].tolist()
-        return names
+        return found
+
+    def nearest_parts(
+        self, latitude_deg: ArrayLike, longitude_deg: ArrayLike, within_km: float
+    ) -> NDArray[np.int64]:
+        """Returns the number of the named part with the nearest edge to each of N points.
+
+        Args:
+            latitude_deg: Latitude in degrees, ``(N,)``.
+            longitude_deg: Longitude in degrees, ``(N,)``; multiples of 360 may be added.
+            within_km: Largest great-circle distance; -1 is returned where no edge is so near.
+        """
+        points = unit_vectors(latitude_deg, longitude_deg)
+        tree, start, end, owner = self._edges
+        reach = within_km / EARTH_RADIUS_KM + math.radians(_LONGEST_EDGE_DEG)
+        found = np.full(len(points), -1)
+        for row, near in enumerate(tree.query_ball_point(points, reach)):
+            if not near:
+                continue
+            a, b = start[near], end[near]
+            along = np.einsum("ij,ij->i", points[row] - a, b - a)
+            share = along / np.maximum(np.einsum("ij,ij->i", b - a, b - a), 1e-30)
+            foot = a + np.clip(share, 0.0, 1.0)[:, None] * (b - a)
+            foot /= np.linalg.norm(foot, axis=1, keepdims=True)
+            angle = angle_between(points[row], foot)
+            best = int(angle.argmin())
+            if angle[best] * EARTH_RADIUS_KM <= within_km:
+                found[row] = owner[near[best]]
+        return found
+
+    @functools.cached_property
+    def _edges(self) -> tuple[cKDTree, NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+        """Tree of the starts of all short edges of named parts; starts, ends, numbers of parts."""
+        named = np.flatnonzero(self._names[:-1] != np.array(None))
+        rings, owner = shapely.get_rings(self.parts[named], return_index=True)
+        degrees, ring = shapely.get_coordinates(
+            shapely.segmentize(rings, _LONGEST_EDGE_DEG), return_index=True
+        )
+        points = unit_vectors(degrees[:, 1], degrees[:, 0])
+        same = ring[1:] == ring[:-1]
+        start, end = points[:-1][same], points[1:][same]
+        return cKDTree(start), start, end, named[owner][ring[1:][same]]
 
 
 def _name_column(table: Any, path: str, column: str | None) -> str:

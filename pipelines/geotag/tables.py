@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from locdiffusion.geography.countries import country_codes
+from locdiffusion.geography.countries import find_countries
 from locdiffusion.geography.polygons import PolygonIndex, file_identity
 from locdiffusion.sphere.hilbert import hilbert_index
 from pipelines.geotag.batches import Failure, GalleryPlace, PhotoBatch, ShardRows, shard_rows
@@ -106,12 +106,14 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     shard, ending = ordered[-1].shard.id, ordered[-1].ending
     rows = _in_spatial_order(shard_rows(ordered))
     answers, places, regions = rows.decoded.answers, rows.decoded.places, rows.decoded.regions
+    countries = find_countries(answers.latitude, answers.longitude)
     columns: dict[str, Any] = {
         "key": rows.keys,
         **answers.numbers(),
         "modes": answers.modes,
         **dict(zip(OPTIONAL_COLUMNS, rows.positions.T, strict=True)),
-        "country_code": country_codes(answers.latitude, answers.longitude),
+        "country_code": countries.codes,
+        "country_found_by": countries.found_by,
     }
     if (units := extras.admin_units()) is not None:
         columns["admin"] = units(answers.latitude, answers.longitude)

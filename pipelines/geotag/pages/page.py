@@ -14,6 +14,7 @@ from locdiffusion.drawing.palette import CERTAINTY, PAGE
 from locdiffusion.drawing.world_map import Country, read_countries
 from locdiffusion.evaluate.known_positions import KINDS
 from locdiffusion.files import write_atomically
+from locdiffusion.geography.countries import NEAREST
 from pipelines.geotag.pages.filling import fill, script_json
 from pipelines.geotag.pages.rows import DATA, MapRows, colour_range_km, layer_files, read_rows
 from pipelines.geotag.pages.thumbnails import read_thumbnails
@@ -50,6 +51,7 @@ def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> d
     n, known, modes = rows.numbers, rows.known, rows.modes
     shards, shard = _numbered(rows.text["shard"], np.uint32)
     countries, country = _numbered(rows.text["country_code"], np.uint16)
+    nearest = [found_by == NEAREST for found_by in rows.text["country_found_by"]]
     units, unit = _numbered(rows.text["admin"], np.uint32)
     return {
         "title": rows.title(),
@@ -71,6 +73,7 @@ def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> d
         "columns": {
             "shard": shard,
             "country": country,
+            "country_nearest": packed(nearest, np.uint8),
             "unit": unit,
             **{
                 name: _probability(n[name])

@@ -28,7 +28,7 @@ from schemas.geotags import MODE_FIELDS, NUMBER_COLUMNS, OPTIONAL_COLUMNS
 DATA = Path(__file__).parent / "assets"
 ROUND_KM = tuple(float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5))
 
-_TEXT_COLUMNS = ("key", "shard", "country_code", "admin", *SOURCE_COLUMNS)
+_TEXT_COLUMNS = ("key", "shard", "country_code", "country_found_by", "admin", *SOURCE_COLUMNS)
 _NUMBER_COLUMNS = (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS)
 
 
@@ -38,8 +38,8 @@ class MapRows:
 
     Attributes:
         total: Number of rows in the files, of which `len(self)` are here.
-        text: Columns `key`, `shard`, `country_code`, `admin` and SOURCE_COLUMNS, N values each,
-            None where empty.
+        text: Columns `key`, `shard`, `country_code`, `country_found_by`, `admin` and
+            SOURCE_COLUMNS, N values each, None where empty.
         numbers: Columns of numbers by name, ``(N,)`` float64 each; NaN where empty.
         mode_counts: Number of modes of each row, ``(N,)``; empty if modes were not asked for.
         modes: All modes in the order of the rows, ``(M, 4)`` with the columns `MODE_FIELDS`.

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import shapely
 
-from locdiffusion.geography.countries import countries, country_codes
+from locdiffusion.geography.countries import NEAR_KM, countries, country_codes, find_countries
 from locdiffusion.geography.polygons import PolygonError, PolygonIndex, fingerprint, read_polygons
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors
 
 PLACES = {
     "FR": (48.8566, 2.3522),
@@ -110,6 +111,75 @@ def test_antimeridian_pole_and_turns(latitude, longitude, code):
 
 def test_no_points_no_codes():
     assert country_codes([], []) == []
+    assert find_countries([], []) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("latitude", "longitude", "code"),
+    [
+        (58.9696, 5.7325, "NO"),  # the centre of Stavanger, which the simplified coast leaves out
+        (10.70, 103.20, "KH"),  # 2 km off Koh Rong
+        (1.2200, 103.8500, "SG"),
+        (-17.1, 179.999, "FJ"),
+        (-17.1, -179.999, "FJ"),
+        (69.1, 180.0, "RU"),
+    ],
+)
+def test_near_a_coast_the_nearest_country(latitude, longitude, code):
+    assert find_countries([latitude], [longitude]) == ([code], ["nearest"])
+
+
+def test_how_a_country_was_found():
+    latitude, longitude = [48.8566, 58.9696, 0.0, 35.5], [2.3522, 5.7325, 0.0, 77.0]
+    codes, found_by = find_countries(latitude, longitude)
+    # The last is the Siachen glacier: on land, and nobody's.
+    assert codes == ["FR", "NO", None, None]
+    assert found_by == ["inside", "nearest", None, None]
+
+
+def test_the_nearest_is_what_a_search_of_all_points_of_all_coasts_finds(rng):
+    table = geopandas.read_parquet(countries_file()).dropna(subset="code")
+    rings = shapely.segmentize(shapely.boundary(table.geometry.values), 0.01)
+    degrees, row = shapely.get_coordinates(rings, return_index=True)
+    coasts, code = unit_vectors(degrees[:, 1], degrees[:, 0]), table["code"].to_numpy()[row]
+    latitude = np.concatenate([rng.uniform(55, 71, 40), rng.uniform(-84, -60, 20)])
+    longitude = np.concatenate([rng.uniform(4, 30, 40), rng.uniform(-180, 180, 20)])
+    sea = np.flatnonzero(countries().parts_around(latitude, longitude) < 0)[:25]
+    found = find_countries(latitude[sea], longitude[sea])
+    points = unit_vectors(latitude[sea], longitude[sea])
+    nearest = EARTH_RADIUS_KM * np.arccos(np.clip(points @ coasts.T, -1.0, 1.0))
+    for one, by, distance in zip(found.codes, found.found_by, nearest, strict=True):
+        if abs(distance.min() - NEAR_KM) > 0.1:
+            assert (by == "nearest") == (distance.min() < NEAR_KM)
+        assert one is None or distance[code == one].min() < distance.min() + 0.1
+    assert 3 < found.found_by.count("nearest") < len(sea)
+
+
+def test_distances_are_great_circles_to_edges_and_not_to_corners():
+    squares = PolygonIndex(
+        ["equator", "arctic", "east", None],
+        [
+            shapely.box(0, 0, 8, 1),
+            shapely.box(0, 80, 90, 89.81),
+            shapely.box(178, 40, 180, 41),
+            shapely.box(-20, 0, -10, 1),
+        ],
+    )
+
+    def nearest(latitude, longitude, within_km):
+        [found] = squares.nearest_parts([latitude], [longitude], within_km)
+        return squares.names_of(np.array([found]))[0]
+
+    for km, name in ((22.2, "equator"), (22.3, None)):
+        assert nearest(*destination(0.0, 3.21, 180.0, km), 22.224) == name
+        assert nearest(*destination(40.5, -180.0, 90.0, km), 22.224) == (name and "east")
+    for longitude in (0.0, 45.0, -135.0, 180.0):  # the pole, 21.1 km from its square
+        assert (
+            nearest(90.0, longitude, 22.224) == "arctic" and nearest(90.0, longitude, 21.0) is None
+        )
+    assert nearest(89.95, -135.0, 27.0) == "arctic"
+    assert nearest(40.5, 180.01 + 360.0, 22.224) == "east"
+    assert nearest(-0.1, -15.0, 22.224) is None
 
 
 def test_codes_are_two_letters_each_once():

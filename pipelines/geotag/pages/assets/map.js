@@ -306,7 +306,7 @@ function close() { selected = -1; $("detail").hidden = true; redraw(); }
 function facts(i) {
   const rows = [
     ["latitude, longitude", degrees(C.latitude[i], C.longitude[i])],
-    ["country", C.country[i] ? countryName(D.countries[C.country[i] - 1]) : "none"],
+    ["country", C.country[i] ? countryName(D.countries[C.country[i] - 1]) + (C.country_nearest[i] ? " (nearest coast)" : "") : "none"],
   ];
   if (C.unit[i]) rows.push(["unit", D.units[C.unit[i] - 1]]);
   if (C.land_probability.length) rows.push(["on land", percent(C.land_probability[i])]);
