@@ -31,7 +31,7 @@ from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_ima
 from locdiffusion.model.model_files import local_checkpoint, local_encoder
 from locdiffusion.model.weights import GEOCLIP, split_name
 from locdiffusion.photos.exif import upright
-from locdiffusion.photos.image_formats import load_picture
+from locdiffusion.photos.picture import load_picture
 from locdiffusion.photos.storage import DataError
 from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 

@@ -14,7 +14,7 @@ from PIL import Image
 from locdiffusion.decoding.geotag import Geotag, geotags, km_text, percent, place_text
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.exif import exif_position, upright
-from locdiffusion.photos.image_formats import load_picture
+from locdiffusion.photos.picture import load_picture
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
 from schemas.samples import MAX_METADATA_BYTES, METADATA_EXTENSION, Truth, parse_metadata

@@ -28,8 +28,8 @@ from numpy.typing import NDArray
 
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded, write_embedded
 from locdiffusion.photos.exif import upright
-from locdiffusion.photos.image_formats import load_picture
 from locdiffusion.photos.lists import LATITUDE, LONGITUDE, read_list
+from locdiffusion.photos.picture import load_picture
 from locdiffusion.photos.storage import DataError
 from schemas.samples import IMAGE_EXTENSIONS
 

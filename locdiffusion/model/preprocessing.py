@@ -137,7 +137,7 @@ class EncoderSpec:
             RGB pixels, uint8 (S, S, 3).
 
         Raises:
-            ValueError: The image is empty or of a mode that holds no colours (Pillow's `F`).
+            ValueError: The image is empty.
         """
         if self.detail is None:
             return np.array(self._square(image, self.image_size), dtype=np.uint8)
@@ -158,13 +158,21 @@ class EncoderSpec:
 
 
 def as_rgb(image: Image.Image) -> Image.Image:
-    """Converts any mode to RGB: 16-bit grey is scaled, transparent pixels become mid-grey."""
+    """Converts any mode to RGB: grey of more than 8 bits is scaled, transparency becomes mid-grey.
+
+    Floats are scaled by the white that they seem to have: 1, 255, 65535, or their largest value.
+    """
     if image.width < 1 or image.height < 1:
         raise ValueError(f"image is {image.width} x {image.height} pixels, wanted at least 1 x 1")
     if image.mode == "RGB":
         return image
     if image.mode == "F":
-        raise ValueError("image has mode F (floats of unknown range), wanted colours: convert it")
+        light = np.nan_to_num(np.asarray(image), posinf=0.0)
+        white = next(
+            (white for white in (1.0, 255.0, 65535.0) if light.max() <= white), light.max()
+        )
+        grey = np.clip(light * (255.0 / white), 0.0, 255.0)
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) // 257
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")

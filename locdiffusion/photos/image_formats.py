@@ -1,72 +1,175 @@
-"""Opens pictures of the few formats that untrusted bytes may have, HEIC if pi-heif is there."""
+"""Tells what a file is from its first bytes, and which formats the installed packages read.
+
+The ending of a name is never believed: a PNG called .jpg is a PNG.
+"""
 
 from __future__ import annotations
 
 import functools
 import importlib
-import os
-from pathlib import Path
+import importlib.util
+import re
+from typing import NamedTuple
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-BUILT_IN = ("JPEG", "PNG", "WEBP")
-HEIF = "HEIF"
-HEIF_REMEDY = "install the reader of iPhone photos with `pip install pi-heif`"
+from schemas.geotags import Status
+
+JPEG, PNG, GIF, TIFF, BMP = "JPEG", "PNG", "GIF", "TIFF", "BMP"
+WEBP, AVIF, JPEG2000, HEIF = "WEBP", "AVIF", "JPEG2000", "HEIF"
+
+PLUGINS = {
+    JPEG: "JpegImagePlugin",
+    PNG: "PngImagePlugin",
+    WEBP: "WebPImagePlugin",
+    HEIF: "",
+    AVIF: "AvifImagePlugin",
+    TIFF: "TiffImagePlugin",
+    GIF: "GifImagePlugin",
+    BMP: "BmpImagePlugin",
+    JPEG2000: "Jpeg2KImagePlugin",
+}
+"""Pillow's module of each format that is read, by Pillow's name of the format."""
+
+_WORDS = {WEBP: "WebP", HEIF: "HEIC", JPEG2000: "JPEG 2000"}
+_ENDINGS = {
+    HEIF: ("heic", "heif", "hif"),
+    AVIF: ("avif",),
+    JPEG2000: ("jp2", "j2k"),
+    WEBP: ("webp",),
+}
+HEIF_REMEDY = "pip install pi-heif"
+_PILLOW_REMEDY = "pip install --upgrade --force-reinstall pillow"
 
 # ISO/IEC 23008-12:2022, annex B: brands of still images and of bursts coded with HEVC.
-_HEIF_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+_HEIF_BRANDS = {*(b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")}
+_AVIF_BRANDS = {b"avif", b"avis"}
+
+_SIGNATURES = (
+    (JPEG, rb"\xff\xd8"),
+    (PNG, rb"\x89PNG"),
+    (WEBP, rb"RIFF.{4}WEBP"),
+    (TIFF, rb"II[*+]\0|MM\0[*+]"),
+    (GIF, rb"GIF8[79]a"),
+    (BMP, rb"BM.{12}[\x0c\x28\x34\x38\x40\x6c\x7c]\0\0\0"),
+    (JPEG2000, rb"\0\0\0\x0cjP  \r\n\x87\n|\xff\x4f\xff\x51"),
+)
+
+_COPY = "copy the photo again from its source"
+_DEVELOP = "convert it to JPEG, or give the JPEG that the camera stored with it"
+_TAKE_OUT = "take it out of the archive"
+_PICTURES = (
+    (
+        "a RAW file",
+        rb"FUJIFILMCCD-RAW|II(U\0|RO|RS)|MMOR|FOVb|\0MRM|II\x1a\0\0\0HEAPCCDR",
+        _DEVELOP,
+    ),
+    ("a RAW file of Canon (CR2)", rb"II\*\0.{4}CR\x02", _DEVELOP),
+    ("JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL ", "convert it to JPEG"),
+    ("a Photoshop document", rb"8BPS", "export it as JPEG"),
+    ("OpenEXR", rb"v/1\x01", "convert it to JPEG"),
+    ("a drawing (SVG)", rb"\s*(<\?xml.{0,400})?<svg", "export it as JPEG"),
+)
+_OTHERS = (
+    ("a web page", rb"\s*(<\?xml.{0,400})?<(!doctype html|html|head)", "download the photo itself"),
+    ("a pointer of Git LFS", rb"version https://git-lfs", "fetch the photo with `git lfs pull`"),
+    ("a PDF", rb"%PDF", "take the photos out of it"),
+    ("a zip archive", rb"PK\x03\x04", "name it .zip, or unpack it"),
+    ("a gzip file", rb"\x1f\x8b", "unpack it"),
+    ("notes of macOS about a file (AppleDouble)", rb"\0\x05\x16\x07", _TAKE_OUT),
+    (
+        "a video",
+        rb".{4}(ftyp|moov|mdat|wide|pnot)|RIFF.{4}AVI |\x1a\x45\xdf\xa3|\0\0\x01[\xb3\xba]",
+        f"{_TAKE_OUT}, or give a frame of it as JPEG",
+    ),
+)
+_HEAD = 512
+
+
+class Contents(NamedTuple):
+    """What a file is that is no picture of a format that is read.
+
+    Attributes:
+        status: NO_READER for pictures, NOT_AN_IMAGE for anything else.
+        found: What it is, in words.
+        remedy: What to do about it.
+    """
+
+    status: Status
+    found: str
+    remedy: str
+
+
+def image_format(data: bytes) -> str | None:
+    """Returns Pillow's name of the format that a file has by its first bytes, None for others."""
+    head = data[:_HEAD]
+    if head[4:8] == b"ftyp":
+        end = min(max(int.from_bytes(head[:4], "big"), 12), _HEAD)
+        brands = {head[8:12], *(head[at : at + 4] for at in range(16, end, 4))}
+        return AVIF if brands & _AVIF_BRANDS else HEIF if brands & _HEIF_BRANDS else None
+    if _matches(_PICTURES[1][1], head):
+        return None
+    return next((name for name, start in _SIGNATURES if _matches(start, head)), None)
+
+
+def other_contents(data: bytes) -> Contents:
+    """Says what a file is for which `image_format` gives None."""
+    head = data[:_HEAD]
+    if head[4:12] == b"ftypcrx ":
+        return Contents(Status.NO_READER, "a RAW file of Canon (CR3)", _DEVELOP)
+    for status, table in ((Status.NO_READER, _PICTURES), (Status.NOT_AN_IMAGE, _OTHERS)):
+        for found, start, remedy in table:
+            if _matches(start, head):
+                return Contents(status, found, remedy)
+    if not data.strip(b"\0"):
+        found, remedy = "nothing but zeros", _COPY
+    elif len(data) < 16:
+        found, remedy = f"too short for a picture ({data!r})", _COPY
+    elif re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]*", head):
+        found, remedy = f"text that begins with {head[:40]!r}", f"{_COPY}, or {_TAKE_OUT}"
+    else:
+        found = f"none of {format_names()}: it begins with {data[:16]!r}"
+        remedy = "convert it to JPEG if it is a picture"
+    return Contents(Status.NOT_AN_IMAGE, found, remedy)
+
+
+def _matches(start: bytes, head: bytes) -> bool:
+    return re.match(start, head, re.DOTALL | re.IGNORECASE) is not None
 
 
 @functools.cache
-def readable_formats() -> tuple[str, ...]:
-    """Returns Pillow's names of the formats that are opened."""
+def missing_readers() -> dict[str, str]:
+    """Returns the formats that the installed packages do not read, each with its remedy."""
+    missing = {}
     try:
         importlib.import_module("pi_heif").register_heif_opener(thumbnails=False)
     except ImportError:
-        return BUILT_IN
-    return (*BUILT_IN, HEIF)
+        missing[HEIF] = HEIF_REMEDY
+    for name, module in ((WEBP, "PIL._webp"), (AVIF, "PIL._avif")):
+        if importlib.util.find_spec(module) is None:
+            missing[name] = _PILLOW_REMEDY
+    if not hasattr(Image.core, "jpeg2k_decoder"):
+        missing[JPEG2000] = _PILLOW_REMEDY
+    return missing
 
 
-def is_heif(head: bytes) -> bool:
-    """Returns whether a file begins as HEIC does."""
-    return head[4:8] == b"ftyp" and head[8:12] in _HEIF_BRANDS
+def readable_formats() -> tuple[str, ...]:
+    """Returns Pillow's names of the formats that the installed packages read."""
+    return tuple(name for name in PLUGINS if name not in missing_readers())
+
+
+def unreadable_endings() -> dict[str, str]:
+    """Returns the endings of photos that cannot be read here, each with the command that helps."""
+    return {
+        ending: remedy for name, remedy in missing_readers().items() for ending in _ENDINGS[name]
+    }
+
+
+def format_name(name: str) -> str:
+    """Returns the name of a format as people write it."""
+    return _WORDS.get(name, name)
 
 
 def format_names() -> str:
     """Returns the formats in words, for messages."""
-    heic = "HEIC" if HEIF in readable_formats() else f"HEIC ({HEIF_REMEDY})"
-    return f"JPEG, PNG, WebP, {heic}"
-
-
-def open_picture(stream: object) -> Image.Image:
-    """Opens a picture as Pillow's `Image.open` does, in these formats only."""
-    opened: Image.Image = Image.open(stream, formats=readable_formats())  # type: ignore[arg-type]
-    return opened
-
-
-def load_picture(path: str | os.PathLike[str]) -> Image.Image:
-    """Decodes the file of a picture; `exif.upright` turns it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file has another format, or is damaged.
-    """
-    file = Path(path)
-    if not file.is_file():
-        found = "is a folder" if file.is_dir() else "does not exist"
-        raise FileNotFoundError(f"{path} {found}; want the file of one photo ({format_names()}).")
-    try:
-        image = open_picture(file)
-        image.load()
-    except UnidentifiedImageError:
-        with file.open("rb") as stream:
-            head = stream.read(16)
-        remedy = HEIF_REMEDY if is_heif(head) else "convert it first"
-        raise ValueError(
-            f"{path} is none of {format_names()}: it begins with {head!r}; {remedy}."
-        ) from None
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(
-            f"{path} cannot be decoded ({error}); copy the photo again from its source."
-        ) from error
-    return image
+    return ", ".join(map(format_name, PLUGINS))

@@ -21,7 +21,8 @@ from locdiffusion.model.weights import may_move, split_name
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import FolderReader, PhotoFile, fingerprint
 from locdiffusion.photos.listing import photos_in
-from locdiffusion.photos.photo import PhotoError, open_image, preprocessed
+from locdiffusion.photos.photo import open_image, preprocessed
+from locdiffusion.photos.picture import PhotoError
 from locdiffusion.photos.storage import DataError, open_stream, version
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import METADATA_EXTENSION, Truth

@@ -13,17 +13,13 @@ import numpy as np
 from PIL import Image
 
 from locdiffusion.model.preprocessing import as_rgb
-from locdiffusion.photos.photo import PhotoError, open_image
+from locdiffusion.photos.photo import open_image
+from locdiffusion.photos.picture import PhotoError
 from pipelines.sources.record import DropError
 from schemas.geotags import Status
 from schemas.training import DropReason
 
-_REASONS = {
-    Status.TOO_MANY_BYTES: DropReason.TOO_LARGE,
-    Status.TOO_MANY_PIXELS: DropReason.TOO_LARGE,
-    Status.NOT_AN_IMAGE: DropReason.BROKEN_IMAGE,
-    Status.BROKEN_IMAGE: DropReason.BROKEN_IMAGE,
-}
+_TOO_LARGE = (Status.TOO_MANY_BYTES, Status.TOO_MANY_PIXELS)
 
 
 class EncodingError(DropError):
@@ -81,7 +77,9 @@ def encode(data: bytes, how: Encoding) -> EncodedPhoto:
             )
         image = _resized(as_rgb(upright), how.image_size)
     except PhotoError as error:
-        raise EncodingError(_REASONS[error.status], str(error)) from None
+        large = error.status in _TOO_LARGE
+        reason = DropReason.TOO_LARGE if large else DropReason.BROKEN_IMAGE
+        raise EncodingError(reason, str(error)) from None
     except (ValueError, OSError, MemoryError) as error:
         why = f"cannot be converted to RGB ({type(error).__name__}: {error})"
         raise EncodingError(DropReason.BROKEN_IMAGE, why) from None

@@ -47,13 +47,15 @@ which checkpoint:
   a directory         what `locdiffusion train` wrote
 
 input:
-  A folder is searched for .jpg, .jpeg, .png, .webp, .heic and .heif, in small
-  letters or capitals, its sub-folders too; files of other kinds are counted and
-  left out. HEIC needs `pip install pi-heif`. A shard is a tar of such files. A
-  photo's key is its path: in a shard up to the first dot of its name, in a
-  folder with the ending. A known position may lie beside NAME.jpg in NAME.json:
-  {"latitude": 52.5, "longitude": 13.4}. Positions in the EXIF are not used for
-  the answer; summary and report compare it with them.
+  A folder is searched for JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF, BMP and JPEG
+  2000 by their endings, in small letters or capitals, its sub-folders too; files
+  of other kinds are counted and left out. What a file is, its content decides; of
+  several pictures in a file the first is taken. HEIC needs `pip install pi-heif`.
+  A picture without its last bytes is an error, with --salvage a photo. A shard
+  is a tar of such files. A photo's key is its path: in a shard up to the first
+  dot of its name, in a folder with the ending. A known position may lie beside
+  NAME.jpg in NAME.json: {"latitude": 52.5, "longitude": 13.4}. Positions in the
+  EXIF are not used for the answer; summary and report compare it with them.
 
 output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("out/predictions")
@@ -113,6 +115,12 @@ def geotag_parser() -> JobParser:
         "-geotags, in the current directory; several paths have none)",
     )
     add_flags(group, "--overwrite")
+    group.add_argument(
+        "--salvage",
+        **SWITCH,
+        help="geotag a picture without its last bytes from the rows that are there; without this "
+        "it is an error, `incomplete_image`",
+    )
     group = parser.add_argument_group("the model")
     add_flags(group, *(f"--{name}" for name in MODEL), "--bf16")
     about = "most photos per call of the model; changes results only by rounding errors"
@@ -167,7 +175,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     for name in ("prior", "gallery", "admin"):
         setattr(ours, name, getattr(ours, name) and _absolute(getattr(ours, name)))
     ours.checkpoint = _located(ours.checkpoint)
-    named = ("regions", "thumbnails", "admin", "admin_name")
+    named = ("regions", "thumbnails", "admin", "admin_name", "salvage")
     extras = {name: getattr(ours, name) for name in named}
     return GeotagOptions(
         **job_settings(ours),

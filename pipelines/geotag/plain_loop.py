@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.photo import decode_photo
 from pipelines.geotag.batches import STAGES, read_batches, run_stage
 from pipelines.geotag.model_cache import Loader, loaded
 from pipelines.geotag.options import GeotagOptions
@@ -21,12 +23,15 @@ def run_plain_loop(
 ) -> None:
     """Geotags the shards that are not finished, in this process."""
     geotagger, extras = loaded(load).geotagger, options.extras
-    size, thumbnails = options.batch_size, extras.thumbnails
+    decode = functools.partial(decode_photo, salvage=extras.salvage)
     for shard in shards:
         if output.finished(shard, configuration):
             continue
         batches = []
-        for batch in read_batches(shard, geotagger.preprocess, size, thumbnails=thumbnails):
+        photos = read_batches(
+            shard, geotagger.preprocess, options.batch_size, decode, extras.thumbnails
+        )
+        for batch in photos:
             for stage in STAGES:
                 batch = run_stage(batch, stage, geotagger, extras.regions, extras.hybrid)
             TALLY.add(batch.rows)

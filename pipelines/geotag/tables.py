@@ -45,6 +45,7 @@ class Extras:
         admin: Path or URL of polygons whose names fill the column `admin`.
         admin_name: Column of that file with the names; None to find it.
         hybrid: Whether the Geotagger has a gallery, whose places go into HYBRID_COLUMNS.
+        salvage: Whether pictures that break off are geotagged from the rows that are there.
     """
 
     regions: bool = False
@@ -52,6 +53,7 @@ class Extras:
     admin: str | None = None
     admin_name: str | None = None
     hybrid: bool = False
+    salvage: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -70,6 +72,7 @@ class Extras:
             "thumbnails": self.thumbnails,
             "admin": self.admin and file_identity(self.admin),
             "admin_name": self.admin_name,
+            "salvage": self.salvage,
         }
         return {name: value for name, value in record.items() if value}
 

@@ -21,6 +21,7 @@ from apache_beam.ml.inference.base import ModelHandler, RunInference
 from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
+from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from pipelines.beam.jobs import run_job
@@ -64,7 +65,7 @@ class Geotag(beam.PTransform):
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
         """Chains the steps of the job."""
-        read = ReadShard(self.load, self.batch_size, self.extras.thumbnails)
+        read = ReadShard(self.load, self.batch_size, self.extras)
         photos = (
             shards
             | "DropFinished" >> beam.Filter(_unfinished, self.output, self.configuration)
@@ -84,10 +85,10 @@ def _unfinished(shard: Shard, output: Output, configuration: RunConfiguration) -
 class ReadShard(beam.DoFn):
     """Reads, decodes and batches one shard; see `batches.read_batches`."""
 
-    def __init__(self, load: Loader, batch_size: int, thumbnails: int = 0) -> None:
+    def __init__(self, load: Loader, batch_size: int, extras: Extras | None = None) -> None:
         self.load = load
         self.batch_size = batch_size
-        self.thumbnails = thumbnails
+        self.extras = extras or Extras()
         self.reading = Metrics.counter(READ, MICROSECONDS)
         self.decoding = Metrics.counter(DECODE_PHOTO, MICROSECONDS)
 
@@ -99,14 +100,15 @@ class ReadShard(beam.DoFn):
         """Yields batches; the time of the later steps is not counted here."""
         decoding = 0.0
 
-        def decode(*arguments: Any) -> PhotoRecord | ErrorRow:
+        def decode(sample: Sample, preprocess: Any, thumbnail: bool) -> PhotoRecord | ErrorRow:
             nonlocal decoding
             start = time.perf_counter()
-            result = decode_photo(*arguments)
+            result = decode_photo(sample, preprocess, thumbnail, self.extras.salvage)
             decoding += time.perf_counter() - start
             return result
 
-        batches = read_batches(shard, self.preprocess, self.batch_size, decode, self.thumbnails)
+        thumbnails = self.extras.thumbnails
+        batches = read_batches(shard, self.preprocess, self.batch_size, decode, thumbnails)
         batch: PhotoBatch | None
         while True:
             start, decoding = time.perf_counter(), 0.0

@@ -22,7 +22,8 @@ from locdiffusion.files import write_atomically
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import FolderReader
 from locdiffusion.photos.listing import Shard, list_shards
-from locdiffusion.photos.photo import PhotoError, open_image
+from locdiffusion.photos.photo import open_image
+from locdiffusion.photos.picture import PhotoError
 from locdiffusion.photos.storage import DataError
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS

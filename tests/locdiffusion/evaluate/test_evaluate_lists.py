@@ -74,7 +74,7 @@ def test_scores_those_that_are_there(
     missing = (output / "missing-im2gps3k-test.txt").read_text().split()
     assert missing == ["904.jpg", "905.jpg", "906.jpg"]
     said = capsys.readouterr()
-    assert "5 of 7 photos found" in said.err and "904.jpg is none of JPEG" in said.err
+    assert "5 of 7 photos found" in said.err and "904.jpg cannot be decoded" in said.err
     assert "missing or unreadable, not scored: 3 of 7." in said.out
     scores = (output / "scores.json").read_bytes()
     assert evaluate.main(command) == 0

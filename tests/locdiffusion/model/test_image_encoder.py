@@ -22,6 +22,7 @@ from locdiffusion.model.image_encoder import (
     encoder_spec,
     load_image_encoder,
 )
+from locdiffusion.model.preprocessing import as_rgb
 
 TINY = "LocDiffusion-Tiny"
 TINY_CONFIG = {
@@ -436,9 +437,15 @@ class TestPreprocess:
                 spec = EncoderSpec.from_dict({**SPEC.to_dict(), "framing": mode})
                 assert spec.preprocess(Image.new("RGB", size)).shape == (64, 64, 3)
 
-    def test_refuses_what_has_no_colours(self) -> None:
-        with pytest.raises(ValueError, match="mode F"):
-            SPEC.preprocess(Image.new("F", (8, 8)))
+    def test_floats_are_scaled_by_the_white_that_they_seem_to_have(self) -> None:
+        for white in (1.0, 255.0, 65535.0, 1e9):
+            half = np.full((8, 8), white / 2, np.float32)
+            half[0] = (0, white, -5, np.nan, np.inf, white, 0, 0)
+            rows = np.asarray(as_rgb(Image.fromarray(half)))[:, :, 0]
+            np.testing.assert_array_equal(rows[0], (0, 255, 0, 0, 0, 255, 0, 0))
+            assert (rows[1:] == 127).all()
+
+    def test_refuses_what_has_no_pixels(self) -> None:
         with pytest.raises(ValueError, match="0 x 5"):
             SPEC.preprocess(Image.new("RGB", (0, 5)))
 

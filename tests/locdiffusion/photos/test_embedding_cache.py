@@ -236,7 +236,7 @@ BAD_SAMPLES = {
     ),
     "too large": ([("bad.png", huge_png(12_000, 11_000)), ("bad.json", truth())], "limit 120", "r"),
     "another format": (
-        [("bad.jpg", encode(Image.new("RGB", (9, 9)), "TIFF")), ("bad.json", truth())],
+        [("bad.jpg", encode(Image.new("RGB", (9, 9)), "PPM")), ("bad.json", truth())],
         "cannot be decoded",
         "Replace it",
     ),

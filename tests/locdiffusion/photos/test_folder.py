@@ -95,9 +95,9 @@ def test_every_photo_is_one_row_whatever_is_wrong_with_it(tmp_path, monkeypatch)
     errors = {row["key"]: row["status"] for row in rows(tmp_path / "out", "errors")}
     assert errors == {
         "IMG.1.PNG": "missing_image",
-        "empty.jpg": "not_an_image",
+        "empty.jpg": "empty_file",
         "text.png": "not_an_image",
-        "cut.jpg": "broken_image",
+        "cut.jpg": "incomplete_image",
         "list.jpg": "bad_metadata",
         "blank.jpg": "bad_metadata",
         "large.jpg": "too_many_bytes",
@@ -219,13 +219,13 @@ def test_heic_without_its_reader_names_the_remedy(monkeypatch):
     from locdiffusion.photos.photo import PhotoError
 
     monkeypatch.setattr(image_formats.importlib, "import_module", _missing)
-    image_formats.readable_formats.cache_clear()
+    image_formats.missing_readers.cache_clear()
     try:
         with pytest.raises(PhotoError, match="pip install pi-heif"):
             open_image(b"\0\0\0\x18ftypheic" + bytes(100))
     finally:
         monkeypatch.undo()
-        image_formats.readable_formats.cache_clear()
+        image_formats.missing_readers.cache_clear()
 
 
 def _missing(name):

@@ -12,37 +12,24 @@ from PIL import Image, ImageOps, TiffImagePlugin
 
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.exif import exif_position, read_gps, upright
-from locdiffusion.photos.photo import PhotoError, PhotoRecord, decode_photo, open_image
+from locdiffusion.photos.photo import PhotoRecord, decode_photo, open_image
+from locdiffusion.photos.sidecar import read_sidecar
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import Truth
-from support.archives import bad_members, encode, huge_png, photo, truth
+from support.archives import bad_members, encode, photo, truth
 from support.fake_geotagger import FakeGeotagger
 
 
 def decode(image: bytes, metadata: bytes | None = None) -> PhotoRecord | ErrorRow:
-    return decode_photo(Sample("k", image, metadata), FakeGeotagger().preprocess)
+    sidecar = None if metadata is None else read_sidecar("k.json", metadata)
+    return decode_photo(Sample("k", image, metadata, sidecar), FakeGeotagger().preprocess)
 
 
-@pytest.mark.parametrize(
-    "name", ["half_jpeg", "text", "empty", "huge", "large", "broken_json", "far"]
-)
+@pytest.mark.parametrize("name", ["half_jpeg", "broken", "text", "empty", "huge", "large"])
 def test_bad_photos(name: str) -> None:
     members, status = bad_members()[name]
-    result = decode(members[0][1], members[1][1] if len(members) > 1 else None)
+    result = decode(members[0][1])
     assert isinstance(result, ErrorRow) and result.status.value == status and result.message
-
-
-def test_a_huge_png_is_refused_before_it_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
-    for size in ((30_000, 30_000), (12_000, 11_000)):
-        with pytest.raises(PhotoError, match="scale the photo down"):
-            open_image(huge_png(*size))
-
-
-def test_other_formats_are_not_parsed() -> None:
-    with pytest.raises(PhotoError, match="none of JPEG, PNG, WebP"):
-        open_image(encode(Image.new("RGB", (4, 4)), "GIF"))
 
 
 def test_a_preprocessing_that_fails_costs_one_photo() -> None:
@@ -68,11 +55,11 @@ def test_damaged_photos_never_raise(kind: str, at: float, noise: bytes) -> None:
     assert isinstance(result, PhotoRecord | ErrorRow)
 
 
-def test_a_huge_jpeg_is_decoded_at_reduced_scale(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("locdiffusion.photos.photo.REDUCE_ABOVE_PIXELS", 1000)
-    monkeypatch.setattr("locdiffusion.photos.photo.REDUCED_SIDE", 60)
-    image, _ = open_image(photo(1, (500, 300)))
-    assert image.size == (125, 75)
+def test_salvage_reaches_the_picture() -> None:
+    data = photo(1, (300, 200))
+    for salvage, kind in ((False, ErrorRow), (True, PhotoRecord)):
+        sample = Sample("k", data[: len(data) * 3 // 4])
+        assert isinstance(decode_photo(sample, FakeGeotagger().preprocess, True, salvage), kind)
 
 
 def test_orientation_is_applied() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from locdiffusion import Geotagger, checkpoint
 from locdiffusion.gallery.places import embedded_gallery, read_gallery
-from locdiffusion.photos.image_formats import load_picture
+from locdiffusion.photos.picture import load_picture
 from pipelines.geotag import command as geotag
 from pipelines.geotag import model_cache
 from support.small_clip import (

@@ -1,0 +1,315 @@
+"""Decodes the bytes of a picture within limits, and says truly why one cannot be decoded."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import io
+import os
+import re
+from pathlib import Path
+
+from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
+
+from locdiffusion.photos.file_structure import (
+    EOI,
+    SOS,
+    jpeg_segments,
+    wanted_bytes,
+    without_ancillary,
+)
+from locdiffusion.photos.image_formats import (
+    AVIF,
+    BMP,
+    GIF,
+    HEIF,
+    JPEG,
+    PLUGINS,
+    PNG,
+    TIFF,
+    WEBP,
+    format_name,
+    format_names,
+    image_format,
+    missing_readers,
+    other_contents,
+)
+from schemas.geotags import Status
+from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
+
+REDUCE_ABOVE_PIXELS = 25_000_000
+"""A JPEG with more pixels is decoded at 1/2, 1/4 or 1/8 of its size; smaller ones as they are."""
+
+REDUCED_SIDE = 1024
+"""Fewest pixels on the shorter side after reduced decoding, unless MAX_IMAGE_PIXELS wants fewer."""
+
+MAX_COEFFICIENT_BYTES = 768 * 2**20
+"""Memory for a JPEG in several scans, of which no scale needs less than all coefficients."""
+
+SALVAGE_LEAST = 0.1
+"""Share of a picture's rows from which `salvage` takes them."""
+
+COPY_AGAIN = "copy the photo again from its source"
+
+_BY_ROWS = (PNG, GIF, TIFF, BMP)
+"""Formats of which Pillow keeps the rows that it has decoded when it fails."""
+
+_NEW_SUBFILE_TYPE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706
+_ZEROS = bytes(4096)
+_FILLER = bytes((181 * i + 90) % 250 for i in range(1, 1024))
+_UNSUPPORTED = re.compile(r"unknown|unsupported|not supported|cannot handle|not available|KeyError")
+
+
+class PhotoError(ValueError):
+    """An image that cannot or must not be decoded."""
+
+    def __init__(self, status: Status, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def load_picture(path: str | os.PathLike[str]) -> Image.Image:
+    """Decodes the file of a picture; `exif.upright` turns it.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        PhotoError: As from `decode_picture`.
+    """
+    file = Path(path)
+    if not file.is_file():
+        found = "is a folder" if file.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{path} {found}; want the file of one photo ({format_names()}).")
+    with file.open("rb") as stream:
+        data = stream.read(MAX_IMAGE_BYTES + 1)
+    try:
+        return decode_picture(data)
+    except PhotoError as error:
+        raise PhotoError(error.status, f"{path} cannot be decoded: {error}.") from None
+
+
+def decode_picture(data: bytes, salvage: bool = False) -> Image.Image:
+    """Decodes a picture of one of `image_formats.readable_formats`, of several the first.
+
+    Args:
+        data: Bytes of the file.
+        salvage: Whether the rows that are there are taken if the file breaks off.
+
+    Returns:
+        The picture in its own mode, not turned upright; a large JPEG at reduced scale.
+
+    Raises:
+        PhotoError: The bytes are none, too many, no picture, one without a reader, too many pixels
+            (noticed before they are decoded), broken, or break off.
+    """
+    size = len(data)
+    if not size:
+        raise PhotoError(Status.EMPTY_FILE, f"the file has 0 bytes; {COPY_AGAIN}")
+    if size > MAX_IMAGE_BYTES:
+        raise PhotoError(
+            Status.TOO_MANY_BYTES,
+            f"the image has more than {MAX_IMAGE_BYTES:,} bytes; store a smaller one",
+        )
+    kind = image_format(data)
+    if kind is None:
+        status, found, remedy = other_contents(data)
+        raise PhotoError(status, f"the file of {size:,} bytes is {found}; {remedy}")
+    if kind in missing_readers():
+        name, remedy = format_name(kind), missing_readers()[kind]
+        raise PhotoError(Status.NO_READER, f"nothing here reads {name}: install it with `{remedy}`")
+    data = without_ancillary(kind, data)
+    _check_canvas(kind, data)
+    # Pillow's parsers raise almost anything on hostile bytes; whatever it is, this photo is broken.
+    try:
+        image = _opened(kind, data)
+        image.load()
+    except PhotoError:
+        raise
+    except MemoryError:
+        why = "its pixels do not fit into memory; scale the photo down, or give the job more memory"
+        raise PhotoError(Status.TOO_MANY_PIXELS, why) from None
+    except Exception as error:
+        return _what_is_there(kind, data, None, error, salvage)
+    if kind in (WEBP, AVIF, HEIF) and data.endswith(_ZEROS):
+        return _what_is_there(kind, data, image, None, salvage)
+    return image
+
+
+def _opened(kind: str, data: bytes) -> Image.Image:
+    """Reads a picture's header and sets the scale of a JPEG; raises PhotoError if it is large."""
+    stream = io.BytesIO(data)
+    image: Image.Image
+    if kind == JPEG:
+        # Not Pillow's factory, which would open the other pictures of an MPO too.
+        image = JpegImageFile(stream)
+        _check_coefficients(image, data)
+        _reduce(image)
+    else:
+        if PLUGINS[kind]:
+            importlib.import_module(f"PIL.{PLUGINS[kind]}")
+        image = Image.OPEN[kind][0](stream, b"")
+    _check_pixels(kind, *image.size)
+    tags = getattr(image, "tag_v2", {})
+    if _DNG_VERSION in tags or (_SUB_IFDS in tags and tags.get(_NEW_SUBFILE_TYPE)):
+        raise PhotoError(
+            Status.NO_READER,
+            "the file is a RAW file (DNG, NEF or the like), of which only a small preview can be "
+            "read; convert it to JPEG, or give the JPEG that the camera stored with it",
+        )
+    return image
+
+
+def _reduce(image: JpegImageFile) -> None:
+    width, height = image.size
+    scale = 1
+    while scale < 8 and (
+        (width * height > REDUCE_ABOVE_PIXELS and min(width, height) >= 2 * scale * REDUCED_SIDE)
+        or width * height > MAX_IMAGE_PIXELS * scale**2
+    ):
+        scale *= 2
+    if scale > 1:
+        image.draft(None, (max(1, width // scale), max(1, height // scale)))
+
+
+def _check_coefficients(image: JpegImageFile, data: bytes) -> None:
+    """Raises PhotoError where a JPEG in several scans needs too much memory at any scale."""
+    scan = next((data[at + 2] for marker, at in jpeg_segments(data) if marker == SOS), 0)
+    if not image.info.get("progressive") and scan == image.layers:
+        return
+    width, height = image.size
+    most = [max(layer[axis] for layer in image.layer) or 1 for axis in (1, 2)]
+    share = sum(layer[1] * layer[2] for layer in image.layer) / (most[0] * most[1])
+    needed = int(2 * width * height * share)
+    if needed > MAX_COEFFICIENT_BYTES:
+        raise PhotoError(
+            Status.TOO_MANY_PIXELS,
+            f"{width} x {height} pixels of a progressive JPEG need {needed >> 20:,} MiB to be "
+            f"decoded, limit {MAX_COEFFICIENT_BYTES >> 20:,}; save it as a baseline JPEG, of which "
+            "any size is read, or scale the photo down",
+        )
+
+
+def _check_pixels(kind: str, width: int, height: int) -> None:
+    if width * height > MAX_IMAGE_PIXELS:
+        raise PhotoError(
+            Status.TOO_MANY_PIXELS,
+            f"the {format_name(kind)} has {width} x {height} pixels, limit {MAX_IMAGE_PIXELS:,}; "
+            "scale the photo down, or save it as a baseline JPEG, of which larger ones are read",
+        )
+
+
+def _check_canvas(kind: str, data: bytes) -> None:
+    """Raises PhotoError for a WebP that is too large, of which opening takes the memory already."""
+    if kind == WEBP and data[12:16] == b"VP8X":
+        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
+        _check_pixels(kind, width, height)
+    elif kind == WEBP and data[12:16] == b"VP8L":
+        bits = int.from_bytes(data[21:25], "little")
+        _check_pixels(kind, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+    elif kind == WEBP:
+        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
+        _check_pixels(kind, width, height)
+
+
+def _what_is_there(
+    kind: str, data: bytes, whole: Image.Image | None, error: Exception | None, salvage: bool
+) -> Image.Image:
+    """Tells a picture that breaks off from a broken one, and returns what is wanted of it.
+
+    Args:
+        kind: Pillow's name of the format.
+        data: Bytes of the file.
+        whole: What was decoded, if something was.
+        error: Why nothing was decoded.
+        salvage: As of `decode_picture`.
+    """
+    name, tail = format_name(kind), ""
+    there = data.rstrip(b"\0") if kind == JPEG or data.endswith(_ZEROS) else data
+    missing = wanted_bytes(kind, there) - len(there)
+    if missing <= 0 and whole is not None:
+        return whole
+    if missing <= 0:
+        why = f"{type(error).__name__}: {error}"
+        if _UNSUPPORTED.search(why):
+            found = f"nothing here reads this kind of {name} ({why}); convert it to a usual JPEG"
+            raise PhotoError(Status.NO_READER, found) from None
+        found = f"the {name} of {len(data):,} bytes is broken ({why}); {COPY_AGAIN}"
+        raise PhotoError(Status.BROKEN_IMAGE, found) from None
+    if len(data) - len(there) >= len(_ZEROS):
+        tail = f", then {len(data) - len(there):,} zeros follow"
+    found = f"the {name} breaks off after {len(there):,} bytes{tail}"
+    rescued = _rescued(kind, there, missing)
+    if rescued is None:
+        more = f"; at least {missing:,} bytes are missing, and what is there cannot be decoded"
+        raise PhotoError(Status.INCOMPLETE_IMAGE, f"{found}{more}; {COPY_AGAIN}") from None
+    image, upper, lower, coarse = rescued
+    share = (lower - upper) / image.height
+    if share == 1 and not coarse:
+        return image
+    if salvage and share >= SALVAGE_LEAST:
+        return _rows(image, upper, lower)
+    lost = 1.0 if share == 0 else min(max(1 - share, 0.01), 0.99)
+    more = "without its fine detail" if coarse else f"{lost:.0%} of its rows are missing"
+    remedy = ", or geotag what is there with --salvage" if share >= SALVAGE_LEAST else ""
+    raise PhotoError(Status.INCOMPLETE_IMAGE, f"{found}, {more}; {COPY_AGAIN}{remedy}") from None
+
+
+def _rescued(kind: str, there: bytes, missing: int) -> tuple[Image.Image, int, int, bool] | None:
+    """Decodes what there is of a picture; None if that gives nothing.
+
+    It is decoded with two different fillings of what is missing: the rows that differ are those
+    that are missing.
+
+    Returns:
+        The picture, the first row that is there, the one behind the last, and whether all rows are
+        there without the later scans of a progressive JPEG.
+    """
+    try:
+        image, other = (_filled(kind, there, missing, filling) for filling in (0, 1))
+    except PhotoError:
+        raise
+    except Exception:
+        return None
+    width, height = image.size
+    rows = ((0, row, width, row + 1) for row in range(height))
+    differ = [box[1] for box in rows if image.crop(box).tobytes() != other.crop(box).tobytes()]
+    if not differ:
+        return image, 0, height, False
+    if kind == JPEG and sum(marker == SOS for marker, _ in jpeg_segments(there)) > 1:
+        return image, 0, height, bool(image.info.get("progressive"))
+    if kind in _BY_ROWS and height - 1 - differ[-1] > differ[0]:
+        return image, differ[-1] + 1, height, False
+    return image, 0, differ[0], False
+
+
+def _filled(kind: str, there: bytes, missing: int, filling: int) -> Image.Image:
+    if kind == JPEG:
+        there = there.rstrip(b"\xff") + _FILLER * filling + bytes((0xFF, EOI))
+    elif kind not in (PNG, GIF):
+        there += bytes([0x55 * filling]) * min(missing, MAX_IMAGE_BYTES)
+    image = _opened(kind, there)
+    if kind not in _BY_ROWS:
+        image.load()
+        return image
+    prepare = image.load_prepare  # type: ignore[attr-defined]
+
+    def prefill() -> None:
+        prepare()
+        bands = len(image.getbands())
+        ink = 255 * filling
+        image.im.paste((ink,) * bands if bands > 1 else ink, (0, 0, *image.size))
+
+    image.load_prepare = prefill  # type: ignore[attr-defined]
+    with contextlib.suppress(Exception):
+        image.load()
+    image.tile = []  # type: ignore[attr-defined]
+    return image
+
+
+def _rows(image: Image.Image, upper: int, lower: int) -> Image.Image:
+    """Returns some rows of a picture, with its metadata."""
+    rows = image.crop((0, upper, image.width, lower))
+    if "exif" not in rows.info:
+        with contextlib.suppress(Exception):
+            rows.info["exif"] = image.getexif().tobytes()
+    return rows
