@@ -73,6 +73,7 @@ BY_NAME: Mapping[str, str] = {
     "gallery": rf"(geoclip|{BUCKET_FILE})",
     "embed": ENCODER,
     "messages": r"[^/]+",
+    "tars": r"[^/]+",
     "device": r"(cpu|cuda)",
 }
 BY_TYPE: Mapping[str, str] = {

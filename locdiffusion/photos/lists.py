@@ -19,6 +19,7 @@ from pyarrow import parquet
 
 from locdiffusion.photos.storage import DataError, open_stream
 
+_AROUND_NAMES = "\ufeff \t\r\n\"'"
 PARQUET_ENDINGS = (".parquet", ".geoparquet", ".pq")
 
 
@@ -33,6 +34,11 @@ class Column:
 
     what: str
     names: tuple[str, ...]
+
+    def index(self, header: Sequence[str]) -> int | None:
+        """Finds the column in a header: of its names the first that is there; None if none is."""
+        found = [name.strip(_AROUND_NAMES).lower() for name in header]
+        return next((found.index(name) for name in self.names if name in found), None)
 
 
 PHOTO_ID = Column(
@@ -73,7 +79,7 @@ class NamedColumns:
 
     def has(self, column: Column) -> bool:
         """Returns whether the list has a column of this kind."""
-        return self._index(column) is not None
+        return column.index(self.table.column_names) is not None
 
     def text(self, column: Column) -> list[str]:
         """Returns the N values of a column as stripped text, empty where there is none.
@@ -123,12 +129,8 @@ class NamedColumns:
             )
         return angles
 
-    def _index(self, column: Column) -> int | None:
-        header = [name.strip().lower() for name in self.table.column_names]
-        return next((header.index(name) for name in column.names if name in header), None)
-
     def _values(self, column: Column) -> pa.ChunkedArray:
-        index = self._index(column)
+        index = column.index(self.table.column_names)
         if index is None:
             raise DataError(
                 f"{self.url} has the columns {self.table.column_names[:12]}, none of which is "

@@ -29,6 +29,7 @@ from pipelines.build_shards.file_ranges import (
     line_ranges,
     whole_files,
 )
+from pipelines.build_shards.metadata import parser_of
 from pipelines.build_shards.options import BuildOptions, parse
 from pipelines.build_shards.options import build_shards_parser as parser
 from pipelines.build_shards.output import CANDIDATES, DATASHEET, DENSITY, METADATA, BuildOutput
@@ -74,9 +75,15 @@ def build(options: BuildOptions) -> Job:
     )
     _check_encoder(options)
     output = BuildOutput(absolute(options.output))
-    cut = whole_files if settings.inputs.source is Source.WEBDATASET else line_ranges
-    records = cut("records", [file.url for file in settings.inputs.metadata])
-    cut = whole_files if settings.inputs.route is Route.MESSAGES else line_ranges
+    lists = [file.url for file in settings.inputs.metadata]
+    if settings.inputs.source is Source.WEBDATASET:
+        records = whole_files("records", lists)
+    else:
+        records = line_ranges("records", lists, first_lines=True)
+        for span in records:
+            parser_of(span, settings.inputs.source)  # refuses an unknown header before the job
+    packed = settings.inputs.route in (Route.MESSAGES, Route.TARS)
+    cut = whole_files if packed else line_ranges
     links = cut("links", [file.url for file in settings.inputs.links])
     with output.usable():
         output.claim(settings.to_dict(), options.overwrite)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import fsspec
 
-from locdiffusion.photos.storage import DataError, open_stream
+from locdiffusion.photos.storage import DataError, ReadError, open_stream
 from pipelines.sources.lines import BZIP2_MAGIC, chunks_of, read_lines, split_lines
 
 RANGE_BYTES = 16 * 2**20
@@ -28,12 +28,15 @@ class FileRange:
         url: Path or URL of the file.
         start: First byte.
         stop: Byte after the last one; None for a file that cannot be cut.
+        first_line: First line of the file, which may name its columns; empty if it has no line, or
+            was not asked for.
     """
 
     id: str
     url: str
     start: int = 0
     stop: int | None = None
+    first_line: bytes = b""
 
 
 def file_bytes(url: str) -> int | None:
@@ -53,16 +56,19 @@ def absolute(root: str) -> str:
     return root if not root or "://" in root else os.path.abspath(root)
 
 
-def line_ranges(name: str, urls: Iterable[str], range_bytes: int = RANGE_BYTES) -> list[FileRange]:
+def line_ranges(
+    name: str, urls: Iterable[str], range_bytes: int = RANGE_BYTES, first_lines: bool = False
+) -> list[FileRange]:
     """Cuts files of lines into ranges.
 
     Args:
         name: First part of the ids of the ranges.
         urls: Paths or URLs of the files, in an order that does not change.
         range_bytes: Size of a range in bytes.
+        first_lines: Whether each range holds the first line of its file.
 
     Raises:
-        DataError: A file is missing or gzipped.
+        DataError: A file is missing, gzipped or damaged.
     """
     ranges = []
     for url in urls:
@@ -71,11 +77,9 @@ def line_ranges(name: str, urls: Iterable[str], range_bytes: int = RANGE_BYTES) 
             raise DataError(f"{url} is gzipped; gunzip it, or give it as .bz2")
         whole = size is None or head.startswith(BZIP2_MAGIC)
         steps = [(0, None)] if whole else _steps(size or 0, range_bytes)
-        ranges += [(url, start, stop) for start, stop in steps]
-    return [
-        FileRange(f"{name}-{number:05d}", url, start, stop)
-        for number, (url, start, stop) in enumerate(ranges)
-    ]
+        line = _first_line(url) if first_lines else b""
+        ranges += [(url, start, stop, line) for start, stop in steps]
+    return [FileRange(f"{name}-{number:05d}", *span) for number, span in enumerate(ranges)]
 
 
 def whole_files(name: str, urls: Iterable[str]) -> list[FileRange]:
@@ -96,6 +100,13 @@ def _head(url: str) -> bytes:
         raise DataError(
             f"{url} cannot be read ({type(error).__name__}: {error}); check the path"
         ) from error
+
+
+def _first_line(url: str) -> bytes:
+    try:
+        return next(read_lines(url), b"")
+    except (OSError, ReadError) as error:
+        raise DataError(f"{url} cannot be read ({error}); check the file") from error
 
 
 def lines_of(span: FileRange) -> Iterator[bytes]:

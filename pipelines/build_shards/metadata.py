@@ -6,6 +6,7 @@ look at all records of a partition at once; `assign` gives each record its shard
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -21,16 +22,13 @@ from pipelines.build_shards.equal_area_cells import Cells
 from pipelines.build_shards.file_ranges import FileRange, lines_of
 from pipelines.build_shards.settings import Inputs, Route, Rules, Settings, Source
 from pipelines.build_shards.stable_hash import uniform_numbers
-from pipelines.sources import mp16, msgpack_images, webdataset, yfcc100m
+from pipelines.sources import mp16, msgpack_images, tar_images, webdataset, yfcc100m
 from pipelines.sources.record import Drop, ImageRef, Record
 from schemas.training import DropReason, DropRow, Split
 
 CHUNK_RECORDS = 20_000
 
-_PARSERS: dict[Source, tuple[Callable[[bytes], bool], Callable[[bytes], Record | Drop]]] = {
-    Source.MP16: (mp16.is_header, mp16.parse),
-    Source.YFCC100M: (lambda line: False, yfcc100m.parse),
-}
+Parser = Callable[[bytes], Record | Drop]
 
 
 @dataclass
@@ -82,13 +80,22 @@ def _parsed(span: FileRange, inputs: Inputs) -> Iterator[Record | Drop]:
     if inputs.source is Source.WEBDATASET:
         yield from webdataset.read_shard(span.url)
         return
-    is_header, parse = _PARSERS[inputs.source]
+    parse, has_header = parser_of(span, inputs.source)
     lines = lines_of(span)
-    if span.start == 0:
-        first = next(lines, None)
-        if first is not None and not is_header(first):
-            yield parse(first)
-    yield from map(parse, lines)
+    yield from map(parse, itertools.islice(lines, int(has_header and span.start == 0), None))
+
+
+def parser_of(span: FileRange, source: Source) -> tuple[Parser, bool]:
+    """Finds the parser of the rows of a range, and whether its file has a header.
+
+    Raises:
+        DataError: The first line of the file is no header that is known.
+    """
+    if source is Source.YFCC100M:
+        names = yfcc100m.columns_of(span.first_line, span.url)
+        return functools.partial(yfcc100m.parse, columns=names), bool(names)
+    columns = mp16.columns_of(span.first_line, span.url)
+    return functools.partial(mp16.parse, columns=columns), columns.has_header
 
 
 def _image_of(record: Record, inputs: Inputs) -> ImageRef | None:
@@ -111,6 +118,8 @@ def read_links(span: FileRange, inputs: Inputs) -> Iterator[Chunk]:
     items: Iterator[tuple[str, str | ImageRef] | Drop]
     if inputs.route is Route.MESSAGES:
         items = iter(msgpack_images.index_shard(span.url))
+    elif inputs.route is Route.TARS:
+        items = iter(tar_images.index_tar(span.url))
     elif inputs.route is Route.HASH:
         items = map(yfcc100m.parse_hash, lines_of(span))
     else:
@@ -163,6 +172,7 @@ _NO_IMAGE = {
     Route.FOLDER: "the record names no image",
     Route.HASH: "no hash is known for the photo",
     Route.MESSAGES: "no msgpack shard holds the photo",
+    Route.TARS: "no tar holds the photo, by its id with _ or / between its parts",
     Route.DOWNLOAD: "no address is known for the photo",
     Route.TAR: "the sample has no image",
 }

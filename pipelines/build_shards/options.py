@@ -41,9 +41,12 @@ examples:
 
 MORE = f"""\
 sources, and where their images may come from:
-  mp16        *_places365.csv   --images ROOT            ROOT/45/77/322.jpg
+  mp16        *_places365.csv,
+              MP16-Pro          --images ROOT            ROOT/45/77/322.jpg
                                 --images ROOT --messages GLOB
                                                          ROOT/shard_0.msg ...
+                                --images ROOT --tars GLOB
+                                                         plain tars of 45_77_322.jpg
                                 --urls mp16_urls.csv     downloaded
   yfcc100m    yfcc100m_dataset  --images ROOT [--hashes FILE]
               (plain or .bz2)                            ROOT/HHH/HHH/HASH.jpg
@@ -121,6 +124,8 @@ def _add_inputs(group: argparse._ActionsContainer) -> None:
     add_flags(group, "--output", "--overwrite")
     add("--images", default="", metavar="ROOT", help="folder or bucket of the images")
     add("--messages", default="", metavar="GLOB", help="mp16: msgpack shards under --images")
+    about = "mp16: plain tars under --images, of pictures named 45_77_322.jpg or 45/77/322.jpg"
+    add("--tars", default="", metavar="GLOB", help=about)
     add(
         "--hashes",
         nargs="+",
@@ -192,8 +197,8 @@ def parse(arguments: Sequence[str] | None = None) -> BuildOptions:
     parser.require(ours, *(("output",) if ours.summarise else ("source", "input", "output")))
     source = Source(ours.source or Source.WEBDATASET.value)  # of a summary: not looked at
     links = [*ours.hashes, *ours.urls]
-    if ours.messages:
-        links.append(f"{ours.images.rstrip('/')}/{ours.messages}")
+    for packed in filter(None, (ours.messages, ours.tars)):
+        links.append(f"{ours.images.rstrip('/')}/{packed}")
     return BuildOptions(
         **job_settings(ours),
         source=source,
@@ -211,6 +216,7 @@ _ROUTES: dict[Source, dict[tuple[str, ...], Route]] = {
     Source.MP16: {
         ("images",): Route.FOLDER,
         ("images", "messages"): Route.MESSAGES,
+        ("images", "tars"): Route.TARS,
         ("urls",): Route.DOWNLOAD,
     },
     Source.YFCC100M: {
@@ -223,7 +229,7 @@ _ROUTES: dict[Source, dict[tuple[str, ...], Route]] = {
 
 
 def _route(ours: argparse.Namespace, source: Source) -> Route:
-    flags = ("images", "messages", "hashes", "urls", "download")
+    flags = ("images", "messages", "tars", "hashes", "urls", "download")
     given = tuple(name for name in flags if getattr(ours, name))
     known = _ROUTES[source]
     if given in known:

@@ -32,6 +32,7 @@ class Route(str, Enum):
     FOLDER = "folder"  # ROOT/IMG_ID
     HASH = "hash"  # ROOT/HHH/HHH/HASH.jpg
     MESSAGES = "messages"  # by an index of msgpack shards
+    TARS = "tars"  # by an index of plain tars
     DOWNLOAD = "download"  # by a list of addresses, or the row's own
     TAR = "tar"  # beside the metadata
 
@@ -118,7 +119,7 @@ class Settings:
     def partitions(self) -> int:
         """Number of parts of the records, each of which fits into memory."""
         most = max(_total(self.inputs.metadata), _total(self.inputs.links))
-        if self.inputs.route in (Route.TAR, Route.MESSAGES):
+        if self.inputs.route in (Route.TAR, Route.MESSAGES, Route.TARS):
             most //= 100  # pixels
         return max(1, min(MOST_PARTITIONS, -(-most // PARTITION_BYTES)))
 

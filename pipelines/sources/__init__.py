@@ -3,6 +3,6 @@
 * `record`: Record, Drop, ImageRef, and the parts that all parsers share.
 * `lines`: the lines of a metadata file, plain or bzip2.
 * `mp16`, `yfcc100m`, `webdataset`: one source each.
-* `images`: the bytes of an ImageRef: an entry of `msgpack_images`, a `download`, a file, or a byte
-  range of a tar.
+* `images`: the bytes of an ImageRef: an entry of `msgpack_images` or `tar_images`, a
+  `download`, a file, or a byte range of a tar.
 """

@@ -3,16 +3,22 @@
     IMG_ID,AUTHOR,LAT,LON,S3_Label,S16_Label,S365_Label,Prob_indoor,Prob_natural,Prob_urban
     45/77/3228511372.jpg,43008843@N00,46.778991,23.611207,0,5,21,0.978698,0.001071,0.020229
 
-Its photos lie in a folder or bucket by IMG_ID, in msgpack shards (`msgpack_images`), or behind the
-addresses of `mp16_urls.csv`, which has no header: `image_id,url`.
+The columns are found by their names, in any order and with any others between, as in the list of
+MP16-Pro. A list without a header has these ten in this order.
+
+Its photos lie in a folder or bucket by IMG_ID, in msgpack shards (`msgpack_images`), in plain tars
+(`tar_images`), or behind the addresses of `mp16_urls.csv`, which has no header: `image_id,url`.
 """
 
 from __future__ import annotations
 
 import csv
+import functools
+from dataclasses import dataclass
 
+from locdiffusion.photos import lists
+from locdiffusion.photos.storage import DataError
 from pipelines.sources.record import (
-    BOM,
     Drop,
     ImageRef,
     Record,
@@ -21,6 +27,8 @@ from pipelines.sources.record import (
     checked_author,
     checked_key,
     file_image,
+    is_number,
+    line_text,
     parse_row,
     position,
     web_address,
@@ -31,27 +39,73 @@ SOURCE = "mp16"
 HEADER = "IMG_ID,AUTHOR,LAT,LON,S3_Label,S16_Label,S365_Label,Prob_indoor,Prob_natural,Prob_urban"
 COLUMNS = HEADER.count(",") + 1
 
-_HEADER_START = HEADER.rpartition(",S3_Label")[0].lower().encode()
+_NEEDED = (lists.PHOTO_ID, lists.PHOTOGRAPHER, lists.LATITUDE, lists.LONGITUDE)
 
 
-def is_header(line: bytes) -> bool:
-    """Returns whether a line is the header."""
-    return line.removeprefix(BOM.encode()).lower().startswith(_HEADER_START)
+@dataclass(frozen=True)
+class Columns:
+    """Where the fields of a row stand.
+
+    Attributes:
+        names: Names of all columns.
+        places: Numbers of the columns of id, photographer, latitude and longitude.
+        has_header: Whether the first line of the list is no row.
+    """
+
+    names: tuple[str, ...]
+    places: tuple[int, int, int, int]
+    has_header: bool
 
 
-def parse(line: bytes) -> Record | Drop:
+BY_DEFINITION = Columns(tuple(HEADER.split(",")), (0, 1, 2, 3), False)
+
+
+def columns_of(line: bytes, url: str = "the list") -> Columns:
+    """Finds the columns of a list from its first line.
+
+    Args:
+        line: First line of the list; empty if it has none.
+        url: Path of the list, for messages.
+
+    Raises:
+        DataError: The line is neither a header with the columns that are needed, nor a row of a
+            list without one.
+    """
+    try:
+        names = [name.strip() for name in _fields(line_text(line), strict=False)]
+    except RowError as error:
+        raise DataError(f"{url}: the first line cannot be read ({error})") from None
+    places = [column.index(names) for column in _NEEDED]
+    found = [place for place in places if place is not None]
+    if len(found) == len(_NEEDED):
+        return Columns(tuple(names), (found[0], found[1], found[2], found[3]), True)
+    if not line or (not found and len(names) == COLUMNS and all(map(is_number, names[2:4]))):
+        return BY_DEFINITION
+    missing = [
+        f"the {column.what} ({', '.join(column.names)})"
+        for column, place in zip(_NEEDED, places, strict=True)
+        if place is None
+    ]
+    raise DataError(
+        f"{url} begins with {', '.join(names)[:300]!r}, which names no column of "
+        f"{'; '.join(missing)}; give the columns these names, as in {HEADER}"
+    )
+
+
+def parse(line: bytes, columns: Columns = BY_DEFINITION) -> Record | Drop:
     """Parses one row of `*_places365.csv`; never raises for what is in the bytes."""
-    return parse_row(line, _record)
+    return parse_row(line, functools.partial(_record, columns=columns))
 
 
-def _record(text: str) -> Record:
+def _record(text: str, columns: Columns) -> Record:
     fields = _fields(text)
-    if len(fields) != COLUMNS:
-        raise check_columns(len(fields), str(COLUMNS), HEADER)
-    key = checked_key(fields[0])
-    author = checked_author(fields[1], key)
-    latitude, longitude = position(fields[2], fields[3], key)
-    return Record(key, author, latitude, longitude, SOURCE)
+    if len(fields) != len(columns.names):
+        raise check_columns(len(fields), str(len(columns.names)), ",".join(columns.names)[:300])
+    key, author, latitude, longitude = (fields[place] for place in columns.places)
+    key = checked_key(key)
+    return Record(
+        key, checked_author(author, key), *position(latitude, longitude, key), source=SOURCE
+    )
 
 
 def parse_url(line: bytes) -> tuple[str, str] | Drop:
@@ -81,11 +135,11 @@ def image_by_id(root: str, key: str) -> ImageRef:
     return file_image(root, key)
 
 
-def _fields(text: str) -> list[str]:
+def _fields(text: str, strict: bool = True) -> list[str]:
     if '"' not in text:
         return text.split(",")
     try:
-        rows = list(csv.reader([text], strict=True))
+        rows = list(csv.reader([text], strict=strict, skipinitialspace=True))
     except csv.Error as error:
         raise RowError(DropReason.MALFORMED_ROW, f"the quotes do not match ({error})") from None
     return rows[0] if rows else []

@@ -226,6 +226,12 @@ def _degrees(text: str, name: str, limit: float, key: str) -> float:
     return degrees
 
 
+def is_number(text: str) -> bool:
+    """Returns whether a field may be an angle: a number, however wrong, or nothing."""
+    number = text.strip()
+    return any((number in _MISSING, _NUMBER.fullmatch(number), _NOT_FINITE.fullmatch(number)))
+
+
 def web_address(text: str) -> str | None:
     """Returns the text if it is an http(s) URL with a host, else None."""
     if _USUAL_ADDRESS.fullmatch(text):

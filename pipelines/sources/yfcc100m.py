@@ -3,15 +3,19 @@
 23 columns from the photo's number to the marker that tells photos from videos. Later releases have
 25: a line number first, and the hash of the photo behind its number. `yfcc100m_hash` has the hashes
 for the earlier one. By its hash, a photo lies at HHH/HHH/HASH.jpg under the root of a mirror, such
-as `data/images` of the bucket `multimedia-commons`.
+as `data/images` of the bucket `multimedia-commons`. A list to which somebody gave a header has its
+columns found by their names.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from urllib.parse import unquote, unquote_plus
 
+from locdiffusion.photos.storage import DataError
 from pipelines.sources.record import (
+    BOM,
     Drop,
     ImageRef,
     Record,
@@ -36,20 +40,66 @@ COLUMNS = tuple(HEADER.split(","))
 
 HIGHEST_ACCURACY = 16
 
+_NEEDED = ("photo id", "user NSID", "longitude", "latitude", "accuracy", "marker")
+
+_ALIASES = {re.sub("[^a-z]", "", name.lower()): name for name in COLUMNS} | {
+    "photoidentifier": "photo id",
+    "id": "photo id",
+    "uid": "user NSID",
+    "licensename": "licence name",
+    "licenseurl": "licence URL",
+    "ext": "extension",
+}
+
 _ID = re.compile(r"[0-9]{1,20}")
 _HASH = re.compile(r"[0-9a-f]{32}")
 _MARKERS = {"0": True, "1": False}
 
 
-def parse(line: bytes) -> Record | Drop:
-    """Parses one row of `yfcc100m_dataset`; never raises for what is in the bytes."""
-    return parse_row(line, _record)
+def columns_of(line: bytes, url: str = "the list") -> tuple[str, ...]:
+    """Finds the names of the columns of a list from its first line; none if it is a row.
+
+    Args:
+        line: First line of the list.
+        url: Path of the list, for messages.
+
+    Raises:
+        DataError: The line is a header that lacks a column.
+    """
+    fields = line.decode("utf-8", "replace").removeprefix(BOM).split("\t")
+    short = [re.sub("[^a-z]", "", field.lower()) for field in fields]
+    if not {"latitude", "longitude"} & set(short):
+        return ()
+    names = tuple(_ALIASES.get(name, name) for name in short)
+    missing = [name for name in _NEEDED if names.count(name) != 1]
+    if missing:
+        raise DataError(
+            f"{url} begins with {', '.join(fields)[:300]!r}, which does not name {missing} once; "
+            f"give the columns these names: {', '.join(COLUMNS)}"
+        )
+    return names
 
 
-def _record(text: str) -> Record:
+def parse(line: bytes, columns: tuple[str, ...] = ()) -> Record | Drop:
+    """Parses one row of `yfcc100m_dataset`; never raises for what is in the bytes.
+
+    Args:
+        line: The row.
+        columns: What `columns_of` returns for the list.
+    """
+    return parse_row(line, functools.partial(_record, columns=columns))
+
+
+def _record(text: str, columns: tuple[str, ...]) -> Record:
     fields = text.split("\t")
     digest = None
-    if len(fields) == len(COLUMNS) + 2:
+    if columns:
+        if len(fields) != len(columns):
+            raise check_columns(len(fields), f"{len(columns)} between tabs", ", ".join(columns))
+        named = dict(zip(columns, fields, strict=True))
+        digest = named.get("hash")
+        fields = [named.get(name, "") for name in COLUMNS]
+    elif len(fields) == len(COLUMNS) + 2:
         number, key, digest, *rest = fields
         if not _ID.fullmatch(number):
             raise _malformed(f"the line number is {number[:40]!r}, wanted digits")

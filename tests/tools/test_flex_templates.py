@@ -89,6 +89,7 @@ def example(action: Any) -> str:
         "encoder": "efficientnet_lite0+texture@32px",
         "embed": "efficientnet_lite0",
         "messages": "s_*.msg",
+        "tars": "mp_*.tar",
     }
     return special.get(action.dest, "gs://my-bucket/path/*.tar")
 

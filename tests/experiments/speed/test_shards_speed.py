@@ -68,7 +68,7 @@ def test_a_job_that_loses_rows_is_no_measurement(tmp_path: Path) -> None:
 def test_generated_lines_are_as_said(tmp_path: Path) -> None:
     path = inputs.write_list(tmp_path / "mp16.csv", 20_000)
     lines = list(read_lines(str(path)))
-    assert mp16.is_header(lines[0]) and len(lines) == 20_001
+    assert mp16.columns_of(lines[0]).has_header and len(lines) == 20_001
     rows = [mp16.parse(line) for line in lines[1:]]
     broken = sum(isinstance(row, Drop) for row in rows)
     keys = Counter(photo_id(row.key) for row in rows if not isinstance(row, Drop))

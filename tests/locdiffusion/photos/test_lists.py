@@ -34,6 +34,17 @@ def test_every_format_gives_the_same_values(files: list[str]) -> None:
             rows.degrees(LONGITUDE, 0, 180)
 
 
+def test_names_of_columns_may_be_quoted_padded_and_behind_a_mark(tmp_path: Path) -> None:
+    text = '\ufeff"LON" , LAT,\'Img_ID\',more\r\n2.5,1.5,a.jpg,"x, y"\r\n'
+    (tmp_path / "a.csv").write_text(text, newline="")
+    rows = read_list(str(tmp_path / "a.csv"))
+    assert rows.ids() == ["a.jpg"] and rows.degrees(LATITUDE, -90, 90).tolist() == [1.5]
+    assert rows.degrees(LONGITUDE, -180, 180).tolist() == [2.5]
+    (tmp_path / "b.csv").write_text("id,y,x\na,1,2\n")
+    with pytest.raises(DataError, match=r"columns \['id', 'y', 'x'\].*latitude"):
+        read_list(str(tmp_path / "b.csv")).degrees(LATITUDE, -90, 90)
+
+
 def test_a_benchmark_names_its_photos_before_keys_and_paths(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("path,key,file\n/a/1,b,c.jpg\n")
     assert read_list(str(tmp_path / "a.csv")).ids() == ["c.jpg"]

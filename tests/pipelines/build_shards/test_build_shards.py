@@ -26,6 +26,7 @@ from pipelines.build_shards import candidates, finishing, metadata, settings
 from pipelines.build_shards import command as build_shards
 from pipelines.build_shards.command import main
 from pipelines.build_shards.file_ranges import line_ranges
+from pipelines.sources import mp16
 from pipelines.sources.record import photo_id
 from schemas import geoparquet
 from schemas.training import INDEX_SCHEMA
@@ -129,7 +130,35 @@ def by_tars(root: Path, server: PhotoServer) -> list[str]:
     return ["--source=webdataset", "--input", str(root / "old-*.tar")]
 
 
-ROUTES = (by_messages, by_folder, by_addresses, by_hash_list, by_hash_column, by_download, by_tars)
+def by_plain_tars(root: Path, server: PhotoServer) -> list[str]:
+    """MP16-Pro: eight more columns, another order, and pictures named with _ for /."""
+    names = [*mp16.HEADER.split(","), *PRO_COLUMNS]
+    order = [9, 3, 14, 0, 2, 17, 1, *(i for i in range(18) if i not in (9, 3, 14, 0, 2, 17, 1))]
+    rows = [names]
+    for photo in (*LISTED, LISTED[0]):
+        fields = places365_line(photo).split(",")
+        rows.append([*fields, *(f'"{name}, {photo.id}"' for name in PRO_COLUMNS)])
+    lines = [",".join(row[i] for i in order) for row in rows]
+    path = write_lines(root / "mp16_pro.csv", [*lines, b"45/77/1.jpg,5@N00,\xff,3"])
+    members = [(photo.img_id.replace("/", "_"), photo.image) for photo in STORED]
+    members.insert(3, ("._" + members[3][0], b"resource fork"))
+    members.insert(5, ("notes.txt", b"no picture"))
+    write_tar(root / "images" / "mp-16-0.tar", members[:9])
+    write_tar(root / "images" / "mp-16-1.tar", [(f"./mp16/{n}", data) for n, data in members[9:]])
+    return [
+        *("--source=mp16", "--input", str(path)),
+        *("--images", str(root / "images"), "--tars=mp-16-*.tar"),
+    ]
+
+
+PRO_COLUMNS = (
+    *("city", "county", "state", "country", "country_code", "continent", "neighbourhood"),
+    "display_name",
+)
+ROUTES = (
+    *(by_messages, by_folder, by_addresses, by_hash_list, by_hash_column, by_download, by_tars),
+    by_plain_tars,
+)
 
 
 @pytest.fixture(scope="module")
@@ -273,6 +302,37 @@ def test_another_seed_gives_other_shards_of_the_same_photos(
     assert list(index[0].index) == list(index[1].index)
     assert (index[0].shard != index[1].shard).any()
     assert (index[0].sha256 == index[1].sha256).all()
+
+
+def test_columns_are_known_in_every_range_of_a_list(
+    inputs: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list whose longitude comes first, cut into many ranges of which one has the header."""
+    fine = [fate.photo for fate in FATES[:30]]
+    lines = [places365_line(photo).split(",") for photo in fine]
+    path = tmp_path / "swapped.csv"
+    order = [3, 0, 2, 1, *range(4, 10)]
+    head = ['\ufeff"LON"', ' "img_id"', "Lat ", "AUTHOR", *mp16.HEADER.split(",")[4:]]
+    write_lines(path, [",".join(head), *(",".join(row[i] for i in order) for row in lines)])
+    cut = functools.partial(line_ranges, range_bytes=300)
+    monkeypatch.setattr(build_shards, "line_ranges", cut)
+    assert build([*inputs[:2], str(path), *inputs[3:]], tmp_path / "out") == 0
+    index = geopandas.read_parquet(tmp_path / "out" / "index").set_index("key")
+    assert len(cut("records", [str(path)])) > 3 and len(index) == 30
+    for photo in fine:
+        place = index.loc[str(photo.id)].geometry
+        assert (place.y, place.x) == (photo.latitude, photo.longitude)
+
+
+def test_an_unknown_header_is_refused_before_the_job(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_lines(tmp_path / "list.csv", ["IMG_ID,AUTHOR,y,x", "45/77/1.jpg,5@N00,3,4"])
+    flags = [*inputs[:2], str(tmp_path / "list.csv"), *inputs[3:]]
+    assert main([*flags, "--output", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert "begins with 'IMG_ID, AUTHOR, y, x'" in told and "the latitude (latitude, lat," in told
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.ci
@@ -444,7 +504,10 @@ MISTAKES = {
     "nothing": ([], "required: --source, --input, --output"),
     "source": (["--source=flickr"], "invalid choice: 'flickr'"),
     "misspelt": (["--val-fractoin=0.1"], "did you mean --val-fraction?"),
-    "no images": (["--images="], "finds its images by --images or --images --messages or --urls"),
+    "no images": (
+        ["--images="],
+        "finds its images by --images or --images --messages or --images --tars or --urls",
+    ),
     "two ways": (["--urls", "u.csv"], "found --images --urls"),
     "hashes": (["--hashes", "h.txt"], "found --images --hashes"),
     "accuracy": (["--min-accuracy=3"], "the records of mp16 tell no accuracy"),

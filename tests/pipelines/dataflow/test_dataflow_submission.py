@@ -104,7 +104,9 @@ def cloud(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> It
         files = fsspec.filesystem("gs")
         for path in [*(folder / "photos").iterdir(), *tiny_checkpoint.iterdir()]:
             files.put_file(str(path), f"{bucket.url}/{path.parent.name}/{path.name}")
-        files.pipe_file(f"{bucket.url}/mp16.csv", b"IMG_ID,LAT,LON\n1/2/3.jpg,4.0,5.0\n")
+        files.pipe_file(
+            f"{bucket.url}/mp16.csv", b"IMG_ID,AUTHOR,LAT,LON\n1/2/3.jpg,6@N00,4.0,5.0\n"
+        )
         yield Cloud(bucket, service, folder / "photos", tiny_checkpoint)
 
 

@@ -18,6 +18,7 @@ from pipelines.sources.download import FetchError, FetchSettings
 from pipelines.sources.images import read
 from pipelines.sources.msgpack_images import index_shard
 from pipelines.sources.record import Drop, ImageRef, photo_id
+from pipelines.sources.tar_images import index_tar
 from pipelines.sources.webdataset import read_shard
 from schemas.training import DropReason
 from support.archives import photo, tar_bytes, truth
@@ -296,3 +297,35 @@ def test_mutated_shards_hold_sound_ranges_or_drops(
 def test_no_shard(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         list(index_shard(str(tmp_path / "shard_0.msg")))
+
+
+def test_pictures_of_plain_tars_are_found_by_name(tmp_path: Path) -> None:
+    members = [
+        *((p.img_id.replace("/", "_"), p.image) for p in PHOTOS[:3]),
+        ("._x.jpg", b"of a Mac"),
+        ("list.csv", b"no picture"),
+        ("../up.jpg", b"leads out"),
+        *((f"./deep/{p.img_id}", p.image) for p in PHOTOS[3:]),
+    ]
+    path = tmp_path / "mp16.tar"
+    path.write_bytes(tar_bytes(members))
+    found = list(index_tar(str(path)))
+    entries = {photo_id(item[0]): item[1] for item in found if not isinstance(item, Drop)}
+    assert {key: read(ref) for key, ref in entries.items()} == {str(p.id): p.image for p in PHOTOS}
+    assert {ref.kind for ref in entries.values()} == {"tar"}
+    [drop] = [item for item in found if isinstance(item, Drop)]
+    assert "leads out" in drop.detail
+
+
+def test_a_cut_or_compressed_tar_says_so(tmp_path: Path) -> None:
+    members = [(p.img_id.replace("/", "_"), p.image) for p in PHOTOS]
+    whole = tar_bytes(members)
+    (tmp_path / "cut.tar").write_bytes(whole[: len(whole) // 2])
+    *entries, drop = index_tar(str(tmp_path / "cut.tar"))
+    assert isinstance(drop, Drop) and drop.reason is DropReason.UNUSABLE_SHARD
+    assert 0 < len(entries) < len(PHOTOS) and "truncated" in drop.detail
+    (tmp_path / "small.tar").write_bytes(tar_bytes(members, mode="w:gz"))
+    [drop] = index_tar(str(tmp_path / "small.tar"))
+    assert isinstance(drop, Drop) and "compressed" in drop.detail
+    with pytest.raises(OSError, match="nowhere"):
+        list(index_tar(str(tmp_path / "nowhere.tar")))

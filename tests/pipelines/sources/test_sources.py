@@ -6,6 +6,7 @@ import bz2
 import gzip
 import json
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from locdiffusion.photos.archive import Sample, ShardReader
-from locdiffusion.photos.storage import ReadError
+from locdiffusion.photos.storage import DataError, ReadError
 from pipelines.sources import images, lines, mp16, webdataset, yfcc100m
 from pipelines.sources.lines import read_lines
 from pipelines.sources.record import Drop, ImageRef, Record, photo_id, shown
@@ -73,7 +74,8 @@ def test_mp16_rows_as_they_are() -> None:
 def test_mp16_files(tmp_path: Path) -> None:
     path = write_places365(tmp_path / "mp16_places365.csv", PHOTOS)
     header, *rows = read_lines(str(path))
-    assert mp16.is_header(header) and not any(map(mp16.is_header, rows))
+    assert mp16.columns_of(header).has_header
+    assert all(mp16.columns_of(row) == mp16.BY_DEFINITION for row in rows)
     records = [mp16.parse(row) for row in rows]
     assert records == [Record(p.img_id, p.author, p.latitude, p.longitude, "mp16") for p in PHOTOS]
     path = write_mp16_urls(tmp_path / "mp16_urls.csv", PHOTOS, "http://localhost:1")
@@ -149,8 +151,67 @@ def test_ends_of_lines_and_a_byte_order_mark_are_no_part_of_a_row(
     assert parse(start + line + end) == parse(line)
     assert isinstance(parse(line), Record)
     header = start + PLACES365_HEADER.encode() + end
-    assert mp16.is_header(header)
+    columns = mp16.columns_of(header)
+    assert columns == replace(mp16.BY_DEFINITION, has_header=True)
+    assert mp16.parse(MP16_LINE, columns) == mp16.parse(MP16_LINE)
     assert dropped(mp16.parse(header))[0] is DropReason.MALFORMED_ROW
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("AUTHOR,LON,LAT,IMG_ID", "a@N00,2,1,45/77/1.jpg"),
+        ("img_id,author,lon,lat,city", '45/77/1.jpg,a@N00,2,1,"Paris, Texas"'),
+        ('"IMG_ID" , "AUTHOR", "Lat","LON"', '"45/77/1.jpg", "a@N00", "1","2"'),
+        ("\ufeffIMG_ID,user_id,latitude,longitude\r", "45/77/1.jpg,a@N00,1,2\r"),
+        ("\ufeff'lng','lat','owner','photo_id'", "2,1,a@N00,45/77/1.jpg"),
+        (f"{PLACES365_HEADER},{','.join('abcdefgh')}", "45/77/1.jpg,a@N00,1,2" + ",0" * 14),
+    ],
+)
+def test_columns_of_mp16_have_any_order_and_any_others_between(header: str, row: str) -> None:
+    columns = mp16.columns_of(header.encode())
+    found = mp16.parse(row.encode(), columns)
+    assert columns.has_header
+    assert found == Record("45/77/1.jpg", "a@N00", 1.0, 2.0, "mp16")
+    reason, _ = dropped(mp16.parse(row.encode() + b",1", columns))
+    assert reason is DropReason.MALFORMED_ROW
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"photo,user,y,x,a,b,c,d,e,f",  # ten columns, none of which is known
+        b"IMG_ID,AUTHOR,LAT,S3_Label",
+        b"IMG_ID,LAT,LON",
+        b"45/77/1.jpg,a@N00,1,2",  # a row, but of which list?
+        b"45/77/1.jpg,a@N00,1,2,0,0,0,0,0,0,0",
+        b'"IMG_ID,AUTHOR',
+        b"\xff\xfeI\x00M\x00G\x00",
+    ],
+)
+def test_an_unknown_header_of_mp16_is_refused(line: bytes) -> None:
+    with pytest.raises(DataError, match=r"list\.csv"):
+        mp16.columns_of(line, "list.csv")
+
+
+def test_a_list_without_header_has_the_columns_of_its_format() -> None:
+    for line in (MP16_LINE, b"a.jpg,x,nan,,0,0,0,0,0,0", b""):
+        assert mp16.columns_of(line) == mp16.BY_DEFINITION
+    for line in (*YFCC_LINES.values(), b"nonsense", b"", b"\xff\t\xff"):
+        assert yfcc100m.columns_of(line) == ()
+
+
+def test_a_header_of_yfcc100m_names_the_columns() -> None:
+    names = [*yfcc100m.COLUMNS, "hash"]
+    values = [*YFCC_LINES[23].decode().split("\t"), ONE.hash]
+    wanted = yfcc100m.parse(YFCC_LINES[25])
+    for spelled in (str.upper, lambda name: name.replace(" ", "_"), lambda n: n.replace(" ", "")):
+        header = "\t".join(spelled(name) for name in reversed(names)).encode()
+        columns = yfcc100m.columns_of(b"\xef\xbb\xbf" + header)
+        assert yfcc100m.parse("\t".join(reversed(values)).encode(), columns) == wanted
+    assert dropped(yfcc100m.parse(YFCC_LINES[23], columns))[0] is DropReason.MALFORMED_ROW
+    with pytest.raises(DataError, match="does not name"):
+        yfcc100m.columns_of(b"photo id\tlongitude\tlatitude", "list")
 
 
 def test_quoted_fields_are_csv() -> None:
