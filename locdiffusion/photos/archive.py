@@ -1,50 +1,65 @@
-"""Reads the samples of a tar shard strictly; knows neither Beam nor pixels.
+"""Reads the samples of a shard, a tar or a zip, strictly; knows neither Beam nor pixels.
 
-Samples are grouped by webdataset's rule: the key is the path up to the first dot of the base name,
-directories kept; the rest, in lower case, is the extension; members of a sample are adjacent.
+Every member whose last ending is that of a photo is a photo and becomes one item; `names` has the
+rule. Members that stand side by side and differ only in their endings are one sample: a photo, its
+document, its embedding. Documents that stand elsewhere are matched once the shard is read.
 A sample that damage cuts in two, or whose end cannot be seen, is reported and never passed on.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import BinaryIO
 
-from locdiffusion.photos.sidecar import Sidecar, read_sidecar
-from locdiffusion.photos.storage import open_stream
-from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, read_members
-from schemas.geotags import ErrorRow, Stage, Status
-from schemas.samples import (
-    IMAGE_EXTENSIONS,
-    MAX_IMAGE_BYTES,
-    MAX_METADATA_BYTES,
-    METADATA_EXTENSION,
+from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.names import (
+    NameKind,
+    extension,
+    junk,
+    kind_of,
+    match_documents,
+    photo_key,
+    stem,
 )
+from locdiffusion.photos.sidecar import Sidecar, read_sidecar
+from locdiffusion.photos.storage import ReadError, open_stream
+from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, plain_path, read_members
+from locdiffusion.photos.zip import MAGIC as ZIP_MAGIC
+from locdiffusion.photos.zip import read_zip_members
+from schemas.geotags import ErrorRow, Stage, Status
+from schemas.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES
 
-LIMITS = {extension: MAX_IMAGE_BYTES for extension in IMAGE_EXTENSIONS} | {
-    METADATA_EXTENSION: MAX_METADATA_BYTES
-}
+LIMITS = {NameKind.PHOTO: MAX_IMAGE_BYTES, NameKind.DOCUMENT: MAX_METADATA_BYTES}
+"""Most bytes of a member by its kind; others are not read."""
 
+MOST_HELD = 16
+"""Most photos, and most documents, of one sample that are held at once."""
+
+MOST_LINKS = 40
+"""Most links from one to the next until a photo is found."""
+
+UNPACK = "unpack it and pass the folder"
+DEREFERENCE = "pack it again with tar --dereference --hard-dereference"
 RUN_AGAIN = "type the same command again: it reads the shard anew"
 
-_KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)\Z", re.DOTALL)
-_META = re.compile(r"__[^/]*__(\Z|/)")  # webdataset's own members, for example __meta__/info.json
+OTHER_ARCHIVES = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x1f\x9d": "compress"}
+OTHER_ARCHIVES |= {b"\x04\x22\x4d\x18": "lz4", b"LZIP": "lzip", b"MSCF": "cabinet"}
+"""Archives that are not read, by their first bytes."""
 
 
 @dataclass
 class Sample:
-    """Adjacent members with one key.
+    """A photo, and what belongs to it.
 
     Attributes:
-        key: Name of the members up to the first dot.
-        image: Bytes of the first photo.
-        metadata: Bytes of the nearest document about the photo.
+        key: Name of the photo without its ending, or whole if another photo has that key.
+        image: Bytes of the photo.
+        metadata: Bytes of the document about the photo.
         sidecar: What that document says.
-        problem: Status and message of a sample that cannot be used.
-        images: Extensions of the photos under the key.
-        documents: Number of `.json` members under the key.
+        document: Name of that document.
         image_offset: Byte at which the photo begins in a plain tar.
         extras: Bytes of other members that the reader was asked for, by extension.
     """
@@ -53,43 +68,75 @@ class Sample:
     image: bytes | None = None
     metadata: bytes | None = None
     sidecar: Sidecar | None = None
-    problem: tuple[Status, str] | None = None
-    images: tuple[str, ...] = ()
-    documents: int = 0
+    document: str = ""
     image_offset: int | None = field(default=None, compare=False)
     extras: dict[str, bytes] = field(default_factory=dict, compare=False)
 
 
-def split_name(name: str) -> tuple[str, str] | None:
-    """Splits a member's name into key and lower-case extension; None if it is of no sample."""
-    match = None if _META.match(name) else _KEY.match(name)
-    return (match[1], match[2].lower()) if match else None
+@dataclass
+class _Group:
+    """Adjacent members with one stem."""
+
+    stem: str
+    photos: list[Member] = field(default_factory=list)
+    documents: dict[str, bytes | None] = field(default_factory=dict)
+    extras: dict[str, Member] = field(default_factory=dict)
+
+    def holds(self, name: str) -> bool:
+        """Whether a member is part of the sample: also `0001.mask.png` of `0001`."""
+        return self.stem in (stem(name), first_dot_key(name))
+
+    @property
+    def full(self) -> bool:
+        held = sum(len(photo.data or b"") for photo in self.photos)
+        return held > MAX_IMAGE_BYTES or max(map(len, (self.photos, self.documents))) >= MOST_HELD
 
 
 @dataclass
 class ShardReader:
     """Yields the samples of one shard; afterwards `status` says how the shard ended.
 
-    Every sample becomes exactly one item: a Sample, or an ErrorRow with its key. Each further photo
-    under the same key is an ErrorRow of its own. A damaged shard adds one ErrorRow without a key.
+    Every photo becomes exactly one item: a Sample, or an ErrorRow with its key. A damaged shard
+    adds one ErrorRow without a key.
 
     Attributes:
-        url: Path of the tar, or a URL that fsspec opens.
-        extras: Other extensions to read, with the most bytes that such a member may have.
+        url: Path of a tar or zip, or a URL that fsspec opens.
+        extras: Other extensions to read, with the most bytes that such a member may have. A sample
+            that has one needs no photo.
+        siblings: Other parts of the same export, in which documents about these photos may lie.
+        photos: Whether photos are read; without, samples come without images.
         status: State of the shard, valid once the iteration is over.
-        message: What is wrong with the shard, empty if it is complete.
-        ignored_members: Number of files that by webdataset's rule belong to no sample (hidden
-            files, `__meta__`).
+        message: What is wrong with the shard, or unusual at the end of one that is complete.
+        left_out: Members that are no photos and belong to none.
+        late: What documents say that did not stand beside their photo in the shard, by the key of
+            the photo.
+        not_understood: Number of documents about photos that are not understood.
+        alone: Name of the first document `NAME.json` that has a position and belongs to no photo.
         read_failed: Whether reading failed before the end, so that another run should try again.
     """
 
     url: str
     extras: Mapping[str, int] = field(default_factory=dict)
+    siblings: tuple[str, ...] = ()
+    photos: bool = True
     status: TarStatus = TarStatus.COMPLETE
     message: str = ""
-    ignored_members: int = 0
+    left_out: LeftOut = field(default_factory=LeftOut)
+    late: dict[str, Sidecar] = field(default_factory=dict)
+    not_understood: int = 0
+    alone: str = ""
     read_failed: bool = False
-    _seen: set[str] = field(default_factory=set, repr=False)
+    _keys: dict[str, str] = field(default_factory=dict, repr=False)  # of photos, by name
+    _used: set[str] = field(default_factory=set, repr=False)  # keys
+    _lacking: list[str] = field(default_factory=list, repr=False)  # photos without a position
+    _documents: dict[str, Sidecar] = field(default_factory=dict, repr=False)
+    _beside: set[str] = field(default_factory=set, repr=False)  # documents that stood there
+    _links: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def ignored_members(self) -> int:
+        """Number of members that are left out."""
+        return self.left_out.total
 
     def __iter__(self) -> Iterator[Sample | ErrorRow]:
         try:
@@ -100,6 +147,9 @@ class ShardReader:
         else:
             with file:
                 yield from self._samples(file)
+                if self._links:
+                    yield from self._linked(file)
+            self._match()
         if self.status is not TarStatus.COMPLETE:
             status = Status(f"shard_{self.status.value}")
             again = "copy or pack the shard again"
@@ -110,91 +160,252 @@ class ShardReader:
     def _end(self, status: TarStatus, message: str) -> None:
         self.status, self.message = status, message
 
+    def _tell(self, note: str) -> None:
+        self.message = note
+
     def _samples(self, file: BinaryIO) -> Iterator[Sample | ErrorRow]:
-        sample: Sample | None = None
+        group: _Group | None = None
         try:
-            for member in read_members(file, self._limit):
-                parts = split_name(member.name)
-                if parts is None:
-                    self.ignored_members += 1
+            for member in _members(file, self._limit, self._tell):
+                kind = kind_of(member.name)
+                if member.link is None and not _of_sample(member.name):
+                    self.left_out.add(member.name)
                     continue
-                if sample is None or sample.key != parts[0]:
-                    if sample is not None:
-                        yield from self._finish(sample)
-                    sample = Sample(parts[0])
-                self._add_member(sample, parts[1], member)
+                if group is None or not group.holds(member.name) or group.full:
+                    if group is not None:
+                        yield from self._finish(group)
+                    group = _Group(stem(member.name))
+                self._add_member(group, kind, member)
         except ArchiveDamage as damage:
-            self.read_failed = damage.status is TarStatus.UNREADABLE
-            if self.read_failed:
-                self._end(damage.status, f"{damage}; {RUN_AGAIN}")
-            elif damage.offset == 0 and not damage.member:
-                self._end(TarStatus.UNREADABLE, _why_unread(file, damage))
-            else:
-                self._end(damage.status, str(damage))
-            yield from self._at_damage(sample, damage)
+            self._damaged(file, damage)
+            yield from self._at_damage(group, damage)
         else:
-            if sample is not None:
-                yield from self._finish(sample)
+            if group is not None:
+                yield from self._finish(group)
+
+    def _damaged(self, file: BinaryIO, damage: ArchiveDamage) -> None:
+        self.read_failed = damage.status is TarStatus.UNREADABLE
+        if self.read_failed:
+            self._end(damage.status, f"{damage}; {RUN_AGAIN}")
+        elif damage.offset == 0 and not damage.member:
+            self._end(TarStatus.UNREADABLE, _why_unread(file, damage))
+        else:
+            self._end(damage.status, str(damage))
 
     def _limit(self, name: str) -> int | None:
-        parts = split_name(name)
-        return {**LIMITS, **self.extras}.get(parts[1]) if parts else None
+        kind = kind_of(name)
+        if kind is NameKind.PHOTO and not self.photos:
+            return None
+        return LIMITS.get(kind, self.extras.get(_part(name)))
 
-    def _add_member(self, sample: Sample, extension: str, member: Member) -> None:
-        """Puts a member into its sample; only the first of a kind counts."""
-        if extension in IMAGE_EXTENSIONS:
-            sample.images += (extension,)
-            if len(sample.images) == 1:
-                sample.image, sample.image_offset = member.data, member.offset
-                sample.problem = sample.problem or member.problem
-        elif extension == METADATA_EXTENSION:
-            sample.documents += 1
-            if sample.documents == 1:
-                sample.metadata = member.data
-                if member.data is not None:
-                    sample.sidecar = read_sidecar(member.name, member.data)
-                sample.problem = sample.problem or member.problem
-        elif extension in self.extras:
-            sample.problem = sample.problem or member.problem
-            if member.data is not None:
-                sample.extras.setdefault(extension, member.data)
+    def _add_member(self, group: _Group, kind: NameKind, member: Member) -> None:
+        """Puts a member into its group; of several with one name only the first counts."""
+        name = member.name
+        if member.link is not None:
+            self._links[name] = member.link
+        elif kind is NameKind.PHOTO:
+            group.photos.append(member)
+        elif kind is NameKind.DOCUMENT:
+            group.documents.setdefault(name, member.data)
+            self._add_document(member)
+        elif _part(name) in self.extras:
+            group.extras.setdefault(_part(name), member)
+        else:
+            self.left_out.add(name)
+
+    def _add_document(self, member: Member) -> None:
+        if member.data is None:
+            sidecar = Sidecar(problem=member.problem[1] if member.problem else member.name)
+        else:
+            sidecar = read_sidecar(member.name, member.data)
+        if self._documents.setdefault(member.name, sidecar) != sidecar:
+            why = f"{member.name} is stored twice and says two things; remove one"
+            self._documents[member.name] = Sidecar(problem=why)
 
     def _at_damage(
-        self, sample: Sample | None, damage: ArchiveDamage
-    ) -> Iterator[Sample | ErrorRow]:
-        """Passes on the sample before the damage if it is whole, and reports one that is cut."""
-        cut = split_name(damage.member) if damage.member else None
-        if sample is not None and cut and cut[0] != sample.key:
-            yield from self._finish(sample)
-            sample = None
-        key = sample.key if sample is not None else cut[0] if cut else None
-        if key is not None:
-            half = Sample(key, images=sample.images if sample is not None else ())
-            again = RUN_AGAIN if self.read_failed else "copy the shard again"
+        self, group: _Group | None, damage: ArchiveDamage
+    ) -> Iterator[ErrorRow | Sample]:
+        """Passes on the group before the damage if it is whole, and reports one that is cut."""
+        cut = damage.member
+        if group is not None and _of_sample(cut) and not group.holds(cut):
+            yield from self._finish(group)
+            group = None
+        lost = [photo.name for photo in group.photos] if group is not None else []
+        if kind_of(cut) is NameKind.PHOTO:
+            lost.append(cut)
+        again = RUN_AGAIN if self.read_failed else "copy the shard again"
+        for name in lost:
+            key, twice = self._key(name)
             why = f"the shard is {damage}; the sample is not known to be whole; {again}"
-            half.problem = (Status.TRUNCATED, why)
-            yield from self._finish(half)
+            yield twice or ErrorRow(key, Stage.READ, Status.TRUNCATED, why)
 
-    def _finish(self, sample: Sample) -> Iterator[Sample | ErrorRow]:
-        again = "rename or remove one: only the first photo under a key is geotagged"
-        if sample.key in self._seen:
-            why = f"the key {sample.key!r} was used before in this shard; {again}"
-            sample.problem = (Status.DUPLICATE_KEY, why)
-        elif sample.image is None and not sample.extras and sample.problem is None:
-            wanted = "|".join(IMAGE_EXTENSIONS)
-            why = f"the sample {sample.key!r} has no photo, wanted {sample.key}.{wanted}; add it"
-            sample.problem = (Status.MISSING_IMAGE, why)
-        elif sample.documents > max(1, len(sample.images)) and sample.problem is None:
-            why = f"the sample has {sample.documents} .json members, wanted one; remove the rest"
-            sample.problem = (Status.BAD_METADATA, why)
-        self._seen.add(sample.key)
-        if sample.problem is None:
-            yield sample
-        else:
-            yield ErrorRow(sample.key, Stage.READ, *sample.problem)
-        for _ in sample.images[1:]:
-            why = f"the sample {sample.key!r} holds {len(sample.images)} photos; {again}"
-            yield ErrorRow(sample.key, Stage.READ, Status.DUPLICATE_KEY, why)
+    def _key(self, name: str) -> tuple[str, ErrorRow | None]:
+        """Gives a photo its key, and the row that it becomes if its name is stored twice."""
+        twice = name in self._keys
+        key = None if twice else photo_key(name, self._used.__contains__)
+        number = 1
+        while key is None or key in self._used:
+            key = name if number == 1 else f"{name}#{number}"
+            number += 1
+        self._used.add(key)
+        if not twice:
+            self._keys[name] = key
+            return key, None
+        why = f"{name!r} is stored twice in this shard, and the first one is geotagged; remove one"
+        return key, ErrorRow(key, Stage.READ, Status.DUPLICATE_KEY, why)
+
+    def _finish(self, group: _Group) -> Iterator[Sample | ErrorRow]:
+        problem = next((extra.problem for extra in group.extras.values() if extra.problem), None)
+        extras = {
+            name: extra.data for name, extra in group.extras.items() if extra.data is not None
+        }
+        photos = group.photos
+        if group.extras and not photos:  # a sample of an embedding and a position
+            photos = [Member(f"{group.stem}.{next(iter(group.extras))}", problem=problem)]
+        matched = match_documents([photo.name for photo in photos], group.documents)
+        for photo in photos:
+            key, twice = self._key(photo.name)
+            documents = matched.get(photo.name, ())
+            self._beside.update(documents)
+            if twice:
+                yield twice
+            elif wrong := photo.problem or problem:
+                yield ErrorRow(key, Stage.READ, *wrong)
+            else:
+                sample = Sample(key, photo.data, image_offset=photo.offset, extras=extras)
+                if documents:
+                    name = self._telling(documents)
+                    sample.document, sample.metadata = name, group.documents[name]
+                    sample.sidecar = self._documents[name]
+                if sample.sidecar is None or sample.sidecar.position is None:
+                    self._lacking.append(photo.name)
+                yield sample
+            problem, extras = None, {}
+
+    def _telling(self, documents: Sequence[str]) -> str:
+        """Returns the first document that has a position; the first of all if none has one."""
+        with_position = (name for name in documents if self._documents[name].position)
+        return next(with_position, documents[0])
+
+    def _linked(self, file: BinaryIO) -> Iterator[Sample | ErrorRow]:
+        """Reads the shard again for the photos that links point to."""
+        wanted: dict[str, list[str]] = defaultdict(list)
+        links = {plain_path(name): target for name, target in self._links.items()}
+        documents = {plain_path(name): sidecar for name, sidecar in self._documents.items()}
+        for name, target in self._links.items():
+            for _ in range(MOST_LINKS):
+                target = links.get(target, target)
+            kind = kind_of(name)
+            if kind is NameKind.PHOTO:
+                wanted[target].append(name)
+            elif kind is NameKind.DOCUMENT and target in documents:
+                self._documents[name] = documents[target]
+            else:
+                self.left_out.add(name, "links")
+        yield from self._targets(file, wanted)
+        for target, names in wanted.items():
+            for name in names:
+                key, twice = self._key(name)
+                place = repr(target) if target else "a place outside"
+                why = f"{name!r} is a link to {place}, wanted one to a photo of this archive"
+                row = ErrorRow(key, Stage.READ, Status.MISSING_IMAGE, f"{why}; {DEREFERENCE}")
+                yield twice or row
+
+    def _targets(self, file: BinaryIO, wanted: dict[str, list[str]]) -> Iterator[Sample | ErrorRow]:
+        def limit(name: str) -> int | None:
+            return MAX_IMAGE_BYTES if plain_path(name) in wanted else None
+
+        try:
+            for member in _members(file, limit, lambda note: None) if wanted else ():
+                if member.link is None and (names := wanted.pop(plain_path(member.name), None)):
+                    for name in names:
+                        group = _Group(stem(name), [replace(member, name=name)])
+                        yield from self._finish(group)
+                if not wanted:
+                    return
+        except ArchiveDamage as damage:
+            if self.status is TarStatus.COMPLETE:
+                self._damaged(file, damage)
+
+    def _match(self) -> None:
+        """Matches documents that did not stand beside their photo, and counts what is left."""
+        rest = [name for name in self._documents if name not in self._beside]
+        photos = list(self._keys) if rest else self._lacking
+        found = match_documents(photos, self._documents)
+        used = self._beside.union(*found.values())
+        for name in self._lacking:
+            if documents := found.get(name):
+                self.late[self._keys[name]] = self._documents[self._telling(documents)]
+        self.not_understood = sum(bool(self._documents[name].problem) for name in used)
+        for name in rest:
+            if name not in used and not self.siblings:
+                self.left_out.add(name)
+                if self._documents[name].position and not extension(stem(name)):
+                    self.alone = self.alone or name
+        self._match_siblings([name for name in self._lacking if name not in found])
+
+    def _match_siblings(self, lacking: list[str]) -> None:
+        for url in self.siblings:
+            if not lacking:
+                return
+            documents = _documents_of(url)
+            found = match_documents(lacking, documents)
+            for photo, names in found.items():
+                sidecars = [documents[name] for name in names]
+                with_position = (one for one in sidecars if one.position)
+                self.late[self._keys[photo]] = next(with_position, sidecars[0])
+                self.not_understood += sum(bool(one.problem) for one in sidecars)
+            lacking = [photo for photo in lacking if photo not in found]
+
+
+def late_documents(url: str, siblings: tuple[str, ...] = ()) -> dict[str, Sidecar]:
+    """Returns what documents say that do not stand beside their photo, by the photo's key.
+
+    Args:
+        url: Path of a tar or zip, or a URL; its photos are passed over.
+        siblings: Other parts of the same export.
+    """
+    reader = ShardReader(url, siblings=siblings, photos=False)
+    for _ in reader:
+        pass
+    return reader.late
+
+
+@lru_cache(maxsize=32)
+def _documents_of(url: str) -> Mapping[str, Sidecar]:
+    """All documents of another part; none of one that cannot be read, which its own run tells."""
+    reader = ShardReader(url, photos=False)
+    for _ in reader:
+        pass
+    return reader._documents
+
+
+def _members(
+    file: BinaryIO, limit_of: Callable[[str], int | None], tell: Callable[[str], None]
+) -> Iterator[Member]:
+    """Yields the members of a tar or a zip, whichever the first bytes say it is."""
+    try:
+        file.seek(0)
+        zipped = file.read(4) in ZIP_MAGIC
+        file.seek(0)
+    except ReadError as error:
+        raise ArchiveDamage(TarStatus.UNREADABLE, 0, f"reading failed ({error})") from error
+    return (read_zip_members if zipped else read_members)(file, limit_of, tell)
+
+
+def _of_sample(name: str) -> bool:
+    return bool(extension(name)) and not junk(name)
+
+
+def first_dot_key(name: str) -> str:
+    """Returns the key of a member by webdataset's rule: its path up to the base name's first dot."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
+def _part(name: str) -> str:
+    """Returns what webdataset calls a part of a sample: all endings of a base name, lower case."""
+    return name.rpartition("/")[2].partition(".")[2].lower()
 
 
 def _why_unopened(url: str, error: OSError) -> str:
@@ -208,11 +419,14 @@ def _why_unopened(url: str, error: OSError) -> str:
 def _why_unread(file: BinaryIO, damage: ArchiveDamage) -> str:
     file.seek(0)
     head = file.read(40)
+    for magic, kind in OTHER_ARCHIVES.items():
+        if head.startswith(magic):
+            return f"{TarStatus.UNREADABLE.value} at byte 0: {kind} is not read; {UNPACK}"
     where = f"{TarStatus.UNREADABLE.value} at byte 0"
     if not head:
         return f"{where}: the file is empty, wanted a tar; copy or download the shard again"
     page = " (a web page: did the download fail?)" if head.lstrip()[:1] == b"<" else ""
     return (
         f"{where}: not a tar, the file begins with {head!r}{page} and {damage.why}; "
-        "wanted .tar, .tar.gz, .tar.bz2 or .tar.xz"
+        "wanted .tar, .tar.gz, .tar.bz2, .tar.xz or .zip"
     )

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +19,12 @@ from numpy.typing import NDArray
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.model.weights import may_move, split_name
-from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.archive import Sample, ShardReader, first_dot_key, late_documents
 from locdiffusion.photos.folder import FolderReader, PhotoFile, fingerprint
 from locdiffusion.photos.listing import photos_in
 from locdiffusion.photos.photo import open_image, preprocessed
 from locdiffusion.photos.picture import PhotoError
+from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import DataError, open_stream, version
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import METADATA_EXTENSION, Truth
@@ -43,10 +45,21 @@ def read_samples(
     Raises:
         DataError: The shard is damaged, or a sample lacks an image or its position.
     """
-    for item in _reader(shard, extras or {}):
+    late: dict[str, Sidecar] | None = None
+    reader = _reader(shard, extras or {})
+    for item in _first_photos(reader):
         if isinstance(item, ErrorRow):
             raise DataError(_message(shard, item))
-        yield item, _truth(item, shard)
+        sidecar = item.sidecar
+        if (sidecar is None or sidecar.position is None) and not shard.endswith("/"):
+            late = late_documents(shard) if late is None else late
+            sidecar = late.get(item.key, sidecar)
+        yield item, _truth(item.key, sidecar, shard)
+    if isinstance(reader, ShardReader) and reader.alone:
+        raise DataError(
+            f"{reader.alone} in {shard} has a position and belongs to no photo; add the photo, or "
+            "leave both out of the shard."
+        )
 
 
 def read_images(shard: str, photos: Sequence[PhotoFile] = ()) -> Iterator[tuple[str, bytes]]:
@@ -59,7 +72,7 @@ def read_images(shard: str, photos: Sequence[PhotoFile] = ()) -> Iterator[tuple[
     Raises:
         DataError: The shard is damaged.
     """
-    for item in FolderReader(photos) if photos else _reader(shard, {}):
+    for item in _first_photos(FolderReader(photos) if photos else _reader(shard, {})):
         if isinstance(item, Sample):
             assert item.image is not None
             yield item.key, item.image
@@ -124,16 +137,26 @@ def check_builds(shards: Sequence[str], encoder: str) -> None:
             )
 
 
-def _reader(shard: str, extras: Mapping[str, int]) -> Iterator[Sample | ErrorRow]:
-    """Yields samples and faults; of pictures of a sample in several formats the first is taken."""
-    last: Sample | None = None
-    reader = FolderReader(_photos(shard)) if shard.endswith("/") else ShardReader(shard, extras)
-    for item in reader:
+def _reader(shard: str, extras: Mapping[str, int]) -> FolderReader | ShardReader:
+    return FolderReader(_photos(shard)) if shard.endswith("/") else ShardReader(shard, extras)
+
+
+def _first_photos(reader: Iterable[Sample | ErrorRow]) -> Iterator[Sample | ErrorRow]:
+    """Yields samples and faults; of several photos of one sample the first is taken.
+
+    Photos of one sample stand side by side and share a document, or are parts of it by
+    webdataset's rule, such as `0001.mask.png` beside `0001.jpg`.
+    """
+    taken = Sample("")
+    for item, after in pairwise(chain(reader, (None,))):
         if isinstance(item, Sample):
-            last = item
-        elif last and item.key == last.key and 1 < len(last.images) == len({*last.images}):
-            continue
-        yield item
+            beside = taken.key, after and after.key
+            part = first_dot_key(item.key) != item.key and first_dot_key(item.key) in beside
+            if part or (item.document and item.document == taken.document):
+                continue
+            taken = item
+        if item is not None:
+            yield item
 
 
 def _photos(folder: str) -> list[PhotoFile]:
@@ -146,14 +169,13 @@ def _message(shard: str, row: ErrorRow) -> str:
     return f"Sample {row.key!r} of {shard} cannot be read ({row.message})."
 
 
-def _truth(sample: Sample, shard: str) -> Truth:
-    if sample.sidecar and sample.sidecar.problem:
-        raise DataError(f"{sample.sidecar.problem} (in {shard}).")
-    truth = sample.sidecar.position if sample.sidecar else None
+def _truth(key: str, sidecar: Sidecar | None, shard: str) -> Truth:
+    if sidecar and sidecar.problem:
+        raise DataError(f"{sidecar.problem} (in {shard}).")
+    truth = sidecar.position if sidecar else None
     if truth is None:
         raise DataError(
-            f"Sample {sample.key!r} of {shard} lacks its position; write "
-            '{"latitude": ..., "longitude": ...} into '
-            f"{sample.key}.{METADATA_EXTENSION}."
+            f"Sample {key!r} of {shard} lacks its position; write "
+            f'{{"latitude": ..., "longitude": ...}} into {key}.{METADATA_EXTENSION}.'
         )
     return truth

@@ -1,12 +1,20 @@
 """Reads tar files strictly and forwards: every byte is accounted for.
 
 The standard library and webdataset stop silently at a damaged header and lose what follows. This
-reader goes block by block, uses `tarfile.TarInfo` only to parse headers, demands the two zero
-blocks at the end, and says at which byte an archive is truncated or corrupt.
+reader goes block by block, uses `tarfile.TarInfo` only to parse headers, and says at which byte an
+archive is truncated or corrupt.
+
+What is at the end decides whether an archive is complete. Two zero blocks close it, and zeros fill
+the last record, which a writer chooses freely (`tar -b`). A writer may leave them away: a file that
+ends exactly behind the data of a member is complete, too, and a note says that nothing vouches for
+it. An unfinished download whose space was reserved ends in zeros as well. It is told apart by where
+its zeros begin, hardly ever between two members: they are no filling of a record, and the last
+member ends in zeros, too.
 """
 
 from __future__ import annotations
 
+import posixpath
 import re
 import tarfile
 import zlib
@@ -22,11 +30,21 @@ from schemas.geotags import Status
 BLOCK = 512
 CHUNK = 2**20
 ENCODING = "utf-8"
-MAGIC = re.compile(rb"(?P<gzip>\x1f\x8b)|(?P<bz2>BZh[1-9]1AY&SY)|(?P<lzma>\xfd7zXZ\0)")
-"""First bytes of a compressed file, each under the module that opens it."""
+MAGIC = re.compile(
+    rb"(?P<gzip>\x1f\x8b)|(?P<bz2>BZh[1-9]1AY&SY)|(?P<lzma>\xfd7zXZ\0|]\0\0)"
+    rb"|(?P<zstd>\x28\xb5\x2f\xfd)"
+)
+"""First bytes of a compressed file, each under the module that opens it, but for zstd."""
 MAX_EXTENDED_HEADER_BYTES = 2**20
-MAX_FILLING_BYTES = tarfile.RECORDSIZE
-"""Most zero bytes after the end; a file that was reserved and not filled holds more."""
+RECORD_BYTES = (tarfile.RECORDSIZE, *(BLOCK * 2**power for power in range(18)))
+"""Usual sizes of a record, up to 64 MiB: `tar -b 20`, which is the default, and powers of two."""
+TAIL_BYTES = 64
+"""A member that ends in so many zeros may be cut, if more zeros follow than fill a record."""
+NO_MEMBERS = (b"A", b"D", b"I", b"N", b"V")
+"""Types of what is no file: lists of rights, dumps of folders, labels of volumes."""
+CONTINUED = b"M"
+SPARSE_NAME = "GNU.sparse.name"
+UNVOUCHED = "if it was copied or downloaded, compare its size with that of the original"
 
 
 class TarStatus(str, Enum):
@@ -47,12 +65,14 @@ class Member:
         data: Payload, if it was wanted.
         problem: Status and message of a payload that was wanted and is missing.
         offset: First byte of the payload in the file; None if it is compressed.
+        link: Path within the archive that a link names; None if the member is no link.
     """
 
     name: str
     data: bytes | None = None
     problem: tuple[Status, str] | None = None
     offset: int | None = None
+    link: str | None = None
 
 
 class ArchiveDamage(Exception):
@@ -84,9 +104,16 @@ class _Blocks:
         except ReadError as error:
             raise _unread(error, 0) from error
         self.compression = magic and magic.lastgroup
-        module = import_module(self.compression) if self.compression else None
-        self._stream: BinaryIO = module.open(stream) if module else stream
-        self._faults = (OSError, zlib.error, getattr(module, "LZMAError", OSError))
+        self.tail = b""  # last bytes of the payload before
+        self._stream: BinaryIO = stream
+        self._faults: tuple[type[Exception], ...] = (OSError, zlib.error)
+        if self.compression == "zstd":
+            self._stream, fault = _zstd(stream)
+            self._faults += (fault,)
+        elif self.compression:
+            module = import_module(self.compression)
+            self._stream = module.open(stream)
+            self._faults += (getattr(module, "LZMAError", OSError),)
 
     def read(self, size: int, member: str = "") -> bytes:
         """Reads `size` bytes; returns fewer only at the end of the file."""
@@ -109,74 +136,113 @@ class _Blocks:
 
     def payload(self, size: int, member: str) -> bytes:
         """Reads a payload and the padding to the next block."""
-        padded = -(-size // BLOCK) * BLOCK
-        data = self.read(padded, member)
-        if len(data) < padded:
-            self._cut(size - len(data), member)
-        return data[:size]
+        data = self.read(size, member)
+        self._end_payload(size - len(data), data[-TAIL_BYTES:], member)
+        self._padding(size, member)
+        return data
 
     def skip(self, size: int, member: str) -> None:
         """Passes over a payload without holding it."""
-        left = -(-size // BLOCK) * BLOCK
-        while left:
-            got = len(self.read(min(left, CHUNK), member))
-            if not got:
-                self._cut(left, member)
-            left -= got
+        left, tail = size, b""
+        while left and (part := self.read(min(left, CHUNK), member)):
+            left -= len(part)
+            tail = (tail + part)[-TAIL_BYTES:]
+        self._end_payload(left, tail, member)
+        self._padding(size, member)
+
+    def _end_payload(self, missing: int, tail: bytes, member: str) -> None:
+        if missing:
+            self._cut(missing, member)
+        self.tail = tail
+
+    def _padding(self, size: int, member: str) -> None:
+        """Passes over what fills up a block; a file that ends here ends behind the payload."""
+        wanted = -size % BLOCK
+        if len(self.read(wanted, member)) not in (0, wanted):
+            self._cut(0, member)
 
     def _cut(self, missing: int, member: str) -> None:
         raise ArchiveDamage(
             TarStatus.TRUNCATED,
             self.offset,
-            f"the file ends {max(missing, 0):,} bytes before the end of member {member!r}",
+            f"the file ends {missing:,} bytes before the end of member {member!r}",
             member=member,
         )
+
+
+def _zstd(stream: BinaryIO) -> tuple[BinaryIO, type[Exception]]:
+    """Opens a file that zstd compressed, and names the error that its module raises."""
+    try:
+        module = import_module("compression.zstd")  # of Python 3.14
+        return module.open(stream), module.ZstdError
+    except ImportError:
+        pass
+    try:
+        module = import_module("zstandard")
+    except ImportError:
+        why = "compressed with zstd: unpack it with `zstd -d FILE`, or pip install zstandard"
+        raise ArchiveDamage(TarStatus.UNREADABLE, 0, why) from None
+    reader = module.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
+    return reader, module.ZstdError
 
 
 def _unread(error: ReadError, start: int, member: str = "") -> ArchiveDamage:
     return ArchiveDamage(TarStatus.UNREADABLE, start, f"reading failed ({error})", member=member)
 
 
-def read_members(stream: BinaryIO, limit_of: Callable[[str], int | None]) -> Iterator[Member]:
+def read_members(
+    stream: BinaryIO,
+    limit_of: Callable[[str], int | None],
+    tell: Callable[[str], None] = lambda note: None,
+) -> Iterator[Member]:
     """Yields the members of a tar, plain or compressed, holding one payload at a time.
 
     Args:
         stream: Seekable binary file at its start; it is read forwards once.
         limit_of: Function from a member's name to the most bytes that its payload may have, or to
             None for a member that is skipped.
+        tell: Receives a sentence about an end that is unusual and no damage.
 
     Raises:
         ArchiveDamage: From this byte on nothing can be trusted.
     """
     blocks = _Blocks(stream)
-    path, size = None, None  # from extended headers, valid for the next member only
+    extended: dict[str, bytes] = {}  # what extended headers say of the next member
     while True:
         start = blocks.offset
         header = blocks.read(BLOCK)
+        if header in (b"", bytes(BLOCK)) and extended:
+            status = TarStatus.CORRUPT if header else TarStatus.TRUNCATED
+            raise ArchiveDamage(status, start, "a member's name without the member")
         if header == bytes(BLOCK):
-            if path is not None or size is not None:
-                raise ArchiveDamage(TarStatus.CORRUPT, start, "a member's name without the member")
-            _check_end(blocks)
+            _check_end(blocks, tell)
+            return
+        if not header and start:
+            tell(f"no zero blocks close the archive of {start:,} bytes; {UNVOUCHED}")
             return
         info = _parse_header(header, start)
         if info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
             records = _pax_records(_extended(blocks, info, start), start)
             if info.type != tarfile.XGLTYPE:
-                path, size = records.get("path", path), records.get("size", size)
-                path = path and path.rstrip(b"/")
+                extended |= records
         elif info.type == tarfile.GNUTYPE_LONGNAME:
-            path = _extended(blocks, info, start).split(b"\0", 1)[0]
+            extended["path"] = _extended(blocks, info, start).split(b"\0", 1)[0]
         elif info.type == tarfile.GNUTYPE_LONGLINK:
-            _extended(blocks, info, start)
-        elif info.type == tarfile.GNUTYPE_SPARSE:
-            raise ArchiveDamage(TarStatus.CORRUPT, start, "sparse members are not supported")
+            extended["linkpath"] = _extended(blocks, info, start).split(b"\0", 1)[0]
         else:
-            if path is not None:
-                info.name = path.decode(ENCODING, "backslashreplace")
-            if size is not None:
+            if (path := extended.get(SPARSE_NAME, extended.get("path"))) is not None:
+                info.name = path.rstrip(b"/").decode(ENCODING, "backslashreplace")
+            if (link := extended.get("linkpath")) is not None:
+                info.linkname = link.decode(ENCODING, "backslashreplace")
+            if (size := extended.get("size")) is not None:
                 info.size = _pax_size(size, info.size, start)
-            path = size = None
-            yield from _read_member(blocks, info, limit_of(info.name))
+            sparse = any(name.startswith("GNU.sparse") for name in extended)
+            extended = {}
+            if info.type == tarfile.GNUTYPE_SPARSE:
+                sparse, more = True, header[482]
+                while more:
+                    more = _whole_block(blocks, info.name)[504]
+            yield from _read_member(blocks, info, limit_of(info.name), sparse)
 
 
 def _parse_header(header: bytes, start: int) -> tarfile.TarInfo:
@@ -192,25 +258,47 @@ def _parse_header(header: bytes, start: int) -> tarfile.TarInfo:
     return info
 
 
-def _check_end(blocks: _Blocks) -> None:
-    """Checks what follows the first zero block: another one, and then at most a few zeros."""
-    start = blocks.offset
-    if blocks.read(BLOCK) != bytes(BLOCK):
-        end = blocks.offset - start < BLOCK
-        status = TarStatus.TRUNCATED if end else TarStatus.CORRUPT
-        raise ArchiveDamage(status, start, "a lone zero block")
+def _whole_block(blocks: _Blocks, member: str) -> bytes:
+    data = blocks.read(BLOCK, member)
+    if len(data) < BLOCK:
+        why = "the file ends inside a header"
+        raise ArchiveDamage(TarStatus.TRUNCATED, blocks.offset, why, member=member)
+    return data
+
+
+def _check_end(blocks: _Blocks, tell: Callable[[str], None]) -> None:
+    """Checks what follows the first zero block: another one, and then zeros only."""
+    second = blocks.offset
+    data_bytes = second - BLOCK
+    block = blocks.read(BLOCK)
+    if not block and data_bytes:
+        tell(f"one zero block closes the archive of {second:,} bytes, wanted two; {UNVOUCHED}")
+        return
+    if block != bytes(BLOCK):
+        status = TarStatus.TRUNCATED if len(block) < BLOCK else TarStatus.CORRUPT
+        raise ArchiveDamage(status, second, "a lone zero block")
     end_blocks = blocks.offset
     while chunk := blocks.read(CHUNK):
         if chunk.count(0) != len(chunk):
             why = "data follows the end of the archive; were two tars joined with cat?"
             raise ArchiveDamage(TarStatus.CORRUPT, end_blocks, why)
-    zeros = blocks.offset - end_blocks
-    if zeros > MAX_FILLING_BYTES:
-        why = f"{zeros:,} zero bytes follow the end of the archive; is a download unfinished?"
-        raise ArchiveDamage(TarStatus.CORRUPT, end_blocks, why)
+    zeros = blocks.offset - data_bytes
     if zeros % BLOCK:  # bytes may have gone or come inside the last payload
         why = f"{blocks.offset:,} bytes are no whole number of blocks of {BLOCK}"
         raise ArchiveDamage(TarStatus.TRUNCATED, end_blocks, why)
+    if blocks.compression or (data_bytes and _fills_record(blocks.offset, zeros)):
+        return
+    found = f"{zeros:,} zero bytes end the archive of {blocks.offset:,} bytes"
+    cut = not blocks.tail.strip(b"\0") and zeros > tarfile.RECORDSIZE
+    if cut or zeros > max(RECORD_BYTES):
+        raise ArchiveDamage(TarStatus.CORRUPT, end_blocks, f"{found}; is a download unfinished?")
+    if data_bytes:
+        tell(f"{found}, more than fill a record; {UNVOUCHED}")
+
+
+def _fills_record(total: int, zeros: int) -> bool:
+    """Whether zeros at the end are two blocks, and what fills the last record behind them."""
+    return any(total % record == 0 and zeros <= record + BLOCK for record in RECORD_BYTES)
 
 
 def _extended(blocks: _Blocks, info: tarfile.TarInfo, start: int) -> bytes:
@@ -220,7 +308,11 @@ def _extended(blocks: _Blocks, info: tarfile.TarInfo, start: int) -> bytes:
 
 
 def _pax_records(data: bytes, start: int) -> dict[str, bytes]:
-    """Parses the records of a pax header, each `LENGTH KEY=VALUE` and a newline."""
+    """Parses the records of a pax header, each `LENGTH KEY=VALUE` and a newline.
+
+    Returns:
+        Those that say where a member lies and what it is called.
+    """
     records: dict[str, bytes] = {}
     rest = data.rstrip(b"\0")
     while rest:
@@ -230,10 +322,9 @@ def _pax_records(data: bytes, start: int) -> dict[str, bytes]:
         name, equals, value = record.partition(b"=")
         if not space or not equals or not value.endswith(b"\n") or len(rest) < length:
             raise ArchiveDamage(TarStatus.CORRUPT, start, "a broken pax header")
-        records[name.decode(ENCODING, "backslashreplace")] = value[:-1]
+        if name in (b"path", b"size", b"linkpath") or name.startswith(b"GNU.sparse"):
+            records[name.decode(ENCODING, "backslashreplace")] = value[:-1]
         rest = rest[length:]
-    if any(name.startswith("GNU.sparse") for name in records):
-        raise ArchiveDamage(TarStatus.CORRUPT, start, "sparse members are not supported")
     return records
 
 
@@ -245,21 +336,52 @@ def _pax_size(text: bytes, in_header: int, start: int) -> int:
     return int(text)
 
 
-def _read_member(blocks: _Blocks, info: tarfile.TarInfo, limit: int | None) -> Iterator[Member]:
+def _read_member(
+    blocks: _Blocks, info: tarfile.TarInfo, limit: int | None, sparse: bool
+) -> Iterator[Member]:
     name = info.name
-    has_payload = info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
-    if not has_payload:
-        if not info.isdir():
-            why = f"{name!r} is a link or device; repack with tar --dereference --hard-dereference"
-            yield Member(name, problem=(Status.MISSING_IMAGE, why))
+    if info.islnk() or info.issym():
+        yield Member(name, link=linked_path(name, info.linkname, info.issym()))
+    elif info.isdir():
         return
-    if limit is not None and info.size <= limit:
+    elif info.isdev():
+        why = f"{name!r} is a device or a pipe, wanted a file; put the photo itself there"
+        yield Member(name, problem=(Status.MISSING_IMAGE, why))
+    elif sparse or info.type == CONTINUED:
+        blocks.skip(info.size, name)
+        if sparse:
+            why = f"{name!r} is stored with holes; pack it again with tar without --sparse"
+        else:
+            why = f"{name!r} begins in another volume; unpack all volumes and pass the folder"
+        yield Member(name, problem=(Status.MISSING_IMAGE, why))
+    elif info.type in NO_MEMBERS:
+        blocks.skip(info.size, name)
+    elif limit is not None and info.size <= limit:
         start = None if blocks.compression else blocks.offset
         yield Member(name, blocks.payload(info.size, name), offset=start)
-        return
-    blocks.skip(info.size, name)
-    if limit is None:
-        yield Member(name)
     else:
-        why = f"{name!r} has {info.size:,} bytes, limit {limit:,}; store a smaller file"
-        yield Member(name, problem=(Status.TOO_MANY_BYTES, why))
+        blocks.skip(info.size, name)
+        yield Member(name, problem=None if limit is None else too_large(name, info.size, limit))
+
+
+def too_large(name: str, size: int, limit: int) -> tuple[Status, str]:
+    """Returns status and message of a member with too many bytes."""
+    why = f"{name!r} has {size:,} bytes, limit {limit:,}; store a smaller file"
+    return Status.TOO_MANY_BYTES, why
+
+
+def linked_path(name: str, target: str, relative: bool) -> str:
+    """Returns the path within the archive that a link names; empty if it lies outside.
+
+    Args:
+        name: Name of the link.
+        target: What it names.
+        relative: Whether that is as seen from the folder of the link.
+    """
+    found = plain_path(posixpath.join(posixpath.dirname(name), target) if relative else target)
+    return "" if found.startswith("../") else found
+
+
+def plain_path(name: str) -> str:
+    """Returns one spelling for `a.jpg`, `./a.jpg` and `/a.jpg`."""
+    return posixpath.normpath(name).lstrip("/")

@@ -1,7 +1,8 @@
 """Reads existing shards as a source: a sample of a tar is a record, its image a range of bytes.
 
 A sample's `.json` holds `latitude` and `longitude`, and may hold `author` and `licence` (or
-`license`). Shards are read by the strict reader: what it refuses is a drop.
+`license`). Shards are read by the strict reader: what it refuses is a drop, and so is a second
+photo with the same document.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.archive import Sample, ShardReader, late_documents
+from locdiffusion.photos.names import extension
+from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import ReadError
 from pipelines.sources.record import Drop, ImageRef, Record, RowError, checked_author, shown
 from schemas.geotags import ErrorRow, Status
-from schemas.samples import parse_metadata
+from schemas.samples import METADATA_EXTENSION
 from schemas.training import DropReason
 
 SOURCE = "webdataset"
@@ -23,7 +26,7 @@ _REASONS = {
     Status.DUPLICATE_KEY: DropReason.DUPLICATE_ID,
     Status.TRUNCATED: DropReason.BROKEN_IMAGE,
     Status.TOO_MANY_BYTES: DropReason.TOO_LARGE,
-    Status.BAD_METADATA: DropReason.MALFORMED_ROW,
+    Status.BROKEN_IMAGE: DropReason.BROKEN_IMAGE,
     Status.SHARD_TRUNCATED: DropReason.UNUSABLE_SHARD,
     Status.SHARD_CORRUPT: DropReason.UNUSABLE_SHARD,
     Status.SHARD_UNREADABLE: DropReason.UNUSABLE_SHARD,
@@ -43,12 +46,21 @@ def read_shard(url: str) -> Iterator[Record | Drop]:
         ReadError: The shard cannot be read now; its content is not known.
     """
     reader = ShardReader(url)
+    taken = ""
+    late: dict[str, Sidecar] | None = None
     for item in reader:
         if reader.read_failed:
             raise ReadError(f"{url}: {reader.message}")
         if isinstance(item, ErrorRow):
             yield Drop(item.key, _REASONS[item.status], item.message, url)
+        elif item.document and item.document == taken:
+            why = f"an earlier photo of the sample uses {taken}, wanted one photo of each sample"
+            yield Drop(item.key, DropReason.DUPLICATE_ID, why, shown(item.metadata or b""))
         else:
+            taken = item.document
+            if item.sidecar is None:
+                late = late_documents(url) if late is None else late
+                item.sidecar = late.get(item.key)
             yield _record(item, url)
 
 
@@ -66,16 +78,16 @@ def _record(sample: Sample, url: str) -> Record | Drop:
 
 
 def _with_metadata(sample: Sample, image: ImageRef) -> Record:
-    if sample.metadata is None:
+    if sample.sidecar is None:
         why = f"the sample has no .json, wanted {sample.key}.json with latitude and longitude"
         raise RowError(DropReason.NO_COORDINATES, why)
-    document = _document(sample.metadata)
-    try:
-        truth = parse_metadata(sample.metadata)
-    except ValueError as error:
-        raise RowError(DropReason.BAD_COORDINATES, str(error)) from None
+    is_json = extension(sample.document) == METADATA_EXTENSION
+    document = _document(sample.metadata or b"") if is_json else {}
+    if sample.sidecar.problem:
+        raise RowError(DropReason.BAD_COORDINATES, sample.sidecar.problem)
+    truth = sample.sidecar.position
     if truth is None:
-        why = "the .json has no latitude and longitude, wanted both"
+        why = "its document has no latitude and longitude, wanted both"
         raise RowError(DropReason.NO_COORDINATES, why)
     author = _text(document, "author")
     return Record(

@@ -90,12 +90,5 @@ def bad_members() -> dict[str, tuple[Members, str]]:
             [("twice.jpg", photo(2)), ("x.jpg", photo(3)), ("twice.jpg", photo(4))],
             "duplicate_key",
         ),
-        "two": ([("two.jpg", photo(5)), ("two.png", photo(6, kind="PNG"))], "duplicate_key"),
-        "broken_json": (
-            [("broken_json.jpg", photo(7)), ("broken_json.json", b"{latitude: 3}")],
-            "bad_metadata",
-        ),
-        "far": ([("far.jpg", photo(8)), ("far.json", truth(123.0))], "bad_metadata"),
-        "no_photo": ([("no_photo.json", truth())], "missing_image"),
         "white": ([("white.png", white)], "inference_failed"),
     }

@@ -3,14 +3,15 @@
 A `Shard` knows where each of its files lies, so that a test can say which of them a damage met. The
 promise that `broken_promises` holds a reader to, in full:
 
-1. What comes out is whole. A sample's photo and metadata are, byte for byte, the first photo and
-   the first `.json` that stand together under its key in the sound archive. Three things a tar
-   cannot notice, and they alone are let through: bytes flipped inside a payload (the sample then
-   holds them as they stand in the file), bytes flipped inside a stored long name (no checksum
+1. What comes out is whole. A sample's photo is, byte for byte, what the sound archive holds under
+   the name that its key stands for, and its metadata is the first `.json` beside it. Three things a
+   tar cannot notice, and they alone are let through: bytes flipped inside a payload (the sample
+   then holds them as they stand in the file), bytes flipped inside a stored long name (no checksum
    covers it: the members that carry it may land under other keys; still, what comes out is whole
    payloads), and, in a gzip that does not end well, wrong bytes before the place that is named.
-2. Nothing is lost in silence. Every run of members with one key is a sample, or a row of errors
-   with that key, or begins behind the byte that the status names.
+2. Nothing is lost in silence. Every photo is a sample, or a row of errors with its key, or begins
+   behind the byte that the status names, or that the message names as the end of an archive that
+   nothing closes.
 3. The shard's own row is there exactly when the status is not `complete`.
 """
 
@@ -18,7 +19,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import itertools
 import re
 import tarfile
 from collections import Counter
@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from webdataset.tariterators import base_plus_ext, group_by_keys, tar_file_iterator
+from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.tar import TarStatus
@@ -46,7 +46,9 @@ class File:
     """One file of an archive: its payload and where in the archive it lies.
 
     Attributes:
-        key, extension: by webdataset's rule, the extension in lower case; None without a key.
+        name: as it is stored.
+        stem, extension: around the last dot, the extension in lower case; no stem for what is
+            hidden or webdataset's own.
         data: payload as it stands in the archive.
         start: of its first header, an extended one if it has one.
         header: of its own header.
@@ -55,7 +57,8 @@ class File:
         renamed: whether a flipped byte may have changed its name unnoticed.
     """
 
-    key: str | None
+    name: str
+    stem: str | None
     extension: str
     data: bytes
     start: int
@@ -80,9 +83,29 @@ class Shard:
     untrusted: bool = False
 
     def runs(self) -> list[list[File]]:
-        """Files with a key, in groups of neighbours that share it."""
-        keyed = [file for file in self.files if file.key is not None]
-        return [list(run) for _, run in itertools.groupby(keyed, key=lambda file: file.key)]
+        """Files with a stem, in groups of neighbours that are parts of the first's sample."""
+        runs: list[list[File]] = []
+        for file in self.files:
+            if file.stem is not None and file.extension:
+                folder, slash, base = file.name.rpartition("/")
+                keys = (file.stem, folder + slash + base.partition(".")[0])
+                if not runs or runs[-1][0].stem not in keys:
+                    runs.append([])
+                runs[-1].append(file)
+        return runs
+
+    def photos(self) -> dict[str, tuple[File, list[File]]]:
+        """Each photo and its run, by the key that it must have."""
+        found: dict[str, tuple[File, list[File]]] = {}
+        names = set()
+        for run in self.runs():
+            for file in run:
+                if file.extension in IMAGE_EXTENSIONS:
+                    spellings = [] if file.name in names else [str(file.stem)]
+                    spellings += [file.name, *(f"{file.name}#{n}" for n in range(2, 99))]
+                    names.add(file.name)
+                    found[next(key for key in spellings if key not in found)] = file, run
+        return found
 
 
 def webdataset_samples(data: bytes) -> dict[str, dict[str, Any]]:
@@ -99,15 +122,17 @@ def sound(data: bytes) -> Shard:
         for info in tar:
             if not info.isreg():
                 continue
-            key, extension = base_plus_ext(info.name)
-            if re.match(r"__[^/]*__($|/)", info.name):
-                key = None
+            base = info.name.rpartition("/")[2]
+            extension = base.rpartition(".")[2] if "." in base else ""
+            stem: str | None = info.name[: len(info.name) - len(extension) - ("." in base)]
+            if re.match(r"__[^/]*__($|/)|(.*/)?[.][^./]", info.name):
+                stem = None
             payload = info.offset_data
             stored = plain[payload : payload + info.size]
             header = payload - BLOCK
             names = frozenset(_name_bytes(plain, info.offset, header))
             place = (info.offset, header, payload, names)
-            files.append(File(key, (extension or "").lower(), stored, *place))
+            files.append(File(info.name, stem, extension.lower(), stored, *place))
     return Shard(data, tuple(files))
 
 
@@ -263,9 +288,7 @@ def repeated(rng: Generator, shard: Shard) -> Shard:
 
 
 def _members(shard: Shard) -> Members:
-    return [
-        (f"{file.key}.{file.extension}", file.data) for file in shard.files if file.key is not None
-    ]
+    return [(file.name, file.data) for file in shard.files if file.stem is not None]
 
 
 def gzipped(rng: Generator, shard: Shard) -> Shard:
@@ -384,22 +407,23 @@ def broken_promises(
         broken.append(f"status {status.value} without its byte, or the reverse: {message!r}")
     if shard.untrusted and named:
         return broken
-    offset = int(named[1]) if named else None
+    ended = named or re.search(r"archive of ([\d,]+) bytes", message)
+    offset = int(ended[1].replace(",", "")) if ended else None
     return broken + _wrong(shard, samples) + _lost(shard, samples, told, offset)
 
 
 def _wrong(shard: Shard, samples: Sequence[Sample]) -> list[str]:
     """Samples that hold anything but what stands together under their key."""
-    first: dict[str | None, list[File]] = {}
-    for run in shard.runs():
-        first.setdefault(run[0].key, run)
+    photos = shard.photos()
     renamed = any(file.renamed for file in shard.files)
     payloads = {None, *(file.data for file in shard.files)}
     broken = []
     for sample in samples:
+        file, run = photos.get(sample.key, (None, []))
+        document = next((one.data for one in run if one.extension == "json"), None)
         parts = {
-            "photo": (sample.image, _first(first.get(sample.key, []), IMAGE_EXTENSIONS)),
-            "metadata": (sample.metadata, _first(first.get(sample.key, []), ("json",))),
+            "photo": (sample.image, file and file.data),
+            "metadata": (sample.metadata, document),
         }
         for part, (found, wanted) in parts.items():
             if found != wanted and not (renamed and found in payloads):
@@ -407,25 +431,15 @@ def _wrong(shard: Shard, samples: Sequence[Sample]) -> list[str]:
     return broken
 
 
-def _first(run: Sequence[File], extensions: Sequence[str]) -> bytes | None:
-    return next((file.data for file in run if file.extension in extensions), None)
-
-
 def _lost(
     shard: Shard, samples: Sequence[Sample], told: Counter[str | None], offset: int | None
 ) -> list[str]:
-    """Runs of members that are neither a sample, nor a row, nor behind the named byte."""
-    accounted = told + Counter(sample.key for sample in samples)
-    broken = []
-    for run in shard.runs():
-        # A photo is one row each; a sample without one is a row, too.
-        rows = max(1, sum(file.extension in IMAGE_EXTENSIONS for file in run))
-        accounted[run[0].key] -= rows
-        behind = offset is not None and run[-1].payload + len(run[-1].data) > offset
-        whole = accounted[run[0].key] >= 0
-        begun = run[0].payload <= offset if offset is not None else True
-        if not whole and any(file.renamed for file in shard.files):
-            continue
-        if not whole and (not behind or (begun and not told[run[0].key])):
-            broken.append(f"{run[0].key!r} at byte {run[0].start} is lost in silence")
-    return broken
+    """Photos that are neither a sample, nor a row, nor behind the named byte."""
+    accounted = {*told, *(sample.key for sample in samples)}
+    if any(file.renamed for file in shard.files):
+        return []
+    return [
+        f"{key!r} at byte {file.start} is lost in silence"
+        for key, (file, _) in shard.photos().items()
+        if key not in accounted and (offset is None or file.payload <= offset)
+    ]

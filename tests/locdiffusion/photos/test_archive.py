@@ -5,16 +5,20 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from locdiffusion.photos.archive import Sample, ShardReader, split_name
+from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.labelled_samples import read_images, read_samples
+from locdiffusion.photos.names import NameKind
+from locdiffusion.photos.storage import DataError
 from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Status
-from schemas.samples import MAX_IMAGE_BYTES
+from schemas.samples import MAX_IMAGE_BYTES, Truth
 from support.archives import photo, sound_members, tar_bytes, truth, write_tar
 
 
@@ -46,8 +50,8 @@ def test_agrees_with_webdataset_on_sound_shards(tmp_path: Path, kind: str) -> No
         (f"{long}.jpg", photo(1)),
         (f"{long}.json", truth()),
         ("a.b/c.JPG", photo(2)),
-        ("a.b/c.seg.png", b"not ours"),
-        ("a.b/c.txt", b"nor this"),
+        ("a.b/c.txt", b"not ours"),
+        ("a.b/c.cls.npy", b"nor this"),
     ]
     if kind == "ustar":
         members = [member for member in members if len(member[0]) < 90]
@@ -67,19 +71,39 @@ def test_agrees_with_webdataset_on_sound_shards(tmp_path: Path, kind: str) -> No
         theirs = oracle[sample.key]
         assert sample.image in [theirs.get(name) for name in ("jpg", "jpeg", "png", "webp")]
         assert sample.metadata == theirs.get("json")
-    assert reader.ignored_members == 2
+    kinds = {"__meta__": 1, "hidden": 1, ".txt": 1, ".npy": 1}
+    assert reader.left_out.counts == kinds and reader.ignored_members == 4
 
 
-@given(st.text("ab./_é", max_size=12))
-def test_key_rule_is_that_of_webdataset(name: str) -> None:
-    from webdataset.tariterators import base_plus_ext
+def test_differs_from_webdataset_where_names_have_dots(tmp_path: Path) -> None:
+    """To webdataset five photos of one day are one sample of five parts, or none."""
+    names = [f"WhatsApp Image 2020-01-01 at 12.00.0{second}.jpeg" for second in range(5)]
+    names += ["2019.07.14.jpg", "PXL_1.PORTRAIT.jpg", "IMG_1.edited.jpg", "IMG_1.jpg", "d/-.a.PNG"]
+    members = [(name, photo(index)) for index, name in enumerate(names)]
+    path = write_tar(tmp_path / "s.tar", members)
+    samples, errors, _ = read(path)
+    assert errors == []
+    assert [(sample.key, sample.image) for sample in samples] == [
+        (name.rpartition(".")[0], data) for name, data in members
+    ]
+    assert len(webdataset_samples(path)) == 5
 
-    theirs = base_plus_ext(name)
-    ours = split_name(name)
-    if ours is None:
-        assert theirs == (None, None) or name.startswith("__")
-    else:
-        assert ours == (theirs[0], theirs[1].lower())
+
+def test_differs_from_webdataset_where_a_sample_has_several_photos(tmp_path: Path) -> None:
+    """Each is a photo; training takes the first, as webdataset's users do."""
+    members = [("0.jpg", photo(0)), ("0.json", truth()), ("0.mask.png", photo(1)), ("0.npy", b"x")]
+    members += [("1.jpg", photo(2)), ("1.webp", photo(3)), ("1.json", truth(1))]
+    path = write_tar(tmp_path / "s.tar", members)
+    samples, errors, reader = read(path)
+    assert [sample.key for sample in samples] == ["0", "0.mask", "1", "1.webp"] and errors == []
+    assert list(webdataset_samples(path)) == ["0", "1"]
+    assert reader.late == {} and samples[1].sidecar == samples[0].sidecar
+    trained = list(read_samples(str(path), {"npy": 9}))
+    assert [(sample.key, sample.image, sample.extras) for sample, _ in trained] == [
+        ("0", photo(0), {"npy": b"x"}),
+        ("1", photo(2), {}),
+    ]
+    assert [key for key, _ in read_images(str(path))] == ["0", "1"]
 
 
 def test_an_empty_archive_is_complete(tmp_path: Path) -> None:
@@ -90,52 +114,131 @@ def test_an_empty_archive_is_complete(tmp_path: Path) -> None:
 # Keys and parts
 
 
-def test_interleaved_keys_are_refused_and_counted(tmp_path: Path) -> None:
-    members = [("a.jpg", photo(1)), ("b.jpg", photo(2)), ("a.json", truth()), ("b.json", truth())]
-    samples, errors, _ = read(write_tar(tmp_path / "s.tar", members))
-    assert [sample.key for sample in samples] == ["a", "b"]
-    assert [(row.key, row.status) for row in errors] == [
-        ("a", Status.DUPLICATE_KEY),
-        ("b", Status.DUPLICATE_KEY),
-    ]
+def test_documents_elsewhere_are_known_at_the_end(tmp_path: Path) -> None:
+    members = [("a.jpg", photo(1)), ("b.jpg", photo(2)), ("a.json", truth(1)), ("b.json", truth(2))]
+    path = write_tar(tmp_path / "s.tar", members)
+    samples, errors, reader = read(path)
+    assert [(sample.key, sample.sidecar) for sample in samples] == [("a", None), ("b", None)]
+    assert errors == [] and reader.left_out.total == 0
+    assert {key: one.position for key, one in reader.late.items()} == {
+        "a": Truth(1.0, 20.0),
+        "b": Truth(2.0, 20.0),
+    }
+    assert [one.latitude for _, one in read_samples(str(path))] == [1.0, 2.0]
 
 
-def test_each_photo_too_many_is_one_error(tmp_path: Path) -> None:
+def test_each_photo_of_one_name_is_a_photo(tmp_path: Path) -> None:
     members = [("a.jpg", photo(1)), ("a.png", photo(2)), ("a.jpeg", photo(3)), ("a.json", truth())]
     samples, errors, _ = read(write_tar(tmp_path / "s.tar", members))
-    assert len(samples) == 1 and samples[0].image == photo(1) and samples[0].metadata == truth()
-    assert [row.status for row in errors] == [Status.DUPLICATE_KEY] * 2
-    assert "holds 3 photos" in errors[0].message
+    assert [sample.key for sample in samples] == ["a", "a.png", "a.jpeg"] and errors == []
+    assert {sample.metadata for sample in samples} == {truth()}
 
 
-def test_two_truths_are_one_error(tmp_path: Path) -> None:
+def test_a_name_stored_again_is_one_error_each_time(tmp_path: Path) -> None:
+    names = ["a.jpg", "a.jpg", "b.jpg", "a.jpg", "a.jpg.png", "b.png", "b.png.jpg"]
+    members = [(name, photo(index)) for index, name in enumerate(names)]
+    samples, errors, _ = read(write_tar(tmp_path / "s.tar", members))
+    found = [(sample.key, sample.image) for sample in samples]
+    assert found[:2] == [("a", photo(0)), ("b", photo(2))]
+    assert [key for key, _ in found[2:]] == ["a.jpg.png", "b.png", "b.png.jpg"]
+    assert [(row.key, row.status) for row in errors] == [
+        ("a.jpg", Status.DUPLICATE_KEY),
+        ("a.jpg#2", Status.DUPLICATE_KEY),
+    ]
+    assert "'a.jpg' is stored twice" in errors[0].message
+
+
+def test_a_document_stored_twice_that_says_two_things_says_nothing(tmp_path: Path) -> None:
     members = [("a.jpg", photo(1)), ("a.json", truth(1)), ("a.json", truth(2))]
-    _, errors, _ = read(write_tar(tmp_path / "s.tar", members))
-    assert [row.status for row in errors] == [Status.BAD_METADATA]
+    path = write_tar(tmp_path / "s.tar", members)
+    samples, errors, reader = read(path)
+    assert errors == [] and reader.not_understood == 1
+    assert samples[0].sidecar is not None and "stored twice" in samples[0].sidecar.problem
+    with pytest.raises(DataError, match="stored twice"):
+        list(read_samples(str(path)))
 
 
-def test_links_are_told_and_never_followed(tmp_path: Path) -> None:
+def test_what_belongs_to_no_photo_is_counted_and_makes_no_row(tmp_path: Path) -> None:
+    """Live photos of a phone, and what macOS and Windows leave beside photos."""
+    members = [("a.jpg", photo(1)), ("b.jpg", photo(2)), ("a.mov", b"film"), ("b.mov", b"film")]
+    junk = ["._a.jpg", "d/._b.jpg", "d/.DS_Store", "d/e/Thumbs.db", "__MACOSX/d/._c.jpg"]
+    members += [(name, b"x") for name in junk] + [("alone.json", truth()), ("backup.tgz", b"x")]
+    samples, errors, reader = read(write_tar(tmp_path / "s.tar", members))
+    assert [sample.key for sample in samples] == ["a", "b"] and errors == []
+    assert reader.left_out.total == 9 and reader.left_out.named == ["backup.tgz"]
+    assert reader.left_out.counts[".mov"] == 2 and reader.left_out.counts[".json"] == 1
+
+
+def test_of_several_documents_the_first_with_a_position_counts(tmp_path: Path) -> None:
+    members = [("a.jpg", photo(1)), ("a.jpg.json", b"{}"), ("a.json", truth(3)), ("b.jpg", b"y")]
+    members += [("b.json", b"no json"), ("c.jpg", photo(3)), ("b.jpg.json", truth(4))]
+    samples, _, reader = read(write_tar(tmp_path / "s.tar", members))
+    assert samples[0].sidecar and samples[0].sidecar.position == Truth(3.0, 20.0)
+    assert samples[0].document == "a.json"
+    assert {key: one.position for key, one in reader.late.items()} == {"b": Truth(4.0, 20.0)}
+    assert reader.not_understood == 1
+
+
+def test_a_stem_with_many_photos_is_not_held_whole(tmp_path: Path) -> None:
+    members = [("a.jpg", photo(index)) for index in range(100)] + [("a.json", truth())]
+    samples, errors, reader = read(write_tar(tmp_path / "s.tar", members))
+    assert len(samples) == 1 and len({row.key for row in errors}) == 99
+    assert reader.late["a"].position == Truth(10.0, 20.0)
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def test_links_are_the_photos_that_they_point_to(tmp_path: Path) -> None:
+    path = tmp_path / "s.tar"
+    buffer = io.BytesIO(tar_bytes([("d/a.jpg", photo(1)), ("d/a.json", truth()), ("blob", photo(2))]))
+    with tarfile.open(fileobj=buffer, mode="a") as tar:
+        tar.addfile(special("d/hard.jpg", tarfile.LNKTYPE, "d/a.jpg"))
+        tar.addfile(special("d/hard.json", tarfile.LNKTYPE, "d/a.json"))
+        tar.addfile(special("e/soft.jpg", tarfile.SYMTYPE, "../d/./hard.jpg"))
+        tar.addfile(special("blob.jpg", tarfile.SYMTYPE, "blob"))
+        tar.addfile(special("latest", tarfile.SYMTYPE, "d"))
+    for data in (buffer.getvalue(), gzip.compress(buffer.getvalue())):
+        path.write_bytes(data)
+        samples, errors, reader = read(path)
+        assert {sample.key: sample.image for sample in samples} == {
+            "d/a": photo(1),
+            "d/hard": photo(1),
+            "e/soft": photo(1),
+            "blob": photo(2),
+        }
+        assert errors == [] and reader.status is TarStatus.COMPLETE
+        assert reader.late["d/hard"].position == Truth(10.0, 20.0)
+        assert reader.left_out.counts == {"links": 1, "without ending": 1}
+
+
+def test_links_that_lead_nowhere_devices_and_pipes_are_told(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
     with tarfile.open(path, "w") as tar:
-        for name, kind in (("d", tarfile.DIRTYPE), ("a.jpg", tarfile.SYMTYPE)):
-            info = tarfile.TarInfo(name)
-            info.type, info.linkname = kind, "/etc/passwd"
-            tar.addfile(info)
+        tar.addfile(special("d", tarfile.DIRTYPE))
+        for name, target in (("out", "/etc/passwd"), ("up", "../../x"), ("loop", "loop.jpg")):
+            tar.addfile(special(f"d/{name}.jpg", tarfile.SYMTYPE, target))
+        for name, kind in (("pipe", tarfile.FIFOTYPE), ("device", tarfile.CHRTYPE)):
+            tar.addfile(special(f"{name}.jpg", kind))
+            tar.addfile(special(name, kind))
     samples, errors, reader = read(path)
     assert samples == [] and reader.status is TarStatus.COMPLETE
-    assert [row.status for row in errors] == [Status.MISSING_IMAGE]
-    assert "--dereference" in errors[0].message
+    assert [row.status for row in errors] == [Status.MISSING_IMAGE] * 5
+    assert [row.key for row in errors] == ["pipe", "device", "d/out", "d/up", "d/loop"]
+    assert "--dereference" in errors[2].message and "a pipe" in errors[0].message
+    assert reader.left_out.total == 2
 
 
 def test_too_many_bytes_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("locdiffusion.photos.archive.LIMITS", {"jpg": 700, "json": 20})
+    limits = {NameKind.PHOTO: 700, NameKind.DOCUMENT: 20}
+    monkeypatch.setattr("locdiffusion.photos.archive.LIMITS", limits)
     members = [("a.jpg", bytes(701)), ("b.jpg", b"x"), ("b.json", bytes(21)), ("c.jpg", b"y")]
-    samples, errors, _ = read(write_tar(tmp_path / "s.tar", members))
-    assert [sample.key for sample in samples] == ["c"]
-    assert [(row.key, row.status) for row in errors] == [
-        ("a", Status.TOO_MANY_BYTES),
-        ("b", Status.TOO_MANY_BYTES),
-    ]
+    samples, errors, reader = read(write_tar(tmp_path / "s.tar", members))
+    assert [sample.key for sample in samples] == ["b", "c"] and reader.not_understood == 1
+    assert [(row.key, row.status) for row in errors] == [("a", Status.TOO_MANY_BYTES)]
 
 
 # Damage
@@ -155,13 +258,45 @@ def test_cut_inside_a_payload(tmp_path: Path) -> None:
     assert reader.status is TarStatus.TRUNCATED and "truncated at byte" in reader.message
 
 
-def test_missing_end_blocks_are_noticed(tmp_path: Path) -> None:
-    data = tar_bytes([("a.jpg", photo(1)), ("b.jpg", photo(2))])
+@pytest.mark.parametrize("zeros", [-1, 0, 512])
+@pytest.mark.parametrize("packed", [False, True])
+def test_an_archive_that_nothing_closes_is_complete_and_said(
+    tmp_path: Path, zeros: int, packed: bool
+) -> None:
+    """As Maven and others write it: no zero blocks, or one, or not even a filled last block."""
+    data = tar_bytes([("a.jpg", photo(1)), ("b.jpg", photo(2))]).rstrip(b"\0")
+    data += bytes(zeros + -len(data) % 512 if zeros >= 0 else 0)
     path = tmp_path / "s.tar"
-    path.write_bytes(data.rstrip(b"\0") + bytes(-len(data.rstrip(b"\0")) % 512))
+    path.write_bytes(gzip.compress(data) if packed else data)
     samples, errors, reader = read(path)
-    assert [sample.key for sample in samples] == ["a"]  # b may have had a truth
-    assert reader.status is TarStatus.TRUNCATED and len(errors) == 2
+    assert [sample.key for sample in samples] == ["a", "b"] and errors == []
+    assert reader.status is TarStatus.COMPLETE and f"{len(data):,} bytes" in reader.message
+
+
+@pytest.mark.parametrize("blocks", [1, 20, 64, 100, 126, 2048, 8192])
+@pytest.mark.parametrize("packed", [False, True])
+def test_any_record_may_be_filled(tmp_path: Path, blocks: int, packed: bool) -> None:
+    """`tar -b BLOCKS` fills the last record with zeros."""
+    data = tar_bytes([("a.jpg", photo(1)), ("b.bmp", bytes(9000))]).rstrip(b"\0")
+    data = data.ljust(-(-(len(data) + 9000) // 512) * 512 + 1024, b"\0")
+    data += bytes(-len(data) % (512 * blocks))
+    path = tmp_path / "s.tar"
+    path.write_bytes(gzip.compress(data, 1) if packed else data)
+    samples, errors, reader = read(path)
+    if blocks in (100, 126) and not packed:  # may be a download that stopped inside b.bmp
+        assert reader.status is TarStatus.CORRUPT
+    else:
+        assert [sample.key for sample in samples] == ["a", "b"] and errors == []
+        assert (reader.status, reader.message) == (TarStatus.COMPLETE, "")
+
+
+def test_more_zeros_than_fill_a_record_are_said(tmp_path: Path) -> None:
+    data = tar_bytes([("a.jpg", photo(1)), ("b.jpg", photo(2))]) + bytes(512 * 777)
+    path = tmp_path / "s.tar"
+    path.write_bytes(data)
+    samples, _, reader = read(path)
+    assert len(samples) == 2 and reader.status is TarStatus.COMPLETE
+    assert "more than fill a record" in reader.message
 
 
 def test_garbage_in_the_middle_is_named(tmp_path: Path) -> None:
@@ -250,8 +385,8 @@ def test_never_a_crash_a_half_sample_or_a_silent_loss(
     assert len(shard_rows) == (reader.status is not TarStatus.COMPLETE)
     if reader.status is TarStatus.COMPLETE:
         # Everything that is in the archive is a sample or an error.
-        stored = {name.rpartition(".")[0] for name in _names(data)}
-        assert {*keys, *(row.key for row in errors)} == stored
+        stored = Counter(name for name in _names(data) if not name.endswith(".json"))
+        assert len(keys) + len(errors) == stored.total()
 
 
 def _names(data: bytes) -> list[str]:
@@ -276,7 +411,7 @@ def test_a_cut_archive_yields_whole_samples_in_order(
     keyed = [row.key for row in errors if row.key is not None]
     assert keyed in ([], [order[len(samples)]] if len(samples) < len(order) else [])
     padding = len(SOUND) - len(SOUND.rstrip(b"\0"))
-    if at < len(SOUND) - padding:
+    if at < len(SOUND) - padding and not reader.message.startswith("no zero blocks"):
         assert reader.status is not TarStatus.COMPLETE
 
 

@@ -209,6 +209,11 @@ class TestPatterns:
 
 GOOD = [("good.jpg", photo(1)), ("good.json", truth())]
 BAD_SAMPLES = {
+    "too many bytes": (
+        [("bad.jpg", photo(2)), ("bad.json", bytes(2**20 + 1))],
+        "limit 1,048",
+        "store a smaller file",
+    ),
     "no truth": ([("bad.jpg", photo(2))], "lacks its position", "into bad.json"),
     "json without it": (
         [("bad.jpg", photo(2)), ("bad.json", b"{}")],
@@ -243,11 +248,6 @@ BAD_SAMPLES = {
 }
 
 
-def without_end(tar: bytes) -> bytes:
-    """A tar without the zero blocks at its end."""
-    return tar[: -(-len(tar.rstrip(b"\0")) // 512) * 512]
-
-
 class TestBadData:
     @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
     @pytest.mark.parametrize("case", BAD_SAMPLES)
@@ -265,13 +265,11 @@ class TestBadData:
         ("data", "said"),
         {
             "cut in a member": (tar_bytes(GOOD)[:900], "truncated at byte 900"),
-            "cut between members": (without_end(tar_bytes(GOOD)), "without the two zero blocks"),
             "two joined with cat": (tar_bytes(GOOD) * 2, "corrupt at byte .*joined with cat"),
             "no tar": (b"hello " * 500, "not a tar, the file begins with b'hello"),
             "empty": (b"", "the file is empty"),
-            "a key twice": (tar_bytes([*GOOD, ("good.jpg", photo(3))]), "holds 2 photos"),
+            "a key twice": (tar_bytes([*GOOD, ("good.jpg", photo(3))]), "stored twice"),
             "cut gzip": (tar_bytes(GOOD, "w:gz")[:400], "the gzip stream ends early"),
-            "too many bytes": (tar_bytes([*GOOD, ("big.json", bytes(2**20 + 1))]), "limit 1,048"),
         }.values(),
     )
     def test_a_broken_shard_is_named(

@@ -616,8 +616,8 @@ def test_samples_that_the_reader_refuses_are_drops(tmp_path: Path) -> None:
     drops = [dropped(item) for item in found if isinstance(item, Drop)]
     assert sum(isinstance(item, Record) for item in found) == 1
     assert set(drops) == {
-        (DropReason.NO_IMAGE, "a"),
-        (DropReason.DUPLICATE_ID, "b"),
+        (DropReason.DUPLICATE_ID, "b.png"),
+        (DropReason.DUPLICATE_ID, "b.jpg"),
         (DropReason.NO_COORDINATES, "b2"),
         (DropReason.UNUSABLE_SHARD, None),
     }
