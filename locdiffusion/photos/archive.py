@@ -398,7 +398,7 @@ def _of_sample(name: str) -> bool:
 
 
 def first_dot_key(name: str) -> str:
-    """Returns the key of a member by webdataset's rule: its path up to the base name's first dot."""
+    """Returns the key of a member by webdataset's rule: its path up to the base's first dot."""
     folder, slash, base = name.rpartition("/")
     return folder + slash + base.partition(".")[0]
 

@@ -194,7 +194,9 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 
 def test_links_are_the_photos_that_they_point_to(tmp_path: Path) -> None:
     path = tmp_path / "s.tar"
-    buffer = io.BytesIO(tar_bytes([("d/a.jpg", photo(1)), ("d/a.json", truth()), ("blob", photo(2))]))
+    buffer = io.BytesIO(
+        tar_bytes([("d/a.jpg", photo(1)), ("d/a.json", truth()), ("blob", photo(2))])
+    )
     with tarfile.open(fileobj=buffer, mode="a") as tar:
         tar.addfile(special("d/hard.jpg", tarfile.LNKTYPE, "d/a.jpg"))
         tar.addfile(special("d/hard.json", tarfile.LNKTYPE, "d/a.json"))

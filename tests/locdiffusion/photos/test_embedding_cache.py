@@ -220,7 +220,7 @@ BAD_SAMPLES = {
         "lacks its position",
         "bad.jso",
     ),
-    "no image": ([("bad.json", truth())], "has no photo", "wanted bad.jpg"),
+    "no image": ([("bad.json", truth())], "belongs to no photo", "add the photo"),
     "broken json": ([("bad.jpg", photo(2)), ("bad.json", b"{lat")], "is not JSON", "write"),
     "half a position": (
         [("bad.jpg", photo(2)), ("bad.json", b'{"latitude": 3}')],

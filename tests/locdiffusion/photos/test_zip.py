@@ -130,7 +130,9 @@ def test_no_flipped_byte_crashes_or_loses_a_photo_in_silence(path: Path) -> None
     directory = data.index(b"PK\x01\x02")
     places = [*range(4, directory, 61), *range(directory, len(data), 3)]
     for place in places:
-        samples, errors, reader = read(path, data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :])
+        samples, errors, _ = read(
+            path, data[:place] + bytes([data[place] ^ 255]) + data[place + 1 :]
+        )
         images = {sample.image for sample in whole}
         assert all(sample.image in images for sample in samples)
         if place < directory:
