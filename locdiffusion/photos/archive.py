@@ -9,11 +9,12 @@ A sample that damage cuts in two, or whose end cannot be seen, is reported and n
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import BinaryIO
 
+from locdiffusion.photos.documents import Documents, telling
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.names import (
     NameKind,
@@ -24,7 +25,7 @@ from locdiffusion.photos.names import (
     photo_key,
     stem,
 )
-from locdiffusion.photos.sidecar import Sidecar, read_sidecar
+from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import ReadError, open_stream
 from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, plain_path, read_members
 from locdiffusion.photos.zip import MAGIC as ZIP_MAGIC
@@ -108,10 +109,7 @@ class ShardReader:
         status: State of the shard, valid once the iteration is over.
         message: What is wrong with the shard, or unusual at the end of one that is complete.
         left_out: Members that are no photos and belong to none.
-        late: What documents say that did not stand beside their photo in the shard, by the key of
-            the photo.
-        not_understood: Number of documents about photos that are not understood.
-        alone: Name of the first document `NAME.json` that has a position and belongs to no photo.
+        documents: Documents about the photos, valid once the iteration is over.
         read_failed: Whether reading failed before the end, so that another run should try again.
     """
 
@@ -122,15 +120,11 @@ class ShardReader:
     status: TarStatus = TarStatus.COMPLETE
     message: str = ""
     left_out: LeftOut = field(default_factory=LeftOut)
-    late: dict[str, Sidecar] = field(default_factory=dict)
-    not_understood: int = 0
-    alone: str = ""
+    documents: Documents = field(default_factory=Documents)
     read_failed: bool = False
     _keys: dict[str, str] = field(default_factory=dict, repr=False)  # of photos, by name
     _used: set[str] = field(default_factory=set, repr=False)  # keys
     _lacking: list[str] = field(default_factory=list, repr=False)  # photos without a position
-    _documents: dict[str, Sidecar] = field(default_factory=dict, repr=False)
-    _beside: set[str] = field(default_factory=set, repr=False)  # documents that stood there
     _links: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
@@ -149,7 +143,9 @@ class ShardReader:
                 yield from self._samples(file)
                 if self._links:
                     yield from self._linked(file)
-            self._match()
+            self.documents.match(self._keys, self._lacking, self.siblings, _documents_of)
+            for name in () if self.siblings else self.documents.unused:
+                self.left_out.add(name)
         if self.status is not TarStatus.COMPLETE:
             status = Status(f"shard_{self.status.value}")
             again = "copy or pack the shard again"
@@ -207,20 +203,11 @@ class ShardReader:
             group.photos.append(member)
         elif kind is NameKind.DOCUMENT:
             group.documents.setdefault(name, member.data)
-            self._add_document(member)
+            self.documents.add(member)
         elif _part(name) in self.extras:
             group.extras.setdefault(_part(name), member)
         else:
             self.left_out.add(name)
-
-    def _add_document(self, member: Member) -> None:
-        if member.data is None:
-            sidecar = Sidecar(problem=member.problem[1] if member.problem else member.name)
-        else:
-            sidecar = read_sidecar(member.name, member.data)
-        if self._documents.setdefault(member.name, sidecar) != sidecar:
-            why = f"{member.name} is stored twice and says two things; remove one"
-            self._documents[member.name] = Sidecar(problem=why)
 
     def _at_damage(
         self, group: _Group | None, damage: ArchiveDamage
@@ -266,7 +253,7 @@ class ShardReader:
         for photo in photos:
             key, twice = self._key(photo.name)
             documents = matched.get(photo.name, ())
-            self._beside.update(documents)
+            self.documents.beside.update(documents)
             if twice:
                 yield twice
             elif wrong := photo.problem or problem:
@@ -274,24 +261,19 @@ class ShardReader:
             else:
                 sample = Sample(key, photo.data, image_offset=photo.offset, extras=extras)
                 if documents:
-                    name = self._telling(documents)
+                    name = telling(documents, self.documents.said)
                     sample.document, sample.metadata = name, group.documents[name]
-                    sample.sidecar = self._documents[name]
+                    sample.sidecar = self.documents.said[name]
                 if sample.sidecar is None or sample.sidecar.position is None:
                     self._lacking.append(photo.name)
                 yield sample
             problem, extras = None, {}
 
-    def _telling(self, documents: Sequence[str]) -> str:
-        """Returns the first document that has a position; the first of all if none has one."""
-        with_position = (name for name in documents if self._documents[name].position)
-        return next(with_position, documents[0])
-
     def _linked(self, file: BinaryIO) -> Iterator[Sample | ErrorRow]:
         """Reads the shard again for the photos that links point to."""
         wanted: dict[str, list[str]] = defaultdict(list)
         links = {plain_path(name): target for name, target in self._links.items()}
-        documents = {plain_path(name): sidecar for name, sidecar in self._documents.items()}
+        documents = {plain_path(name): sidecar for name, sidecar in self.documents.said.items()}
         for name, target in self._links.items():
             for _ in range(MOST_LINKS):
                 target = links.get(target, target)
@@ -299,7 +281,7 @@ class ShardReader:
             if kind is NameKind.PHOTO:
                 wanted[target].append(name)
             elif kind is NameKind.DOCUMENT and target in documents:
-                self._documents[name] = documents[target]
+                self.documents.said[name] = documents[target]
             else:
                 self.left_out.add(name, "links")
         yield from self._targets(file, wanted)
@@ -327,35 +309,15 @@ class ShardReader:
             if self.status is TarStatus.COMPLETE:
                 self._damaged(file, damage)
 
-    def _match(self) -> None:
-        """Matches documents that did not stand beside their photo, and counts what is left."""
-        rest = [name for name in self._documents if name not in self._beside]
-        photos = list(self._keys) if rest else self._lacking
-        found = match_documents(photos, self._documents)
-        used = self._beside.union(*found.values())
-        for name in self._lacking:
-            if documents := found.get(name):
-                self.late[self._keys[name]] = self._documents[self._telling(documents)]
-        self.not_understood = sum(bool(self._documents[name].problem) for name in used)
-        for name in rest:
-            if name not in used and not self.siblings:
-                self.left_out.add(name)
-                if self._documents[name].position and not extension(stem(name)):
-                    self.alone = self.alone or name
-        self._match_siblings([name for name in self._lacking if name not in found])
+    @property
+    def late(self) -> dict[str, Sidecar]:
+        """What documents say that did not stand beside their photo, by the photo's key."""
+        return self.documents.late
 
-    def _match_siblings(self, lacking: list[str]) -> None:
-        for url in self.siblings:
-            if not lacking:
-                return
-            documents = _documents_of(url)
-            found = match_documents(lacking, documents)
-            for photo, names in found.items():
-                sidecars = [documents[name] for name in names]
-                with_position = (one for one in sidecars if one.position)
-                self.late[self._keys[photo]] = next(with_position, sidecars[0])
-                self.not_understood += sum(bool(one.problem) for one in sidecars)
-            lacking = [photo for photo in lacking if photo not in found]
+    @property
+    def not_understood(self) -> int:
+        """Number of documents about photos that are not understood."""
+        return self.documents.not_understood
 
 
 def late_documents(url: str, siblings: tuple[str, ...] = ()) -> dict[str, Sidecar]:
@@ -377,7 +339,7 @@ def _documents_of(url: str) -> Mapping[str, Sidecar]:
     reader = ShardReader(url, photos=False)
     for _ in reader:
         pass
-    return reader._documents
+    return reader.documents.said
 
 
 def _members(

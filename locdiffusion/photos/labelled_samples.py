@@ -55,10 +55,10 @@ def read_samples(
             late = late_documents(shard) if late is None else late
             sidecar = late.get(item.key, sidecar)
         yield item, _truth(item.key, sidecar, shard)
-    if isinstance(reader, ShardReader) and reader.alone:
+    if isinstance(reader, ShardReader) and (alone := reader.documents.alone):
         raise DataError(
-            f"{reader.alone} in {shard} has a position and belongs to no photo; add the photo, or "
-            "leave both out of the shard."
+            f"{alone} in {shard} has a position and belongs to no photo; add the photo, or leave "
+            "the document out of the shard, too."
         )
 
 

@@ -1,0 +1,87 @@
+"""The documents of a shard: what each says, and which photo it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from locdiffusion.photos.names import extension, match_documents, stem
+from locdiffusion.photos.sidecar import Sidecar, read_sidecar
+from locdiffusion.photos.tar import Member
+
+
+def telling(names: Sequence[str], documents: Mapping[str, Sidecar]) -> str:
+    """Returns the first document that has a position; the first of all if none has one."""
+    return next((name for name in names if documents[name].position), names[0])
+
+
+@dataclass
+class Documents:
+    """Documents met so far. Only what they say is kept, not their bytes.
+
+    Attributes:
+        said: What each document says, by its name.
+        beside: Names of those that stood beside their photo.
+        late: What the others say, by the key of the photo; once all are matched.
+        unused: Names of those that are about no photo; once all are matched.
+        not_understood: Number of documents about photos that are not understood.
+    """
+
+    said: dict[str, Sidecar] = field(default_factory=dict)
+    beside: set[str] = field(default_factory=set)
+    late: dict[str, Sidecar] = field(default_factory=dict)
+    unused: list[str] = field(default_factory=list)
+    not_understood: int = 0
+
+    def add(self, member: Member) -> None:
+        """Reads a document; one that is stored twice must say the same again."""
+        name = member.name
+        if member.data is None:
+            sidecar = Sidecar(problem=member.problem[1] if member.problem else name)
+        else:
+            sidecar = read_sidecar(name, member.data)
+        if self.said.setdefault(name, sidecar) != sidecar:
+            why = f"{name} is stored twice and says two things; remove one"
+            self.said[name] = Sidecar(problem=why)
+
+    def match(
+        self,
+        keys: Mapping[str, str],
+        lacking: Iterable[str],
+        siblings: Sequence[str] = (),
+        load: Callable[[str], Mapping[str, Sidecar]] = lambda url: {},
+    ) -> None:
+        """Matches the documents that did not stand beside their photo.
+
+        Args:
+            keys: Keys of all photos, by name.
+            lacking: Names of the photos for which no position is known.
+            siblings: Other parts of the same export, the nearest first. They are asked for
+                documents of photos that have none here.
+            load: Function from a part to all its documents.
+        """
+        elsewhere = [name for name in self.said if name not in self.beside]
+        lacking = list(lacking)
+        found = match_documents(keys if elsewhere else lacking, self.said)
+        used = self.beside.union(*found.values())
+        self.unused = [name for name in elsewhere if name not in used]
+        self.not_understood = sum(bool(self.said[name].problem) for name in used)
+        for photo in lacking:
+            if photo in found:
+                self.late[keys[photo]] = self.said[telling(found[photo], self.said)]
+        lacking = [photo for photo in lacking if photo not in found]
+        for url in siblings:
+            if not lacking:
+                break
+            documents = load(url)
+            found = match_documents(lacking, documents)
+            for photo, names in found.items():
+                self.late[keys[photo]] = documents[telling(names, documents)]
+                self.not_understood += sum(bool(documents[name].problem) for name in names)
+            lacking = [photo for photo in lacking if photo not in found]
+
+    @property
+    def alone(self) -> str:
+        """First document `NAME.json` that has a position and is about no photo, or nothing."""
+        with_position = (name for name in self.unused if self.said[name].position)
+        return next((name for name in with_position if not extension(stem(name))), "")
