@@ -12,6 +12,9 @@ from collections.abc import Iterator
 from locdiffusion.photos.image_formats import AVIF, BMP, GIF, HEIF, JPEG, JPEG2000, PNG, WEBP
 
 SOS, EOI = 0xDA, 0xD9
+RARE_FRAMES = {*range(0xC3, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Markers of JPEGs that are lossless, hierarchical or coded arithmetically."""
+
 MAX_TEXT_BYTES = 4 * 2**20
 """Longest text of a PNG, such as its XMP or its EXIF as text, that is kept."""
 
@@ -132,14 +135,16 @@ def _png_text(name: bytes, body: bytes) -> bytes:
 def _boxes_end(data: bytes) -> int:
     """Returns the end of the last box of an ISO file; a box of length 0 reaches to the end."""
     at = 0
+    names = set()
     while at + 8 <= len(data):
+        names.add(data[at + 4 : at + 8])
         length = int.from_bytes(data[at : at + 4], "big")
         if length == 1:
             length = int.from_bytes(data[at + 8 : at + 16], "big")
         if length < 8:
             return 0
         at += length
-    return at if at >= len(data) else at + 8
+    return at if at >= len(data) and names & {b"mdat", b"jp2c"} else max(at, len(data)) + 8
 
 
 def _gif_walk(data: bytes) -> tuple[list[tuple[int, int]], int]:

@@ -67,11 +67,20 @@ _PICTURES = (
     ("a RAW file of Canon (CR2)", rb"II\*\0.{4}CR\x02", _DEVELOP),
     ("JPEG XL", rb"\xff\x0a|\0\0\0\x0cJXL ", "convert it to JPEG"),
     ("a Photoshop document", rb"8BPS", "export it as JPEG"),
-    ("OpenEXR", rb"v/1\x01", "convert it to JPEG"),
-    ("a drawing (SVG)", rb"\s*(<\?xml.{0,400})?<svg", "export it as JPEG"),
+    (
+        "a picture of a kind that nothing here reads",
+        rb"P[1-6]\s+(#.*?\n)*\d+\s+\d|\0\0[\1\2]\0[^\0]\0|icns|DDS |gimp xcf|v/1\x01|#\?RADIANCE|"
+        rb"II\xbc\x01|SIMPLE  =|AT&TFORM|qoif|BPG\xfb|.{128}DICM|%!PS|\xd7\xcd\xc6\x9a|/\* XPM",
+        "convert it to JPEG",
+    ),
+    ("a drawing (SVG)", rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,400})?<svg", "export it as JPEG"),
 )
 _OTHERS = (
-    ("a web page", rb"\s*(<\?xml.{0,400})?<(!doctype html|html|head)", "download the photo itself"),
+    (
+        "a web page",
+        rb"(\xef\xbb\xbf)?\s*(<\?xml.{0,400})?<(?i:!doctype html|html|head)",
+        "download the photo itself",
+    ),
     ("a pointer of Git LFS", rb"version https://git-lfs", "fetch the photo with `git lfs pull`"),
     ("a PDF", rb"%PDF", "take the photos out of it"),
     ("a zip archive", rb"PK\x03\x04", "name it .zip, or unpack it"),
@@ -134,7 +143,7 @@ def other_contents(data: bytes) -> Contents:
 
 
 def _matches(start: bytes, head: bytes) -> bool:
-    return re.match(start, head, re.DOTALL | re.IGNORECASE) is not None
+    return re.match(start, head, re.DOTALL) is not None
 
 
 @functools.cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import importlib
 import io
@@ -14,6 +15,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from locdiffusion.photos.file_structure import (
     EOI,
+    RARE_FRAMES,
     SOS,
     jpeg_segments,
     wanted_bytes,
@@ -44,6 +46,9 @@ REDUCE_ABOVE_PIXELS = 25_000_000
 REDUCED_SIDE = 1024
 """Fewest pixels on the shorter side after reduced decoding, unless MAX_IMAGE_PIXELS wants fewer."""
 
+MAX_JPEG_SIDE = 65_500
+"""Limit of libjpeg."""
+
 MAX_COEFFICIENT_BYTES = 768 * 2**20
 """Memory for a JPEG in several scans, of which no scale needs less than all coefficients."""
 
@@ -56,6 +61,7 @@ _BY_ROWS = (PNG, GIF, TIFF, BMP)
 """Formats of which Pillow keeps the rows that it has decoded when it fails."""
 
 _NEW_SUBFILE_TYPE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706
+_BAND_PIXELS = 2**20
 _ZEROS = bytes(4096)
 _FILLER = bytes((181 * i + 90) % 250 for i in range(1, 1024))
 _UNSUPPORTED = re.compile(r"unknown|unsupported|not supported|cannot handle|not available|KeyError")
@@ -142,6 +148,12 @@ def _opened(kind: str, data: bytes) -> Image.Image:
     if kind == JPEG:
         # Not Pillow's factory, which would open the other pictures of an MPO too.
         image = JpegImageFile(stream)
+        if max(image.size) > MAX_JPEG_SIDE:
+            raise PhotoError(
+                Status.TOO_MANY_PIXELS,
+                f"the JPEG has {image.width} x {image.height} pixels, limit {MAX_JPEG_SIDE:,} a "
+                "side; cut it, or scale the photo down",
+            )
         _check_coefficients(image, data)
         _reduce(image)
     else:
@@ -230,7 +242,8 @@ def _what_is_there(
         return whole
     if missing <= 0:
         why = f"{type(error).__name__}: {error}"
-        if _UNSUPPORTED.search(why):
+        rare = kind == JPEG and any(marker in RARE_FRAMES for marker, _ in jpeg_segments(data))
+        if rare or _UNSUPPORTED.search(why):
             found = f"nothing here reads this kind of {name} ({why}); convert it to a usual JPEG"
             raise PhotoError(Status.NO_READER, found) from None
         found = f"the {name} of {len(data):,} bytes is broken ({why}); {COPY_AGAIN}"
@@ -240,7 +253,7 @@ def _what_is_there(
     found = f"the {name} breaks off after {len(there):,} bytes{tail}"
     rescued = _rescued(kind, there, missing)
     if rescued is None:
-        more = f"; at least {missing:,} bytes are missing, and what is there cannot be decoded"
+        more = f"; at least {missing:,} bytes are missing, and what is there gives no picture"
         raise PhotoError(Status.INCOMPLETE_IMAGE, f"{found}{more}; {COPY_AGAIN}") from None
     image, upper, lower, coarse = rescued
     share = (lower - upper) / image.height
@@ -248,8 +261,12 @@ def _what_is_there(
         return image
     if salvage and share >= SALVAGE_LEAST:
         return _rows(image, upper, lower)
-    lost = 1.0 if share == 0 else min(max(1 - share, 0.01), 0.99)
-    more = "without its fine detail" if coarse else f"{lost:.0%} of its rows are missing"
+    if coarse:
+        more = "without its fine detail"
+    elif share == 0:
+        more = "none of its rows is whole"
+    else:
+        more = f"{min(max(1 - share, 0.01), 0.99):.0%} of its rows are missing"
     remedy = ", or geotag what is there with --salvage" if share >= SALVAGE_LEAST else ""
     raise PhotoError(Status.INCOMPLETE_IMAGE, f"{found}, {more}; {COPY_AGAIN}{remedy}") from None
 
@@ -264,29 +281,48 @@ def _rescued(kind: str, there: bytes, missing: int) -> tuple[Image.Image, int, i
         The picture, the first row that is there, the one behind the last, and whether all rows are
         there without the later scans of a progressive JPEG.
     """
+    if missing * SALVAGE_LEAST > len(there):
+        return None
     try:
         image, other = (_filled(kind, there, missing, filling) for filling in (0, 1))
     except PhotoError:
         raise
     except Exception:
         return None
-    width, height = image.size
-    rows = ((0, row, width, row + 1) for row in range(height))
-    differ = [box[1] for box in rows if image.crop(box).tobytes() != other.crop(box).tobytes()]
+    height = image.height
+    differ = _differing_rows(image, other)
     if not differ:
         return image, 0, height, False
     if kind == JPEG and sum(marker == SOS for marker, _ in jpeg_segments(there)) > 1:
         return image, 0, height, bool(image.info.get("progressive"))
-    if kind in _BY_ROWS and height - 1 - differ[-1] > differ[0]:
-        return image, differ[-1] + 1, height, False
-    return image, 0, differ[0], False
+    if kind in _BY_ROWS and height - differ.stop > differ.start:
+        return image, differ.stop, height, False
+    return image, 0, differ.start, False
+
+
+def _differing_rows(image: Image.Image, other: Image.Image) -> range:
+    """Returns the rows from the first to the last in which two pictures of one size differ."""
+    width, height = image.size
+    step = max(1, _BAND_PIXELS // width)
+
+    def differ(upper: int, lower: int) -> bool:
+        box = (0, upper, width, min(lower, height))
+        return image.crop(box).tobytes() != other.crop(box).tobytes()
+
+    bands = [upper for upper in range(0, height, step) if differ(upper, upper + step)]
+    if not bands:
+        return range(0)
+    first, last = (range(upper, min(upper + step, height)) for upper in (bands[0], bands[-1]))
+    start = bisect.bisect_left(first, True, key=lambda row: differ(first.start, row + 1))
+    stop = bisect.bisect_left(last, True, key=lambda row: not differ(row, last.stop))
+    return range(first.start + start, last.start + stop)
 
 
 def _filled(kind: str, there: bytes, missing: int, filling: int) -> Image.Image:
     if kind == JPEG:
         there = there.rstrip(b"\xff") + _FILLER * filling + bytes((0xFF, EOI))
     elif kind not in (PNG, GIF):
-        there += bytes([0x55 * filling]) * min(missing, MAX_IMAGE_BYTES)
+        there += bytes([0x55 * filling]) * missing
     image = _opened(kind, there)
     if kind not in _BY_ROWS:
         image.load()

@@ -50,6 +50,7 @@ FOREIGN = {
     "a RAW file": (b"FUJIFILMCCD-RAW 0201" + bytes(99), Status.NO_READER),
     "JPEG XL": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99), Status.NO_READER),
     "a drawing (SVG)": (b'<?xml version="1.0"?>\n<svg xmlns="...">', Status.NO_READER),
+    "a picture of a kind": (b"P6\n# made by hand\n40 30\n255\n" + bytes(99), Status.NO_READER),
     "a web page": (b"\n<!DOCTYPE HTML><html>404 not found</html>", Status.NOT_AN_IMAGE),
     "a pointer of Git LFS": (b"version https://git-lfs.github.com/spec/v1", Status.NOT_AN_IMAGE),
     "a PDF": (b"%PDF-1.7 and the rest of it", Status.NOT_AN_IMAGE),

@@ -115,6 +115,10 @@ class TestLargeJpegs:
         error = failure(jpeg_header(26000, 24000, marker=0xC2))
         assert error.status is Status.TOO_MANY_PIXELS and "progressive" in str(error)
 
+    def test_more_than_libjpeg_decodes(self) -> None:
+        error = failure(jpeg_header(65_535, 300))
+        assert error.status is Status.TOO_MANY_PIXELS and "limit 65,500 a side" in str(error)
+
     def test_strips(self) -> None:
         for size in ((65500, 1), (1, 65500), (65500, 40)):
             assert decode_picture(picture_file("jpeg", scene(size))).size == size
@@ -234,6 +238,15 @@ class TestPicturesThatBreakOff:
     def test_nothing_is_salvaged_of_a_few_rows(self) -> None:
         error = failure(FILES["png"][:200], salvage=True)
         assert error.status is Status.INCOMPLETE_IMAGE and "--salvage" not in str(error)
+
+    def test_a_tall_picture_is_compared_in_bands(self) -> None:
+        whole = picture_file("bmp", scene((2, 3_000_000)))
+        found = decode_picture(whole[: len(whole) // 2], salvage=True)
+        assert found.size == (2, 1_499_996)
+
+    def test_a_header_alone(self) -> None:
+        for data in (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", b"II*\0\x08\0\0\0", FILES["png"][:8]):
+            assert failure(data).status is Status.INCOMPLETE_IMAGE
 
     def test_zeros_instead_of_the_end(self) -> None:
         for kind in ("jpeg", "png", "webp"):

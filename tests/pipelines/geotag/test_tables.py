@@ -297,6 +297,24 @@ def test_an_output_of_an_older_schema_is_refused(tars: str, tmp_path: Path) -> N
         output.prepare(CONFIGURATION, [])
 
 
+# Pictures without their last bytes
+
+
+@pytest.mark.parametrize("flags", [(), ("--direct_num_workers=2",)])
+def test_salvage_is_a_setting_of_the_run(
+    flags: tuple[str, ...], tmp_path: Path, capsys: Any
+) -> None:
+    whole = photo(1, (300, 200))
+    archive = write_tar(tmp_path / "s.tar", [("a.jpg", whole[:-99]), ("b.jpg", whole)])
+    assert run(str(archive), tmp_path / "out", *flags) == 0
+    (error,) = pq.read_table(tmp_path / "out/errors").to_pylist()
+    assert (error["key"], error["status"]) == ("a", "incomplete_image")
+    assert run(str(archive), tmp_path / "out", "--salvage", *flags) == 2
+    assert "salvage None there, True now" in capsys.readouterr().err
+    assert run(str(archive), tmp_path / "salvaged", "--salvage", *flags) == 0
+    assert set(pq.read_table(tmp_path / "salvaged/predictions")["key"].to_pylist()) == {"a", "b"}
+
+
 # Units of the user's own
 
 
