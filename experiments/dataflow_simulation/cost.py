@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from experiments.dataflow_simulation.fleet import Fleet, simulate
+from locdiffusion.cli.parser import DONE, run_command
 from pipelines.dataflow.machines import MachineError, vcpus_of
 
-DONE, USAGE = 0, 2
 READ_BYTES = 8 * 2**20  # one request of a worker that reads a tar; see locdiffusion.photos.storage
 WRITES_PER_SHARD = 3  # predictions, errors, manifest
 LOOKS_PER_SHARD = 4  # is there a manifest, is it ours, are both parts there
@@ -252,22 +252,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    given = parser().parse_args(arguments)
+    return run_command(lambda: _run(parser().parse_args(arguments)), MachineError, ValueError)
+
+
+def _run(given: argparse.Namespace) -> int:
     prices = Prices(
         given.worker_hour, given.vcpu_hour, given.gib_hour, given.gpu_hour, given.disk_gib_hour
     )
-    try:
-        fleet = Fleet(
-            given.photos,
-            given.shard_photos,
-            given.workers,
-            given.images_per_second,
-            threads=given.threads,
-        )
-        worker_hour = prices.worker_hour(given.machine_type, given.disk_gib)
-    except (MachineError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return USAGE
+    fleet = Fleet(
+        given.photos,
+        given.shard_photos,
+        given.workers,
+        given.images_per_second,
+        threads=given.threads,
+    )
+    worker_hour = prices.worker_hour(given.machine_type, given.disk_gib)
     print(report(fleet, estimate(fleet, worker_hour, given.photo_kib)))
     return DONE
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from experiments.dataflow_simulation.cost import whole
 from experiments.dataflow_simulation.fleet import Fleet, Run, simulate
+from locdiffusion.cli.parser import DONE, run_command
 
-DONE = 0
 SIZES = (500, 1_000, 2_000, 5_000, 10_000, 20_000, 50_000, 100_000)
 WORKERS = (10, 30, 100, 300)
 MOST_SHARDS = 200_000  # larger simulations take a minute and change nothing
@@ -189,7 +189,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit status.
     """
-    given = parser().parse_args(arguments)
+    return run_command(lambda: _run(parser().parse_args(arguments)), ValueError)
+
+
+def _run(given: argparse.Namespace) -> int:
     fleet = Fleet(given.photos, 1, 1, given.images_per_second, seed=given.seed)
     table = sweep(fleet, sorted(given.sizes), given.workers)
     print(report(fleet, table))

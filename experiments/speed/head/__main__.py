@@ -7,7 +7,6 @@ python -m experiments.speed.head --photos 'DATA/val/*.tar' --embeddings CACHE --
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,6 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from locdiffusion.cli.parser import DONE, run_command
+from locdiffusion.files import write_json
 
 if TYPE_CHECKING:
     from experiments.speed.head.lines import Line
@@ -117,16 +119,14 @@ def _said(line: Line, verdict: bool) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status. A budget that is not met is no error."""
-    options = parse(argv)
-    try:
-        results = run(options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    return run_command(lambda: _run(parse(argv)), ValueError)
+
+
+def _run(options: argparse.Namespace) -> int:
+    results = run(options)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    return 0
+        write_json(options.output, results)
+    return DONE
 
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ python -m experiments.speed.pipeline --only memory --output bench.json
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from locdiffusion.cli.parser import DONE, run_command
+from locdiffusion.files import write_json
 
 GROUPS = ("trivial", "encoder", "memory", "scaling")
 
@@ -81,18 +83,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status. A budget that is not met is no error."""
-    from experiments.speed.pipeline.job import JobFailed
+    return run_command(lambda: _run(parse(argv)))
 
-    options = parse(argv)
-    try:
-        results = run(options)
-    except JobFailed as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+def _run(options: argparse.Namespace) -> int:
+    results = run(options)
     if options.output:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    return 0
+        write_json(options.output, results)
+    return DONE
 
 
 if __name__ == "__main__":

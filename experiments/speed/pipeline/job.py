@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.speed.pipeline.trivial import TrivialLoader
+from locdiffusion.cli.parser import RunFailed
 from pipelines.geotag.command import Job, build
 from pipelines.geotag.model_cache import Loader
 from pipelines.geotag.options import parse
@@ -31,7 +32,7 @@ SAYS = "benchmark: "
 """Prefix of the lines that a measured process prints for its parent; Beam prints others."""
 
 
-class JobFailed(RuntimeError):
+class JobFailed(RunFailed):
     """A measured job failed; the message ends with its output."""
 
 

@@ -7,7 +7,6 @@ python -m experiments.speed.shards --only images --output bench.json
 from __future__ import annotations
 
 import argparse
-import json
 import shutil
 import sys
 import tempfile
@@ -21,6 +20,8 @@ from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed
 from experiments.speed.pipeline.lines import Cost
 from experiments.speed.shards.inputs import write_guard, write_list, write_photos
 from experiments.speed.shards.job import IMAGE_PART, KINDS, METADATA_PART, Spent, Task, run_fresh
+from locdiffusion.cli.parser import DONE, run_command
+from locdiffusion.files import write_json
 
 PARTS = (METADATA_PART, IMAGE_PART)
 
@@ -200,7 +201,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit status: 1 if a job failed.
     """
-    options = parse(argv)
+    return run_command(lambda: _run(parse(argv)))
+
+
+def _run(options: argparse.Namespace) -> int:
     given = {name: getattr(options, name) for name in ("turns", "seed")}
     sizes = replace(
         QUICK if options.quick else Sizes(),
@@ -211,18 +215,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     found = {}
     with tempfile.TemporaryDirectory(prefix="bench-shards-") as directory:
         bench = Bench(sizes, Path(directory))
-        try:
-            for part in options.only:
-                found[part] = bench.measure(part)
-                print(told(part, found[part]), flush=True)
-        except JobFailed as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 1
+        for part in options.only:
+            found[part] = bench.measure(part)
+            print(told(part, found[part]), flush=True)
     if options.output is not None:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        document = {"sizes": asdict(sizes), "parts": found}
-        options.output.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    return 0
+        write_json(options.output, {"sizes": asdict(sizes), "parts": found})
+    return DONE
 
 
 if __name__ == "__main__":

@@ -228,7 +228,7 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch, capsys):
     assert len(written["lines"]) == 4
     assert all(line["measured"] in said for line in written["lines"])
     assert "NOT MET" not in said, "a quick run must not judge"
-    assert main([*arguments, "--photos", "*.tar"]) == 1
+    assert main([*arguments, "--photos", "*.tar"]) == 2
     assert "--embeddings" in capsys.readouterr().err
 
 
