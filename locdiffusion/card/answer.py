@@ -13,13 +13,24 @@ from PIL import Image
 
 from locdiffusion.decoding.geotag import Geotag, geotags, km_text, percent, place_text
 from locdiffusion.geotagger import Geotagger
-from locdiffusion.photos.exif import exif_position, upright
+from locdiffusion.photos.coordinates import Source
+from locdiffusion.photos.exif import upright
+from locdiffusion.photos.names import document_names
 from locdiffusion.photos.picture import load_picture
+from locdiffusion.photos.positions import PhotoPositions, own_position
+from locdiffusion.photos.sidecar import read_sidecar
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
-from schemas.samples import MAX_METADATA_BYTES, METADATA_EXTENSION, Truth, parse_metadata
+from schemas.samples import MAX_METADATA_BYTES, Truth
 
-FROM_JSON, FROM_EXIF = "its JSON", "EXIF"
+SOURCES = {
+    Source.EXIF: "EXIF",
+    Source.XMP: "XMP",
+    Source.JSON: "its JSON",
+    Source.TAKEOUT: "Google Takeout",
+}
+"""Sources of a true position as a card names them."""
+
 LOST_KM = 2500.0
 """50 % radius beyond which a card says that the model does not know."""
 
@@ -30,7 +41,7 @@ class Known:
 
     Attributes:
         place: The true position.
-        source: Where the true position was found, `FROM_JSON` or `FROM_EXIF`.
+        source: Where the true position was found, as in `SOURCES`.
         error_km: Distance from the answer to the true position in km.
     """
 
@@ -47,10 +58,11 @@ class AnsweredPhoto:
         path: Path of the photo.
         image: The photo, upright.
         geotag: Answer for the photo.
-        known: True position, if the photo or its JSON states one.
+        known: True position, if the photo or its document states one.
         log_density: Computes the log density on circles around a place, see
             `inference.log_density_around`.
         about: What the checkpoint is for, in its own words; empty if it does not say.
+        problem: Reason why the photo's document says nothing; empty if it does, or there is none.
     """
 
     path: Path
@@ -59,6 +71,7 @@ class AnsweredPhoto:
     known: Known | None
     log_density: Callable[[tuple[float, float], NDArray[np.float64], int], NDArray[np.float64]]
     about: str
+    problem: str = ""
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -128,13 +141,13 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
 
     Args:
         geotagger: Geotagger that answers.
-        path: Path of the photo. `<name>.json` beside it may hold its true `latitude` and
-            `longitude`.
+        path: Path of the photo. A document beside it may hold its true position, see
+            `photos.sidecar`.
         about: What the checkpoint is for.
 
     Raises:
         FileNotFoundError: There is no such photo.
-        ValueError: It cannot be decoded, or its JSON holds half a position.
+        ValueError: It cannot be decoded.
     """
     stored = load_picture(path)
     image = upright(stored)
@@ -150,18 +163,26 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
     ) -> NDArray[np.float64]:
         return geotagger.log_density_around(natural[0], centre, distance_deg, bearings)
 
-    return AnsweredPhoto(path, image, tag, _known(path, stored, tag), log_density, about)
+    stated = stated_positions(path)
+    problem = stated.sidecar.problem if stated.sidecar else ""
+    return AnsweredPhoto(path, image, tag, _known(stated, tag), log_density, about, problem)
 
 
-def _known(path: Path, stored: Image.Image, tag: Geotag) -> Known | None:
-    beside = path.with_suffix(f".{METADATA_EXTENSION}")
-    place, source = None, FROM_JSON
-    if beside.is_file():
-        with beside.open("rb") as stream:
-            place = parse_metadata(stream.read(MAX_METADATA_BYTES + 1))
+def stated_positions(path: Path) -> PhotoPositions:
+    """Reads what a photo and the nearest document beside it say of its position."""
+    documents = (path.with_name(name) for name in document_names(path.name))
+    for document in filter(Path.is_file, documents):
+        with document.open("rb") as stream:
+            sidecar = read_sidecar(document.name, stream.read(MAX_METADATA_BYTES + 1))
+        return PhotoPositions(own_position(path.read_bytes()), sidecar)
+    return PhotoPositions(own_position(path.read_bytes()))
+
+
+def _known(stated: PhotoPositions, tag: Geotag) -> Known | None:
+    place, source = stated.truth, stated.truth_source
     if place is None:
-        place, source = exif_position(stored), FROM_EXIF
-    if place is None:
+        place, source = stated.exif, stated.exif_source
+    if place is None or source is None:
         return None
     error = great_circle_km(tag.latitude, tag.longitude, place.latitude, place.longitude)
-    return Known(place, source, float(error))
+    return Known(place, SOURCES[source], float(error))

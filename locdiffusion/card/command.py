@@ -112,6 +112,8 @@ def run(options: argparse.Namespace) -> int:
         answers.append(answer(geotagger, photo, about))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(card_png(answers[-1]))
+        if answers[-1].problem:
+            print(f"no truth: {answers[-1].problem}", file=sys.stderr)
         if not options.json:
             print(table(answers[-1]), end="\n\n")
         print(f"written: {path}", file=sys.stderr if options.json else sys.stdout)

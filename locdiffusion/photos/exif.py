@@ -1,17 +1,39 @@
 """Reads what EXIF says of a photo: which way is up, and where the camera was.
 
 A broken EXIF block costs only what cannot be read of it: the picture stays as it was stored, or has
-no position.
+no position. Only the tags that are named here are read; see `photos.tiff`.
 """
 
 from __future__ import annotations
 
-import math
-from typing import Any
+import contextlib
+import re
+from collections.abc import Mapping
 
 from PIL import ExifTags, Image
 
-from schemas.samples import Truth
+from locdiffusion.photos.carriers import CARRIERS, Blocks, blocks_of_info
+from locdiffusion.photos.coordinates import (
+    NOTHING,
+    Angle,
+    CoordinateError,
+    Reading,
+    Source,
+    parse_angle,
+    place,
+    reading,
+)
+from locdiffusion.photos.tiff import (
+    ASCII,
+    EXIF_IFD,
+    GPS_IFD,
+    SIGNED,
+    UNDEFINED,
+    UTF8,
+    Field,
+    Tiff,
+    TiffError,
+)
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -22,73 +44,101 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_CARRIERS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
+_ORIENTATION = int(ExifTags.Base.Orientation)
+_METHOD = int(ExifTags.GPS.GPSProcessingMethod)
+_LATITUDE = int(ExifTags.GPS.GPSLatitude), int(ExifTags.GPS.GPSLatitudeRef)
+_LONGITUDE = int(ExifTags.GPS.GPSLongitude), int(ExifTags.GPS.GPSLongitudeRef)
+_GPS_TAGS = (*_LATITUDE, *_LONGITUDE, _METHOD)
+
+_CHARSETS = (b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", bytes(8))
+"""What stands before a text whose type is undefined (Exif 3.0, table 9)."""
+
+_XMP_ORIENTATION = re.compile(rb"tiff:Orientation(?:=\"|>)([0-9])")
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Turns a picture as its EXIF orientation says.
+    """Turns a picture as its EXIF orientation says, or that of its XMP where it has no EXIF.
 
-    A turned picture no longer carries EXIF, so that nobody turns it a second time: read its
+    A turned picture no longer carries either, so that nobody turns it a second time: read its
     position before.
     """
-    try:
-        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # a tag parser on hostile bytes raises almost anything
-        return image
-    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    turn = _TURNS.get(orientation(blocks_of_info(image.info)))
     if turn is None:
         return image
     turned = image.transpose(turn)
-    for name in _CARRIERS:
+    for name in CARRIERS:
         turned.info.pop(name, None)
     return turned
 
 
-def exif_position(image: Image.Image) -> Truth | None:
-    """Reads the GPS position of an opened image that was not turned yet.
+def orientation(blocks: Blocks) -> int:
+    """Reads which way is up, 1 to 8; 1 where nothing readable says so."""
+    for block in blocks.exif:
+        try:
+            tiff = Tiff.parse(block)
+            found = tiff.find(tiff.first, {_ORIENTATION}).get(_ORIENTATION)
+            if found is not None:
+                return int(tiff.numbers(found)[0])
+        except (TiffError, IndexError, ValueError, OverflowError):
+            continue
+    return next((int(found[1]) for found in map(_XMP_ORIENTATION.search, blocks.xmp) if found), 1)
 
-    Returns:
-        The position, or None where there is no sound one.
-    """
-    try:
-        return read_gps(image.getexif().get_ifd(ExifTags.IFD.GPSInfo))
-    except Exception:  # as above
-        return None
 
-
-def read_gps(gps: dict[int, Any]) -> Truth | None:
-    """Reads a position out of an EXIF GPS block.
+def read_gps(block: bytes) -> Reading:
+    """Reads the position out of an EXIF block.
 
     Args:
-        gps: Values by tag number; degrees, minutes and seconds are three rationals.
+        block: Bytes of the block, from its TIFF header on.
 
     Returns:
-        The position; None where a part is missing or impossible, or where the position is exactly
-        (0, 0), which cameras write when they have no fix.
+        The position; or a problem where the block holds one that cannot be read, or cannot be read
+        itself; or neither.
     """
-    latitude = _angle(gps.get(ExifTags.GPS.GPSLatitude), gps.get(ExifTags.GPS.GPSLatitudeRef), "NS")
-    longitude = _angle(
-        gps.get(ExifTags.GPS.GPSLongitude), gps.get(ExifTags.GPS.GPSLongitudeRef), "EW"
-    )
-    if latitude is None or longitude is None or latitude == longitude == 0:
-        return None
     try:
-        return Truth(latitude, longitude)
-    except ValueError:
-        return None
+        tiff = Tiff.parse(block)
+        for at in _gps_directories(tiff):
+            found = _position(tiff, tiff.find(at, _GPS_TAGS))
+            if found.position is not None:
+                return found
+    except (TiffError, CoordinateError) as error:
+        return Reading(problem=f"the EXIF has GPS tags that cannot be read: {error}")
+    return NOTHING
 
 
-def _angle(parts: Any, reference: Any, letters: str) -> float | None:
-    """Converts three rationals and a hemisphere letter to degrees; None if one is wrong."""
-    if isinstance(reference, bytes):
-        reference = reference.decode("ascii", "replace")
-    if not isinstance(reference, str) or reference.strip("\0 ").upper() not in tuple(letters):
+def _gps_directories(tiff: Tiff) -> list[int]:
+    """Returns the offsets of the GPS directories; the first directory points to one, as a rule.
+
+    Raises:
+        TiffError: The first directory is broken.
+    """
+    found = _targets(tiff, tiff.first, GPS_IFD)
+    with contextlib.suppress(TiffError):  # others are often broken, and seldom have GPS tags
+        for at in (*_targets(tiff, tiff.first, EXIF_IFD), *list(tiff.chain())[1:]):
+            found += _targets(tiff, at, GPS_IFD)
+    return found
+
+
+def _targets(tiff: Tiff, at: int, tag: int) -> list[int]:
+    """Returns where a pointer in a directory points: one offset, or none without the pointer."""
+    pointer = tiff.find(at, {tag}).get(tag)
+    return [int(number) for number in tiff.numbers(pointer)[:1]] if pointer else []
+
+
+def _position(tiff: Tiff, fields: Mapping[int, Field]) -> Reading:
+    angles = [
+        _angle(tiff, fields.get(value), fields.get(letter))
+        for value, letter in (_LATITUDE, _LONGITUDE)
+    ]
+    method = tiff.content(fields[_METHOD]) if _METHOD in fields else b""
+    method = method.removeprefix(method[:8] if method[:8] in _CHARSETS else b"").replace(b"\0", b"")
+    return reading(place(*angles), Source.EXIF, method.decode("latin-1").strip())
+
+
+def _angle(tiff: Tiff, value: Field | None, letter: Field | None) -> Angle | None:
+    if value is None:
         return None
-    try:
-        degrees, minutes, seconds = (float(part) for part in parts)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    angle = degrees + minutes / 60 + seconds / 3600
-    if not math.isfinite(angle) or min(degrees, minutes, seconds) < 0:
-        return None
-    return -angle if reference.strip("\0 ").upper() == letters[1] else angle
+    hemisphere = tiff.text(letter) if letter else ""
+    if value.kind not in (ASCII, UNDEFINED, UTF8):
+        return Angle(tuple(tiff.numbers(value)), hemisphere, value.kind in SIGNED)
+    text = tiff.text(value)
+    return parse_angle(text, hemisphere, signed=False) if text else None

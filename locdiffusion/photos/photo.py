@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 
 from locdiffusion.photos.archive import Sample
-from locdiffusion.photos.exif import exif_position, upright
+from locdiffusion.photos.coordinates import Reading
+from locdiffusion.photos.exif import upright
 from locdiffusion.photos.picture import PhotoError, decode_picture
+from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.thumbnails import small_jpeg
 from schemas.geotags import ErrorRow, Stage, Status
-from schemas.samples import Truth
 
 
 @dataclass(frozen=True)
@@ -23,15 +24,13 @@ class PhotoRecord:
     Attributes:
         key: Key of the sample.
         pixels: Preprocessed pixels, uint8 ``(S, S, 3)``.
-        exif: Position that the camera wrote, if it is sound.
-        truth: Position in the sample's JSON, if there is one.
+        known: What its file and its document say of the place where it was taken.
         thumbnail: Small JPEG, if it was asked for and could be made.
     """
 
     key: str
     pixels: np.ndarray
-    exif: Truth | None
-    truth: Truth | None
+    known: PhotoPositions
     thumbnail: bytes | None = None
 
 
@@ -53,13 +52,13 @@ def decode_photo(
         The photo, or the row of errors that takes its place.
     """
     assert sample.image is not None
-    truth = sample.sidecar.position if sample.sidecar else None
     try:
-        image, exif = open_image(sample.image, salvage)
+        image, own = open_image(sample.image, salvage)
         pixels = preprocessed(image, preprocess)
     except PhotoError as error:
         return ErrorRow(sample.key, Stage.PHOTO, error.status, str(error))
-    return PhotoRecord(sample.key, pixels, exif, truth, small_jpeg(image) if thumbnail else None)
+    known = PhotoPositions(own, sample.sidecar)
+    return PhotoRecord(sample.key, pixels, known, small_jpeg(image) if thumbnail else None)
 
 
 def preprocessed(image: Image.Image, preprocess: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
@@ -74,14 +73,14 @@ def preprocessed(image: Image.Image, preprocess: Callable[[Image.Image], np.ndar
         ) from None
 
 
-def open_image(data: bytes, salvage: bool = False) -> tuple[Image.Image, Truth | None]:
+def open_image(data: bytes, salvage: bool = False) -> tuple[Image.Image, Reading]:
     """Decodes an image and turns it upright.
 
     Returns:
-        The image in its own mode, and its EXIF position if there is a sound one.
+        The image in its own mode, and what the file says of its position.
 
     Raises:
         PhotoError: As from `picture.decode_picture`, which explains `salvage`.
     """
     image = decode_picture(data, salvage)
-    return upright(image), exif_position(image)
+    return upright(image), own_position(data, image.info)

@@ -1,23 +1,66 @@
-"""Reads the documents beside photos: our own JSON with the true position."""
+"""Reads the documents beside photos: positions as other programs export them, and our own.
+
+JSON is understood as Google Takeout, exiftool, Flickr, OpenSfM and servers of photos write it, and
+as GeoJSON; XMP as darktable, digiKam and Lightroom write it.
+
+Of Takeout's two positions `geoData` counts: it is what the owner sees and may have corrected, and
+begins as a copy of `geoDataExif`, the camera's, which counts where the other is empty.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from schemas.samples import Truth, parse_metadata
+from locdiffusion.photos.coordinates import (
+    ESTIMATED_BY,
+    Angle,
+    CoordinateError,
+    Reading,
+    Source,
+    parse_angle,
+    place,
+    reading,
+)
+from locdiffusion.photos.names import extension
+from locdiffusion.photos.xmp import read_xmp
+from schemas.samples import MAX_METADATA_BYTES, Truth
+
+_LATITUDES = ("latitude", "lat", "gpslatitude", "maplatitude", "latitudee7")
+_LONGITUDES = ("longitude", "lon", "lng", "long", "gpslongitude", "maplongitude", "longitudee7")
+_HOLDERS = (
+    *("geodata", "geodataexif", "composite", "exif", "gps", "xmp", "xmp-exif", "exifinfo"),
+    *("geometry", "location", "geo", "geolocation", "coordinates", "position", "properties"),
+    *("features", "photo", "media_metadata", "photo_metadata", "exif_data"),
+)
+"""Members in which programs keep a position or what holds it, in the order in which they count."""
+
+_TAKEOUT = ("geodata", "geodataexif", "phototakentime")
+_OURS = ("model_id", "radius_90_km")
+"""Members of a geotag as this project writes it."""
+
+_MICRODEGREES = re.compile(r"-?[0-9]{1,9}\Z").match  # Flickr's export has whole numbers
+_TIMESTAMP = re.compile(r"-?[0-9]{1,11}\Z").match
+_MAX_DEPTH = 4
+_EXAMPLE = '{"latitude": 52.5, "longitude": 13.4}'
+
+_Object = Mapping[str, Any]
+"""Object of a document, with names in small letters."""
 
 
 @dataclass(frozen=True)
-class Sidecar:
+class Sidecar(Reading):
     """What a document says about its photo.
 
     Attributes:
-        position: Position at which the photo was taken, if the document has one.
-        problem: Reason why the document says nothing that is understood; empty if it does.
+        taken_at: Time at which the photo was taken, in seconds since 1970 in UTC, if it is known.
     """
 
-    position: Truth | None = None
-    problem: str = ""
+    taken_at: float | None = None
 
 
 def read_sidecar(name: str, data: bytes) -> Sidecar:
@@ -26,8 +69,150 @@ def read_sidecar(name: str, data: bytes) -> Sidecar:
     Args:
         name: Name of the document, whose ending says how to read it.
         data: Bytes of the document.
+
+    Returns:
+        What the document says; its `problem` is that it cannot be understood, or has a position
+        that cannot be. A document of another kind that has no position is no problem.
     """
     try:
-        return Sidecar(parse_metadata(data))
-    except ValueError as error:
+        if len(data) > MAX_METADATA_BYTES:
+            raise CoordinateError(
+                f"the document has {len(data):,} bytes, limit {MAX_METADATA_BYTES:,}; keep only "
+                "the position in it"
+            )
+        if extension(name) == "xmp":
+            return _xmp(data)
+        return _json(_parsed(data))
+    except CoordinateError as error:
         return Sidecar(problem=f"{name}: {error}")
+
+
+def _xmp(data: bytes) -> Sidecar:
+    if b"<" not in data:
+        raise CoordinateError(f"the document is no XMP; it begins with {data[:40]!r}")
+    found = read_xmp(data)
+    if found.problem:
+        raise CoordinateError(found.problem)
+    return Sidecar(found.position, found.source)
+
+
+def _parsed(data: bytes) -> _Object:
+    try:
+        document = json.loads(data, object_pairs_hook=_object)
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, CoordinateError):
+            raise
+        raise CoordinateError(
+            f"the document is not JSON ({error}); it begins with {data[:40]!r}; write {_EXAMPLE} "
+            "or leave it out"
+        ) from None
+    if isinstance(document, list) and len(document) == 1:  # as exiftool does
+        [document] = document
+    if not isinstance(document, dict):
+        raise CoordinateError(
+            f"the document is a JSON {type(document).__name__}, wanted an object such as {_EXAMPLE}"
+        )
+    return document
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Makes an object with names in small letters; exiftool's `EXIF:Make` goes into `exif`."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        *groups, last = name.lower().split(":")
+        holder: Any = found
+        if groups and groups[-1].strip("{}") in _HOLDERS:
+            holder = found.setdefault(groups[-1].strip("{}"), {})
+        last = last.strip("{}")
+        known = last in _LATITUDES or last in _LONGITUDES or last in _HOLDERS
+        if not isinstance(holder, dict):
+            continue
+        if known and last in holder and holder[last] != value:
+            raise CoordinateError(f"{name[:40]!r} stands twice with different values; remove one")
+        holder.setdefault(last, value)
+    return found
+
+
+def _json(document: _Object) -> Sidecar:
+    objects = list(_objects(document, _MAX_DEPTH))
+    try:
+        position = next(filter(None, map(_place, objects)), None)
+    except CoordinateError as error:
+        both = f"write both latitude and longitude, as in {_EXAMPLE}, or neither"
+        raise CoordinateError(f"{error}; {both}") from None
+    method = next(filter(None, map(_method, objects)), "")
+    source = Source.TAKEOUT if any(name in document for name in _TAKEOUT) else Source.JSON
+    found = reading(position, source, method)
+    return Sidecar(found.position, found.source, taken_at=_taken_at(document.get("phototakentime")))
+
+
+def _objects(value: Any, depth: int) -> Iterator[_Object]:
+    """Yields an object and those that it holds, in the order in which their positions count."""
+    if isinstance(value, list) and len(value) == 1:
+        [value] = value
+    if isinstance(value, dict):
+        yield value
+        for name in _HOLDERS if depth else ():
+            yield from _objects(value.get(name), depth - 1)
+
+
+def _method(found: _Object) -> str:
+    method = found.get("gpsprocessingmethod")
+    ours = all(name in found for name in _OURS)
+    return ESTIMATED_BY if ours else method if isinstance(method, str) else ""
+
+
+def _place(found: _Object) -> Truth | None:
+    point = found.get("coordinates")
+    if found.get("type") == "Point" and isinstance(point, list) and len(point) >= 2:
+        return place(_angle(point[1]), _angle(point[0]))  # RFC 7946: longitude first
+    latitude, longitude = _value(found, _LATITUDES), _value(found, _LONGITUDES)
+    texts = [value for value, _ in (latitude, longitude) if isinstance(value, str)]
+    if len(texts) == 2 and all(map(_MICRODEGREES, texts)) and any(len(t) > 4 for t in texts):
+        return place(*(Angle((int(text) / 1e6,), signed=True) for text in texts))
+    return place(_angle(*latitude), _angle(*longitude))
+
+
+def _value(found: _Object, names: Sequence[str]) -> tuple[Any, str]:
+    """Returns the first of these members that holds something, and its hemisphere."""
+    for name in names:
+        if (value := found.get(name)) not in (None, "", []):
+            letter = found.get(f"{name}ref")
+            if name.endswith("e7") and isinstance(value, int | float):
+                value = _number(value) * 1e-7
+            return value, letter if isinstance(letter, str) else ""
+    return None, ""
+
+
+def _angle(value: Any, letter: str = "") -> Angle | None:
+    """Reads a number of degrees, a text, or a list of degrees, minutes and seconds."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return parse_angle(value, letter)
+    if isinstance(value, list):
+        return Angle(tuple(map(_number, value)), letter)
+    degrees = _number(value)
+    if degrees < 0 and letter[:1].upper() in ("S", "W"):  # exiftool -n gives both
+        letter = ""
+    return Angle((degrees,), letter, signed=True)
+
+
+def _number(value: Any) -> float:
+    if isinstance(value, list) and len(value) == 2:  # a rational
+        numerator, denominator = map(_number, value)
+        return numerator / denominator if denominator else math.nan
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise CoordinateError(
+            f"an angle is {str(value)[:40]!r} ({type(value).__name__}), wanted a number of degrees"
+        )
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _taken_at(found: Any) -> float | None:
+    stamp = found.get("timestamp") if isinstance(found, dict) else None
+    text = str(stamp) if isinstance(stamp, str | int) else ""
+    return float(text) if _TIMESTAMP(text) else None

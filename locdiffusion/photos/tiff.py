@@ -19,6 +19,9 @@ SSHORT, SLONG, SRATIONAL, FLOAT, DOUBLE, IFD, UTF8 = 8, 9, 10, 11, 12, 13, 129
 SIGNED = (SBYTE, SSHORT, SLONG, SRATIONAL, FLOAT, DOUBLE)
 """Types whose values may be negative."""
 
+HEADS = {b"II*\0": "<", b"MM\0*": ">"}
+"""First bytes of a block, and the byte order that they mean."""
+
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 """Tags that point to further directories."""
 
@@ -73,7 +76,7 @@ class Tiff:
         Raises:
             TiffError: The block does not begin as TIFF does.
         """
-        order = {b"II*\0": "<", b"MM\0*": ">"}.get(data[:4])
+        order = HEADS.get(data[:4])
         if order is None:
             raise TiffError(f"the EXIF block begins with {data[:4]!r}, wanted II*\\0 or MM\\0*")
         return cls(data, order)
@@ -136,17 +139,21 @@ class Tiff:
             if at == 0:
                 return
 
-    def content(self, field: Field) -> bytes:
+    def content(self, field: Field, limit: int = MAX_VALUE_BYTES) -> bytes:
         """Returns the bytes of a field's values.
+
+        Args:
+            field: Entry of a directory.
+            limit: Most bytes that are wanted.
 
         Raises:
             TiffError: The type is unknown, or the values are too long or outside the block.
         """
         size = _SIZES.get(field.kind, 0) * field.length
-        if field.kind not in _SIZES or size > MAX_VALUE_BYTES:
+        if field.kind not in _SIZES or size > limit:
             raise TiffError(
                 f"tag {field.tag:#x} holds {field.length:,} values of type {field.kind}, wanted a "
-                f"known type and at most {MAX_VALUE_BYTES:,} bytes"
+                f"known type and at most {limit:,} bytes"
             )
         if size <= 4:
             return field.raw[:size]

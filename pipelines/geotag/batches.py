@@ -6,8 +6,8 @@ last batch of a shard says how the shard ended, so that counts can be checked wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,11 +18,13 @@ from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import FolderReader
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
+from locdiffusion.photos.positions import PhotoPositions
+from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.tar import TarStatus
 from locdiffusion.photos.thumbnails import Chosen
 from pipelines.geotag.model_cache import GeotaggerLike
 from schemas import geoparquet
-from schemas.geotags import OPTIONAL_COLUMNS, ErrorRow, Stage, Status
+from schemas.geotags import ErrorRow, Stage, Status
 from schemas.layers import Region, Thumbnail
 
 if TYPE_CHECKING:
@@ -98,6 +100,7 @@ class ShardEnding:
         source_bytes: Size of the shard's file, if it has one.
         read_failed: Whether a part could not be read, so that another run should try again.
         thumbnails: Thumbnails of the photos that were chosen to have one.
+        late: Documents that the reader met apart from their photos, by key.
     """
 
     batches: int
@@ -108,6 +111,7 @@ class ShardEnding:
     source_bytes: int | None
     read_failed: bool = False
     thumbnails: tuple[Thumbnail, ...] = ()
+    late: Mapping[str, Sidecar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,8 +122,7 @@ class PhotoBatch:
         shard: Shard from which the photos come.
         index: Position of the batch in its shard, from 0.
         keys: Keys of the N photos.
-        positions: Known positions, float64 ``(N, 4)`` degrees in the order of OPTIONAL_COLUMNS;
-            NaN where unknown.
+        known: What is known of the places where the N photos were taken.
         payload: What the next step takes, N rows; None without photos.
         errors: Photos, and perhaps the shard, that were lost on the way.
         ending: How the shard ended; on its last batch only.
@@ -128,7 +131,7 @@ class PhotoBatch:
     shard: Shard
     index: int
     keys: tuple[str, ...]
-    positions: np.ndarray
+    known: tuple[PhotoPositions, ...]
     payload: Pixels | Embeddings | Posteriors | Decoded | None
     errors: tuple[ErrorRow, ...] = ()
     ending: ShardEnding | None = None
@@ -184,6 +187,7 @@ def read_batches(
         source_bytes=None if reader.read_failed else shard.bytes,
         read_failed=reader.read_failed,
         thumbnails=chosen.thumbnails(),
+        late=getattr(reader, "late", {}),
     )
     yield replace(_batch(shard, index, photos, errors), ending=ending)
 
@@ -191,19 +195,11 @@ def read_batches(
 def _batch(
     shard: Shard, index: int, photos: Sequence[PhotoRecord], errors: Sequence[ErrorRow]
 ) -> PhotoBatch:
-    nowhere = (np.nan, np.nan)
-    rows = [
-        (
-            *((photo.exif.latitude, photo.exif.longitude) if photo.exif else nowhere),
-            *((photo.truth.latitude, photo.truth.longitude) if photo.truth else nowhere),
-        )
-        for photo in photos
-    ]
     return PhotoBatch(
         shard=shard,
         index=index,
         keys=tuple(photo.key for photo in photos),
-        positions=np.array(rows, dtype=np.float64).reshape(len(rows), len(OPTIONAL_COLUMNS)),
+        known=tuple(photo.known for photo in photos),
         payload=Pixels(np.stack([photo.pixels for photo in photos])) if photos else None,
         errors=tuple(errors),
     )
@@ -251,7 +247,7 @@ def run_stage(
     return replace(
         batch,
         keys=tuple(batch.keys[row] for row in rows),
-        positions=batch.positions[rows],
+        known=tuple(batch.known[row] for row in rows),
         payload=type(parts[0]).joined(parts) if parts else None,
         errors=batch.errors + tuple(errors),
     )
@@ -327,19 +323,30 @@ def written_region(found: CredibleRegion) -> Region:
 
 @dataclass(frozen=True)
 class ShardRows(Columns):
-    """All decoded photos of a shard: keys, positions as in `PhotoBatch`, and what is written."""
+    """All decoded photos of a shard: keys, known positions, and what is written."""
 
     keys: list[str]
-    positions: np.ndarray
+    known: list[PhotoPositions]
     decoded: Decoded
 
 
 def shard_rows(batches: Sequence[PhotoBatch]) -> ShardRows:
-    """Joins the decoded batches of a shard in their order, however they come."""
+    """Joins the decoded batches of a shard in their order, however they come.
+
+    Documents that were met apart from their photos are now put to them.
+    """
+    late = next((batch.ending.late for batch in batches if batch.ending), {})
     parts = [
-        ShardRows(list(batch.keys), batch.positions, batch.payload)
+        ShardRows(
+            list(batch.keys),
+            [
+                known.with_late(late.get(key))
+                for key, known in zip(batch.keys, batch.known, strict=True)
+            ],
+            batch.payload,
+        )
         for batch in sorted(batches, key=lambda batch: batch.index)
         if isinstance(batch.payload, Decoded)
     ]
-    nobody = ShardRows([], np.empty((0, len(OPTIONAL_COLUMNS))), Decoded(GeotagColumns.empty()))
+    nobody = ShardRows([], [], Decoded(GeotagColumns.empty()))
     return ShardRows.joined(parts) if parts else nobody

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from locdiffusion.geography.countries import find_countries
 from locdiffusion.geography.polygons import PolygonIndex, file_identity
+from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.sphere.hilbert import hilbert_index
 from pipelines.geotag.batches import Failure, GalleryPlace, PhotoBatch, ShardRows, shard_rows
 from schemas.geotags import HYBRID_COLUMNS, OPTIONAL_COLUMNS, error_table, prediction_table
@@ -114,7 +115,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         "key": rows.keys,
         **answers.numbers(),
         "modes": answers.modes,
-        **dict(zip(OPTIONAL_COLUMNS, rows.positions.T, strict=True)),
+        **_known_columns(rows.known),
         "country_code": countries.codes,
         "country_found_by": countries.found_by,
     }
@@ -143,6 +144,18 @@ def _reasons(results: Sequence[object]) -> dict[str, int]:
     """How many results failed, by reason."""
     failures = (result.reason for result in results if isinstance(result, Failure))
     return dict(sorted(Counter(failures).items()))
+
+
+def _known_columns(known: Sequence[PhotoPositions]) -> dict[str, Any]:
+    """Returns the known positions in degrees, NaN where unknown, and where they were read."""
+    nowhere = (np.nan, np.nan)
+    pairs = [[astuple(p) if p else nowhere for p in (one.exif, one.truth)] for one in known]
+    degrees = np.array(pairs, np.float64).reshape(len(known), len(OPTIONAL_COLUMNS))
+    sources = ("exif_source", "truth_source")
+    return dict(zip(OPTIONAL_COLUMNS, degrees.T, strict=True)) | {
+        name: [source and source.value for source in (getattr(one, name) for one in known)]
+        for name in sources
+    }
 
 
 def _place_columns(places: Sequence[GalleryPlace | Failure]) -> dict[str, np.ndarray]:

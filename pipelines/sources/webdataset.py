@@ -85,7 +85,7 @@ def _with_metadata(sample: Sample, image: ImageRef) -> Record:
     document = _document(sample.metadata or b"") if is_json else {}
     if sample.sidecar.problem:
         raise RowError(DropReason.BAD_COORDINATES, sample.sidecar.problem)
-    truth = sample.sidecar.position
+    truth = sample.sidecar.known
     if truth is None:
         why = "its document has no latitude and longitude, wanted both"
         raise RowError(DropReason.NO_COORDINATES, why)

@@ -151,10 +151,10 @@ def _copy(
     if image[:2] != b"\xff\xd8":
         return Fate.NOT_JPEG, None
     try:
-        has_position = open_image(image)[1] is not None
+        own = open_image(image)[1]
     except PhotoError:
         return Fate.UNREADABLE, None
-    if has_position and not options.replace_own_position:
+    if (own.known or own.problem) and not options.replace_own_position:
         return Fate.OWN_POSITION, None
     position = Position(
         geotag["latitude"],

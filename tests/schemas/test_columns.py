@@ -25,7 +25,6 @@ from schemas.geotags import (
     prediction_table,
 )
 from schemas.layers import region_table
-from schemas.samples import MAX_METADATA_BYTES, Truth, parse_metadata
 
 BIG_ENDIAN, LITTLE_ENDIAN = 0, 1
 """The first byte of WKB."""
@@ -169,43 +168,6 @@ def test_validate_says_what_is_wrong() -> None:
     renamed = pa.schema([pa.field("geometry", pa.string()), PREDICTION_SCHEMA.field("bbox")])
     with pytest.raises(ValueError, match="binary"):
         geoparquet.validate(renamed.with_metadata(table.schema.metadata))
-
-
-@pytest.mark.parametrize(
-    ("text", "wanted"),
-    [
-        (b'{"latitude": 1, "longitude": -180}', Truth(1, -180)),
-        (b'\xef\xbb\xbf{"latitude": 1.5, "longitude": 2, "caption": "x"}', Truth(1.5, 2)),
-        (b"{}", None),
-        (b'{"latitude": null, "longitude": null}', None),
-    ],
-)
-def test_metadata(text: bytes, wanted: Truth | None) -> None:
-    assert parse_metadata(text) == wanted
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (b"", "not JSON"),
-        (b"\xff\xfe\xfa", "not JSON"),
-        (b"latitude: 3", "not JSON"),
-        (b"[" * 100_000, "not JSON"),
-        (b"[1, 2]", "wanted an object"),
-        (b'{"latitude": 1}', "both latitude and longitude"),
-        (b'{"latitude": "1", "longitude": "2"}', "JSON numbers"),
-        (b'{"latitude": true, "longitude": 2}', "JSON numbers"),
-        (b'{"latitude": NaN, "longitude": 2}', "finite"),
-        (b'{"latitude": 1e999, "longitude": 2}', "finite"),
-        (b'{"latitude": 1' + b"0" * 400 + b', "longitude": 2}', "finite"),
-        (b'{"latitude": 91, "longitude": 2}', "swapped"),
-        (b'{"latitude": 1, "longitude": 200}', "swapped"),
-        (b" " * (MAX_METADATA_BYTES + 1), "limit"),
-    ],
-)
-def test_bad_metadata_is_told_with_the_remedy(text: bytes, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        parse_metadata(text)
 
 
 def test_statuses_of_shards_carry_no_key() -> None:

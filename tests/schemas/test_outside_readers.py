@@ -23,11 +23,12 @@ from locdiffusion.decoding.credible_regions import RegionFinder
 from locdiffusion.density.shdd import encode
 from locdiffusion.geography.polygons import within_world
 from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag.batches import Decoded, PhotoBatch, ShardEnding, written_region
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.tables import Extras
-from schemas.geotags import OPTIONAL_COLUMNS, THRESHOLDS_KM
+from schemas.geotags import THRESHOLDS_KM
 from schemas.layers import Region
 from schemas.training import INDEX_SCHEMA, index_table
 
@@ -58,7 +59,7 @@ def synthetic(count: int, seed: int, regions: bool) -> PhotoBatch:
     drawn = [around(*place) for place in zip(latitude, longitude, strict=True)] if regions else None
     ending = ShardEnding(1, count, TarStatus.COMPLETE, "", 0, None)
     keys = tuple(f"{i:06d}" for i in range(count))
-    nowhere = np.full((count, len(OPTIONAL_COLUMNS)), np.nan)
+    nowhere = (PhotoPositions(),) * count
     payload = Decoded(answers, drawn) if count else None
     return PhotoBatch(Shard("s-0", "s-0.tar"), 0, keys, nowhere, payload, (), ending)
 

@@ -41,7 +41,7 @@ def sound_members(count: int, start: int = 0) -> Members:
         extension, kind = kinds[index % len(kinds)]
         members.append((f"dir/{index:04d}.{extension}", photo(index, kind=kind)))
         if index % 2 == 0:
-            members.append((f"dir/{index:04d}.json", truth(index % 90, index)))
+            members.append((f"dir/{index:04d}.json", truth(1 + index % 89, index)))
     return members
 
 

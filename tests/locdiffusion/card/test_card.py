@@ -156,19 +156,34 @@ class TestCommand:
             (["json.png", "--output", "json.png"], "json.png is a photo; give the card another"),
             (["json.png", "--checkpoint", "none"], "No checkpoint at 'none'"),
             (["json.png", "--prior", "none.geojson"], "none.geojson cannot be read"),
-            (["half.png"], "write both latitude and longitude"),
         ],
     )
     def test_what_cannot_be_done_is_said(
         self, arguments: list[str], message: str, here: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        coloured_photo(1.0, 2.0).save(here / "half.png")
-        (here / "half.json").write_text('{"latitude": 50}')
         before = (here / "json.png").read_bytes()
         assert main([*arguments, *([] if "--checkpoint" in arguments else CHECKPOINT)]) == 2
         printed = capsys.readouterr()
         assert message in printed.err and printed.err.startswith("error: ")
         assert (here / "json.png").read_bytes() == before
+
+    def test_a_document_that_is_not_understood_costs_the_truth_only(
+        self, here: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        coloured_photo(1.0, 2.0).save(here / "half.png")
+        (here / "half.json").write_text('{"latitude": 50}')
+        assert main(["half.png", *CHECKPOINT]) == 0
+        printed = capsys.readouterr()
+        assert "half.json: only one" in printed.err and "truth" not in printed.out
+
+    def test_the_document_of_google_takeout(
+        self, here: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        coloured_photo(1.0, 2.0).save(here / "taken.png")
+        document = '{"geoData": {"latitude": 50.0, "longitude": 10.5}}'
+        (here / "taken.png.supplemental-metadata.json").write_text(document)
+        assert main(["taken.png", *CHECKPOINT]) == 0
+        assert "truth (Google Takeout)  50.00° N, 10.50° E" in capsys.readouterr().out
 
     def test_two_photos_of_one_name(self) -> None:
         with pytest.raises(ValueError, match="two photos are named a: both cards would be a-card"):

@@ -8,15 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageOps, TiffImagePlugin
+from PIL import Image, ImageOps
 
 from locdiffusion.photos.archive import Sample
-from locdiffusion.photos.exif import exif_position, read_gps, upright
+from locdiffusion.photos.exif import upright
 from locdiffusion.photos.photo import PhotoRecord, decode_photo, open_image
 from locdiffusion.photos.sidecar import read_sidecar
 from schemas.geotags import ErrorRow, Status
-from schemas.samples import Truth
-from support.archives import bad_members, encode, photo, truth
+from support.archives import bad_members, encode, photo
 from support.fake_geotagger import FakeGeotagger
 
 
@@ -80,47 +79,4 @@ def test_a_broken_exif_block_costs_the_photo_nothing() -> None:
     image.info["exif"] = b"Exif\0\0MM\0*\0\0"
     with pytest.raises(Exception, match=r".*"):
         ImageOps.exif_transpose(image)
-    assert upright(image) is image and exif_position(image) is None
-
-
-def gps_photo(latitude: tuple[float, ...], longitude: tuple[float, ...], letters: str) -> bytes:
-    exif = Image.Exif()
-    exif[0x8825] = {1: letters[0], 2: latitude, 3: letters[1], 4: longitude}
-    return photo(1, exif=exif)
-
-
-def test_exif_position() -> None:
-    image = gps_photo((52.0, 31.0, 8.1), (13.0, 24.0, 1.0584), "NW")
-    result = decode(image, truth(1, 2))
-    assert isinstance(result, PhotoRecord) and result.exif is not None
-    assert result.exif.latitude == pytest.approx(52.518917, abs=1e-6)
-    assert result.exif.longitude == pytest.approx(-13.400294, abs=1e-6)
-    assert result.truth == Truth(1, 2)
-
-
-RATIONAL = TiffImagePlugin.IFDRational
-
-
-@pytest.mark.parametrize(
-    "gps",
-    [
-        {},
-        {1: "N", 2: (1.0, 2.0, 3.0)},
-        {1: "N", 2: (1.0, 2.0, 3.0), 3: "E", 4: (1.0, 2.0)},
-        {1: "N", 2: (RATIONAL(1, 0), 2.0, 3.0), 3: "E", 4: (1.0, 2.0, 3.0)},
-        {1: "N", 2: (RATIONAL(0, 0), RATIONAL(0, 0), RATIONAL(0, 0)), 3: "E", 4: (1.0, 2.0, 3.0)},
-        {1: "X", 2: (1.0, 2.0, 3.0), 3: "E", 4: (1.0, 2.0, 3.0)},
-        {1: "N", 2: (91.0, 2.0, 3.0), 3: "E", 4: (1.0, 2.0, 3.0)},
-        {1: "N", 2: (-1.0, 2.0, 3.0), 3: "E", 4: (1.0, 2.0, 3.0)},
-        {1: "N", 2: (0.0, 0.0, 0.0), 3: "E", 4: (0.0, 0.0, 0.0)},
-        {1: 5, 2: "text", 3: b"\xff", 4: None},
-        {1: "N", 2: ("a", "b", "c"), 3: "E", 4: (1.0, 2.0, 3.0)},
-    ],
-)
-def test_a_position_that_makes_no_sense_is_none(gps: dict) -> None:
-    assert read_gps(gps) is None
-
-
-def test_references_may_be_bytes() -> None:
-    gps = {1: b"S\0", 2: (1.0, 30.0, 0.0), 3: b"W", 4: (2.0, 0.0, 36.0)}
-    assert read_gps(gps) == Truth(-1.5, -2.01)
+    assert upright(image) is image

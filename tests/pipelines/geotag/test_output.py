@@ -57,7 +57,7 @@ def test_a_result_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     for stage in (Stage.EMBED, Stage.SAMPLE, Stage.DECODE):
         batch = run_stage(batch, stage, Broken())
     assert len(batch) == 2 and "finite" in batch.errors[0].message
-    assert len(batch.payload.answers.modes) == 2 and len(batch.positions) == 2
+    assert len(batch.payload.answers.modes) == 2 and len(batch.known) == 2
 
 
 def test_a_model_that_loses_rows_is_noticed(tmp_path: Path) -> None:

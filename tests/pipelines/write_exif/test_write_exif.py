@@ -57,7 +57,8 @@ def test_position_is_read_back_and_the_rest_untouched(order, gps):
     before = with_exif(order, gps=gps)
     after = with_position(before, HERE)
     assert after_metadata(after) == after_metadata(before)
-    picture, position = open_image(after)
+    picture, found = open_image(after)
+    position = found.position
     assert (position.latitude, position.longitude) == pytest.approx((-33.8568, 151.2153), abs=1e-7)
     assert picture.tobytes() == open_image(before)[0].tobytes()
     exif = picture.getexif()
@@ -74,13 +75,15 @@ def test_file_without_exif_and_second_writing():
     once = with_position(bare, HERE)
     assert once.startswith(b"\xff\xd8\xff\xe0") and bare[20:] in once  # JFIF stays first
     there = Position(51.0, -0.5, 1.0, "again", "")
-    position = open_image(with_position(once, there))[1]
+    position = open_image(with_position(once, there))[1].position
     assert (position.latitude, position.longitude) == pytest.approx((51.0, -0.5))
 
 
 @given(st.floats(-90, 90), st.floats(-180, 180))
 def test_any_position_survives(latitude, longitude):
-    found = open_image(with_position(photo(2), Position(latitude, longitude, 1.0, "m", "n")))[1]
+    found = open_image(with_position(photo(2), Position(latitude, longitude, 1.0, "m", "n")))[
+        1
+    ].position
     if found is None:  # cameras write (0, 0) when they have no fix
         assert abs(latitude) < 1e-7 and abs(longitude) < 1e-7
     else:
@@ -136,7 +139,7 @@ def test_copies_above_a_certainty(tmp_path, capsys):
     }
     assert wanted == {str(path.relative_to(copies)) for path in copies.rglob("*.jpg")}
     for key in wanted:
-        position = open_image((copies / key).read_bytes())[1]
+        position = open_image((copies / key).read_bytes())[1].position
         assert position.latitude == pytest.approx(rows[key]["latitude"], abs=1e-7)
     assert originals == {path: path.read_bytes() for path in photos.rglob("*.*g")}
     told = json.loads((copies / "write_exif.json").read_text())

@@ -1,0 +1,105 @@
+"""Decides what is known of the place where a photo was taken: its own position, and its document's.
+
+Everything that asks for a known position asks here: geotagging, training, calibration, evaluation,
+cards, and the writing of geotags, which leaves a photo with a position of its own untouched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from locdiffusion.photos.carriers import Blocks, blocks_of_info, find_blocks
+from locdiffusion.photos.coordinates import NOTHING, Reading, Source
+from locdiffusion.photos.exif import read_gps
+from locdiffusion.photos.picture import PhotoError, decode_picture
+from locdiffusion.photos.sidecar import Sidecar
+from locdiffusion.photos.xmp import read_xmp
+from locdiffusion.sphere.geodesy import great_circle_km
+from schemas.samples import Truth
+
+SAME_PLACE_KM = 0.03
+"""Distance within which a position repeats an estimate that was written into the photo."""
+
+
+def own_position(data: bytes, info: Mapping[Any, Any] | None = None) -> Reading:
+    """Reads the position that a photo's file holds: that of its EXIF, or else of its XMP.
+
+    Args:
+        data: Bytes of the file.
+        info: `Image.info` of the photo, if it is open already.
+
+    Returns:
+        The position and its source; `ESTIMATE` if this project wrote it. Or a problem where the
+        file holds a position that cannot be read, so that nobody may replace it. Or neither.
+    """
+    blocks = find_blocks(data)
+    if blocks is None:
+        blocks = _opened(data) if info is None else blocks_of_info(info)
+    found = [read_gps(block) for block in blocks.exif] + [read_xmp(one) for one in blocks.xmp]
+    estimate = next((one for one in found if one.source is Source.ESTIMATE), None)
+    for one in found:
+        if one.known is not None and not (estimate and _same_place(one.known, estimate.position)):
+            return one
+    return estimate or next((one for one in found if one.problem), NOTHING)
+
+
+def _opened(data: bytes) -> Blocks:
+    try:
+        return blocks_of_info(decode_picture(data).info)
+    except PhotoError:
+        return Blocks()
+
+
+def _same_place(one: Truth | None, other: Truth | None) -> bool:
+    if one is None or other is None:
+        return False
+    distance = great_circle_km(one.latitude, one.longitude, other.latitude, other.longitude)
+    return bool(distance <= SAME_PLACE_KM)
+
+
+@dataclass(frozen=True)
+class PhotoPositions:
+    """What one photo and its document say of the place where it was taken.
+
+    Attributes:
+        own: Position in the photo's file.
+        sidecar: What the photo's document says, if it has one.
+    """
+
+    own: Reading = NOTHING
+    sidecar: Sidecar | None = None
+
+    @property
+    def exif(self) -> Truth | None:
+        """Position that the camera, or a person, wrote into the photo."""
+        return self.own.known
+
+    @property
+    def truth(self) -> Truth | None:
+        """Position in the document, unless it repeats an estimate of this project."""
+        return None if self.truth_source is Source.ESTIMATE else self._document.position
+
+    @property
+    def exif_source(self) -> Source | None:
+        """Where `exif` was read; `ESTIMATE` where this project wrote it."""
+        return self.own.source
+
+    @property
+    def truth_source(self) -> Source | None:
+        """Where `truth` was read; `ESTIMATE` where the document repeats an estimate."""
+        estimate = self.own.position if self.own.source is Source.ESTIMATE else None
+        if _same_place(self._document.position, estimate):
+            return Source.ESTIMATE
+        return self._document.source
+
+    def with_late(self, sidecar: Sidecar | None) -> PhotoPositions:
+        """Returns these positions with a document that was met later, if it adds anything."""
+        if sidecar is None or self._document.position is not None:
+            return self
+        return PhotoPositions(self.own, sidecar)
+
+    @property
+    def _document(self) -> Reading:
+        return self.sidecar or NOTHING
