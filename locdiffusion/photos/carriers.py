@@ -1,19 +1,25 @@
 """Finds the blocks of EXIF and XMP in the file of a picture, whatever carries them.
 
-Most formats are searched here, because Pillow reads their blocks in part, or
-at a cost that a hostile file decides. For other formats Pillow's readers hand the blocks out.
+Files are searched here, because Pillow reads some blocks in part, or at a cost that a hostile file
+decides. Of HEIC and AVIF Pillow's readers hand the blocks out.
 """
 
 from __future__ import annotations
 
 import binascii
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from locdiffusion.photos.file_structure import SOS, jpeg_segments, png_chunks
-from locdiffusion.photos.image_formats import GIF, JPEG, JPEG2000, PNG, TIFF, WEBP, image_format
+from locdiffusion.photos.file_structure import (
+    PNG_KEYWORDS,
+    PNG_TEXTS,
+    SOS,
+    jpeg_segments,
+    png_chunks,
+    png_text,
+)
+from locdiffusion.photos.image_formats import GIF, JPEG, PNG, TIFF, WEBP, image_format
 from locdiffusion.photos.tiff import HEADS, Tiff, TiffError
 
 EXIF_HEAD = b"Exif\0"
@@ -22,22 +28,16 @@ XMP_HEAD = b"http://ns.adobe.com/xap/1.0/"
 CARRIERS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 """Names under which Pillow's `Image.info` holds blocks."""
 
-MAX_BLOCK_BYTES = 2**24
-"""Most bytes that a compressed block may become."""
+MAX_BLOCKS, MAX_XMP_BYTES = 16, 2**24
+"""Most blocks of a kind that are read, and most bytes of the XMP of a TIFF."""
 
 _APP1, _XMP_TAG = 0xE1, 700
 _MORE_XMP_HEAD = b"http://ns.adobe.com/xmp/extension/\0"
-_JP2_UUIDS = (b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac"))
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Metadata of a picture.
-
-    Attributes:
-        exif: EXIF blocks from their TIFF headers on, in the order of the file.
-        xmp: XMP packets, in the order of the file.
-    """
+    """EXIF blocks from their TIFF headers on, and XMP packets, in the order of the file."""
 
     exif: tuple[bytes, ...] = ()
     xmp: tuple[bytes, ...] = ()
@@ -45,23 +45,23 @@ class Blocks:
     @classmethod
     def of(cls, found: Iterable[bytes]) -> Blocks:
         """Tells EXIF from XMP by how a block begins, and joins blocks of several segments."""
-        exif: list[bytes] = []
+        exif: list[list[bytes]] = []
         xmp: list[bytes] = []
-        more = b""
+        more: list[bytes] = []
         for block in found:
             if block.startswith(XMP_HEAD):
                 xmp.append(block[len(XMP_HEAD) :].lstrip(b"\0"))
             elif block.startswith(_MORE_XMP_HEAD):
-                more += block[len(_MORE_XMP_HEAD) + 40 :]
+                more.append(block[len(_MORE_XMP_HEAD) + 40 :])
             elif block.lstrip(b"\xef\xbb\xbf\xfe\xff\0 \t\r\n")[:1] == b"<":
                 xmp.append(block)
             else:
                 tiff = _without_head(block)
-                if exif and tiff != block and tiff[:4] not in HEADS:
-                    exif[-1] += tiff
-                else:
-                    exif.append(tiff)
-        return cls(tuple(filter(None, exif)), (*xmp, more) if more else tuple(xmp))
+                if not exif or tiff == block or tiff[:4] in HEADS:
+                    exif.append([])
+                exif[-1].append(tiff)
+        xmp += [b"".join(more)] if more else []
+        return cls(tuple(map(b"".join, exif))[:MAX_BLOCKS], tuple(xmp)[:MAX_BLOCKS])
 
 
 def find_blocks(data: bytes) -> Blocks | None:
@@ -74,15 +74,13 @@ def find_blocks(data: bytes) -> Blocks | None:
 
 def blocks_of_info(info: Mapping[Any, Any]) -> Blocks:
     """Takes the blocks out of the `info` of an image that Pillow opened."""
-    values = (info.get(name) for name in CARRIERS)
-    blocks = (
-        _raw_profile(value) if "profile" in name else value
-        for name, value in zip(CARRIERS, values, strict=True)
+    values = {name: info.get(name) for name in CARRIERS}
+    found = {
+        name: value.encode("utf-8", "replace") if isinstance(value, str) else value
+        for name, value in values.items()
         if isinstance(value, str | bytes)
-    )
-    return Blocks.of(
-        block.encode("utf-8", "replace") if isinstance(block, str) else block for block in blocks
-    )
+    }
+    return Blocks.of(_raw_profile(b) if "profile" in name else b for name, b in found.items())
 
 
 def _jpeg(data: bytes) -> Iterator[bytes]:
@@ -96,14 +94,12 @@ def _jpeg(data: bytes) -> Iterator[bytes]:
 
 def _png(data: bytes) -> Iterator[bytes]:
     for name, at, end in png_chunks(data):
+        body = data[at + 8 : end - 4]
         if name == b"eXIf":
-            yield data[at + 8 : end - 4]
-        elif name in (b"tEXt", b"zTXt", b"iTXt"):
-            keyword, _, text = data[at + 8 : end - 4].partition(b"\0")
-            if keyword == b"XML:com.adobe.xmp":
-                yield _png_text(name, text)
-            elif keyword.startswith(b"Raw profile type "):
-                yield _raw_profile(_png_text(name, text))
+            yield body
+        elif name in PNG_TEXTS and body.startswith(PNG_KEYWORDS):
+            keyword, text = png_text(name, body)
+            yield _raw_profile(text) if keyword.startswith(b"Raw") else text
 
 
 def _webp(data: bytes) -> Iterator[bytes]:
@@ -121,25 +117,8 @@ def _gif(data: bytes) -> Iterator[bytes]:
         yield rest.partition(b"\x01\xff\xfe\xfd")[0]
 
 
-def _png_text(name: bytes, text: bytes) -> bytes:
-    """Returns the text of a chunk behind its keyword (PNG, third edition, 11.3.3)."""
-    packed = name == b"zTXt"
-    if name == b"iTXt":
-        packed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
-    elif packed:
-        text = text[1:]
-    if not packed:
-        return text
-    try:
-        return zlib.decompressobj().decompress(text, MAX_BLOCK_BYTES)
-    except zlib.error:
-        return b""
-
-
-def _raw_profile(text: str | bytes) -> bytes:
+def _raw_profile(text: bytes) -> bytes:
     """Decodes what ImageMagick writes: a name, a length and lines of hexadecimal digits."""
-    if isinstance(text, str):
-        text = text.encode("latin-1", "replace")
     try:
         return binascii.unhexlify(b"".join(text.split()[2:]))
     except binascii.Error:
@@ -150,20 +129,9 @@ def _tiff_xmp(data: bytes) -> tuple[bytes, ...]:
     try:
         tiff = Tiff.parse(data)
         found = tiff.find(tiff.first, {_XMP_TAG}).get(_XMP_TAG)
-        return () if found is None else (tiff.content(found, MAX_BLOCK_BYTES),)
+        return () if found is None else (tiff.content(found, MAX_XMP_BYTES),)
     except TiffError:
         return ()
-
-
-def _jp2(data: bytes) -> Iterator[bytes]:
-    at = 0
-    while at + 24 <= len(data):
-        length = int.from_bytes(data[at : at + 4], "big")
-        if data[at + 4 : at + 8] == b"uuid" and data[at + 8 : at + 24] in _JP2_UUIDS:
-            yield data[at + 24 : at + length] if length else data[at + 24 :]
-        if length < 8:
-            return
-        at += length
 
 
 def _without_head(block: bytes) -> bytes:
@@ -175,5 +143,5 @@ def _without_head(block: bytes) -> bytes:
 
 
 _SEARCHES: Mapping[str | None, Callable[[bytes], Iterator[bytes]]] = {
-    **{JPEG: _jpeg, PNG: _png, WEBP: _webp, GIF: _gif, JPEG2000: _jp2}
+    **{JPEG: _jpeg, PNG: _png, WEBP: _webp, GIF: _gif}
 }

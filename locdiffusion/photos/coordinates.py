@@ -13,13 +13,11 @@ from enum import Enum
 
 from schemas.samples import Truth
 
-LATITUDE, LONGITUDE = "NS", "EW"
-"""Hemispheres of the two axes, the positive one first."""
-
 _WORDS = {"NORTH": "N", "SOUTH": "S", "EAST": "E", "WEST": "W"}
 _NUMBER = r"(?:\d{1,20}(?:\.\d{0,40})?|\.\d{1,40})"
 _MARK = r"""\s{0,9}(?:deg|[,;:°º'’′"”″\s])[,;:°º'’′"”″\s]{0,9}"""
 _LETTER = r"(?:north|south|east|west|[nsew])"
+_BLANK = "\0 \t\r\n"
 _ANGLE = re.compile(
     rf"(?P<before>{_LETTER})?\s*(?P<sign>[+-])?(?P<numbers>{_NUMBER}(?:{_MARK}{_NUMBER}){{0,2}})"
     rf"(?:{_MARK})?(?P<after>{_LETTER})?\Z",
@@ -28,7 +26,6 @@ _ANGLE = re.compile(
 
 # Fractions of a degree and of a minute above which finer parts no longer fit: about a metre.
 _WHOLE_DEG, _WHOLE_MIN = 1e-5, 1e-3
-
 
 ESTIMATED_BY = "LocDiffusion"
 """Beginning of `GPSProcessingMethod` in files whose position this project estimated."""
@@ -69,19 +66,6 @@ NOTHING = Reading()
 """What a source says that has no position."""
 
 
-def reading(position: Truth | None, source: Source, method: str = "") -> Reading:
-    """Returns what a source says whose position was found in a certain way.
-
-    Args:
-        position: Position, if there is one.
-        source: Where the position was read.
-        method: Text of `GPSProcessingMethod`.
-    """
-    if position is None:
-        return NOTHING
-    return Reading(position, Source.ESTIMATE if method.startswith(ESTIMATED_BY) else source)
-
-
 class CoordinateError(ValueError):
     """Numbers that are no latitude or longitude, or could mean two."""
 
@@ -93,7 +77,7 @@ class Angle:
     Attributes:
         parts: Degrees, then perhaps minutes and seconds; NaN where the file says that a value is
             not known.
-        letter: Hemisphere as the file writes it: `N`, `north`, `South `; empty where none is given.
+        letter: Hemisphere as the file writes it, such as `N` or `South `; may be empty.
         signed: Whether a number without a minus is positive, so that no letter is needed.
     """
 
@@ -101,9 +85,8 @@ class Angle:
     letter: str = ""
     signed: bool = False
 
-    @property
     def magnitude(self) -> float | None:
-        """Degrees with the sign of the numbers alone; None where they are not known.
+        """Computes degrees with the sign of the numbers alone; None where they are not known.
 
         Raises:
             CoordinateError: The numbers are too many, or contradict each other.
@@ -131,49 +114,54 @@ class Angle:
         """Computes degrees, positive to the north and to the east; None where they are not known.
 
         Args:
-            hemispheres: LATITUDE or LONGITUDE.
+            hemispheres: Letters of the axis, `NS` or `EW`.
 
         Raises:
             CoordinateError: The numbers are none of a position, or their sign is not known.
         """
-        value = self.magnitude
+        value = self.magnitude()
         if value is None:
             return None
-        word = self.letter.strip("\0 \t\r\n").upper()
+        word = self.letter.strip(_BLANK).upper()
         letter = _WORDS.get(word, word)
-        wanted = "/".join(hemispheres)
-        if letter not in ("", *hemispheres):
-            raise CoordinateError(f"the hemisphere is {self.letter[:20]!r}, wanted {wanted}")
-        if letter and value < 0:
-            raise CoordinateError(f"{value:g} {letter} has a sign and a hemisphere")
-        if not letter and value > 0 and not self.signed:
-            raise CoordinateError(f"{value:g} has no hemisphere, wanted {wanted}")
+        if (
+            letter not in ("", *hemispheres)
+            or (letter and value < 0)
+            or (not letter and value > 0 and not self.signed)
+        ):
+            found = f"{value:g} with hemisphere {self.letter[:20]!r}"
+            raise CoordinateError(f"{found}, wanted one of {'/'.join(hemispheres)} or a sign")
         return -value if letter == hemispheres[1] else value
 
 
-def place(latitude: Angle | None, longitude: Angle | None) -> Truth | None:
-    """Joins two angles to a position.
+def place(angles: Sequence[Angle | None], source: Source, method: str = "") -> Reading:
+    """Joins a latitude and a longitude to a position.
+
+    Args:
+        angles: Latitude and longitude, None where missing.
+        source: Where the angles were read.
+        method: Text of `GPSProcessingMethod`.
 
     Returns:
-        The position; None where both are missing or not known, or where both are zero, which
+        The position; NOTHING where both are missing or not known, or where both are zero, which
         cameras and programs write when they have no fix.
 
     Raises:
         CoordinateError: The angles are no position on Earth, or only one is known.
     """
-    angles = (latitude, longitude)
-    if not any(angle and angle.magnitude for angle in angles):
-        return None
-    degrees = [
+    if not any(angle and angle.magnitude() for angle in angles):
+        return NOTHING
+    latitude, longitude = (
         angle.degrees(axis) if angle else None
-        for angle, axis in zip(angles, (LATITUDE, LONGITUDE), strict=True)
-    ]
-    if degrees[0] is None or degrees[1] is None:
+        for angle, axis in zip(angles, ("NS", "EW"), strict=True)
+    )
+    if latitude is None or longitude is None:
         raise CoordinateError("only one of latitude and longitude is there")
     try:
-        return Truth(degrees[0], degrees[1])
+        position = Truth(latitude, longitude)
     except ValueError as error:
         raise CoordinateError(str(error)) from None
+    return Reading(position, Source.ESTIMATE if method.startswith(ESTIMATED_BY) else source)
 
 
 def parse_angle(text: str, letter: str = "", signed: bool = True) -> Angle:
@@ -187,10 +175,10 @@ def parse_angle(text: str, letter: str = "", signed: bool = True) -> Angle:
     Raises:
         CoordinateError: The text is no angle.
     """
-    found = _ANGLE.match(text.strip("\0 \t\r\n")[:120])
+    found = _ANGLE.match(text.strip(_BLANK)[:120])
     if not found:
         raise CoordinateError(f"{text[:40]!r} is no angle in degrees")
-    letters = [one for one in (found["before"], found["after"], letter.strip("\0 ")) if one]
+    letters = [one for one in (found["before"], found["after"], letter.strip(_BLANK)) if one]
     if len({one[0].upper() for one in letters}) > 1:
         raise CoordinateError(f"{text[:40]!r} has two hemispheres")
     parts = [float(number) for number in re.findall(_NUMBER, found["numbers"])]

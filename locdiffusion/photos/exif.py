@@ -21,7 +21,6 @@ from locdiffusion.photos.coordinates import (
     Source,
     parse_angle,
     place,
-    reading,
 )
 from locdiffusion.photos.tiff import (
     ASCII,
@@ -62,7 +61,7 @@ def upright(image: Image.Image) -> Image.Image:
     A turned picture no longer carries either, so that nobody turns it a second time: read its
     position before.
     """
-    turn = _TURNS.get(orientation(blocks_of_info(image.info)))
+    turn = _TURNS.get(_orientation(blocks_of_info(image.info)))
     if turn is None:
         return image
     turned = image.transpose(turn)
@@ -71,16 +70,13 @@ def upright(image: Image.Image) -> Image.Image:
     return turned
 
 
-def orientation(blocks: Blocks) -> int:
-    """Reads which way is up, 1 to 8; 1 where nothing readable says so."""
+def _orientation(blocks: Blocks) -> int:
     for block in blocks.exif:
-        try:
+        with contextlib.suppress(TiffError, IndexError, ValueError, OverflowError):
             tiff = Tiff.parse(block)
             found = tiff.find(tiff.first, {_ORIENTATION}).get(_ORIENTATION)
             if found is not None:
                 return int(tiff.numbers(found)[0])
-        except (TiffError, IndexError, ValueError, OverflowError):
-            continue
     return next((int(found[1]) for found in map(_XMP_ORIENTATION.search, blocks.xmp) if found), 1)
 
 
@@ -112,8 +108,9 @@ def _gps_directories(tiff: Tiff) -> list[int]:
         TiffError: The first directory is broken.
     """
     found = _targets(tiff, tiff.first, GPS_IFD)
-    with contextlib.suppress(TiffError):  # others are often broken, and seldom have GPS tags
-        for at in (*_targets(tiff, tiff.first, EXIF_IFD), *list(tiff.chain())[1:]):
+    others = (*_targets(tiff, tiff.first, EXIF_IFD), tiff.directory(tiff.first)[1])
+    for at in filter(None, others):
+        with contextlib.suppress(TiffError):  # often broken, and seldom with GPS tags
             found += _targets(tiff, at, GPS_IFD)
     return found
 
@@ -131,7 +128,7 @@ def _position(tiff: Tiff, fields: Mapping[int, Field]) -> Reading:
     ]
     method = tiff.content(fields[_METHOD]) if _METHOD in fields else b""
     method = method.removeprefix(method[:8] if method[:8] in _CHARSETS else b"").replace(b"\0", b"")
-    return reading(place(*angles), Source.EXIF, method.decode("latin-1").strip())
+    return place(angles, Source.EXIF, method.decode("latin-1").strip())
 
 
 def _angle(tiff: Tiff, value: Field | None, letter: Field | None) -> Angle | None:

@@ -21,8 +21,8 @@ MAX_TEXT_BYTES = 4 * 2**20
 _MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
 _PNG_START = 8
 _PNG_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
-_PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
-_PNG_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")
+PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
+PNG_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")
 _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_PIXELS = (273, 279, 324, 325)  # offsets and lengths of strips, then of tiles
 
@@ -99,8 +99,8 @@ def without_ancillary(kind: str, data: bytes) -> bytes:
     last = _PNG_START
     for name, start, end in png_chunks(data):
         last = end
-        if name in _PNG_TEXTS:
-            parts.append(_png_text(name, data[start + 8 : end - 4]))
+        if name in PNG_TEXTS:
+            parts.append(_text_chunk(name, data[start + 8 : end - 4]))
         elif name in (b"tRNS", b"eXIf"):
             if zlib.crc32(data[start + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]:
                 parts.append(data[start:end])
@@ -109,26 +109,29 @@ def without_ancillary(kind: str, data: bytes) -> bytes:
     return b"".join([*parts, data[last:]]) if len(parts) > 1 else data
 
 
-def _png_text(name: bytes, body: bytes) -> bytes:
-    """Returns a text that positions may need as an uncompressed chunk, nothing for others."""
+def png_text(name: bytes, body: bytes) -> tuple[bytes, bytes]:
+    """Returns the keyword and the text of a PNG's chunk; no text if it is too long or broken."""
     keyword, _, text = body.partition(b"\0")
-    if not (keyword + b"\0").startswith(_PNG_KEYWORDS):
-        return b""
-    start, packed = b"", name == b"zTXt"
-    if packed:
-        text = text[1:]
+    packed = name == b"zTXt"
     if name == b"iTXt":
-        packed = text[:1] == b"\1"
-        language, translated, text = [*text[2:].split(b"\0", 2), b"", b""][:3]
-        start = b"\0\0" + language + b"\0" + translated + b"\0"
+        packed, text = text[:1] == b"\1", text[2:].split(b"\0", 2)[-1]
+    elif packed:
+        text = text[1:]
     if packed:
         try:
             text = zlib.decompressobj().decompress(text, MAX_TEXT_BYTES + 1)
         except zlib.error:
-            return b""
-    if len(text) > MAX_TEXT_BYTES:
+            text = b""
+    return keyword, text if len(text) <= MAX_TEXT_BYTES else b""
+
+
+def _text_chunk(name: bytes, body: bytes) -> bytes:
+    """Returns a text that positions may need as an uncompressed chunk, nothing for others."""
+    keyword, text = png_text(name, body)
+    if not text or not (keyword + b"\0").startswith(PNG_KEYWORDS):
         return b""
-    whole = (b"tEXt" if name == b"zTXt" else name) + keyword + b"\0" + start + text
+    start = b"iTXt%b\0\0\0\0\0" if name == b"iTXt" else b"tEXt%b\0"
+    whole = start % keyword + text
     return (len(whole) - 4).to_bytes(4, "big") + whole + zlib.crc32(whole).to_bytes(4, "big")
 
 

@@ -18,17 +18,17 @@ from typing import Any
 
 from locdiffusion.photos.coordinates import (
     ESTIMATED_BY,
+    NOTHING,
     Angle,
     CoordinateError,
     Reading,
     Source,
     parse_angle,
     place,
-    reading,
 )
 from locdiffusion.photos.names import extension
 from locdiffusion.photos.xmp import read_xmp
-from schemas.samples import MAX_METADATA_BYTES, Truth
+from schemas.samples import MAX_METADATA_BYTES
 
 _LATITUDES = ("latitude", "lat", "gpslatitude", "maplatitude", "latitudee7")
 _LONGITUDES = ("longitude", "lon", "lng", "long", "gpslongitude", "maplongitude", "longitudee7")
@@ -135,14 +135,14 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _json(document: _Object) -> Sidecar:
     objects = list(_objects(document, _MAX_DEPTH))
+    source = Source.TAKEOUT if any(name in document for name in _TAKEOUT) else Source.JSON
+    method = next(filter(None, map(_method, objects)), "")
     try:
-        position = next(filter(None, map(_place, objects)), None)
+        places = (place(_angles(one), source, method) for one in objects)
+        found = next((one for one in places if one.position), NOTHING)
     except CoordinateError as error:
         both = f"write both latitude and longitude, as in {_EXAMPLE}, or neither"
         raise CoordinateError(f"{error}; {both}") from None
-    method = next(filter(None, map(_method, objects)), "")
-    source = Source.TAKEOUT if any(name in document for name in _TAKEOUT) else Source.JSON
-    found = reading(position, source, method)
     return Sidecar(found.position, found.source, taken_at=_taken_at(document.get("phototakentime")))
 
 
@@ -162,15 +162,15 @@ def _method(found: _Object) -> str:
     return ESTIMATED_BY if ours else method if isinstance(method, str) else ""
 
 
-def _place(found: _Object) -> Truth | None:
+def _angles(found: _Object) -> tuple[Angle | None, Angle | None]:
     point = found.get("coordinates")
     if found.get("type") == "Point" and isinstance(point, list) and len(point) >= 2:
-        return place(_angle(point[1]), _angle(point[0]))  # RFC 7946: longitude first
+        return _angle(point[1]), _angle(point[0])  # RFC 7946: longitude first
     latitude, longitude = _value(found, _LATITUDES), _value(found, _LONGITUDES)
     texts = [value for value, _ in (latitude, longitude) if isinstance(value, str)]
     if len(texts) == 2 and all(map(_MICRODEGREES, texts)) and any(len(t) > 4 for t in texts):
-        return place(*(Angle((int(text) / 1e6,), signed=True) for text in texts))
-    return place(_angle(*latitude), _angle(*longitude))
+        return _angle(int(texts[0]) / 1e6), _angle(int(texts[1]) / 1e6)
+    return _angle(*latitude), _angle(*longitude)
 
 
 def _value(found: _Object, names: Sequence[str]) -> tuple[Any, str]:

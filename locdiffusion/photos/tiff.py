@@ -25,16 +25,13 @@ HEADS = {b"II*\0": "<", b"MM\0*": ">"}
 EXIF_IFD, GPS_IFD = 0x8769, 0x8825
 """Tags that point to further directories."""
 
-MAX_DIRECTORIES = 4
-"""Most directories that are followed in a row: a picture, its thumbnail, and two to spare."""
-
 MAX_VALUE_BYTES = 4096
 """Most bytes of a value that is read."""
 
-_SIZES = {BYTE: 1, ASCII: 1, SHORT: 2, LONG: 4, RATIONAL: 8, SBYTE: 1, UNDEFINED: 1}
-_SIZES |= {SSHORT: 2, SLONG: 4, SRATIONAL: 8, FLOAT: 4, DOUBLE: 8, IFD: 4, UTF8: 1}
+_TEXT = "s"
 _CODES = {BYTE: "B", SHORT: "H", LONG: "I", SBYTE: "b", SSHORT: "h", SLONG: "i", IFD: "I"}
 _CODES |= {RATIONAL: "II", SRATIONAL: "ii", FLOAT: "f", DOUBLE: "d"}
+_CODES |= dict.fromkeys((ASCII, UNDEFINED, UTF8), _TEXT)
 
 
 class TiffError(ValueError):
@@ -126,19 +123,6 @@ class Tiff:
                 raise TiffError(f"tag {field.tag:#x} stands twice in one directory")
         return found
 
-    def chain(self) -> Iterator[int]:
-        """Yields the offsets of the first directory and of those that follow it.
-
-        Raises:
-            TiffError: A directory does not lie within the block.
-        """
-        at = self.first
-        for _ in range(MAX_DIRECTORIES):
-            yield at
-            at = self.directory(at)[1]
-            if at == 0:
-                return
-
     def content(self, field: Field, limit: int = MAX_VALUE_BYTES) -> bytes:
         """Returns the bytes of a field's values.
 
@@ -149,12 +133,10 @@ class Tiff:
         Raises:
             TiffError: The type is unknown, or the values are too long or outside the block.
         """
-        size = _SIZES.get(field.kind, 0) * field.length
-        if field.kind not in _SIZES or size > limit:
-            raise TiffError(
-                f"tag {field.tag:#x} holds {field.length:,} values of type {field.kind}, wanted a "
-                f"known type and at most {limit:,} bytes"
-            )
+        size = struct.calcsize("=" + _CODES.get(field.kind, "")) * field.length
+        if field.kind not in _CODES or size > limit:
+            found = f"tag {field.tag:#x} holds {field.length:,} values of type {field.kind}"
+            raise TiffError(f"{found}, wanted a known type and at most {limit:,} bytes")
         if size <= 4:
             return field.raw[:size]
         (at,) = struct.unpack(self.order + "I", field.raw)
@@ -169,7 +151,7 @@ class Tiff:
             TiffError: The field holds text, or is broken as `content` says.
         """
         content = self.content(field)
-        if field.kind not in _CODES:
+        if _CODES[field.kind] == _TEXT:
             raise TiffError(f"tag {field.tag:#x} holds type {field.kind}, wanted numbers")
         values = struct.unpack(self.order + _CODES[field.kind] * field.length, content)
         if field.kind in (RATIONAL, SRATIONAL):

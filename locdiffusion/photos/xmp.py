@@ -15,7 +15,6 @@ from locdiffusion.photos.coordinates import (
     Source,
     parse_angle,
     place,
-    reading,
 )
 
 MAX_XMP_BYTES = 2**24
@@ -52,7 +51,7 @@ def read_xmp(packet: bytes) -> Reading:
             parse_angle(found[name], found.get(letter, "")) if found.get(name) else None
             for name, letter in zip((_LATITUDE, _LONGITUDE), _REFERENCES, strict=True)
         ]
-        return reading(place(*angles), Source.XMP, found.get(_METHOD, ""))
+        return place(angles, Source.XMP, found.get(_METHOD, ""))
     except CoordinateError as error:
         return Reading(problem=f"the XMP has a position that cannot be read: {error}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import struct
 
@@ -76,9 +77,8 @@ def test_a_broken_block_says_what_is_broken(data: bytes, why: str) -> None:
 
 def _read_all(data: bytes) -> None:
     tiff = Tiff.parse(data)
-    for at in tiff.chain():
-        for field in tiff.find(at, range(9)).values():
-            tiff.content(field)
+    for field in tiff.find(tiff.first, range(9)).values():
+        tiff.content(field)
 
 
 def test_tags_that_nobody_asked_for_cost_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,14 +92,10 @@ def test_tags_that_nobody_asked_for_cost_nothing(monkeypatch: pytest.MonkeyPatch
     assert read == [0x112]
 
 
-def test_directories_in_a_circle_end() -> None:
-    tiff = Tiff.parse(block("<", (0x112, SHORT, 1, b"\6\0"), after=8))
-    assert 1 < len(list(tiff.chain())) < 9
-
-
 def test_the_last_offset_may_be_missing() -> None:
-    tiff = Tiff.parse(block("<", (0x112, SHORT, 1, b"\6\0"))[:-4])
-    assert list(tiff.chain()) == [8]
+    tiff = Tiff.parse(block("<", (0x112, SHORT, 1, b"\6\0"), after=77))
+    assert tiff.directory(8)[1] == 77
+    assert Tiff.parse(tiff.data[:-4]).directory(8)[1] == 0
 
 
 @settings(max_examples=200, deadline=None, derandomize=True)
@@ -122,12 +118,10 @@ def test_no_bytes_raise_anything_else(head: bytes, fields: list, tail: bytes) ->
     data = head + struct.pack(order + "H", len(fields)) + table + tail
     try:
         tiff = Tiff.parse(data)
-        for at in tiff.chain():
-            for field in tiff.directory(at)[0]:
-                for read in (tiff.text, tiff.numbers):
-                    try:
-                        read(field)
-                    except TiffError:
-                        continue
+        fields = list(tiff.directory(tiff.first)[0])
     except TiffError:
         return
+    for field in fields:
+        for read in (tiff.text, tiff.numbers):
+            with contextlib.suppress(TiffError):
+                read(field)
