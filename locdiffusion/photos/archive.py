@@ -47,7 +47,12 @@ DEREFERENCE = "pack it again with tar --dereference --hard-dereference"
 RUN_AGAIN = "type the same command again: it reads the shard anew"
 
 OTHER_ARCHIVES = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x1f\x9d": "compress"}
-OTHER_ARCHIVES |= {b"\x04\x22\x4d\x18": "lz4", b"LZIP": "lzip", b"MSCF": "cabinet"}
+OTHER_ARCHIVES |= {
+    b"\x04\x22\x4d\x18": "lz4",
+    b"LZIP": "lzip",
+    b"MSCF": "cabinet",
+    b"07070": "cpio",
+}
 """Archives that are not read, by their first bytes."""
 
 

@@ -24,20 +24,25 @@ from schemas.samples import IMAGE_EXTENSIONS
 
 ID_DIGITS, STEM_BYTES = 10, 100
 
+_EXPORT_PART = re.compile(r"(.*takeout-\d{8}T\d{6}Z-(?:\d+-)?)(\d{3,})(\.zip|\.tgz)\Z", re.I | re.S)
+
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar, or a group of photos in a folder.
+    """One tar or zip, or a group of photos in a folder.
 
     Attributes:
         id: Name of the shard's output files, as of `shard_id`; unique within a run.
         url: Path or URL of the tar, absolute if local; `FOLDER#MARK` for a group.
         photos: Files of the group; empty for a tar.
+        siblings: Other parts of the same Takeout export, the nearest first: documents about the
+            photos of this part may lie there.
     """
 
     id: str
     url: str
     photos: tuple[PhotoFile, ...] = field(default=(), repr=False)
+    siblings: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def folder(self) -> str | None:
@@ -134,8 +139,29 @@ def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) ->
     if loose:
         root = _common_folder(loose)
         folders[root] = find_photos(loose, root)[0] + folders.get(root, [])
-    shards = [Shard(shard_id(url.rpartition("/")[2], url), url) for url in sorted(tars.values())]
+    siblings = export_parts(tars.values())
+    shards = [
+        Shard(shard_id(url.rpartition("/")[2], url), url, siblings=siblings.get(url, ()))
+        for url in sorted(tars.values())
+    ]
     return _all_different([*shards, *_groups(folders)])
+
+
+def export_parts(urls: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Finds the parts of Takeout exports, `takeout-20200101T000000Z-001.zip` and so on.
+
+    Returns:
+        For each part the other parts of its export, the nearest first.
+    """
+    exports: dict[tuple[str, str], dict[str, int]] = {}
+    for url in urls:
+        if match := _EXPORT_PART.match(url):
+            exports.setdefault((match[1], match[3].lower()), {})[url] = int(match[2])
+    return {
+        url: tuple(sorted(parts.keys() - {url}, key=lambda other: (abs(parts[other] - n), other)))
+        for parts in exports.values()
+        for url, n in parts.items()
+    }
 
 
 def _same_file(url: str) -> str:

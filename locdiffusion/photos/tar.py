@@ -42,6 +42,7 @@ TAIL_BYTES = 64
 """A member that ends in so many zeros may be cut, if more zeros follow than fill a record."""
 NO_MEMBERS = (b"A", b"D", b"I", b"N", b"V")
 """Types of what is no file: lists of rights, dumps of folders, labels of volumes."""
+GNU_MAGIC = b"ustar  \0"
 CONTINUED = b"M"
 SPARSE_NAME = "GNU.sparse.name"
 UNVOUCHED = "if it was copied or downloaded, compare its size with that of the original"
@@ -104,7 +105,7 @@ class _Blocks:
         except ReadError as error:
             raise _unread(error, 0) from error
         self.compression = magic and magic.lastgroup
-        self.tail = b""  # last bytes of the payload before
+        self.may_be_cut = True  # what came before: a payload that ends in zeros, or nothing
         self._stream: BinaryIO = stream
         self._faults: tuple[type[Exception], ...] = (OSError, zlib.error)
         if self.compression == "zstd":
@@ -153,7 +154,7 @@ class _Blocks:
     def _end_payload(self, missing: int, tail: bytes, member: str) -> None:
         if missing:
             self._cut(missing, member)
-        self.tail = tail
+        self.may_be_cut = bool(tail) and not tail.strip(b"\0")
 
     def _padding(self, size: int, member: str) -> None:
         """Passes over what fills up a block; a file that ends here ends behind the payload."""
@@ -162,12 +163,10 @@ class _Blocks:
             self._cut(0, member)
 
     def _cut(self, missing: int, member: str) -> None:
-        raise ArchiveDamage(
-            TarStatus.TRUNCATED,
-            self.offset,
-            f"the file ends {missing:,} bytes before the end of member {member!r}",
-            member=member,
-        )
+        what = f"the end of member {member!r}" if member else "the end of an extended header"
+        before = f"{missing:,} bytes before" if missing else "in the filling behind"
+        why = f"the file ends {before} {what}"
+        raise ArchiveDamage(TarStatus.TRUNCATED, self.offset, why, member=member)
 
 
 def _zstd(stream: BinaryIO) -> tuple[BinaryIO, type[Exception]]:
@@ -253,6 +252,8 @@ def _parse_header(header: bytes, start: int) -> tarfile.TarInfo:
         info = tarfile.TarInfo.frombuf(header, ENCODING, "backslashreplace")
     except tarfile.HeaderError as error:
         raise ArchiveDamage(TarStatus.CORRUPT, start, f"no tar header here ({error})") from None
+    if header[257:265] == GNU_MAGIC:  # where others have a prefix, it may have times
+        info.name = header[:100].split(b"\0", 1)[0].decode(ENCODING, "backslashreplace")
     if info.size < 0:
         raise ArchiveDamage(TarStatus.CORRUPT, start, f"a member of {info.size} bytes")
     return info
@@ -286,11 +287,11 @@ def _check_end(blocks: _Blocks, tell: Callable[[str], None]) -> None:
     if zeros % BLOCK:  # bytes may have gone or come inside the last payload
         why = f"{blocks.offset:,} bytes are no whole number of blocks of {BLOCK}"
         raise ArchiveDamage(TarStatus.TRUNCATED, end_blocks, why)
-    if blocks.compression or (data_bytes and _fills_record(blocks.offset, zeros)):
+    few = zeros <= tarfile.RECORDSIZE + 2 * BLOCK
+    if few or blocks.compression or (data_bytes and _fills_record(blocks.offset, zeros)):
         return
     found = f"{zeros:,} zero bytes end the archive of {blocks.offset:,} bytes"
-    cut = not blocks.tail.strip(b"\0") and zeros > tarfile.RECORDSIZE
-    if cut or zeros > max(RECORD_BYTES):
+    if blocks.may_be_cut or zeros > max(RECORD_BYTES):
         raise ArchiveDamage(TarStatus.CORRUPT, end_blocks, f"{found}; is a download unfinished?")
     if data_bytes:
         tell(f"{found}, more than fill a record; {UNVOUCHED}")
@@ -350,7 +351,8 @@ def _read_member(
     elif sparse or info.type == CONTINUED:
         blocks.skip(info.size, name)
         if sparse:
-            why = f"{name!r} is stored with holes; pack it again with tar without --sparse"
+            why = f"{name!r} is stored with holes; pack it again, tar without --sparse, bsdtar "
+            why += "with --no-read-sparse"
         else:
             why = f"{name!r} begins in another volume; unpack all volumes and pass the folder"
         yield Member(name, problem=(Status.MISSING_IMAGE, why))

@@ -157,7 +157,11 @@ def read_batches(
     At most `thumbnails` photos get a thumbnail. The last batch, and only it, has an `ending`; it
     may be empty.
     """
-    reader = FolderReader(shard.photos) if shard.photos else ShardReader(shard.url)
+    reader: FolderReader | ShardReader
+    if shard.photos:
+        reader = FolderReader(shard.photos)
+    else:
+        reader = ShardReader(shard.url, siblings=shard.siblings)
     photos: list[PhotoRecord] = []
     errors: list[ErrorRow] = []
     chosen = Chosen(thumbnails)

@@ -234,6 +234,60 @@ def test_links_that_lead_nowhere_devices_and_pipes_are_told(tmp_path: Path) -> N
     assert reader.left_out.total == 2
 
 
+def sparse_member(form: str, name: str) -> bytes:
+    """A file with holes, as GNU tar stores it: 1,500 bytes of 10 MB, and where they belong."""
+    data = photo(5).ljust(1500, b"x")
+    if form == "gnu":
+        info = special("x" * 9, tarfile.GNUTYPE_SPARSE)
+        info.size = len(data)
+        header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+        header[482] = 1  # more of the map follows, here in two blocks
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        more = bytearray(512)
+        more[504] = 1
+        longname = special("././@LongLink", tarfile.GNUTYPE_LONGNAME)
+        longname.size = len(name) + 1
+        head = longname.tobuf(tarfile.GNU_FORMAT) + name.encode().ljust(512, b"\0")
+        return head + bytes(header + more) + bytes(512) + data.ljust(1536, b"\0")
+    records = {
+        "0.0": {"GNU.sparse.size": "10000000", "GNU.sparse.offset": "0", "path": name},
+        "0.1": {"GNU.sparse.map": "0,700,9000000,800", "GNU.sparse.name": name},
+        "1.0": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.name": name},
+    }[form]
+    info = special("./GNUSparseFile.1/x.jpg", tarfile.REGTYPE)
+    info.size = len(data)
+    info.pax_headers = records
+    return info.tobuf(tarfile.PAX_FORMAT) + data.ljust(1536, b"\0")
+
+
+@pytest.mark.parametrize("form", ["gnu", "0.0", "0.1", "1.0"])
+def test_a_member_with_holes_costs_itself_only(tmp_path: Path, form: str) -> None:
+    first = tar_bytes([("a.jpg", photo(1))]).rstrip(b"\0")
+    first += bytes(-len(first) % 512)
+    holes = sparse_member(form, "d/holes.jpg") + sparse_member(form, "d/disk.img")
+    path = tmp_path / "s.tar"
+    path.write_bytes(first + holes + tar_bytes([("b.jpg", photo(2)), ("b.json", truth())]))
+    samples, errors, reader = read(path)
+    assert [sample.key for sample in samples] == ["a", "b"] and reader.message == ""
+    assert [(row.key, row.status) for row in errors] == [("d/holes", Status.MISSING_IMAGE)]
+    assert "--sparse" in errors[0].message and reader.status is TarStatus.COMPLETE
+    assert reader.left_out.counts == {".img": 1}
+
+
+def test_times_in_an_old_header_are_no_folder(tmp_path: Path) -> None:
+    """GNU tar's incremental archives; `tarfile` takes the times for the front of the name."""
+    info = tarfile.TarInfo("a.jpg")
+    info.size = len(photo(1))
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[345:357] = b"15303013743\0"
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    path = tmp_path / "s.tar"
+    path.write_bytes(bytes(header) + tar_bytes([("a.jpg", photo(1))])[512:])
+    assert [sample.key for sample in read(path)[0]] == ["a"]
+
+
 def test_too_many_bytes_are_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     limits = {NameKind.PHOTO: 700, NameKind.DOCUMENT: 20}
     monkeypatch.setattr("locdiffusion.photos.archive.LIMITS", limits)

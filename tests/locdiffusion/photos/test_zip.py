@@ -16,7 +16,7 @@ from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import Truth
-from support.archives import Members, photo, sound_members, truth, write_tar
+from support.archives import Members, photo, sound_members, truth, write_tar, zip_bytes
 
 MEMBERS: Members = [
     ("d/2019.07.14.jpg", photo(1)),
@@ -26,14 +26,6 @@ MEMBERS: Members = [
     ("d/b.mov", b"film"),
     ("d/2019.07.14.jpg.json", truth(2)),
 ]
-
-
-def zip_bytes(members: Members, method: int = zipfile.ZIP_DEFLATED) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", method) as archive:
-        for name, data in members:
-            archive.writestr(name, data)
-    return buffer.getvalue()
 
 
 def read(path: Path, data: bytes) -> tuple[list[Sample], list[ErrorRow], ShardReader]:
