@@ -13,7 +13,7 @@ TORCH_PINS := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sample test test-slow test-some-slow test-all lint lock clean train-sample benchmark-data
+.PHONY: help setup sample test test-slow test-some-slow test-all corpus lint lock clean train-sample benchmark-data
 .PHONY: run-dataflow run-dataflow-shards dataflow-check
 
 help:  ## print this list
@@ -44,6 +44,9 @@ test-some-slow: $(VENV)/.test  ## run the slow tests that CI runs: every runner,
 	$(PYTEST) -m ci
 
 test-all: test test-slow  ## run all tests
+
+corpus: $(VENV)/.test  ## gather odd files in out/corpus, which the slow tests geotag (a minute)
+	PYTHONPATH=tests $(PY) -m support.corpus --output $(OUT)/corpus
 
 lint: $(VENV)/.dev  ## check style, types and the sizes of rooms
 	$(PY) -m ruff check .
