@@ -1,7 +1,7 @@
 """Layers that a geotag run writes beside its predictions on demand: regions and thumbnails.
 
 A region is the smallest one found that holds the true position with a stated probability. A
-thumbnail is a small picture to look at. Both are joined to the predictions by `key`.
+thumbnail is a small picture to look at. Both are joined to the predictions by `shard` and `key`.
 """
 
 from __future__ import annotations

@@ -21,12 +21,15 @@ from PIL import Image
 
 from locdiffusion.overhead.command import main as cut_patches
 from locdiffusion.photos.labelled_samples import read_samples
+from locdiffusion.photos.listing import list_shards
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.bigquery import TABLES, bigquery_schema
+from support.archives import truth, write_tar
 from support.pages import commands, read_page, run_command
 
 PAGE, BLOCKS = read_page("docs/RECIPES.md")
 PHOTOS = 56
+PHOTO = ["shard", "key"]
 BOX = (-20, -35, 52, 38)
 
 
@@ -56,14 +59,26 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipes]:
 
 
 def lay_out(root: Path) -> None:
-    """Photos with truth, a catalogue of them, an area, districts, one photo alone."""
+    """Photos with truth, a catalogue of them, an area, districts, one photo alone.
+
+    Every shard begins with the key 000000, as many archives do.
+    """
     arguments = ["--split", "sample", "--count", str(PHOTOS), "--shard-size", "40"]
     assert cut_patches([*arguments, "--output", str(root / "photos")]) == 0
-    samples = [s for tar in sorted(root.glob("photos/*.tar")) for s, _ in read_samples(str(tar))]
-    (root / "patch.jpg").write_bytes(samples[0].image)
-    keys = [sample.key for sample in samples[5:]] + ["no-such-photo"]
-    titles = [f"photo {i}" for i in range(len(keys))]
-    pandas.DataFrame({"key": keys, "title": titles}).to_csv(root / "catalogue.csv", index=False)
+    rows = []
+    for shard in list_shards([str(root / "photos" / "*.tar")]):
+        samples = list(read_samples(shard.url))
+        names = [f"{i:06d}" for i in range(len(samples))]
+        rows += [(shard.id, name) for name in names]
+        members = []
+        for name, (sample, place) in zip(names, samples, strict=True):
+            position = truth(place.latitude, place.longitude)
+            members += [(f"{name}.jpg", sample.image), (f"{name}.json", position)]
+        write_tar(Path(shard.url), members)
+    (root / "patch.jpg").write_bytes(members[0][1])
+    catalogue = pandas.DataFrame([*rows[5:], ("no-such-shard", "000000")], columns=PHOTO)
+    catalogue["title"] = [f"photo {i}" for i in range(len(catalogue))]
+    catalogue.to_csv(root / "catalogue.csv", index=False)
     area = geopandas.GeoDataFrame(geometry=[shapely.box(*BOX)], crs="OGC:CRS84")
     area.to_file(root / "area.geojson")
     halves = [shapely.box(-180, 0, 180, 90), shapely.box(-180, -90, 180, 0)]
@@ -101,6 +116,10 @@ def run_bash(code: str, ran: Recipes) -> None:
 RUNNERS = {"python": run_python, "sql": run_sql, "bash": run_bash}
 
 
+def photos_of(table: pandas.DataFrame) -> set[tuple[str, str]]:
+    return set(zip(table.shard, table.key, strict=True))
+
+
 def answer_of(recipes: Recipes, words: str) -> pandas.DataFrame:
     [found] = [table for code, table in recipes.answers.items() if words in code]
     return found
@@ -126,25 +145,44 @@ class TestGeoPandas:
         assert 0 < len(recipes.names["region"]) < PHOTOS
         assert (recipes.names["city"].prob_25km > 0.5).all()
         wanted = geotags.cx[BOX[0] : BOX[2], BOX[1] : BOX[3]]
-        assert set(africa.key) == set(wanted.key) and 0 < len(africa) < PHOTOS
+        assert photos_of(africa) == photos_of(wanted) and 0 < len(africa) < PHOTOS
+
+    def test_keys_come_again_in_other_shards(self, recipes: Recipes) -> None:
+        """All that is joined below would be wrong by key alone."""
+        geotags = recipes.names["geotags"]
+        assert geotags.shard.nunique() == 2 and len(photos_of(geotags)) == PHOTOS
+        assert geotags.key.nunique() == 40
+
+    def test_known_positions(self, recipes: Recipes) -> None:
+        g, known = recipes.names["geotags"], recipes.names["known"]
+        assert known.known.all() and known.latitude.tolist() == g.truth_latitude.tolist()
+        wanted = great_circle_km(g.latitude, g.longitude, g.truth_latitude, g.truth_longitude)
+        assert recipes.names["error_km"].tolist() == wanted.tolist()
 
     def test_regions(self, recipes: Recipes) -> None:
         most, inside = recipes.names["most"], recipes.names["inside"]
-        assert sorted(most.key) == sorted(recipes.names["geotags"].key)
+        assert photos_of(most) == photos_of(recipes.names["geotags"]) and len(most) == PHOTOS
         assert 0 < len(inside) < len(most)
-        assert set(inside.key) <= set(recipes.names["africa"].key)
+        assert photos_of(inside) <= photos_of(recipes.names["africa"])
+        by_photo = recipes.names["geotags"].set_index(PHOTO).country_code
+        for row in most.itertuples():
+            assert row.country_code == by_photo[row.shard, row.key]
 
     def test_join(self, recipes: Recipes) -> None:
         placed = recipes.names["placed"]
         assert len(placed) == PHOTOS - 5 + 1
-        assert placed[placed.latitude.isna()].key.tolist() == ["no-such-photo"]
+        assert placed[placed.latitude.isna()].shard.tolist() == ["no-such-shard"]
+        by_photo = recipes.names["geotags"].set_index(PHOTO).latitude
+        for row in placed[placed.latitude.notna()].itertuples():
+            assert row.latitude == by_photo[row.shard, row.key]
         written = geopandas.read_file(recipes.root / "catalogue.gpkg", layer="photos")
-        assert set(written.columns) == {"key", "title", "radius_90_km", "geometry"}
+        assert set(written.columns) == {*PHOTO, "title", "radius_90_km", "geometry"}
         assert len(written) == len(placed)
 
     def test_thumbnails(self, recipes: Recipes) -> None:
         assert len(recipes.names["thumbnails"]) == PHOTOS
         assert max(recipes.names["first"].size) <= 96
+        assert photos_of(recipes.names["pictured"]) == photos_of(recipes.names["geotags"])
 
 
 class TestDuckDb:
@@ -157,20 +195,20 @@ class TestDuckDb:
         found = dict(zip(counted.country_code, counted.photos, strict=True))
         assert {k: v for k, v in found.items() if isinstance(k, str)} == by_country
         area = answer_of(recipes, "bbox.xmin >= -20")
-        assert set(area.key) == set(recipes.names["africa"].key)
+        assert photos_of(area) == photos_of(recipes.names["africa"])
 
     def test_second_places(self, recipes: Recipes) -> None:
         second = answer_of(recipes, "modes[2]")
-        geotags = recipes.names["geotags"].set_index("key")
-        assert set(second.key) == set(geotags.index[geotags.modes.map(len) > 1])
+        geotags = recipes.names["geotags"].set_index(PHOTO)
+        assert photos_of(second) == set(geotags.index[geotags.modes.map(len) > 1])
         for row in second.itertuples():
-            assert row.p == geotags.modes[row.key][1]["probability"]
+            assert row.p == geotags.modes[row.shard, row.key][1]["probability"]
 
     def test_the_joined_file(self, recipes: Recipes) -> None:
         joined = pandas.read_parquet(recipes.root / "catalogue_with_places.parquet")
-        certain = recipes.names["geotags"].set_index("key").prob_200km > 0.8
-        assert len(joined) == PHOTOS - 5 + 1
-        placed = joined.set_index("key").latitude.notna()
+        certain = recipes.names["geotags"].set_index(PHOTO).prob_200km > 0.8
+        assert len(joined) == PHOTOS - 5 + 1 == len(photos_of(joined))
+        placed = joined.set_index(PHOTO).latitude.notna()
         assert all(has == certain.get(key, False) for key, has in placed.items())
         assert 0 < placed.sum() < len(joined)
 
@@ -251,8 +289,8 @@ class TestRuns:
         assert Image.open(copies[0]).getexif().get_ifd(0x8825)
 
     def test_refitted_radii(self, recipes: Recipes) -> None:
-        before = recipes.names["geotags"].set_index("key").radius_90_km
-        after = geopandas.read_parquet(recipes.root / "out-mine/predictions").set_index("key")
+        before = recipes.names["geotags"].set_index(PHOTO).radius_90_km
+        after = geopandas.read_parquet(recipes.root / "out-mine/predictions").set_index(PHOTO)
         assert set(after.index) == set(before.index)
         assert not (after.radius_90_km.reindex(before.index) == before).all()
 
