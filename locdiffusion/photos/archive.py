@@ -68,6 +68,8 @@ class Sample:
         document: Name of that document.
         image_offset: Byte at which the photo begins in a plain tar.
         extras: Bytes of other members that the reader was asked for, by extension.
+        name: Path of the photo in its archive or folder.
+        changed_s: Time of the photo's last change in seconds since 1970, if it is known.
     """
 
     key: str
@@ -77,6 +79,8 @@ class Sample:
     document: str = ""
     image_offset: int | None = field(default=None, compare=False)
     extras: dict[str, bytes] = field(default_factory=dict, compare=False)
+    name: str = field(default="", compare=False)
+    changed_s: float | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -264,7 +268,14 @@ class ShardReader:
             elif wrong := photo.problem or problem:
                 yield ErrorRow(key, Stage.READ, *wrong)
             else:
-                sample = Sample(key, photo.data, image_offset=photo.offset, extras=extras)
+                sample = Sample(
+                    key,
+                    photo.data,
+                    image_offset=photo.offset,
+                    extras=extras,
+                    name=photo.name,
+                    changed_s=photo.changed_s,
+                )
                 if documents:
                     name = telling(documents, self.documents.said)
                     sample.document, sample.metadata = name, group.documents[name]

@@ -67,6 +67,7 @@ class Member:
         problem: Status and message of a payload that was wanted and is missing.
         offset: First byte of the payload in the file; None if it is compressed.
         link: Path within the archive that a link names; None if the member is no link.
+        changed_s: Time of the file's last change in seconds since 1970, if it is known.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Member:
     problem: tuple[Status, str] | None = None
     offset: int | None = None
     link: str | None = None
+    changed_s: float | None = None
 
 
 class ArchiveDamage(Exception):
@@ -360,7 +362,8 @@ def _read_member(
         blocks.skip(info.size, name)
     elif limit is not None and info.size <= limit:
         start = None if blocks.compression else blocks.offset
-        yield Member(name, blocks.payload(info.size, name), offset=start)
+        data = blocks.payload(info.size, name)
+        yield Member(name, data, offset=start, changed_s=float(info.mtime))
     else:
         blocks.skip(info.size, name)
         yield Member(name, problem=None if limit is None else too_large(name, info.size, limit))

@@ -11,6 +11,7 @@ import io
 import stat
 import zlib
 from collections.abc import Callable, Iterator
+from datetime import datetime
 from typing import BinaryIO
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
@@ -130,7 +131,7 @@ def _member(archive: ZipFile, info: ZipInfo, name: str, limit: int) -> Member:
         with archive.open(info) as file:
             data = file.read(limit + 1)
         if len(data) == info.file_size:
-            return Member(name, data)
+            return Member(name, data, changed_s=_changed_s(info))
         found = f"{len(data):,} bytes, wanted {info.file_size:,}"
     except (
         *(BadZipFile, zlib.error, EOFError, OSError),
@@ -139,3 +140,11 @@ def _member(archive: ZipFile, info: ZipInfo, name: str, limit: int) -> Member:
         found = str(error) or type(error).__name__
     why = f"{name!r} is damaged in the zip ({found}); copy or download the zip again"
     return Member(name, problem=(Status.BROKEN_IMAGE, why))
+
+
+def _changed_s(info: ZipInfo) -> float | None:
+    """Time of a member, which zips store as a clock on the wall shows it."""
+    try:
+        return datetime(*info.date_time).timestamp()
+    except (ValueError, OverflowError, OSError):
+        return None

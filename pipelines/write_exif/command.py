@@ -1,42 +1,36 @@
 """Copies photos and writes their geotags into the copies' EXIF; `locdiffusion write-exif`.
 
 The originals are only read. A copy differs in the GPS tags alone: position, the 90 %
-radius as positioning error, and which model estimated it.
+radius as positioning error, and which model estimated it. No pixel is decoded.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from enum import Enum
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from locdiffusion.cli.flags import add_flags, add_input
 from locdiffusion.cli.parser import DONE, FAILED, Parser, UsageError, fraction
-from locdiffusion.files import write_atomically
 from locdiffusion.photos.archive import Sample, ShardReader
-from locdiffusion.photos.folder import FolderReader
+from locdiffusion.photos.folder import FolderReader, PhotoFile
 from locdiffusion.photos.listing import Shard, list_shards
-from locdiffusion.photos.photo import open_image
-from locdiffusion.photos.picture import PhotoError
 from locdiffusion.photos.storage import DataError
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS
-from pipelines.write_exif.exif import ExifError, Position, with_position
+from pipelines.write_exif.copies import Copies, Original, PlaceTakenError
+from pipelines.write_exif.fates import COLUMNS, Fate, Outcome, Outcomes, Rules
 from pipelines.writing.directory import RUN
-
-COLUMNS = ("key", "latitude", "longitude", "radius_90_km", "prob_25km", "prob_200km", "model_id")
-SUMMARY = "write_exif.json"
+from schemas.geotags import ErrorRow
 
 ABOUT = """\
 Copies photos and writes their geotags into the EXIF of the copies, where a geotag is
 certain enough. The originals are only read. Photos that have a position of their own
-keep it.
+keep it, whether in EXIF, in XMP or in a file beside the photo.
 
 examples:
   locdiffusion geotag PHOTOS --checkpoint geoclip-distilled
@@ -53,26 +47,19 @@ get a geotag are copied. --dry-run counts how many photos a limit would give.
 
 PHOTOS is what was geotagged: the same folder or the same tars. COPIES must not be that
 folder, nor lie in it. Only JPEG carries EXIF GPS that every program reads; other formats
-are counted and left out. write_exif.json in COPIES says what became of the photos.
+are counted and left out. A copy has the time and the permissions of its original.
+
+write_exif.json in COPIES says of every photo what became of it, why, and where its copy
+is. A file in COPIES that this command did not write, or that was changed since, is never
+replaced.
 """
-
-
-class Fate(str, Enum):
-    """Outcome for one photo."""
-
-    WRITTEN = "written"
-    UNCERTAIN = "not certain enough"
-    OWN_POSITION = "has a position of its own"
-    NO_PREDICTION = "has no prediction"
-    NOT_JPEG = "is no JPEG"
-    UNREADABLE = "cannot be read"
-    BROKEN_EXIF = "has a broken EXIF block"
 
 
 def parser() -> Parser:
     """Returns the parser of the command."""
     usage = "PHOTOS ... --predictions DIR --output DIR [flags]"
-    failed, old = "no geotag was written", {"--photos": "--input"}
+    failed = "no geotag was written, a shard is damaged, or another file is in a copy's place"
+    old = {"--photos": "--input"}
     required = ["input", "predictions", "output"]
     made = Parser("write-exif", usage, ABOUT, MORE, failed, old, required)
     group = made.add_argument_group("input and output")
@@ -87,94 +74,134 @@ def parser() -> Parser:
     add(
         "--replace-own-position",
         action="store_true",
-        help="also where the photo's EXIF has a position",
+        help="also where a photo has a position of its own, or GPS tags that cannot be read",
+    )
+    add(
+        "--replace-estimates",
+        action="store_true",
+        help="also where a photo has a geotag that an earlier run of this command wrote",
     )
     return made
 
 
-def write_copies(options: argparse.Namespace) -> Counter[Fate]:
+@dataclass
+class Copier:
+    """Copies the photos of one shard after the other.
+
+    Attributes:
+        rules: Which geotags are written.
+        copies: Folder of the copies.
+        several: Whether photos of several folders are copied: each gets a folder of its name.
+        dry: Whether to write nothing.
+        outcomes: What became of the photos so far.
+    """
+
+    rules: Rules
+    copies: Copies
+    several: bool = False
+    dry: bool = False
+    outcomes: Outcomes = field(default_factory=Outcomes)
+
+    def copy_shard(self, shard: Shard, geotags: Mapping[str, Mapping[str, Any]]) -> None:
+        """Copies the photos of a shard whose geotags are certain enough.
+
+        Args:
+            shard: The shard. Of a folder, only photos whose geotag may be written are read.
+            geotags: Rows of the predictions, by key.
+        """
+        files: dict[str, PhotoFile] = {}
+        for photo in shard.photos:
+            fate = self.rules.fate_of(geotags.get(photo.key))
+            if fate is None:
+                files[photo.key] = photo
+            else:
+                self._told(shard, photo.key, fate)
+        for item in FolderReader(list(files.values())) if shard.photos else ShardReader(shard.url):
+            if item.key is None:
+                self.outcomes.damaged.append(f"{shard.url}: {item.message}")
+            elif isinstance(item, ErrorRow):
+                self._told(shard, item.key, Fate.UNREADABLE, item.message)
+            elif fate := self.rules.fate_of(geotags.get(item.key)):
+                self._told(shard, item.key, fate)
+            else:
+                self._copy(shard, item, geotags[item.key], files.get(item.key))
+
+    def _copy(
+        self, shard: Shard, sample: Sample, geotag: Mapping[str, Any], file: PhotoFile | None
+    ) -> None:
+        fate, why, copy = self.rules.with_geotag(sample, geotag)
+        if copy is None:
+            self._told(shard, sample.key, fate, why)
+            return
+        original = _original(shard.url, sample, file)
+        place = self.copies.place(self._name(shard, sample), original)
+        try:
+            digest = self.copies.write(place, copy, original, self.dry)
+        except PlaceTakenError as error:
+            self._told(shard, sample.key, Fate.PLACE_TAKEN, str(error))
+        else:
+            self._told(shard, sample.key, fate, replaced=why, copy=place, sha256=digest)
+
+    def _name(self, shard: Shard, sample: Sample) -> str:
+        if shard.folder is None:
+            return f"{shard.id}/{sample.key}.jpg"
+        return f"{os.path.basename(shard.folder)}/{sample.key}" if self.several else sample.key
+
+    def _told(self, shard: Shard, key: str, fate: Fate, reason: str = "", **more: str) -> None:
+        self.outcomes.photos.append(Outcome(shard.folder or shard.url, key, fate, reason, **more))
+
+
+def write_copies(options: argparse.Namespace) -> Outcomes:
     """Copies the photos whose geotags are certain enough.
+
+    What was done is listed in the folder of the copies even if this is stopped.
 
     Raises:
         UsageError: No threshold is given, or the copies would lie among the originals.
         DataError: No photo or no prediction is found.
     """
-    limits = (options.max_radius_90_km, options.min_prob_25km, options.min_prob_200km)
-    if all(limit is None for limit in limits):
+    rules = Rules(**{one.name: getattr(options, one.name) for one in fields(Rules)})
+    if rules.unlimited:
         raise UsageError(
             "how certain must a geotag be? Give --max-radius-90-km KM, --min-prob-25km P or "
             "--min-prob-200km P (all that are given must hold)"
         )
     shards = list_shards(options.input, lambda note: print(note, file=sys.stderr))
     _refuse_in_place(shards, options.output)
-    output = Output(options.predictions)
-    run = output.read_json(RUN)
-    if run is None:
+    predictions = Output(options.predictions)
+    if predictions.read_json(RUN) is None:
         raise DataError(
             f"--predictions {options.predictions} holds no run.json; give the --output of "
             "`locdiffusion geotag`"
         )
-    fates: Counter[Fate] = Counter()
-    for shard in shards:
-        geotags = _geotags(output, shard)
-        for item in FolderReader(shard.photos) if shard.photos else ShardReader(shard.url):
-            if item.key is None:
-                print(f"{shard.url}: {item.message}", file=sys.stderr)
-                continue
-            if not isinstance(item, Sample) or item.image is None:
-                fates[Fate.UNREADABLE] += 1
-                continue
-            fate, copy = _copy(item.image, geotags.get(item.key), options)
-            if copy is not None and not options.dry_run:
-                _write(options.output, shard, item.key, copy)
-            fates[fate] += 1
-    return fates
+    several = len({shard.folder for shard in shards if shard.folder}) > 1
+    copier = Copier(rules, Copies(options.output), several, options.dry_run)
+    try:
+        for shard in shards:
+            copier.copy_shard(shard, _geotags(predictions, shard))
+    finally:
+        if not options.dry_run:
+            outcomes = copier.outcomes
+            counts = {"photos": len(outcomes.photos), **outcomes.counts()}
+            copier.copies.write_list(counts, map(Outcome.to_dict, outcomes.photos))
+    return copier.outcomes
 
 
-def _geotags(output: Output, shard: Shard) -> Mapping[str, Mapping[str, Any]]:
+def _geotags(predictions: Output, shard: Shard) -> Mapping[str, Mapping[str, Any]]:
     import pyarrow.parquet as pq
 
-    path = output.part(PREDICTIONS, shard.id)
-    if not os.path.exists(path) and "://" not in path:
+    if not predictions.exists(PREDICTIONS, f"part-{shard.id}.parquet"):
+        print(f"{shard.url} was not geotagged; run `locdiffusion geotag` first", file=sys.stderr)
         return {}
-    rows = pq.read_table(path, columns=list(COLUMNS)).to_pylist()
-    return {row["key"]: row for row in rows}
+    table = pq.read_table(predictions.part(PREDICTIONS, shard.id), columns=list(COLUMNS))
+    return {row["key"]: row for row in table.to_pylist()}
 
 
-def _copy(
-    image: bytes, geotag: Mapping[str, Any] | None, options: argparse.Namespace
-) -> tuple[Fate, bytes | None]:
-    if geotag is None:
-        return Fate.NO_PREDICTION, None
-    if not _certain(geotag, options):
-        return Fate.UNCERTAIN, None
-    if image[:2] != b"\xff\xd8":
-        return Fate.NOT_JPEG, None
-    try:
-        own = open_image(image)[1]
-    except PhotoError:
-        return Fate.UNREADABLE, None
-    if (own.known or own.problem) and not options.replace_own_position:
-        return Fate.OWN_POSITION, None
-    position = Position(
-        geotag["latitude"],
-        geotag["longitude"],
-        geotag["radius_90_km"],
-        f"LocDiffusion {geotag['model_id']}, estimated from the picture",
-        f"within {geotag['radius_90_km']:.0f} km with probability 0.9",
-    )
-    try:
-        return Fate.WRITTEN, with_position(image, position)
-    except ExifError:
-        return Fate.BROKEN_EXIF, None
-
-
-def _certain(geotag: Mapping[str, Any], options: argparse.Namespace) -> bool:
-    radius = options.max_radius_90_km
-    least = {"prob_25km": options.min_prob_25km, "prob_200km": options.min_prob_200km}
-    return (radius is None or geotag["radius_90_km"] <= radius) and all(
-        limit is None or geotag[name] >= limit for name, limit in least.items()
-    )
+def _original(shard: str, sample: Sample, file: PhotoFile | None) -> Original:
+    if file is None or "://" in file.url:
+        return Original(shard, sample.key)
+    status = os.stat(file.url)
+    return Original(shard, sample.key, status.st_mtime_ns, status.st_mode & 0o777)
 
 
 def _refuse_in_place(shards: Sequence[Shard], output: str) -> None:
@@ -188,23 +215,32 @@ def _refuse_in_place(shards: Sequence[Shard], output: str) -> None:
             )
 
 
-def _write(output: str, shard: Shard, key: str, copy: bytes) -> None:
-    """Writes a copy: under its own path, or for a tar into a folder named after the tar."""
-    name = key if shard.photos else f"{shard.id}/{key}.jpg"
-    parts = [part for part in name.split("/") if part not in ("", ".", "..")]
-    write_atomically("/".join([output.rstrip("/"), *parts]), copy)
-
-
 def _run(options: argparse.Namespace) -> int:
-    fates = write_copies(options)
-    counts = {fate.value: fates[fate] for fate in Fate if fates[fate]}
+    outcomes = write_copies(options)
+    counts = outcomes.counts()
     for fate, count in counts.items():
         print(f"{count:>10,}  {fate}")
-    if options.dry_run:
-        return DONE
-    text = json.dumps({"photos": fates.total(), **counts}, indent=1) + "\n"
-    write_atomically("/".join([options.output.rstrip("/"), SUMMARY]), text.encode())
-    return DONE if fates[Fate.WRITTEN] else FAILED
+    for reason in outcomes.damaged:
+        print(f"not read whole: {reason}", file=sys.stderr)
+    print(_told(outcomes, options))
+    whole = not outcomes.damaged and Fate.PLACE_TAKEN.value not in counts
+    return DONE if whole and (options.dry_run or Fate.WRITTEN.value in counts) else FAILED
+
+
+def _told(outcomes: Outcomes, options: argparse.Namespace) -> str:
+    """Returns the last line: how many photos have a copy with a geotag, and how many have none."""
+    counts = outcomes.counts()
+    written = counts.pop(Fate.WRITTEN.value, 0)
+    verb = "would get a geotag" if options.dry_run else f"have a geotag in {options.output}"
+    text = f"{len(outcomes.photos):,} photos: {written:,} {verb}"
+    if outcomes.replaced:
+        text += f" ({outcomes.replaced:,} in place of another position)"
+    if counts:
+        kinds = ", ".join(f"{count:,} {fate}" for fate, count in counts.items())
+        text += (
+            f"; {sum(counts.values()):,} {'would not' if options.dry_run else 'have none'}: {kinds}"
+        )
+    return text
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import struct
 from pathlib import Path
 
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from locdiffusion.photos.photo import open_image
+from locdiffusion.photos.tiff import TiffError
 from pipelines.geotag import command as geotag
 from pipelines.write_exif import command as write_exif
-from pipelines.write_exif.exif import ExifError, Position, with_position
+from pipelines.write_exif.exif import Position, with_position
+from pipelines.write_exif.jpeg import JpegError, UnsafeError
 from support.archives import photo, write_tar
 from support.fake_geotagger import FakeLoader
 from support.outputs import plain
@@ -99,15 +102,15 @@ def test_broken_metadata_is_refused_or_left_readable(data):
         jpeg[start + data.draw(st.integers(0, 60))] = data.draw(st.integers(0, 255))
     try:
         after = with_position(bytes(jpeg), HERE)
-    except ExifError:
+    except (TiffError, UnsafeError):
         return
     assert after_metadata(after) == after_metadata(bytes(jpeg))
 
 
 def test_no_room_is_told():
-    with pytest.raises(ExifError, match="limit 65,533"):
+    with pytest.raises(UnsafeError, match="limit 65,533"):
         with_position(with_exif(maker_note=bytes(65_300)), HERE)
-    with pytest.raises(ExifError, match="no JPEG"):
+    with pytest.raises(JpegError, match="no JPEG"):
         with_position(photo(1, kind="PNG"), HERE)
 
 
@@ -143,7 +146,7 @@ def test_copies_above_a_certainty(tmp_path, capsys):
         assert position.latitude == pytest.approx(rows[key]["latitude"], abs=1e-7)
     assert originals == {path: path.read_bytes() for path in photos.rglob("*.*g")}
     told = json.loads((copies / "write_exif.json").read_text())
-    assert told["photos"] == 15 == sum(told.values()) - 15
+    assert told["photos"] == 15 == len(told["fates"])
     assert told["written"] == len(wanted) and told["has no prediction"] == 1
     assert "written" in capsys.readouterr().out
 
@@ -175,3 +178,120 @@ def test_mistakes(tmp_path, capsys):
     wrong = ["--input", str(photos), "--predictions", str(photos), "--output", str(tmp_path / "c")]
     assert write_exif.main([*wrong, "--min-prob_25km", "0"]) == 2
     assert "run.json" in capsys.readouterr().err
+
+
+def fates_in(copies: Path) -> dict[str, str]:
+    told = json.loads((copies / "write_exif.json").read_text())
+    assert told["photos"] == sum(n for key, n in told.items() if key not in ("photos", "fates"))
+    return {line.get("key", line.get("copy")): line["fate"] for line in told["fates"]}
+
+
+def test_the_list_tells_the_fate_of_every_photo(tmp_path, capsys):
+    photos, out = geotagged(tmp_path, 3)
+    (photos / "beside.jpg").write_bytes(photo(60))
+    (photos / "beside.json").write_text('{"latitude": 52.5, "longitude": 13.4}')
+    assert geotag.main(["--input", str(photos), "--output", str(out)], FakeLoader()) == 0
+    copies = tmp_path / "copies"
+    arguments = ["--input", str(photos), "--predictions", str(out), "--output", str(copies)]
+    arguments += ["--min-prob-25km", "0"]
+    os.utime(photos / "0.jpg", ns=(1, 994_000_000_000_000_000))
+    (photos / "2.jpg").chmod(0o600)
+    capsys.readouterr()
+    assert write_exif.main(arguments) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == (
+        f"7 photos: 3 have a geotag in {copies}; 4 have none: 1 has a position of its own, "
+        "1 has an earlier estimate, 1 has no prediction, 1 is no JPEG"
+    )
+    assert fates_in(copies) == {
+        "0.jpg": "written",
+        "2.jpg": "written",
+        "deep/1.jpg": "written",
+        "beside.jpg": "has a position of its own",
+        "own.jpg": "has an earlier estimate",
+        "broken.jpg": "has no prediction",
+        "other.png": "is no JPEG",
+    }
+    assert (copies / "0.jpg").stat().st_mtime_ns == 994_000_000_000_000_000
+    assert (copies / "2.jpg").stat().st_mode & 0o777 == 0o600
+
+    # The same again finds its own copies; with others it replaces them, but nothing that was
+    # changed since.
+    assert write_exif.main(arguments) == 0
+    changed = (copies / "0.jpg").read_bytes() + b"a caption"
+    (copies / "0.jpg").write_bytes(changed)
+    (copies / "deep" / "1.jpg").unlink()
+    assert write_exif.main(arguments) == 1
+    assert (copies / "0.jpg").read_bytes() == changed
+    assert fates_in(copies)["0.jpg"] == "another file is in the place of its copy"
+    assert fates_in(copies)["deep/1.jpg"] == "written"
+    assert write_exif.main([*arguments[:-1], "1"]) == 1  # nothing is certain enough now
+    assert fates_in(copies)["deep/1.jpg"] == "copy of an earlier run"
+
+
+def test_estimates_are_replaced_when_asked(tmp_path, capsys):
+    photos, out = geotagged(tmp_path, 2)
+    first, second, third = (tmp_path / name for name in ("first", "second", "third"))
+    flags = ["--predictions", str(out), "--min-prob-25km", "0", "--output"]
+    assert write_exif.main([str(photos), *flags, str(first)]) == 0
+    assert geotag.main([str(first), "--output", str(tmp_path / "out2")], FakeLoader()) == 0
+    flags[1] = str(tmp_path / "out2")
+    assert write_exif.main([str(first), *flags, str(second)]) == 1
+    assert set(fates_in(second).values()) == {"has an earlier estimate"}
+    assert write_exif.main([str(first), "--replace-estimates", *flags, str(third)]) == 0
+    assert set(fates_in(third).values()) == {"written"}
+    assert "(2 in place of another position)" in capsys.readouterr().out
+    told = json.loads((third / "write_exif.json").read_text())["fates"][0]
+    assert told["replaced"] == "has an earlier estimate"
+    # Who moves the position by hand makes it his own, and it is kept.
+
+
+def test_photos_of_two_folders_with_equal_names_are_both_kept(tmp_path):
+    for name, index in (("a/x", 1), ("b/x", 2), ("c", 3)):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "1.jpg").write_bytes(photo(index))
+    folders = [str(tmp_path / name) for name in ("a/x", "b/x", "c")]
+    out, copies = str(tmp_path / "out"), tmp_path / "copies"
+    assert geotag.main([*folders, "--output", out], FakeLoader()) == 0
+    flags = ["--predictions", out, "--output", str(copies), "--min-prob-25km", "0"]
+    assert write_exif.main([*folders, *flags]) == 0
+    assert sorted(path.parent.name for path in copies.rglob("*.jpg")) == ["c", "x", "x"]
+    assert len({path.read_bytes() for path in copies.rglob("*.jpg")}) == 3
+
+
+def test_exit_status_tells_of_damage(tmp_path, capsys):
+    tar = write_tar(tmp_path / "t.tar", [("a.jpg", photo(1)), ("b.jpg", photo(2))])
+    out, copies = tmp_path / "out", tmp_path / "copies"
+    assert geotag.main([str(tar), "--output", str(out)], FakeLoader()) == 0
+    flags = ["--predictions", str(out), "--output", str(copies), "--min-prob-25km", "0"]
+    tar.write_bytes(tar.read_bytes()[:1600])
+    for more in (["--dry-run"], []):
+        assert write_exif.main([str(tar), *flags, *more]) == 1
+        assert "not read whole" in capsys.readouterr().err
+    other = write_tar(tmp_path / "other.tar", [("a.jpg", photo(1))])
+    assert write_exif.main([str(other), *flags]) == 1
+    assert "run `locdiffusion geotag` first" in capsys.readouterr().err
+
+
+def test_the_list_is_written_when_the_command_is_stopped(tmp_path, monkeypatch):
+    photos, out = geotagged(tmp_path, 4)
+    copies = tmp_path / "copies"
+    write = write_exif.Copies.write
+
+    def stopped(self, place, *rest):
+        if len(self.written) == 2:
+            raise KeyboardInterrupt
+        return write(self, place, *rest)
+
+    monkeypatch.setattr(write_exif.Copies, "write", stopped)
+    flags = ["--predictions", str(out), "--output", str(copies), "--min-prob-25km", "0"]
+    assert write_exif.main([str(photos), *flags]) == 130
+    assert sum(fate == "written" for fate in fates_in(copies).values()) == 2
+    assert len(list(copies.rglob("*.jpg"))) == 2
+
+
+def test_pixels_are_not_decoded(tmp_path, monkeypatch):
+    photos, out = geotagged(tmp_path, 2)
+    monkeypatch.setattr(Image.Image, "load", lambda *_: pytest.fail("decoded"))
+    flags = ["--predictions", str(out), "--output", str(tmp_path / "c"), "--min-prob-25km", "0"]
+    assert write_exif.main([str(photos), *flags]) == 0

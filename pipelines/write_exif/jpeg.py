@@ -1,0 +1,226 @@
+"""Replaces the EXIF segment of a JPEG so that every other byte, and all that points to it, holds.
+
+The picture is not decoded. What follows the EXIF segment moves, and two things may point there:
+the index of a multi-picture file (APP2 `MPF`, CIPA DC-007, §5.2), which is corrected, and maker
+notes or signatures, which cannot be: such a file is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+EXIF, XMP, MPF = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"MPF\0"
+EXIF_HEADER = b"Exif\0\0"
+MAX_SEGMENT_BYTES = 65_535 - 2
+BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+"""Byte orders of a TIFF block, as `struct` names them, by its first four bytes."""
+
+_SOI, _SOS, _EOI = b"\xff\xd8", 0xDA, 0xD9
+_APP0, _APP1, _APP2, _APP11, _APP13 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED
+_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
+_MP_ENTRIES, _MP_ENTRY_BYTES = 0xB002, 16
+_KINDS = range(1, 14)  # of values in a TIFF directory
+_PHOTOSHOP_METADATA = re.compile(rb"8BIM\x04[\x22\x23\x24]")  # EXIF and XMP once more
+_PRIMARY = re.compile(rb"<[^<>]*Semantic=[\"']Primary[\"'][^<>]*>")
+_LENGTH = re.compile(rb"Length=[\"']0*[1-9]")
+
+
+class JpegError(ValueError):
+    """The file is no JPEG, or a broken one."""
+
+
+class UnsafeError(ValueError):
+    """A JPEG that cannot be changed without breaking something else in it."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One segment of a JPEG's header.
+
+    Attributes:
+        marker: Second byte of its marker.
+        start: Position of its marker in the file.
+        stop: Position behind its last byte.
+        data: Bytes behind its length.
+    """
+
+    marker: int
+    start: int
+    stop: int
+    data: bytes
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands before the pixels of a JPEG.
+
+    Attributes:
+        segments: All segments before the first scan, in order.
+        scan: Position of the first scan.
+    """
+
+    segments: tuple[Segment, ...]
+    scan: int
+
+    def app(self, number: int, beginning: bytes) -> list[Segment]:
+        """Returns the application segments with a number whose data begin so."""
+        return [
+            segment
+            for segment in self.segments
+            if segment.marker == _APP0 + number and segment.data.startswith(beginning)
+        ]
+
+    @property
+    def exif(self) -> Segment:
+        """EXIF segment; without data, where it belongs, if there is none.
+
+        Raises:
+            UnsafeError: There are several.
+        """
+        found = self.app(1, EXIF)
+        if len(found) > 1:
+            raise UnsafeError(f"the file has {len(found)} EXIF segments, wanted one")
+        if found:
+            return found[0]
+        place = 2
+        for segment in self.segments:  # JFIF wants to be first
+            if segment.marker != _APP0:
+                break
+            place = segment.stop
+        return Segment(_APP1, place, place, b"")
+
+
+def read_header(jpeg: bytes) -> Header:
+    """Reads the segments of a JPEG up to its first scan.
+
+    Raises:
+        JpegError: The file is no JPEG, or it breaks off or is damaged before the scan.
+    """
+    if jpeg[:2] != _SOI:
+        raise JpegError(f"no JPEG: the file begins with {jpeg[:4]!r}")
+    segments = []
+    at = 2
+    while True:
+        start = at
+        while jpeg[at + 1 : at + 2] == b"\xff":  # filling
+            at += 1
+        if jpeg[at : at + 1] != b"\xff" or len(jpeg) < at + 4:
+            raise JpegError(f"no segment begins at byte {start:,} of the JPEG")
+        marker = jpeg[at + 1]
+        if marker == _SOS:
+            return Header(tuple(segments), start)
+        if marker == _EOI:
+            raise JpegError("the JPEG ends before its pixels")
+        if marker in _WITHOUT_LENGTH:
+            at += 2
+            continue
+        stop = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        if not at + 4 <= stop <= len(jpeg):
+            raise JpegError(f"the segment at byte {start:,} of the JPEG is broken")
+        segments.append(Segment(marker, at, stop, jpeg[at + 4 : stop]))
+        at = stop
+
+
+def with_exif(jpeg: bytes, header: Header, tiff: bytes) -> bytes:
+    """Returns a copy of a JPEG with another TIFF block in its EXIF segment.
+
+    Args:
+        jpeg: Bytes of the file.
+        header: Its header.
+        tiff: The new block.
+
+    Raises:
+        UnsafeError: The block is too long, or something in the file would no longer hold.
+    """
+    old = header.exif
+    data = (old.data[:6] or EXIF_HEADER) + tiff
+    if len(data) > MAX_SEGMENT_BYTES:
+        raise UnsafeError(
+            f"the EXIF block would have {len(data):,} bytes, limit {MAX_SEGMENT_BYTES:,}"
+        )
+    _refuse_what_breaks(jpeg, header)
+    segment = struct.pack(">BBH", 0xFF, _APP1, len(data) + 2) + data
+    growth = len(segment) - (old.stop - old.start)
+    copy = bytearray(jpeg[: old.start] + segment + jpeg[old.stop :])
+    for index in header.app(2, MPF):
+        _move_pictures(copy, index, old, growth)
+    return bytes(copy)
+
+
+def _refuse_what_breaks(jpeg: bytes, header: Header) -> None:
+    if any(b"jumb" in one.data and b"c2pa" in one.data for one in header.app(11, b"")):
+        raise UnsafeError("its content credentials (C2PA) sign the whole file")
+    if any(_PHOTOSHOP_METADATA.search(one.data) for one in header.app(13, b"")):
+        raise UnsafeError("a Photoshop segment (APP13) holds a second EXIF or XMP block")
+    for xmp in header.app(1, XMP):
+        if any(_LENGTH.search(item) for item in _PRIMARY.findall(xmp.data)):
+            raise UnsafeError("its XMP states the length of the first picture")
+    tiff_at = header.exif.start + 10
+    tiff = header.exif.data[6:]
+    for place in _behind_pixels(jpeg, header.scan):
+        if _points_to(tiff, place - tiff_at):
+            raise UnsafeError(f"its EXIF block points to byte {place:,}, behind the pixels")
+
+
+def _behind_pixels(jpeg: bytes, scan: int) -> Iterator[int]:
+    """Yields where further pictures begin, and what follows the first one."""
+    end = jpeg.find(b"\xff\xd9", scan) + 2
+    if 2 < end < len(jpeg):
+        yield end
+    at = jpeg.find(b"\xff\xd8\xff", scan)
+    while at >= 0:
+        yield at
+        at = jpeg.find(b"\xff\xd8\xff", at + 3)
+
+
+def _points_to(tiff: bytes, offset: int) -> bool:
+    """Whether an offset stands in an EXIF block; a small one counts only as a directory's entry."""
+    for order in "<>":
+        raw = struct.pack(order + "I", offset)
+        at = tiff.find(raw)
+        while at >= 0:
+            if offset > MAX_SEGMENT_BYTES:
+                return True
+            kind, count = struct.unpack_from(order + "HI", tiff, at - 6) if at >= 8 else (0, 0)
+            if kind in _KINDS and count:
+                return True
+            at = tiff.find(raw, at + 1)
+    return False
+
+
+def _move_pictures(copy: bytearray, index: Segment, exif: Segment, growth: int) -> None:
+    """Corrects the index of a multi-picture file: the first picture's size, the others' places."""
+    base = index.start + 4 + len(MPF)
+    moved = base + (growth if base >= exif.stop else 0)
+    block = index.data[len(MPF) :]
+    order = BYTE_ORDERS.get(block[:4])
+    try:
+        if order is None:
+            raise struct.error
+        at, size = _mp_entries(block, order)
+        for entry in range(at, at + size, _MP_ENTRY_BYTES):
+            length, offset = struct.unpack_from(order + "II", block, entry + 4)
+            start = base + offset if offset else 0
+            if length and start <= exif.start < start + length:
+                length += growth
+            if offset:
+                offset = start + (growth if start >= exif.stop else 0) - moved
+            struct.pack_into(order + "II", copy, moved + entry + 4, length, offset)
+    except struct.error:
+        raise UnsafeError("the index of its pictures (MPF) is broken") from None
+
+
+def _mp_entries(block: bytes, order: str) -> tuple[int, int]:
+    """Finds the entries in an MPF block; raises struct.error where it is broken."""
+    (at,) = struct.unpack_from(order + "I", block, 4)
+    (count,) = struct.unpack_from(order + "H", block, at)
+    for number in range(count):
+        tag, _, size, place = struct.unpack_from(order + "HHII", block, at + 2 + 12 * number)
+        if tag == _MP_ENTRIES:
+            if size % _MP_ENTRY_BYTES or place + size > len(block):
+                raise struct.error
+            return place, size
+    return 0, 0
