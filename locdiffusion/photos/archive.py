@@ -47,12 +47,8 @@ DEREFERENCE = "pack it again with tar --dereference --hard-dereference"
 RUN_AGAIN = "type the same command again: it reads the shard anew"
 
 OTHER_ARCHIVES = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x1f\x9d": "compress"}
-OTHER_ARCHIVES |= {
-    b"\x04\x22\x4d\x18": "lz4",
-    b"LZIP": "lzip",
-    b"MSCF": "cabinet",
-    b"07070": "cpio",
-}
+OTHER_ARCHIVES |= {b"\x04\x22\x4d\x18": "lz4", b"LZIP": "lzip", b"MSCF": "cabinet"}
+OTHER_ARCHIVES |= {b"07070": "cpio"}
 """Archives that are not read, by their first bytes."""
 
 
@@ -68,8 +64,7 @@ class Sample:
         document: Name of that document.
         image_offset: Byte at which the photo begins in a plain tar.
         extras: Bytes of other members that the reader was asked for, by extension.
-        name: Path of the photo in its archive or folder.
-        changed_s: Time of the photo's last change in seconds since 1970, if it is known.
+        member: The photo as the archive holds it.
     """
 
     key: str
@@ -79,8 +74,7 @@ class Sample:
     document: str = ""
     image_offset: int | None = field(default=None, compare=False)
     extras: dict[str, bytes] = field(default_factory=dict, compare=False)
-    name: str = field(default="", compare=False)
-    changed_s: float | None = field(default=None, compare=False)
+    member: Member | None = field(default=None, compare=False)
 
 
 @dataclass
@@ -268,14 +262,8 @@ class ShardReader:
             elif wrong := photo.problem or problem:
                 yield ErrorRow(key, Stage.READ, *wrong)
             else:
-                sample = Sample(
-                    key,
-                    photo.data,
-                    image_offset=photo.offset,
-                    extras=extras,
-                    name=photo.name,
-                    changed_s=photo.changed_s,
-                )
+                sample = Sample(key, photo.data, image_offset=photo.offset, extras=extras)
+                sample.member = photo
                 if documents:
                     name = telling(documents, self.documents.said)
                     sample.document, sample.metadata = name, group.documents[name]

@@ -58,7 +58,7 @@ replaced.
 def parser() -> Parser:
     """Returns the parser of the command."""
     usage = "PHOTOS ... --predictions DIR --output DIR [flags]"
-    failed = "no geotag was written, a shard is damaged, or another file is in a copy's place"
+    failed = "no geotag was written, a shard is damaged, or a file stood in the way"
     old = {"--photos": "--input"}
     required = ["input", "predictions", "output"]
     made = Parser("write-exif", usage, ABOUT, MORE, failed, old, required)
@@ -143,9 +143,10 @@ class Copier:
             self._told(shard, sample.key, fate, replaced=why, copy=place, sha256=digest)
 
     def _name(self, shard: Shard, sample: Sample) -> str:
-        if shard.folder is None:
-            return f"{shard.id}/{sample.key}.jpg"
-        return f"{os.path.basename(shard.folder)}/{sample.key}" if self.several else sample.key
+        if sample.member:
+            return f"{shard.id}/{sample.member.name}"
+        folder = os.path.basename(shard.folder or "")
+        return f"{folder}/{sample.key}" if self.several else sample.key
 
     def _told(self, shard: Shard, key: str, fate: Fate, reason: str = "", **more: str) -> None:
         self.outcomes.photos.append(Outcome(shard.folder or shard.url, key, fate, reason, **more))
@@ -199,7 +200,8 @@ def _geotags(predictions: Output, shard: Shard) -> Mapping[str, Mapping[str, Any
 
 def _original(shard: str, sample: Sample, file: PhotoFile | None) -> Original:
     if file is None or "://" in file.url:
-        return Original(shard, sample.key)
+        changed_s = sample.member.changed_s if sample.member else None
+        return Original(shard, sample.key, None if changed_s is None else round(changed_s * 1e9))
     status = os.stat(file.url)
     return Original(shard, sample.key, status.st_mtime_ns, status.st_mode & 0o777)
 

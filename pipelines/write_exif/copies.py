@@ -191,7 +191,7 @@ class Copies:
 
 def _listed(content: bytes | None) -> dict[str, str]:
     """Reads what a list says of copies; a list of before 0.5 says nothing of them."""
-    document = json.loads(content) if content is not None else {"photos": 0}
+    document: dict[str, Any] = json.loads(content) if content is not None else {"photos": 0}
     document["photos"]
     return {line["copy"]: line["sha256"] for line in document.get("fates", ()) if "sha256" in line}
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
+from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.carriers import find_blocks
 from locdiffusion.photos.coordinates import Source
 from locdiffusion.photos.positions import PhotoPositions, own_position
-
-from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.tiff import TiffError
 from locdiffusion.photos.xmp import read_xmp
 from pipelines.write_exif.exif import Position, with_position

@@ -12,15 +12,16 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from locdiffusion.photos.file_structure import EOI, SOS, jpeg_segments
+from locdiffusion.photos.tiff import HEADS
+
 EXIF, XMP, MPF = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"MPF\0"
 EXIF_HEADER = b"Exif\0\0"
 MAX_SEGMENT_BYTES = 65_535 - 2
-BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
-"""Byte orders of a TIFF block, as `struct` names them, by its first four bytes."""
 
-_SOI, _SOS, _EOI = b"\xff\xd8", 0xDA, 0xD9
+_SOI = b"\xff\xd8"
 _APP0, _APP1, _APP2, _APP11, _APP13 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED
-_WITHOUT_LENGTH = (0x01, *range(0xD0, 0xD9))
+_WITHOUT_LENGTH = 0x01
 _MP_ENTRIES, _MP_ENTRY_BYTES = 0xB002, 16
 _KINDS = range(1, 14)  # of values in a TIFF directory
 _PHOTOSHOP_METADATA = re.compile(rb"8BIM\x04[\x22\x23\x24]")  # EXIF and XMP once more
@@ -101,27 +102,22 @@ def read_header(jpeg: bytes) -> Header:
     """
     if jpeg[:2] != _SOI:
         raise JpegError(f"no JPEG: the file begins with {jpeg[:4]!r}")
-    segments = []
-    at = 2
-    while True:
-        start = at
-        while jpeg[at + 1 : at + 2] == b"\xff":  # filling
-            at += 1
-        if jpeg[at : at + 1] != b"\xff" or len(jpeg) < at + 4:
-            raise JpegError(f"no segment begins at byte {start:,} of the JPEG")
-        marker = jpeg[at + 1]
-        if marker == _SOS:
-            return Header(tuple(segments), start)
-        if marker == _EOI:
-            raise JpegError("the JPEG ends before its pixels")
-        if marker in _WITHOUT_LENGTH:
-            at += 2
+    segments: list[Segment] = []
+    stop = 2
+    for marker, at in jpeg_segments(jpeg):
+        if at == 2:
             continue
-        stop = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        if not at + 4 <= stop <= len(jpeg):
-            raise JpegError(f"the segment at byte {start:,} of the JPEG is broken")
-        segments.append(Segment(marker, at, stop, jpeg[at + 4 : stop]))
-        at = stop
+        if jpeg[stop:at].strip(b"\xff") != bytes([marker]):  # what fills the gaps is 0xFF
+            break
+        if marker == SOS:
+            return Header(tuple(segments), stop)
+        start, stop = at - 2, at
+        if marker != _WITHOUT_LENGTH:
+            stop += int.from_bytes(jpeg[at : at + 2], "big")
+            if not at + 2 <= stop <= len(jpeg) or marker == EOI:
+                break
+            segments.append(Segment(marker, start, stop, jpeg[at + 2 : stop]))
+    raise JpegError(f"the JPEG is broken at byte {stop:,}, before its pixels")
 
 
 def with_exif(jpeg: bytes, header: Header, tiff: bytes) -> bytes:
@@ -196,7 +192,7 @@ def _move_pictures(copy: bytearray, index: Segment, exif: Segment, growth: int) 
     base = index.start + 4 + len(MPF)
     moved = base + (growth if base >= exif.stop else 0)
     block = index.data[len(MPF) :]
-    order = BYTE_ORDERS.get(block[:4])
+    order = HEADS.get(block[:4])
     try:
         if order is None:
             raise struct.error

@@ -8,7 +8,7 @@ from pipelines.write_exif.jpeg import XMP, Header
 
 _TAGS = (
     rb"GPS(?:Latitude|Longitude|Position|Status|MeasureMode|DOP|Differential|Satellites|MapDatum"
-    rb"|ProcessingMethod|AreaInformation|HPositioningError)|Gps(?:Lat|Long?t)itude"
+    rb"|ProcessingMethod|AreaInformation|HPositioningError)|Gps(?:Lat|Longt?)itude"
 )
 _PREFIX = rb"[\w.-]+:"
 _ATTRIBUTE = re.compile(

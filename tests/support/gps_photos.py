@@ -135,6 +135,13 @@ XMP: dict[str, str] = {
     "xmlns:i='http://iptc.org/std/Iptc4xmpExt/2008-02-29/'><i:LocationCreated><rdf:Bag><rdf:li "
     "exif:GPSLatitude='52,30.0N' exif:GPSLongitude='13,24.5E'/></rdf:Bag></i:LocationCreated>"
     "</rdf:Description>",
+    "drone-zero": "<rdf:Description xmlns:d='http://www.dji.com/drone-dji/1.0/' "
+    "d:GpsLatitude='0.0' d:GpsLongitude='0.0'/>",
+    "created-elements": "<rdf:Description rdf:about='' xmlns:exif='http://ns.adobe.com/exif/1.0/' "
+    "xmlns:i='http://iptc.org/std/Iptc4xmpExt/2008-02-29/'><i:LocationCreated><rdf:Bag><rdf:li>"
+    "<rdf:Description><exif:GPSLatitude>52,30.0N</exif:GPSLatitude><exif:GPSLongitude>13,24.5E"
+    "</exif:GPSLongitude></rdf:Description></rdf:li></rdf:Bag></i:LocationCreated>"
+    "</rdf:Description>",
     "altitude": "<rdf:Description rdf:about='' xmlns:exif='http://ns.adobe.com/exif/1.0/' "
     "exif:GPSAltitude='345/10'/>",
     "shown": "<rdf:Description rdf:about='' xmlns:exif='http://ns.adobe.com/exif/1.0/' "

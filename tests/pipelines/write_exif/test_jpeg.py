@@ -4,9 +4,9 @@ import io
 import struct
 
 import pytest
-from locdiffusion.photos.positions import own_position
 from PIL import Image
 
+from locdiffusion.photos.positions import own_position
 from locdiffusion.photos.tiff import TiffError
 from pipelines.write_exif.exif import Position, with_position
 from pipelines.write_exif.fates import Fate, Rules
