@@ -268,7 +268,7 @@ class ShardReader:
                     name = telling(documents, self.documents.said)
                     sample.document, sample.metadata = name, group.documents[name]
                     sample.sidecar = self.documents.said[name]
-                if sample.sidecar is None or sample.sidecar.position is None:
+                if sample.sidecar is None or sample.sidecar.known is None:
                     self._lacking.append(photo.name)
                 yield sample
             problem, extras = None, {}

@@ -11,8 +11,10 @@ from locdiffusion.photos.tar import Member
 
 
 def telling(names: Sequence[str], documents: Mapping[str, Sidecar]) -> str:
-    """Returns the first document that has a position; the first of all if none has one."""
-    return next((name for name in names if documents[name].position), names[0])
+    """Returns the first document that knows a position, or else estimates it, or else the first."""
+    known = (name for name in names if documents[name].known)
+    estimated = (name for name in names if documents[name].position)
+    return next(known, None) or next(estimated, names[0])
 
 
 @dataclass
@@ -83,5 +85,5 @@ class Documents:
     @property
     def alone(self) -> str:
         """First document `NAME.json` that has a position and is about no photo, or nothing."""
-        with_position = (name for name in self.unused if self.said[name].position)
+        with_position = (name for name in self.unused if self.said[name].known)
         return next((name for name in with_position if not extension(stem(name))), "")

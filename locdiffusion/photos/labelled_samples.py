@@ -51,7 +51,7 @@ def read_samples(
         if isinstance(item, ErrorRow):
             raise DataError(_message(shard, item))
         sidecar = item.sidecar
-        if (sidecar is None or sidecar.position is None) and not shard.endswith("/"):
+        if (sidecar is None or sidecar.known is None) and not shard.endswith("/"):
             late = late_documents(shard) if late is None else late
             sidecar = late.get(item.key, sidecar)
         yield item, _truth(item.key, sidecar, shard)
@@ -172,7 +172,7 @@ def _message(shard: str, row: ErrorRow) -> str:
 def _truth(key: str, sidecar: Sidecar | None, shard: str) -> Truth:
     if sidecar and sidecar.problem:
         raise DataError(f"{sidecar.problem} (in {shard}).")
-    truth = sidecar.position if sidecar else None
+    truth = sidecar.known if sidecar else None
     if truth is None:
         raise DataError(
             f"Sample {key!r} of {shard} lacks its position; write "

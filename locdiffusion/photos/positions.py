@@ -96,7 +96,7 @@ class PhotoPositions:
 
     def with_late(self, sidecar: Sidecar | None) -> PhotoPositions:
         """Returns these positions with a document that was met later, if it adds anything."""
-        if sidecar is None or self._document.position is not None:
+        if sidecar is None or self._document.known is not None:
             return self
         return PhotoPositions(self.own, sidecar)
 

@@ -224,7 +224,7 @@ BAD_SAMPLES = {
     "broken json": ([("bad.jpg", photo(2)), ("bad.json", b"{lat")], "is not JSON", "write"),
     "half a position": (
         [("bad.jpg", photo(2)), ("bad.json", b'{"latitude": 3}')],
-        "longitude is 'None'",
+        "only one of latitude and longitude",
         "write both",
     ),
     "not on Earth": ([("bad.jpg", photo(2)), ("bad.json", truth(91.0))], "latitude is 91", "swap"),

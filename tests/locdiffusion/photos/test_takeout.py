@@ -16,7 +16,7 @@ from support.archives import photo, tar_bytes, zip_bytes
 
 def takeout(name: str, latitude: float, kind: str = "") -> tuple[str, bytes]:
     place = {"latitude": latitude, "longitude": 13.0, "altitude": 0.0}
-    text = {**place, "title": name, "photoTakenTime": {"timestamp": "1546300800"}, "geoData": place}
+    text = {"title": name, "photoTakenTime": {"timestamp": "1546300800"}, "geoData": place}
     return f"Takeout/Google Photos/Photos from 2019/{name}{kind}.json", json.dumps(text).encode()
 
 
