@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
 import re
 from collections import Counter
@@ -19,7 +20,7 @@ import fsspec
 
 from locdiffusion.photos.folder import PhotoFile, find_photos, group_mark, group_photos, legible
 from locdiffusion.photos.names import extension, is_archive, stem
-from locdiffusion.photos.storage import DataError, explained
+from locdiffusion.photos.storage import DataError, explained, version
 from schemas.samples import IMAGE_EXTENSIONS
 
 ID_DIGITS, STEM_BYTES = 10, 100
@@ -50,15 +51,14 @@ class Shard:
         return self.url.rpartition("#")[0] if self.photos else None
 
     @property
-    def bytes(self) -> int | None:
-        """Size in bytes, by which a resumed run notices another file; None if it is unknown."""
-        if self.photos:
-            return sum(photo.bytes for photo in self.photos)
-        filesystem, path = fsspec.core.url_to_fs(self.url)
-        try:
-            return int(filesystem.size(path))
-        except (OSError, TypeError):
-            return None
+    def version(self) -> str:
+        """Digest that changes when the tar, or a file of the group, is written again."""
+        files = [url for photo in self.photos for url in (photo.url, photo.metadata) if url]
+        marks = []
+        for url in files or [self.url]:
+            with contextlib.suppress(Exception):  # what is gone, or cannot be asked for, has none
+                marks.append(version(url))
+        return hashlib.sha256(json.dumps(marks).encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def expand_patterns(patterns: Iterable[str]) -> list[str]:

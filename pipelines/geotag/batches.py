@@ -16,6 +16,7 @@ import shapely
 from locdiffusion.decoding.answers import Columns, GeotagColumns
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import FolderReader
+from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from locdiffusion.photos.positions import PhotoPositions
@@ -96,8 +97,9 @@ class ShardEnding:
         photos: Number of photos that the reader met, refused ones too; each must become a row.
         tar_status: Whether the reader found the shard complete.
         tar_message: What is wrong with the shard; empty when complete.
-        ignored_members: Number of files that belong to no sample.
-        source_bytes: Size of the shard's file, if it has one.
+        version: Digest that changes when the shard is written again, taken before it was read.
+        left_out: Members that are no photos and belong to none.
+        not_understood: Number of documents about photos that are not understood.
         read_failed: Whether a part could not be read, so that another run should try again.
         thumbnails: Thumbnails of the photos that were chosen to have one.
         late: Documents that the reader met apart from their photos, by key.
@@ -107,8 +109,9 @@ class ShardEnding:
     photos: int
     tar_status: TarStatus
     tar_message: str
-    ignored_members: int
-    source_bytes: int | None
+    version: str
+    left_out: LeftOut = field(default_factory=LeftOut)
+    not_understood: int = 0
     read_failed: bool = False
     thumbnails: tuple[Thumbnail, ...] = ()
     late: Mapping[str, Sidecar] = field(default_factory=dict)
@@ -157,6 +160,7 @@ def read_batches(
     At most `thumbnails` photos get a thumbnail. The last batch, and only it, has an `ending`; it
     may be empty.
     """
+    version = shard.version  # before a byte is read: what changes meanwhile is done again
     reader: FolderReader | ShardReader
     if shard.photos:
         reader = FolderReader(shard.photos)
@@ -187,8 +191,9 @@ def read_batches(
         photos=seen,
         tar_status=reader.status,
         tar_message=reader.message,
-        ignored_members=reader.ignored_members,
-        source_bytes=None if reader.read_failed else shard.bytes,
+        version=version,
+        left_out=getattr(reader, "left_out", LeftOut()),
+        not_understood=getattr(reader, "not_understood", 0),
         read_failed=reader.read_failed,
         thumbnails=chosen.thumbnails(),
         late=getattr(reader, "late", {}),

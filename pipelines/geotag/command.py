@@ -20,13 +20,14 @@ from locdiffusion.geography.polygons import PolygonError
 from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
+from pipelines.geotag.console import last_line, number, shown, summary_table
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
 from pipelines.geotag.output import MAP_HTML, MAP_PNG, REPORT_HTML, Output, RunConfiguration
 from pipelines.geotag.plain_loop import run_plain_loop
 from pipelines.geotag.progress import Progress
-from pipelines.geotag.summary import summarise, summary_table
+from pipelines.geotag.summary import summarise
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 
 __all__ = ["build", "geotag", "main", "parser", "run", "summarise_only"]
@@ -78,7 +79,9 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     configuration = _configuration(options, geotagger)
     output = _output(options)
     with output.usable():
-        output.prepare(configuration, shards, options.overwrite)
+        gone = output.prepare(configuration, shards, options.overwrite, options.retry_failed)
+    for line in shown(f"{source} ({number(photos, 'photo')})" for source, photos in gone.items()):
+        _tell(f"gone since the last run, its rows are removed: {line}")
     return Job(options, shards, output, configuration, load)
 
 
@@ -119,8 +122,8 @@ def run(job: Job) -> dict[str, Any] | None:
     """
     before = job.output.photos_kept(job.shards, job.configuration)
     _tell(
-        f"{len(job.shards):,} shards -> {job.output.root}, model {job.configuration.model_id}, "
-        f"{before:,} photos done before"
+        f"{number(len(job.shards), 'shard')} -> {job.output.root}, model "
+        f"{job.configuration.model_id}, {number(before, 'photo')} done before"
     )
     start = time.monotonic()
     work = (job.options, job.load, job.configuration, job.output, job.shards)
@@ -179,8 +182,8 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
     summary = summarise(output)
     summary |= {**_earlier_times(output, summary["photos"]), "configuration": configuration}
     if not shards:
-        done = sum(summary["shards"].values())
-        _tell(f"{done:,} shards are finished; with --input, missing ones are named")
+        done = number(sum(summary["shards"].values()), "shard")
+        _tell(f"{done} finished; with --input, missing ones are named")
     return report(options, output, summary, shards)
 
 
@@ -196,7 +199,8 @@ def report(
     print(summary_table(summary))
     pages = f", with {MAP_HTML} and {REPORT_HTML}" if draw_pages(output) else ""
     print(f"written      {output.root}{pages}")
-    if reason := _failure(summary, output, shards, options.max_error_fraction):
+    print(last_line(summary))
+    if reason := _failure(summary, output, shards, options):
         raise RunFailed(reason)
     return summary
 
@@ -221,27 +225,36 @@ def draw_pages(output: Output) -> bool:
 
 
 def _failure(
-    summary: Mapping[str, Any], output: Output, shards: Sequence[Shard], limit: float
+    summary: Mapping[str, Any], output: Output, shards: Sequence[Shard], options: GeotagOptions
 ) -> str | None:
     """Returns the reason why a result is not as it should be; None if it is."""
-    photos, failed = summary["photos"], summary["photo_errors"]
+    photos, failed, limit = summary["photos"], summary["photo_errors"], options.max_error_fraction
     look = f"look at {output.path('errors')}"
-    unread = {shard.id for shard in shards}.difference(output.manifest_names())
-    if summary["mismatches"] or unread:
-        return f"the counts do not add up; shards without a result: {sorted(unread) or 'none'}"
-    if again := summary["read_again"]:
-        more = f" and {len(again) - 5:,} more" if len(again) > 5 else ""
+    finished = set(output.manifest_names())
+    if summary["mismatches"]:
+        return "the counts do not add up; delete what is named, and type the same command again"
+    if unread := [shard.url for shard in shards if shard.id not in finished]:
+        how = ", without --summarise" if options.summarise else ""
         return (
-            f"not everything in {', '.join(again[:5])}{more} could be read; {look}, then type the "
+            f"{number(len(unread), 'shard')} without a result: {', '.join(shown(unread))}; type "
+            f"the same command again{how}"
+        )
+    if again := summary["read_again"]:
+        return (
+            f"not everything in {', '.join(shown(again))} could be read; {look}, then type the "
             "same command again: it reads them anew"
         )
     if photos == 0:
-        return f"no photo was found in {len(shards) or 'all'} shards; {look}"
+        return f"no photo was found in {number(sum(summary['shards'].values()), 'shard')}; {look}"
     if failed == photos:
-        return f"all {photos:,} photos failed; {look}"
+        return f"all of {number(photos, 'photo')} failed; {look}"
     if failed > limit * photos:
+        return f"{failed:,} of {number(photos, 'photo')} failed, above --max-error-fraction {limit:g}; {look}"
+    if summary["damaged"] and not options.accept_damaged:
         return (
-            f"{failed:,} of {photos:,} photos failed, above --max-error-fraction {limit:g}; {look}"
+            f"{number(len(summary['damaged']), 'shard')} damaged, see above: all that could be "
+            "read is geotagged; copy them again and type the same command, or accept them as they "
+            "are with --accept-damaged"
         )
     return None
 

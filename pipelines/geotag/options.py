@@ -84,6 +84,8 @@ class GeotagOptions(JobFlags):
         extras: Layers and columns that are written besides points.
         batch_size: Most photos per call of the model.
         max_error_fraction: Share of failed photos above which the exit status is 1.
+        accept_damaged: Whether damaged shards leave the exit status at 0.
+        retry_failed: Whether shards with photos among the errors are done again.
     """
 
     input: tuple[str, ...]
@@ -91,11 +93,15 @@ class GeotagOptions(JobFlags):
     extras: Extras
     batch_size: int
     max_error_fraction: float
+    accept_damaged: bool
+    retry_failed: bool
 
     @property
     def again(self) -> list[str]:
         """The words to type for the summary of a job that nobody waited for."""
-        return ["locdiffusion", "geotag", *self.input, "--output", self.output, "--summarise"]
+        accept = ["--accept-damaged"] if self.accept_damaged else []
+        words = ["locdiffusion", "geotag", *self.input, "--output", self.output]
+        return [*words, "--summarise", *accept]
 
 
 def geotag_parser() -> JobParser:
@@ -129,6 +135,10 @@ def geotag_parser() -> JobParser:
     group = add_job_flags(parser)
     about = "exit with 1 if more than this part of the photos failed"
     add_number(group, "--max-error-fraction", fraction, 1.0, "X", about)
+    about = "exit with 0 although a shard is damaged, if all that can be read of it is geotagged"
+    group.add_argument("--accept-damaged", **SWITCH, help=about)
+    about = "do the shards again that hold photos which failed before"
+    group.add_argument("--retry-failed", **SWITCH, help=about)
     return parser
 
 
@@ -184,6 +194,8 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         extras=Extras(**extras, hybrid=bool(ours.gallery)),
         batch_size=ours.batch_size,
         max_error_fraction=ours.max_error_fraction,
+        accept_damaged=ours.accept_damaged,
+        retry_failed=ours.retry_failed,
     )
 
 

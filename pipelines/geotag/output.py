@@ -22,6 +22,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import fsspec
+
+from locdiffusion.photos.image_formats import readable_formats
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
 from pipelines.geotag.tables import (
@@ -34,7 +37,7 @@ from pipelines.geotag.tables import (
     shard_tables,
 )
 from pipelines.writing.directory import MANIFESTS, SUMMARY, OutputDirectory, OutputError, to_json
-from schemas.geotags import SCHEMA_VERSION, ErrorRow
+from schemas.geotags import SCHEMA_VERSION, ErrorRow, Status
 
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
 PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
@@ -90,18 +93,36 @@ class Output(OutputDirectory):
         return self.path(layer, f"part-{shard_id}.parquet")
 
     def prepare(
-        self, configuration: RunConfiguration, shards: Sequence[Shard], overwrite: bool = False
-    ) -> None:
+        self,
+        configuration: RunConfiguration,
+        shards: Sequence[Shard],
+        overwrite: bool = False,
+        retry_failed: bool = False,
+    ) -> dict[str, int]:
         """Makes the directory this run's own, keeping the shards that the same run finished.
+
+        Removed are groups of folders that are grouped otherwise now, shards that are gone, and
+        what a stopped run left.
+
+        Args:
+            configuration: What decides the rows.
+            shards: Shards of the run.
+            overwrite: Whether to delete first what earlier runs wrote here.
+            retry_failed: Whether shards with photos among the errors are done again.
+
+        Returns:
+            Number of photos of each source that is gone.
 
         Raises:
             OutputError: The directory holds another run, or files of somebody else.
         """
+        gone: dict[str, int] = {}
         if self.claim(configuration.to_dict(), overwrite):
             self._refuse_other_sources(shards)
-            self._remove_stale_groups(shards)
+            gone = self._remove_stale(shards, retry_failed)
             for layer, name in self.orphans(self.manifest_names()):  # a stopped run left these
                 self.remove(layer, name)
+        return gone
 
     def finished(self, shard: Shard, configuration: RunConfiguration) -> bool:
         """Whether a run with this configuration has written the shard before."""
@@ -156,14 +177,27 @@ class Output(OutputDirectory):
                     f"its shard {shard.id!r} came from {source}, now it is {shard.url}"
                 )
 
-    def _remove_stale_groups(self, shards: Sequence[Shard]) -> None:
-        """Deletes manifests of groups of photos, if their folders are grouped otherwise now."""
+    def _remove_stale(self, shards: Sequence[Shard], retry_failed: bool) -> dict[str, int]:
+        """Deletes manifests of what is gone, grouped otherwise or to be tried again."""
         folders = {shard.folder for shard in shards if shard.folder is not None}
         current = {shard.id for shard in shards}
+        gone: dict[str, int] = {}
         for manifest in list(self.manifests()):
-            folder, shard = manifest["source"].rpartition("#")[0], manifest["shard"]
-            if folder in folders and shard not in current:
-                self.remove(MANIFESTS, f"{shard}.json")
+            source, known = manifest["source"], manifest["shard"] in current
+            folder = source.rpartition("#")[0]
+            if known and not (retry_failed and manifest["photo_errors"]):
+                continue
+            if not known and folder not in folders:
+                if _is_there(source):
+                    continue
+                gone[folder or source] = gone.get(folder or source, 0) + manifest["photos"]
+            self.remove(MANIFESTS, f"{manifest['shard']}.json")
+        return gone
+
+    def not_in(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
+        """Returns the manifests of shards that are not among these."""
+        current = {shard.id for shard in shards}
+        return [manifest for manifest in self.manifests() if manifest["shard"] not in current]
 
 
 def write_shard(
@@ -212,11 +246,13 @@ def _manifest(
     return {
         "shard": shard.id,
         "source": shard.url,
-        "source_bytes": ending.source_bytes,
+        "version": ending.version,
         "tar_status": ending.tar_status.value,
         "tar_message": ending.tar_message,
         "read_failed": ending.read_failed,
-        "ignored_members": ending.ignored_members,
+        "left_out": ending.left_out.to_dict(),
+        "not_understood": ending.not_understood,
+        "estimates": made.estimates,
         "photos": ending.photos,
         "predictions": predictions,
         "photo_errors": photo_errors.total(),
@@ -226,6 +262,7 @@ def _manifest(
         **made.failed,
         "config_hash": configuration.hash,
         "schema_version": SCHEMA_VERSION,
+        "readable_formats": list(readable_formats()),
         "versions": {name: importlib.metadata.version(name) for name in ("pillow", "pyarrow")},
     }
 
@@ -236,20 +273,39 @@ def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunCon
         not manifest.get("read_failed")
         and manifest.get("config_hash") == configuration.hash
         and manifest["source"] == shard.url
-        and manifest.get("source_bytes") == shard.bytes
+        and manifest.get("version") == shard.version
+        and not (
+            Status.NO_READER.value in manifest["errors_by_status"]
+            and set(readable_formats()).difference(manifest.get("readable_formats", ()))
+        )
     )
+
+
+def _is_there(source: str) -> bool:
+    """Whether a tar or the folder of a group still exists; True where nobody can say."""
+    folder = source.rpartition("#")[0]
+    try:
+        filesystem, path = fsspec.core.url_to_fs(source)
+        if filesystem.exists(path):
+            return True
+        return bool(folder) and bool(fsspec.core.url_to_fs(folder)[0].exists(folder))
+    except Exception:  # each file system has its own
+        return True
 
 
 def _is_manifest(document: Mapping[str, Any], shard_id: str) -> bool:
     """Whether a document is the manifest of this shard, with every field that is read."""
+    left_out = document.get("left_out", {})
     tables = [
         document.get("errors_by_status"),
+        left_out.get("by_kind", {}) if isinstance(left_out, dict) else None,
         document.get("layers", {}),  # older versions have none
         *(document.get(name, {}) for name in FAILED),
     ]
     if document.get("shard") != shard_id or not all(isinstance(table, dict) for table in tables):
         return False
     counts = [document.get(name) for name in COUNTS]
+    counts += [document.get(name, 0) for name in ("not_understood", "estimates")]
     counts += [count for table in tables if table for count in table.values()]
     texts = [document.get(name) for name in ("source", "tar_status")]
     return all(isinstance(count, int) and count >= 0 for count in counts) and all(

@@ -14,16 +14,18 @@ import pyarrow.parquet as pq
 
 from locdiffusion.evaluate.known_positions import KINDS, POSITION_COLUMNS
 from locdiffusion.evaluate.metrics import coverage, error_summary
+from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.listing import shard_stem
 from locdiffusion.photos.tar import TarStatus
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.output import COUNTS, Output
-from pipelines.geotag.tables import ERRORS, FAILED, HYBRID_FAILED, PREDICTIONS, REGIONS_FAILED
+from pipelines.geotag.tables import ERRORS, FAILED, PREDICTIONS
 from pipelines.writing.directory import MANIFESTS, READERS
-from schemas.geotags import THRESHOLDS_KM, Status
+from schemas.geotags import Status
 
 OVERALL = "all"
-FAILURES = {REGIONS_FAILED: "without", HYBRID_FAILED: "that the gallery failed for"}
+SURPRISES = ("not_understood", "estimates")
+"""Fields of a manifest: documents that are not understood, photos with a position of ours."""
 CREDIBLE = {"radius_50_km": "coverage_50", "radius_90_km": "coverage_90"}
 
 
@@ -33,14 +35,21 @@ def shard_group(shard: str) -> str:
     return re.sub(r"[-_.]?\d+\Z", "", stem) or stem
 
 
-def summarise(output: Output) -> dict[str, Any]:
+def summarise(output: Output, left_out: LeftOut | None = None) -> dict[str, Any]:
     """Counts what is on disk.
+
+    Args:
+        output: Directory of the run.
+        left_out: Files that were left out when folders were listed.
 
     Returns:
         JSON-able: `photos`, `predictions`, `photo_errors`, `shard_errors`, `errors_by_status`,
         `layers` (rows of the further layers), `regions_failed` and `hybrid_failed` (photos whose
-        regions or gallery failed, by reason), `shards` (by tar status), `read_again` (shards that
-        could not be read completely, which another run will try again), `mismatches` (sentences,
+        regions or gallery failed, by reason), `shards` (by tar status), `damaged` and `notes`
+        (shards that are not complete, and those whose end is unusual: `shard`, `source`, `status`,
+        `message`), `read_again` (shards that could not be read completely, which another run will
+        try again), `left_out` (files, as of `LeftOut.to_dict`), `not_understood` (documents),
+        `estimates` (photos with a position that this project wrote), `mismatches` (sentences,
         empty when every count adds up), `accuracy` against the truth and `accuracy_exif` against
         EXIF positions (`accuracy_row` for each group of shards and for all).
     """
@@ -52,6 +61,9 @@ def summarise(output: Output) -> dict[str, Any]:
     mismatches: list[str] = []
     scores: dict[str, dict[str, list[np.ndarray]]] = {kind: defaultdict(list) for kind in KINDS}
     seen, again = set(), []
+    damaged: list[dict[str, str]] = []
+    notes: list[dict[str, str]] = []
+    others = LeftOut.joined([left_out] if left_out else [])
     manifests = list(output.manifests())
     with ThreadPoolExecutor(READERS) as pool:
         checked = pool.map(lambda manifest: _checked(output, manifest), manifests)
@@ -64,6 +76,11 @@ def summarise(output: Output) -> dict[str, Any]:
         for name, reasons in failed.items():
             reasons.update(manifest.get(name, {}))
         totals.update({name: manifest[name] for name in COUNTS})
+        totals.update({name: manifest.get(name, 0) for name in SURPRISES})
+        others.update(LeftOut.from_dict(manifest.get("left_out", {})))
+        if manifest.get("tar_message"):
+            complete = manifest["tar_status"] == TarStatus.COMPLETE.value
+            (notes if complete else damaged).append(_told(manifest))
         mismatches += different
         for kind, rows in known.items():
             scores[kind][shard_group(manifest["shard"])].append(rows)
@@ -80,11 +97,21 @@ def summarise(output: Output) -> dict[str, Any]:
         "layers": dict(sorted(layers.items())),
         **{name: dict(sorted(reasons.items())) for name, reasons in failed.items()},
         "shards": dict(sorted(shards.items())),
+        "damaged": damaged,
+        "notes": notes,
         "read_again": again,
+        "left_out": others.to_dict(),
+        **{name: totals[name] for name in SURPRISES},
         "mismatches": mismatches,
         "accuracy": _accuracy(scores["truth"]),
         "accuracy_exif": _accuracy(scores["exif"]),
     }
+
+
+def _told(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """What a manifest says of its shard."""
+    names = {"shard": "shard", "source": "source", "status": "tar_status", "message": "tar_message"}
+    return {name: str(manifest[field]) for name, field in names.items()}
 
 
 def _checked(
@@ -195,43 +222,3 @@ def accuracy_row(rows: np.ndarray) -> dict[str, Any]:
         for column, name in enumerate(CREDIBLE.values(), start=1)
     }
     return {**error_summary(rows[:, 0]), **coverages}
-
-
-def summary_table(summary: Mapping[str, Any]) -> str:
-    """Formats the summary for a terminal."""
-    lines = [
-        f"photos       {summary['photos']:>10,}",
-        f"predictions  {summary['predictions']:>10,}",
-        f"errors       {summary['photo_errors']:>10,}",
-    ]
-    statuses = summary["errors_by_status"].items()
-    lines += [f"  {name:<18} {count:>7,}" for name, count in statuses]
-    lines += [f"{name:<12} {rows:>10,}" for name, rows in summary.get("layers", {}).items()]
-    for name, how in FAILURES.items():
-        reasons = summary.get(name, {}).items()
-        lines += [f"  {count:,} photos {how}: {reason}" for reason, count in reasons]
-    shards = ", ".join(f"{count:,} {status}" for status, count in summary["shards"].items())
-    lines.append(f"shards       {shards or 'none':>10}")
-    if "seconds" in summary:
-        rate = summary["images_per_second"]
-        lines.append(f"seconds      {summary['seconds']:>10,.1f}   {rate:,.1f} images/s")
-    if summary.get("stage_seconds"):
-        lines.append("  in the steps, over all workers:")
-        stages = summary["stage_seconds"].items()
-        lines += [f"  {name:<14} {value:>6,.1f}" for name, value in stages]
-    for key, title in (("accuracy", "truth"), ("accuracy_exif", "EXIF position")):
-        if summary[key]:
-            lines += ["", *_accuracy_lines(summary[key], title)]
-    lines += [f"COUNT MISMATCH: {sentence}" for sentence in summary["mismatches"]]
-    return "\n".join(lines)
-
-
-def _accuracy_lines(groups: Mapping[str, Mapping[str, Any]], title: str) -> list[str]:
-    width = max(len(title), *(len(name) for name in groups))
-    heads = "".join(f"{f'<{km} km':>9}" for km in THRESHOLDS_KM)
-    lines = [f"{title:<{width}} {'n':>8} {'median km':>10}{heads} {'in r50':>8} {'in r90':>8}"]
-    for name, row in groups.items():
-        within = "".join(f"{100 * row['within'][str(km)]:>7.1f} %" for km in THRESHOLDS_KM)
-        coverage = "".join(f"{100 * row[key]:>7.1f} %" for key in CREDIBLE.values())
-        lines.append(f"{name:<{width}} {row['n']:>8,} {row['median_km']:>10,.1f}{within}{coverage}")
-    return lines

@@ -103,6 +103,13 @@ class ShardTables:
     tables: Mapping[str, pa.Table]
     failed: Mapping[str, Mapping[str, int]]
 
+    @property
+    def estimates(self) -> int:
+        """Number of photos with a position that this project wrote into them."""
+        columns = (self.tables[PREDICTIONS][name] for name in ("exif_source", "truth_source"))
+        pairs = zip(*(column.to_pylist() for column in columns), strict=True)
+        return sum("estimate" in pair for pair in pairs)
+
 
 def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -> ShardTables:
     """Builds the tables of one shard from all its decoded batches, in any order."""

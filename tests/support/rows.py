@@ -10,7 +10,7 @@ import shapely
 
 from schemas.geotags import PROBABILITY_COLUMNS
 
-EXACT = ("key", "shard", "model_id", "country_code")
+EXACT = ("key", "shard", "model_id", "country_code", "country_found_by")
 HEIGHTS = (*PROBABILITY_COLUMNS, "information_nats")
 PLACES = ("bbox", "latitude", "longitude", "modes")
 KM_PER_DEGREE = 111.2

@@ -25,9 +25,10 @@ from locdiffusion.photos.storage import DataError
 from locdiffusion.sphere.geodesy import unit_vectors
 from pipelines.geotag import command as geotag
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
+from pipelines.geotag.console import summary_table
 from pipelines.geotag.options import UsageError, parse
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
-from pipelines.geotag.summary import summarise, summary_table
+from pipelines.geotag.summary import summarise
 from pipelines.geotag.tables import Extras
 from schemas.geotags import HYBRID_COLUMNS, Stage
 from support.archives import bad_members, sound_members, write_tar
@@ -166,7 +167,7 @@ def test_photos_keep_their_own_places_whoever_fails(archive: Path, tmp_path: Pat
     assert manifest["hybrid_failed"] == {reason: 1}
     summary = summarise(output)
     assert summary["hybrid_failed"] == {reason: 1} and summary["mismatches"] == []
-    assert f"1 photos that the gallery failed for: {reason}" in summary_table(summary)
+    assert f"1 photo that the gallery failed for: {reason}" in summary_table(summary)
     table = pq.read_table(tmp_path / "c" / "predictions").to_pandas()
     assert "yellow" in set(table.key) and "white" not in set(table.key)
     known = (table.latitude >= 0) & (table.radius_50_km >= BLUELESS_KM)

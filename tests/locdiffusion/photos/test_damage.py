@@ -99,7 +99,7 @@ def test_batches_carry_what_the_reader_met(kind: str, path: Path) -> None:
         assert ending is not None and ending.batches == len(batches)
         assert ending.photos == sum(met.values()) - met[None]
         assert (ending.tar_status, ending.tar_message) == (reader.status, reader.message)
-        assert ending.ignored_members == reader.ignored_members
+        assert ending.left_out == reader.left_out
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -63,7 +63,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("local")
     for name, data in SHARDS.items():
         (root / f"{name}.tar").write_bytes(data)
-    command = ["--input", f"{root}/*.tar", "--output", f"{root}/out"]
+    command = [f"{root}/*.tar", "--output", f"{root}/out", "--accept-damaged"]
     with without_pages():
         assert main(command, load=FakeLoader()) == 0
     return root / "out"
@@ -82,8 +82,8 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def run(bucket: Bucket, *flags: str, shards: str = "*", load: FakeLoader | None = None) -> int:
-    command = ["--input", f"{bucket.url}/in/{shards}.tar", "--output", f"{bucket.url}/out", *flags]
-    return main(command, load=load or FakeLoader())
+    command = ["--input", f"{bucket.url}/in/{shards}.tar", "--output", f"{bucket.url}/out"]
+    return main([*command, "--accept-damaged", *flags], load=load or FakeLoader())
 
 
 def written(bucket: Bucket) -> dict[str, bytes]:
@@ -140,10 +140,13 @@ def test_rows_counts_and_maps_as_on_disk(bucket: Bucket, local: Path) -> None:
             name = plain(one["shard"])
             assert one.pop("source") == f"{bucket.url}/in/{name}.tar"
             assert one.pop("shard") == shard_id(f"{name}.tar", f"{bucket.url}/in/{name}.tar")
-            del other["source"], other["shard"]
+            del other["source"], other["shard"], one["version"], other["version"]
             assert one == other
     summary, wanted_summary = json.loads(found["summary.json"]), json.loads(wanted["summary.json"])
-    assert {**summary, **{name: wanted_summary[name] for name in geotag.TIMES}} == wanted_summary
+    elsewhere = (*geotag.TIMES, "damaged")
+    assert {**summary, **{name: wanted_summary[name] for name in elsewhere}} == wanted_summary
+    messages = [[one["message"] for one in s["damaged"]] for s in (summary, wanted_summary)]
+    assert messages[0] == messages[1] and len(messages[0]) == 1
     frame = geopandas.read_parquet(io.BytesIO(found["predictions/part-val-000.parquet"]))
     assert len(frame) == 12 and frame.crs == "OGC:CRS84"
     errors = table(found, "errors/part-cut-0.parquet")
@@ -189,7 +192,7 @@ def test_summarise_reads_the_bucket(bucket: Bucket, no_pages: None) -> None:
     assert run(bucket) == 0
     first = summary_of(bucket)
     fsspec.filesystem("gs").rm(f"{bucket.url}/out/summary.json")
-    assert main(["--output", f"{bucket.url}/out", "--summarise"]) == 0
+    assert main(["--output", f"{bucket.url}/out", "--summarise", "--accept-damaged"]) == 0
     again = summary_of(bucket)
     assert again == {name: first[name] for name in again} and again["photos"] == first["photos"]
 

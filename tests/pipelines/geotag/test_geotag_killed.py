@@ -40,7 +40,8 @@ def run(
 ) -> int | None:
     """Runs the command in a process of its own, and kills it when told to; its exit status."""
     ours, theirs = processes.Pipe()
-    arguments = ["--input", f"{archive}/*.tar", "--output", str(output), "--batch_size=3"]
+    arguments = ["--input", f"{archive}/*.tar", "--output", str(output)]
+    arguments += ["--batch_size=3", "--accept-damaged"]
     from support.killable import attempt
 
     process = processes.Process(target=attempt, args=(arguments, theirs))

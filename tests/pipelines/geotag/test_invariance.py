@@ -66,7 +66,7 @@ def run(archive: Path, output: Path, way: Way, load: Loader, *flags: str) -> Non
     arguments = ["--input", *tars, "--output", str(output), f"--batch_size={way.batch_size}"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(geotag, "list_shards", lambda *args: reordered(real(*args)))
-        assert geotag.main([*arguments, *way.flags, *flags], load=load) == 0
+        assert geotag.main([*arguments, "--accept-damaged", *way.flags, *flags], load=load) == 0
 
 
 # A model without rounding: the same bytes

@@ -15,8 +15,9 @@ import pytest
 from locdiffusion.photos.listing import Shard, list_shards, shard_id, shard_stem
 from locdiffusion.photos.storage import DataError
 from pipelines.geotag.batches import read_batches, run_stage
+from pipelines.geotag.console import summary_table
 from pipelines.geotag.output import Output, OutputError, RunConfiguration, write_shard
-from pipelines.geotag.summary import accuracy_row, shard_group, summarise, summary_table
+from pipelines.geotag.summary import accuracy_row, shard_group, summarise
 from schemas import geoparquet
 from schemas.geotags import ERROR_SCHEMA, PREDICTION_SCHEMA, Stage
 from support.archives import bad_members, sound_members, write_tar

@@ -15,8 +15,8 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from locdiffusion.photos import archive
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag import transforms
+from pipelines.geotag.console import summary_table
 from pipelines.geotag.output import Output, RunConfiguration
-from pipelines.geotag.summary import summary_table
 from support.archives import sound_members, write_tar
 from support.fake_geotagger import FakeGeotagger
 
@@ -106,7 +106,8 @@ def test_the_table_tells_every_step_on_a_line_of_its_own() -> None:
     summary: dict[str, Any] = {
         **dict.fromkeys(("photos", "predictions", "photo_errors"), 10),
         **{name: {} for name in ("errors_by_status", "shards", "accuracy", "accuracy_exif")},
-        "mismatches": [],
+        **{name: [] for name in ("mismatches", "damaged", "notes")},
+        **{"left_out": {}, "not_understood": 0, "estimates": 0},
         "seconds": 20.0,
         "images_per_second": 0.5,
         "stage_seconds": {name: float(index) for index, name in enumerate(transforms.STEPS)},

@@ -23,8 +23,9 @@ from locdiffusion.sphere.hilbert import hilbert_index
 from pipelines.geotag import command as geotag
 from pipelines.geotag import transforms
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
+from pipelines.geotag.console import summary_table
 from pipelines.geotag.output import Output, OutputError, RunConfiguration, write_shard
-from pipelines.geotag.summary import summarise, summary_table
+from pipelines.geotag.summary import summarise
 from pipelines.geotag.tables import Extras
 from schemas import geoparquet
 from schemas.geotags import PREDICTION_SCHEMA, Stage
@@ -112,7 +113,7 @@ def test_a_region_that_fails_costs_no_prediction(archive: Path, tmp_path: Path) 
     assert manifest["regions_failed"] == {reason: 1}
     summary = summarise(Output(str(tmp_path / "out")))
     assert summary["regions_failed"] == {reason: 1} and summary["mismatches"] == []
-    assert f"1 photos without: {reason}" in summary_table(summary)
+    assert f"1 photo without: {reason}" in summary_table(summary)
 
 
 @pytest.mark.parametrize("geometry", [shapely.Polygon(), shapely.Point(1, 2)])
@@ -263,9 +264,9 @@ def test_a_stopped_run_goes_on_with_all_layers(
         done.append(target)
         return real(target, *rest)
 
-    with monkeypatch.context() as patch, pytest.raises(Exception, match="pulled the plug"):
+    with monkeypatch.context() as patch:
         patch.setattr(transforms, "write_shard", stops)
-        run(tars, tmp_path / "out", *FLAGS)
+        assert run(tars, tmp_path / "out", *FLAGS) == 1
     assert run(tars, tmp_path / "out", *FLAGS, "--batch_size=5") == 0
     assert results(tmp_path / "out") == results(tmp_path / "whole")
     summary = json.loads((tmp_path / "out/summary.json").read_text())

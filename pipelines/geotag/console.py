@@ -1,0 +1,127 @@
+"""Formats the summary of a run for a terminal: counts that add up, and one line that says all."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from locdiffusion.photos.left_out import LeftOut
+from pipelines.geotag.summary import CREDIBLE
+from pipelines.geotag.tables import HYBRID_FAILED, REGIONS_FAILED
+from schemas.geotags import THRESHOLDS_KM, Status
+
+FAILURES = {REGIONS_FAILED: "without", HYBRID_FAILED: "that the gallery failed for"}
+MOST_SHOWN = 10
+MOST_KINDS = 3
+
+IN_WORDS = {
+    Status.MISSING_IMAGE: "missing",
+    Status.DUPLICATE_KEY: "with a name that is used twice",
+    Status.TRUNCATED: "cut off where an archive breaks off",
+    Status.TOO_MANY_BYTES: "with too many bytes",
+    Status.TOO_MANY_PIXELS: "with too many pixels",
+    Status.NOT_AN_IMAGE: "without a picture in the file",
+    Status.BROKEN_IMAGE: "broken",
+    Status.INCOMPLETE_IMAGE: "without the end of the picture",
+    Status.EMPTY_FILE: "empty",
+    Status.NO_READER: "in a format without a reader here",
+    Status.BAD_METADATA: "with a bad document",
+    Status.INFERENCE_FAILED: "that the model failed on",
+}
+"""What is wrong with a photo, in words that stand behind a number."""
+
+
+def number(count: int, noun: str) -> str:
+    """Returns a number with its noun: `1 photo`, `1,204 photos`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
+def shown(items: Iterable[str], most: int = MOST_SHOWN) -> list[str]:
+    """Returns the first items, and how many more there are."""
+    listed = list(items)
+    more = len(listed) - most
+    return [*listed[:most], *([f"and {more:,} more"] if more > 0 else [])]
+
+
+def last_line(summary: Mapping[str, Any]) -> str:
+    """Returns how many photos were geotagged, how many not and why, and what was left out."""
+    statuses = photo_errors(summary)
+    why = [f"{count:,} {IN_WORDS[Status(name)]}" for name, count in statuses.items()]
+    text = f"{number(summary['photos'], 'photo')}: {summary['predictions']:,} geotagged"
+    if why:
+        text += f", {summary['photo_errors']:,} not ({', '.join(why)})"
+    left_out = LeftOut.from_dict(summary["left_out"])
+    if left_out.total:
+        kinds = [f"{count:,} {kind}" for kind, count in left_out.kinds()]
+        text += (
+            f"; {number(left_out.total, 'file')} left out ({', '.join(shown(kinds, MOST_KINDS))})"
+        )
+    return text
+
+
+def photo_errors(summary: Mapping[str, Any]) -> dict[str, int]:
+    """Returns the statuses of photos without a prediction, the most frequent first."""
+    statuses = summary["errors_by_status"].items()
+    of_photos = [(name, count) for name, count in statuses if not Status(name).of_shard]
+    return dict(sorted(of_photos, key=lambda one: (-one[1], one[0])))
+
+
+def summary_table(summary: Mapping[str, Any]) -> str:
+    """Formats the summary for a terminal."""
+    lines = [
+        f"photos       {summary['photos']:>10,}",
+        f"predictions  {summary['predictions']:>10,}",
+        f"errors       {summary['photo_errors']:>10,}",
+    ]
+    lines += [f"  {name:<18} {count:>7,}" for name, count in photo_errors(summary).items()]
+    lines += [f"{name:<12} {rows:>10,}" for name, rows in summary.get("layers", {}).items()]
+    for name, how in FAILURES.items():
+        reasons = summary.get(name, {}).items()
+        lines += [f"  {number(count, 'photo')} {how}: {reason}" for reason, count in reasons]
+    shards = ", ".join(f"{count:,} {status}" for status, count in summary["shards"].items())
+    lines.append(f"shards       {shards or 'none':>10}")
+    lines += _told("damaged", summary["damaged"]) + _told("notes", summary["notes"])
+    lines += _surprises(summary)
+    if "seconds" in summary:
+        rate = summary["images_per_second"]
+        lines.append(f"seconds      {summary['seconds']:>10,.1f}   {rate:,.1f} images/s")
+    if summary.get("stage_seconds"):
+        lines.append("  in the steps, over all workers:")
+        stages = summary["stage_seconds"].items()
+        lines += [f"  {name:<14} {value:>6,.1f}" for name, value in stages]
+    for key, title in (("accuracy", "truth"), ("accuracy_exif", "EXIF position")):
+        if summary[key]:
+            lines += ["", *_accuracy_lines(summary[key], title)]
+    lines += [f"COUNT MISMATCH: {sentence}" for sentence in summary["mismatches"]]
+    return "\n".join(lines)
+
+
+def _told(title: str, shards: Iterable[Mapping[str, str]]) -> list[str]:
+    """Lines with the name of each of the first shards, and what is to be said of it."""
+    lines = shown(f"{one['source']}: {one['message']}" for one in shards)
+    return [title, *(f"  {line}" for line in lines)] if lines else []
+
+
+def _surprises(summary: Mapping[str, Any]) -> list[str]:
+    """Lines about files that were not used as a person may expect."""
+    lines = []
+    left_out = LeftOut.from_dict(summary["left_out"])
+    if left_out.total:
+        lines.append(f"left out     {left_out.total:>10,}   {left_out}")
+    if count := summary["not_understood"]:
+        lines.append(f"documents    {count:>10,}   not understood, so nothing is known from them")
+    if count := summary["estimates"]:
+        text = "with a position that LocDiffusion wrote, which is no truth"
+        lines.append(f"estimates    {count:>10,}   {text}")
+    return lines
+
+
+def _accuracy_lines(groups: Mapping[str, Mapping[str, Any]], title: str) -> list[str]:
+    width = max(len(title), *(len(name) for name in groups))
+    heads = "".join(f"{f'<{km} km':>9}" for km in THRESHOLDS_KM)
+    lines = [f"{title:<{width}} {'n':>8} {'median km':>10}{heads} {'in r50':>8} {'in r90':>8}"]
+    for name, row in groups.items():
+        within = "".join(f"{100 * row['within'][str(km)]:>7.1f} %" for km in THRESHOLDS_KM)
+        coverage = "".join(f"{100 * row[key]:>7.1f} %" for key in CREDIBLE.values())
+        lines.append(f"{name:<{width}} {row['n']:>8,} {row['median_km']:>10,.1f}{within}{coverage}")
+    return lines
