@@ -356,6 +356,7 @@ def test_damaged_archives_through_the_whole_command(tmp_path: Path, no_pages: No
         (tmp_path / f"{name}.tar").write_bytes(shard.data)
     output = tmp_path / "out"
     arguments = ["--input", f"{tmp_path}/*.tar", "--output", str(output), "--batch_size=3"]
+    arguments.append("--accept-damaged")
     assert geotag.main(arguments, load=FakeLoader()) == 0
     statuses: Counter[str] = Counter()
     for name, shard in shards.items():
