@@ -249,7 +249,8 @@ def _failure(
     if failed == photos:
         return f"all of {number(photos, 'photo')} failed; {look}"
     if failed > limit * photos:
-        return f"{failed:,} of {number(photos, 'photo')} failed, above --max-error-fraction {limit:g}; {look}"
+        what = f"{failed:,} of {number(photos, 'photo')} failed"
+        return f"{what}, above --max-error-fraction {limit:g}; {look}"
     if summary["damaged"] and not options.accept_damaged:
         return (
             f"{number(len(summary['damaged']), 'shard')} damaged, see above: all that could be "

@@ -27,7 +27,6 @@ from pipelines.geotag.output import PAGES
 from pipelines.geotag.progress import TALLY
 from support.archives import bad_members, sound_members, tar_bytes, write_tar
 from support.fake_geotagger import FailsElsewhere, FakeGeotagger, FakeLoader
-from support.outputs import plain
 from support.servers import job_service, python_path, worker_pool
 
 SUBPROCESS = (
