@@ -57,7 +57,7 @@ def synthetic(count: int, seed: int, regions: bool) -> PhotoBatch:
         modes=[(Mode(*place, 0.5, 10.0),) for place in places.tolist()],
     )
     drawn = [around(*place) for place in zip(latitude, longitude, strict=True)] if regions else None
-    ending = ShardEnding(1, count, TarStatus.COMPLETE, "", 0, None)
+    ending = ShardEnding(1, count, TarStatus.COMPLETE, "", "")
     keys = tuple(f"{i:06d}" for i in range(count))
     nowhere = (PhotoPositions(),) * count
     payload = Decoded(answers, drawn) if count else None
