@@ -9,12 +9,9 @@ import re
 import zlib
 from collections.abc import Iterator
 
-from locdiffusion.photos.image_formats import AVIF, BMP, GIF, HEIF, JPEG, JPEG2000, PNG, WEBP
+from locdiffusion.photos.image_formats import AVIF, BMP, GIF, HEIF, JPEG, JPEG2000, PNG, TIFF, WEBP
 
 SOS, EOI = 0xDA, 0xD9
-RARE_FRAMES = {*range(0xC3, 0xD0)} - {0xC4, 0xC8, 0xCC}
-"""Markers of JPEGs that are lossless, hierarchical or coded arithmetically."""
-
 MAX_TEXT_BYTES = 4 * 2**20
 """Longest text of a PNG, such as its XMP or its EXIF as text, that is kept."""
 
@@ -23,6 +20,9 @@ _PNG_START = 8
 _PNG_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
 PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 PNG_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")
+_RARE_FRAMES = {*range(0xC3, 0xD0)} - {0xC4, 0xC8, 0xCC}  # lossless, hierarchical, arithmetic
+_TIFF_COMPRESSION = 259
+_TIFF_USUAL = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}
 _TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _TIFF_PIXELS = (273, 279, 324, 325)  # offsets and lengths of strips, then of tiles
 
@@ -80,6 +80,14 @@ def wanted_bytes(kind: str, data: bytes) -> int:
     if kind == GIF:
         return _gif_walk(data)[1]
     return _bmp_end(data) if kind == BMP else _tiff_end(data)
+
+
+def is_rare(kind: str, data: bytes) -> bool:
+    """Returns whether a JPEG or TIFF is coded in a way that many programs do not read."""
+    if kind == JPEG:
+        return any(marker in _RARE_FRAMES for marker, _ in jpeg_segments(data))
+    coded = _tiff_numbers(data)[0].get(_TIFF_COMPRESSION, ()) if kind == TIFF else ()
+    return not _TIFF_USUAL.issuperset(coded)
 
 
 def without_ancillary(kind: str, data: bytes) -> bytes:
@@ -187,6 +195,15 @@ def _bmp_end(data: bytes) -> int:
 
 def _tiff_end(data: bytes) -> int:
     """Returns the end of the first directory of a TIFF and of the pixels that it names."""
+    lists, end = _tiff_numbers(data)
+    for starts, sizes in (_TIFF_PIXELS[:2], _TIFF_PIXELS[2:]):
+        ends = [a + b for a, b in zip(lists.get(starts, ()), lists.get(sizes, ()), strict=False)]
+        end = max([end, *ends])
+    return end
+
+
+def _tiff_numbers(data: bytes) -> tuple[dict[int, list[int]], int]:
+    """Returns the values of a few tags of a TIFF's first directory, and where all of them end."""
     order = "little" if data[:1] == b"I" else "big"
     big = b"+" in data[2:4]
 
@@ -197,18 +214,15 @@ def _tiff_end(data: bytes) -> int:
     entry = 4 + 2 * width
     entries = at + counts + min(number(at, counts), 4096) * entry
     end = entries + width
+    lists: dict[int, list[int]] = {}
     if end > len(data):
-        return end
-    lists = {}
+        return lists, end
     for start in range(at + counts, entries, entry):
         tag, kind, values = number(start, 2), number(start + 2, 2), number(start + 4, width)
         each = _TIFF_SIZES.get(kind, 1)
         place = start + 4 + width
         place = place if each * values <= width else number(place, width)
         end = max(end, place + each * values)
-        if tag in _TIFF_PIXELS and end <= len(data):
+        if tag in (*_TIFF_PIXELS, _TIFF_COMPRESSION) and end <= len(data):
             lists[tag] = [number(place + each * i, each) for i in range(values)]
-    for starts, sizes in (_TIFF_PIXELS[:2], _TIFF_PIXELS[2:]):
-        ends = [a + b for a, b in zip(lists.get(starts, ()), lists.get(sizes, ()), strict=False)]
-        end = max([end, *ends])
-    return end
+    return lists, end

@@ -15,8 +15,8 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from locdiffusion.photos.file_structure import (
     EOI,
-    RARE_FRAMES,
     SOS,
+    is_rare,
     jpeg_segments,
     wanted_bytes,
     without_ancillary,
@@ -62,9 +62,11 @@ _BY_ROWS = (PNG, GIF, TIFF, BMP)
 
 _NEW_SUBFILE_TYPE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706
 _BAND_PIXELS = 2**20
-_ZEROS = bytes(4096)
+_ZEROS = bytes(512)
 _FILLER = bytes((181 * i + 90) % 250 for i in range(1, 1024))
-_UNSUPPORTED = re.compile(r"unknown|unsupported|not supported|cannot handle|not available|KeyError")
+_UNSUPPORTED = re.compile(
+    r"(?i)unknown|unsupported|not supported|cannot handle|not available|KeyError"
+)
 
 
 class PhotoError(ValueError):
@@ -136,7 +138,7 @@ def decode_picture(data: bytes, salvage: bool = False) -> Image.Image:
         raise PhotoError(Status.TOO_MANY_PIXELS, why) from None
     except Exception as error:
         return _what_is_there(kind, data, None, error, salvage)
-    if kind in (WEBP, AVIF, HEIF) and data.endswith(_ZEROS):
+    if kind in (JPEG, WEBP, AVIF, HEIF) and data.endswith(_ZEROS):
         return _what_is_there(kind, data, image, None, salvage)
     return image
 
@@ -211,8 +213,14 @@ def _check_pixels(kind: str, width: int, height: int) -> None:
 
 
 def _check_canvas(kind: str, data: bytes) -> None:
-    """Raises PhotoError for a WebP that is too large, of which opening takes the memory already."""
-    if kind == WEBP and data[12:16] == b"VP8X":
+    """Raises PhotoError where the header says too many pixels, before anything else is read.
+
+    Pillow asks for the memory of a WebP, and for the pixels of a GIF, when it opens them.
+    """
+    if kind == GIF:
+        width, height = (int.from_bytes(data[at : at + 2], "little") for at in (6, 8))
+        _check_pixels(kind, width, height)
+    elif kind == WEBP and data[12:16] == b"VP8X":
         width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
         _check_pixels(kind, width, height)
     elif kind == WEBP and data[12:16] == b"VP8L":
@@ -242,8 +250,7 @@ def _what_is_there(
         return whole
     if missing <= 0:
         why = f"{type(error).__name__}: {error}"
-        rare = kind == JPEG and any(marker in RARE_FRAMES for marker, _ in jpeg_segments(data))
-        if rare or _UNSUPPORTED.search(why):
+        if is_rare(kind, data) or _UNSUPPORTED.search(why):
             found = f"nothing here reads this kind of {name} ({why}); convert it to a usual JPEG"
             raise PhotoError(Status.NO_READER, found) from None
         found = f"the {name} of {len(data):,} bytes is broken ({why}); {COPY_AGAIN}"

@@ -198,7 +198,7 @@ class TestPicturesThatBreakOff:
     def test_a_jpeg_without_its_last_marker_is_whole(self) -> None:
         for kind in ("jpeg", "progressive"):
             whole = FILES[kind]
-            for cut in (whole[:-2], whole[:-1], whole[:-2] + bytes(5000)):
+            for cut in (whole[:-2], whole[:-1], whole[:-2] + bytes(5000), whole + bytes(5000)):
                 assert decode_picture(cut).tobytes() == decode_picture(whole).tobytes()
 
     def test_a_png_without_its_last_chunk_is_whole(self) -> None:
