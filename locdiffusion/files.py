@@ -1,5 +1,7 @@
 """Writes files that appear whole or not at all, on a local disk or wherever fsspec reaches.
 
+Only what has a `://` is a URL. Any other place is a path of this machine, taken letter by letter.
+
 A local file is written under a temporary name beside its place and then renamed. A killed process
 leaves at most a file that matches `LEFT_OVER`; it never leaves half a file under the final name.
 The temporary names are short, so that every name that the file system allows can be written.
@@ -31,7 +33,7 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
     Args:
         target: Path of the file, or a URL that fsspec opens. The folder is made if it is missing.
     """
-    filesystem, path = _file_system(target)
+    filesystem, path = _remote(target)
     folder = tempfile.gettempdir() if filesystem else os.path.dirname(path) or os.curdir
     os.makedirs(folder, exist_ok=True)
     temporary = Path(folder, LEFT_OVER.replace("*", secrets.token_hex(4)))
@@ -53,7 +55,7 @@ def write_atomically(target: str | os.PathLike[str], data: bytes | str) -> None:
         data: Content of the file; a text is written as UTF-8.
     """
     content = data.encode("utf-8") if isinstance(data, str) else data
-    filesystem, path = _file_system(target)
+    filesystem, path = _remote(target)
     if filesystem:
         filesystem.pipe_file(path, content)
         return
@@ -67,9 +69,17 @@ def write_json(target: str | os.PathLike[str], content: Any, sort_keys: bool = F
     write_atomically(target, text + "\n")
 
 
-def _file_system(target: str | os.PathLike[str]) -> tuple[Any, str]:
+def file_system(place: str) -> tuple[Any, str]:
+    """Returns fsspec's file system of a place, and the path on it."""
+    if "://" in place:
+        filesystem, path = fsspec.core.url_to_fs(place)
+        return filesystem, path
+    return LocalFileSystem(), os.path.abspath(place)
+
+
+def _remote(target: str | os.PathLike[str]) -> tuple[Any, str]:
     """Returns the remote file system of a target, or None, and the path of the target in it."""
     if isinstance(target, os.PathLike):
         return None, os.fspath(target)
-    filesystem, path = fsspec.core.url_to_fs(target)
+    filesystem, path = file_system(target)
     return None if isinstance(filesystem, LocalFileSystem) else filesystem, path

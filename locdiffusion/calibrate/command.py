@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from locdiffusion.cli.flags import add_flags, add_input, add_number
+from locdiffusion.cli.flags import add_flags, add_input, add_number, folder
 from locdiffusion.cli.parser import DONE, Parser, positive
 from locdiffusion.model.weights import EncoderWeightsError
 
@@ -61,7 +61,7 @@ def parser() -> Parser:
     group.add_argument(
         "--predictions", type=Path, metavar="DIR", help="output of `locdiffusion geotag` for them"
     )
-    add_flags(group, "--output", type=Path, help="directory of the new checkpoint")
+    add_flags(group, "--output", type=folder, help="directory of the new checkpoint")
     group = made.add_argument_group("the model")
     add_flags(group, "--checkpoint", "--encoder", "--device")
     group = made.add_argument_group("the fit")

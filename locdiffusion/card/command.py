@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from locdiffusion.cli.flags import MODEL, add_flags, add_input
+from locdiffusion.cli.flags import MODEL, add_flags, add_input, folder
 from locdiffusion.cli.parser import DONE, Parser
 from locdiffusion.model.weights import EncoderWeightsError
 
@@ -53,7 +53,7 @@ def parser() -> Parser:
     add_flags(
         group,
         "--output",
-        type=Path,
+        type=folder,
         metavar="FILE.png",
         help="picture to write; for several photos a folder (default: NAME-card.png here)",
     )

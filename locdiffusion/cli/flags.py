@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from locdiffusion.cli.parser import PATHS, SWITCH, positive
 
+
+def from_home(place: str) -> str:
+    """Returns a path with its `~` replaced as a shell does, which it does not within quotes."""
+    first = place.partition("/")[0]
+    return place if os.path.lexists(first) else os.path.expanduser(place)
+
+
+def folder(place: str) -> Path:
+    """Returns the path of a folder, with its `~` replaced."""
+    return Path(from_home(place))
+
+
 FLAGS: dict[str, dict[str, Any]] = {
-    "--output": {"metavar": "DIR", "help": "directory to create, or to resume"},
+    "--output": {"type": from_home, "metavar": "DIR", "help": "directory to create, or to resume"},
     "--checkpoint": {
         "metavar": "NAME|DIR",
         "help": "trained model: a shipped one (overhead, geoclip-distilled) or a directory "

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from locdiffusion.cli.flags import add_flags, add_number
+from locdiffusion.cli.flags import add_flags, add_number, folder
 from locdiffusion.cli.parser import DONE, Parser
 from locdiffusion.model.weights import EncoderWeightsError
 
@@ -103,7 +103,7 @@ def parser() -> Parser:
         group,
         "--output",
         default=Path("scores"),
-        type=Path,
+        type=folder,
         help="directory of the scores; files are replaced (default %(default)s)",
     )
     add_flags(group, "--embeddings", type=Path)

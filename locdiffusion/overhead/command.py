@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
-from locdiffusion.cli.flags import add_flags, add_number
+from locdiffusion.cli.flags import add_flags, add_number, folder
 from locdiffusion.cli.parser import DONE, Parser, UsageError, run_command
 from locdiffusion.overhead.augmentation import Augmentation
 from locdiffusion.overhead.dataset import OverheadConfig
@@ -61,7 +60,7 @@ def parser() -> Parser:
     splits = [split.value for split in Split]
     add("--split", required=True, choices=splits, help="places of the patches, see below")
     add("--count", type=int, metavar="N", help="number of patches (default 1000 for sample only)")
-    add_flags(group, "--output", required=True, type=Path, help="folder for the shards")
+    add_flags(group, "--output", required=True, type=folder, help="folder for the shards")
     about = "patches per shard (default 1000; for sample 100)"
     add("--shard-size", type=int, metavar="N", help=about)
     add(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from locdiffusion import recipes
-from locdiffusion.cli.flags import add_flags
+from locdiffusion.cli.flags import add_flags, folder
 from locdiffusion.cli.parser import DONE, STOPPED, Parser, UsageError, positive, run_command, whole
 from locdiffusion.model.weights import EncoderWeightsError
 from locdiffusion.train.recipe_flags import add_recipe_flags, chosen_recipe, listing_last
@@ -63,7 +63,7 @@ def parser() -> Parser:
     _add_photos(made.add_argument_group("photos"))
     add_recipe_flags(made.add_argument_group("recipe: the settings that decide the weights"))
     run = made.add_argument_group("run")
-    add_flags(run, "--output", type=Path, required=True)
+    add_flags(run, "--output", type=folder, required=True)
     add_flags(run, "--embeddings", type=Path)
     add_flags(run, "--device")
     run.add_argument(

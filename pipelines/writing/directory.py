@@ -19,10 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from locdiffusion.files import LEFT_OVER, write_atomically
+from locdiffusion.files import LEFT_OVER, file_system, write_atomically
 from locdiffusion.photos.storage import explained
 
 MANIFESTS = "_manifest"
@@ -97,13 +96,13 @@ class OutputDirectory:
 
     def exists(self, *names: str) -> bool:
         """Whether there is such a file."""
-        filesystem, path = fsspec.core.url_to_fs(self.path(*names))
+        filesystem, path = file_system(self.path(*names))
         filesystem.invalidate_cache()  # workers write behind the launcher's back
         return bool(filesystem.exists(path))
 
     def names(self, folder: str, pattern: str) -> list[str]:
         """Sorted names of the files in a folder that match a pattern; hidden ones are left out."""
-        filesystem, path = fsspec.core.url_to_fs(self.path(folder))
+        filesystem, path = file_system(self.path(folder))
         filesystem.invalidate_cache()
         try:
             found = filesystem.ls(path, detail=False)
@@ -114,7 +113,7 @@ class OutputDirectory:
 
     def read_json(self, *names: str) -> dict[str, Any] | None:
         """A JSON object, or None if there is no such file or it holds something else."""
-        filesystem, path = fsspec.core.url_to_fs(self.path(*names))
+        filesystem, path = file_system(self.path(*names))
         try:
             document = json.loads(filesystem.cat_file(path))
         except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -142,12 +141,12 @@ class OutputDirectory:
 
     def remove(self, *names: str) -> None:
         """Deletes a file, if it is there."""
-        filesystem, path = fsspec.core.url_to_fs(self.path(*names))
+        filesystem, path = file_system(self.path(*names))
         with contextlib.suppress(FileNotFoundError):
             filesystem.rm_file(path)
 
     def _refuse_foreign(self) -> None:
-        filesystem, path = fsspec.core.url_to_fs(self.root)
+        filesystem, path = file_system(self.root)
         if filesystem.isfile(path):
             raise OutputError(f"--output {self.root} is a file, wanted a directory to create")
         ours = dict.fromkeys([*(folder.partition("/")[0] for folder in self.FOLDERS), *self.FILES])
@@ -175,7 +174,7 @@ class OutputDirectory:
 
     def _remove_temporary(self) -> None:
         """Deletes the files that a killed run was just writing; only local files are renamed."""
-        filesystem, root = fsspec.core.url_to_fs(self.root)
+        filesystem, root = file_system(self.root)
         if not isinstance(filesystem, LocalFileSystem):
             return
         before_0_5 = [f".{name}.*.tmp" for name in (RUN, *self.FILES)]

@@ -6,11 +6,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import fsspec
-
 from locdiffusion.calibrate.command import FEWEST
 from locdiffusion.evaluate.scores import Scores
-from locdiffusion.files import write_atomically
+from locdiffusion.files import file_system, write_atomically
 from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.geotag.pages.filling import escaped, fill
 from pipelines.geotag.pages.rows import DATA, MapRows, read_rows
@@ -33,7 +31,8 @@ def write_report_html(output_dir: str, path: str) -> None:
         FileNotFoundError: The directory holds no predictions, or no summary.
     """
     rows = read_rows(output_dir, MAX_ROWS, known_only=True)
-    with fsspec.open(f"{str(output_dir).rstrip('/')}/summary.json", "rb") as file:
+    filesystem, root = file_system(str(output_dir))
+    with filesystem.open(f"{root}/summary.json", "rb") as file:
         summary = json.load(file)
     write_atomically(str(path), report_page(rows, summary).encode())
 

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,6 +21,7 @@ from locdiffusion.evaluate.known_positions import (
     KnownPositions,
     known_positions,
 )
+from locdiffusion.files import file_system
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import MODE_FIELDS, NUMBER_COLUMNS, OPTIONAL_COLUMNS
 
@@ -132,8 +132,12 @@ def read_rows(
 
 def layer_files(output_dir: str, layer: str) -> tuple[Any, list[str]]:
     """Lists the files of a layer: an fsspec file system, and sorted paths on it."""
-    filesystem, root = fsspec.core.url_to_fs(str(output_dir))
-    return filesystem, sorted(filesystem.glob(f"{root}/{layer}/*.parquet"))
+    filesystem, root = file_system(str(output_dir))
+    try:
+        found = filesystem.ls(f"{root}/{layer}", detail=False)
+    except FileNotFoundError:
+        found = []
+    return filesystem, sorted(name for name in found if name.endswith(".parquet"))
 
 
 def _batches(

@@ -229,3 +229,13 @@ def test_a_country_is_packed_whole_and_its_name_lies_in_it():
     longitude, latitude, width = packed["label"]
     assert country_codes([latitude], [longitude]) == ["CL"]
     assert 5 < width < 15
+
+
+@pytest.mark.parametrize("name", ["out [a]", "out*", "a::b", "x{0..3}"])
+def test_maps_of_an_output_whose_name_looks_like_a_pattern(name, tmp_path, rng):
+    directory = tmp_path / name
+    write_predictions(directory, "s", 3, rng)
+    write_map_html(str(directory), str(directory / "map.html"))
+    write_map_png(str(directory), str(directory / "map.png"))
+    assert {file.name for file in directory.glob("map.*")} == {"map.html", "map.png"}
+    assert page_json(directory / "map.html")["title"] == "3 photos geotagged"
