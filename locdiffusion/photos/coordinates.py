@@ -30,6 +30,9 @@ _WHOLE_DEG, _WHOLE_MIN = 1e-5, 1e-3
 ESTIMATED_BY = "LocDiffusion"
 """Beginning of `GPSProcessingMethod` in files whose position this project estimated."""
 
+_ESTIMATED_AT = re.compile(r" at (-?\d+\.\d+), (-?\d+\.\d+)\Z")
+_SAME_DEG = 1e-4
+
 
 class Source(str, Enum):
     """Where a position was read."""
@@ -161,7 +164,32 @@ def place(angles: Sequence[Angle | None], source: Source, method: str = "") -> R
         position = Truth(latitude, longitude)
     except ValueError as error:
         raise CoordinateError(str(error)) from None
-    return Reading(position, Source.ESTIMATE if method.startswith(ESTIMATED_BY) else source)
+    return Reading(position, Source.ESTIMATE if _is_estimate(method, position) else source)
+
+
+def estimation_method(model_id: str, latitude: float, longitude: float) -> str:
+    """Returns the `GPSProcessingMethod` of an estimate: by which model, and where it put the photo.
+
+    Args:
+        model_id: Name of the model.
+        latitude: Estimated latitude in degrees.
+        longitude: Estimated longitude in degrees.
+    """
+    return (
+        f"{ESTIMATED_BY} {model_id}, estimated from the picture at {latitude:.5f}, {longitude:.5f}"
+    )
+
+
+def _is_estimate(method: str, position: Truth) -> bool:
+    """Whether a position is as it was estimated; who moved it by hand made it his own."""
+    found = _ESTIMATED_AT.search(method)
+    return method.startswith(ESTIMATED_BY) and not (
+        found
+        and (
+            abs(float(found[1]) - position.latitude) > _SAME_DEG
+            or abs(float(found[2]) - position.longitude) > _SAME_DEG
+        )
+    )
 
 
 def parse_angle(text: str, letter: str = "", signed: bool = True) -> Angle:

@@ -207,7 +207,7 @@ def _original(shard: str, sample: Sample, file: PhotoFile | None) -> Original:
 
 
 def _refuse_in_place(shards: Sequence[Shard], output: str) -> None:
-    target = Path(output).resolve()
+    target = Path(output).expanduser().resolve()
     for folder in {shard.folder for shard in shards if shard.folder and "://" not in shard.folder}:
         original = Path(folder).resolve()
         if target == original or original in target.parents or target in original.parents:

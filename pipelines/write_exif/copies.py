@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-from fsspec.implementations.local import LocalFileSystem
 
 from locdiffusion.files import atomic_path, write_atomically
 from locdiffusion.photos.storage import DataError
@@ -67,8 +66,10 @@ class Copies:
     written: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._files, self._path = fsspec.core.url_to_fs(self.root)
-        self._local = isinstance(self._files, LocalFileSystem)
+        self._local = "://" not in self.root
+        self._path = os.path.abspath(os.path.expanduser(self.root))
+        if not self._local:
+            self._files, self._path = fsspec.core.url_to_fs(self.root)
         try:
             self.earlier = _listed(self._read(LIST))
         except (ValueError, TypeError, LookupError):

@@ -10,7 +10,7 @@ from typing import Any
 
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.carriers import find_blocks
-from locdiffusion.photos.coordinates import Source
+from locdiffusion.photos.coordinates import Source, estimation_method
 from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.tiff import TiffError
 from locdiffusion.photos.xmp import read_xmp
@@ -173,13 +173,10 @@ class Rules:
         if own is not None and not replace:
             return own, why, None
         radius = geotag["radius_90_km"]
-        position = Position(
-            geotag["latitude"],
-            geotag["longitude"],
-            radius,
-            f"LocDiffusion {geotag['model_id']}, estimated from the picture",
-            f"within {radius:.{0 if radius >= 10 else 1}f} km with probability 0.9",
-        )
+        where = geotag["latitude"], geotag["longitude"]
+        method = estimation_method(geotag["model_id"], *where)
+        note = f"within {radius:.{0 if radius >= 10 else 1}f} km with probability 0.9"
+        position = Position(*where, radius, method, note)
         try:
             copy = with_position(image, position)
         except JpegError as error:

@@ -4,6 +4,9 @@ import io
 import json
 import os
 import struct
+import tarfile
+import zipfile
+from datetime import datetime
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,7 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from locdiffusion.photos.coordinates import Source, estimation_method
 from locdiffusion.photos.photo import open_image
+from locdiffusion.photos.positions import own_position
 from locdiffusion.photos.tiff import TiffError
 from pipelines.geotag import command as geotag
 from pipelines.write_exif import command as write_exif
@@ -243,7 +248,39 @@ def test_estimates_are_replaced_when_asked(tmp_path, capsys):
     assert "(2 in place of another position)" in capsys.readouterr().out
     told = json.loads((third / "write_exif.json").read_text())["fates"][0]
     assert told["replaced"] == "has an earlier estimate"
-    # Who moves the position by hand makes it his own, and it is kept.
+
+
+def test_a_position_that_a_person_moved_is_his_own():
+    """Editors move the position and leave the tags that name the model."""
+    for latitude, source in (
+        (51.0, Source.ESTIMATE),
+        (51.00005, Source.ESTIMATE),
+        (51.1, Source.EXIF),
+    ):
+        method = estimation_method("tiny-1", 51.0, -0.5)
+        moved = with_position(photo(1), Position(latitude, -0.5, 1.0, method, ""))
+        assert own_position(moved).source is source
+
+
+def test_copies_from_tars_and_zips_keep_name_and_time(tmp_path):
+    tar, packed = tmp_path / "t.tar", tmp_path / "z.zip"
+    with tarfile.open(tar, "w") as archive:
+        for name, index in (("2019.07.14.JPG", 1), ("a/IMG.jpeg", 2), ("../IMG.jpeg", 3)):
+            info = tarfile.TarInfo(name)
+            info.size, info.mtime = len(photo(index)), 994_000_000
+            archive.addfile(info, io.BytesIO(photo(index)))
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(zipfile.ZipInfo("b/IMG.jpg", (2001, 7, 14, 12, 34, 56)), photo(4))
+    out, copies = str(tmp_path / "out"), tmp_path / "copies"
+    assert geotag.main([str(tar), str(packed), "--output", out], FakeLoader()) == 0
+    flags = ["--predictions", out, "--output", str(copies), "--min-prob-25km", "0"]
+    assert write_exif.main([str(tar), str(packed), *flags]) == 0
+    found = {plain(str(path.relative_to(copies))): path for path in copies.rglob("*.j*g")}
+    found |= {plain(str(path.relative_to(copies))): path for path in copies.rglob("*.JPG")}
+    assert set(found) == {"t/2019.07.14.JPG", "t/a/IMG.jpeg", "t/IMG.jpeg", "z/b/IMG.jpg"}
+    times = {name: path.stat().st_mtime for name, path in found.items()}
+    assert times.pop("z/b/IMG.jpg") == datetime(2001, 7, 14, 12, 34, 56).timestamp()
+    assert set(times.values()) == {994_000_000}
 
 
 def test_photos_of_two_folders_with_equal_names_are_both_kept(tmp_path):
