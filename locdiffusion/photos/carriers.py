@@ -48,7 +48,7 @@ class Blocks:
         exif: list[list[bytes]] = []
         xmp: list[bytes] = []
         more: list[bytes] = []
-        for block in found:
+        for block in filter(None, found):
             if block.startswith(XMP_HEAD):
                 xmp.append(block[len(XMP_HEAD) :].lstrip(b"\0"))
             elif block.startswith(_MORE_XMP_HEAD):

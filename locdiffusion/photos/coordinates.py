@@ -129,12 +129,12 @@ class Angle:
         letter = _WORDS.get(word, word)
         if (
             letter not in ("", *hemispheres)
-            or (letter and value < 0)
+            or (letter == hemispheres[0] and value < 0)
             or (not letter and value > 0 and not self.signed)
         ):
             found = f"{value:g} with hemisphere {self.letter[:20]!r}"
             raise CoordinateError(f"{found}, wanted one of {'/'.join(hemispheres)} or a sign")
-        return -value if letter == hemispheres[1] else value
+        return -abs(value) if letter == hemispheres[1] else value
 
 
 def place(angles: Sequence[Angle | None], source: Source, method: str = "") -> Reading:

@@ -47,6 +47,7 @@ _ORIENTATION = int(ExifTags.Base.Orientation)
 _METHOD = int(ExifTags.GPS.GPSProcessingMethod)
 _LATITUDE = int(ExifTags.GPS.GPSLatitude), int(ExifTags.GPS.GPSLatitudeRef)
 _LONGITUDE = int(ExifTags.GPS.GPSLongitude), int(ExifTags.GPS.GPSLongitudeRef)
+_TEXTS = (ASCII, UNDEFINED, UTF8)
 _GPS_TAGS = (*_LATITUDE, *_LONGITUDE, _METHOD)
 
 _CHARSETS = (b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", bytes(8))
@@ -135,7 +136,17 @@ def _angle(tiff: Tiff, value: Field | None, letter: Field | None) -> Angle | Non
     if value is None:
         return None
     hemisphere = tiff.text(letter) if letter else ""
-    if value.kind not in (ASCII, UNDEFINED, UTF8):
+    if letter and hemisphere[:1].upper() in ("S", "W") and _overlooked(tiff, letter):
+        raise CoordinateError(f"other programs overlook the hemisphere {hemisphere[:20]!r}")
+    if value.kind not in _TEXTS:
         return Angle(tuple(tiff.numbers(value)), hemisphere, value.kind in SIGNED)
     text = tiff.text(value)
-    return parse_angle(text, hemisphere, signed=False) if text else None
+    if text and not hemisphere:
+        raise CoordinateError(f"{text[:40]!r} has no hemisphere")
+    return parse_angle(text, hemisphere) if text else None
+
+
+def _overlooked(tiff: Tiff, letter: Field) -> bool:
+    """Whether exiftool takes a hemisphere for none, because of its type or a blank before it."""
+    text = letter.kind in _TEXTS and (letter.kind != UNDEFINED or letter.length > 1)
+    return not text or tiff.content(letter)[:1].isspace()

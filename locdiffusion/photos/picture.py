@@ -77,6 +77,13 @@ class PhotoError(ValueError):
         self.status = status
 
 
+class _Jpeg(JpegImageFile):
+    """Pillow's reader of JPEG, which would read every EXIF tag to learn the dots per inch."""
+
+    def _read_dpi_from_exif(self) -> None:
+        return
+
+
 def load_picture(path: str | os.PathLike[str]) -> Image.Image:
     """Decodes the file of a picture; `exif.upright` turns it.
 
@@ -149,7 +156,7 @@ def _opened(kind: str, data: bytes) -> Image.Image:
     image: Image.Image
     if kind == JPEG:
         # Not Pillow's factory, which would open the other pictures of an MPO too.
-        image = JpegImageFile(stream)
+        image = _Jpeg(stream)
         if max(image.size) > MAX_JPEG_SIDE:
             raise PhotoError(
                 Status.TOO_MANY_PIXELS,

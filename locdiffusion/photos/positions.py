@@ -6,7 +6,7 @@ cards, and the writing of geotags, which leaves a photo with a position of its o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,12 +37,21 @@ def own_position(data: bytes, info: Mapping[Any, Any] | None = None) -> Reading:
     blocks = find_blocks(data)
     if blocks is None:
         blocks = _opened(data) if info is None else blocks_of_info(info)
-    found = [read_gps(block) for block in blocks.exif] + [read_xmp(one) for one in blocks.xmp]
-    estimate = next((one for one in found if one.source is Source.ESTIMATE), None)
+    found = [_joined(map(read_gps, blocks.exif)), _joined(map(read_xmp, blocks.xmp))]
+    estimate = next((one for one in found if one.source is Source.ESTIMATE), NOTHING)
     for one in found:
-        if one.known is not None and not (estimate and _same_place(one.known, estimate.position)):
+        if one.known is not None and not _same_place(one.known, estimate.position):
             return one
-    return estimate or next((one for one in found if one.problem), NOTHING)
+    return next((one for one in (estimate, *found) if one != NOTHING), NOTHING)
+
+
+def _joined(readings: Iterable[Reading]) -> Reading:
+    """Joins what the blocks of one kind say: programs do not agree which of them counts."""
+    found = [one for one in readings if one != NOTHING]
+    if any(one.problem or not _same_place(one.position, found[0].position) for one in found):
+        problem = next((one.problem for one in found if one.problem), "")
+        return Reading(problem=problem or "the file has two positions of one kind, which differ")
+    return found[0] if found else NOTHING
 
 
 def _opened(data: bytes) -> Blocks:

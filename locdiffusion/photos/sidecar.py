@@ -192,10 +192,7 @@ def _angle(value: Any, letter: str = "") -> Angle | None:
         return parse_angle(value, letter)
     if isinstance(value, list):
         return Angle(tuple(map(_number, value)), letter)
-    degrees = _number(value)
-    if degrees < 0 and letter[:1].upper() in ("S", "W"):  # exiftool -n gives both
-        letter = ""
-    return Angle((degrees,), letter, signed=True)
+    return Angle((_number(value),), letter, signed=True)
 
 
 def _number(value: Any) -> float:

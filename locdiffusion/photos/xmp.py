@@ -10,6 +10,7 @@ from xml.parsers import expat
 
 from locdiffusion.photos.coordinates import (
     NOTHING,
+    Angle,
     CoordinateError,
     Reading,
     Source,
@@ -22,35 +23,19 @@ MAX_XMP_BYTES = 2**24
 MAX_DEPTH = 3
 """Most elements around a property: `xmpmeta`, `RDF` and `Description`."""
 
-MAX_DEPTH_CREATED = 8
-"""Most elements from `xmpmeta` to a property of the place where the photo was taken."""
-
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns# "
 _DESCRIPTION = [_RDF + "RDF", _RDF + "Description"]
+_EXIF = "http://ns.adobe.com/exif/1.0/"
 _CREATED = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/ LocationCreated"
-_LATITUDE, _LONGITUDE, _METHOD = "GPSLatitude", "GPSLongitude", "GPSProcessingMethod"
-_REFERENCES = ("GPSLatitudeRef", "GPSLongitudeRef")
-_WANTED = {
-    f"http://ns.adobe.com/exif/1.0/ {name}": name
-    for name in (_LATITUDE, _LONGITUDE, _METHOD, *_REFERENCES)
-}
-_OF_DRONES = {
-    f"http://www.dji.com/drone-dji/1.0/ {name}": known
-    for name, known in (
-        ("GpsLatitude", _LATITUDE),
-        ("GpsLongitude", _LONGITUDE),
-        ("GpsLongtitude", _LONGITUDE),  # as their first programs spell it
-    )
-}
-_PHOTO, _DRONE = "photo", "drone"
-_HOLDERS = (_PHOTO, _DRONE, _CREATED)
-"""Positions of the photo that a packet may tell, in the order in which they count."""
+
+_LATITUDE, _LONGITUDE, _METHOD = "gpslatitude", "gpslongitude", "gpsprocessingmethod"
+_REFERENCES = ("gpslatituderef", "gpslongituderef")
+_WANTED = (_LATITUDE, _LONGITUDE, _METHOD, *_REFERENCES)
+_DEEP = 100
+_SPELLINGS = {"gpslongtitude": _LONGITUDE}  # of the first drones
+
+_MENTIONS = tuple(map("gpsl".encode, ("ascii", "utf-16-le", "utf-16-be")))
 _BEHIND_THE_END = expat.errors.codes[expat.errors.XML_ERROR_JUNK_AFTER_DOC_ELEMENT]
-_MENTIONS = tuple(
-    word.encode(encoding)
-    for word in ("GPSL", "GpsL")
-    for encoding in ("ascii", "utf-16-le", "utf-16-be")
-)
 
 
 def read_xmp(packet: bytes) -> Reading:
@@ -62,40 +47,54 @@ def read_xmp(packet: bytes) -> Reading:
     Returns:
         The position; or a problem where the packet has one that cannot be read; or neither.
     """
-    if not any(word in packet for word in _MENTIONS):
+    small = packet.lower()
+    if not any(word in small for word in _MENTIONS):
         return NOTHING
     try:
         told = _properties(packet)
-        for found in (told.get(holder, {}) for holder in _HOLDERS):
+        for holder in sorted(told, key=lambda name: (name == _CREATED, name != _EXIF)):
+            found = told[holder]
             angles = [
-                parse_angle(found[name], found.get(letter, "")) if found.get(name) else None
+                _angle(found[name], found.get(letter, "")) if found.get(name) else None
                 for name, letter in zip((_LATITUDE, _LONGITUDE), _REFERENCES, strict=True)
             ]
-            there = place(angles, Source.XMP, found.get(_METHOD, ""))
-            if there.position is not None:
-                return there
-        return NOTHING
+            result = place(angles, Source.XMP, found.get(_METHOD, ""))
+            if result.position is not None:
+                return result
     except CoordinateError as error:
         return Reading(problem=f"the XMP has a position that cannot be read: {error}")
+    return NOTHING
+
+
+def _angle(text: str, letter: str) -> Angle:
+    """Reads an angle, whose letter stands in its text; one beside it may not say otherwise."""
+    angle = parse_angle(text)
+    if not angle.letter and letter[:1].upper() in ("S", "W"):
+        raise CoordinateError(f"{text[:40]!r} lacks the hemisphere that stands beside it")
+    return angle
 
 
 def _property(path: Sequence[str], name: str) -> tuple[str, str] | None:
-    """Returns what a property tells: which of the positions, and what of it; None for others.
+    """Returns who tells a property of the photo, a namespace or `_CREATED`, and its name.
 
     Args:
         path: Names of the elements around it.
-        name: Its own name.
+        name: Namespace and name of the property; None if it is not wanted, or of another place.
     """
+    namespace, _, word = name.rpartition(" ")
+    word = _SPELLINGS.get(word.lower(), word.lower())
+    if word not in _WANTED:
+        return None
     if path[-2:] == _DESCRIPTION and len(path) <= MAX_DEPTH:
-        if name in _OF_DRONES:
-            return _DRONE, _OF_DRONES[name]
-        return (_PHOTO, _WANTED[name]) if name in _WANTED else None
-    created = name in _WANTED and len(path) < MAX_DEPTH_CREATED and _CREATED in path
-    return (_CREATED, _WANTED[name]) if created else None
+        return namespace, word
+    return (_CREATED, word) if _CREATED in path[: MAX_DEPTH + 1] else None
 
 
 def _properties(packet: bytes) -> dict[str, dict[str, str]]:
-    """Reads the wanted properties of the picture itself, not those of places that it shows.
+    """Reads the wanted properties of the photo itself, not those of places that it shows.
+
+    Returns:
+        The properties by name, for each that tells them.
 
     Raises:
         CoordinateError: The packet is too long or no XML, or has a document type.
@@ -109,12 +108,14 @@ def _properties(packet: bytes) -> dict[str, dict[str, str]]:
         if known := _property(path, name):
             values.append((known, []))
         path.append(name)
+        if len(path) > _DEEP:
+            raise CoordinateError(f"more than {_DEEP} elements lie in one another")
         for attribute, value in attributes.items():
             if known := _property(path, attribute):
                 values.append((known, [value]))
 
     def text(words: str) -> None:
-        if len(path) <= MAX_DEPTH_CREATED and _property(path[:-1], path[-1]):
+        if _property(path[:-1], path[-1]):
             values[-1][1].append(words)
 
     def refuse(*_: object) -> None:
@@ -125,7 +126,8 @@ def _properties(packet: bytes) -> dict[str, dict[str, str]]:
     parser.EndElementHandler = lambda _: path.pop()
     parser.StartDoctypeDeclHandler = refuse
     try:
-        parser.Parse(packet.strip(b"\0 \t\r\n"), True)
+        wide = b"\0" in packet[:4]  # UTF-16, of which a NUL is half a letter
+        parser.Parse(packet if wide else packet.strip(b"\0 \t\r\n"), True)
     except expat.ExpatError as error:
         if error.code != _BEHIND_THE_END:
             raise CoordinateError(f"it is no XML ({error})") from None

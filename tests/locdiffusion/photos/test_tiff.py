@@ -20,19 +20,7 @@ from locdiffusion.photos.tiff import (
     Tiff,
     TiffError,
 )
-
-
-def block(order: str, *fields: tuple[int, int, int, bytes], after: int = 0) -> bytes:
-    """A block with one directory, whose long values follow it."""
-    head = {"<": b"II*\0", ">": b"MM\0*"}[order] + struct.pack(order + "I", 8)
-    table = struct.pack(order + "H", len(fields))
-    values, at = b"", 8 + 2 + 12 * len(fields) + 4
-    for tag, kind, count, value in fields:
-        raw = value.ljust(4, b"\0")
-        if len(value) > 4:
-            raw, values = struct.pack(order + "I", at + len(values)), values + value
-        table += struct.pack(order + "HHI4s", tag, kind, count, raw)
-    return head + table + struct.pack(order + "I", after) + values
+from support.tiff_blocks import block
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
