@@ -31,6 +31,9 @@ SHIFT, STRETCH = (-1.6, 1.6), (0.5, 2.5)
 WIDEST = 5.0
 """Largest factor on all temperatures that is tried; the smallest is its inverse."""
 
+LEAST_GAIN = 0.2
+"""Share of the loss that a factor must take away."""
+
 FACTOR_KNOTS = np.linspace(-np.log(WIDEST), np.log(WIDEST), 17)
 """Log factors at which photos are decoded for `fit_factor`."""
 
@@ -177,8 +180,9 @@ def fit_factor(table: CoverageTable) -> Factor:
 
     A grid of factors is scanned. The loss is the sum of the squared deviations from `LEVELS`. The
     factor is 1 if no other is better by more than the standard error of the difference, which is
-    paired over the photos. Radii that hold more truths than they say are never widened, and radii
-    that hold fewer are never narrowed.
+    paired over the photos, and by more than `LEAST_GAIN` of the loss: of photos whose positions are
+    the answers themselves nearly all lie within the radii, whatever the factor. Radii
+    that hold more truths than they say are never widened, and radii that hold fewer never narrowed.
 
     Args:
         table: Table of N photos at `FACTOR_KNOTS`, with log temperatures of 0.
@@ -194,18 +198,19 @@ def fit_factor(table: CoverageTable) -> Factor:
     # Derivative of the difference of the losses by the presence of each photo.
     influence = 2.0 * (deviation[0] @ covered[0] - deviation[best] @ covered[best])
     error = float(np.std(influence)) / np.sqrt(covered.shape[2])
-    if best == 0 or loss[0] - loss[best] <= error:
-        return Factor(1.0, _why_unchanged(covered.mean(2)))
+    if best == 0 or loss[0] - loss[best] <= max(error, LEAST_GAIN * float(loss[0])):
+        return Factor(1.0, _why_unchanged(now, covered.shape[2]))
     at_bound = np.isclose(abs(grid[best]), np.log(WIDEST))
     why = "look at some of the positions, and whether the checkpoint suits" if at_bound else ""
     return Factor(float(np.exp(grid[best])), why)
 
 
-def _why_unchanged(coverage: Float) -> str:
-    """Says why the factor 1 stays, given the coverage of both radii at all factors, ``(K, 2)``."""
-    inner, outer = (f"{100.0 * share:.0f} %" for share in coverage[0])
-    if np.ptp(coverage, axis=0).max() > 0.0:
+def _why_unchanged(deviation: Float, count: int) -> str:
+    """Says why the factor 1 stays, given the deviation of both coverages for N photos, ``(2,)``."""
+    levels = np.array(LEVELS)
+    inner, outer = (f"{100.0 * share:.0f} %" for share in levels + deviation)
+    if np.all(np.abs(deviation) <= 2.0 * np.sqrt(levels * (1.0 - levels) / count)):
         return f"the radii hold {inner} and {outer}, and no factor is better by more than chance"
     answers = "are these positions the answers themselves?"
-    why = answers if coverage[0, 0] > 0.5 else "are these their positions, and their checkpoint?"
-    return f"the radii hold {inner} and {outer} whatever the factor; {why}"
+    why = answers if np.all(deviation > 0) else "are these their positions, and their checkpoint?"
+    return f"the radii hold {inner} and {outer}, and hardly others whatever the factor; {why}"
