@@ -78,8 +78,27 @@ def wanted_bytes(kind: str, data: bytes) -> int:
     if kind == JPEG2000:
         return 0 if data.rstrip(b"\0").endswith(b"\xff\xd9") else size + 2
     if kind == GIF:
-        return _gif_walk(data)[1]
+        return _gif_end(data)
     return _bmp_end(data) if kind == BMP else _tiff_end(data)
+
+
+def canvas(kind: str, data: bytes) -> tuple[int, int]:
+    """Reads width and height of formats for which Pillow does more than that; others give 0, 0."""
+
+    def number(at: int, width: int) -> int:
+        return int.from_bytes(data[at : at + width], "little")
+
+    if kind == GIF:
+        _, at = _gif_walk(data)
+        left, top, width, height = (number(at + 1 + 2 * i, 2) for i in range(4))
+        return max(number(6, 2), left + width), max(number(8, 2), top + height)
+    if kind != WEBP:
+        return 0, 0
+    if data[12:16] == b"VP8X":
+        return number(24, 3) + 1, number(27, 3) + 1
+    if data[12:16] == b"VP8L":
+        return (number(21, 4) & 0x3FFF) + 1, (number(21, 4) >> 14 & 0x3FFF) + 1
+    return number(26, 2) & 0x3FFF, number(28, 2) & 0x3FFF
 
 
 def is_rare(kind: str, data: bytes) -> bool:
@@ -159,19 +178,23 @@ def _boxes_end(data: bytes) -> int:
 
 
 def _gif_walk(data: bytes) -> tuple[list[tuple[int, int]], int]:
-    """Returns the extensions that the first picture does not need, and that picture's end."""
+    """Returns the extensions that a GIF's first picture does not need, and that picture's start."""
     left_out: list[tuple[int, int]] = []
     at = 13 + _palette_bytes(data[10:11])
-    while at < len(data):
-        block, start = data[at], at
-        if block == 0x2C:
-            return left_out, _blocks_end(data, at + 11 + _palette_bytes(data[at + 9 : at + 10]))
-        if block != 0x21:
-            return left_out, 0
-        at = _blocks_end(data, at + 2)
+    while data[at : at + 1] == b"\x21":
+        start, at = at, _blocks_end(data, at + 2)
         if data[start + 1 : start + 2] != b"\xf9" and at <= len(data):
             left_out.append((start, at))
-    return left_out, at + 1
+    return left_out, at
+
+
+def _gif_end(data: bytes) -> int:
+    _, at = _gif_walk(data)
+    if at >= len(data):
+        return at + 1
+    if data[at] != 0x2C:
+        return 0
+    return _blocks_end(data, at + 11 + _palette_bytes(data[at + 9 : at + 10]))
 
 
 def _palette_bytes(flags: bytes) -> int:

@@ -130,7 +130,10 @@ def other_contents(data: bytes) -> Contents:
         for found, start, remedy in table:
             if _matches(start, head):
                 return Contents(status, found, remedy)
-    if not data.strip(b"\0"):
+    at = head.find(b"\xff\xd8\xff")
+    if at > 0:
+        found, remedy = f"damaged: a JPEG begins at byte {at}, behind other bytes", _COPY
+    elif not data.strip(b"\0"):
         found, remedy = "nothing but zeros", _COPY
     elif len(data) < 16:
         found, remedy = f"too short for a picture ({data!r})", _COPY

@@ -16,6 +16,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from locdiffusion.photos.file_structure import (
     EOI,
     SOS,
+    canvas,
     is_rare,
     jpeg_segments,
     wanted_bytes,
@@ -133,7 +134,7 @@ def decode_picture(data: bytes, salvage: bool = False) -> Image.Image:
         name, remedy = format_name(kind), missing_readers()[kind]
         raise PhotoError(Status.NO_READER, f"nothing here reads {name}: install it with `{remedy}`")
     data = without_ancillary(kind, data)
-    _check_canvas(kind, data)
+    _check_pixels(kind, *canvas(kind, data))
     # Pillow's parsers raise almost anything on hostile bytes; whatever it is, this photo is broken.
     try:
         image = _opened(kind, data)
@@ -217,25 +218,6 @@ def _check_pixels(kind: str, width: int, height: int) -> None:
             f"the {format_name(kind)} has {width} x {height} pixels, limit {MAX_IMAGE_PIXELS:,}; "
             "scale the photo down, or save it as a baseline JPEG, of which larger ones are read",
         )
-
-
-def _check_canvas(kind: str, data: bytes) -> None:
-    """Raises PhotoError where the header says too many pixels, before anything else is read.
-
-    Pillow asks for the memory of a WebP, and for the pixels of a GIF, when it opens them.
-    """
-    if kind == GIF:
-        width, height = (int.from_bytes(data[at : at + 2], "little") for at in (6, 8))
-        _check_pixels(kind, width, height)
-    elif kind == WEBP and data[12:16] == b"VP8X":
-        width, height = (int.from_bytes(data[at : at + 3], "little") + 1 for at in (24, 27))
-        _check_pixels(kind, width, height)
-    elif kind == WEBP and data[12:16] == b"VP8L":
-        bits = int.from_bytes(data[21:25], "little")
-        _check_pixels(kind, (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-    elif kind == WEBP:
-        width, height = (int.from_bytes(data[at : at + 2], "little") & 0x3FFF for at in (26, 28))
-        _check_pixels(kind, width, height)
 
 
 def _what_is_there(

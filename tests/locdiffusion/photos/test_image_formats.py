@@ -56,6 +56,7 @@ FOREIGN = {
     "a PDF": (b"%PDF-1.7 and the rest of it", Status.NOT_AN_IMAGE),
     "a video": (b"\0\0\0\x20ftypqt  \0\0\0\0qt  \0\0\0\0", Status.NOT_AN_IMAGE),
     "notes of macOS": (b"\0\5\x16\7\0\2\0\0Mac OS X        ", Status.NOT_AN_IMAGE),
+    "damaged: a JPEG begins at byte 1": (b"\n\xff\xd8\xff\xe0" + bytes(99), Status.NOT_AN_IMAGE),
     "nothing but zeros": (bytes(5000), Status.NOT_AN_IMAGE),
     "too short": (b"\xff", Status.NOT_AN_IMAGE),
     "text that begins with": (b"access denied, sign in first", Status.NOT_AN_IMAGE),

@@ -90,6 +90,7 @@ class TestFormats:
         assert failure(data).status is Status.NO_READER and "RAW" in str(failure(data))
 
     def test_a_kind_of_jpeg_that_nothing_reads(self) -> None:
+        assert failure(jpeg_header(96, 64, marker=0xC3)).status is Status.NO_READER
         error = failure(jpeg_header(96, 64, precision=12) + b"\xff\xd9")
         assert error.status is Status.NO_READER and "12-bit" in str(error)
 
@@ -130,6 +131,12 @@ class TestLargeJpegs:
         assert failure(bytes(data)).status is Status.TOO_MANY_PIXELS
         assert tracemalloc.get_traced_memory()[1] < 2**20
         tracemalloc.stop()
+
+    def test_a_gif_is_refused_for_a_frame_beyond_its_canvas(self) -> None:
+        data = bytearray(FILES["gif"])
+        at = data.index(b"\x2c\0\0\0\0\x60\0\x40\0")
+        data[at + 5 : at + 9] = b"\xff" * 4
+        assert failure(bytes(data)).status is Status.TOO_MANY_PIXELS
 
     def test_a_png_is_refused_before_it_is_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
