@@ -43,7 +43,9 @@ MOST_LINKS = 40
 """Most links from one to the next until a photo is found."""
 
 UNPACK = "unpack it and pass the folder"
-DEREFERENCE = "pack it again with tar --dereference --hard-dereference"
+DEREFERENCE = (
+    "pack the photo itself: tar --dereference --hard-dereference, or zip without --symlinks"
+)
 RUN_AGAIN = "type the same command again: it reads the shard anew"
 
 OTHER_ARCHIVES = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x1f\x9d": "compress"}

@@ -27,6 +27,8 @@ MAX_END_BYTES = 22 + 2**16
 """Most bytes of the record that ends a zip, with its comment."""
 MAX_LINK_BYTES = 4096
 ENCRYPTED, UTF8 = 0x1, 0x800
+UNIX = 3
+"""Number of the system on which a member was packed."""
 
 
 class _Limited(io.BufferedIOBase):
@@ -109,12 +111,16 @@ def read_zip_members(
 
 
 def member_name(info: ZipInfo) -> str:
-    """Returns the name of a member: UTF-8 also where no flag says so, `/` between its parts."""
+    """Returns the name of a member: UTF-8 also where no flag says so, `/` between its parts.
+
+    Some programs of Windows write backslashes between them; on Unix they belong to a name.
+    """
     name = info.filename
     if not info.flag_bits & UTF8 and not name.isascii():
         with contextlib.suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
-    return name if "/" in name else name.replace("\\", "/")
+    told = "/" in name or info.create_system == UNIX
+    return name if told else name.replace("\\", "/")
 
 
 def _member(archive: ZipFile, info: ZipInfo, name: str, limit: int) -> Member:

@@ -22,8 +22,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import fsspec
-
+from locdiffusion.files import file_system
 from locdiffusion.photos.image_formats import readable_formats
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
@@ -285,10 +284,11 @@ def _is_there(source: str) -> bool:
     """Whether a tar or the folder of a group still exists; True where nobody can say."""
     folder = source.rpartition("#")[0]
     try:
-        filesystem, path = fsspec.core.url_to_fs(source)
+        filesystem, path = file_system(source)
         if filesystem.exists(path):
             return True
-        return bool(folder) and bool(fsspec.core.url_to_fs(folder)[0].exists(folder))
+        filesystem, path = file_system(folder)
+        return bool(folder) and bool(filesystem.exists(path))
     except Exception:  # each file system has its own
         return True
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow.parquet as pq
 
 from locdiffusion.evaluate.known_positions import KINDS, POSITION_COLUMNS
 from locdiffusion.evaluate.metrics import coverage, error_summary
+from locdiffusion.files import file_system
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.listing import shard_stem
 from locdiffusion.photos.tar import TarStatus
@@ -134,7 +134,8 @@ def check_shard(output: Output, manifest: Mapping[str, Any]) -> list[str]:
     for layer, count in rows.items():
         path = output.part(layer, shard)
         try:
-            with fsspec.open(path, "rb") as file:
+            filesystem, there = file_system(path)
+            with filesystem.open(there, "rb") as file:
                 pairs = _errors(manifest, file) if layer == ERRORS else _rows(count, file)
         except (OSError, ValueError, KeyError) as error:
             found.append(f"shard {shard}: {path} cannot be read ({error})")
@@ -184,7 +185,8 @@ def _counted(by_status: Mapping[str, int]) -> str:
 
 def _known_positions(output: Output, shard: str) -> dict[str, np.ndarray]:
     """Distance and radii in km, ``(rows, 3)``, for each kind of known position that occurs."""
-    with fsspec.open(output.part(PREDICTIONS, shard), "rb") as file:
+    filesystem, path = file_system(output.part(PREDICTIONS, shard))
+    with filesystem.open(path, "rb") as file:
         table = pq.read_table(file, columns=["latitude", "longitude", *CREDIBLE, *POSITION_COLUMNS])
     columns = {name: table[name].to_numpy() for name in table.column_names}
     found = {}
