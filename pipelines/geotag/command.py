@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from importlib.util import find_spec
@@ -17,12 +18,14 @@ from typing import Any
 
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.geography.polygons import PolygonError
+from locdiffusion.photos.image_formats import unreadable_endings
 from locdiffusion.photos.listing import Shard, list_shards
+from locdiffusion.photos.names import extension
 from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.geotag.console import last_line, number, shown, summary_table
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
-from pipelines.geotag.options import GeotagOptions, parse
+from pipelines.geotag.options import GeotagOptions, located, parse
 from pipelines.geotag.options import geotag_parser as parser
 from pipelines.geotag.output import MAP_HTML, MAP_PNG, REPORT_HTML, Output, RunConfiguration
 from pipelines.geotag.plain_loop import run_plain_loop
@@ -77,7 +80,8 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     except (ValueError, RuntimeError, OSError) as error:
         raise UsageError(f"the model cannot be loaded: {error}") from error
     configuration = _configuration(options, geotagger)
-    output = _output(options)
+    output = _output(options, shards)
+    _tell_unreadable(shards)
     with output.usable():
         gone = output.prepare(configuration, shards, options.overwrite, options.retry_failed)
     for line in shown(f"{source} ({number(photos, 'photo')})" for source, photos in gone.items()):
@@ -85,10 +89,20 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     return Job(options, shards, output, configuration, load)
 
 
-def _output(options: GeotagOptions) -> Output:
-    """Absolute if local: workers may live in another directory."""
-    root = options.output
-    return Output(root if "://" in root else os.path.abspath(root))
+def _output(options: GeotagOptions, shards: Sequence[Shard] = ()) -> Output:
+    """Returns the output directory, absolute if local: workers may live in another directory.
+
+    Raises:
+        UsageError: It is a folder of the input.
+    """
+    root = located(options.output)
+    here = os.path.realpath(root)
+    if any(os.path.realpath(shard.folder) == here for shard in shards if shard.folder):
+        raise UsageError(
+            f"--output {options.output} is the folder of the photos; give a folder of its own, "
+            f"such as --output {os.path.join(options.output, 'geotags')}"
+        )
+    return Output(root)
 
 
 def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfiguration:
@@ -181,7 +195,9 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
     shards = list_shards(options.input, _tell)
     summary = summarise(output)
     summary |= {**_earlier_times(output, summary["photos"]), "configuration": configuration}
-    if not shards:
+    if shards:
+        _tell_others(output, shards)
+    else:
         done = number(sum(summary["shards"].values()), "shard")
         _tell(f"{done} finished; with --input, missing ones are named")
     return report(options, output, summary, shards)
@@ -203,6 +219,32 @@ def report(
     if reason := _failure(summary, output, shards, options):
         raise RunFailed(reason)
     return summary
+
+
+def _tell_unreadable(shards: Sequence[Shard]) -> None:
+    """Tells of photos in folders that no installed package reads, and how to install one."""
+    endings = unreadable_endings()
+    found = Counter(extension(photo.key) for shard in shards for photo in shard.photos)
+    for remedy in dict.fromkeys(endings.values()):
+        kinds = {one: found[one] for one in endings if endings[one] == remedy and found[one]}
+        if kinds:
+            names = ", ".join(f".{kind}" for kind in kinds)
+            _tell(
+                f"{number(sum(kinds.values()), 'photo')} ({names}) cannot be read here; stop, "
+                f"then `{remedy}`, or do these later: the same command reads them then"
+            )
+
+
+def _tell_others(output: Output, shards: Sequence[Shard]) -> None:
+    """Tells of finished shards that are not in the input."""
+    others = output.not_in(shards)
+    photos = number(sum(manifest["photos"] for manifest in others), "photo")
+    sources = shown(manifest["source"] for manifest in others)
+    if others:
+        _tell(
+            f"{number(len(others), 'shard')} with {photos} in --output, not in --input: "
+            f"{', '.join(sources)}; the rows of those that are gone go with the next run"
+        )
 
 
 def _tell(note: str) -> None:
