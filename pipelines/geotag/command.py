@@ -25,7 +25,7 @@ from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.geotag.console import last_line, number, shown, summary_table
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
-from pipelines.geotag.options import GeotagOptions, located, parse
+from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
 from pipelines.geotag.output import MAP_HTML, MAP_PNG, REPORT_HTML, Output, RunConfiguration
 from pipelines.geotag.plain_loop import run_plain_loop
@@ -95,7 +95,7 @@ def _output(options: GeotagOptions, shards: Sequence[Shard] = ()) -> Output:
     Raises:
         UsageError: It is a folder of the input.
     """
-    root = located(options.output)
+    root = options.output if "://" in options.output else os.path.abspath(options.output)
     here = os.path.realpath(root)
     if any(os.path.realpath(shard.folder) == here for shard in shards if shard.folder):
         raise UsageError(

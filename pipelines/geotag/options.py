@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number
+from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number, from_home
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 from pipelines.geotag.model_cache import GeotaggerLoader
@@ -207,7 +207,7 @@ def _default_output(inputs: Sequence[str]) -> str:
             f"where to? {shlex.join(inputs)} is not one folder or tar, after which the output "
             "could be named; give --output DIR"
         )
-    path = Path(located(given)).resolve()
+    path = Path(from_home(given)).resolve()
     name = f"{path.name.partition('.')[0] if path.is_file() else path.name}-geotags"
     if path in Path(name).resolve().parents:
         raise UsageError(
@@ -215,15 +215,6 @@ def _default_output(inputs: Sequence[str]) -> str:
             f"--output {path.parent / name}"
         )
     return name
-
-
-def located(path: str) -> str:
-    """Returns a local path as an absolute one, its `~` expanded if no such folder is there."""
-    if "://" in path:
-        return path
-    first = path.partition(os.sep)[0]
-    home = first[:1] == "~" and not os.path.lexists(first)
-    return os.path.abspath(os.path.expanduser(path) if home else path)
 
 
 def _check_seen_by_workers(ours: argparse.Namespace) -> None:

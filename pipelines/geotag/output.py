@@ -282,13 +282,9 @@ def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunCon
 
 def _is_there(source: str) -> bool:
     """Whether a tar or the folder of a group still exists; True where nobody can say."""
-    folder = source.rpartition("#")[0]
+    places = filter(None, (source, source.rpartition("#")[0]))
     try:
-        filesystem, path = file_system(source)
-        if filesystem.exists(path):
-            return True
-        filesystem, path = file_system(folder)
-        return bool(folder) and bool(filesystem.exists(path))
+        return any(filesystem.exists(path) for filesystem, path in map(file_system, places))
     except Exception:  # each file system has its own
         return True
 
