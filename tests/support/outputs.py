@@ -96,7 +96,8 @@ def summary_of(photos: int, **configuration: Any) -> dict[str, Any]:
         "photo_errors": 0,
         "errors_by_status": {},
         "shards": {"complete": 1},
-        "mismatches": [],
+        **{name: [] for name in ("mismatches", "damaged", "notes")},
+        **{"left_out": {}, "not_understood": 0, "estimates": 0},
         "seconds": 12345.678,
         "configuration": configuration,
     }

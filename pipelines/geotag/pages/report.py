@@ -9,6 +9,8 @@ from typing import Any
 from locdiffusion.calibrate.command import FEWEST
 from locdiffusion.evaluate.scores import Scores
 from locdiffusion.files import file_system, write_atomically
+from locdiffusion.photos.left_out import LeftOut
+from pipelines.geotag.console import photo_errors
 from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.geotag.pages.filling import escaped, fill
 from pipelines.geotag.pages.rows import DATA, MapRows, read_rows
@@ -146,12 +148,17 @@ def _table(heads: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], kin
 
 def _run(summary: Mapping[str, Any]) -> str:
     """The section with the counts and settings of the run."""
+    left_out = LeftOut.from_dict(summary["left_out"])
     counts = [
         ("photos", summary["photos"]),
         ("with a prediction", summary["predictions"]),
         ("with an error", summary["photo_errors"]),
-        *((f"  {status}", count) for status, count in summary["errors_by_status"].items()),
+        *((f"  {status}", count) for status, count in photo_errors(summary).items()),
         *((f"shards {status}", count) for status, count in summary["shards"].items()),
+        ("documents not understood", summary["not_understood"]),
+        ("positions that LocDiffusion wrote", summary["estimates"]),
+        ("files left out", left_out.total),
+        *((f"  {kind}", count) for kind, count in left_out.kinds()),
     ]
     settings = [(name, _shown(value)) for name, value in summary.get("configuration", {}).items()]
     mismatches = "".join(f"<li>{escaped(text)}</li>" for text in summary["mismatches"])
@@ -162,8 +169,18 @@ def _run(summary: Mapping[str, Any]) -> str:
         + '<div class="beside">'
         + _pairs("Counts", [(name, f"{count:,}") for name, count in counts], "numbers")
         + _pairs("Settings", settings, "words")
-        + "</div>",
+        + "</div>"
+        + _shards("Damaged shards", summary["damaged"])
+        + _shards("Notes about shards", summary["notes"])
+        + _pairs("Left out", [("", name) for name in left_out.named], "words")
+        * bool(left_out.named),
     )
+
+
+def _shards(title: str, shards: Iterable[Mapping[str, str]]) -> str:
+    """A table of shards by the names of their files, and what is to be said of each."""
+    told = [(one["source"].rpartition("/")[2], one["message"]) for one in shards]
+    return _pairs(title, told, "words") if told else ""
 
 
 def _shown(value: Any) -> str:

@@ -101,6 +101,22 @@ def test_without_truth_it_says_how_to_give_some(tmp_path: Path, rng: np.random.G
     assert "complete 1" in text
 
 
+def test_damage_and_what_was_left_out_are_told(tmp_path: Path, rng: np.random.Generator) -> None:
+    write_predictions(tmp_path, "a-0", 5, rng, truth=False)
+    told = {"shard": "a-0", "source": "/archive/a.tar", "status": "corrupt"}
+    kinds = {".txt": 3, ".mov": 1200, ".cr3": 7}
+    summary = summary_of(5) | {
+        "errors_by_status": {"broken_image": 2, "shard_corrupt": 1},
+        "damaged": [{**told, "message": "corrupt at byte <512>"}],
+        "left_out": {"total": 1210, "by_kind": kinds, "named": ["d/backup.tgz"]},
+    }
+    text = words(report_page(known_rows(tmp_path), summary))
+    assert "Damaged shards a.tar corrupt at byte <512>" in text
+    assert "files left out 1,210 .cr3 7 .mov 1,200 .txt 3" in text, "pictures first"
+    assert "d/backup.tgz" in text and "broken_image 2" in text
+    assert "shard_corrupt" not in text, "errors of shards are told apart from those of photos"
+
+
 def test_exif_positions_are_scored_too(tmp_path: Path, rng: np.random.Generator) -> None:
     exponential_run(tmp_path, 100, rng)
     truth = known_rows(tmp_path)
