@@ -144,6 +144,12 @@ class Tiff:
             raise TiffError(f"the value of tag {field.tag:#x} lies behind the EXIF block")
         return self.data[at : at + size]
 
+    def is_cut(self, field: Field) -> bool:
+        """Whether values of a field lie behind the block."""
+        size = struct.calcsize("=" + _CODES.get(field.kind, "")) * field.length
+        (at,) = struct.unpack(self.order + "I", field.raw)
+        return size > 4 and at + size > len(self.data)
+
     def numbers(self, field: Field) -> list[float]:
         """Reads the numbers of a field; NaN for 0/0, infinity for other divisions by zero.
 

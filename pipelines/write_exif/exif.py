@@ -26,7 +26,7 @@ from locdiffusion.photos.tiff import (
     Tiff,
     TiffError,
 )
-from pipelines.write_exif.jpeg import read_header, with_exif
+from pipelines.write_exif.jpeg import UnsafeError, read_header, with_exif
 from pipelines.write_exif.xmp import without_position
 
 _EMPTY = b"II*\0\x08\0\0\0" + b"\0\0" + b"\0\0\0\0"
@@ -75,6 +75,7 @@ def _with_gps(block: bytes, position: Position) -> bytes:
     tiff = Tiff.parse(block)
     fields, after = tiff.directory(tiff.first)
     first = list(fields)
+    _refuse_cut(tiff, first)
     out = bytearray(block + b"\0" * (len(block) % 2))
     old = [one for one in first if one.tag == GPS_IFD]
     for at in [*(_offset(tiff, one) for one in first if one.tag == EXIF_IFD), after]:
@@ -86,6 +87,22 @@ def _with_gps(block: bytes, position: Position) -> bytes:
     others = [one for one in first if one.tag != GPS_IFD]
     pointer = Field(GPS_IFD, LONG, 1, struct.pack(tiff.order + "I", gps_at))
     return bytes(out + _packed([*others, pointer], len(out), after, tiff.order))
+
+
+def _refuse_cut(tiff: Tiff, first: list[Field]) -> None:
+    """Refuses tags whose values lie behind the block: what is appended would become their values.
+
+    Raises:
+        UnsafeError: There is one, in the first directory or in that of EXIF.
+    """
+    fields = list(first)
+    for pointer in first:
+        if pointer.tag == EXIF_IFD:
+            with contextlib.suppress(TiffError):
+                fields += tiff.directory(_offset(tiff, pointer))[0]
+    for one in fields:
+        if tiff.is_cut(one):
+            raise UnsafeError(f"the value of its tag {one.tag:#x} lies behind the EXIF block")
 
 
 def _take_pointers(tiff: Tiff, at: int, out: bytearray) -> list[Field]:
@@ -126,7 +143,7 @@ def _gps_fields(tiff: Tiff, pointers: list[Field], position: Position) -> list[F
     for pointer in pointers:
         with contextlib.suppress(TiffError):  # what nobody can read is not kept
             for one in tiff.directory(_offset(tiff, pointer))[0]:
-                if one.tag not in _MEASUREMENT:
+                if one.tag not in _MEASUREMENT and not tiff.is_cut(one):
                     fields.setdefault(one.tag, one)
     return list(fields.values())
 

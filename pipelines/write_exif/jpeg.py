@@ -21,10 +21,11 @@ MAX_SEGMENT_BYTES = 65_535 - 2
 
 _SOI = b"\xff\xd8"
 _APP0, _APP1, _APP2, _APP11, _APP13 = 0xE0, 0xE1, 0xE2, 0xEB, 0xED
-_WITHOUT_LENGTH = 0x01
+_WITHOUT_LENGTH = (0x01, 0xD8)
 _MP_ENTRIES, _MP_ENTRY_BYTES = 0xB002, 16
 _KINDS = range(1, 14)  # of values in a TIFF directory
 _PHOTOSHOP_METADATA = re.compile(rb"8BIM\x04[\x22\x23\x24]")  # EXIF and XMP once more
+_AFCP = re.compile(rb"AXS(?:!(.{4})|[*](.{4}))", re.DOTALL)  # its place in the file, at its end
 _PRIMARY = re.compile(rb"<[^<>]*Semantic=[\"']Primary[\"'][^<>]*>")
 _LENGTH = re.compile(rb"Length=[\"']0*[1-9]")
 
@@ -105,18 +106,14 @@ def read_header(jpeg: bytes) -> Header:
     segments: list[Segment] = []
     stop = 2
     for marker, at in jpeg_segments(jpeg):
-        if at == 2:
-            continue
-        if jpeg[stop:at].strip(b"\xff") != bytes([marker]):  # what fills the gaps is 0xFF
-            break
         if marker == SOS:
-            return Header(tuple(segments), stop)
-        start, stop = at - 2, at
-        if marker != _WITHOUT_LENGTH:
-            stop += int.from_bytes(jpeg[at : at + 2], "big")
-            if not at + 2 <= stop <= len(jpeg) or marker == EOI:
-                break
-            segments.append(Segment(marker, start, stop, jpeg[at + 2 : stop]))
+            return Header(tuple(segments), at)
+        if marker in _WITHOUT_LENGTH:
+            continue
+        start, stop = at - 2, at + int.from_bytes(jpeg[at : at + 2], "big")
+        if not at + 2 <= stop <= len(jpeg) or marker == EOI:
+            break
+        segments.append(Segment(marker, start, stop, jpeg[at + 2 : stop]))
     raise JpegError(f"the JPEG is broken at byte {stop:,}, before its pixels")
 
 
@@ -154,19 +151,24 @@ def _refuse_what_breaks(jpeg: bytes, header: Header) -> None:
     for xmp in header.app(1, XMP):
         if any(_LENGTH.search(item) for item in _PRIMARY.findall(xmp.data)):
             raise UnsafeError("its XMP states the length of the first picture")
+    end = jpeg.find(b"\xff\xd9", header.scan) + 2  # of the first picture
+    if end in (1, len(jpeg)):
+        return
+    for found in _AFCP.finditer(jpeg, end):
+        place = int.from_bytes(found[1] or b"", "big") + int.from_bytes(found[2] or b"", "little")
+        if place and jpeg.startswith(b"AXS", place):
+            raise UnsafeError("a block behind the pixels (AFCP) counts from the start of the file")
     tiff_at = header.exif.start + 10
     tiff = header.exif.data[6:]
-    for place in _behind_pixels(jpeg, header.scan):
+    for place in _pictures(jpeg, end):
         if _points_to(tiff, place - tiff_at):
             raise UnsafeError(f"its EXIF block points to byte {place:,}, behind the pixels")
 
 
-def _behind_pixels(jpeg: bytes, scan: int) -> Iterator[int]:
-    """Yields where further pictures begin, and what follows the first one."""
-    end = jpeg.find(b"\xff\xd9", scan) + 2
-    if 2 < end < len(jpeg):
-        yield end
-    at = jpeg.find(b"\xff\xd8\xff", scan)
+def _pictures(jpeg: bytes, end: int) -> Iterator[int]:
+    """Yields what follows the first picture, and where further pictures begin."""
+    yield end
+    at = jpeg.find(b"\xff\xd8\xff", end)
     while at >= 0:
         yield at
         at = jpeg.find(b"\xff\xd8\xff", at + 3)

@@ -132,19 +132,32 @@ def test_what_signs_or_measures_the_file_is_refused():
     for why, extra in refused.items():
         with pytest.raises(UnsafeError, match=why):
             with_position(having(extra), HERE)
+    afcp = photo(3) + b"AXS!\1\0" + bytes(30)
+    with pytest.raises(UnsafeError, match="AFCP"):
+        with_position(afcp + b"AXS!" + struct.pack(">II", len(photo(3)), 0), HERE)
+    assert with_position(afcp + b"AXS!" + bytes(8), HERE)
     motion = having(segment(0xE1, XMP + container.format("0").encode())) + bytes(1024)
     after = with_position(motion, HERE)
     assert after.endswith(motion[20:]) and len(after) > len(motion)
 
 
+def test_a_tag_that_is_cut_off_does_not_become_ours():
+    """A value behind the end of the block would be read from what is appended there."""
+    block = exif_block(Form("<", place="none"))
+    entry = block.index(struct.pack("<HHI", 0x010F, 2, 6)) + 8
+    block = block[:entry] + struct.pack("<I", len(block) + 4) + block[entry + 4 :]
+    with pytest.raises(UnsafeError, match="0x10f"):
+        with_position(having(segment(0xE1, b"Exif\0\0" + block)), HERE)
+
+
 def test_broken_files_are_told_apart():
     sound = photo(3)
-    for broken in (b"", b"\xff\xd8", sound[:19], sound[:30], b"\xff\xd8\xff\xd9", having(b"??")):
+    for broken in (b"", b"\xff\xd8", sound[:19], sound[:30], b"\xff\xd8\xff\xd9"):
         with pytest.raises(JpegError):
             with_position(broken, HERE)
     with pytest.raises(TiffError):
         with_position(having(segment(0xE1, b"Exif\0\0II+\0")), HERE)
-    filled = having(b"\xff" * 7 + segment(0xFE, b"comment"), b"\xff\x01")
+    filled = having(b"\xff" * 7 + segment(0xFE, b"comment"), b"\xff\x01", b"??", b"\xff\0")
     assert with_position(filled, HERE).endswith(filled[20:])
 
 
