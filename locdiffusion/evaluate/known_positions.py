@@ -12,11 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.photos.coordinates import Source
+
 KINDS = ("truth", "exif")
 """Sources of a photo's known position, the better first: a document beside it, its own EXIF."""
-
-ESTIMATE = "estimate"
-"""Source of a position that a geotag run wrote into a copy of the photo."""
 
 POSITION_COLUMNS = tuple(f"{kind}_{axis}" for kind in KINDS for axis in ("latitude", "longitude"))
 SOURCE_COLUMNS = tuple(f"{kind}_source" for kind in KINDS)
@@ -71,7 +70,7 @@ def known_positions(columns: _Columns | Mapping[str, Any]) -> KnownPositions:
         pair = [np.asarray(columns[f"{name}_{axis}"], float) for axis in ("latitude", "longitude")]
         ours = np.zeros(count, np.bool_)
         if f"{name}_source" in columns:
-            ours = np.asarray(columns[f"{name}_source"], object) == ESTIMATE
+            ours = np.asarray(columns[f"{name}_source"], object) == Source.ESTIMATE.value
         new = np.isfinite(pair[0] + pair[1]) & ~ours & (kind == 0)
         latitude[new], longitude[new], kind[new] = pair[0][new], pair[1][new], number
         estimated |= ours

@@ -26,7 +26,7 @@ from locdiffusion.photos.photo import open_image, preprocessed
 from locdiffusion.photos.picture import PhotoError
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import DataError, open_stream, version
-from schemas.geotags import ErrorRow, Status
+from schemas.geotags import ErrorRow
 from schemas.samples import METADATA_EXTENSION, Truth
 
 BUILD_RECORD = "run.json"  # of pipelines.build_shards, in the folder above train/ and val/
@@ -63,7 +63,7 @@ def read_samples(
 
 
 def read_images(shard: str, photos: Sequence[PhotoFile] = ()) -> Iterator[tuple[str, bytes]]:
-    """Yields key and image bytes of the samples of a shard that have an image.
+    """Yields key and image bytes of the samples of a shard that can be read.
 
     Args:
         shard: Path or URL of a tar; or of a folder of photos, ending with a slash.
@@ -76,7 +76,7 @@ def read_images(shard: str, photos: Sequence[PhotoFile] = ()) -> Iterator[tuple[
         if isinstance(item, Sample):
             assert item.image is not None
             yield item.key, item.image
-        elif item.status is not Status.MISSING_IMAGE:
+        elif item.status.of_shard:
             raise DataError(_message(shard, item))
 
 
