@@ -26,7 +26,7 @@ from locdiffusion.photos.names import (
     stem,
 )
 from locdiffusion.photos.sidecar import Sidecar
-from locdiffusion.photos.storage import ReadError, open_stream
+from locdiffusion.photos.storage import ReadError, open_stream, version
 from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, plain_path, read_members
 from locdiffusion.photos.zip import MAGIC as ZIP_MAGIC
 from locdiffusion.photos.zip import read_zip_members
@@ -339,9 +339,16 @@ def late_documents(url: str, siblings: tuple[str, ...] = ()) -> dict[str, Sideca
     return reader.late
 
 
-@lru_cache(maxsize=32)
 def _documents_of(url: str) -> Mapping[str, Sidecar]:
     """All documents of another part; none of one that cannot be read, which its own run tells."""
+    try:
+        return _documents_as_of(url, str(version(url)))
+    except OSError:
+        return {}
+
+
+@lru_cache(maxsize=32)
+def _documents_as_of(url: str, version: str) -> Mapping[str, Sidecar]:
     reader = ShardReader(url, photos=False)
     for _ in reader:
         pass

@@ -52,8 +52,8 @@ class _Limited(io.BufferedIOBase):
         raise ArchiveDamage(TarStatus.CORRUPT, self._file.tell(), why)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        if whence == io.SEEK_END and self.size + offset < 0:
-            raise OSError("before the beginning")  # which `zipfile` knows to be no zip
+        if offset + (self.size if whence == io.SEEK_END else 0) < 0:
+            raise OSError("an offset before the beginning")
         try:
             return self._file.seek(offset, whence)
         except ReadError as error:
@@ -85,17 +85,17 @@ def read_zip_members(
     try:
         archive = ZipFile(file)
     except (BadZipFile, NotImplementedError, ValueError, OSError) as error:
-        file.seek(max(0, file.size - MAX_END_BYTES))
-        cut = b"PK\x05\x06" not in file.read(MAX_READ_BYTES)
+        cut = not _end_record(file)
         why = f"the directory at the end of the zip cannot be read ({error})"
         if cut:
             why = "the zip ends without its directory; is a download or a copy unfinished?"
         status = TarStatus.TRUNCATED if cut else TarStatus.CORRUPT
         raise ArchiveDamage(status, file.size, why) from None
-    for info in archive.infolist():
+    members = archive.infolist()
+    for info in members:
         name = member_name(info)
         kind = stat.S_IFMT(info.external_attr >> 16)
-        if info.is_dir() or kind == stat.S_IFDIR:
+        if name.endswith("/") or kind == stat.S_IFDIR:
             continue
         if kind == stat.S_IFLNK:
             target = _member(archive, info, name, MAX_LINK_BYTES).data
@@ -108,6 +108,18 @@ def read_zip_members(
             yield Member(name)
         else:
             yield _member(archive, info, name, limit)
+    count = int.from_bytes(_end_record(file)[10:12], "little")
+    if count not in (len(members) % 2**16, 2**16 - 1):
+        why = f"the directory has {len(members):,} members, and says that it has {count:,}"
+        raise ArchiveDamage(TarStatus.CORRUPT, file.size, why)
+
+
+def _end_record(file: _Limited) -> bytes:
+    """The record that ends a zip; empty if there is none."""
+    file.seek(max(0, file.size - MAX_END_BYTES))
+    data = file.read(MAX_END_BYTES)
+    at = data.rfind(b"PK\x05\x06")
+    return data[at:] if at >= 0 else b""
 
 
 def member_name(info: ZipInfo) -> str:

@@ -125,6 +125,17 @@ def test_a_zip_that_is_cut_is_truncated(path: Path) -> None:
         assert f"truncated at byte {size}: " in reader.message
 
 
+def test_a_directory_that_lacks_a_member_is_damaged(path: Path) -> None:
+    data = bytearray(zip_bytes([("a.jpg", photo(1)), ("b.jpg", photo(2))]))
+    end = data.rindex(b"PK\x05\x06")
+    first = data.index(b"PK\x01\x02")
+    size = data.index(b"PK\x01\x02", first + 1) - first
+    data[end + 12 : end + 20] = size.to_bytes(4, "little") + (first + size).to_bytes(4, "little")
+    _, errors, reader = read(path, bytes(data))
+    assert reader.status is TarStatus.CORRUPT and "has 1 members" in reader.message
+    assert len(errors) == 2
+
+
 def test_no_flipped_byte_crashes_or_loses_a_photo_in_silence(path: Path) -> None:
     data = zip_bytes(MEMBERS)
     whole, _, _ = read(path, data)
