@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from locdiffusion.photos.listing import shard_id
 from pipelines.geotag import command as geotag
 from pipelines.geotag.command import main
 from support import without_pages
-from support.archives import bad_members, photo, sound_members, tar_bytes
+from support.archives import bad_members, photo, sound_members, tar_bytes, zip_bytes
 from support.fake_geotagger import FakeLoader
 from support.outputs import plain, tree
 from support.servers import Bucket, Request, storage
@@ -230,6 +231,18 @@ def test_a_shard_is_read_in_blocks_and_never_held_whole(
     assert len(reads) == -(-len(data) // 2**16), "each byte once, also of members of five blocks"
     assert max(last - first + 1 for first, last in reads) == 2**16
     assert reads == sorted(reads)
+
+
+def test_a_zip_is_read_by_its_directory(bucket: Bucket) -> None:
+    noise = np.random.default_rng(0).bytes(300_000)
+    members = [("a.jpg", photo(1)), ("film.mov", noise * 90), ("b.jpg", photo(2))]
+    data = zip_bytes(members, zipfile.ZIP_STORED)
+    fsspec.filesystem("gs").pipe_file(f"{bucket.url}/s.zip", data)
+    bucket.requests.clear()
+    reader = ShardReader(f"{bucket.url}/s.zip")
+    assert [item.key for item in reader] == ["a", "b"] and reader.message == ""
+    reads = bucket.reads("s.zip")
+    assert sum(last - first + 1 for first, last in reads) < len(data), "what is left out is skipped"
 
 
 def answers(bucket: Bucket, status: int, when: Callable[[Request], bool], times: int = 99) -> None:
