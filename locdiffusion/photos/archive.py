@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import BinaryIO
 
 from locdiffusion.photos.documents import Documents, telling
@@ -130,12 +130,7 @@ class ShardReader:
     _keys: dict[str, str] = field(default_factory=dict, repr=False)  # of photos, by name
     _used: set[str] = field(default_factory=set, repr=False)  # keys
     _lacking: list[str] = field(default_factory=list, repr=False)  # photos without a position
-    _links: dict[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def ignored_members(self) -> int:
-        """Number of members that are left out."""
-        return self.left_out.total
+    _links: list[tuple[str, str]] = field(default_factory=list, repr=False)
 
     def __iter__(self) -> Iterator[Sample | ErrorRow]:
         try:
@@ -161,22 +156,21 @@ class ShardReader:
     def _end(self, status: TarStatus, message: str) -> None:
         self.status, self.message = status, message
 
-    def _tell(self, note: str) -> None:
-        self.message = note
-
     def _samples(self, file: BinaryIO) -> Iterator[Sample | ErrorRow]:
         group: _Group | None = None
+        complete_with = partial(self._end, TarStatus.COMPLETE)
         try:
-            for member in _members(file, self._limit, self._tell):
-                kind = kind_of(member.name)
-                if member.link is None and not _of_sample(member.name):
+            for member in _members(file, self._limit, complete_with):
+                if member.link is not None:
+                    self._links.append((member.name, member.link))
+                elif not _of_sample(member.name):
                     self.left_out.add(member.name)
-                    continue
-                if group is None or not group.holds(member.name) or group.full:
-                    if group is not None:
+                else:
+                    if group is not None and (group.full or not group.holds(member.name)):
                         yield from self._finish(group)
-                    group = _Group(stem(member.name))
-                self._add_member(group, kind, member)
+                        group = None
+                    group = group or _Group(stem(member.name))
+                    self._add_member(group, member)
         except ArchiveDamage as damage:
             self._damaged(file, damage)
             yield from self._at_damage(group, damage)
@@ -199,12 +193,10 @@ class ShardReader:
             return None
         return LIMITS.get(kind, self.extras.get(_part(name)))
 
-    def _add_member(self, group: _Group, kind: NameKind, member: Member) -> None:
+    def _add_member(self, group: _Group, member: Member) -> None:
         """Puts a member into its group; of several with one name only the first counts."""
-        name = member.name
-        if member.link is not None:
-            self._links[name] = member.link
-        elif kind is NameKind.PHOTO:
+        name, kind = member.name, kind_of(member.name)
+        if kind is NameKind.PHOTO:
             group.photos.append(member)
         elif kind is NameKind.DOCUMENT:
             group.documents.setdefault(name, member.data)
@@ -278,9 +270,9 @@ class ShardReader:
     def _linked(self, file: BinaryIO) -> Iterator[Sample | ErrorRow]:
         """Reads the shard again for the photos that links point to."""
         wanted: dict[str, list[str]] = defaultdict(list)
-        links = {plain_path(name): target for name, target in self._links.items()}
+        links = {plain_path(name): target for name, target in self._links}
         documents = {plain_path(name): sidecar for name, sidecar in self.documents.said.items()}
-        for name, target in self._links.items():
+        for name, target in self._links:
             for _ in range(MOST_LINKS):
                 target = links.get(target, target)
             kind = kind_of(name)
