@@ -64,14 +64,14 @@ output:
   regions/, thumbnails/              the same way, with --regions, --thumbnails
   map.html, map.png                  the answers on the globe
   report.html                        how good it is where positions are known
-  summary.json                       counts, seconds, accuracy
+  summary.json                       counts, damaged shards, files left out, accuracy
 
 read more:
   docs/OUTPUT.md (files and columns), docs/RECIPES.md (GeoPandas, DuckDB, QGIS),
   docs/GEOCLIP.md (photos from the ground), deploy/README.md (Google Dataflow)
 """
 
-FAILED = "no photo was geotagged, too many failed, or a shard was not read fully"
+FAILED = "no photo was geotagged, too many failed, a shard is damaged, or a disk is full"
 
 
 @dataclass(frozen=True)
