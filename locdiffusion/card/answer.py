@@ -159,19 +159,20 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
     ) -> NDArray[np.float64]:
         return geotagger.log_density_around(natural[0], centre, distance_deg, bearings)
 
-    stated = stated_positions(path)
+    stated = stated_positions(path, stored)
     problem = stated.sidecar.problem if stated.sidecar else ""
     return AnsweredPhoto(path, image, tag, _known(stated, tag), log_density, about, problem)
 
 
-def stated_positions(path: Path) -> PhotoPositions:
-    """Reads what a photo and the nearest document beside it say of its position."""
+def stated_positions(path: Path, image: Image.Image) -> PhotoPositions:
+    """Reads what an opened photo and the nearest document beside it say of its position."""
+    own = own_position(path.read_bytes(), image.info)
     documents = (path.with_name(name) for name in document_names(path.name))
     for document in filter(Path.is_file, documents):
         with document.open("rb") as stream:
             sidecar = read_sidecar(document.name, stream.read(MAX_METADATA_BYTES + 1))
-        return PhotoPositions(own_position(path.read_bytes()), sidecar)
-    return PhotoPositions(own_position(path.read_bytes()))
+        return PhotoPositions(own, sidecar)
+    return PhotoPositions(own)
 
 
 def _known(stated: PhotoPositions, tag: Geotag) -> Known | None:

@@ -20,10 +20,12 @@ from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.model.weights import may_move, split_name
 from locdiffusion.photos.archive import Sample, ShardReader, first_dot_key, late_documents
+from locdiffusion.photos.coordinates import NOTHING, Source
 from locdiffusion.photos.folder import FolderReader, PhotoFile, fingerprint
 from locdiffusion.photos.listing import photos_in
 from locdiffusion.photos.photo import open_image, preprocessed
 from locdiffusion.photos.picture import PhotoError
+from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import DataError, open_stream, version
 from schemas.geotags import ErrorRow
@@ -54,7 +56,7 @@ def read_samples(
         if (sidecar is None or sidecar.known is None) and not shard.endswith("/"):
             late = late_documents(shard) if late is None else late
             sidecar = late.get(item.key, sidecar)
-        yield item, _truth(item.key, sidecar, shard)
+        yield item, _truth(item, sidecar, shard)
     if isinstance(reader, ShardReader) and (alone := reader.documents.alone):
         raise DataError(
             f"{alone} in {shard} has a position and belongs to no photo; add the photo, or leave "
@@ -169,10 +171,17 @@ def _message(shard: str, row: ErrorRow) -> str:
     return f"Sample {row.key!r} of {shard} cannot be read ({row.message})."
 
 
-def _truth(key: str, sidecar: Sidecar | None, shard: str) -> Truth:
+def _truth(sample: Sample, sidecar: Sidecar | None, shard: str) -> Truth:
     if sidecar and sidecar.problem:
         raise DataError(f"{sidecar.problem} (in {shard}).")
-    truth = sidecar.known if sidecar else None
+    key, image = sample.key, sample.image
+    known = PhotoPositions(NOTHING if image is None else own_position(image), sidecar)
+    if known.truth_source is Source.ESTIMATE:
+        raise DataError(
+            f"The position of sample {key!r} of {shard} was estimated by LocDiffusion, which must "
+            "not learn from itself; leave the sample out."
+        )
+    truth = known.truth
     if truth is None:
         raise DataError(
             f"Sample {key!r} of {shard} lacks its position; write "

@@ -10,10 +10,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from locdiffusion.photos.carriers import Blocks, blocks_of_info, find_blocks
+from locdiffusion.photos.carriers import blocks_of_info, find_blocks
 from locdiffusion.photos.coordinates import NOTHING, Reading, Source
 from locdiffusion.photos.exif import read_gps
-from locdiffusion.photos.picture import PhotoError, decode_picture
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.xmp import read_xmp
 from locdiffusion.sphere.geodesy import great_circle_km
@@ -28,15 +27,13 @@ def own_position(data: bytes, info: Mapping[Any, Any] | None = None) -> Reading:
 
     Args:
         data: Bytes of the file.
-        info: `Image.info` of the photo, if it is open already.
+        info: `Image.info` of the opened photo, which HEIC and AVIF need.
 
     Returns:
         The position and its source; `ESTIMATE` if this project wrote it. Or a problem where the
         file holds a position that cannot be read, so that nobody may replace it. Or neither.
     """
-    blocks = find_blocks(data)
-    if blocks is None:
-        blocks = _opened(data) if info is None else blocks_of_info(info)
+    blocks = find_blocks(data) or blocks_of_info(info or {})
     found = [_joined(map(read_gps, blocks.exif)), _joined(map(read_xmp, blocks.xmp))]
     estimate = next((one for one in found if one.source is Source.ESTIMATE), NOTHING)
     for one in found:
@@ -52,13 +49,6 @@ def _joined(readings: Iterable[Reading]) -> Reading:
         problem = next((one.problem for one in found if one.problem), "")
         return Reading(problem=problem or "the file has two positions of one kind, which differ")
     return found[0] if found else NOTHING
-
-
-def _opened(data: bytes) -> Blocks:
-    try:
-        return blocks_of_info(decode_picture(data).info)
-    except PhotoError:
-        return Blocks()
 
 
 def _same_place(one: Truth | None, other: Truth | None) -> bool:

@@ -364,16 +364,17 @@ def test_damaged_archives_through_the_whole_command(tmp_path: Path, no_pages: No
         manifest = json.loads(part(output, f"_manifest/{name}.json").read_text())
         rows = pq.read_table(part(output, f"predictions/part-{name}.parquet")).to_pylist()
         errors = pq.read_table(part(output, f"errors/part-{name}.parquet")).to_pylist()
-        told = (manifest["tar_status"], manifest["tar_message"])
-        assert told == (reader.status.value, reader.message)
+        ending = (manifest["tar_status"], manifest["tar_message"])
+        assert ending == (reader.status.value, reader.message)
         assert Counter(row["key"] for row in [*rows, *errors]) == Counter(i.key for i in items)
         samples = {item.key: item for item in items if isinstance(item, Sample)}
         for row in rows:
             sample = samples[row["key"]]
             wanted = FakeGeotagger().columns([Image.open(io.BytesIO(sample.image))], [row["key"]])
             assert (row["latitude"], row["longitude"]) == (wanted.latitude, wanted.longitude)
-            position = json.loads(sample.metadata or b"{}")
-            assert row["truth_latitude"] == position.get("latitude")
+            told = sample.sidecar or reader.late.get(row["key"])
+            position = told.position if told else None
+            assert row["truth_latitude"] == (position and position.latitude)
         statuses[reader.status.value] += 1
     summary = json.loads((output / "summary.json").read_text())
     assert summary["shards"] == statuses and summary["mismatches"] == []

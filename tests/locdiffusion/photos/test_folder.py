@@ -208,10 +208,10 @@ def test_heic_is_read_upright_with_its_position(tmp_path):
     gps = exif.get_ifd(0x8825)
     gps.update({1: "N", 2: (52.0, 30.0, 0.0), 3: "E", 4: (13.0, 24.0, 0.0)})
     pillow_heif.from_pillow(picture).save(tmp_path / "a.heic", exif=exif.tobytes())
-    image, position = open_image((tmp_path / "a.heic").read_bytes())
+    image, found = open_image((tmp_path / "a.heic").read_bytes())
     assert image.format == "HEIF" and image.size == (64, 32)
     assert image.convert("RGB").getpixel((5, 5))[0] > 150
-    assert position is not None and position.latitude == pytest.approx(52.5)
+    assert found.position is not None and found.position.latitude == pytest.approx(52.5)
 
 
 def test_heic_without_its_reader_names_the_remedy(monkeypatch):
