@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from locdiffusion.cli.flags import add_flags, add_input
+from locdiffusion.cli.flags import add_flags, add_input, from_home
 from locdiffusion.cli.parser import DONE, FAILED, Parser, UsageError, fraction
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import FolderReader, PhotoFile
@@ -64,7 +64,9 @@ def parser() -> Parser:
     made = Parser("write-exif", usage, ABOUT, MORE, failed, old, required)
     group = made.add_argument_group("input and output")
     add_input(group, "folders, tars or photos that were geotagged", "PHOTOS")
-    group.add_argument("--predictions", metavar="DIR", help="output of `locdiffusion geotag`")
+    group.add_argument(
+        "--predictions", type=from_home, metavar="DIR", help="output of `locdiffusion geotag`"
+    )
     add_flags(group, "--output", help="folder for the copies")
     group.add_argument("--dry-run", action="store_true", help="count, and write nothing")
     add = made.add_argument_group("which geotags are written; give at least one limit").add_argument
@@ -183,8 +185,10 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
     finally:
         if not options.dry_run:
             outcomes = copier.outcomes
-            counts = {"photos": len(outcomes.photos), **outcomes.counts()}
-            copier.copies.write_list(counts, map(Outcome.to_dict, outcomes.photos))
+            summary: dict[str, Any] = {"photos": len(outcomes.photos), **outcomes.counts()}
+            if outcomes.damaged:
+                summary["not read whole"] = outcomes.damaged
+            copier.copies.write_list(summary, map(Outcome.to_dict, outcomes.photos))
     return copier.outcomes
 
 
@@ -207,7 +211,7 @@ def _original(shard: str, sample: Sample, file: PhotoFile | None) -> Original:
 
 
 def _refuse_in_place(shards: Sequence[Shard], output: str) -> None:
-    target = Path(output).expanduser().resolve()
+    target = Path(output).resolve()
     for folder in {shard.folder for shard in shards if shard.folder and "://" not in shard.folder}:
         original = Path(folder).resolve()
         if target == original or original in target.parents or target in original.parents:
@@ -242,6 +246,8 @@ def _told(outcomes: Outcomes, options: argparse.Namespace) -> str:
         text += (
             f"; {sum(counts.values()):,} {'would not' if options.dry_run else 'have none'}: {kinds}"
         )
+    if outcomes.damaged:
+        text += f"; not read whole: {len(outcomes.damaged):,} (see above)"
     return text
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fsspec
+from fsspec.implementations.local import LocalFileSystem
 
-from locdiffusion.files import atomic_path, write_atomically
+from locdiffusion.files import atomic_path, file_system, write_atomically
 from locdiffusion.photos.storage import DataError
 
 LIST = "write_exif.json"
@@ -66,10 +66,8 @@ class Copies:
     written: dict[str, str] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._local = "://" not in self.root
-        self._path = os.path.abspath(os.path.expanduser(self.root))
-        if not self._local:
-            self._files, self._path = fsspec.core.url_to_fs(self.root)
+        self._files, self._path = file_system(self.root)
+        self._local = isinstance(self._files, LocalFileSystem)
         try:
             self.earlier = _listed(self._read(LIST))
         except (ValueError, TypeError, LookupError):
@@ -137,11 +135,11 @@ class Copies:
         self.written[place] = digest
         return digest
 
-    def write_list(self, counts: Mapping[str, int], fates: Iterable[Mapping[str, Any]]) -> None:
+    def write_list(self, summary: Mapping[str, Any], fates: Iterable[Mapping[str, Any]]) -> None:
         """Writes `write_exif.json`.
 
         Args:
-            counts: Numbers of photos, by fate.
+            summary: Numbers of photos by fate, and what else is told of the run.
             fates: A line for each photo. Lines for the copies of earlier runs follow.
         """
         older = (
@@ -150,7 +148,7 @@ class Copies:
             if place not in self.written
         )
         lines = [json.dumps(line, ensure_ascii=False) for line in (*fates, *older)]
-        head = json.dumps(counts, indent=1, ensure_ascii=False).removesuffix("\n}")
+        head = json.dumps(summary, indent=1, ensure_ascii=False).removesuffix("\n}")
         text = f'{head},\n "fates": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
         data = text.encode("utf-8", "backslashreplace")
         if self._local:

@@ -25,6 +25,7 @@ from pipelines.write_exif.exif import Position, with_position
 from pipelines.write_exif.jpeg import JpegError, UnsafeError
 from support.archives import photo, write_tar
 from support.fake_geotagger import FakeLoader
+from support.gps_photos import Form, packet
 from support.outputs import plain
 
 HERE = Position(-33.8568, 151.2153, 12.5, "LocDiffusion test-1, estimated", "within 12 km")
@@ -296,6 +297,36 @@ def test_photos_of_two_folders_with_equal_names_are_both_kept(tmp_path):
     assert len({path.read_bytes() for path in copies.rglob("*.jpg")}) == 3
 
 
+@pytest.mark.parametrize("packing", ["tar"])
+def test_a_position_in_a_document_is_the_photo_s_own(tmp_path, packing):
+    """Whether the document is beside the photo, or comes late as in Google Takeout."""
+    takeout = json.dumps({"title": "a.jpg", "geoData": {"latitude": 52.5, "longitude": 13.4}})
+    xmp = packet(Form(xmp="attribute"))
+    broken = b'{"latitude": '
+    members = [(f"{name}.jpg", photo(ord(name))) for name in "dabc"]
+    members += [("c.json", broken), ("a.jpg.json", takeout.encode()), ("b.xmp", xmp)]
+    source = str(write_tar(tmp_path / "t.tar", members))
+    if packing == "folder":
+        source = str(tmp_path / "folder")
+        for name, content in members:
+            Path(source).mkdir(exist_ok=True)
+            Path(source, name).write_bytes(content)
+    out, copies = str(tmp_path / "out"), tmp_path / "copies"
+    assert geotag.main([source, "--output", out], FakeLoader()) == 0
+    flags = ["--predictions", out, "--output", str(copies), "--min-prob-25km", "0"]
+    assert write_exif.main([source, *flags]) == 0
+    assert [fate for _, fate in sorted(fates_in(copies).items())] == [
+        "has a position of its own",
+        "has a position of its own",
+        "has GPS tags that cannot be read",
+        "written",
+    ]
+    lines = json.loads((copies / "write_exif.json").read_text())["fates"]
+    assert ["c.json" in line.get("reason", "") for line in lines].count(True) == 1
+    assert write_exif.main([source, "--replace-own-position", *flags]) == 0
+    assert set(fates_in(copies).values()) == {"written"}
+
+
 def test_exit_status_tells_of_damage(tmp_path, capsys):
     tar = write_tar(tmp_path / "t.tar", [("a.jpg", photo(1)), ("b.jpg", photo(2))])
     out, copies = tmp_path / "out", tmp_path / "copies"
@@ -304,7 +335,11 @@ def test_exit_status_tells_of_damage(tmp_path, capsys):
     tar.write_bytes(tar.read_bytes()[:1600])
     for more in (["--dry-run"], []):
         assert write_exif.main([str(tar), *flags, *more]) == 1
-        assert "not read whole" in capsys.readouterr().err
+        told = capsys.readouterr()
+        assert f"not read whole: {tar}: truncated" in told.err
+        assert told.out.endswith("; not read whole: 1 (see above)\n")
+    [damage] = json.loads((copies / "write_exif.json").read_text())["not read whole"]
+    assert str(tar) in damage
     other = write_tar(tmp_path / "other.tar", [("a.jpg", photo(1))])
     assert write_exif.main([str(other), *flags]) == 1
     assert "run `locdiffusion geotag` first" in capsys.readouterr().err
