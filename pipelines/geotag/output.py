@@ -117,7 +117,6 @@ class Output(OutputDirectory):
         """
         gone: dict[str, int] = {}
         if self.claim(configuration.to_dict(), overwrite):
-            self._refuse_other_sources(shards)
             gone = self._remove_stale(shards, retry_failed)
             for layer, name in self.orphans(self.manifest_names()):  # a stopped run left these
                 self.remove(layer, name)
@@ -166,15 +165,6 @@ class Output(OutputDirectory):
                 "start anew here with --overwrite"
             )
         super()._refuse_other(earlier, settings)
-
-    def _refuse_other_sources(self, shards: Sequence[Shard]) -> None:
-        sources = {manifest["shard"]: manifest["source"] for manifest in self.manifests()}
-        for shard in shards:
-            source = sources.get(shard.id, shard.url)
-            if source != shard.url:
-                raise self._another(
-                    f"its shard {shard.id!r} came from {source}, now it is {shard.url}"
-                )
 
     def _remove_stale(self, shards: Sequence[Shard], retry_failed: bool) -> dict[str, int]:
         """Deletes manifests of what is gone, grouped otherwise or to be tried again."""
@@ -271,7 +261,6 @@ def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunCon
     return (
         not manifest.get("read_failed")
         and manifest.get("config_hash") == configuration.hash
-        and manifest["source"] == shard.url
         and manifest.get("version") == shard.version
         and not (
             Status.NO_READER.value in manifest["errors_by_status"]

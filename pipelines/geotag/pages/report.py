@@ -169,18 +169,24 @@ def _run(summary: Mapping[str, Any]) -> str:
         + '<div class="beside">'
         + _pairs("Counts", [(name, f"{count:,}") for name, count in counts], "numbers")
         + _pairs("Settings", settings, "words")
-        + "</div>"
-        + _shards("Damaged shards", summary["damaged"])
-        + _shards("Notes about shards", summary["notes"])
-        + _pairs("Left out", [("", name) for name in left_out.named], "words")
-        * bool(left_out.named),
+        + "</div>",
+    ) + "".join(
+        [
+            _list("Damaged shards", summary["damaged"]),
+            _list("Notes about shards", summary["notes"]),
+            _list("Left out, by name", [{"source": name} for name in left_out.named]),
+        ]
     )
 
 
-def _shards(title: str, shards: Iterable[Mapping[str, str]]) -> str:
-    """A table of shards by the names of their files, and what is to be said of each."""
-    told = [(one["source"].rpartition("/")[2], one["message"]) for one in shards]
-    return _pairs(title, told, "words") if told else ""
+def _list(title: str, files: Sequence[Mapping[str, str]]) -> str:
+    """A section with the name of each file, and what is to be said of it; empty without files."""
+    lines = "".join(
+        f"<li><strong>{escaped(one['source'].rpartition('/')[2])}</strong> "
+        f"{escaped(one.get('message', ''))}</li>"
+        for one in files
+    )
+    return _section(title, f"<ul>{lines}</ul>") if files else ""
 
 
 def _shown(value: Any) -> str:
