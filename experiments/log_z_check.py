@@ -239,7 +239,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from locdiffusion.checkpoint import CheckpointError, load
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.photos.embedding_cache import load_photos
-    from locdiffusion.photos.listing import expand_patterns
+    from locdiffusion.photos.patterns import expand_patterns
     from locdiffusion.photos.storage import DataError
 
     try:

@@ -360,7 +360,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from locdiffusion.cpu import torch_threads
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.photos.embedding_cache import load_photos
-    from locdiffusion.photos.listing import expand_patterns
+    from locdiffusion.photos.patterns import expand_patterns
 
     try:
         settings = [

@@ -19,7 +19,7 @@ from experiments.ablations.sampled import subset
 from locdiffusion.cpu import torch_threads
 from locdiffusion.model.image_encoder import load_image_encoder
 from locdiffusion.photos.embedding_cache import load_photos
-from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.patterns import expand_patterns
 
 _worker: dict[str, Any] = {}
 

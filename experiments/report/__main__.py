@@ -108,7 +108,7 @@ def table(options: argparse.Namespace) -> list[Path]:
     from locdiffusion.evaluate.bootstrap import Bootstrap
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.photos.embedding_cache import load_photos
-    from locdiffusion.photos.listing import expand_patterns
+    from locdiffusion.photos.patterns import expand_patterns
 
     rivals = _known(options.rivals, tuple(RIVALS))
     named = splits_of(options.test)
@@ -172,7 +172,7 @@ def _draw_maps(options: argparse.Namespace, folder: Path) -> list[Path]:
     from locdiffusion.checkpoint import load
     from locdiffusion.model.image_encoder import load_image_encoder
     from locdiffusion.photos.embedding_cache import load_photos
-    from locdiffusion.photos.listing import expand_patterns
+    from locdiffusion.photos.patterns import expand_patterns
 
     if options.embeddings is None:
         raise ValueError("--maps without --embeddings; want the cache that `table` used.")

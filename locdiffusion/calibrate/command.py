@@ -129,7 +129,8 @@ def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhoto
     """Embeds at most `options.most` photos with a known position."""
     from locdiffusion.photos.embedding_cache import EmbeddedPhotos
     from locdiffusion.photos.labelled_samples import read_images, read_samples
-    from locdiffusion.photos.listing import expand_patterns, list_shards
+    from locdiffusion.photos.listing import list_shards
+    from locdiffusion.photos.patterns import expand_patterns
 
     found: list[tuple[str, bytes, float, float]] = []
     why = ""

@@ -138,7 +138,7 @@ def run(options: argparse.Namespace) -> Evaluation:
     from locdiffusion.evaluate.proximity import strata_numbers
     from locdiffusion.evaluate.record import Evaluation, Training
     from locdiffusion.evaluate.sources import positions_sha256, training_positions
-    from locdiffusion.photos.listing import expand_patterns
+    from locdiffusion.photos.patterns import expand_patterns
 
     splits = _splits(options)
     bootstrap = Bootstrap(resamples=options.resamples, seed=options.seed)
@@ -193,7 +193,7 @@ def _answers(options: argparse.Namespace, splits: _Named) -> Iterator[tuple[str,
         yield next(iter(splits)), _listed(options)
         return
     from locdiffusion.photos.embedding_cache import load_photos
-    from locdiffusion.photos.listing import expand_patterns
+    from locdiffusion.photos.patterns import expand_patterns
 
     shards = {name: expand_patterns(patterns) for name, patterns in splits.items()}
     tagger, cache = _tagger(options)

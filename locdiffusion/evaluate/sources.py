@@ -19,7 +19,7 @@ from locdiffusion.decoding.answers import SCORED_COLUMNS, Predictions
 from locdiffusion.evaluate.known_positions import POSITION_COLUMNS, SOURCE_COLUMNS, known_positions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.photos.labelled_samples import read_samples
-from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
 
 if TYPE_CHECKING:

@@ -17,8 +17,11 @@ from typing import BinaryIO
 from locdiffusion.photos.documents import Documents, telling
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.names import (
+    EXCLUDED,
     NameKind,
+    excluded,
     extension,
+    first_dot_key,
     junk,
     kind_of,
     match_documents,
@@ -111,6 +114,7 @@ class ShardReader:
             that has one needs no photo.
         siblings: Other parts of the same export, in which documents about these photos may lie.
         photos: Whether photos are read; without, samples come without images.
+        exclude: Patterns of members that are left out, as of `names.excluded`.
         status: State of the shard, valid once the iteration is over.
         message: What is wrong with the shard, or unusual at the end of one that is complete.
         left_out: Members that are no photos and belong to none.
@@ -122,6 +126,7 @@ class ShardReader:
     extras: Mapping[str, int] = field(default_factory=dict)
     siblings: tuple[str, ...] = ()
     photos: bool = True
+    exclude: tuple[str, ...] = ()
     status: TarStatus = TarStatus.COMPLETE
     message: str = ""
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -161,7 +166,9 @@ class ShardReader:
         complete_with = partial(self._end, TarStatus.COMPLETE)
         try:
             for member in _members(file, self._limit, complete_with):
-                if member.link is not None:
+                if excluded(member.name, self.exclude):
+                    self.left_out.add(member.name, EXCLUDED)
+                elif member.link is not None:
                     self._links.append((member.name, member.link))
                 elif not _of_sample(member.name):
                     self.left_out.add(member.name)
@@ -189,7 +196,7 @@ class ShardReader:
 
     def _limit(self, name: str) -> int | None:
         kind = kind_of(name)
-        if kind is NameKind.PHOTO and not self.photos:
+        if excluded(name, self.exclude) or (kind is NameKind.PHOTO and not self.photos):
             return None
         return LIMITS.get(kind, self.extras.get(_part(name)))
 
@@ -215,7 +222,7 @@ class ShardReader:
             yield from self._finish(group)
             group = None
         lost = [photo.name for photo in group.photos] if group is not None else []
-        if kind_of(cut) is NameKind.PHOTO:
+        if kind_of(cut) is NameKind.PHOTO and not excluded(cut, self.exclude):
             lost.append(cut)
         again = RUN_AGAIN if self.read_failed else "copy the shard again"
         for name in lost:
@@ -362,12 +369,6 @@ def _members(
 
 def _of_sample(name: str) -> bool:
     return bool(extension(name)) and not junk(name)
-
-
-def first_dot_key(name: str) -> str:
-    """Returns the key of a member by webdataset's rule: its path up to the base's first dot."""
-    folder, slash, base = name.rpartition("/")
-    return folder + slash + base.partition(".")[0]
 
 
 def _part(name: str) -> str:

@@ -1,184 +1,347 @@
-"""Reads photos in folders as if they had been packed into shards: same items, same guarantees.
+"""Finds the photos in folders, and groups them as if they had been packed into shards.
 
-Files are grouped into virtual shards without writing a tar. A group ends where the hash of a key
-says so, not after a fixed number, so that a photo that is added, removed or replaced changes the
-group it falls into and no other: a run that is resumed does that group again, and only that one.
-Knows no Beam.
+Photos are grouped into virtual shards without writing a tar. A group ends where the hash of a key
+says so, not after a fixed number, so that a photo that is added or removed changes the group it
+falls into and no other. A group is known by its keys; whether its photos have changed is another
+question, which `fingerprint` answers.
+
+Local folders are listed by `os.scandir` and never looked at file by file. Knows no Beam.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import os
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, repeat
+from operator import attrgetter
+from typing import NamedTuple
 
-from locdiffusion.photos.archive import Sample
-from locdiffusion.photos.names import extension
-from locdiffusion.photos.sidecar import read_sidecar
-from locdiffusion.photos.storage import open_stream
-from locdiffusion.photos.tar import TarStatus
-from schemas.geotags import ErrorRow, Stage, Status
-from schemas.samples import (
-    IMAGE_EXTENSIONS,
-    MAX_IMAGE_BYTES,
-    MAX_METADATA_BYTES,
-    METADATA_EXTENSION,
+from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.names import (
+    EXCLUDED,
+    NameKind,
+    excluded,
+    extension,
+    is_archive,
+    junk_folder,
+    kind_of,
+    left_out_kind,
+    match_documents,
+    plain_photos,
 )
+from locdiffusion.photos.storage import find_files, version
 
 GROUP_MEAN, GROUP_MOST = 256, 1024
 
+MOST_COUNTED = 10_000
+"""Most files that are counted in a folder that is left out, such as one full of snapshots."""
 
-@dataclass(frozen=True)
-class PhotoFile:
-    """One photo on disk.
+OUTPUT_KIND = "outputs of locdiffusion"
+"""Kind under which folders are counted that a run has written: they hold `OUTPUT_MARKS`."""
+
+OUTPUT_MARKS = ("run.json", "_manifest")
+
+UNREAD = ("7z", "rar")
+"""Endings of archives that are left out even where archives are read."""
+
+Marks = Mapping[str, object] | None
+
+
+class PhotoFile(NamedTuple):
+    """One photo in a folder.
 
     Attributes:
-        key: Path within the folder, with `/` and the extension, so that keys are unique.
-        url: Path or URL of the photo.
-        size: Size of the photo in bytes.
-        metadata: Path or URL of the `.json` of the same name beside the photo, if there is one.
-        metadata_size: Size of the `.json` in bytes.
+        folder: Path or URL of the folder, without a slash at its end.
+        path: Path of the photo within the folder, with `/`.
+        documents: Paths of the documents about it within the folder, the nearest first.
+        mark: What changes when the photo or a document is written again, where listing told it;
+            local files are looked at when `version` is called.
     """
 
-    key: str
-    url: str
-    size: int
-    metadata: str | None = None
-    metadata_size: int = 0
+    folder: str
+    path: str
+    documents: tuple[str, ...] = ()
+    mark: str = ""
 
     @property
-    def bytes(self) -> int:
-        """Size of the photo and its metadata in bytes."""
-        return self.size + self.metadata_size
+    def key(self) -> str:
+        """Path within the folder, with the ending, so that keys are unique; in UTF-8."""
+        return legible(self.path)
 
+    @property
+    def url(self) -> str:
+        """Path or URL of the photo."""
+        return f"{self.folder}/{self.path}"
 
-def find_photos(files: dict[str, int], root: str) -> tuple[list[PhotoFile], Counter[str]]:
-    """Finds the photos among files.
-
-    Args:
-        files: Sizes of the files in bytes, by path or URL.
-        root: Path or URL that keys are relative to.
-
-    Returns:
-        The photos, sorted by key, and the number of other files by extension. Metadata beside a
-        photo and hidden files are not counted.
-    """
-    prefix = root.rstrip("/") + "/"
-    shown = {url: size for url, size in files.items() if not _hidden(url.removeprefix(prefix))}
-    documents = {
-        url.rpartition(".")[0]: url for url in shown if extension(url) == METADATA_EXTENSION
-    }
-    photos, used = [], set()
-    for url in sorted(url for url in shown if extension(url) in IMAGE_EXTENSIONS):
-        document = documents.get(url.rpartition(".")[0])
-        used |= {url, document}
-        photos.append(
-            PhotoFile(
-                legible(url.removeprefix(prefix)),
-                url,
-                shown[url],
-                document,
-                shown[document] if document else 0,
-            )
-        )
-    others = Counter(f".{extension(url)}" for url in shown if url not in used)
-    return photos, others
-
-
-def _hidden(path: str) -> bool:
-    return any(part.startswith(".") for part in path.split("/"))
-
-
-def group_photos(photos: Sequence[PhotoFile]) -> Iterator[tuple[PhotoFile, ...]]:
-    """Cuts a list of photos, sorted by key, into groups of about `GROUP_MEAN`."""
-    group: list[PhotoFile] = []
-    for photo in photos:
-        group.append(photo)
-        if _hash(photo.key) % GROUP_MEAN == 0 or len(group) == GROUP_MOST:
-            yield tuple(group)
-            group = []
-    if group:
-        yield tuple(group)
-
-
-def _hash(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
-
-
-def fingerprint(photos: Iterable[PhotoFile]) -> str:
-    """Computes fifteen decimal digits that change with any key or size."""
-    lines = (f"{photo.key}\0{photo.size}\0{photo.metadata_size}\n" for photo in photos)
-    return f"{_hash(''.join(lines)) % 10**15:015d}"
-
-
-def group_mark(photos: Iterable[PhotoFile]) -> str:
-    """Computes ten hexadecimal digits that change with any key, and with nothing else."""
-    return f"{_hash(chr(0).join(photo.key for photo in photos)):016x}"[:10]
+    def version(self) -> str:
+        """Returns what changes when the photo or one of its documents is written again."""
+        if self.mark:
+            return self.mark
+        files = (self.url, *(f"{self.folder}/{document}" for document in self.documents))
+        return repr([version(file)[1:] for file in files])
 
 
 @dataclass
-class FolderReader:
-    """Yields the photos of one group, each as a Sample or as an ErrorRow with its key.
+class FolderContent:
+    """What lies in a folder.
 
     Attributes:
-        photos: Photos to read.
-        status: State of the group, as of `archive.ShardReader`; a group is always complete.
-        message: Empty.
-        ignored_members: Zero.
-        read_failed: Whether a photo could not be read, so that another run should try again.
+        root: Path or URL of the folder, without a slash at its end.
+        exclude: Patterns of what is left out, as of `names.excluded`.
+        seen: Folders, and files elsewhere, that were found before. They are not found again.
+        photos: Photos below the folder, sorted by path.
+        archives: Paths or URLs of the archives below it.
+        left_out: Other files below it that are neither photos nor documents about them.
+        unread: Why a folder below it could not be listed, by its path within the root.
+        repeated: Whether a folder or file was met that was found before.
     """
 
-    photos: Sequence[PhotoFile]
-    status: TarStatus = TarStatus.COMPLETE
-    message: str = ""
-    ignored_members: int = 0
-    read_failed: bool = False
+    root: str
+    exclude: Sequence[str]
+    seen: set[object]
+    photos: list[PhotoFile] = field(default_factory=list)
+    archives: list[str] = field(default_factory=list)
+    left_out: LeftOut = field(default_factory=LeftOut)
+    unread: dict[str, str] = field(default_factory=dict)
+    repeated: bool = False
 
-    def __iter__(self) -> Iterator[Sample | ErrorRow]:
-        for photo in self.photos:
-            item = _read(photo)
-            if isinstance(item, ErrorRow) and item.status is Status.MISSING_IMAGE:
-                self.read_failed = True
-            yield item
+    @classmethod
+    def walk(cls, root: str, exclude: Sequence[str], seen: set[object]) -> FolderContent:
+        """Finds all photos below a folder.
+
+        Links to folders are followed when all other folders are done, each folder once, so loops
+        do no harm.
+
+        Args:
+            root: Path or URL of the folder.
+            exclude: Patterns of what is left out.
+            seen: What was found before; what is found now is added.
+        """
+        content = cls(root.rstrip("/"), exclude, seen)
+        if "://" in root:
+            content._find_elsewhere()
+        else:
+            links = [""]
+            while links:
+                inner = [links.pop(0)]
+                while inner:
+                    folders, linked = content._scan(inner.pop())
+                    inner += folders
+                    links += linked
+        content.photos.sort(key=attrgetter("path"))
+        return content
+
+    @classmethod
+    def take(
+        cls, root: str, paths: Iterable[str], exclude: Sequence[str], seen: set[object]
+    ) -> FolderContent:
+        """Takes photos that were named one by one, unless their folders were walked.
+
+        Args:
+            root: Path or URL of a folder in which all photos lie.
+            paths: Their paths within the folder.
+            exclude: Patterns of what is left out.
+            seen: What was found before.
+        """
+        content = cls(root.rstrip("/"), exclude, seen)
+        by_folder: dict[str, set[str]] = {}
+        for path in paths:
+            folder, _, base = path.rpartition("/")
+            by_folder.setdefault(folder, set()).add(base)
+        for folder, names in by_folder.items():
+            if "://" in root:
+                content._find_elsewhere(folder, names)
+            else:
+                content._scan(folder, names)
+        content.photos.sort(key=attrgetter("path"))
+        return content
+
+    @property
+    def is_output(self) -> bool:
+        """Whether a run has written the folder itself."""
+        return self.left_out.counts[OUTPUT_KIND] > 0 and self.left_out.named[:1] == [self.root]
+
+    def _scan(
+        self, folder: str, only: Collection[str] | None = None
+    ) -> tuple[list[str], list[str]]:
+        """Lists one local folder; returns the folders in it, and the links to folders."""
+        place = f"{self.root}/{folder}" if folder else self.root or "/"
+        prefix = folder and f"{folder}/"
+        entries: list[os.DirEntry[str]] = []
+        try:
+            status = os.stat(place)
+            if (identity := (status.st_dev, status.st_ino)) in self.seen:
+                self.repeated = True
+                return [], []
+            if only is None:
+                self.seen.add(identity)
+            with os.scandir(place) as found:
+                entries.extend(found)
+        except OSError as error:
+            self.unread[folder] = f"{place} cannot be listed ({error.strerror or error})"
+        names = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+        folders: list[str] = []
+        links: list[str] = []
+        if len(names) < len(entries):
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                elif entry.is_symlink() and self._leads_to_folder(entry):
+                    links.append(entry.name)
+                elif not entry.is_file(follow_symlinks=False):
+                    names.append(entry.name)
+        if OUTPUT_MARKS[0] in names and OUTPUT_MARKS[1] in folders:
+            self.left_out.add(place, OUTPUT_KIND, named=True)
+            return [], []
+        self._sort_out(prefix, names, only)
+        if only is not None:
+            return [], []
+        return self._entered(prefix, folders), self._entered(prefix, links)
+
+    @staticmethod
+    def _leads_to_folder(link: os.DirEntry[str]) -> bool:
+        try:
+            return link.is_dir()
+        except PermissionError:  # a folder for all we know; entering it fails and is told
+            return kind_of(link.name) is NameKind.OTHER
+        except OSError:
+            return False
+
+    def _entered(self, prefix: str, folders: list[str]) -> list[str]:
+        """Returns the folders that are searched, and counts the files in the others."""
+        entered = []
+        for name in folders:
+            path = prefix + name
+            kind = junk_folder(name)
+            if not kind and excluded(path, self.exclude):
+                kind = EXCLUDED
+            if kind:
+                self.left_out.counts[kind] += _count_files(f"{self.root}/{path}")
+            else:
+                entered.append(path)
+        return entered
+
+    def _sort_out(
+        self, prefix: str, names: Iterable[str], only: Collection[str] | None, marks: Marks = None
+    ) -> None:
+        """Finds the photos among the files of one folder, with their documents."""
+        photos = [] if self.exclude or only is not None else plain_photos(names)
+        documents: list[str] = []
+        for name in set(names).difference(photos):
+            kind = kind_of(name)
+            if excluded(prefix + name, self.exclude):
+                if only is None or name in only:
+                    self.left_out.add(prefix + name, EXCLUDED)
+            elif kind is NameKind.DOCUMENT:
+                documents.append(name)
+            elif only is not None and name not in only:
+                continue
+            elif kind is NameKind.PHOTO:
+                photos.append(name)
+            elif kind is NameKind.OTHER and is_archive(name) and extension(name) not in UNREAD:
+                self.archives.append(f"{self.root}/{prefix}{name}")
+            else:
+                self.left_out.add(prefix + name, left_out_kind(name))
+        photos.sort()
+        if not documents and marks is None:
+            self.photos += _photo_files(self.root, [prefix + name for name in photos])
+            return
+        documents.sort()
+        matched = match_documents(photos, documents)
+        for name in photos:
+            beside = tuple(prefix + document for document in matched.get(name, ()))
+            files = (prefix + name, *beside)
+            mark = repr([marks[file] for file in files]) if marks is not None else ""
+            self.photos.append(PhotoFile(self.root, prefix + name, beside, mark))
+        if only is None:
+            used = {document for beside in matched.values() for document in beside}
+            for document in documents:
+                if document not in used:
+                    self.left_out.add(document)
+
+    def _find_elsewhere(self, within: str = "", only: Collection[str] | None = None) -> None:
+        """Lists a folder that has a URL: with all below, or the named photos of one folder."""
+        files = find_files(f"{self.root}/{within}".rstrip("/"), deep=only is None)
+        marks = {url.removeprefix(f"{self.root}/"): mark for url, mark in files.items()}
+        outputs = self._outputs(marks)
+        by_folder: dict[str, list[str]] = {}
+        for path in sorted(marks):
+            folder, _, base = path.rpartition("/")
+            if (url := f"{self.root}/{path}") in self.seen:
+                self.repeated = True
+            elif kind := folder and junk_folder(folder):
+                self.left_out.counts[kind] += 1
+            elif not path.startswith(outputs):
+                by_folder.setdefault(folder, []).append(base)
+                self.seen.add(url)
+        for folder, names in by_folder.items():
+            self._sort_out(folder and f"{folder}/", names, only, marks)
+
+    def _outputs(self, paths: Collection[str]) -> tuple[str, ...]:
+        """Returns what the paths in outputs of runs begin with."""
+        run, manifests = OUTPUT_MARKS
+        inner = (path.removesuffix(run) for path in paths if f"/{path}".endswith(f"/{run}"))
+        outputs = [
+            folder
+            for folder in inner
+            if any(path.startswith(f"{folder}{manifests}/") for path in paths)
+        ]
+        for folder in outputs:
+            self.left_out.add(f"{self.root}/{folder}".rstrip("/"), OUTPUT_KIND, named=True)
+        return tuple(outputs)
 
 
-def _read(photo: PhotoFile) -> Sample | ErrorRow:
-    try:
-        image = _content(photo.url, MAX_IMAGE_BYTES)
-    except _TooLarge as error:
-        why = f"the photo has {error}; store a smaller file"
-        return ErrorRow(photo.key, Stage.READ, Status.TOO_MANY_BYTES, why)
-    except OSError as error:
-        why = f"cannot be read ({_reason(error)}); check that it is still there, and its rights"
-        return ErrorRow(photo.key, Stage.READ, Status.MISSING_IMAGE, why)
-    try:
-        document = _content(photo.metadata, MAX_METADATA_BYTES) if photo.metadata else None
-    except (OSError, _TooLarge) as error:
-        why = f"its .json cannot be read ({_reason(error)}); repair or remove it"
-        return ErrorRow(photo.key, Stage.READ, Status.BAD_METADATA, why)
-    sidecar = None if document is None else read_sidecar(str(photo.metadata), document)
-    return Sample(photo.key, image, document, sidecar)
+def _photo_files(root: str, paths: Sequence[str]) -> Iterable[PhotoFile]:
+    """Photos without documents, made without a call of Python for each of a million."""
+    fields = zip(repeat(root), paths, repeat(()), repeat(""), strict=False)
+    return map(tuple.__new__, repeat(PhotoFile), fields)
 
 
-class _TooLarge(ValueError):
-    pass
+def _count_files(folder: str) -> int:
+    """Number of files below a folder that is left out; one if it cannot be listed."""
+    count, inner = 0, [folder]
+    while inner and count < MOST_COUNTED:
+        try:
+            with os.scandir(inner.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        inner.append(entry.path)
+                    else:
+                        count += 1
+        except OSError:
+            count += 1
+    return count
 
 
-def _content(url: str, limit: int) -> bytes:
-    """Reads a file; it may have grown since it was listed."""
-    with open_stream(url) as file:
-        data: bytes = file.read(limit + 1)
-    if len(data) > limit:
-        raise _TooLarge(f"more than {limit:,} bytes")
-    return data
+def group_photos(photos: Sequence[PhotoFile]) -> Iterator[tuple[PhotoFile, ...]]:
+    """Cuts a list of photos, sorted by path, into groups of about `GROUP_MEAN`."""
+    names = (photo.path.encode("utf-8", "surrogateescape") for photo in photos)
+    ends = [number for number, name in enumerate(names, 1) if zlib.crc32(name) % GROUP_MEAN == 0]
+    for start, end in pairwise([0, *ends, len(photos)]):
+        for first in range(start, end, GROUP_MOST):
+            yield tuple(photos[first : min(first + GROUP_MOST, end)])
 
 
-def _reason(error: Exception) -> str:
-    """Returns a reason for a row of errors, which takes UTF-8 only."""
-    return legible(f"{type(error).__name__}: {error}")
+def group_mark(photos: Iterable[PhotoFile]) -> str:
+    """Computes ten hexadecimal digits that change with any path, and with nothing else."""
+    return _digest(photo.path for photo in photos)[:10]
+
+
+def fingerprint(photos: Iterable[PhotoFile]) -> str:
+    """Computes a digest that changes when a photo or a document is written again, or comes."""
+    return _digest(f"{photo.path}\0{photo.version()}" for photo in photos)
+
+
+def _digest(lines: Iterable[str]) -> str:
+    text = "\n".join(lines).encode("utf-8", "surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:32]
 
 
 def legible(name: str) -> str:
     """Replaces bytes of a name that are not UTF-8 by backslashes and hexadecimal digits."""
+    if name.isascii():
+        return name
     return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.model.weights import may_move, split_name
-from locdiffusion.photos.archive import Sample, ShardReader, first_dot_key, late_documents
+from locdiffusion.photos.archive import Sample, ShardReader, late_documents
 from locdiffusion.photos.coordinates import NOTHING, Source
-from locdiffusion.photos.folder import FolderReader, PhotoFile, fingerprint
+from locdiffusion.photos.folder import PhotoFile, fingerprint
+from locdiffusion.photos.folder_reader import FolderReader
 from locdiffusion.photos.listing import photos_in
+from locdiffusion.photos.names import first_dot_key
 from locdiffusion.photos.photo import open_image, preprocessed
 from locdiffusion.photos.picture import PhotoError
 from locdiffusion.photos.positions import PhotoPositions, own_position

@@ -1,26 +1,32 @@
 """Lists the shards that paths, URLs, folders and patterns name, with stable ids.
 
-Tars are shards as they are; photos in folders, and photos named one by one, are grouped into
-virtual shards (`locdiffusion.photos.folder`).
+Archives are shards as they are; photos in folders, and photos named one by one, are grouped into
+virtual shards (`locdiffusion.photos.folder`). What cannot be listed is a shard with a problem, so
+that a run tells of it and tries it again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import json
 import os
 import re
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-import fsspec
-
-from locdiffusion.photos.folder import PhotoFile, find_photos, group_mark, group_photos, legible
-from locdiffusion.photos.names import extension, is_archive, stem
-from locdiffusion.photos.storage import DataError, explained, version
+from locdiffusion.photos.archive import ShardReader
+from locdiffusion.photos.folder import (
+    FolderContent,
+    PhotoFile,
+    fingerprint,
+    group_mark,
+    group_photos,
+    legible,
+)
+from locdiffusion.photos.folder_reader import FolderReader
+from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.names import NameKind, extension, is_archive, kind_of, stem
+from locdiffusion.photos.patterns import RIGHTS, find_locations, listing_errors
+from locdiffusion.photos.storage import DataError, version
 from schemas.samples import IMAGE_EXTENSIONS
 
 ID_DIGITS, STEM_BYTES = 10, 100
@@ -30,12 +36,15 @@ _EXPORT_PART = re.compile(r"(.*takeout-\d{8}T\d{6}Z-(?:\d+-)?)(\d{3,})(\.zip|\.t
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar or zip, or a group of photos in a folder.
+    """One archive, or a group of photos in a folder.
 
     Attributes:
         id: Name of the shard's output files, as of `shard_id`; unique within a run.
-        url: Path or URL of the tar, absolute if local; `FOLDER#MARK` for a group.
-        photos: Files of the group; empty for a tar.
+        url: Path or URL of the archive, absolute if local; `FOLDER#MARK` for a group, `FOLDER#PATH`
+            for what could not be listed in a folder.
+        photos: Files of the group; empty for an archive.
+        exclude: Patterns of members that are left out, as of `names.excluded`.
+        problem: Why the folder cannot be listed; empty for all others.
         siblings: Other parts of the same Takeout export, the nearest first: documents about the
             photos of this part may lie there.
     """
@@ -43,108 +52,172 @@ class Shard:
     id: str
     url: str
     photos: tuple[PhotoFile, ...] = field(default=(), repr=False)
+    exclude: tuple[str, ...] = ()
+    problem: str = ""
     siblings: tuple[str, ...] = field(default=(), repr=False)
 
     @property
     def folder(self) -> str | None:
-        """Folder of a group; None for a tar."""
-        return self.url.rpartition("#")[0] if self.photos else None
+        """Folder of a group; None for an archive."""
+        return self.url.rpartition("#")[0] if self.photos or self.problem else None
 
     @property
     def version(self) -> str:
-        """Digest that changes when the tar, or a file of the group, is written again."""
-        files = [url for photo in self.photos for url in (photo.url, photo.metadata) if url]
-        marks = []
-        for url in files or [self.url]:
-            with contextlib.suppress(Exception):  # what is gone, or cannot be asked for, has none
-                marks.append(version(url))
-        return hashlib.sha256(json.dumps(marks).encode("utf-8", "surrogatepass")).hexdigest()[:32]
+        """Digest by which a resumed run notices another file, or that other members are wanted.
+
+        Looks at every file. A shard that was moved without a change has the same digest.
+        """
+        if self.photos:
+            return fingerprint(self.photos)
+        marks = [*version(self.url)[1:], *sorted(self.exclude)]
+        return hashlib.sha256(repr(marks).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+    def reader(self, photos: Sequence[PhotoFile] | None = None) -> FolderReader | ShardReader:
+        """Returns what reads the shard.
+
+        Args:
+            photos: Photos of a group that are read, instead of all.
+        """
+        if self.folder is None:
+            return ShardReader(self.url, siblings=self.siblings, exclude=self.exclude)
+        return FolderReader(self.photos if photos is None else photos, self.problem)
 
 
-def expand_patterns(patterns: Iterable[str]) -> list[str]:
-    """Finds the files and folders that paths, URLs, globs and braces such as `{000..009}` name.
+def list_shards(
+    patterns: Iterable[str],
+    tell: Callable[[str], None] = print,
+    exclude: Sequence[str] = (),
+    left_out: LeftOut | None = None,
+) -> list[Shard]:
+    """Lists what paths, folders, globs and braces such as `{000..009}` name.
 
-    Args:
-        patterns: Local paths, or URLs that fsspec knows.
-
-    Returns:
-        Locations in the order of the patterns, each once; local ones are absolute. A folder that
-        was named itself ends with a slash; globs find files only.
-
-    Raises:
-        DataError: A pattern, or a name that its braces stand for, matches nothing.
-    """
-    from braceexpand import braceexpand
-
-    parts = [part for pattern in patterns for part in braceexpand(pattern, escape=False)]
-    return list(dict.fromkeys(location for part in parts for location in _matches(part)))
-
-
-def _matches(pattern: str) -> list[str]:
-    with _listing(pattern):
-        filesystem, path = fsspec.core.url_to_fs(pattern)
-        if filesystem.isfile(path):  # a name may hold the very characters of a glob
-            return [_shown(filesystem, path, pattern)]
-        if filesystem.isdir(path):
-            return [_shown(filesystem, path, pattern).rstrip("/") + "/"]
-        found = filesystem.glob(path) if re.search(r"[*?\[]", path) else []
-        files = sorted(name for name in found if not filesystem.isdir(name))
-    if not files:
-        raise DataError(
-            f"no file matches {pattern!r}; check how it is spelled, look with `ls {pattern}`, keep "
-            "the quotes around globs, and write a range of files that are all there as {000..009}"
-        )
-    return [_shown(filesystem, name, pattern) for name in files]
-
-
-@contextlib.contextmanager
-def _listing(place: str) -> Iterator[None]:
-    """Turns whatever a file system raises (gcsfs, aiohttp, google-auth, ...) into a DataError."""
-    try:
-        yield
-    except Exception as error:
-        raise DataError(
-            f"{place} cannot be listed ({explained(error)}); check the name, your rights and, for "
-            "gs://, that you are logged in: gcloud auth application-default login"
-        ) from error
-
-
-def list_shards(patterns: Iterable[str], tell: Callable[[str], None] = print) -> list[Shard]:
-    """Expands paths, folders, globs and braces such as `{000..009}`.
+    A folder without photos that holds archives stands for these; in one with photos, archives are
+    left out and named. A folder that a run has written is never read.
 
     Args:
-        patterns: Local paths or URLs that fsspec knows; at least one.
-        tell: Receives a sentence about files in folders that are no photos.
+        patterns: Local paths or URLs, as of `expand_patterns`; at least one.
+        tell: Receives sentences about what is left out or read once.
+        exclude: Patterns of what is left out, as of `names.excluded`.
+        left_out: Receives the files in folders that are no photos.
 
     Returns:
-        The shards, each once: tars sorted by URL, then groups of photos.
+        The shards, each once: archives sorted by URL, then groups of photos, then folders that
+        cannot be listed.
 
     Raises:
-        DataError: A pattern matches nothing, or names a folder without photos or with tars; or
-            two URLs differ in credentials or signatures only.
+        DataError: A pattern matches nothing, or names a folder without photos; or two URLs differ
+            in credentials or signatures only.
     """
-    tars: dict[str, str] = {}
-    loose: dict[str, int] = {}
-    folders: dict[str, list[PhotoFile]] = {}
-    for url in expand_patterns(patterns):
-        if url.endswith("/"):
-            root = url.rstrip("/") or "/"
-            folders[root] = photos_in(root, tell)
-        elif extension(url) in IMAGE_EXTENSIONS:
-            with _listing(url):
-                filesystem, path = fsspec.core.url_to_fs(url)
-                loose[url] = int(filesystem.size(path))
-        elif (same := tars.setdefault(_same_file(url), url)) != url:
-            tell(f"{url} is the same file as {same}; it is read once")
+    unread: dict[str, str] = {}
+    locations = find_locations(patterns, unread)
+    rules: tuple[Sequence[str], set[object]] = (tuple(exclude), set())
+    archives: dict[str, str] = {}
+    contents = []
+    for location in sorted(location for location in locations if location.endswith("/")):
+        content = _content(location, *rules)
+        contents.append(content)
+        if content.photos or content.unread:
+            _leave_out(content)
+        for archive in content.archives:
+            archives.setdefault(_same_file(archive), archive)
+        if content.left_out.total:
+            found = f"{len(content.photos):,} photos"
+            if content.archives:
+                found = f"{len(content.archives):,} archives"
+            tell(f"{location.rstrip('/')}: {found}; left out: {content.left_out}")
+    files = [location for location in locations if not location.endswith("/")]
+    loose = [file for file in files if extension(file) in IMAGE_EXTENSIONS]
     if loose:
         root = _common_folder(loose)
-        folders[root] = find_photos(loose, root)[0] + folders.get(root, [])
-    siblings = export_parts(tars.values())
-    shards = [
-        Shard(shard_id(url.rpartition("/")[2], url), url, siblings=siblings.get(url, ()))
-        for url in sorted(tars.values())
+        with listing_errors(root):
+            paths = [file.removeprefix(root.rstrip("/") + "/") for file in loose]
+            contents.append(FolderContent.take(root, paths, *rules))
+    beside = LeftOut()
+    for file in sorted(set(files).difference(loose)):
+        if _beside_photos(file, bool(loose)):
+            beside.add(file)
+        elif (same := archives.setdefault(_same_file(file), file)) != file:
+            tell(f"{file} is the same file as {same}; it is read once")
+    if beside.total:
+        tell(f"left out: {beside}")
+    if left_out is not None:
+        left_out.update(LeftOut.joined([*(content.left_out for content in contents), beside]))
+    shards = _archive_shards(archives.values(), tuple(exclude))
+    shards += [shard for content in contents for shard in _groups(content)]
+    shards += [
+        _unread(place, "", f"{place} cannot be listed ({why})") for place, why in unread.items()
     ]
-    return _all_different([*shards, *_groups(folders)])
+    return _all_different(shards)
+
+
+def _archive_shards(urls: Collection[str], exclude: tuple[str, ...]) -> list[Shard]:
+    siblings = export_parts(urls)
+    return [
+        Shard(
+            shard_id(url.rpartition("/")[2], url),
+            url,
+            exclude=exclude,
+            siblings=siblings.get(url, ()),
+        )
+        for url in sorted(urls)
+    ]
+
+
+def _content(location: str, exclude: Sequence[str], seen: set[object]) -> FolderContent:
+    """Lists a folder that was named; raises DataError if nothing in it can be read."""
+    with listing_errors(location):
+        content = FolderContent.walk(location, exclude, seen)
+    if content.is_output:
+        raise DataError(
+            f"{content.root} is a folder that this program has written; name the folder or the "
+            "archives of the photos"
+        )
+    found = content.photos or content.archives or content.unread or content.repeated
+    if not found:
+        kinds = ", ".join(IMAGE_EXTENSIONS)
+        raise DataError(
+            f"no photo lies in the directory {location.rstrip('/') or '/'} (looked for {kinds}); "
+            f"found {str(content.left_out) or 'nothing'}"
+        )
+    return content
+
+
+def _leave_out(content: FolderContent) -> None:
+    """Moves the archives that lie among photos to what is left out."""
+    for archive in content.archives:
+        content.left_out.add(archive)
+    content.archives.clear()
+
+
+def _beside_photos(file: str, photos: bool) -> bool:
+    """Whether a file that was named is left out, as it would be in a folder."""
+    kind = kind_of(file.rpartition("/")[2])
+    if kind is NameKind.OTHER:
+        return photos and extension(file) != "" and not is_archive(file)
+    return True
+
+
+def _common_folder(urls: Iterable[str]) -> str:
+    folders = [url.split("/")[:-1] for url in urls]
+    first, last = min(folders), max(folders)
+    same = [a == b for a, b in zip(first, last, strict=False)] + [False]
+    return "/".join(first[: same.index(False)]) or "/"
+
+
+def _groups(content: FolderContent) -> Iterator[Shard]:
+    """Groups photos into virtual shards; a folder that could not be listed is one of its own."""
+    name = content.root.rpartition("/")[2]
+    for group in group_photos(content.photos):
+        url = f"{content.root}#{group_mark(group)}"
+        yield Shard(shard_id(name, url), url, group)
+    for path, why in content.unread.items():
+        yield _unread(content.root, path, why)
+
+
+def _unread(root: str, path: str, why: str) -> Shard:
+    url = f"{root}#{path}"
+    id = shard_id((path or root).rpartition("/")[2], url)
+    return Shard(id, url, problem=legible(f"{why}; {RIGHTS}"))
 
 
 def export_parts(urls: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -179,26 +252,6 @@ def _all_different(shards: list[Shard]) -> list[Shard]:
     return shards
 
 
-def _common_folder(urls: Iterable[str]) -> str:
-    folders = [url.split("/")[:-1] for url in urls]
-    first, last = min(folders), max(folders)
-    same = [a == b for a, b in zip(first, last, strict=False)] + [False]
-    return "/".join(first[: same.index(False)]) or "/"
-
-
-def _groups(folders: dict[str, list[PhotoFile]]) -> list[Shard]:
-    """Groups photos into virtual shards; a photo of two nested folders is taken once."""
-    seen: set[str] = set()
-    shards = []
-    for root in sorted(folders):
-        photos = [photo for photo in folders[root] if photo.url not in seen]
-        seen |= {photo.url for photo in photos}
-        for group in group_photos(photos):
-            url = f"{root}#{group_mark(group)}"
-            shards.append(Shard(shard_id(root.rpartition("/")[2], url), url, group))
-    return shards
-
-
 def photos_in(folder: str, tell: Callable[[str], None] = print) -> list[PhotoFile]:
     """Lists all photos below a folder.
 
@@ -207,44 +260,20 @@ def photos_in(folder: str, tell: Callable[[str], None] = print) -> list[PhotoFil
         tell: Receives a sentence about the files in the folder that are no photos.
 
     Raises:
-        DataError: The folder holds tars, or no photo.
+        DataError: The folder holds no photo, or a folder in it cannot be listed.
     """
-    with _listing(folder):
-        filesystem, path = fsspec.core.url_to_fs(folder)
-        found = filesystem.find(path, detail=True)
-    files = {_shown(filesystem, name, folder): int(info["size"]) for name, info in found.items()}
-    photos, others = find_photos(files, folder)
-    tars = sum(others[f".{ending}"] for ending in ("tar", "tgz")) + sum(
-        name.lower().endswith(".tar.gz") for name in files
-    )
-    if tars:
+    content = _content(folder, (), set())
+    for why in content.unread.values():
+        raise DataError(f"{why}; {RIGHTS}")
+    if not content.photos:
         raise DataError(
-            f"{folder} is a directory that holds {tars:,} tar shards and {len(photos):,} photos; "
-            f"pass '{folder}/*.tar' for the shards, '{folder}/*.jpg' for photos beside them"
+            f"{folder} is a directory of {len(content.archives):,} archives without a photo; name "
+            f"the archives: '{folder}/*{os.path.splitext(content.archives[0])[1]}'"
         )
-    if not photos:
-        kinds = ", ".join(IMAGE_EXTENSIONS)
-        raise DataError(
-            f"no photo lies in the directory {folder} (looked for {kinds}, hidden files left out);"
-            f" found {_counted(others) or 'nothing'}"
-        )
-    if others:
-        tell(f"{folder}: {len(photos):,} photos; no photos and left out: {_counted(others)}")
-    return photos
-
-
-def _counted(others: Counter[str]) -> str:
-    named = [
-        f"{count:,} {kind if kind != '.' else 'without extension'}"
-        for kind, count in others.most_common(8)
-    ]
-    return ", ".join(named)
-
-
-def _shown(filesystem: Any, path: str, pattern: str) -> str:
-    """Returns a path as it goes into results: with a protocol only where the user gave one."""
-    shown: str = filesystem.unstrip_protocol(path) if "://" in pattern else path
-    return shown
+    _leave_out(content)
+    if content.left_out.total:
+        tell(f"{folder}: {len(content.photos):,} photos; left out: {content.left_out}")
+    return content.photos
 
 
 def shard_id(name: str, source: str) -> str:

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
+from functools import cache, lru_cache
 
 from schemas.samples import DOCUMENT_EXTENSIONS, IMAGE_EXTENSIONS, METADATA_EXTENSION
 
@@ -34,6 +35,9 @@ JUNK_FILES = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "SYNOPHOTO_TH
 
 SUPPLEMENT = ".supplemental-metadata"
 """What Google Takeout puts between a photo's name and `.json`, whole or cut anywhere."""
+
+EXCLUDED = "excluded"
+"""Kind under which files are counted that a person asked to leave out."""
 
 CUT_NAME_LENGTH = 40
 """Fewest characters of a document's name that may be the cut name of its photo: Takeout cuts at 46
@@ -72,6 +76,12 @@ def stem(path: str) -> str:
     return path[: -len(ending) - 1] if ending or path.endswith(".") else path
 
 
+def first_dot_key(name: str) -> str:
+    """Returns the key of a member by webdataset's rule: its path up to the base's first dot."""
+    folder, slash, base = name.rpartition("/")
+    return folder + slash + base.partition(".")[0]
+
+
 def junk(path: str) -> str:
     """Returns what a file is that no person put there, such as `@eaDir/`; empty for others.
 
@@ -104,6 +114,7 @@ def _pattern(glob: str) -> str:
     return re.escape(glob).replace(r"\*", "[^/]*")
 
 
+@cache
 def _within(folder: str) -> Callable[[str], object]:
     return re.compile(rf"(?:.*/|){_pattern(folder)}/", re.DOTALL | re.IGNORECASE).match
 
@@ -111,6 +122,8 @@ def _within(folder: str) -> Callable[[str], object]:
 _JUNK_WITHIN = re.compile(
     rf"(?:.*/|)(?:{'|'.join(map(_pattern, JUNK_FOLDERS))})/", re.DOTALL | re.IGNORECASE
 ).match
+_MAYBE_JUNK = frozenset([".", *(one[0] for one in JUNK_FILES if one.endswith("*"))])
+_PLAIN = frozenset([*IMAGE_EXTENSIONS, *map(str.upper, IMAGE_EXTENSIONS)])
 _JUNK_BASE = re.compile("|".join(rf"(?:{_pattern(one)})\Z" for one in JUNK_FILES)).match
 
 
@@ -119,9 +132,19 @@ def kind_of(path: str) -> NameKind:
     if junk(path):
         return NameKind.JUNK
     ending = extension(path)
-    if ending in IMAGE_EXTENSIONS:
+    if ending in _PLAIN:
         return NameKind.PHOTO
     return NameKind.DOCUMENT if ending in DOCUMENT_EXTENSIONS else NameKind.OTHER
+
+
+def plain_photos(names: Iterable[str]) -> list[str]:
+    """Returns those among the names of files that are photos at first sight, quickly.
+
+    The few photos with an unusual name are not among them; `kind_of` knows these, too.
+    """
+    return [
+        name for name in names if name[0] not in _MAYBE_JUNK and name.rpartition(".")[2] in _PLAIN
+    ]
 
 
 def is_archive(path: str) -> bool:
@@ -139,6 +162,25 @@ def left_out_kind(path: str) -> str:
     if is_archive(path) and ending in COMPRESSED:
         return f".tar.{ending}"
     return f".{ending}" if ending else "without ending"
+
+
+def excluded(path: str, patterns: Sequence[str]) -> bool:
+    """Returns whether a file or folder is left out because a person asked for it.
+
+    Args:
+        path: Path within the archive, or within the folder of photos.
+        patterns: Globs, in which `*` stands for anything. A file is left out if one of them is its
+            path, its name, or path or name of a folder in which it lies.
+    """
+    return bool(patterns) and _one_of(tuple(patterns))(path) is not None
+
+
+@lru_cache(maxsize=64)
+def _one_of(patterns: tuple[str, ...]) -> Callable[[str], object]:
+    """A function that is None for what none of the patterns names."""
+    globs = (translate(pattern.strip("/").removeprefix("./"))[:-2] for pattern in patterns)
+    anywhere = "|".join(rf"(?:.*/)?{glob}(?:/.*)?\Z" for glob in globs)  # whose end was cut off
+    return re.compile(anywhere, re.DOTALL).match
 
 
 def photo_key(path: str, used: Callable[[str], bool]) -> str | None:

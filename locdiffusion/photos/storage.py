@@ -1,10 +1,16 @@
-"""Opens files wherever they lie, reads them in blocks ahead, and raises one kind of error."""
+"""Opens files wherever they lie, reads them in blocks ahead, and raises one kind of error.
+
+Only what has a `://` is a URL. Any other place is a path of this machine, taken letter by letter:
+it may hold colons, brackets, braces and bytes that are not UTF-8.
+"""
 
 from __future__ import annotations
 
 import io
 import os
+import stat
 import sys
+from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
 import fsspec
@@ -76,6 +82,8 @@ def open_stream(url: str) -> BinaryIO:
         ReadError: The file cannot be opened for another reason.
     """
     try:
+        if "://" not in url:
+            return cast(BinaryIO, _Stream(_open_file(url)))
         filesystem, path = fsspec.core.url_to_fs(url)
         ahead = {} if isinstance(filesystem, LocalFileSystem) else READ_AHEAD
         file = filesystem.open(path, "rb", **ahead)
@@ -86,15 +94,66 @@ def open_stream(url: str) -> BinaryIO:
     return cast(BinaryIO, _Stream(file))
 
 
+def _open_file(path: str) -> Any:
+    """Opens a file of this machine; a pipe or a device, which may never answer, is refused."""
+    mode = os.stat(path).st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        raise ReadError(f"{path} is a pipe, a socket or a device, wanted a file")
+    return open(path, "rb")
+
+
 def version(url: str) -> list[object]:
-    """Returns where a file lies, and what changes when it is written again."""
-    filesystem, path = fsspec.core.url_to_fs(url)
-    if isinstance(filesystem, LocalFileSystem):
-        status = os.stat(path)
-        return [os.path.abspath(path), status.st_size, status.st_mtime_ns]
-    info = filesystem.info(path)
-    marks = ("size", "etag", "ETag", "generation", "mtime", "created")
-    return [url, *(str(info[mark]) for mark in marks if mark in info)]
+    """Returns where a file lies, and what changes when it is written again.
+
+    That is size and time of change, or ETag or generation; only the place if there is no file. The
+    times are those of the content and of the file itself: some programs set the first back.
+    """
+    filesystem = None
+    if "://" in url:
+        filesystem, path = fsspec.core.url_to_fs(url)
+    if filesystem is None or isinstance(filesystem, LocalFileSystem):
+        path = os.path.abspath(url if filesystem is None else path)
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return [path]
+        return [path, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    try:
+        return [url, *_marks(filesystem.info(path))]
+    except Exception:  # of any client; whoever opens the file is told why
+        return [url]
+
+
+def exists(url: str) -> bool:
+    """Returns whether a file or folder lies there; raises what its file system raises."""
+    if "://" in url:
+        filesystem, path = fsspec.core.url_to_fs(url)
+        return bool(filesystem.exists(path))
+    try:
+        os.lstat(url)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _marks(info: Mapping[str, Any]) -> list[str]:
+    marks = ("size", "etag", "ETag", "generation", "mtime", "created", "last_modified")
+    return [str(info[mark]) for mark in marks if info.get(mark) is not None]
+
+
+def find_files(folder: str, deep: bool) -> dict[str, list[str]]:
+    """Lists a folder that has a URL; raises what its file system raises.
+
+    Args:
+        folder: URL of the folder.
+        deep: Whether to list the folders in it, too.
+
+    Returns:
+        For each file by URL what changes when it is written again.
+    """
+    filesystem, path = fsspec.core.url_to_fs(folder)
+    found = filesystem.find(path, maxdepth=None if deep else 1, detail=True)
+    return {filesystem.unstrip_protocol(name): _marks(info) for name, info in found.items()}
 
 
 def explained(error: Exception) -> str:

@@ -23,7 +23,7 @@ from locdiffusion.inference import natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos, embed_shards, read_embedded
-from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 from locdiffusion.train.batches import PhotoSource
 from locdiffusion.train.distributed import Processes, check_bf16

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
-from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.build_shards.candidates import FetchTrouble

@@ -14,8 +14,7 @@ import numpy as np
 import shapely
 
 from locdiffusion.decoding.answers import Columns, GeotagColumns
-from locdiffusion.photos.archive import Sample, ShardReader
-from locdiffusion.photos.folder import FolderReader
+from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
@@ -161,11 +160,7 @@ def read_batches(
     may be empty.
     """
     version = shard.version  # before a byte is read: what changes meanwhile is done again
-    reader: FolderReader | ShardReader
-    if shard.photos:
-        reader = FolderReader(shard.photos)
-    else:
-        reader = ShardReader(shard.url, siblings=shard.siblings)
+    reader = shard.reader()
     photos: list[PhotoRecord] = []
     errors: list[ErrorRow] = []
     chosen = Chosen(thumbnails)
@@ -192,11 +187,11 @@ def read_batches(
         tar_status=reader.status,
         tar_message=reader.message,
         version=version,
-        left_out=getattr(reader, "left_out", LeftOut()),
-        not_understood=getattr(reader, "not_understood", 0),
+        left_out=reader.left_out,
+        not_understood=reader.not_understood,
         read_failed=reader.read_failed,
         thumbnails=chosen.thumbnails(),
-        late=getattr(reader, "late", {}),
+        late=reader.late,
     )
     yield replace(_batch(shard, index, photos, errors), ending=ending)
 

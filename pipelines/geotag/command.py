@@ -19,6 +19,7 @@ from typing import Any
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.geography.polygons import PolygonError
 from locdiffusion.photos.image_formats import unreadable_endings
+from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.names import extension
 from locdiffusion.photos.storage import DataError
@@ -48,6 +49,7 @@ class Job:
         output: Prepared output directory.
         configuration: What decides the rows; kept in the output directory.
         load: Builds the Geotagger on a worker.
+        left_out: Files in folders that are no photos.
     """
 
     options: GeotagOptions
@@ -55,6 +57,7 @@ class Job:
     output: Output
     configuration: RunConfiguration
     load: Loader
+    left_out: LeftOut
 
 
 def build(options: GeotagOptions, load: Loader | None = None) -> Job:
@@ -73,7 +76,8 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     here = replace(options.loader, device="cpu", bf16=False)
     check = load or (options.loader if options.is_local else here)
     load = load or options.loader
-    shards = tuple(list_shards(options.input, _tell))
+    left_out = LeftOut()
+    shards = tuple(list_shards(options.input, _tell, options.exclude, left_out))
     # RuntimeError: the encoder's weights are missing. All three carry their own remedy.
     try:
         geotagger = loaded(check).geotagger
@@ -86,7 +90,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
         gone = output.prepare(configuration, shards, options.overwrite, options.retry_failed)
     for line in shown(f"{source} ({number(photos, 'photo')})" for source, photos in gone.items()):
         _tell(f"gone since the last run, its rows are removed: {line}")
-    return Job(options, shards, output, configuration, load)
+    return Job(options, shards, output, configuration, load, left_out)
 
 
 def _output(options: GeotagOptions, shards: Sequence[Shard] = ()) -> Output:
@@ -157,7 +161,7 @@ def run(job: Job) -> dict[str, Any] | None:
         print(how_to_follow(result, job.options))
         return None
     seconds = max(0.01, round(time.monotonic() - start, 2))
-    summary = summarise(job.output)
+    summary = summarise(job.output, job.left_out)
     photos = summary["photos"] - before
     now = zip(TIMES, (seconds, round(photos / seconds, 2), stages), strict=True)
     # Where nothing was left to do, what is known about the time is in the earlier summary.
@@ -192,8 +196,11 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
             f"--output {output.root} holds no {RUN}: no job of this command was started there; "
             "check the path"
         )
-    shards = list_shards(options.input, _tell)
-    summary = summarise(output)
+    left_out = LeftOut()
+    shards = list_shards(options.input, _tell, options.exclude, left_out)
+    summary = summarise(output, left_out)
+    if not shards and (earlier := output.read_json(SUMMARY)):  # which knew the folders
+        summary["left_out"] = earlier.get("left_out", summary["left_out"])
     summary |= {**_earlier_times(output, summary["photos"]), "configuration": configuration}
     if shards:
         _tell_others(output, shards)

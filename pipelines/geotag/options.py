@@ -49,13 +49,16 @@ which checkpoint:
 input:
   A folder is searched for JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF, BMP and JPEG
   2000 by their endings, in small letters or capitals, its sub-folders too; files
-  of other kinds are counted and left out. What a file is, its content decides; of
-  several pictures in a file the first is taken. HEIC needs `pip install pi-heif`.
-  A picture without its last bytes is an error, with --salvage a photo. A shard
-  is a tar of such files. A photo's key is its path: in a shard up to the first
-  dot of its name, in a folder with the ending. A known position may lie beside
-  NAME.jpg in NAME.json: {"latitude": 52.5, "longitude": 13.4}. Positions in the
-  EXIF are not used for the answer; summary and report compare it with them.
+  of other kinds are counted and left out, archives too; a folder of archives
+  without a photo stands for these. Links to folders are followed. A path that
+  exists is meant literally, whatever its name. What a file is, its content
+  decides; of several pictures in a file the first is taken. HEIC needs
+  `pip install pi-heif`. A picture without its last bytes is an error, with
+  --salvage a photo. A shard is a tar or zip of such files; a photo's key is its
+  path, in a folder with the ending. A known position may lie beside NAME.jpg in
+  NAME.json: {"latitude": 52.5, "longitude": 13.4}, in the documents of Google
+  Takeout, or in NAME.xmp. Positions in the EXIF are not used for the answer;
+  summary and report compare it with them.
 
 output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("out/predictions")
@@ -80,6 +83,7 @@ class GeotagOptions(JobFlags):
 
     Attributes:
         input: Folders, and patterns of shards.
+        exclude: Patterns of photos and folders that are left out.
         loader: Builds the Geotagger.
         extras: Layers and columns that are written besides points.
         batch_size: Most photos per call of the model.
@@ -89,6 +93,7 @@ class GeotagOptions(JobFlags):
     """
 
     input: tuple[str, ...]
+    exclude: tuple[str, ...]
     loader: GeotaggerLoader
     extras: Extras
     batch_size: int
@@ -119,6 +124,14 @@ def geotag_parser() -> JobParser:
         "--output",
         help="directory to create, or to resume (default for one folder or tar: its name and "
         "-geotags, in the current directory; several paths have none)",
+    )
+    group.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave out files and folders of this name or path, such as 'Trash' or '*_small.jpg'; "
+        "may be repeated",
     )
     add_flags(group, "--overwrite")
     group.add_argument(
@@ -190,6 +203,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     return GeotagOptions(
         **job_settings(ours),
         input=tuple(ours.input),
+        exclude=tuple(ours.exclude),
         loader=GeotaggerLoader(**{name: getattr(ours, name) for name in (*MODEL, "bf16")}),
         extras=Extras(**extras, hybrid=bool(ours.gallery)),
         batch_size=ours.batch_size,

@@ -22,9 +22,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from locdiffusion.files import file_system
 from locdiffusion.photos.image_formats import readable_formats
 from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.storage import exists
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
 from pipelines.geotag.tables import (
     FAILED,
@@ -168,7 +168,7 @@ class Output(OutputDirectory):
 
     def _remove_stale(self, shards: Sequence[Shard], retry_failed: bool) -> dict[str, int]:
         """Deletes manifests of what is gone, grouped otherwise or to be tried again."""
-        folders = {shard.folder for shard in shards if shard.folder is not None}
+        folders = {shard.folder for shard in shards if shard.photos}  # not: cannot be listed now
         current = {shard.id for shard in shards}
         gone: dict[str, int] = {}
         for manifest in list(self.manifests()):
@@ -271,9 +271,9 @@ def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunCon
 
 def _is_there(source: str) -> bool:
     """Whether a tar or the folder of a group still exists; True where nobody can say."""
-    places = filter(None, (source, source.rpartition("#")[0]))
+    places = [place for place in (source, source.rpartition("#")[0]) if place]
     try:
-        return any(filesystem.exists(path) for filesystem, path in map(file_system, places))
+        return any(exists(place) for place in places)
     except Exception:  # each file system has its own
         return True
 

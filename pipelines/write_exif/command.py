@@ -16,8 +16,8 @@ from typing import Any
 
 from locdiffusion.cli.flags import add_flags, add_input, from_home
 from locdiffusion.cli.parser import DONE, FAILED, Parser, UsageError, fraction
-from locdiffusion.photos.archive import Sample, ShardReader
-from locdiffusion.photos.folder import FolderReader, PhotoFile
+from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.storage import DataError
 from pipelines.geotag.output import Output
@@ -118,7 +118,7 @@ class Copier:
                 files[photo.key] = photo
             else:
                 self._told(shard, photo.key, fate)
-        for item in FolderReader(list(files.values())) if shard.photos else ShardReader(shard.url):
+        for item in shard.reader(tuple(files.values())):
             if item.key is None:
                 self.outcomes.damaged.append(f"{shard.url}: {item.message}")
             elif isinstance(item, ErrorRow):

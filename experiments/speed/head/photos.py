@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.photos.embedding_cache import load_photos
-from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.patterns import expand_patterns
 
 
 def embeddings_of(

@@ -23,7 +23,7 @@ from locdiffusion.photos.embedding_cache import (
     read_embedded,
 )
 from locdiffusion.photos.labelled_samples import read_samples
-from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
 from support.archives import encode, huge_png, photo, tar_bytes, truth, write_tar
 from support.tiny import EMBEDDING_DIM, TinyEncoder, with_orientation, write_coloured_shard

@@ -5,7 +5,7 @@ import sys
 import pytest
 from fsspec.registry import _registry
 
-from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError, ReadError, open_stream
 from pipelines.writing.directory import OutputDirectory, OutputError
 

@@ -15,7 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from webdataset.tariterators import group_by_keys, tar_file_expander
 
-from locdiffusion.photos.listing import expand_patterns
+from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.build_shards import metadata, tables

@@ -417,9 +417,9 @@ def test_a_part_that_goes_while_the_job_runs(
 ) -> None:
     real = geotag.summarise
 
-    def summarise(output: Any) -> dict[str, Any]:
+    def summarise(*arguments: Any) -> dict[str, Any]:
         part(tmp_path / "out", PREDICTIONS).unlink()
-        return real(output)
+        return real(*arguments)
 
     monkeypatch.setattr(geotag, "summarise", summarise)
     assert run(archive, tmp_path / "out", shards="val-*.tar") == 1

@@ -316,7 +316,6 @@ class MisfitLoader:
     [
         (["--input", "{dir}/none-*.tar"], "no file matches"),
         (["--input", "{dir}/{{000..002}}.tar"], "no file matches"),
-        (["--input", "{dir}"], "tar shards and 0 photos; pass '{dir}/*.tar'"),
         (
             ["--batchsize=3"],
             "'--batchsize=3' is no flag of this command, nor of Beam; did you mean",

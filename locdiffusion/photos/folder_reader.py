@@ -1,0 +1,107 @@
+"""Reads the photos of one group of a folder, with the documents about them. Knows no Beam."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.folder import PhotoFile, legible
+from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.sidecar import Sidecar, read_sidecar
+from locdiffusion.photos.storage import open_stream
+from locdiffusion.photos.tar import TarStatus
+from schemas.geotags import ErrorRow, Stage, Status
+from schemas.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES
+
+
+@dataclass
+class FolderReader:
+    """Yields the photos of one group, each as a Sample or as an ErrorRow with its key.
+
+    Attributes:
+        photos: Photos to read.
+        problem: Why the folder could not be listed; empty if it could.
+        status: State of the group, as of `archive.ShardReader`.
+        message: The problem.
+        left_out: Empty: what is left out is counted when folders are listed.
+        late: Empty: documents are known before the photos are read.
+        not_understood: Number of documents that cannot be read or are not understood.
+        read_failed: Whether a photo could not be read, so that another run should try again.
+    """
+
+    photos: Sequence[PhotoFile]
+    problem: str = ""
+    status: TarStatus = TarStatus.COMPLETE
+    message: str = ""
+    left_out: LeftOut = field(default_factory=LeftOut)
+    late: dict[str, Sidecar] = field(default_factory=dict)
+    not_understood: int = 0
+    read_failed: bool = False
+
+    def __iter__(self) -> Iterator[Sample | ErrorRow]:
+        if self.problem:
+            self.status, self.message, self.read_failed = TarStatus.UNREADABLE, self.problem, True
+            yield ErrorRow(None, Stage.READ, Status.SHARD_UNREADABLE, legible(self.problem))
+        for photo in self.photos:
+            yield self._read(photo)
+
+    def _read(self, photo: PhotoFile) -> Sample | ErrorRow:
+        try:
+            image = _content(photo.url, MAX_IMAGE_BYTES)
+        except _TooLarge as error:
+            why = f"the photo has {error}; store a smaller file"
+            return ErrorRow(photo.key, Stage.READ, Status.TOO_MANY_BYTES, why)
+        except OSError as error:
+            why = _no_file(photo.url)
+            if not why:
+                self.read_failed = True
+                why = f"cannot be read ({error}); check that it is still there, and its rights"
+            return ErrorRow(photo.key, Stage.READ, Status.MISSING_IMAGE, legible(why))
+        read = [self._document(photo, path) for path in photo.documents]
+        with_position = (pair for pair in read if pair[1].position is not None)
+        understood = (pair for pair in read if not pair[1].problem)
+        document = next(with_position, next(understood, read[0] if read else (None, None)))
+        return Sample(photo.key, image, *document)
+
+    def _document(self, photo: PhotoFile, path: str) -> tuple[bytes | None, Sidecar]:
+        data = None
+        try:
+            data = _content(f"{photo.folder}/{path}", MAX_METADATA_BYTES)
+            sidecar = read_sidecar(legible(path), data)
+        except (OSError, _TooLarge) as error:
+            sidecar = Sidecar(problem=legible(f"{path} cannot be read ({error})"))
+        self.not_understood += bool(sidecar.problem)
+        return data, sidecar
+
+
+class _TooLarge(ValueError):
+    pass
+
+
+def _content(url: str, limit: int) -> bytes:
+    """Reads a file; it may have grown since it was listed."""
+    with open_stream(url) as file:
+        data: bytes = file.read(limit + 1)
+    if len(data) > limit:
+        raise _TooLarge(f"more than {limit:,} bytes")
+    return data
+
+
+def _no_file(url: str) -> str:
+    """Returns why there is nothing to read under a local name until a person acts; or empty."""
+    if "://" in url:
+        return ""
+    try:
+        mode = os.stat(url).st_mode
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP) or not os.path.islink(url):
+            return ""
+        place = os.readlink(url)
+        return f"is a link to {place!r}, where no file is; put it back, or remove the link"
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    return "is a pipe, a socket or a device, wanted a file; remove it, or leave it out: --exclude"

@@ -1,0 +1,139 @@
+"""Finds the files and folders that paths, URLs, globs and braces name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from fnmatch import translate
+
+import fsspec
+
+from locdiffusion.photos.storage import DataError, explained
+
+RIGHTS = "look who may read it with `ls -ld`, and type the same command again"
+
+
+def expand_patterns(patterns: Iterable[str]) -> list[str]:
+    """Finds the files and folders that paths, URLs, globs and braces such as `{000..009}` name.
+
+    A path that exists is meant letter by letter, whatever its name holds; so is the part of a path
+    that exists, up to a `/`. In the rest, `*`, `?`, `[...]`, `**/` and braces are expanded. A `~`
+    at the beginning is the home directory. Only what has a `://` is a URL, which fsspec expands.
+
+    Args:
+        patterns: Local paths, or URLs that fsspec knows.
+
+    Returns:
+        Locations in the order of the patterns, each once; local ones are absolute. A folder that
+        was named itself ends with a slash; globs find files only, and none that are hidden.
+
+    Raises:
+        DataError: A pattern, or a name that its braces stand for, matches nothing; or a folder
+            cannot be listed.
+    """
+    unread: dict[str, str] = {}
+    found = find_locations(patterns, unread)
+    for place, why in unread.items():
+        raise DataError(f"{place} cannot be listed ({why}); {RIGHTS}")
+    return found
+
+
+def find_locations(patterns: Iterable[str], unread: dict[str, str]) -> list[str]:
+    """Does what `expand_patterns` does, and keeps why a place could not be listed."""
+    locations: dict[str, None] = {}
+    for pattern in patterns:
+        before = len(unread)
+        for part in _parts(pattern) if "://" in pattern else [pattern]:
+            found = _elsewhere(part) if "://" in part else _here(part, unread)
+            locations.update(dict.fromkeys(found))
+            if not found and len(unread) == before:
+                raise DataError(
+                    f"no file matches {part!r}; check how it is spelled, look with `ls {part}`, "
+                    "keep the quotes around globs, and write a range of files that are all there "
+                    "as {000..009}"
+                )
+    return list(locations)
+
+
+def _parts(pattern: str) -> list[str]:
+    from braceexpand import braceexpand
+
+    try:
+        return list(braceexpand(pattern, escape=False))
+    except ValueError:  # braces that are not closed
+        return [pattern]
+
+
+def _elsewhere(url: str) -> list[str]:
+    """Finds what a URL without braces names."""
+    with listing_errors(url):
+        filesystem, path = fsspec.core.url_to_fs(url)
+        shown: Callable[[str], str] = filesystem.unstrip_protocol
+        if filesystem.isfile(path):  # a name may hold the very characters of a glob
+            return [shown(path)]
+        if filesystem.isdir(path):
+            return [shown(path).rstrip("/") + "/"]
+        found = filesystem.glob(path) if re.search(r"[*?\[]", path) else []
+        return [shown(name) for name in sorted(found) if not filesystem.isdir(name)]
+
+
+@contextlib.contextmanager
+def listing_errors(place: str) -> Iterator[None]:
+    """Turns whatever a file system raises (gcsfs, aiohttp, google-auth, ...) into a DataError."""
+    try:
+        yield
+    except Exception as error:
+        raise DataError(
+            f"{place} cannot be listed ({explained(error)}); check the name, your rights and, for "
+            "gs://, that you are logged in: gcloud auth application-default login"
+        ) from error
+
+
+def _here(typed: str, unread: dict[str, str]) -> list[str]:
+    """Finds what a local path names; raises DataError for a name that braces stand for alone."""
+    path = os.path.abspath(os.path.expanduser(typed or "\0"))  # an empty word is no folder
+    literal, rest = "/", path.strip("/").split("/")
+    while rest and rest != [""]:
+        try:
+            os.lstat(os.path.join(literal, rest[0]))
+        except (FileNotFoundError, NotADirectoryError):
+            break
+        except (OSError, ValueError) as error:
+            if not isinstance(error, PermissionError):  # a name that is too long, or has a \0
+                break
+            unread[literal] = error.strerror or str(error)
+            return []
+        literal = os.path.join(literal, rest.pop(0))
+    else:
+        return [literal.rstrip("/") + "/" if os.path.isdir(literal) else literal]
+    pattern = "/".join(rest)
+    parts = _parts(pattern)
+    if parts == [pattern]:
+        return sorted(_globbed(literal, rest, unread)) if re.search(r"[*?\[]", pattern) else []
+    head = typed.removesuffix(pattern) if typed.endswith(pattern) else f"{literal}/"
+    return find_locations([head + part for part in parts], unread)
+
+
+def _globbed(folder: str, parts: Sequence[str], unread: dict[str, str]) -> Iterator[str]:
+    """Yields the files below a folder that match the parts of a glob, one by one."""
+    matches = re.compile(translate(parts[0])).match
+    last, deep = len(parts) == 1, parts[0] == "**"
+    if deep and not last:
+        yield from _globbed(folder, parts[1:], unread)
+    try:
+        with os.scandir(folder) as found:
+            entries = [one for one in found if parts[0][:1] == "." or one.name[:1] != "."]
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        unread[folder] = error.strerror or str(error)
+        return
+    for entry in entries:
+        if deep and entry.is_dir(follow_symlinks=False):
+            yield from _globbed(entry.path, parts, unread)
+        elif matches(entry.name) and last and not entry.is_dir():
+            yield entry.path
+        elif matches(entry.name) and not last:
+            yield from _globbed(entry.path, parts[1:], unread)
