@@ -59,6 +59,8 @@ def read_samples(
             late = late_documents(shard) if late is None else late
             sidecar = late.get(item.key, sidecar)
         yield item, _truth(item, sidecar, shard)
+    if reader.message:
+        print(f"{shard}: {reader.message}", file=sys.stderr)
     if isinstance(reader, ShardReader) and (alone := reader.documents.alone):
         raise DataError(
             f"{alone} in {shard} has a position and belongs to no photo; add the photo, or leave "
