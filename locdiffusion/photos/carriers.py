@@ -99,7 +99,11 @@ def _png(data: bytes) -> Iterator[bytes]:
             yield body
         elif name in PNG_TEXTS and body.startswith(PNG_KEYWORDS):
             keyword, text = png_text(name, body)
-            yield _raw_profile(text) if keyword.startswith(b"Raw") else text
+            profile = keyword.removeprefix(b"Raw profile type ")
+            if profile == keyword:
+                yield text
+            elif profile in (b"exif", b"APP1", b"xmp"):
+                yield _raw_profile(text)
 
 
 def _webp(data: bytes) -> Iterator[bytes]:
@@ -113,8 +117,9 @@ def _webp(data: bytes) -> Iterator[bytes]:
 
 def _gif(data: bytes) -> Iterator[bytes]:
     _, found, rest = data.partition(b"\x21\xff\x0bXMP DataXMP")
-    if found:
-        yield rest.partition(b"\x01\xff\xfe\xfd")[0]
+    packet = rest.partition(b"\x01\xff\xfe\xfd")[0]
+    if found and packet[:1] == b"<":
+        yield packet
 
 
 def _raw_profile(text: bytes) -> bytes:

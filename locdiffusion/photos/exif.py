@@ -97,8 +97,10 @@ def read_gps(block: bytes) -> Reading:
             found = _position(tiff, tiff.find(at, _GPS_TAGS))
             if found.position is not None:
                 return found
-    except (TiffError, CoordinateError) as error:
-        return Reading(problem=f"the EXIF has GPS tags that cannot be read: {error}")
+    except CoordinateError as error:
+        return Reading(problem=f"the EXIF has a position that cannot be read: {error}")
+    except TiffError as error:
+        return Reading(problem=f"the EXIF, which may hold a position, cannot be read: {error}")
     return NOTHING
 
 
@@ -109,10 +111,12 @@ def _gps_directories(tiff: Tiff) -> list[int]:
         TiffError: The first directory is broken.
     """
     found = _targets(tiff, tiff.first, GPS_IFD)
-    others = (*_targets(tiff, tiff.first, EXIF_IFD), tiff.directory(tiff.first)[1])
-    for at in filter(None, others):
+    later = tiff.directory(tiff.first)[1]
+    for pointer in (EXIF_IFD, None):
         with contextlib.suppress(TiffError):  # often broken, and seldom with GPS tags
-            found += _targets(tiff, at, GPS_IFD)
+            others = _targets(tiff, tiff.first, pointer) if pointer else [later]
+            for at in filter(None, others):
+                found += _targets(tiff, at, GPS_IFD)
     return found
 
 
