@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import tarfile
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 
@@ -19,7 +22,7 @@ from locdiffusion.photos.storage import DataError
 from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import MAX_IMAGE_BYTES, Truth
-from support.archives import photo, sound_members, tar_bytes, truth, write_tar
+from support.archives import photo, sound_members, tar_bytes, truth, write_tar, zip_bytes
 
 
 def read(path: Path) -> tuple[list[Sample], list[ErrorRow], ShardReader]:
@@ -358,6 +361,31 @@ def test_any_record_may_be_filled(tmp_path: Path, blocks: int, packed: bool) -> 
     else:
         assert [sample.key for sample in samples] == ["a", "b"] and errors == []
         assert (reader.status, reader.message) == (TarStatus.COMPLETE, "")
+
+
+def test_a_tar_may_be_compressed_in_several_parts(tmp_path: Path) -> None:
+    """As bgzip and parallel packers write it."""
+    data = tar_bytes([("a.jpg", photo(1)), ("b.jpg", photo(2))])
+    path = tmp_path / "s.tar"
+    for module in (gzip, bz2, lzma):
+        path.write_bytes(
+            b"".join(module.compress(data[at : at + 700]) for at in range(0, len(data), 700))
+        )
+        samples, errors, reader = read(path)
+        assert len(samples) == 2 and errors == [] and reader.message == ""
+
+
+def test_one_photo_is_held_at_a_time(tmp_path: Path) -> None:
+    members = [(f"{index}.jpg", bytes(2**20)) for index in range(40)]
+    members += [(f"{index}.json", truth() + b" " * 2**18) for index in range(40)]
+    for path in (tmp_path / "s.tar", tmp_path / "s.zip"):
+        path.write_bytes((zip_bytes if path.suffix == ".zip" else tar_bytes)(members))
+        reader = ShardReader(str(path))
+        tracemalloc.start()
+        assert sum(1 for _ in reader) == 40 and len(reader.late) == 40
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 12 * 2**20
 
 
 def test_more_zeros_than_fill_a_record_are_said(tmp_path: Path) -> None:
