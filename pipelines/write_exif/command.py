@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from locdiffusion.cli.flags import add_flags, add_input, from_home
-from locdiffusion.cli.parser import DONE, FAILED, Parser, UsageError, fraction
+from locdiffusion.cli.parser import DONE, FAILED, Parser, RunFailed, UsageError, fraction
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.listing import Shard, list_shards
@@ -128,6 +128,15 @@ class Copier:
             else:
                 self._copy(shard, item, geotags[item.key], files.get(item.key))
 
+    def write_list(self) -> None:
+        """Writes the list of what became of the photos so far."""
+        told = self.outcomes
+        summary: dict[str, Any] = {"photos": len(told.photos), **told.counts()}
+        if told.damaged:
+            summary["not read whole"] = told.damaged
+        if not self.dry:
+            self.copies.write_list(summary, map(Outcome.to_dict, told.photos))
+
     def _copy(
         self, shard: Shard, sample: Sample, geotag: Mapping[str, Any], file: PhotoFile | None
     ) -> None:
@@ -162,6 +171,7 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
     Raises:
         UsageError: No threshold is given, or the copies would lie among the originals.
         DataError: No photo or no prediction is found.
+        RunFailed: The folder of the copies cannot be written.
     """
     rules = Rules(**{one.name: getattr(options, one.name) for one in fields(Rules)})
     if rules.unlimited:
@@ -180,15 +190,16 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
     several = len({shard.folder for shard in shards if shard.folder}) > 1
     copier = Copier(rules, Copies(options.output), several, options.dry_run)
     try:
-        for shard in shards:
-            copier.copy_shard(shard, _geotags(predictions, shard))
-    finally:
-        if not options.dry_run:
-            outcomes = copier.outcomes
-            summary: dict[str, Any] = {"photos": len(outcomes.photos), **outcomes.counts()}
-            if outcomes.damaged:
-                summary["not read whole"] = outcomes.damaged
-            copier.copies.write_list(summary, map(Outcome.to_dict, outcomes.photos))
+        try:
+            for shard in shards:
+                copier.copy_shard(shard, _geotags(predictions, shard))
+        finally:
+            copier.write_list()
+    except OSError as error:
+        raise RunFailed(
+            f"{error}; check that --output {options.output} may be written, then type the same "
+            "command again"
+        ) from error
     return copier.outcomes
 
 
@@ -206,7 +217,10 @@ def _original(shard: str, sample: Sample, file: PhotoFile | None) -> Original:
     if file is None or "://" in file.url:
         changed_s = sample.member.changed_s if sample.member else None
         return Original(shard, sample.key, None if changed_s is None else round(changed_s * 1e9))
-    status = os.stat(file.url)
+    try:
+        status = os.stat(file.url)
+    except OSError:  # gone meanwhile
+        return Original(shard, sample.key)
     return Original(shard, sample.key, status.st_mtime_ns, status.st_mode & 0o777)
 
 

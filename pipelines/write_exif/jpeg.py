@@ -80,11 +80,13 @@ class Header:
         """EXIF segment; without data, where it belongs, if there is none.
 
         Raises:
-            UnsafeError: There are several.
+            UnsafeError: There are several, or other bytes are before it.
         """
-        found = self.app(1, EXIF)
-        if len(found) > 1:
-            raise UnsafeError(f"the file has {len(found)} EXIF segments, wanted one")
+        found = [one for one in self.app(1, b"") if EXIF in one.data[:10]]
+        if len(found) > 1 or not all(one.data.startswith(EXIF) for one in found):
+            raise UnsafeError(
+                f"it has {len(found)} EXIF segments, wanted one that begins with Exif"
+            )
         if found:
             return found[0]
         place = 2

@@ -127,6 +127,7 @@ def test_what_signs_or_measures_the_file_is_refused():
         "C2PA": segment(0xEB, b"JP\0\1\0\0\0\1jumbjumdc2pa"),
         "Photoshop": segment(0xED, b"Photoshop 3.0\x008BIM\x04\x22\0\0\0\0\0\0"),
         "length of the first picture": segment(0xE1, XMP + container.format("0400").encode()),
+        "1 EXIF segments": segment(0xE1, b"\0\0Exif\0\0" + exif_block(Form())),
         "2 EXIF segments": segment(0xE1, b"Exif\0\0" + exif_block(Form())) * 2,
     }
     for why, extra in refused.items():

@@ -1,5 +1,6 @@
 """Geotags in EXIF: read back by Pillow and by the pipeline, all else in the file untouched."""
 
+import errno
 import io
 import json
 import os
@@ -360,6 +361,20 @@ def test_the_list_is_written_when_the_command_is_stopped(tmp_path, monkeypatch):
     assert write_exif.main([str(photos), *flags]) == 130
     assert sum(fate == "written" for fate in fates_in(copies).values()) == 2
     assert len(list(copies.rglob("*.jpg"))) == 2
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypatch, capsys):
+    photos, out = geotagged(tmp_path, 2)
+    flags = ["--predictions", str(out), "--output", str(tmp_path / "c"), "--min-prob-25km", "0"]
+    for number, told in ((errno.ENOSPC, "disk full"), (errno.EROFS, "may be written")):
+
+        def refused(*_, number=number):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(os, "replace", refused)
+        capsys.readouterr()
+        assert write_exif.main([str(photos), *flags]) == 1
+        assert told in capsys.readouterr().err
 
 
 def test_pixels_are_not_decoded(tmp_path, monkeypatch):
