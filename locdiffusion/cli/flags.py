@@ -24,6 +24,13 @@ def folder(place: str) -> Path:
 
 FLAGS: dict[str, dict[str, Any]] = {
     "--output": {"type": from_home, "metavar": "DIR", "help": "directory to create, or to resume"},
+    "--exclude": {
+        "action": "append",
+        "default": [],
+        "metavar": "PATTERN",
+        "help": "leave out files and folders of this name or path, such as 'Trash' or "
+        "'*_small.jpg'; may be repeated",
+    },
     "--checkpoint": {
         "metavar": "NAME|DIR",
         "help": "trained model: a shipped one (overhead, geoclip-distilled) or a directory "

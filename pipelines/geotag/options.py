@@ -125,15 +125,7 @@ def geotag_parser() -> JobParser:
         help="directory to create, or to resume (default for one folder or tar: its name and "
         "-geotags, in the current directory; several paths have none)",
     )
-    group.add_argument(
-        "--exclude",
-        action="append",
-        default=[],
-        metavar="PATTERN",
-        help="leave out files and folders of this name or path, such as 'Trash' or '*_small.jpg'; "
-        "may be repeated",
-    )
-    add_flags(group, "--overwrite")
+    add_flags(group, "--exclude", "--overwrite")
     group.add_argument(
         "--salvage",
         **SWITCH,

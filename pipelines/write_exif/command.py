@@ -68,6 +68,7 @@ def parser() -> Parser:
         "--predictions", type=from_home, metavar="DIR", help="output of `locdiffusion geotag`"
     )
     add_flags(group, "--output", help="folder for the copies")
+    add_flags(group, "--exclude", help="the same as for `locdiffusion geotag`; may be repeated")
     group.add_argument("--dry-run", action="store_true", help="count, and write nothing")
     add = made.add_argument_group("which geotags are written; give at least one limit").add_argument
     add("--max-radius-90-km", type=float, metavar="KM", help="those with at most this 90 %% radius")
@@ -179,7 +180,7 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
             "how certain must a geotag be? Give --max-radius-90-km KM, --min-prob-25km P or "
             "--min-prob-200km P (all that are given must hold)"
         )
-    shards = list_shards(options.input, lambda note: print(note, file=sys.stderr))
+    shards = list_shards(options.input, lambda note: print(note, file=sys.stderr), options.exclude)
     _refuse_in_place(shards, options.output)
     predictions = Output(options.predictions)
     if predictions.read_json(RUN) is None:
@@ -206,9 +207,14 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
 def _geotags(predictions: Output, shard: Shard) -> Mapping[str, Mapping[str, Any]]:
     import pyarrow.parquet as pq
 
+    if shard.problem:
+        return {}
     if not predictions.exists(PREDICTIONS, f"part-{shard.id}.parquet"):
         print(f"{shard.url} was not geotagged; run `locdiffusion geotag` first", file=sys.stderr)
         return {}
+    if (predictions.manifest(shard.id) or {}).get("version") not in (None, shard.version):
+        again = "type the command of `locdiffusion geotag` again for its new state"
+        print(f"{shard.url} was changed since it was geotagged; {again}", file=sys.stderr)
     table = pq.read_table(predictions.part(PREDICTIONS, shard.id), columns=list(COLUMNS))
     return {row["key"]: row for row in table.to_pylist()}
 

@@ -298,7 +298,7 @@ def test_photos_of_two_folders_with_equal_names_are_both_kept(tmp_path):
     assert len({path.read_bytes() for path in copies.rglob("*.jpg")}) == 3
 
 
-@pytest.mark.parametrize("packing", ["tar"])
+@pytest.mark.parametrize("packing", ["tar", "folder"])
 def test_a_position_in_a_document_is_the_photo_s_own(tmp_path, packing):
     """Whether the document is beside the photo, or comes late as in Google Takeout."""
     takeout = json.dumps({"title": "a.jpg", "geoData": {"latitude": 52.5, "longitude": 13.4}})
@@ -375,6 +375,37 @@ def test_a_folder_that_cannot_be_written_is_told_in_one_line(tmp_path, monkeypat
         capsys.readouterr()
         assert write_exif.main([str(photos), *flags]) == 1
         assert told in capsys.readouterr().err
+
+
+def test_what_geotag_left_out_is_left_out(tmp_path, capsys):
+    photos, out = tmp_path / "photos", str(tmp_path / "out")
+    for name in ("1.jpg", "2.jpg", "Trash/3.jpg"):
+        (photos / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).write_bytes(photo(int(name[-5])))
+    excluded = [str(photos), "--exclude", "Trash", "--output"]
+    assert geotag.main([*excluded, out], FakeLoader()) == 0
+    copies = tmp_path / "copies"
+    flags = [str(copies), "--predictions", out, "--min-prob-25km", "0"]
+    assert write_exif.main([*excluded, *flags]) == 0
+    assert fates_in(copies) == {"1.jpg": "written", "2.jpg": "written"}
+    (photos / "1.jpg").write_bytes(photo(9))
+    assert write_exif.main([*excluded, *flags]) == 0
+    assert "was changed since it was geotagged" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_listed_is_damage(tmp_path, monkeypatch, capsys):
+    photos, out = geotagged(tmp_path, 3)
+    flags = ["--output", str(tmp_path / "copies"), "--predictions", str(out)]
+    scandir = os.scandir
+
+    def refusing(place):
+        if os.fspath(place).endswith("deep"):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(place))
+        return scandir(place)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    assert write_exif.main([str(photos), *flags, "--min-prob-25km", "0"]) == 1
+    assert "deep" in capsys.readouterr().err
 
 
 def test_pixels_are_not_decoded(tmp_path, monkeypatch):
