@@ -17,7 +17,7 @@ from typing import Any
 from locdiffusion.cli.parser import DONE, run_command
 from locdiffusion.files import write_json
 
-GROUPS = ("trivial", "encoder", "memory", "scaling")
+GROUPS = ("trivial", "encoder", "memory", "scaling", "listing")
 
 EPILOG = """\
 lines:
@@ -26,6 +26,7 @@ lines:
   encoder  the same with the image encoder and the checkpoint that are shipped
   memory   peak memory of a worker as photos, shards and the size of a shard grow
   scaling  photos per second with two worker processes against one
+  listing  CPU time and memory of listing 100,000 small files in 1,000 folders
 
 Each job runs in a new process, with one thread per operation. Loop and job start together and share
 one core, so that whatever else the machine does slows both alike. CPU time is that of the process

@@ -18,10 +18,12 @@ from experiments.speed.pipeline.job import (
     Task,
     run_fresh,
 )
+from experiments.speed.pipeline.listing import measure_listing
 from experiments.speed.pipeline.trivial import write_archive
 
 MARGINAL_TRIVIAL, MARGINAL_ENCODER = 1.25, 1.05
 FIXED_CPU_SECONDS = 1.0
+LISTING = 1.5
 FLAT_BYTES_PER_PHOTO = 256
 SMALL_PHOTO, PHOTO = (64, 48), (512, 384)
 
@@ -37,6 +39,7 @@ class Sizes:
         per_shard: Photos per shard, except in `encoder`.
         encoder_per_shard: Photos per shard in `encoder`.
         seed: Seed of the generated photos.
+        folders: Folders of 100 files that are listed.
     """
 
     turns: int = 3
@@ -47,9 +50,10 @@ class Sizes:
     per_shard: int = 1_000
     encoder_per_shard: int = 16
     seed: int = 0
+    folders: int = 1_000
 
 
-QUICK = Sizes(1, (20, 40), (2, 4), (20, 60), (20, 40), 20, 2)
+QUICK = Sizes(1, (20, 40), (2, 4), (20, 60), (20, 40), 20, 2, folders=3)
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ class Bench:
             "encoder": self.encoder,
             "memory": self.memory,
             "scaling": self.scaling,
+            "listing": self.listing,
         }
 
     def trivial(self) -> Iterator[Line]:
@@ -208,6 +213,22 @@ class Bench:
                 f"{1 / two:,.0f}); start {costs[0].fixed:.1f} -> {costs[1].fixed:.1f} s"
             )
         yield Line("1 -> 2 worker processes, trivial model", said, "shown only", None, numbers)
+
+    def listing(self) -> Iterator[Line]:
+        """Measures how long listing a folder takes, against a walk over the same tree."""
+        turns = 3 * self.sizes.turns
+        found = measure_listing(self.directory / "folders", self.sizes.folders, turns)
+        ratio = found["list"] / max(found["walk_and_look"], 1e-9)
+        bare = found["list"] / max(found["walk"], 1e-9)
+        yield Line(
+            f"listing {found['files']:,} files in {self.sizes.folders:,} folders, 20 % junk",
+            f"{found['list']:.2f} CPU-s: {ratio:.2f} times os.scandir with a stat of each file, "
+            f"{bare:.2f} times os.scandir alone; "
+            f"{found['peak_bytes'] / found['files']:.0f} bytes per file",
+            f"<= {LISTING} times os.scandir with a stat of each file",
+            ratio <= LISTING,
+            {**found, "ratio": ratio, "ratio_without_stat": bare},
+        )
 
     def _turns(
         self, model: str, photos: tuple[int, int], per_shard: int, size: tuple[int, int]

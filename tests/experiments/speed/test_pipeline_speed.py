@@ -253,12 +253,17 @@ def test_a_job_that_fails_is_told(
     assert capsys.readouterr().err == "error: no space left\n"
 
 
+def test_listing_is_measured_on_a_tree_with_junk(capsys: pytest.CaptureFixture) -> None:
+    assert main(["--quick", "--only", "listing"]) == 0
+    assert "listing 300 files in 3 folders, 20 % junk" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_whole_benchmark_runs(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     assert main(["--quick", "--output", str(file)]) == 0
     found = json.loads(file.read_text())["lines"]
     assert [line["group"] for line in found] == [
-        *["trivial"] * 3, "encoder", *["memory"] * 2, "scaling"
+        *["trivial"] * 3, "encoder", *["memory"] * 2, "scaling", "listing"
     ]  # fmt: skip
     assert {line["group"] for line in found} == set(GROUPS)
