@@ -10,7 +10,15 @@ import shapely
 
 from schemas.geotags import PROBABILITY_COLUMNS
 
-EXACT = ("key", "shard", "model_id", "country_code", "country_found_by")
+EXACT = (
+    "key",
+    "shard",
+    "model_id",
+    "country_code",
+    "country_found_by",
+    "exif_source",
+    "truth_source",
+)
 HEIGHTS = (*PROBABILITY_COLUMNS, "information_nats")
 PLACES = ("bbox", "latitude", "longitude", "modes")
 KM_PER_DEGREE = 111.2
