@@ -132,7 +132,7 @@ def pattern_of(action: argparse.Action) -> str:
     """Returns the extended regular expression (POSIX) that the whole value must match."""
     if action.choices:
         return f"({'|'.join(str(choice) for choice in action.choices)})"
-    if action.dest in BY_NAME:
+    if action.dest in BY_NAME and action.metavar != "PATTERN":  # one of names, in no bucket
         return BY_NAME[action.dest]
     if isinstance(action, argparse._StoreTrueAction | argparse._StoreFalseAction):
         return BOOLEAN

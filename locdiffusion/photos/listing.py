@@ -69,7 +69,8 @@ class Shard:
         """
         if self.photos:
             return fingerprint(self.photos)
-        marks = [*version(self.url)[1:], *sorted(self.exclude)]
+        others = sorted(url.rpartition("/")[2] for url in self.siblings)
+        marks = [*version(self.url)[1:], *sorted(self.exclude), *others]
         return hashlib.sha256(repr(marks).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
     def reader(self, photos: Sequence[PhotoFile] | None = None) -> FolderReader | ShardReader:
