@@ -16,7 +16,7 @@ from support.tiny import TinyEncoder, coloured_photo, replace_encoders, write_ch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-PLACES = [(47.0, 8.0), (-33.9, 151.2), (0.0, 0.0), (64.1, -21.9), (35.7, 139.7)]
+PLACES = [(47.0, 8.0), (-33.9, 151.2), (0.0, 20.0), (64.1, -21.9), (35.7, 139.7)]
 # Im2GPS3k and YFCC26k; OSV-5M; and a table of one's own
 PLACES365 = "IMG_ID,AUTHOR,LAT,LON,S3_Label\n{0}.jpg,me,{1},{2},0\n"
 OSV_5M = "id,latitude,longitude,country\n{0},{1},{2},CH\n"
