@@ -28,7 +28,7 @@ TABLE = {
 GPS = ExifTags.IFD.GPSInfo
 KEPT, GONE = {5, 6, 7, 16, 17, 29}, {8, 9, 10, 11, 30}
 OF_POSITION = re.compile(
-    "GPS(Latitude|Longitude|Position|Version|Status|Measure|DOP|Satel|MapD|Processing|Area|HPos)"
+    "GPS(Latitude|Longt?itude|Position|Version|Status|Measure|DOP|Satel|MapD|Processing|Area|HPos)"
     "|LocationCreated|MPImage(Start|Length)|System:|SourceFile|ExifByteOrder|ExifTool"
 )
 CAREFUL, EVERY = Rules(), Rules(replace_own_position=True)
