@@ -46,7 +46,7 @@ sources, and where their images may come from:
                                 --images ROOT --messages GLOB
                                                          ROOT/shard_0.msg ...
                                 --images ROOT --tars GLOB
-                                                         plain tars of 45_77_322.jpg
+                                                         tars: 45_77_322.jpg
                                 --urls mp16_urls.csv     downloaded
   yfcc100m    yfcc100m_dataset  --images ROOT [--hashes FILE]
               (plain or .bz2)                            ROOT/HHH/HHH/HASH.jpg

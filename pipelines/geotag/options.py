@@ -74,7 +74,7 @@ read more:
   docs/GEOCLIP.md (photos from the ground), deploy/README.md (Google Dataflow)
 """
 
-FAILED = "no photo was geotagged, too many failed, a shard is damaged, or a disk is full"
+FAILED = "no photo geotagged, too many failed, a shard damaged, or a disk full"
 
 
 @dataclass(frozen=True)
