@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase, translate
@@ -219,15 +219,25 @@ def match_documents(photos: Iterable[str], documents: Iterable[str]) -> dict[str
     if not by_folder:
         return {}
     cut = {folder: _cut_names(names) for folder, names in by_folder.items()}
+    starts = {
+        folder: Counter(name.partition(".")[0] for name in names)
+        for folder, names in by_folder.items()
+    }
     matched = {}
     for photo in photos:
         folder, _, base = photo.rpartition("/")
         if folder in by_folder:
-            names = by_folder[folder]
-            found = dict.fromkeys(
-                names[name] for name in document_names(_same(base)) if name in names
-            )
-            found |= dict.fromkeys(_cut_documents(_same(base), cut[folder]))
+            names, base = by_folder[folder], _same(base)
+            # Only a numbered or edited copy may have documents that begin with another name.
+            copied = stem(base).endswith((")", *EDITED))
+            most = len(names) if copied else starts[folder][base.partition(".")[0]]
+            found: dict[str, None] = {}
+            for name in document_names(base) if most else ():
+                if name in names:
+                    found[names[name]] = None
+                    if len(found) == most:
+                        break
+            found |= dict.fromkeys(_cut_documents(base, cut[folder]))
             if found:
                 matched[photo] = tuple(found)
     return matched
