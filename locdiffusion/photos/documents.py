@@ -24,7 +24,7 @@ class Documents:
     Attributes:
         said: What each document says, by its name.
         beside: Names of those that stood beside their photo.
-        late: What the others say, by the key of the photo; once all are matched.
+        late: What the others say, by the key of the photo, if nearer; once all are matched.
         unused: Names of those that are about no photo; once all are matched.
         not_understood: Number of documents about photos that are not understood.
     """
@@ -63,14 +63,15 @@ class Documents:
             load: Function from a part to all its documents.
         """
         elsewhere = [name for name in self.said if name not in self.beside]
-        lacking = list(lacking)
+        lacking = dict.fromkeys(lacking)
         found = match_documents(keys if elsewhere else lacking, self.said)
         used = self.beside.union(*found.values())
         self.unused = [name for name in elsewhere if name not in used]
         self.not_understood = sum(bool(self.said[name].problem) for name in used)
-        for photo in lacking:
-            if photo in found:
-                self.late[keys[photo]] = self.said[telling(found[photo], self.said)]
+        for photo, names in found.items():
+            name = telling(names, self.said)
+            if photo in lacking or name not in self.beside:  # a nearer one than that beside it
+                self.late[keys[photo]] = self.said[name]
         lacking = [photo for photo in lacking if photo not in found]
         for url in siblings:
             if not lacking:

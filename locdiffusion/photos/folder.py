@@ -28,7 +28,6 @@ from locdiffusion.photos.names import (
     is_archive,
     junk_folder,
     kind_of,
-    left_out_kind,
     match_documents,
     plain_photos,
 )
@@ -244,7 +243,7 @@ class FolderContent:
             elif kind is NameKind.OTHER and is_archive(name) and extension(name) not in UNREAD:
                 self.archives.append(f"{self.root}/{prefix}{name}")
             else:
-                self.left_out.add(prefix + name, left_out_kind(name))
+                self.left_out.add(prefix + name)
         photos.sort()
         if not documents and marks is None:
             self.photos += _photo_files(self.root, [prefix + name for name in photos])

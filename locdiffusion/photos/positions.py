@@ -94,8 +94,8 @@ class PhotoPositions:
         return self._document.source
 
     def with_late(self, sidecar: Sidecar | None) -> PhotoPositions:
-        """Returns these positions with a document that was met later, if it adds anything."""
-        if sidecar is None or self._document.known is not None:
+        """Returns these positions with the nearest document, met later, unless it knows less."""
+        if sidecar is None or (sidecar.known is None and self._document.known is not None):
             return self
         return PhotoPositions(self.own, sidecar)
 

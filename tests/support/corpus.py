@@ -120,7 +120,7 @@ def generated_files() -> dict[str, bytes]:
     jpeg = encode(noise(), quality=90)
     progressive = encode(noise(), quality=90, progressive=True)
     png = encode(noise(), "PNG")
-    deep = Image.fromarray(np.arange(4000, dtype=np.uint16).reshape(50, 80) * 16)
+    deep = Image.fromarray(np.arange(4000, dtype=np.uint16).reshape(50, 80) % 251)
     tiff = noise().getexif()
     tiff[0x010F] = "Camera"
     broken_exif = b"Exif\0\0II*\0\xff\xff\xff\x7f" + bytes(20)

@@ -314,18 +314,22 @@ forms = st.sampled_from([Form.FILE] * 12 + [form for form in Form if form is not
 
 
 @st.composite
-def sidecar_bases(draw: st.DrawFn, base: str) -> str:
-    """A name that a document about a photo has in one of the known spellings."""
+def sidecar_bases(draw: st.DrawFn, base: str, takeout: bool = False) -> str:
+    """A name that a document about a photo has in one of the known spellings, or of Takeout's."""
     bare, dot, ending = base.rpartition(".")
     numbered = bare.endswith(")") and "(" in bare
     whole = ".supplemental-metadata"
     cut = whole[: draw(st.integers(1, len(whole)))]
-    spellings = [f"{base}.json", f"{bare}.json", f"{base}{whole}.json", f"{base}{cut}.json"]
+    spellings = [f"{base}.json", f"{base}{whole}.json", f"{base}{cut}.json"]
+    if not takeout:
+        spellings.append(f"{bare}.json")
     if numbered:
         original, _, number = bare.rpartition("(")
         spellings += [f"{original}{dot}{ending}{middle}({number}.json" for middle in ("", cut)]
     if bare.endswith("-edited"):
         original = bare.removesuffix("-edited")
+        if takeout:  # a changed copy has no document of its own
+            spellings = []
         spellings.append(f"{original}{dot}{ending}{draw(st.sampled_from(['', cut]))}.json")
     return draw(st.sampled_from([name for name in spellings if len(name.encode()) <= MOST_BYTES]))
 
@@ -421,7 +425,7 @@ def takeouts(draw: st.DrawFn) -> tuple[File, ...]:
         folder = f"Takeout/Google Photos/{album}/"
         base = fitted(stem, ending)
         files.append(File(folder + base, Kind.PHOTO, data=photo_number(number)))
-        name = draw(sidecar_bases(base))
+        name = draw(sidecar_bases(base, takeout=True))
         files.append(File(folder + name, Kind.DOCUMENT, data=takeout_document(number, base)))
         title = json.dumps({"title": album}).encode()
         files.append(File(f"{folder}metadata.json", Kind.DOCUMENT, data=title))

@@ -187,15 +187,17 @@ class TestEstimates:
         assert (known.truth, known.truth_source) == (None, Source.ESTIMATE)
 
 
-def test_a_document_that_comes_late_is_used_where_it_adds_something() -> None:
+def test_a_document_that_comes_late_is_nearer_and_counts_unless_it_knows_less() -> None:
     late = Sidecar(PARIS, Source.JSON)
     for sidecar, wanted in (
         (None, PARIS),
         (Sidecar(problem="no JSON"), PARIS),
-        (Sidecar(BERLIN, Source.JSON), BERLIN),
+        (Sidecar(BERLIN, Source.JSON), PARIS),
     ):
         assert PhotoPositions(NOTHING, sidecar).with_late(late).truth == wanted
     assert PhotoPositions().with_late(None) == PhotoPositions()
+    known = PhotoPositions(NOTHING, late)
+    assert known.with_late(Sidecar(problem="no JSON")) == known
 
 
 def test_training_does_not_learn_from_estimates(tmp_path: Path) -> None:

