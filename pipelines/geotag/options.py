@@ -48,7 +48,7 @@ which checkpoint:
 
 input:
   A folder is searched for JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF, BMP and JPEG
-  2000 by their endings, in small letters or capitals, its sub-folders too; files
+  2000 by their endings, small letters or capitals, its sub-folders too; files
   of other kinds are counted and left out, archives too; a folder of archives
   without a photo stands for these. Links to folders are followed. A path that
   exists is meant literally, whatever its name. What a file is, its content
@@ -67,7 +67,7 @@ output:
   regions/, thumbnails/              the same way, with --regions, --thumbnails
   map.html, map.png                  the answers on the globe
   report.html                        how good it is where positions are known
-  summary.json                       counts, damaged shards, files left out, accuracy
+  summary.json                       counts, damage, files left out, accuracy
 
 read more:
   docs/OUTPUT.md (files and columns), docs/RECIPES.md (GeoPandas, DuckDB, QGIS),
