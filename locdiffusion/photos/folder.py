@@ -15,6 +15,7 @@ import os
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import pairwise, repeat
 from operator import attrgetter
 from typing import NamedTuple
@@ -163,6 +164,12 @@ class FolderContent:
         """Whether a run has written the folder itself."""
         return self.left_out.counts[OUTPUT_KIND] > 0 and self.left_out.named[:1] == [self.root]
 
+    @cached_property
+    def _above(self) -> str:
+        """Name of the root and a slash; empty if that alone would make junk of all below."""
+        name = self.root.rpartition("/")[2]
+        return "" if not name or junk_folder(name) else f"{name}/"
+
     def _scan(
         self, folder: str, only: Collection[str] | None = None
     ) -> tuple[list[str], list[str]]:
@@ -214,7 +221,7 @@ class FolderContent:
         entered = []
         for name in folders:
             path = prefix + name
-            kind = junk_folder(name)
+            kind = junk_folder(self._above + path)
             if not kind and excluded(path, self.exclude):
                 kind = EXCLUDED
             if kind:
@@ -271,7 +278,7 @@ class FolderContent:
             folder, _, base = path.rpartition("/")
             if (url := f"{self.root}/{path}") in self.seen:
                 self.repeated = True
-            elif kind := folder and junk_folder(folder):
+            elif kind := folder and junk_folder(self._above + folder):
                 self.left_out.counts[kind] += 1
             elif not path.startswith(outputs):
                 by_folder.setdefault(folder, []).append(base)

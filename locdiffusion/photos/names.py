@@ -22,11 +22,24 @@ ARCHIVE_EXTENSIONS = ("tar", "tgz", "tbz2", "txz", "tzst", "zip", "7z", "rar")
 COMPRESSED = ("gz", "bz2", "xz", "zst")
 """Endings that a compressed tar has behind `.tar`."""
 
+LIBRARIES = ("*.photo*library", "*.migratedphotolibrary", "*.aplibrary")
+"""Libraries of Photos, iPhoto and Aperture."""
+
 JUNK_FOLDERS = (
-    *("@eaDir", "#recycle", "@Recycle", "#snapshot", "@Recently-Snapshot"),  # Synology, QNAP
-    *("__MACOSX", "*.lrdata", "*.photoslibrary/resources", "*.photoslibrary/database"),
-    *("*.photoslibrary/private", "*.photoslibrary/scopes", "*.photolibrary/Thumbnails"),
-    *("$RECYCLE.BIN", "RECYCLER", "System Volume Information", "lost+found"),
+    *(
+        "@eaDir",
+        "@tmp",
+        "#recycle",
+        "@Recycle",
+        "#snapshot",
+        "@Recently-Snapshot",
+    ),  # Synology, QNAP
+    *("~snapshot", "Network Trash Folder", "Temporary Items", "lost+found"),
+    *("__MACOSX", "*.lrdata", "*.photo*library/resources", "*.photo*library/database"),
+    *("*.photo*library/private", "*.photo*library/scopes"),
+    *(f"{library}/{of}" for library in LIBRARIES for of in ("Thumbnails", "Previews")),
+    *("thumbs/*-*-*-*-*", "appdata_*/preview", "storage/cache"),  # Immich, Nextcloud, PhotoPrism
+    *("$RECYCLE.BIN", "RECYCLER", "System Volume Information"),
 )
 """Folders that programs keep for themselves: previews, bins, snapshots."""
 
@@ -35,6 +48,9 @@ JUNK_FILES = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "SYNOPHOTO_TH
 
 SUPPLEMENT = ".supplemental-metadata"
 """What Google Takeout puts between a photo's name and `.json`, whole or cut anywhere."""
+
+MOST_OF_ENDING = 12
+"""Most characters behind the last dot that are the ending of a kind of files."""
 
 EXCLUDED = "excluded"
 """Kind under which files are counted that a person asked to leave out."""
@@ -52,7 +68,8 @@ EDITED = (
 """What Google Photos puts behind the name of a changed copy, which has no document of its own."""
 
 _NUMBERED = re.compile(r"(.*)(\(\d+\))\Z", re.DOTALL)
-_META = re.compile(r"__[^/]*__(\Z|/)")  # webdataset's own members, for example __meta__/info.json
+_META = re.compile(r"__meta__/|__[^/]*__\Z")  # webdataset's own members
+_ENDING = re.compile(r"(?!\d+\Z)[^\W\d]*\d{0,3}[^\W\d]*~?")
 
 
 class NameKind(str, Enum):
@@ -143,7 +160,9 @@ def plain_photos(names: Iterable[str]) -> list[str]:
     The few photos with an unusual name are not among them; `kind_of` knows these, too.
     """
     return [
-        name for name in names if name[0] not in _MAYBE_JUNK and name.rpartition(".")[2] in _PLAIN
+        name
+        for name in names
+        if name[0] not in _MAYBE_JUNK and name.rpartition(".")[2] in _PLAIN and name not in _PLAIN
     ]
 
 
@@ -155,12 +174,18 @@ def is_archive(path: str) -> bool:
 
 
 def left_out_kind(path: str) -> str:
-    """Returns the kind under which a file that is not read is counted: `.mov`, `@eaDir/`, ..."""
+    """Returns the kind under which a file that is not read is counted: `.mov`, `@eaDir/`, ...
+
+    What follows the last dot may be a date, a number or the rest of a sentence, in every file
+    another one. These are counted together.
+    """
     if found := junk(path):
         return found
     ending = extension(path)
     if is_archive(path) and ending in COMPRESSED:
         return f".tar.{ending}"
+    if not _ENDING.fullmatch(ending) or len(ending) > MOST_OF_ENDING:
+        return "other endings"
     return f".{ending}" if ending else "without ending"
 
 
@@ -178,7 +203,8 @@ def excluded(path: str, patterns: Sequence[str]) -> bool:
 @lru_cache(maxsize=64)
 def _one_of(patterns: tuple[str, ...]) -> Callable[[str], object]:
     """A function that is None for what none of the patterns names."""
-    globs = (translate(pattern.strip("/").removeprefix("./"))[:-2] for pattern in patterns)
+    plain = (pattern.removeprefix("./").removeprefix("**/").strip("/") for pattern in patterns)
+    globs = (translate(pattern)[:-2] for pattern in plain)
     anywhere = "|".join(rf"(?:.*/)?{glob}(?:/.*)?\Z" for glob in globs)  # whose end was cut off
     return re.compile(anywhere, re.DOTALL).match
 

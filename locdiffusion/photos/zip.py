@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import stat
+import struct
 import zlib
 from collections.abc import Callable, Iterator
 from datetime import datetime
@@ -26,7 +27,13 @@ MAX_READ_BYTES = 2**26
 MAX_END_BYTES = 22 + 2**16
 """Most bytes of the record that ends a zip, with its comment."""
 MAX_LINK_BYTES = 4096
-ENCRYPTED, UTF8 = 0x1, 0x800
+ENCRYPTED = 0x1
+UTF8_FLAG = 0x08
+"""Flag, in the second byte of two, of a member whose name is UTF-8."""
+HEADER, HEADER_BYTES = MAGIC[0], 30
+"""First bytes of what stands before a member, and its length without the name."""
+ENTRY, ENTRY_BYTES = b"PK\x01\x02", 46
+"""The same of a member's entry in the directory."""
 UNIX = 3
 """Number of the system on which a member was packed."""
 
@@ -42,7 +49,7 @@ class _Limited(io.BufferedIOBase):
     def read(self, size: int | None = -1, /) -> bytes:
         try:
             if size is not None and 0 <= size <= MAX_READ_BYTES:
-                return self._file.read(size)
+                return _without_flags(self._file.read(size))
             data = self._file.read(MAX_READ_BYTES)
             if len(data) < MAX_READ_BYTES:
                 return data
@@ -65,6 +72,19 @@ class _Limited(io.BufferedIOBase):
 
 def _unread(error: ReadError) -> ArchiveDamage:
     return ArchiveDamage(TarStatus.UNREADABLE, 0, f"reading failed ({error})")
+
+
+def _without_flags(data: bytes) -> bytes:
+    """Takes the flag of UTF-8 from headers: `zipfile` reads nothing if a flagged name is not."""
+    if data.startswith(HEADER) and len(data) == HEADER_BYTES:
+        return data[:7] + bytes([data[7] & ~UTF8_FLAG]) + data[8:]
+    if not data.startswith(ENTRY):
+        return data
+    directory, at = bytearray(data), 0
+    while directory.startswith(ENTRY, at) and at + ENTRY_BYTES <= len(data):
+        directory[at + 9] &= ~UTF8_FLAG
+        at += ENTRY_BYTES + sum(struct.unpack_from("<3H", data, at + 28))
+    return bytes(directory)
 
 
 def read_zip_members(
@@ -123,12 +143,12 @@ def _end_record(file: _Limited) -> bytes:
 
 
 def member_name(info: ZipInfo) -> str:
-    """Returns the name of a member: UTF-8 also where no flag says so, `/` between its parts.
+    """Returns the name of a member: UTF-8 if it can be, whatever a flag says, `/` in it.
 
     Some programs of Windows write backslashes between them; on Unix they belong to a name.
     """
     name = info.filename
-    if not info.flag_bits & UTF8 and not name.isascii():
+    if not name.isascii():
         with contextlib.suppress(UnicodeError):
             name = name.encode("cp437").decode("utf-8")
     told = "/" in name or info.create_system == UNIX

@@ -199,6 +199,23 @@ def test_what_programs_keep_for_themselves_is_left_out_and_counted(tmp_path):
     }
 
 
+def test_a_library_of_photos_gives_its_originals_alone(tmp_path):
+    library = tmp_path / "Fotos.photoslibrary"
+    touch(library, "originals/0/1.jpeg", "resources/derivatives/0/1_105_c.jpeg", "Thumbnails/2.jpg")
+    for place, wanted in (
+        (tmp_path, "Fotos.photoslibrary/originals/0/1.jpeg"),
+        (library, "originals/0/1.jpeg"),
+    ):
+        photos, left_out = listed(place)
+        assert photos == [wanted] and left_out.total == 2
+    assert listed(library / "Thumbnails")[0] == ["2.jpg"], "what is named itself is read"
+
+
+def test_a_name_without_ending_is_no_photo(tmp_path):
+    touch(tmp_path, "jpg", "PNG", "a.jpg")
+    assert listed(tmp_path)[0] == ["a.jpg"]
+
+
 def test_all_other_kinds_are_counted(tmp_path):
     endings = ["mov", "aae", "ini", "pdf", "txt", "gpx", "doc", "mp3", "wav", "html", "CR3", "nef"]
     touch(tmp_path, "a.jpg", "b.jfif", "c.jpe", "lonely.json", "x", *(f"a.{e}" for e in endings))
@@ -257,6 +274,7 @@ def test_patterns_exclude_by_name_and_by_path(tmp_path):
         (["Trash", "*_small.jpg"], ["2019/c.jpg", "2019/raw/d.jpg", "a.jpg"]),
         (["2019/raw/"], ["2019/c.jpg", "Trash/b.jpg", "a.jpg", "a_small.jpg"]),
         (["2019/*", "./Trash"], ["a.jpg", "a_small.jpg"]),
+        (["**/b.jpg", "**/2019/"], ["a.jpg", "a_small.jpg"]),
         (["[ab].jpg"], ["2019/c.jpg", "2019/raw/d.jpg", "a_small.jpg"]),
     ):
         photos, left_out = listed(tmp_path, exclude=patterns)

@@ -39,6 +39,14 @@ WHATSAPP = "WhatsApp Image 2020-01-01 at 12.00.01.jpeg"
         ("__meta__/info.json", NameKind.JUNK),
         ("Fotos.photoslibrary/resources/derivatives/1.jpeg", NameKind.JUNK),
         ("Fotos.photoslibrary/originals/0/1.jpeg", NameKind.PHOTO),
+        ("Alt.photoslibrary/Thumbnails/2015/1.jpg", NameKind.JUNK),
+        ("x/Alt.aplibrary/Previews/2015/1.jpg", NameKind.JUNK),
+        ("immich/thumbs/4f1e-a-b-c-d/1f/2e/x-preview.jpeg", NameKind.JUNK),
+        ("thumbs/1.jpg", NameKind.PHOTO),
+        ("appdata_oc1x/preview/1/2/256-256.jpg", NameKind.JUNK),
+        ("@tmp/a.jpg", NameKind.JUNK),
+        ("__old__/a.jpg", NameKind.PHOTO),
+        ("__key__", NameKind.JUNK),
         (".jpg", NameKind.JUNK),
         ("Thumbs.db", NameKind.JUNK),
     ],
@@ -57,6 +65,11 @@ def test_kinds_of_files_that_are_left_out() -> None:
         "x/@eaDir/y": "@eaDir/",
     }
     assert {name: left_out_kind(name) for name in names} == names
+    many = [f"a.jpg.d{number}" for number in range(1_600_000_000, 1_600_000_050)]
+    many += [f"scan.{number:03d}" for number in range(50)] + ["Dr. No and all the others"]
+    assert {left_out_kind(name) for name in many} == {"other endings"}
+    kept = ["a.cr3", "a.3gp", "a.h264", "a.jpg~", "a.m2ts"]
+    assert [left_out_kind(name) for name in kept] == [name[1:] for name in kept]
     assert junk("a.jpg") == ""
 
 

@@ -75,6 +75,15 @@ def test_names_are_utf_8_with_or_without_the_flag(path: Path) -> None:
     assert samples[0].key == "漢字"
 
 
+def test_a_name_that_is_flagged_as_utf_8_and_is_not_costs_no_photo(path: Path) -> None:
+    """As bsdtar stores a name in another encoding; `zipfile` alone reads nothing then."""
+    data = zip_bytes([("ü.jpg", photo(1)), ("b.jpg", photo(2)), ("漢.jpg", photo(3))])
+    samples, errors, reader = read(path, data.replace("ü".encode(), b"\xfc\xff"))
+    assert errors == [] and reader.status is TarStatus.COMPLETE
+    assert len({sample.key for sample in samples}) == 3
+    assert [sample.key for sample in samples][1:] == ["b", "漢"]
+
+
 @pytest.mark.parametrize(("system", "key"), [(0, "e/zzz"), (11, "e/zzz"), (3, "e\\zzz")])
 def test_a_backslash_is_part_of_a_name_on_unix_only(path: Path, system: int, key: str) -> None:
     info = zipfile.ZipInfo("e\\zzz.jpg")
