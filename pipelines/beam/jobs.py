@@ -22,8 +22,9 @@ from grpc import FutureTimeoutError
 
 from pipelines.beam.flags import JobFlags, UsageError, beam_options
 
-WORKER = shlex.join([sys.executable, "-c", "from pipelines.beam.worker import main; main()"])
-"""Command of a worker process of this machine."""
+_RUN = [sys.executable, "-c", "from pipelines.beam.worker import main; main()"]
+WORKER = f"exec {shlex.join(_RUN)}"
+"""Command of a worker process of this machine. No shell stays, which Ctrl-C would end."""
 
 
 def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
