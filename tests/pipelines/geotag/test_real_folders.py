@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.geotag.pages import write_report_html
 from support.archives import photo, truth
 from support.plain_run import geotagged
 from support.user_files import File, Kind, photo_number, write_folder, write_tar_of
@@ -56,6 +57,9 @@ def test_every_kind_that_is_left_out_is_told_pictures_first(tmp_path: Path) -> N
     assert left["by_kind"] == {f".{kind.lower()}": 1 for kind in kinds} | {"without ending": 1}
     assert list(left["by_kind"])[:2] == [".cr3", ".nef"]
     assert all(f".{kind.lower()}" in outcome.console for kind in kinds)
+    write_report_html(str(tmp_path / "out"), str(tmp_path / "report.html"))
+    report = (tmp_path / "report.html").read_text("utf-8")
+    assert all(f".{kind.lower()}" in report for kind in kinds)
 
 
 @pytest.mark.parametrize("name", ["a.jfif", "a.jpe", "a.MPO", "a.hif", "a.JPG", "a.tif", "a.bmp"])
@@ -201,3 +205,26 @@ def test_names_as_long_as_a_file_system_allows(tmp_path: Path) -> None:
     shard = write_tar_of(tmp_path / ("s" * 247 + ".tar"), files)
     outcome = geotagged(tmp_path / "out-tar", shard)
     assert outcome.status == 0 and len(outcome.predictions) == 2, outcome.console
+
+
+def test_a_folder_that_may_not_be_read_is_named_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is geotagged; the exit status tells that this is not everything."""
+    root = write_folder(tmp_path / "in", photos("a.jpg", "private/b.jpg", "c/d.jpg"))
+    scandir = os.scandir
+
+    def refused(path: str = ".") -> object:
+        if str(path).endswith("private"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refused)
+        outcome = geotagged(tmp_path / "out", root)
+    assert outcome.status == 1 and "private" in outcome.console.partition("done before")[2]
+    assert outcome.keys == ["a.jpg", "c/d.jpg"]
+    assert outcome.summary["damaged"]
+    again = geotagged(tmp_path / "out", root)
+    assert again.status == 0 and again.keys == ["a.jpg", "c/d.jpg", "private/b.jpg"]
+    assert not again.summary["damaged"]
