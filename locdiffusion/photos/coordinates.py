@@ -181,13 +181,18 @@ def estimation_method(model_id: str, latitude: float, longitude: float) -> str:
 
 
 def _is_estimate(method: str, position: Truth) -> bool:
-    """Whether a position is as it was estimated; who moved it by hand made it his own."""
+    """Whether a position is as it was estimated; who moved it by hand made it his own.
+
+    Programs that copy tags lose hemispheres, so a mirrored position is no other one.
+    """
     found = _ESTIMATED_AT.search(method)
     return method.startswith(ESTIMATED_BY) and not (
         found
-        and (
-            abs(float(found[1]) - position.latitude) > _SAME_DEG
-            or abs(float(found[2]) - position.longitude) > _SAME_DEG
+        and any(
+            abs(abs(float(told)) - abs(degrees)) > _SAME_DEG
+            for told, degrees in zip(
+                found.groups(), (position.latitude, position.longitude), strict=True
+            )
         )
     )
 

@@ -37,7 +37,7 @@ def own_position(data: bytes, info: Mapping[Any, Any] | None = None) -> Reading:
     found = [_joined(map(read_gps, blocks.exif)), _joined(map(read_xmp, blocks.xmp))]
     estimate = next((one for one in found if one.source is Source.ESTIMATE), NOTHING)
     for one in found:
-        if one.known is not None and not _same_place(one.known, estimate.position):
+        if one.known is not None and not _repeats(one.known, estimate.position):
             return one
     return next((one for one in (estimate, *found) if one != NOTHING), NOTHING)
 
@@ -56,6 +56,13 @@ def _same_place(one: Truth | None, other: Truth | None) -> bool:
         return False
     distance = great_circle_km(one.latitude, one.longitude, other.latitude, other.longitude)
     return bool(distance <= SAME_PLACE_KM)
+
+
+def _repeats(one: Truth | None, estimate: Truth | None) -> bool:
+    """Whether a position is an estimate, of which a program that copies tags may lose the signs."""
+    if one is None or estimate is None:
+        return False
+    return _same_place(*(Truth(abs(at.latitude), abs(at.longitude)) for at in (one, estimate)))
 
 
 @dataclass(frozen=True)
@@ -89,7 +96,7 @@ class PhotoPositions:
     def truth_source(self) -> Source | None:
         """Where `truth` was read; `ESTIMATE` where the document repeats an estimate."""
         estimate = self.own.position if self.own.source is Source.ESTIMATE else None
-        if _same_place(self._document.position, estimate):
+        if _repeats(self._document.position, estimate):
             return Source.ESTIMATE
         return self._document.source
 

@@ -11,7 +11,9 @@ import json
 from collections.abc import Iterator
 
 from locdiffusion.photos.archive import Sample, ShardReader, late_documents
+from locdiffusion.photos.coordinates import Source
 from locdiffusion.photos.names import extension
+from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import ReadError
 from pipelines.sources.record import Drop, ImageRef, Record, RowError, checked_author, shown
@@ -85,10 +87,13 @@ def _with_metadata(sample: Sample, image: ImageRef) -> Record:
     document = _document(sample.metadata or b"") if is_json else {}
     if sample.sidecar.problem:
         raise RowError(DropReason.BAD_COORDINATES, sample.sidecar.problem)
-    truth = sample.sidecar.known
+    assert sample.image is not None
+    known = PhotoPositions(own_position(sample.image), sample.sidecar)
+    truth = known.truth
     if truth is None:
-        why = "its document has no latitude and longitude, wanted both"
-        raise RowError(DropReason.NO_COORDINATES, why)
+        ours = known.truth_source is Source.ESTIMATE
+        why = "has a position that LocDiffusion estimated" if ours else "has no latitude and longitude"
+        raise RowError(DropReason.NO_COORDINATES, f"its document {why}, wanted a known position")
     author = _text(document, "author")
     return Record(
         key=sample.key,

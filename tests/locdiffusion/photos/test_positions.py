@@ -15,9 +15,9 @@ from locdiffusion.photos.image_formats import HEIF, readable_formats
 from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.photos.photo import open_image
 from locdiffusion.photos.positions import PhotoPositions, own_position
-from locdiffusion.photos.sidecar import Sidecar
+from locdiffusion.photos.sidecar import Sidecar, read_sidecar
 from locdiffusion.photos.storage import DataError
-from locdiffusion.photos.tiff import Tiff
+from locdiffusion.photos.tiff import UNDEFINED, Tiff
 from schemas.samples import Truth
 from support.archives import truth, write_tar
 from support.tiff_blocks import berlin, block, gps_block, jpeg, rationals, text, xmp_packet
@@ -171,6 +171,22 @@ class TestEstimates:
         near = xmp_packet("52,30.001N", "13,15.001E")
         assert own_position(jpeg(berlin(OURS), near)).source is Source.ESTIMATE
         assert own_position(jpeg(berlin(OURS), IN_PARIS)) == Reading(PARIS, Source.XMP)
+
+    def test_copied_without_their_hemispheres_they_stay_estimates(self) -> None:
+        """As `exiftool '-xmp:all<gps:all'` copies tags, and programs that forget a Ref tag."""
+        where = (2, *rationals((33, 1), (30, 1))), (4, *rationals((70, 1), (15, 1)))
+        method = b"LocDiffusion t-1, estimated from the picture at -33.50000, -70.25000"
+        told = 27, UNDEFINED, len(method), method
+        ours = gps_block((1, *text(b"S\0")), where[0], (3, *text(b"W\0")), where[1], told)
+        copied = xmp_packet("33,30.0N", "70,15.0E")
+        assert own_position(jpeg(ours)) == Reading(Truth(-33.5, -70.25), Source.ESTIMATE)
+        assert own_position(jpeg(ours, copied)).source is Source.ESTIMATE
+        mirrored = PhotoPositions(own_position(jpeg(ours)), read_sidecar("a.xmp", copied))
+        assert (mirrored.truth, mirrored.truth_source) == (None, Source.ESTIMATE)
+        alone = own_position(
+            jpeg(xmp_packet("33,30.0N", "70,15.0E", f"exif:GPSProcessingMethod='{method.decode()}'"))
+        )
+        assert alone == Reading(Truth(33.5, 70.25), Source.ESTIMATE)
 
     def test_copied_into_a_document_they_stay_estimates(self) -> None:
         own = own_position(jpeg(berlin(OURS)))

@@ -35,6 +35,7 @@ from support.flickr import (
     write_yfcc100m,
     yfcc100m_line,
 )
+from support.tiff_blocks import berlin, jpeg
 
 PHOTOS = make_photos(7)
 ONE = PHOTOS[0]
@@ -600,6 +601,16 @@ def test_samples_without_a_usable_position(
     assert dropped(bad) == (DropReason(reason), "a")
     check_item(bad)
     assert isinstance(good, Record)
+
+
+def test_samples_whose_position_is_an_estimate_are_drops(tmp_path: Path) -> None:
+    ours = jpeg(berlin(b"LocDiffusion t-1, estimated from the picture"))
+    members = [("a.jpg", ours), ("a.json", truth(52.5, 13.25))]
+    members += [("b.jpg", ours), ("b.json", truth(48.5, 2.25))]
+    estimate, corrected = webdataset.read_shard(str(write_tar(tmp_path / "a.tar", members)))
+    assert dropped(estimate) == (DropReason.NO_COORDINATES, "a")
+    assert isinstance(estimate, Drop) and "LocDiffusion estimated" in estimate.detail
+    assert isinstance(corrected, Record) and corrected.latitude == 48.5
 
 
 def test_samples_that_the_reader_refuses_are_drops(tmp_path: Path) -> None:
