@@ -26,11 +26,15 @@ MAX_DEPTH = 3
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns# "
 _DESCRIPTION = [_RDF + "RDF", _RDF + "Description"]
 _EXIF = "http://ns.adobe.com/exif/1.0/"
-_CREATED = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/ LocationCreated"
+_IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/ "
+_CREATED = _IPTC + "LocationCreated"
+_OF_OTHERS = {_IPTC + "LocationShown", "http://ns.adobe.com/xap/1.0/mm/ Pantry"}
+"""What holds places in the picture, and the XMP of pictures out of which it was made."""
 
 _LATITUDE, _LONGITUDE, _METHOD = "gpslatitude", "gpslongitude", "gpsprocessingmethod"
 _REFERENCES = ("gpslatituderef", "gpslongituderef")
 _WANTED = (_LATITUDE, _LONGITUDE, _METHOD, *_REFERENCES)
+_ANGLES = tuple(" " + name for name in (_LATITUDE, _LONGITUDE, "gpslongtitude"))
 _DEEP = 100
 _SPELLINGS = {"gpslongtitude": _LONGITUDE}  # of the first drones
 
@@ -51,7 +55,7 @@ def read_xmp(packet: bytes) -> Reading:
     if not any(word in small for word in _MENTIONS):
         return NOTHING
     try:
-        told = _properties(packet)
+        told, elsewhere = _properties(packet)
         for holder in sorted(told, key=lambda name: (name == _CREATED, name != _EXIF)):
             found = told[holder]
             angles = [
@@ -61,6 +65,8 @@ def read_xmp(packet: bytes) -> Reading:
             result = place(angles, Source.XMP, found.get(_METHOD, ""))
             if result.position is not None:
                 return result
+        if elsewhere:
+            raise CoordinateError(f"it stands in {elsewhere!r}, wanted a property of the photo")
     except CoordinateError as error:
         return Reading(problem=f"the XMP has a position that cannot be read: {error}")
     return NOTHING
@@ -90,11 +96,12 @@ def _property(path: Sequence[str], name: str) -> tuple[str, str] | None:
     return (_CREATED, word) if _CREATED in path[: MAX_DEPTH + 1] else None
 
 
-def _properties(packet: bytes) -> dict[str, dict[str, str]]:
+def _properties(packet: bytes) -> tuple[dict[str, dict[str, str]], str]:
     """Reads the wanted properties of the photo itself, not those of places that it shows.
 
     Returns:
-        The properties by name, for each that tells them.
+        The properties by name, for each that tells them; and what holds a latitude or longitude
+        that may be the photo's without being its property, empty if nothing does.
 
     Raises:
         CoordinateError: The packet is too long or no XML, or has a document type.
@@ -103,27 +110,45 @@ def _properties(packet: bytes) -> dict[str, dict[str, str]]:
         raise CoordinateError(f"it has {len(packet):,} bytes, limit {MAX_XMP_BYTES:,}")
     path: list[str] = []
     values: list[tuple[tuple[str, str], list[str]]] = []
+    open_at, inside, elsewhere = 0, [""], ""
+
+    def note(name: str, words: list[str]) -> bool:
+        nonlocal inside, elsewhere
+        if known := _property(path, name):
+            values.append((known, words))
+            inside = words
+        elif name.lower().endswith(_ANGLES) and _OF_OTHERS.isdisjoint(path):
+            elsewhere = elsewhere or "".join(path[-1:]).rpartition(" ")[2] or name
+        return known is not None
 
     def start(name: str, attributes: Mapping[str, str]) -> None:
-        if known := _property(path, name):
-            values.append((known, []))
+        nonlocal open_at
+        if note(name, []):
+            open_at = len(path) + 1
         path.append(name)
         if len(path) > _DEEP:
             raise CoordinateError(f"more than {_DEEP} elements lie in one another")
         for attribute, value in attributes.items():
-            if known := _property(path, attribute):
-                values.append((known, [value]))
+            if open_at and attribute == _RDF + "value":
+                inside.append(value)
+            elif value.strip():
+                note(attribute, [value])
 
     def text(words: str) -> None:
-        if _property(path[:-1], path[-1]):
-            values[-1][1].append(words)
+        if open_at:
+            inside.append(words)
+
+    def end(_: str) -> None:
+        nonlocal open_at
+        path.pop()
+        open_at = open_at if len(path) >= open_at else 0
 
     def refuse(*_: object) -> None:
         raise CoordinateError("it has a document type, wanted plain XMP")
 
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler, parser.CharacterDataHandler = start, text
-    parser.EndElementHandler = lambda _: path.pop()
+    parser.EndElementHandler = end
     parser.StartDoctypeDeclHandler = refuse
     try:
         wide = b"\0" in packet[:4]  # UTF-16, of which a NUL is half a letter
@@ -136,4 +161,4 @@ def _properties(packet: bytes) -> dict[str, dict[str, str]]:
         value = "".join(words).strip()
         if found.setdefault(holder, {}).setdefault(name, value) != value:
             raise CoordinateError(f"{name} stands twice")
-    return found
+    return found, elsewhere

@@ -78,6 +78,9 @@ def columns_of(line: bytes, url: str = "the list") -> Columns:
     places = [column.index(names) for column in _NEEDED]
     found = [place for place in places if place is not None]
     if len(found) == len(_NEEDED):
+        short = [name.strip("'").lower() for name in names]
+        if twice := sorted({name for name in short if name and short.count(name) > 1}):
+            raise DataError(f"{url} has several columns {', '.join(twice)}; remove all but one")
         return Columns(tuple(names), (found[0], found[1], found[2], found[3]), True)
     if not line or (not found and len(names) == COLUMNS and all(map(is_number, names[2:4]))):
         return BY_DEFINITION

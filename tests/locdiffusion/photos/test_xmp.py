@@ -49,11 +49,47 @@ def test_other_encodings() -> None:
         assert read_xmp(text.encode(encoding)).position == Truth(52.5, -13.25)
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        '<{0} rdf:value="{1}"/>',
+        "<{0}><rdf:value>{1}</rdf:value></{0}>",
+        '<{0}><rdf:Alt><rdf:li xml:lang="x-default">{1}</rdf:li></rdf:Alt></{0}>',
+    ],
+)
+def test_values_within_elements(form: str) -> None:
+    inside = form.format(LATITUDE, "52,30.0N") + form.format(LONGITUDE, "13,15.0W")
+    assert read_xmp(packet(DESCRIPTION.format(inside))).position == Truth(52.5, -13.25)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "<d:Thing {}/>",
+        DESCRIPTION.format('<d:Place rdf:parseType="Resource"><d:At {}/></d:Place>'),
+        DESCRIPTION.format("<d:Place><rdf:Description {}/></d:Place>"),
+    ],
+)
+def test_a_position_of_something_unknown_is_told(form: str) -> None:
+    strange = form.format(f'{LATITUDE}="52,30.0N" {LONGITUDE}="13,15.0W"')
+    assert "wanted a property of the photo" in read_xmp(packet(strange)).problem
+    own = f'<rdf:Description {LATITUDE}="1,0N" {LONGITUDE}="2,0E"/>'
+    assert read_xmp(packet(strange + own)).position == Truth(1, 2)
+    assert read_xmp(packet(form.format(f'{LATITUDE}="" {LONGITUDE}=""'))) == NOTHING
+
+
 def test_drones_spell_it_their_way() -> None:
     drone = '<rdf:Description d:GpsLatitude="+52.5" d:GpsLongtitude="-13.25"/>'
     assert read_xmp(packet(drone)).position == Truth(52.5, -13.25)
     both = drone[:-2] + f' {LATITUDE}="1,0N" {LONGITUDE}="2,0E"/>'
     assert read_xmp(packet(both)).position == Truth(1, 2)
+
+
+def test_positions_of_the_pictures_in_a_collage_are_not_its_own() -> None:
+    inside = f"<rdf:Description {LATITUDE}='1,0N' {LONGITUDE}='2,0E'/>"
+    pantry = f"<m:Pantry xmlns:m='http://ns.adobe.com/xap/1.0/mm/'><rdf:Bag><rdf:li>{inside}"
+    collage = DESCRIPTION.format(f"{pantry}</rdf:li></rdf:Bag></m:Pantry>")
+    assert read_xmp(packet(collage)) == NOTHING
 
 
 def test_the_place_where_it_was_taken_but_not_one_that_it_shows() -> None:

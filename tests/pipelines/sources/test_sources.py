@@ -187,6 +187,7 @@ def test_columns_of_mp16_have_any_order_and_any_others_between(header: str, row:
         b"45/77/1.jpg,a@N00,1,2",  # a row, but of which list?
         b"45/77/1.jpg,a@N00,1,2,0,0,0,0,0,0,0",
         b'"IMG_ID,AUTHOR',
+        b"IMG_ID,AUTHOR,LAT,LON,LAT",
         b"\xff\xfeI\x00M\x00G\x00",
     ],
 )
