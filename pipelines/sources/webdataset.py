@@ -92,7 +92,11 @@ def _with_metadata(sample: Sample, image: ImageRef) -> Record:
     truth = known.truth
     if truth is None:
         ours = known.truth_source is Source.ESTIMATE
-        why = "has a position that LocDiffusion estimated" if ours else "has no latitude and longitude"
+        why = (
+            "has a position that LocDiffusion estimated"
+            if ours
+            else "has no latitude and longitude"
+        )
         raise RowError(DropReason.NO_COORDINATES, f"its document {why}, wanted a known position")
     author = _text(document, "author")
     return Record(

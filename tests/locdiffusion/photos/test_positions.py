@@ -184,7 +184,9 @@ class TestEstimates:
         mirrored = PhotoPositions(own_position(jpeg(ours)), read_sidecar("a.xmp", copied))
         assert (mirrored.truth, mirrored.truth_source) == (None, Source.ESTIMATE)
         alone = own_position(
-            jpeg(xmp_packet("33,30.0N", "70,15.0E", f"exif:GPSProcessingMethod='{method.decode()}'"))
+            jpeg(
+                xmp_packet("33,30.0N", "70,15.0E", f"exif:GPSProcessingMethod='{method.decode()}'")
+            )
         )
         assert alone == Reading(Truth(33.5, 70.25), Source.ESTIMATE)
 
