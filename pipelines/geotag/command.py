@@ -90,6 +90,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
         gone = output.prepare(configuration, shards, options.overwrite, options.retry_failed)
     for line in shown(f"{source} ({number(photos, 'photo')})" for source, photos in gone.items()):
         _tell(f"gone since the last run, its rows are removed: {line}")
+    _tell_others(output, shards, "their rows stay")
     return Job(options, shards, output, configuration, load, left_out)
 
 
@@ -203,7 +204,7 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
         summary["left_out"] = earlier.get("left_out", summary["left_out"])
     summary |= {**_earlier_times(output, summary["photos"]), "configuration": configuration}
     if shards:
-        _tell_others(output, shards)
+        _tell_others(output, shards, "the rows of those that are gone go with the next run")
     else:
         done = number(sum(summary["shards"].values()), "shard")
         _tell(f"{done} finished; with --input, missing ones are named")
@@ -242,7 +243,7 @@ def _tell_unreadable(shards: Sequence[Shard]) -> None:
             )
 
 
-def _tell_others(output: Output, shards: Sequence[Shard]) -> None:
+def _tell_others(output: Output, shards: Sequence[Shard], fate: str) -> None:
     """Tells of finished shards that are not in the input."""
     others = output.not_in(shards)
     photos = number(sum(manifest["photos"] for manifest in others), "photo")
@@ -250,7 +251,7 @@ def _tell_others(output: Output, shards: Sequence[Shard]) -> None:
     if others:
         _tell(
             f"{number(len(others), 'shard')} with {photos} in --output, not in --input: "
-            f"{', '.join(sources)}; the rows of those that are gone go with the next run"
+            f"{', '.join(sources)}; {fate}"
         )
 
 

@@ -17,13 +17,15 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import os
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from locdiffusion.photos.image_formats import readable_formats
 from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.names import is_archive
 from locdiffusion.photos.storage import exists
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
 from pipelines.geotag.tables import (
@@ -113,7 +115,8 @@ class Output(OutputDirectory):
             Number of photos of each source that is gone.
 
         Raises:
-            OutputError: The directory holds another run, or files of somebody else.
+            OutputError: The directory holds another run, files of somebody else, or the photos
+                of a folder in which one of these folders lies.
         """
         gone: dict[str, int] = {}
         if self.claim(configuration.to_dict(), overwrite):
@@ -167,26 +170,40 @@ class Output(OutputDirectory):
         super()._refuse_other(earlier, settings)
 
     def _remove_stale(self, shards: Sequence[Shard], retry_failed: bool) -> dict[str, int]:
-        """Deletes manifests of what is gone, grouped otherwise or to be tried again."""
-        folders = {shard.folder for shard in shards if shard.photos}  # not: cannot be listed now
+        """Deletes manifests of what is gone, grouped otherwise or to be tried again.
+
+        Raises:
+            OutputError: Photos of a folder are here already, as photos of a folder around it.
+        """
+        folders = {_real(shard.folder) for shard in shards if shard.photos}  # that can be listed
+        around = {above: folder for folder in folders for above in _with_those_around(folder)}
         current = {shard.id for shard in shards}
         gone: dict[str, int] = {}
+        stale = []
         for manifest in list(self.manifests()):
             source, known = manifest["source"], manifest["shard"] in current
-            folder = source.rpartition("#")[0]
+            folder = "" if is_archive(source) else source.rpartition("#")[0]
             if known and not (retry_failed and manifest["photo_errors"]):
                 continue
-            if not known and folder not in folders:
+            if not known and folders.isdisjoint(_with_those_around(_real(folder))):
                 if _is_there(source):
+                    if inner := around.get(_real(folder)):
+                        raise OutputError(
+                            f"--output {self.root} holds the photos of {folder}, and would hold "
+                            f"those of {inner} twice; give {folder} again, or another --output"
+                        )
                     continue
                 gone[folder or source] = gone.get(folder or source, 0) + manifest["photos"]
-            self.remove(MANIFESTS, f"{manifest['shard']}.json")
+            stale.append(manifest["shard"])
+        for shard in stale:
+            self.remove(MANIFESTS, f"{shard}.json")
         return gone
 
     def not_in(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
         """Returns the manifests of shards that are not among these."""
-        current = {shard.id for shard in shards}
-        return [manifest for manifest in self.manifests() if manifest["shard"] not in current]
+        others = set(self.manifest_names()).difference(shard.id for shard in shards)
+        found = (self.manifest(name) for name in sorted(others))
+        return [manifest for manifest in found if manifest is not None]
 
 
 def write_shard(
@@ -267,6 +284,18 @@ def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunCon
             and set(readable_formats()).difference(manifest.get("readable_formats", ()))
         )
     )
+
+
+def _real(folder: str | None) -> str:
+    """One spelling for a folder, without links."""
+    return os.path.realpath(folder) if folder and "://" not in folder else folder or ""
+
+
+def _with_those_around(folder: str) -> Iterator[str]:
+    """Yields a folder, and all folders in which it lies; nothing for no folder."""
+    while folder.strip("/"):
+        yield folder
+        folder = folder.rpartition("/")[0]
 
 
 def _is_there(source: str) -> bool:

@@ -165,6 +165,7 @@ def test_rows_of_what_is_gone_are_gone(tmp_path: Path, capsys: pytest.CaptureFix
     assert sum(keys(output).values()) == 7, "and nothing is removed"
     assert run(*inputs) == 0
     told = capsys.readouterr()
+    assert "1 shard with 2 photos in --output, not in --input: " in told.err
     assert f"gone since the last run, its rows are removed: {tmp_path}/old (2 photos)" in told.err
     assert f"gone since the last run, its rows are removed: {tmp_path}/s.tar (3 photos)" in told.err
     wanted = {"old0.jpg": 1, "old1.jpg": 1, "other0.jpg": 1, "other1.jpg": 1}
@@ -178,6 +179,24 @@ def test_a_wider_glob_counts_each_photo_once(tmp_path: Path) -> None:
     assert run(f"{tmp_path}/a/*.tar", "--output", tmp_path / "out") == 0
     assert run(f"{tmp_path}/*/*.tar", "--output", tmp_path / "out") == 0
     assert set(keys(tmp_path / "out").values()) == {2} and len(keys(tmp_path / "out")) == 3
+
+
+def test_a_wider_folder_counts_each_photo_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for name in ("in/a/1.jpg", "in/a/2.jpg", "in/b/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo(1))
+    (tmp_path / "link").symlink_to(tmp_path / "in")
+    output = tmp_path / "out"
+    assert run(tmp_path / "in/a", "--output", output) == 0
+    assert run(tmp_path / "in", "--output", output) == 0
+    assert sorted(keys(output).elements()) == ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+    assert run(tmp_path / "link", "--output", output) == 0
+    assert sorted(keys(output).elements()) == ["a/1.jpg", "a/2.jpg", "b/3.jpg"]
+    assert run(tmp_path / "in/a", "--output", output) == 2
+    assert f"of {tmp_path}/in/a twice" in capsys.readouterr().err
+    assert sum(keys(output).values()) == 3, "and nothing is removed"
 
 
 # What can be read is part of the state
