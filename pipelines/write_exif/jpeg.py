@@ -26,8 +26,9 @@ _MP_ENTRIES, _MP_ENTRY_BYTES = 0xB002, 16
 _KINDS = range(1, 14)  # of values in a TIFF directory
 _PHOTOSHOP_METADATA = re.compile(rb"8BIM\x04[\x22\x23\x24]")  # EXIF and XMP once more
 _AFCP = re.compile(rb"AXS(?:!(.{4})|[*](.{4}))", re.DOTALL)  # its place in the file, at its end
-_PRIMARY = re.compile(rb"<[^<>]*Semantic=[\"']Primary[\"'][^<>]*>")
-_LENGTH = re.compile(rb"Length=[\"']0*[1-9]")
+_ITEMS = re.compile(rb":(?:li|Item)\b")
+_PRIMARY = re.compile(rb":Semantic\s*(?:=\s*[\"']|>)\s*Primary")
+_LENGTH = re.compile(rb":Length\s*(?:=\s*[\"']|>)\s*0*[1-9]")
 
 
 class JpegError(ValueError):
@@ -151,7 +152,8 @@ def _refuse_what_breaks(jpeg: bytes, header: Header) -> None:
     if any(_PHOTOSHOP_METADATA.search(one.data) for one in header.app(13, b"")):
         raise UnsafeError("a Photoshop segment (APP13) holds a second EXIF or XMP block")
     for xmp in header.app(1, XMP):
-        if any(_LENGTH.search(item) for item in _PRIMARY.findall(xmp.data)):
+        items = _ITEMS.split(xmp.data)
+        if any(_PRIMARY.search(item) and _LENGTH.search(item) for item in items):
             raise UnsafeError("its XMP states the length of the first picture")
     end = jpeg.find(b"\xff\xd9", header.scan) + 2  # of the first picture
     if end in (1, len(jpeg)):

@@ -123,10 +123,16 @@ def test_what_signs_or_measures_the_file_is_refused():
         '<Container:Item Item:Mime="image/jpeg" Item:Semantic="Primary" Item:Length="{}"/>'
         '<Container:Item Item:Mime="video/mp4" Item:Semantic="MotionPhoto" Item:Length="1024"/>'
     )
+    elements = (
+        '<rdf:li><Container:Item rdf:parseType="Resource"><Item:Semantic>Primary</Item:Semantic>'
+        "<Item:Length>{}</Item:Length></Container:Item></rdf:li><rdf:li><Container:Item>"
+        "<Item:Semantic>GainMap</Item:Semantic><Item:Length>99</Item:Length></Container:Item>"
+    )
     refused = {
         "C2PA": segment(0xEB, b"JP\0\1\0\0\0\1jumbjumdc2pa"),
         "Photoshop": segment(0xED, b"Photoshop 3.0\x008BIM\x04\x22\0\0\0\0\0\0"),
         "length of the first picture": segment(0xE1, XMP + container.format("0400").encode()),
+        "of the first": segment(0xE1, XMP + elements.format("400").encode()),
         "1 EXIF segments": segment(0xE1, b"\0\0Exif\0\0" + exif_block(Form())),
         "2 EXIF segments": segment(0xE1, b"Exif\0\0" + exif_block(Form())) * 2,
     }
@@ -137,9 +143,10 @@ def test_what_signs_or_measures_the_file_is_refused():
     with pytest.raises(UnsafeError, match="AFCP"):
         with_position(afcp + b"AXS!" + struct.pack(">II", len(photo(3)), 0), HERE)
     assert with_position(afcp + b"AXS!" + bytes(8), HERE)
-    motion = having(segment(0xE1, XMP + container.format("0").encode())) + bytes(1024)
-    after = with_position(motion, HERE)
-    assert after.endswith(motion[20:]) and len(after) > len(motion)
+    for items in (container, elements):
+        motion = having(segment(0xE1, XMP + items.format("0").encode())) + bytes(1024)
+        after = with_position(motion, HERE)
+        assert after.endswith(motion[20:]) and len(after) > len(motion)
 
 
 def test_a_tag_that_is_cut_off_does_not_become_ours():
