@@ -121,8 +121,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     for name, value in pairs:
         *groups, last = name.lower().split(":")
         holder: Any = found
-        if groups and groups[-1].strip("{}") in _HOLDERS:
-            holder = found.setdefault(groups[-1].strip("{}"), {})
+        inside = next((one for g in reversed(groups) if (one := g.strip("{}")) in _HOLDERS), None)
+        if inside:
+            holder = found.setdefault(inside, {})
         last = last.strip("{}")
         known = last in _LATITUDES or last in _LONGITUDES or last in _HOLDERS
         if not isinstance(holder, dict):
@@ -134,11 +135,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _json(document: _Object) -> Sidecar:
-    objects = list(_objects(document, _MAX_DEPTH))
+    objects = list(_objects("", document, _MAX_DEPTH))
     source = Source.TAKEOUT if any(name in document for name in _TAKEOUT) else Source.JSON
-    method = next(filter(None, map(_method, objects)), "")
+    method = next(filter(None, (_method(one) for _, one in objects)), "")
     try:
-        places = (place(_angles(one), source, method) for one in objects)
+        places = (place(_angles(*one), source, method) for one in objects)
         found = next((one for one in places if one.position), NOTHING)
     except CoordinateError as error:
         both = f"write both latitude and longitude, as in {_EXAMPLE}, or neither"
@@ -146,14 +147,17 @@ def _json(document: _Object) -> Sidecar:
     return Sidecar(found.position, found.source, taken_at=_taken_at(document.get("phototakentime")))
 
 
-def _objects(value: Any, depth: int) -> Iterator[_Object]:
-    """Yields an object and those that it holds, in the order in which their positions count."""
+def _objects(holder: str, value: Any, depth: int) -> Iterator[tuple[str, _Object]]:
+    """Yields an object and those that it holds, each with the name of what holds it.
+
+    They come in the order in which their positions count.
+    """
     if isinstance(value, list) and len(value) == 1:
         [value] = value
     if isinstance(value, dict):
-        yield value
+        yield holder, value
         for name in _HOLDERS if depth else ():
-            yield from _objects(value.get(name), depth - 1)
+            yield from _objects(name, value.get(name), depth - 1)
 
 
 def _method(found: _Object) -> str:
@@ -162,15 +166,20 @@ def _method(found: _Object) -> str:
     return ESTIMATED_BY if ours else method if isinstance(method, str) else ""
 
 
-def _angles(found: _Object) -> tuple[Angle | None, Angle | None]:
+def _angles(holder: str, found: _Object) -> tuple[Angle | None, Angle | None]:
     point = found.get("coordinates")
     if found.get("type") == "Point" and isinstance(point, list) and len(point) >= 2:
         return _angle(point[1]), _angle(point[0])  # RFC 7946: longitude first
+    pair = found.get("gpsposition")  # of exiftool: two angles in one text
+    if isinstance(pair, str) and len(both := pair.split("," if "," in pair else None)) == 2:
+        return parse_angle(both[0]), parse_angle(both[1])
     latitude, longitude = _value(found, _LATITUDES), _value(found, _LONGITUDES)
     texts = [value for value, _ in (latitude, longitude) if isinstance(value, str)]
     if len(texts) == 2 and all(map(_MICRODEGREES, texts)) and any(len(t) > 4 for t in texts):
         return _angle(int(texts[0]) / 1e6), _angle(int(texts[1]) / 1e6)
-    return _angle(*latitude), _angle(*longitude)
+    # As EXIF has them, numbers are positive and their hemispheres stand beside them.
+    signed = holder not in ("exif", "gps") or "gpslatitude" not in found
+    return _angle(*latitude, signed), _angle(*longitude, signed)
 
 
 def _value(found: _Object, names: Sequence[str]) -> tuple[Any, str]:
@@ -184,7 +193,7 @@ def _value(found: _Object, names: Sequence[str]) -> tuple[Any, str]:
     return None, ""
 
 
-def _angle(value: Any, letter: str = "") -> Angle | None:
+def _angle(value: Any, letter: str = "", signed: bool = True) -> Angle | None:
     """Reads a number of degrees, a text, or a list of degrees, minutes and seconds."""
     if value is None:
         return None
@@ -192,7 +201,7 @@ def _angle(value: Any, letter: str = "") -> Angle | None:
         return parse_angle(value, letter)
     if isinstance(value, list):
         return Angle(tuple(map(_number, value)), letter)
-    return Angle((_number(value),), letter, signed=True)
+    return Angle((_number(value),), letter, signed)
 
 
 def _number(value: Any) -> float:

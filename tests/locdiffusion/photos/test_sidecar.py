@@ -47,7 +47,19 @@ DOCUMENTS: dict[str, Any] = {
             "Composite:GPSLongitude": 13.25,
         }
     ],
+    "exiftool -j -n -a -G1:4": [
+        {
+            "GPS:GPSLatitudeRef": "N",
+            "GPS:Copy1:GPSLatitude": 52.5,
+            "GPS:GPSLongitudeRef": "E",
+            "GPS:Copy1:GPSLongitude": 13.25,
+        }
+    ],
     "exiftool -j -g": [{"Composite": {"GPSLatitude": 52.5, "GPSLongitude": 13.25}}],
+    "exiftool -j -gpsposition": [
+        {"GPSPosition": "52 deg 30' 0.00\" N, 13 deg 15' 0.00\" E"},
+    ],
+    "exiftool -j -n -g -gpsposition": [{"Composite": {"GPSPosition": "52.5 13.25"}}],
     "GeoJSON": {
         "type": "Feature",
         "geometry": {"type": "Point", "coordinates": [13.25, 52.5, 34.0]},
@@ -68,6 +80,15 @@ DOCUMENTS: dict[str, Any] = {
         "GPSLongitudeRef": "E",
     },
 }
+
+
+def test_numbers_of_exif_alone_may_lie_in_any_hemisphere() -> None:
+    alone = {"GPSLatitude": 52.5, "GPSLongitude": 13.25}
+    told = [{f"EXIF:{name}": value for name, value in alone.items()}], [{"EXIF": alone}]
+    for document in told:
+        assert "N/S or a sign" in read(document).problem
+    west = {"GPSLatitudeRef": "N", "GPSLongitudeRef": "W"}
+    assert read([{"EXIF": {**alone, **west}}]).position == Truth(52.5, -13.25)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
