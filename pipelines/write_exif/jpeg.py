@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from locdiffusion.photos.file_structure import EOI, SOS, jpeg_segments
-from locdiffusion.photos.tiff import HEADS
+from locdiffusion.photos.tiff import Tiff, TiffError
 
 EXIF, XMP, MPF = b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", b"MPF\0"
 EXIF_HEADER = b"Exif\0\0"
@@ -198,12 +198,16 @@ def _move_pictures(copy: bytearray, index: Segment, exif: Segment, growth: int) 
     base = index.start + 4 + len(MPF)
     moved = base + (growth if base >= exif.stop else 0)
     block = index.data[len(MPF) :]
-    order = HEADS.get(block[:4])
     try:
-        if order is None:
-            raise struct.error
-        at, size = _mp_entries(block, order)
-        for entry in range(at, at + size, _MP_ENTRY_BYTES):
+        tiff = Tiff.parse(block)
+        order = tiff.order
+        entries = tiff.find(tiff.first, {_MP_ENTRIES}).get(_MP_ENTRIES)
+        if entries is None:
+            return
+        (at,) = struct.unpack(order + "I", entries.raw)
+        if entries.length % _MP_ENTRY_BYTES or at + entries.length > len(block):
+            raise TiffError("it is cut off")
+        for entry in range(at, at + entries.length, _MP_ENTRY_BYTES):
             length, offset = struct.unpack_from(order + "II", block, entry + 4)
             start = base + offset if offset else 0
             if length and start <= exif.start < start + length:
@@ -211,18 +215,5 @@ def _move_pictures(copy: bytearray, index: Segment, exif: Segment, growth: int) 
             if offset:
                 offset = start + (growth if start >= exif.stop else 0) - moved
             struct.pack_into(order + "II", copy, moved + entry + 4, length, offset)
-    except struct.error:
+    except (TiffError, struct.error):
         raise UnsafeError("the index of its pictures (MPF) is broken") from None
-
-
-def _mp_entries(block: bytes, order: str) -> tuple[int, int]:
-    """Finds the entries in an MPF block; raises struct.error where it is broken."""
-    (at,) = struct.unpack_from(order + "I", block, 4)
-    (count,) = struct.unpack_from(order + "H", block, at)
-    for number in range(count):
-        tag, _, size, place = struct.unpack_from(order + "HHII", block, at + 2 + 12 * number)
-        if tag == _MP_ENTRIES:
-            if size % _MP_ENTRY_BYTES or place + size > len(block):
-                raise struct.error
-            return place, size
-    return 0, 0

@@ -56,9 +56,7 @@ DOCUMENTS: dict[str, Any] = {
         }
     ],
     "exiftool -j -g": [{"Composite": {"GPSLatitude": 52.5, "GPSLongitude": 13.25}}],
-    "exiftool -j -gpsposition": [
-        {"GPSPosition": "52 deg 30' 0.00\" N, 13 deg 15' 0.00\" E"},
-    ],
+    "exiftool -j -gpsposition": [{"GPSPosition": "52 deg 30' 0.00\" N, 13 deg 15' 0.00\" E"}],
     "exiftool -j -n -g -gpsposition": [{"Composite": {"GPSPosition": "52.5 13.25"}}],
     "GeoJSON": {
         "type": "Feature",
