@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from locdiffusion.cli.commands import COMMANDS, prog
-from locdiffusion.cli.parser import DONE, USAGE, run_command
+from locdiffusion.cli.parser import DONE, STOPPED, USAGE, run_command
 
 HELP = """\
 usage: {prog} COMMAND [flags]
@@ -46,7 +46,11 @@ what that needs. README.md and docs/README.md of the project have the rest.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the sub-command that the first word names; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    return run_command(lambda: _run(words))
+    status = run_command(lambda: _run(words))
+    if status == STOPPED and arguments is None:
+        sys.stdout.flush()
+        os._exit(status)  # threads that still compute would abort the end of the interpreter
+    return status
 
 
 def _run(words: Sequence[str]) -> int:

@@ -29,6 +29,7 @@ from locdiffusion.photos.names import (
     is_archive,
     junk_folder,
     kind_of,
+    left_out_kind,
     match_documents,
     plain_photos,
 )
@@ -236,7 +237,7 @@ class FolderContent:
         """Finds the photos among the files of one folder, with their documents."""
         photos = [] if self.exclude or only is not None else plain_photos(names)
         documents: list[str] = []
-        for name in set(names).difference(photos):
+        for name in sorted(set(names).difference(photos)):
             kind = kind_of(name)
             if excluded(prefix + name, self.exclude):
                 if only is None or name in only:
@@ -250,12 +251,13 @@ class FolderContent:
             elif kind is NameKind.OTHER and is_archive(name) and extension(name) not in UNREAD:
                 self.archives.append(f"{self.root}/{prefix}{name}")
             else:
-                self.left_out.add(prefix + name)
+                packed = kind is NameKind.OTHER and is_archive(name)
+                place = f"{self.root}/{prefix}{name}"
+                self.left_out.add(place, left_out_kind(name), named=packed)
         photos.sort()
         if not documents and marks is None:
             self.photos += _photo_files(self.root, [prefix + name for name in photos])
             return
-        documents.sort()
         matched = match_documents(photos, documents)
         for name in photos:
             beside = tuple(prefix + document for document in matched.get(name, ()))

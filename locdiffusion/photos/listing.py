@@ -31,7 +31,10 @@ from schemas.samples import IMAGE_EXTENSIONS
 
 ID_DIGITS, STEM_BYTES = 10, 100
 
-_EXPORT_PART = re.compile(r"(.*takeout-\d{8}T\d{6}Z-(?:\d+-)?)(\d{3,})(\.zip|\.tgz)\Z", re.I | re.S)
+_EXPORT_PART = re.compile(
+    r"(.*takeout-(?:[^/]*-)?)(\d{1,4})(?: ?\(\d+\))?(\.zip|\.tgz)\Z", re.I | re.S
+)
+"""Part of an export; people shorten the name, and browsers number what is downloaded twice."""
 
 
 @dataclass(frozen=True)

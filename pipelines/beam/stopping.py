@@ -28,9 +28,10 @@ def told_in_one_line(quiet: bool) -> Iterator[None]:
         RunFailed: A step of the job failed; the message begins with the first cause.
     """
     logger = logging.getLogger("apache_beam")
-    before = logger.level
+    before, threads = logger.level, threading.excepthook
     if quiet and not os.environ.get(TRACEBACK):
         logger.setLevel(logging.CRITICAL + 1)
+        threading.excepthook = lambda raised: None  # those that wait for worker processes
     try:
         yield
     except (UsageError, RunFailed):
@@ -44,6 +45,7 @@ def told_in_one_line(quiet: bool) -> Iterator[None]:
         ) from error
     finally:
         logger.setLevel(before)
+        threading.excepthook = threads
 
 
 def _first_cause(error: BaseException) -> str:

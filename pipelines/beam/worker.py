@@ -24,3 +24,4 @@ def main() -> None:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
         sdk_worker_main.main(sys.argv)
+        os._exit(0)  # threads that still compute would abort the end of the interpreter

@@ -262,7 +262,7 @@ EXTENSIONS = st.lists(
     max_size=4,
     unique_by=str.lower,
 )
-BESIDE = ["__meta__/info.json", "__index__", ".hidden.jpg", "README", "d/.x.json", "__a__/b.jpg"]
+BESIDE = ["__meta__/info.json", "__index__", ".hidden.jpg", "README", "d/.x.json", "__a__/b.cls"]
 
 
 @dataclass(frozen=True)

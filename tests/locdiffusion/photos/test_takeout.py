@@ -64,3 +64,5 @@ def test_parts_of_one_export_know_each_other_and_no_others() -> None:
     assert found[parts[1]] == (parts[0], parts[2], parts[3])
     assert found[parts[3]] == (parts[2], parts[1], parts[0])
     assert not any(found.get(url) for url in others)
+    short = ["a/takeout-1.zip", "a/takeout-2 (1).zip"]
+    assert export_parts(short) == {short[0]: (short[1],), short[1]: (short[0],)}
