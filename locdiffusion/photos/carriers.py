@@ -19,7 +19,7 @@ from locdiffusion.photos.file_structure import (
     png_chunks,
     png_text,
 )
-from locdiffusion.photos.image_formats import GIF, JPEG, PNG, TIFF, WEBP, image_format
+from locdiffusion.photos.image_formats import GIF, JPEG, JPEG2000, PNG, TIFF, WEBP, image_format
 from locdiffusion.photos.tiff import HEADS, Tiff, TiffError
 
 EXIF_HEAD = b"Exif\0"
@@ -32,6 +32,9 @@ MAX_BLOCKS, MAX_XMP_BYTES = 16, 2**24
 """Most blocks of a kind that are read, and most bytes of the XMP of a TIFF."""
 
 _APP1, _XMP_TAG = 0xE1, 700
+_UUIDS = (b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac"))
+"""Boxes of JPEG 2000 with EXIF, as exiftool and ImageMagick write it, and with XMP."""
+
 _MORE_XMP_HEAD = b"http://ns.adobe.com/xmp/extension/\0"
 
 
@@ -115,6 +118,15 @@ def _webp(data: bytes) -> Iterator[bytes]:
         at += 8 + length + length % 2
 
 
+def _jpeg2000(data: bytes) -> Iterator[bytes]:
+    at, length = 0, 8
+    while at + 8 <= len(data) and length >= 8:
+        length = int.from_bytes(data[at : at + 4], "big") or len(data) - at
+        if data[at + 4 : at + 8] == b"uuid" and data[at + 8 : at + 24] in _UUIDS:
+            yield data[at + 24 : at + length]
+        at += length
+
+
 def _gif(data: bytes) -> Iterator[bytes]:
     _, found, rest = data.partition(b"\x21\xff\x0bXMP DataXMP")
     packet = rest.partition(b"\x01\xff\xfe\xfd")[0]
@@ -148,5 +160,5 @@ def _without_head(block: bytes) -> bytes:
 
 
 _SEARCHES: Mapping[str | None, Callable[[bytes], Iterator[bytes]]] = {
-    **{JPEG: _jpeg, PNG: _png, WEBP: _webp, GIF: _gif}
+    **{JPEG: _jpeg, PNG: _png, WEBP: _webp, GIF: _gif, JPEG2000: _jpeg2000}
 }

@@ -50,6 +50,7 @@ def texts(**chunks: tuple[str, bool]) -> PngImagePlugin.PngInfo:
 
 HERE = truth(52.5, 13.25)
 XMP = xmp_packet("52,30.0N", "13,15.0E")
+XMP_BOX = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 EXIF = b"Exif\0\0" + berlin()
 
 
@@ -75,6 +76,13 @@ def carriers() -> dict[str, bytes]:
         + bytes([1, *range(255, -1, -1), 0])
         + b";",
     }
+    if features.check("jpg_2000"):
+        boxes = {"JPEG 2000": b"JpgTiffExif->JP2" + berlin(), "JPEG 2000 with XMP": XMP_BOX + XMP}
+        plain = saved("JPEG2000")
+        found |= {
+            name: plain + (len(box) + 8).to_bytes(4, "big") + b"uuid" + box
+            for name, box in boxes.items()
+        }
     if features.check("avif"):
         found |= {"AVIF": saved("AVIF", exif=EXIF), "AVIF with XMP": saved("AVIF", xmp=XMP)}
     return found
