@@ -52,10 +52,11 @@ def last_line(summary: Mapping[str, Any]) -> str:
         text += f", {summary['photo_errors']:,} not ({', '.join(why)})"
     left_out = LeftOut.from_dict(summary["left_out"])
     if left_out.total:
-        kinds = [f"{count:,} {kind}" for kind, count in left_out.kinds()]
-        text += (
-            f"; {number(left_out.total, 'file')} left out ({', '.join(shown(kinds, MOST_KINDS))})"
-        )
+        first = left_out.kinds()[:MOST_KINDS]
+        kinds = [f"{count:,} {kind}" for kind, count in first]
+        if others := left_out.total - sum(count for _, count in first):
+            kinds.append(f"{others:,} of other kinds")
+        text += f"; {number(left_out.total, 'file')} left out ({', '.join(kinds)})"
     return text
 
 

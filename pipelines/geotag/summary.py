@@ -77,7 +77,9 @@ def summarise(output: Output, left_out: LeftOut | None = None) -> dict[str, Any]
             reasons.update(manifest.get(name, {}))
         totals.update({name: manifest[name] for name in COUNTS})
         totals.update({name: manifest.get(name, 0) for name in SURPRISES})
-        others.update(LeftOut.from_dict(manifest.get("left_out", {})))
+        within = LeftOut.from_dict(manifest.get("left_out", {}))
+        within.named = [f"{manifest['source']}/{name}" for name in within.named]
+        others.update(within)
         if manifest.get("tar_message"):
             complete = manifest["tar_status"] == TarStatus.COMPLETE.value
             (notes if complete else damaged).append(_told(manifest))

@@ -180,10 +180,9 @@ def _run(summary: Mapping[str, Any]) -> str:
 
 
 def _list(title: str, files: Sequence[Mapping[str, str]]) -> str:
-    """A section with the name of each file, and what is to be said of it; empty without files."""
+    """A section with the place of each file, and what is to be said of it; empty without files."""
     lines = "".join(
-        f"<li><strong>{escaped(one['source'].rpartition('/')[2])}</strong> "
-        f"{escaped(one.get('message', ''))}</li>"
+        f"<li><strong>{escaped(one['source'])}</strong> {escaped(one.get('message', ''))}</li>"
         for one in files
     )
     return _section(title, f"<ul>{lines}</ul>") if files else ""

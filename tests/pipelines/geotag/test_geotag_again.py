@@ -297,7 +297,7 @@ def test_the_last_line_says_what_became_of_everything(
     assert run(tmp_path / "s.tar", "--output", tmp_path / "out") == 0
     wanted = (
         "7 photos: 4 geotagged, 3 not (2 empty, 1 without a picture in the file); "
-        "5 files left out (1 .cr3, 2 .mov, 1 ._*, and 1 more)"
+        "5 files left out (1 .cr3, 2 .mov, 1 ._*, 1 of other kinds)"
     )
     told = capsys.readouterr().out
     assert told.splitlines()[-1] == wanted
@@ -306,6 +306,13 @@ def test_the_last_line_says_what_became_of_everything(
     assert left_out["total"] == 5 and sum(left_out["by_kind"].values()) == 5
     assert run("--output", tmp_path / "out", "--summarise") == 0
     assert capsys.readouterr().out.splitlines()[-1] == wanted
+
+
+def test_an_archive_in_an_archive_is_named_with_its_place(tmp_path: Path) -> None:
+    write_tar(tmp_path / "s.tar", [*sound_members(1), ("d/backup.tgz", b"x")])
+    assert run(tmp_path / "s.tar", "--output", tmp_path / "out") == 0
+    left_out = json.loads((tmp_path / "out/summary.json").read_text())["left_out"]
+    assert left_out["named"] == [f"{tmp_path}/s.tar/d/backup.tgz"]
 
 
 # Places
