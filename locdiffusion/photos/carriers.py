@@ -36,6 +36,8 @@ _UUIDS = (b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 """Boxes of JPEG 2000 with EXIF, as exiftool and ImageMagick write it, and with XMP."""
 
 _MORE_XMP_HEAD = b"http://ns.adobe.com/xmp/extension/\0"
+_MORE_XMP_BYTES = 40
+"""Bytes of digest, length and offset before each part of a long packet."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Blocks:
             if block.startswith(XMP_HEAD):
                 xmp.append(block[len(XMP_HEAD) :].lstrip(b"\0"))
             elif block.startswith(_MORE_XMP_HEAD):
-                more.append(block[len(_MORE_XMP_HEAD) + 40 :])
+                more.append(block[len(_MORE_XMP_HEAD) :])
             elif block.lstrip(b"\xef\xbb\xbf\xfe\xff\0 \t\r\n")[:1] == b"<":
                 xmp.append(block)
             else:
@@ -63,7 +65,8 @@ class Blocks:
                 if not exif or tiff == block or tiff[:4] in HEADS:
                     exif.append([])
                 exif[-1].append(tiff)
-        xmp += [b"".join(more)] if more else []
+        more.sort(key=lambda part: part[:_MORE_XMP_BYTES])  # by packet and by offset
+        xmp += [b"".join(part[_MORE_XMP_BYTES:] for part in more)] if more else []
         return cls(tuple(map(b"".join, exif))[:MAX_BLOCKS], tuple(xmp)[:MAX_BLOCKS])
 
 

@@ -245,7 +245,7 @@ def _run(options: argparse.Namespace) -> int:
     outcomes = write_copies(options)
     counts = outcomes.counts()
     for fate, count in counts.items():
-        print(f"{count:>10,}  {fate}")
+        print(f"{count:>10,}  {_fate_of(count, fate)}")
     for reason in outcomes.damaged:
         print(f"not read whole: {reason}", file=sys.stderr)
     print(_told(outcomes, options))
@@ -262,13 +262,19 @@ def _told(outcomes: Outcomes, options: argparse.Namespace) -> str:
     if outcomes.replaced:
         text += f" ({outcomes.replaced:,} in place of another position)"
     if counts:
-        kinds = ", ".join(f"{count:,} {fate}" for fate, count in counts.items())
+        kinds = ", ".join(f"{count:,} {_fate_of(count, fate)}" for fate, count in counts.items())
         text += (
             f"; {sum(counts.values()):,} {'would not' if options.dry_run else 'have none'}: {kinds}"
         )
     if outcomes.damaged:
         text += f"; not read whole: {len(outcomes.damaged):,} (see above)"
     return text
+
+
+def _fate_of(count: int, fate: str) -> str:
+    """Says what became of one photo, or of several."""
+    verb, space, rest = fate.partition(" ")
+    return {"has": "have", "is": "are"}.get(verb, verb) + space + rest if count > 1 else fate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

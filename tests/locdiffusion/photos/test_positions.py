@@ -97,6 +97,18 @@ def test_wherever_the_block_is(name: str) -> None:
     assert open_image(data)[1] == wanted
 
 
+def test_parts_of_a_long_packet_come_in_any_order() -> None:
+    plain, half = jpeg(), len(XMP) // 2
+    segments = []
+    for offset, part in ((half, XMP[half:]), (0, XMP[:half])):
+        where = bytes(32) + len(XMP).to_bytes(4, "big") + offset.to_bytes(4, "big")
+        body = b"http://ns.adobe.com/xmp/extension/\0" + where + part
+        segments.append(b"\xff\xe1" + (len(body) + 2).to_bytes(2, "big") + body)
+    for ordered in (segments, segments[::-1]):
+        data = plain[:2] + b"".join(ordered) + plain[2:]
+        assert own_position(data) == Reading(BERLIN, Source.XMP)
+
+
 def test_a_tiff_is_its_own_block() -> None:
     assert own_position(saved("TIFF", exif=EXIF)) == Reading(BERLIN, Source.EXIF)
     assert open_image(saved("TIFF", exif=EXIF))[1].position == BERLIN
