@@ -121,6 +121,13 @@ XMP: dict[str, str] = {
     "</exif:GPSLongitude></rdf:Description>",
     "prefix": "<rdf:Description rdf:about='' xmlns:e='http://ns.adobe.com/exif/1.0/' "
     "e:GPSLatitude='52,30.0N' e:GPSLongitude='13,24.5E'/>",
+    "value": "<rdf:Description rdf:about='' xmlns:exif='http://ns.adobe.com/exif/1.0/'>"
+    '<exif:GPSLatitude rdf:value="52,30,15S"/><exif:GPSLongitude rdf:value="13,24,3W"/>'
+    "</rdf:Description>",
+    "list": "<rdf:Description rdf:about='' xmlns:exif='http://ns.adobe.com/exif/1.0/'>"
+    "<exif:GPSLatitude><rdf:Alt><rdf:li xml:lang='x-default'>52,30,15S</rdf:li></rdf:Alt>"
+    "</exif:GPSLatitude><exif:GPSLongitude><rdf:Alt><rdf:li xml:lang='x-default'>13,24,3W</rdf:li>"
+    "</rdf:Alt></exif:GPSLongitude></rdf:Description>",
     "decimal": "<rdf:Description rdf:about='' xmlns:exif='http://ns.adobe.com/exif/1.0/' "
     "exif:GPSLatitude='52.5' exif:GPSLongitude='13.4'/>",
     "half": "<rdf:Description rdf:about='' xmlns:exif='http://ns.adobe.com/exif/1.0/' "
