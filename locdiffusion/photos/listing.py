@@ -68,11 +68,11 @@ class Shard:
     def version(self) -> str:
         """Digest by which a resumed run notices another file, or that other members are wanted.
 
-        Looks at every file. A shard that was moved without a change has the same digest.
+        Looks at every file, and at the other parts of an export, whose documents may have changed.
         """
         if self.photos:
             return fingerprint(self.photos)
-        others = sorted(url.rpartition("/")[2] for url in self.siblings)
+        others = [[url.rpartition("/")[2], *version(url)[1:]] for url in sorted(self.siblings)]
         marks = [*version(self.url)[1:], *sorted(self.exclude), *others]
         return hashlib.sha256(repr(marks).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 

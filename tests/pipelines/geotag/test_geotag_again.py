@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipelines.geotag import command as geotag
 from pipelines.geotag import output as output_module
-from support.archives import Members, photo, sound_members, tar_bytes, truth, write_tar
+from support.archives import Members, photo, sound_members, tar_bytes, truth, write_tar, zip_bytes
 from support.fake_geotagger import FakeLoader
 
 pytestmark = pytest.mark.usefixtures("no_pages")
@@ -142,6 +142,15 @@ def test_what_changes_while_it_is_read_is_done_again(
     assert geotag.main([str(path), "--output", str(tmp_path / "out")], load=changing) == 0
     assert run(path, "--output", tmp_path / "out") == 0
     assert list(pandas.read_parquet(tmp_path / "out/predictions").truth_latitude) == [11.0]
+
+
+def test_a_document_that_changed_in_another_part_of_an_export(tmp_path: Path) -> None:
+    parts = [tmp_path / f"takeout-20200101T000000Z-00{number}.zip" for number in (1, 2)]
+    parts[0].write_bytes(zip_bytes([("T/a.jpg", photo(1))]))
+    for latitude in (10.0, 11.0):
+        parts[1].write_bytes(zip_bytes([("T/a.jpg.json", truth(latitude, 20.0))]))
+        assert run(*parts, "--output", tmp_path / "out") == 0
+        assert list(pandas.read_parquet(tmp_path / "out/predictions").truth_latitude) == [latitude]
 
 
 # Gone

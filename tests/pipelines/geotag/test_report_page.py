@@ -113,7 +113,7 @@ def test_damage_and_what_was_left_out_are_told(tmp_path: Path, rng: np.random.Ge
     text = words(report_page(known_rows(tmp_path), summary))
     assert "Damaged shards /archive/a.tar corrupt at byte <512>" in text
     assert "files left out 1,210 .cr3 7 .mov 1,200 .txt 3" in text, "pictures first"
-    assert "Left out, by name backup.tgz" in text and "broken_image 2" in text
+    assert "Left out, by name d/backup.tgz" in text and "broken_image 2" in text
     assert "shard_corrupt" not in text, "errors of shards are told apart from those of photos"
 
 
