@@ -7,6 +7,7 @@ decides. Of HEIC and AVIF Pillow's readers hand the blocks out.
 from __future__ import annotations
 
 import binascii
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,8 +23,7 @@ from locdiffusion.photos.file_structure import (
 from locdiffusion.photos.image_formats import GIF, JPEG, JPEG2000, PNG, TIFF, WEBP, image_format
 from locdiffusion.photos.tiff import HEADS, Tiff, TiffError
 
-EXIF_HEAD = b"Exif\0"
-XMP_HEAD = b"http://ns.adobe.com/xap/1.0/"
+_XMP_HEAD = re.compile(rb"(?:http|XMP\0)://ns\.adobe\.com/xap/1\.0/\0*")
 
 CARRIERS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 """Names under which Pillow's `Image.info` holds blocks."""
@@ -54,8 +54,8 @@ class Blocks:
         xmp: list[bytes] = []
         more: list[bytes] = []
         for block in filter(None, found):
-            if block.startswith(XMP_HEAD):
-                xmp.append(block[len(XMP_HEAD) :].lstrip(b"\0"))
+            if head := _XMP_HEAD.match(block):
+                xmp.append(block[head.end() :])
             elif block.startswith(_MORE_XMP_HEAD):
                 more.append(block[len(_MORE_XMP_HEAD) :])
             elif block.lstrip(b"\xef\xbb\xbf\xfe\xff\0 \t\r\n")[:1] == b"<":
@@ -68,6 +68,11 @@ class Blocks:
         more.sort(key=lambda part: part[:_MORE_XMP_BYTES])  # by packet and by offset
         xmp += [b"".join(part[_MORE_XMP_BYTES:] for part in more)] if more else []
         return cls(tuple(map(b"".join, exif))[:MAX_BLOCKS], tuple(xmp)[:MAX_BLOCKS])
+
+
+def exif_start(block: bytes) -> int:
+    """Returns where `Exif` stands at the beginning of a block, in any letters; -1 if nowhere."""
+    return block[:10].lower().find(b"exif\0")
 
 
 def find_blocks(data: bytes) -> Blocks | None:
@@ -94,7 +99,7 @@ def _jpeg(data: bytes) -> Iterator[bytes]:
         if marker == SOS:
             return
         start = data[at + 2 : at + 12]
-        if marker == _APP1 and (EXIF_HEAD in start or start[:4] == XMP_HEAD[:4]):
+        if marker == _APP1 and (exif_start(start) >= 0 or start[:4] in (b"http", b"XMP\0")):
             yield data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
 
 
@@ -156,7 +161,7 @@ def _tiff_xmp(data: bytes) -> tuple[bytes, ...]:
 
 def _without_head(block: bytes) -> bytes:
     """Returns an EXIF block from its TIFF header on; HEIC puts an offset before it."""
-    at = block[:10].find(EXIF_HEAD)
+    at = exif_start(block)
     if at >= 0:
         return block[at + 6 :]
     return block[4:] if block[:4] not in HEADS and block[4:8] in HEADS else block

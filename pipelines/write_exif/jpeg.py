@@ -12,6 +12,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from locdiffusion.photos.carriers import exif_start
 from locdiffusion.photos.file_structure import EOI, SOS, jpeg_segments
 from locdiffusion.photos.tiff import Tiff, TiffError
 
@@ -83,7 +84,7 @@ class Header:
         Raises:
             UnsafeError: There are several, or other bytes are before it.
         """
-        found = [one for one in self.app(1, b"") if EXIF in one.data[:10]]
+        found = [one for one in self.app(1, b"") if exif_start(one.data) >= 0]
         if len(found) > 1 or not all(one.data.startswith(EXIF) for one in found):
             raise UnsafeError(
                 f"it has {len(found)} EXIF segments, wanted one that begins with Exif"

@@ -59,7 +59,9 @@ def carriers() -> dict[str, bytes]:
     found = {
         "JPEG": jpeg(berlin()),
         "JPEG, not the first segment": jpeg(IN_PARIS[:60], berlin()),
+        "JPEG, in small letters": jpeg(berlin()).replace(b"Exif\0", b"exif\0"),
         "JPEG with XMP": jpeg(XMP),
+        "JPEG with XMP by another name": jpeg(XMP).replace(b"http://ns", b"XMP\0://ns", 1),
         "PNG": saved("PNG", exif=EXIF),
         "PNG of ImageMagick": saved(
             "PNG", pnginfo=texts(Raw_profile_type_exif=(raw_profile(EXIF), True))
