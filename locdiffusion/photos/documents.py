@@ -84,7 +84,7 @@ class Documents:
             lacking = [photo for photo in lacking if photo not in found]
 
     @property
-    def alone(self) -> str:
-        """First document `NAME.json` that has a position and is about no photo, or nothing."""
+    def alone(self) -> list[str]:
+        """Documents `NAME.json` that have a position and are about no photo."""
         with_position = (name for name in self.unused if self.said[name].known)
-        return next((name for name in with_position if not extension(stem(name))), "")
+        return [name for name in with_position if not extension(stem(name))]

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 from locdiffusion.photos.archive import Sample, ShardReader, late_documents
 from locdiffusion.photos.coordinates import Source
-from locdiffusion.photos.names import extension
+from locdiffusion.photos.names import extension, stem
 from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import ReadError
@@ -64,6 +64,9 @@ def read_shard(url: str) -> Iterator[Record | Drop]:
                 late = late_documents(url) if late is None else late
                 item.sidecar = late.get(item.key)
             yield _record(item, url)
+    for document in reader.documents.alone:
+        why = f"{document} is about no photo of the shard, wanted {stem(document)}.jpg; add it"
+        yield Drop(stem(document), DropReason.NO_IMAGE, why, url)
 
 
 def _record(sample: Sample, url: str) -> Record | Drop:
@@ -92,12 +95,11 @@ def _with_metadata(sample: Sample, image: ImageRef) -> Record:
     truth = known.truth
     if truth is None:
         ours = known.truth_source is Source.ESTIMATE
-        why = (
-            "has a position that LocDiffusion estimated"
-            if ours
-            else "has no latitude and longitude"
-        )
-        raise RowError(DropReason.NO_COORDINATES, f"its document {why}, wanted a known position")
+        if document.get("latitude") == document.get("longitude") == 0:
+            raise RowError(DropReason.ZERO_COORDINATES, "(0, 0) stands for an unknown position")
+        found = "a position that LocDiffusion estimated" if ours else "no latitude and longitude"
+        why = f"its document has {found}, wanted a known position"
+        raise RowError(DropReason.NO_COORDINATES, why)
     author = _text(document, "author")
     return Record(
         key=sample.key,

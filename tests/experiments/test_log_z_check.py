@@ -128,7 +128,7 @@ def test_the_command_measures_both_gaps(tmp_path, monkeypatch, capsys):
     saved = tiny.write_checkpoint(tmp_path / "checkpoint", tiny.TinyEncoder().spec)
     monkeypatch.setattr("locdiffusion.model.image_encoder.load_image_encoder", lambda name: None)
     monkeypatch.setattr("locdiffusion.photos.embedding_cache.load_photos", lambda *_: photos)
-    monkeypatch.setattr("locdiffusion.photos.listing.expand_patterns", lambda patterns: patterns)
+    monkeypatch.setattr("locdiffusion.photos.patterns.expand_patterns", lambda patterns: patterns)
     file = tmp_path / "log_z.json"
     flags = ["--photos", "x", "--train", "y", "--embeddings", "z", "--limit", "8"]
     assert main(["--checkpoint", str(saved), "--output", str(file), *flags]) == 0

@@ -377,8 +377,7 @@ def test_a_build_that_is_stopped_goes_on(
     output = tmp_path / "out"
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, where, name, call)
-        with pytest.raises(RuntimeError, match="Stop"):
-            build(inputs, output)
+        assert build(inputs, output) == 1
     assert not (output / "summary.json").exists()
     done = {path.stem for path in output.glob("_work/candidates/*.json")}
     with pytest.MonkeyPatch.context() as patch:

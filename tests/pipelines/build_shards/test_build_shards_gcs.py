@@ -44,8 +44,7 @@ def test_from_a_bucket_into_a_bucket(bucket: Bucket, tmp_path: Path) -> None:
     there += ["--images", f"{bucket.url}/in/images", *FLAGS, "--output", f"{bucket.url}/out"]
     with pytest.MonkeyPatch.context() as patch:
         stop_at(patch, finishing, "copy_without", 2)
-        with pytest.raises(RuntimeError, match="Stop"):
-            build_shards.main(there)
+        assert build_shards.main(there) == 1
     assert build_shards.main(there) == 0
     ours, theirs = tree(tmp_path / "out"), written(bucket)
     # A drop without an image names the place where it was looked for.
