@@ -63,8 +63,8 @@ def read_samples(
         print(f"{shard}: {reader.message}", file=sys.stderr)
     if isinstance(reader, ShardReader) and (alone := reader.documents.alone):
         raise DataError(
-            f"{alone[0]} in {shard} has a position and belongs to no photo; add the photo, or leave "
-            "the document out of the shard, too."
+            f"{alone[0]} in {shard} has a position and belongs to no photo; add the photo, or "
+            "leave the document out of the shard, too."
         )
 
 
