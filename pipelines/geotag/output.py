@@ -14,6 +14,7 @@ Knows no Beam.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -180,12 +181,25 @@ class Output(OutputDirectory):
         current = {shard.id for shard in shards}
         gone: dict[str, int] = {}
         stale = []
+
+        @functools.cache
+        def replaced(folder: str) -> bool:
+            """Whether photos of a folder come again, as those of one of these folders."""
+            if folder in folders or folders.isdisjoint(_with_those_around(folder)):
+                return folder in folders
+            return any(
+                f"{root}/{photo.path}".startswith(f"{folder}/")
+                for shard in shards
+                for root in (_real(shard.folder),)
+                for photo in shard.photos
+            )
+
         for manifest in list(self.manifests()):
             source, known = manifest["source"], manifest["shard"] in current
             folder = "" if is_archive(source) else source.rpartition("#")[0]
             if known and not (retry_failed and manifest["photo_errors"]):
                 continue
-            if not known and folders.isdisjoint(_with_those_around(_real(folder))):
+            if not known and not replaced(_real(folder)):
                 if _is_there(source):
                     if inner := around.get(_real(folder)):
                         raise OutputError(

@@ -208,6 +208,16 @@ def test_a_wider_folder_counts_each_photo_once(
     assert sum(keys(output).values()) == 3, "and nothing is removed"
 
 
+def test_single_photos_elsewhere_cost_a_folder_no_row(tmp_path: Path) -> None:
+    for name in ("in/a/1.jpg", "in/b/2.jpg", "in/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(photo(1))
+    output = tmp_path / "out"
+    assert run(tmp_path / "in/a", "--output", output) == 0
+    assert run(tmp_path / "in/b/2.jpg", tmp_path / "in/3.jpg", "--output", output) == 0
+    assert sorted(keys(output).elements()) == ["1.jpg", "3.jpg", "b/2.jpg"]
+
+
 # What can be read is part of the state
 
 
