@@ -59,19 +59,25 @@ class LeftOut:
         return self.counts.total()
 
     def kinds(self) -> list[tuple[str, int]]:
-        """Returns all kinds with their numbers: pictures first, then the most frequent first."""
+        """Returns all kinds with their numbers: pictures, archives, then the most frequent."""
         return sorted(
-            self.counts.items(), key=lambda one: (one[0] not in PICTURE_KINDS, -one[1], one[0])
+            self.counts.items(),
+            key=lambda one: (
+                one[0] not in PICTURE_KINDS,
+                not is_archive(f"a{one[0]}"),
+                -one[1],
+                one[0],
+            ),
         )
 
     def __str__(self) -> str:
         """All kinds in words, and the names that were kept; empty if nothing was left out."""
         text = ", ".join(f"{count:,} {kind}" for kind, count in self.kinds())
-        return f"{text} ({', '.join(self.named)})" if self.named else text
+        return f"{text}; by name: {', '.join(sorted(self.named))}" if self.named else text
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the record as JSON has it: `total`, `by_kind`, `named`."""
-        return {"total": self.total, "by_kind": dict(self.kinds()), "named": list(self.named)}
+        return {"total": self.total, "by_kind": dict(self.kinds()), "named": sorted(self.named)}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> LeftOut:

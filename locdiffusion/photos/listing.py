@@ -120,14 +120,18 @@ def list_shards(
     for location in sorted(location for location in locations if location.endswith("/")):
         content = _content(location, *rules)
         contents.append(content)
-        if content.photos or content.unread:
-            _leave_out(content)
+        closed = _leave_out(content, locations) if content.photos or content.unread else 0
+        if closed:
+            tell(
+                f"{content.root}: {_number(closed, 'archive')} beside photos not opened; name "
+                "archives as well to read them"
+            )
         for archive in content.archives:
             archives.setdefault(_same_file(archive), archive)
         if content.left_out.total:
-            found = f"{len(content.photos):,} photos"
+            found = _number(len(content.photos), "photo")
             if content.archives:
-                found = f"{len(content.archives):,} archives"
+                found = _number(len(content.archives), "archive")
             tell(f"{location.rstrip('/')}: {found}; left out: {content.left_out}")
     files = [location for location in locations if not location.endswith("/")]
     loose = [file for file in files if extension(file) in IMAGE_EXTENSIONS]
@@ -186,11 +190,18 @@ def _content(location: str, exclude: Sequence[str], seen: set[object]) -> Folder
     return content
 
 
-def _leave_out(content: FolderContent) -> None:
-    """Moves the archives that lie among photos to what is left out."""
-    for archive in content.archives:
+def _leave_out(content: FolderContent, named: Collection[str] = ()) -> int:
+    """Moves archives among photos to what is left out, but for named ones; returns how many."""
+    known = {_same_file(file) for file in named if is_archive(file)}
+    closed = [archive for archive in content.archives if _same_file(archive) not in known]
+    for archive in closed:
         content.left_out.add(archive)
     content.archives.clear()
+    return len(closed)
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _beside_photos(file: str, photos: bool) -> bool:
@@ -271,12 +282,13 @@ def photos_in(folder: str, tell: Callable[[str], None] = print) -> list[PhotoFil
         raise DataError(f"{why}; {RIGHTS}")
     if not content.photos:
         raise DataError(
-            f"{folder} is a directory of {len(content.archives):,} archives without a photo; name "
-            f"the archives: '{folder}/*{os.path.splitext(content.archives[0])[1]}'"
+            f"{folder} is a directory of {_number(len(content.archives), 'archive')} without a "
+            f"photo; name the archives: '{folder}/*{os.path.splitext(content.archives[0])[1]}'"
         )
     _leave_out(content)
     if content.left_out.total:
-        tell(f"{folder}: {len(content.photos):,} photos; left out: {content.left_out}")
+        found = _number(len(content.photos), "photo")
+        tell(f"{folder}: {found}; left out: {content.left_out}")
     return content.photos
 
 

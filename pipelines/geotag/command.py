@@ -142,8 +142,13 @@ def run(job: Job) -> dict[str, Any] | None:
     before = job.output.photos_kept(job.shards, job.configuration)
     _tell(
         f"{number(len(job.shards), 'shard')} -> {job.output.root}, model "
-        f"{job.configuration.model_id}, {number(before, 'photo')} done before"
+        f"{job.configuration.model_id}, {number(before, 'photo')} kept from before"
     )
+    if job.options.loader.checkpoint is None:
+        _tell(
+            "the default checkpoint knows satellite views only; photos from the ground want "
+            "--checkpoint geoclip-distilled"
+        )
     start = time.monotonic()
     work = (job.options, job.load, job.configuration, job.output, job.shards)
     stages: dict[str, float] = {}
@@ -304,8 +309,8 @@ def _failure(
     if summary["damaged"] and not options.accept_damaged:
         return (
             f"{number(len(summary['damaged']), 'shard')} damaged, see above: all that could be "
-            "read is geotagged; copy them again and type the same command, or accept them as they "
-            "are with --accept-damaged"
+            "read is geotagged; copy the damaged anew and type the same command, or accept what "
+            "was read with --accept-damaged"
         )
     return None
 

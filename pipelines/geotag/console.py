@@ -110,7 +110,9 @@ def _surprises(summary: Mapping[str, Any]) -> list[str]:
     if left_out.total:
         lines.append(f"left out     {left_out.total:>10,}   {left_out}")
     if count := summary["not_understood"]:
-        lines.append(f"documents    {count:>10,}   not understood, so nothing is known from them")
+        lines.append(
+            f"documents    {count:>10,}   not understood, so no position is known from there"
+        )
     if count := summary["estimates"]:
         text = "with a position that LocDiffusion wrote, which is no truth"
         lines.append(f"estimates    {count:>10,}   {text}")

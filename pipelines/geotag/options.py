@@ -16,15 +16,18 @@ from pipelines.geotag.model_cache import GeotaggerLoader
 from pipelines.geotag.tables import Extras
 
 ABOUT = """\
-Geotags an archive: reads photos from folders or tar shards, and writes where each
+Geotags an archive: reads photos from folders, tars and zips, and writes where each
 was taken, how far off that may be, and the alternatives. Every photo becomes one
-row of predictions or one row of errors. A job that was stopped goes on where it
-was when the same command is typed again; other settings want another --output.
+row of predictions or one row of errors. The same command typed again goes on where
+a job was stopped, does again what has changed, and removes the rows of folders and
+archives that are gone; other settings want another --output.
 
 examples:
   locdiffusion geotag ~/Pictures --checkpoint geoclip-distilled
                                     # photos; writes Pictures-geotags here
   locdiffusion geotag patches       # satellite views; writes patches-geotags
+  locdiffusion geotag ~/Pictures 'takeout-*.zip' old.tar \\
+      --checkpoint geoclip-distilled --output out    # everything in one output
   locdiffusion geotag 'photos/{000..099}.tar' more.tar.gz --output out
   locdiffusion geotag 'photos/*.tar' --output out --regions --thumbnails 50
   locdiffusion geotag 'photos/*.tar' --output out --mode sampling --samples 32
@@ -48,17 +51,19 @@ which checkpoint:
 
 input:
   A folder is searched for JPEG, PNG, WebP, HEIC, AVIF, TIFF, GIF, BMP and JPEG
-  2000 by their endings, small letters or capitals, its sub-folders too; files
-  of other kinds are counted and left out, archives too; a folder of archives
-  without a photo stands for these. Links to folders are followed. A path that
-  exists is meant literally, whatever its name. What a file is, its content
-  decides; of several pictures in a file the first is taken. HEIC needs
-  `pip install pi-heif`. A picture without its last bytes is an error, with
-  --salvage a photo. A shard is a tar or zip of such files; a photo's key is its
-  path, in a folder with the ending. A known position may lie beside NAME.jpg in
-  NAME.json: {"latitude": 52.5, "longitude": 13.4}, in the documents of Google
-  Takeout, or in NAME.xmp. Positions in the EXIF are not used for the answer;
-  summary and report compare it with them.
+  2000 by their endings, small letters or capitals, its sub-folders too. Files
+  of other kinds are counted and left out. So are archives beside photos: to
+  read them, name them as well. A folder of archives without a photo stands for
+  these.
+  Links to folders are followed. A path that exists is meant literally, whatever
+  its name. The content of a file decides what it is; of several pictures in a
+  file the first is taken. HEIC needs `pip install pi-heif`. A shard is a tar or
+  zip, or a group of a folder's photos. The key of a photo is its path in there:
+  with the ending in a folder, without it in an archive. A known position may
+  lie beside NAME.jpg in NAME.json: {"latitude": 52.5, "longitude": 13.4}, in
+  the documents of Google Takeout (name all parts of an export), or in NAME.xmp.
+  No known position, in documents or in EXIF, is used for the answer; summary
+  and report compare it with them.
 
 output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("out/predictions")
@@ -116,13 +121,13 @@ def geotag_parser() -> JobParser:
     group = parser.add_argument_group("input and output")
     add_input(
         group,
-        "folders of photos or tar shards: paths, quoted globs, ranges {000..009}; local, gs:// or "
+        "folders of photos, tars or zips: paths, quoted globs, ranges {000..009}; local, gs:// or "
         "what fsspec opens",
     )
     add_flags(
         group,
         "--output",
-        help="directory to create, or to resume (default for one folder or tar: its name and "
+        help="directory to create, or to resume (default for one folder or archive: its name and "
         "-geotags, in the current directory; several paths have none)",
     )
     add_flags(group, "--exclude", "--overwrite")
@@ -179,7 +184,8 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         ours.output = _default_output(ours.input)
     if not (ours.input or ours.summarise):
         raise UsageError(
-            "no photos are named; name a folder or a tar of photos: locdiffusion geotag FOLDER"
+            "no photos are named; name a folder, a tar or a zip of photos: "
+            "locdiffusion geotag FOLDER"
         )
     parser.require(ours, "output")
     if ours.admin_name is not None and ours.admin is None:
@@ -206,12 +212,12 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
 
 
 def _default_output(inputs: Sequence[str]) -> str:
-    """Returns a directory named after the one folder or tar; UsageError among the photos."""
+    """Returns a directory named after the one folder or archive; UsageError among the photos."""
     given = inputs[0]
     if len(inputs) > 1 or "://" in given or (set("*?[{") & set(given) and not Path(given).exists()):
         raise UsageError(
-            f"where to? {shlex.join(inputs)} is not one folder or tar, after which the output "
-            "could be named; give --output DIR"
+            f"where to? {shlex.join(inputs)} is not one folder or archive, after which the "
+            "output could be named; give --output DIR"
         )
     path = Path(from_home(given)).resolve()
     name = f"{path.name.partition('.')[0] if path.is_file() else path.name}-geotags"

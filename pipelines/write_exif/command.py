@@ -20,6 +20,7 @@ from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.storage import DataError
+from pipelines.geotag.console import number
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS
 from pipelines.write_exif.copies import Copies, Original, PlaceTakenError
@@ -45,9 +46,9 @@ Which limit? The 90 % radius is the distance from the geotag within which the ph
 taken with probability 0.9. Of several limits a geotag must meet all. Only photos that
 get a geotag are copied. --dry-run counts how many photos a limit would give.
 
-PHOTOS is what was geotagged: the same folder or the same tars. COPIES must not be that
-folder, nor lie in it. Only JPEG carries EXIF GPS that every program reads; other formats
-are counted and left out. A copy has the time and the permissions of its original.
+PHOTOS is what was geotagged: the same folder or the same archives. COPIES must not be that
+folder, nor lie in it or around it. Only JPEG carries EXIF GPS that every program reads;
+other formats are counted and left out. A copy has the time and the permissions of its original.
 
 write_exif.json in COPIES says of every photo what became of it, why, and where its copy
 is. A file in COPIES that this command did not write, or that was changed since, is never
@@ -63,7 +64,7 @@ def parser() -> Parser:
     required = ["input", "predictions", "output"]
     made = Parser("write-exif", usage, ABOUT, MORE, failed, old, required)
     group = made.add_argument_group("input and output")
-    add_input(group, "folders, tars or photos that were geotagged", "PHOTOS")
+    add_input(group, "folders, archives or photos that were geotagged", "PHOTOS")
     group.add_argument(
         "--predictions", type=from_home, metavar="DIR", help="output of `locdiffusion geotag`"
     )
@@ -210,7 +211,11 @@ def _geotags(predictions: Output, shard: Shard) -> Mapping[str, Mapping[str, Any
     if shard.problem:
         return {}
     if not predictions.exists(PREDICTIONS, f"part-{shard.id}.parquet"):
-        print(f"{shard.url} was not geotagged; run `locdiffusion geotag` first", file=sys.stderr)
+        print(
+            f"{shard.folder or shard.url} has no rows in {predictions.root}; name the folder or "
+            "archives that were geotagged there, or run `locdiffusion geotag` first",
+            file=sys.stderr,
+        )
         return {}
     if (predictions.manifest(shard.id) or {}).get("version") not in (None, shard.version):
         again = "type the command of `locdiffusion geotag` again for its new state"
@@ -257,15 +262,16 @@ def _told(outcomes: Outcomes, options: argparse.Namespace) -> str:
     """Returns the last line: how many photos have a copy with a geotag, and how many have none."""
     counts = outcomes.counts()
     written = counts.pop(Fate.WRITTEN.value, 0)
-    verb = "would get a geotag" if options.dry_run else f"have a geotag in {options.output}"
-    text = f"{len(outcomes.photos):,} photos: {written:,} {verb}"
+    have = "has" if written == 1 else "have"
+    verb = "would get a geotag" if options.dry_run else f"{have} a geotag in {options.output}"
+    text = f"{number(len(outcomes.photos), 'photo')}: {written:,} {verb}"
     if outcomes.replaced:
         text += f" ({outcomes.replaced:,} in place of another position)"
     if counts:
         kinds = ", ".join(f"{count:,} {_fate_of(count, fate)}" for fate, count in counts.items())
-        text += (
-            f"; {sum(counts.values()):,} {'would not' if options.dry_run else 'have none'}: {kinds}"
-        )
+        others = sum(counts.values())
+        none = "would not" if options.dry_run else "has none" if others == 1 else "have none"
+        text += f"; {others:,} {none}: {kinds}"
     if outcomes.damaged:
         text += f"; not read whole: {len(outcomes.damaged):,} (see above)"
     return text
@@ -274,7 +280,8 @@ def _told(outcomes: Outcomes, options: argparse.Namespace) -> str:
 def _fate_of(count: int, fate: str) -> str:
     """Says what became of one photo, or of several."""
     verb, space, rest = fate.partition(" ")
-    return {"has": "have", "is": "are"}.get(verb, verb) + space + rest if count > 1 else fate
+    many = {"has": "have", "is": "are"}.get(verb, verb) + space + rest
+    return many.replace(" its own", " their own") if count > 1 else fate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

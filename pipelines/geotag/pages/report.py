@@ -57,7 +57,7 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
 def _quality(scores: ReportScores) -> dict[str, str]:
     """The slots of QUALITY."""
     overall, n = scores.overall, scores.overall.n
-    kinds = {"truth": "<key>.json", "exif": "EXIF"}
+    kinds = {"truth": "documents beside photos", "exif": "the EXIF or XMP of photos"}
     origin = " and ".join(f"{c:,} from {kinds[k]}" for k, c in scores.by_kind.items() if c)
     drawn = f", {n:,} of them, evenly drawn, are scored here" if n < scores.photos else ""
     median = overall.median_km

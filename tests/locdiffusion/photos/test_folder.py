@@ -231,6 +231,18 @@ def test_an_archive_among_photos_is_left_out_and_named(tmp_path):
     assert any(name.endswith("deep/er/backup.tgz") for name in left_out.named)
 
 
+def test_an_archive_among_photos_is_read_if_it_is_named_too(tmp_path):
+    touch(tmp_path, "a.jpg")
+    for name in ("b.tar", "c.tar"):
+        write_tar(tmp_path / name, [("x.jpg", photo(1))])
+    told, left_out = [], LeftOut()
+    shards = list_shards([str(tmp_path), str(tmp_path / "b.tar")], told.append, (), left_out)
+    assert [shard_stem(shard.id) for shard in shards] == ["b", tmp_path.name]
+    assert left_out.named == [str(tmp_path / "c.tar")] and left_out.total == 1
+    assert f"{tmp_path}: 1 archive beside photos not opened" in told[0]
+    assert told[1] == f"{tmp_path}: 1 photo; left out: 1 .tar; by name: {tmp_path}/c.tar"
+
+
 def test_a_folder_of_archives_stands_for_these(tmp_path):
     write_tar(tmp_path / "in" / "val-0.tar", [("a.jpg", photo(1))])
     write_tar(tmp_path / "in" / "deep" / "val-1.tar", [("a.jpg", photo(2))])
@@ -355,7 +367,7 @@ print(*(photo.key for shard in shards for photo in shard.photos))
 for other in ("closed/c.jpg", "locked", "locked/*.jpg", "locked/b.jpg"):
     print(*(bool(one.problem) for one in list_shards([os.path.join({place!r}, other)])))
 """
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *(one for one in tmp_path.parents if "pytest-of-" in str(one))):
         folder.chmod(0o755)
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     for name in ("locked", "closed"):
@@ -461,7 +473,7 @@ def test_mistakes_are_told(tmp_path):
     with pytest.raises(DataError, match=r"found 1 \.mp4"):
         list_shards([str(tmp_path / "empty")])
     write_tar(tmp_path / "tars" / "a.tar", [("a.jpg", photo(1))])
-    with pytest.raises(DataError, match=r"1 archives without a photo; name .*/\*\.tar'"):
+    with pytest.raises(DataError, match=r"1 archive without a photo; name .*/\*\.tar'"):
         photos_in(str(tmp_path / "tars"))
 
 

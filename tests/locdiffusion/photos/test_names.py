@@ -130,7 +130,7 @@ def test_what_is_left_out_is_told_whole() -> None:
     found = LeftOut()
     for name in (*("a.mov",) * 3, "a.pdf", "b.CR3", "x/backup.tgz", "c/.DS_Store"):
         found.add(name)
-    assert str(found) == "1 .cr3, 3 .mov, 1 .DS_Store, 1 .pdf, 1 .tgz (x/backup.tgz)"
+    assert str(found) == "1 .cr3, 1 .tgz, 3 .mov, 1 .DS_Store, 1 .pdf; by name: x/backup.tgz"
     assert found.total == 7
     assert LeftOut.from_dict(found.to_dict()) == found
     many = LeftOut.joined([found, found])

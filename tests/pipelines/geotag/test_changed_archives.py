@@ -84,7 +84,7 @@ def test_a_correction_that_keeps_the_size_is_seen(
     assert latitudes(first) == {"a": (50.5, 10.0), "b": (None, None)}
     files = tree(tmp_path / "out")
     unchanged = geotagged(tmp_path / "out", source)
-    assert "2 photos done before" in unchanged.console
+    assert "2 photos kept from before" in unchanged.console
     parts = {name: data for name, data in files.items() if "part-" in name}
     assert parts.items() <= tree(tmp_path / "out").items()
     pack(tmp_path / "in", members | {name: after})
@@ -121,7 +121,7 @@ def test_damaged_shards_are_named_everywhere_and_sums_are_right(tmp_path: Path) 
     outcome = geotagged(tmp_path / "out", tmp_path / "*.tar")
     assert outcome.status == 1
     for index in range(6):
-        named = f"s{index}" in outcome.console.partition("done before")[2]
+        named = f"s{index}" in outcome.console.partition("kept from before")[2]
         assert named == bool(index % 2), outcome.console
     by_status, summary = outcome.summary["errors_by_status"], outcome.summary
     of_photos = {name: n for name, n in by_status.items() if not name.startswith("shard_")}

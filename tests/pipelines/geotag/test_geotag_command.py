@@ -346,7 +346,7 @@ def test_mistakes_are_told_in_one_line(
 
 def test_input_and_output_are_required(capsys: pytest.CaptureFixture) -> None:
     assert main([]) == 2
-    assert "name a folder or a tar of photos" in capsys.readouterr().err
+    assert "name a folder, a tar or a zip of photos" in capsys.readouterr().err
     assert main(["--summarise"]) == 2
     assert "--output" in capsys.readouterr().err
 

@@ -174,7 +174,11 @@ def test_folders_whose_names_look_like_patterns(name: str, tmp_path: Path) -> No
     assert outcome.status == 0 and outcome.keys == ["a.jpg"], outcome.console
     assert (output / "summary.json").is_file()
     again = geotagged(output, root)
-    assert again.status == 0 and again.keys == ["a.jpg"] and "1 photo done before" in again.console
+    assert (
+        again.status == 0
+        and again.keys == ["a.jpg"]
+        and "1 photo kept from before" in again.console
+    )
 
 
 def test_home_is_expanded_and_makes_no_folder_of_that_name(
@@ -222,7 +226,7 @@ def test_a_folder_that_may_not_be_read_is_named_and_tried_again(
     with monkeypatch.context() as patch:
         patch.setattr(os, "scandir", refused)
         outcome = geotagged(tmp_path / "out", root)
-    assert outcome.status == 1 and "private" in outcome.console.partition("done before")[2]
+    assert outcome.status == 1 and "private" in outcome.console.partition("kept from before")[2]
     assert outcome.keys == ["a.jpg", "c/d.jpg"]
     assert outcome.summary["damaged"]
     again = geotagged(tmp_path / "out", root)

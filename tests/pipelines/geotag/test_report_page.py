@@ -130,7 +130,9 @@ def test_exif_positions_are_scored_too(tmp_path: Path, rng: np.random.Generator)
     exponential_run(tmp_path, 100, np.random.default_rng(0), **moved)
     found = scoring.score_rows(known_rows(tmp_path))
     assert found is not None and found.by_kind == {"truth": 0, "exif": 100}
-    assert "(100 from EXIF)" in words(report_page(known_rows(tmp_path), summary_of(100)))
+    assert "(100 from the EXIF or XMP of photos)" in words(
+        report_page(known_rows(tmp_path), summary_of(100))
+    )
 
 
 def test_groups_hold_every_photo_once(tmp_path: Path, rng: np.random.Generator) -> None:
