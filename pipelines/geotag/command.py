@@ -140,15 +140,12 @@ def run(job: Job) -> dict[str, Any] | None:
         RunFailed: The job is done, and its result is not complete or not good enough.
     """
     before = job.output.photos_kept(job.shards, job.configuration)
+    default = job.options.loader.checkpoint is None
+    knows = " (satellite views only; photos want --checkpoint geoclip-distilled)" if default else ""
     _tell(
         f"{number(len(job.shards), 'shard')} -> {job.output.root}, model "
-        f"{job.configuration.model_id}, {number(before, 'photo')} kept from before"
+        f"{job.configuration.model_id}{knows}, {number(before, 'photo')} kept from before"
     )
-    if job.options.loader.checkpoint is None:
-        _tell(
-            "the default checkpoint knows satellite views only; photos from the ground want "
-            "--checkpoint geoclip-distilled"
-        )
     start = time.monotonic()
     work = (job.options, job.load, job.configuration, job.output, job.shards)
     stages: dict[str, float] = {}
