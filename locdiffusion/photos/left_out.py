@@ -23,6 +23,11 @@ PICTURE_KINDS = frozenset(
 MOST_NAMED = 20
 
 
+def number(count: int, noun: str) -> str:
+    """Returns a number with its noun: `1 photo`, `1,204 photos`."""
+    return f"{count:,} {noun}{'s' * (count != 1)}"
+
+
 @dataclass
 class LeftOut:
     """Files that are not read.

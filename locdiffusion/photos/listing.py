@@ -23,7 +23,7 @@ from locdiffusion.photos.folder import (
     legible,
 )
 from locdiffusion.photos.folder_reader import FolderReader
-from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.left_out import LeftOut, number
 from locdiffusion.photos.names import NameKind, extension, is_archive, kind_of, stem
 from locdiffusion.photos.patterns import RIGHTS, find_locations, listing_errors
 from locdiffusion.photos.storage import DataError, version
@@ -123,15 +123,15 @@ def list_shards(
         closed = _leave_out(content, locations) if content.photos or content.unread else 0
         if closed:
             tell(
-                f"{content.root}: {_number(closed, 'archive')} beside photos not opened; name "
+                f"{content.root}: {number(closed, 'archive')} beside photos not opened; name "
                 "archives as well to read them"
             )
         for archive in content.archives:
             archives.setdefault(_same_file(archive), archive)
         if content.left_out.total:
-            found = _number(len(content.photos), "photo")
+            found = number(len(content.photos), "photo")
             if content.archives:
-                found = _number(len(content.archives), "archive")
+                found = number(len(content.archives), "archive")
             tell(f"{location.rstrip('/')}: {found}; left out: {content.left_out}")
     files = [location for location in locations if not location.endswith("/")]
     loose = [file for file in files if extension(file) in IMAGE_EXTENSIONS]
@@ -198,10 +198,6 @@ def _leave_out(content: FolderContent, named: Collection[str] = ()) -> int:
         content.left_out.add(archive)
     content.archives.clear()
     return len(closed)
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def _beside_photos(file: str, photos: bool) -> bool:
@@ -282,12 +278,12 @@ def photos_in(folder: str, tell: Callable[[str], None] = print) -> list[PhotoFil
         raise DataError(f"{why}; {RIGHTS}")
     if not content.photos:
         raise DataError(
-            f"{folder} is a directory of {_number(len(content.archives), 'archive')} without a "
+            f"{folder} is a directory of {number(len(content.archives), 'archive')} without a "
             f"photo; name the archives: '{folder}/*{os.path.splitext(content.archives[0])[1]}'"
         )
     _leave_out(content)
     if content.left_out.total:
-        found = _number(len(content.photos), "photo")
+        found = number(len(content.photos), "photo")
         tell(f"{folder}: {found}; left out: {content.left_out}")
     return content.photos
 

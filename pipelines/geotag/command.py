@@ -19,12 +19,12 @@ from typing import Any
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.geography.polygons import PolygonError
 from locdiffusion.photos.image_formats import unreadable_endings
-from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.left_out import LeftOut, number
 from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.names import extension
 from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
-from pipelines.geotag.console import last_line, number, shown, summary_table
+from pipelines.geotag.console import last_line, shown, summary_table
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.left_out import LeftOut, number
 from pipelines.geotag.summary import CREDIBLE
 from pipelines.geotag.tables import HYBRID_FAILED, REGIONS_FAILED
 from schemas.geotags import THRESHOLDS_KM, Status
@@ -29,11 +29,6 @@ IN_WORDS = {
     Status.INFERENCE_FAILED: "that the model failed on",
 }
 """What is wrong with a photo, in words that stand behind a number."""
-
-
-def number(count: int, noun: str) -> str:
-    """Returns a number with its noun: `1 photo`, `1,204 photos`."""
-    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def shown(items: Iterable[str], most: int = MOST_SHOWN) -> list[str]:

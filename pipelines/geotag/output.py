@@ -313,10 +313,14 @@ def _with_those_around(folder: str) -> Iterator[str]:
 
 
 def _is_there(source: str) -> bool:
-    """Whether a tar or the folder of a group still exists; True where nobody can say."""
+    """Whether a tar or the folder of a group still exists; True where nobody can say.
+
+    On a disk that is not mounted nothing is left around it either: that is not gone.
+    """
     places = [place for place in (source, source.rpartition("#")[0]) if place]
     try:
-        return any(exists(place) for place in places)
+        found = any(exists(place) for place in places)
+        return found or ("://" not in source and not os.listdir(os.path.dirname(places[-1])))
     except Exception:  # each file system has its own
         return True
 

@@ -182,6 +182,26 @@ def test_rows_of_what_is_gone_are_gone(tmp_path: Path, capsys: pytest.CaptureFix
     assert told.out.splitlines()[-1] == "4 photos: 4 geotagged"
 
 
+def test_what_lies_on_a_disk_that_is_not_mounted_is_not_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    disk, here, output = tmp_path / "disk", tmp_path / "here", tmp_path / "out"
+    for index, folder in enumerate((disk / "photos", here)):
+        folder.mkdir(parents=True)
+        (folder / f"{index}.jpg").write_bytes(photo(index))
+    write_tar(disk / "s.tar", sound_members(3))
+    assert run(disk / "photos", disk / "s.tar", here, "--output", output) == 0
+    before = keys(output)
+    disk.rename(tmp_path / "elsewhere")
+    for mount_point in (False, True):
+        if mount_point:
+            disk.mkdir()
+        capsys.readouterr()
+        assert run(here, "--output", output) == 0
+        assert "removed" not in capsys.readouterr().err
+        assert keys(output) == before
+
+
 def test_a_wider_glob_counts_each_photo_once(tmp_path: Path) -> None:
     for folder in "ab":
         write_tar(tmp_path / folder / "00000.tar", sound_members(3))
