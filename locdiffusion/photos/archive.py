@@ -320,9 +320,9 @@ class ShardReader:
         return self.documents.late
 
     @property
-    def not_understood(self) -> int:
-        """Number of documents about photos that are not understood."""
-        return self.documents.not_understood
+    def problems(self) -> list[str]:
+        """What is wrong with each document about a photo that is not understood."""
+        return self.documents.problems
 
 
 def late_documents(url: str, siblings: tuple[str, ...] = ()) -> dict[str, Sidecar]:

@@ -26,14 +26,14 @@ class Documents:
         beside: Names of those that stood beside their photo.
         late: What the others say, by the key of the photo, if nearer; once all are matched.
         unused: Names of those that are about no photo; once all are matched.
-        not_understood: Number of documents about photos that are not understood.
+        problems: What is wrong with each document about a photo that is not understood.
     """
 
     said: dict[str, Sidecar] = field(default_factory=dict)
     beside: set[str] = field(default_factory=set)
     late: dict[str, Sidecar] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
-    not_understood: int = 0
+    problems: list[str] = field(default_factory=list)
 
     def add(self, member: Member) -> None:
         """Reads a document; one that is stored twice must say the same again."""
@@ -67,7 +67,7 @@ class Documents:
         found = match_documents(keys if elsewhere else lacking, self.said)
         used = self.beside.union(*found.values())
         self.unused = [name for name in elsewhere if name not in used]
-        self.not_understood = sum(bool(self.said[name].problem) for name in used)
+        self.problems = [problem for name in sorted(used) if (problem := self.said[name].problem)]
         for photo, names in found.items():
             name = telling(names, self.said)
             if photo in lacking or name not in self.beside:  # a nearer one than that beside it
@@ -80,7 +80,8 @@ class Documents:
             found = match_documents(lacking, documents)
             for photo, names in found.items():
                 self.late[keys[photo]] = documents[telling(names, documents)]
-                self.not_understood += sum(bool(documents[name].problem) for name in names)
+                said = (documents[name].problem for name in names)
+                self.problems += filter(None, said)
             lacking = [photo for photo in lacking if photo not in found]
 
     @property

@@ -29,7 +29,7 @@ class FolderReader:
         message: The problem.
         left_out: Empty: what is left out is counted when folders are listed.
         late: Empty: documents are known before the photos are read.
-        not_understood: Number of documents that cannot be read or are not understood.
+        problems: What is wrong with each document that cannot be read or is not understood.
         read_failed: Whether a photo could not be read, so that another run should try again.
     """
 
@@ -39,7 +39,7 @@ class FolderReader:
     message: str = ""
     left_out: LeftOut = field(default_factory=LeftOut)
     late: dict[str, Sidecar] = field(default_factory=dict)
-    not_understood: int = 0
+    problems: list[str] = field(default_factory=list)
     read_failed: bool = False
 
     def __iter__(self) -> Iterator[Sample | ErrorRow]:
@@ -74,7 +74,7 @@ class FolderReader:
             sidecar = read_sidecar(legible(path), data)
         except (OSError, _TooLarge) as error:
             sidecar = Sidecar(problem=legible(f"{path} cannot be read ({error})"))
-        self.not_understood += bool(sidecar.problem)
+        self.problems += filter(None, [sidecar.problem])
         return data, sidecar
 
 

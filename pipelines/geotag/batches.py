@@ -98,7 +98,7 @@ class ShardEnding:
         tar_message: What is wrong with the shard; empty when complete.
         version: Digest that changes when the shard is written again, taken before it was read.
         left_out: Members that are no photos and belong to none.
-        not_understood: Number of documents about photos that are not understood.
+        problems: What is wrong with each document about a photo that is not understood.
         read_failed: Whether a part could not be read, so that another run should try again.
         thumbnails: Thumbnails of the photos that were chosen to have one.
         late: Documents that the reader met apart from their photos, by key.
@@ -110,7 +110,7 @@ class ShardEnding:
     tar_message: str
     version: str
     left_out: LeftOut = field(default_factory=LeftOut)
-    not_understood: int = 0
+    problems: tuple[str, ...] = ()
     read_failed: bool = False
     thumbnails: tuple[Thumbnail, ...] = ()
     late: Mapping[str, Sidecar] = field(default_factory=dict)
@@ -188,7 +188,7 @@ def read_batches(
         tar_message=reader.message,
         version=version,
         left_out=reader.left_out,
-        not_understood=reader.not_understood,
+        problems=tuple(reader.problems),
         read_failed=reader.read_failed,
         thumbnails=chosen.thumbnails(),
         late=reader.late,

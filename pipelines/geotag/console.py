@@ -108,6 +108,8 @@ def _surprises(summary: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"documents    {count:>10,}   not understood, so no position is known from there"
         )
+        told = shown(f"{one['message']} (in {one['source']})" for one in summary["documents"])
+        lines += [f"  {line}" for line in told]
     if count := summary["estimates"]:
         text = "with a position that LocDiffusion wrote, which is no truth"
         lines.append(f"estimates    {count:>10,}   {text}")

@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from locdiffusion.photos.image_formats import readable_formats
+from locdiffusion.photos.left_out import MOST_NAMED
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.names import is_archive
 from locdiffusion.photos.storage import exists
@@ -271,7 +272,8 @@ def _manifest(
         "tar_message": ending.tar_message,
         "read_failed": ending.read_failed,
         "left_out": ending.left_out.to_dict(),
-        "not_understood": ending.not_understood,
+        "not_understood": len(ending.problems),
+        "problems": list(ending.problems[:MOST_NAMED]),
         "estimates": made.estimates,
         "photos": ending.photos,
         "predictions": predictions,

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from locdiffusion.evaluate.known_positions import KINDS, POSITION_COLUMNS
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.files import file_system
-from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.left_out import MOST_NAMED, LeftOut
 from locdiffusion.photos.listing import shard_stem
 from locdiffusion.photos.tar import TarStatus
 from locdiffusion.sphere.geodesy import great_circle_km
@@ -49,9 +49,10 @@ def summarise(output: Output, left_out: LeftOut | None = None) -> dict[str, Any]
         (shards that are not complete, and those whose end is unusual: `shard`, `source`, `status`,
         `message`), `read_again` (shards that could not be read completely, which another run will
         try again), `left_out` (files, as of `LeftOut.to_dict`), `not_understood` (documents),
-        `estimates` (photos with a position that this project wrote), `mismatches` (sentences,
-        empty when every count adds up), `accuracy` against the truth and `accuracy_exif` against
-        EXIF positions (`accuracy_row` for each group of shards and for all).
+        `documents` (what is wrong with the first of these), `estimates` (photos with a position
+        that this project wrote), `mismatches` (sentences, empty when every count adds up),
+        `accuracy` against the truth and `accuracy_exif` against EXIF positions (`accuracy_row` for
+        each group of shards and for all).
     """
     totals: Counter[str] = Counter()
     by_status: Counter[str] = Counter()
@@ -63,6 +64,7 @@ def summarise(output: Output, left_out: LeftOut | None = None) -> dict[str, Any]
     seen, again = set(), []
     damaged: list[dict[str, str]] = []
     notes: list[dict[str, str]] = []
+    problems: list[dict[str, str]] = []
     others = LeftOut.joined([left_out] if left_out else [])
     manifests = list(output.manifests())
     with ThreadPoolExecutor(READERS) as pool:
@@ -80,6 +82,10 @@ def summarise(output: Output, left_out: LeftOut | None = None) -> dict[str, Any]
         within = LeftOut.from_dict(manifest.get("left_out", {}))
         within.named = [f"{manifest['source']}/{name}" for name in within.named]
         others.update(within)
+        problems += [
+            {"source": manifest["source"].rpartition("#")[0] or manifest["source"], "message": why}
+            for why in manifest.get("problems", ())
+        ]
         if manifest.get("tar_message"):
             complete = manifest["tar_status"] == TarStatus.COMPLETE.value
             (notes if complete else damaged).append(_told(manifest))
@@ -104,6 +110,7 @@ def summarise(output: Output, left_out: LeftOut | None = None) -> dict[str, Any]
         "read_again": again,
         "left_out": others.to_dict(),
         **{name: totals[name] for name in SURPRISES},
+        "documents": problems[:MOST_NAMED],
         "mismatches": mismatches,
         "accuracy": _accuracy(scores["truth"]),
         "accuracy_exif": _accuracy(scores["exif"]),

@@ -97,7 +97,7 @@ def summary_of(photos: int, **configuration: Any) -> dict[str, Any]:
         "errors_by_status": {},
         "shards": {"complete": 1},
         **{name: [] for name in ("mismatches", "damaged", "notes")},
-        **{"left_out": {}, "not_understood": 0, "estimates": 0},
+        **{"left_out": {}, "not_understood": 0, "documents": [], "estimates": 0},
         "seconds": 12345.678,
         "configuration": configuration,
     }

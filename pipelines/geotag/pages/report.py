@@ -174,6 +174,7 @@ def _run(summary: Mapping[str, Any]) -> str:
         [
             _list("Damaged shards", summary["damaged"]),
             _list("Notes about shards", summary["notes"]),
+            _list("Documents that are not understood", summary["documents"]),
             _list("Left out, by name", [{"source": name} for name in left_out.named]),
         ]
     )

@@ -155,7 +155,7 @@ def test_a_document_stored_twice_that_says_two_things_says_nothing(tmp_path: Pat
     members = [("a.jpg", photo(1)), ("a.json", truth(1)), ("a.json", truth(2))]
     path = write_tar(tmp_path / "s.tar", members)
     samples, errors, reader = read(path)
-    assert errors == [] and reader.not_understood == 1
+    assert errors == [] and len(reader.problems) == 1
     assert samples[0].sidecar is not None and "stored twice" in samples[0].sidecar.problem
     with pytest.raises(DataError, match="stored twice"):
         list(read_samples(str(path)))
@@ -179,7 +179,7 @@ def test_of_several_documents_the_first_with_a_position_counts(tmp_path: Path) -
     assert samples[0].sidecar and samples[0].sidecar.position == Truth(3.0, 20.0)
     assert samples[0].document == "a.json"
     assert {key: one.position for key, one in reader.late.items()} == {"b": Truth(4.0, 20.0)}
-    assert reader.not_understood == 1
+    assert len(reader.problems) == 1
 
 
 def test_a_stem_with_many_photos_is_not_held_whole(tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_too_many_bytes_are_passed_over(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr("locdiffusion.photos.archive.LIMITS", limits)
     members = [("a.jpg", bytes(701)), ("b.jpg", b"x"), ("b.json", bytes(21)), ("c.jpg", b"y")]
     samples, errors, reader = read(write_tar(tmp_path / "s.tar", members))
-    assert [sample.key for sample in samples] == ["b", "c"] and reader.not_understood == 1
+    assert [sample.key for sample in samples] == ["b", "c"] and len(reader.problems) == 1
     assert [(row.key, row.status) for row in errors] == [("a", Status.TOO_MANY_BYTES)]
 
 

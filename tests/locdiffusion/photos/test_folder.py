@@ -462,7 +462,7 @@ def test_documents_that_say_nothing_cost_no_photo(tmp_path):
     reader = FolderReader(shard.photos)
     positions = {item.key: item.sidecar.position for item in reader}
     assert {key for key, position in positions.items() if position} == {"list.jpg"}
-    assert reader.not_understood == 5 and not reader.read_failed
+    assert len(reader.problems) == 5 and not reader.read_failed
 
 
 def test_mistakes_are_told(tmp_path):

@@ -51,7 +51,7 @@ def test_the_same_files_give_the_same_photos_as_in_a_tar(
     assert samples == list(tar) and errors == []
     assert (reader.status, reader.message) == (TarStatus.COMPLETE, "")
     assert reader.late == tar.late and reader.left_out == tar.left_out
-    assert reader.not_understood == tar.not_understood == 0
+    assert reader.problems == tar.problems == []
 
 
 def test_training_reads_zips(path: Path) -> None:

@@ -58,3 +58,5 @@ def test_the_same_rows_from_a_tar_and_a_folder(
     assert found == WANTED
     summary = json.loads((output / "summary.json").read_text())
     assert (summary["estimates"], summary["not_understood"]) == (1, 1)
+    (told,) = summary["documents"]
+    assert told["source"] == str(source) and told["message"].startswith("exif.json: ")

@@ -107,7 +107,7 @@ def test_the_table_tells_every_step_on_a_line_of_its_own() -> None:
         **dict.fromkeys(("photos", "predictions", "photo_errors"), 10),
         **{name: {} for name in ("errors_by_status", "shards", "accuracy", "accuracy_exif")},
         **{name: [] for name in ("mismatches", "damaged", "notes")},
-        **{"left_out": {}, "not_understood": 0, "estimates": 0},
+        **{"left_out": {}, "not_understood": 0, "documents": [], "estimates": 0},
         "seconds": 20.0,
         "images_per_second": 0.5,
         "stage_seconds": {name: float(index) for index, name in enumerate(transforms.STEPS)},
