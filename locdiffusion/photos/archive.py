@@ -9,11 +9,12 @@ A sample that damage cuts in two, or whose end cannot be seen, is reported and n
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from typing import BinaryIO
 
+from locdiffusion.photos.archive_formats import read_archive, why_unopened, why_unread
 from locdiffusion.photos.documents import Documents, telling
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.names import (
@@ -29,10 +30,8 @@ from locdiffusion.photos.names import (
     stem,
 )
 from locdiffusion.photos.sidecar import Sidecar
-from locdiffusion.photos.storage import ReadError, open_stream, version
-from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, plain_path, read_members
-from locdiffusion.photos.zip import MAGIC as ZIP_MAGIC
-from locdiffusion.photos.zip import read_zip_members
+from locdiffusion.photos.storage import open_stream, version
+from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, plain_path
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES
 
@@ -45,16 +44,10 @@ MOST_HELD = 16
 MOST_LINKS = 40
 """Most links from one to the next until a photo is found."""
 
-UNPACK = "unpack it and pass the folder"
 DEREFERENCE = (
     "pack the photo itself: tar --dereference --hard-dereference, or zip without --symlinks"
 )
 RUN_AGAIN = "type the same command again: it reads the shard anew"
-
-OTHER_ARCHIVES = {b"7z\xbc\xaf\x27\x1c": "7z", b"Rar!\x1a\x07": "RAR", b"\x1f\x9d": "compress"}
-OTHER_ARCHIVES |= {b"\x04\x22\x4d\x18": "lz4", b"LZIP": "lzip", b"MSCF": "cabinet"}
-OTHER_ARCHIVES |= {b"07070": "cpio"}
-"""Archives that are not read, by their first bytes."""
 
 
 @dataclass
@@ -142,7 +135,7 @@ class ShardReader:
             file = open_stream(self.url)
         except OSError as error:
             self.read_failed = True
-            self._end(TarStatus.UNREADABLE, _why_unopened(self.url, error))
+            self._end(TarStatus.UNREADABLE, why_unopened(self.url, error))
         else:
             with file:
                 yield from self._samples(file)
@@ -165,7 +158,7 @@ class ShardReader:
         group: _Group | None = None
         complete_with = partial(self._end, TarStatus.COMPLETE)
         try:
-            for member in _members(file, self._limit, complete_with):
+            for member in read_archive(file, self._limit, complete_with):
                 if excluded(member.name, self.exclude):
                     self.left_out.add(member.name, EXCLUDED)
                 elif member.link is not None:
@@ -190,7 +183,7 @@ class ShardReader:
         if self.read_failed:
             self._end(damage.status, f"{damage}; {RUN_AGAIN}")
         elif damage.offset == 0 and not damage.member:
-            self._end(TarStatus.UNREADABLE, _why_unread(file, damage))
+            self._end(TarStatus.UNREADABLE, why_unread(file, damage))
         else:
             self._end(damage.status, str(damage))
 
@@ -303,7 +296,7 @@ class ShardReader:
             return MAX_IMAGE_BYTES if plain_path(name) in wanted else None
 
         try:
-            for member in _members(file, limit, lambda note: None) if wanted else ():
+            for member in read_archive(file, limit, lambda note: None) if wanted else ():
                 if member.link is None and (names := wanted.pop(plain_path(member.name), None)):
                     for name in names:
                         group = _Group(stem(name), [replace(member, name=name)])
@@ -354,19 +347,6 @@ def _documents_as_of(url: str, version: str) -> Mapping[str, Sidecar]:
     return reader.documents.said
 
 
-def _members(
-    file: BinaryIO, limit_of: Callable[[str], int | None], tell: Callable[[str], None]
-) -> Iterator[Member]:
-    """Yields the members of a tar or a zip, whichever the first bytes say it is."""
-    try:
-        file.seek(0)
-        zipped = file.read(4) in ZIP_MAGIC
-        file.seek(0)
-    except ReadError as error:
-        raise ArchiveDamage(TarStatus.UNREADABLE, 0, f"reading failed ({error})") from error
-    return (read_zip_members if zipped else read_members)(file, limit_of, tell)
-
-
 def _of_sample(name: str) -> bool:
     return bool(extension(name)) and not junk(name)
 
@@ -374,27 +354,3 @@ def _of_sample(name: str) -> bool:
 def _part(name: str) -> str:
     """Returns what webdataset calls a part of a sample: all endings of a base name, lower case."""
     return name.rpartition("/")[2].partition(".")[2].lower()
-
-
-def _why_unopened(url: str, error: OSError) -> str:
-    if isinstance(error, IsADirectoryError):
-        return f"{url} is a directory, wanted a tar; pass {url.rstrip('/')}/*.tar"
-    return (
-        f"{url} cannot be opened ({type(error).__name__}: {error}); check the path and its rights"
-    )
-
-
-def _why_unread(file: BinaryIO, damage: ArchiveDamage) -> str:
-    file.seek(0)
-    head = file.read(40)
-    for magic, kind in OTHER_ARCHIVES.items():
-        if head.startswith(magic):
-            return f"{TarStatus.UNREADABLE.value} at byte 0: {kind} is not read; {UNPACK}"
-    where = f"{TarStatus.UNREADABLE.value} at byte 0"
-    if not head:
-        return f"{where}: the file is empty, wanted a tar; copy or download the shard again"
-    page = " (a web page: did the download fail?)" if head.lstrip()[:1] == b"<" else ""
-    return (
-        f"{where}: not a tar, the file begins with {head!r}{page} and {damage.why}; "
-        "wanted .tar, .tar.gz, .tar.bz2, .tar.xz or .zip"
-    )

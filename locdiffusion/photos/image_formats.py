@@ -57,6 +57,7 @@ _SIGNATURES = (
 
 _COPY = "copy the photo again from its source"
 _DEVELOP = "convert it to JPEG, or give the JPEG that the camera stored with it"
+VIDEO = "a video"
 _TAKE_OUT = "take it out of the archive"
 _PICTURES = (
     (
@@ -87,7 +88,7 @@ _OTHERS = (
     ("a gzip file", rb"\x1f\x8b", "unpack it"),
     ("notes of macOS about a file (AppleDouble)", rb"\0\x05\x16\x07", _TAKE_OUT),
     (
-        "a video",
+        VIDEO,
         rb".{4}(ftyp|moov|mdat|wide|pnot)|RIFF.{4}AVI |\x1a\x45\xdf\xa3|\0\0\x01[\xb3\xba]",
         f"{_TAKE_OUT}, or give a frame of it as JPEG",
     ),
@@ -143,6 +144,14 @@ def other_contents(data: bytes) -> Contents:
         found = f"none of {format_names()}: it begins with {data[:16]!r}"
         remedy = "convert it to JPEG if it is a picture"
     return Contents(Status.NOT_AN_IMAGE, found, remedy)
+
+
+def picture_or_film(data: bytes) -> str:
+    """Returns what a file is by its first bytes, if it is for the eye; empty for others."""
+    if name := image_format(data):
+        return f"a picture ({name})"
+    contents = other_contents(data)
+    return contents.found if contents.status is Status.NO_READER or contents.found == VIDEO else ""
 
 
 def _matches(start: bytes, head: bytes) -> bool:

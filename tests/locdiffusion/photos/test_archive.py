@@ -530,3 +530,19 @@ def test_a_hostile_size_costs_no_memory(tmp_path: Path) -> None:
         pax.type, pax.size, info.size = tarfile.XHDTYPE, len(record), 0
         path.write_bytes(pax.tobuf() + record.ljust(512, b"\0") + info.tobuf())
         assert read(path)[2].status is status, digits
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "found"),
+    [
+        ("IMG_1", photo(1), "a picture (JPEG)"),
+        ("IMG_1.MOV", b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + bytes(600), "a video"),
+    ],
+)
+def test_a_picture_or_a_film_is_no_damaged_archive(
+    name: str, data: bytes, found: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(data)
+    (row,) = ShardReader(str(tmp_path / name))
+    assert isinstance(row, ErrorRow) and row.status is Status.SHARD_UNREADABLE
+    assert f"{found}, no archive; leave it out" in row.message
