@@ -12,7 +12,7 @@ import apache_beam as beam
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
-from locdiffusion.photos import archive
+from locdiffusion.photos import archive_formats
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag import transforms
 from pipelines.geotag.console import summary_table
@@ -46,7 +46,9 @@ class Clock:
 def test_each_step_counts_its_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
     monkeypatch.setattr(transforms, "time", SimpleNamespace(perf_counter=lambda: clock.now))
-    monkeypatch.setattr(archive, "read_members", slowly(clock, archive.read_members))
+    monkeypatch.setattr(
+        archive_formats, "read_members", slowly(clock, archive_formats.read_members)
+    )
     for place, name, seconds in (
         (transforms, "decode_photo", 2),
         (FakeGeotagger, "embed", 100),
