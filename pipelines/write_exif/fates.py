@@ -31,6 +31,7 @@ class Fate(str, Enum):
     UNCERTAIN = "not certain enough"
     OWN_POSITION = "has a position of its own"
     UNREADABLE_GPS = "has GPS tags that cannot be read"
+    UNREADABLE_DOCUMENT = "has a document that is not understood"
     ESTIMATE = "has an earlier estimate"
     NO_PREDICTION = "has no prediction"
     NOT_JPEG = "is no JPEG"
@@ -98,8 +99,11 @@ def _own_fate(sample: Sample) -> tuple[Fate | None, str]:
         return Fate.OWN_POSITION, ""
     if known.own.source is Source.ESTIMATE:
         return Fate.ESTIMATE, ""
-    problem = known.own.problem or (sample.sidecar.problem if sample.sidecar else "")
-    return (Fate.UNREADABLE_GPS, problem) if problem else (None, "")
+    if known.own.problem:
+        return Fate.UNREADABLE_GPS, known.own.problem
+    if sample.sidecar and sample.sidecar.problem:
+        return Fate.UNREADABLE_DOCUMENT, sample.sidecar.problem
+    return None, ""
 
 
 def _contradicted(copy: bytes) -> bool:

@@ -319,7 +319,7 @@ def test_a_position_in_a_document_is_the_photo_s_own(tmp_path, packing):
     assert [fate for _, fate in sorted(fates_in(copies).items())] == [
         "has a position of its own",
         "has a position of its own",
-        "has GPS tags that cannot be read",
+        "has a document that is not understood",
         "written",
     ]
     lines = json.loads((copies / "write_exif.json").read_text())["fates"]
