@@ -29,7 +29,7 @@ def test_what_is_built_can_be_trained_on_and_geotags(
 
     with monkeypatch.context() as patch:  # the embeddings are there: no pixel is needed
         patch.setattr(
-            embedding_cache, "_pixels", lambda *arguments: pytest.fail("a photo was decoded")
+            embedding_cache, "pixels_of", lambda *arguments: pytest.fail("a photo was decoded")
         )
         run = ["--train", f"{shards}/train/*.tar", "--val", f"{shards}/val/*.tar"]
         run += ["--output", str(tmp_path / "run"), "--embeddings", str(tmp_path / "embeddings")]
