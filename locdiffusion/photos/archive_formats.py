@@ -50,10 +50,10 @@ def why_unread(file: BinaryIO, damage: ArchiveDamage) -> str:
     """Says what a file is that is damaged from its first byte on, and what to do."""
     file.seek(0)
     head = file.read(512)
+    where = f"{TarStatus.UNREADABLE.value} at byte 0"
     for magic, kind in OTHER_ARCHIVES.items():
         if head.startswith(magic):
-            return f"{TarStatus.UNREADABLE.value} at byte 0: {kind} is not read; {UNPACK}"
-    where = f"{TarStatus.UNREADABLE.value} at byte 0"
+            return f"{where}: {kind} is not read; {UNPACK}"
     if not head:
         return f"{where}: the file is empty, wanted a tar; copy or download the shard again"
     if found := picture_or_film(head):

@@ -22,14 +22,15 @@ from locdiffusion.photos.file_structure import (
 )
 from locdiffusion.photos.image_formats import GIF, JPEG, JPEG2000, PNG, TIFF, WEBP, image_format
 from locdiffusion.photos.tiff import HEADS, Tiff, TiffError
+from locdiffusion.photos.xmp import MAX_XMP_BYTES
 
 _XMP_HEAD = re.compile(rb"(?:http|XMP\0)://ns\.adobe\.com/xap/1\.0/\0*")
 
 CARRIERS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 """Names under which Pillow's `Image.info` holds blocks."""
 
-MAX_BLOCKS, MAX_XMP_BYTES = 16, 2**24
-"""Most blocks of a kind that are read, and most bytes of the XMP of a TIFF."""
+MAX_BLOCKS = 16
+"""Most blocks of a kind that are read."""
 
 _APP1, _XMP_TAG = 0xE1, 700
 _UUIDS = (b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac"))

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.documents import telling
 from locdiffusion.photos.folder import PhotoFile, legible
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.sidecar import Sidecar, read_sidecar
@@ -61,11 +62,11 @@ class FolderReader:
                 self.read_failed = True
                 why = f"cannot be read ({error}); check that it is still there, and its rights"
             return ErrorRow(photo.key, Stage.READ, Status.MISSING_IMAGE, legible(why))
-        read = [self._document(photo, path) for path in photo.documents]
-        with_position = (pair for pair in read if pair[1].position is not None)
-        understood = (pair for pair in read if not pair[1].problem)
-        document = next(with_position, next(understood, read[0] if read else (None, None)))
-        return Sample(photo.key, image, *document)
+        read = {path: self._document(photo, path) for path in photo.documents}
+        if not read:
+            return Sample(photo.key, image)
+        name = telling(photo.documents, {path: sidecar for path, (_, sidecar) in read.items()})
+        return Sample(photo.key, image, *read[name])
 
     def _document(self, photo: PhotoFile, path: str) -> tuple[bytes | None, Sidecar]:
         data = None

@@ -128,11 +128,7 @@ def list_shards(
             )
         for archive in content.archives:
             archives.setdefault(_same_file(archive), archive)
-        if content.left_out.total:
-            found = number(len(content.photos), "photo")
-            if content.archives:
-                found = number(len(content.archives), "archive")
-            tell(f"{location.rstrip('/')}: {found}; left out: {content.left_out}")
+        _tell_left_out(content, tell)
     files = [location for location in locations if not location.endswith("/")]
     loose = [file for file in files if extension(file) in IMAGE_EXTENSIONS]
     if loose:
@@ -198,6 +194,14 @@ def _leave_out(content: FolderContent, named: Collection[str] = ()) -> int:
         content.left_out.add(archive)
     content.archives.clear()
     return len(closed)
+
+
+def _tell_left_out(content: FolderContent, tell: Callable[[str], None]) -> None:
+    if content.left_out.total:
+        found = number(len(content.photos), "photo")
+        if content.archives:
+            found = number(len(content.archives), "archive")
+        tell(f"{content.root}: {found}; left out: {content.left_out}")
 
 
 def _beside_photos(file: str, photos: bool) -> bool:
@@ -282,9 +286,7 @@ def photos_in(folder: str, tell: Callable[[str], None] = print) -> list[PhotoFil
             f"photo; name the archives: '{folder}/*{os.path.splitext(content.archives[0])[1]}'"
         )
     _leave_out(content)
-    if content.left_out.total:
-        found = number(len(content.photos), "photo")
-        tell(f"{folder}: {found}; left out: {content.left_out}")
+    _tell_left_out(content, tell)
     return content.photos
 
 

@@ -19,6 +19,7 @@ from locdiffusion.photos.coordinates import (
 )
 
 MAX_XMP_BYTES = 2**24
+"""Most bytes of a packet that is read."""
 
 MAX_DEPTH = 3
 """Most elements around a property: `xmpmeta`, `RDF` and `Description`."""

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from locdiffusion.photos.archive import ShardReader
+from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.folder import GROUP_MOST, PhotoFile, fingerprint, group_photos
 from locdiffusion.photos.folder_reader import FolderReader
 from locdiffusion.photos.left_out import LeftOut
@@ -22,7 +22,7 @@ from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.photo import open_image
 from locdiffusion.photos.storage import DataError
 from pipelines.geotag import command as geotag
-from schemas.samples import MAX_METADATA_BYTES
+from schemas.samples import MAX_METADATA_BYTES, Truth
 from support.archives import photo, truth, write_tar
 from support.fake_geotagger import FakeLoader
 
@@ -529,3 +529,19 @@ def test_heic_without_its_reader_names_the_remedy(monkeypatch):
 
 def _missing(name):
     raise ImportError(name)
+
+
+def test_of_several_documents_the_same_counts_in_a_folder_and_in_a_tar(tmp_path: Path) -> None:
+    """A known position comes before a nearer estimate of this project."""
+    estimate = b'{"latitude": 1, "longitude": 2, "model_id": "m", "radius_90_km": 3}'
+    members = [("a.jpg", photo(1)), ("a.jpg.json", estimate), ("a.json", truth(48.5, 2.25))]
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name, data in members:
+        (folder / name).write_bytes(data)
+    (in_folder,) = FolderReader(photos_in(str(folder)))
+    reader = ShardReader(str(write_tar(tmp_path / "a.tar", members)))
+    (in_tar,) = reader
+    assert isinstance(in_folder, Sample) and isinstance(in_tar, Sample)
+    assert in_folder.sidecar == reader.late.get("a", in_tar.sidecar)
+    assert in_folder.sidecar is not None and in_folder.sidecar.known == Truth(48.5, 2.25)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import tarfile
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,15 @@ def photos(*names: str) -> list[File]:
     return [File(name, Kind.PHOTO, data=photo_number(n)) for n, name in enumerate(names)]
 
 
+def pack(packing: str, root: Path, files: Sequence[File]) -> Path:
+    """Packs files as a tar, a compressed tar, a zip or a folder."""
+    if packing == "folder":
+        return write_folder(root / "a", files)
+    if packing == "zip":
+        return write_zip(root / "a.zip", files)
+    return write_tar_of(root / f"a.{packing}", files, "w:gz" if packing == "tgz" else "w")
+
+
 DOTTED = (
     *(f"WhatsApp Image 2020-01-01 at 12.00.0{n}.jpeg" for n in range(1, 6)),
     *("2019.07.14.jpg", "PXL_x.PORTRAIT.jpg", "IMG_1.edited.jpg", "IMG_1.jpg", "v1.2/IMG.1.jpg"),
@@ -38,11 +48,7 @@ DOTTED = (
 def test_names_with_several_dots_are_several_photos(packing: str, tmp_path: Path) -> None:
     """Phones and messengers put times with dots into names; each photo keeps its own row."""
     files = photos(*DOTTED)
-    source = {
-        "tar": lambda: write_tar_of(tmp_path / "a.tar", files),
-        "zip": lambda: write_zip(tmp_path / "a.zip", files),
-        "folder": lambda: write_folder(tmp_path / "a", files),
-    }[packing]()
+    source = pack(packing, tmp_path, files)
     outcome = geotagged(tmp_path / "out", source)
     assert outcome.status == 0 and not outcome.errors
     keys = [name if packing == "folder" else name.rpartition(".")[0] for name in DOTTED]
@@ -83,11 +89,7 @@ def test_what_systems_leave_beside_photos_is_counted_and_no_photo(
     """macOS packs a `._` file beside each photo; Windows and NAS leave caches."""
     files = photos("photos/IMG_1.jpg", "photos/IMG_2.jpg")
     files += [File(name, Kind.OTHER, data=b"Mac OS X") for name in MACOS]
-    source = {
-        "tar": lambda: write_tar_of(tmp_path / "a.tar", files),
-        "zip": lambda: write_zip(tmp_path / "a.zip", files),
-        "folder": lambda: write_folder(tmp_path / "a", files),
-    }[packing]()
+    source = pack(packing, tmp_path, files)
     outcome = geotagged(tmp_path / "out", source)
     assert outcome.status == 0 and len(outcome.predictions) == 2 and not outcome.errors
     assert outcome.summary["left_out"]["total"] == len(MACOS)
@@ -123,11 +125,7 @@ def takeout(first: str = "IMG_1.jpg.json") -> list[File]:
 def test_a_google_takeout_tells_positions(packing: str, name: str, tmp_path: Path) -> None:
     """All photos come first and their documents behind them; the album has a document too."""
     files = takeout(name)
-    source = {
-        "tar": lambda: write_tar_of(tmp_path / "a.tgz", files, "w:gz"),
-        "zip": lambda: write_zip(tmp_path / "a.zip", files),
-        "folder": lambda: write_folder(tmp_path / "a", files),
-    }[packing]()
+    source = pack("tgz" if packing == "tar" else packing, tmp_path, files)
     outcome = geotagged(tmp_path / "out", source)
     assert outcome.status == 0 and not outcome.errors
     ending = ".jpg" if packing == "folder" else ""
@@ -145,11 +143,7 @@ def test_the_nearest_document_counts_wherever_it_stands(packing: str, tmp_path: 
     files = photos("a.jpg", "a.heic")
     for number, name in ((1, "a.json"), (2, "a.jpg.json")):
         files.append(File(name, Kind.DOCUMENT, data=takeout_document(number)))
-    source = {
-        "tar": lambda: write_tar_of(tmp_path / "a.tar", files),
-        "zip": lambda: write_zip(tmp_path / "a.zip", files),
-        "folder": lambda: write_folder(tmp_path / "a", files),
-    }[packing]()
+    source = pack(packing, tmp_path, files)
     outcome = geotagged(tmp_path / "out", source)
     assert [outcome.truths[key][0] for key in outcome.keys] == (
         [10.02, 10.01] if packing != "folder" else [10.01, 10.02]
