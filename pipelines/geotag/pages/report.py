@@ -9,7 +9,7 @@ from typing import Any
 from locdiffusion.calibrate.command import FEWEST
 from locdiffusion.evaluate.scores import Scores
 from locdiffusion.files import file_system, write_atomically
-from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.left_out import LeftOut, number
 from pipelines.geotag.console import photo_errors
 from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.geotag.pages.filling import escaped, fill
@@ -60,6 +60,7 @@ def _quality(scores: ReportScores) -> dict[str, str]:
     kinds = {"truth": "documents beside photos", "exif": "the EXIF or XMP of photos"}
     origin = " and ".join(f"{c:,} from {kinds[k]}" for k, c in scores.by_kind.items() if c)
     drawn = f", {n:,} of them, evenly drawn, are scored here" if n < scores.photos else ""
+    known = number(scores.photos, "photo")
     median = overall.median_km
     tiles = [("median error", f"{median.value:,.0f} km", _between(median, km=True))]
     tiles += [
@@ -69,7 +70,7 @@ def _quality(scores: ReportScores) -> dict[str, str]:
     ]
     by_shards = _section("By group of shards", _groups(scores.by_shards, "shards"))
     return {
-        "ORIGIN": f"{scores.photos:,} photos have a known position ({escaped(origin)}){drawn}.",
+        "ORIGIN": f"{known} with a known position ({escaped(origin)}){drawn}.",
         "TILES": "".join(
             f"<div><b>{value}</b><span>{name}</span><small>{interval}</small></div>"
             for name, value, interval in tiles
