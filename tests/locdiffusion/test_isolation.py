@@ -1,0 +1,84 @@
+"""A function in a child process answers, or ends at its limit, and the next call is answered."""
+
+import os
+import pickle
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from locdiffusion.isolation import IsolatedError, IsolatedFunction, Limits, Overrun, OverrunError
+from support import isolated
+
+LIMITS = Limits(memory_bytes=100 * 2**20, cpu_s=0.3, wall_s=60)
+
+
+def test_answers_call_after_call_from_one_child() -> None:
+    function = IsolatedFunction(isolated.child_id)
+    assert function(b"") == function(b"") != str(os.getpid()).encode()
+    function.close()
+
+
+def test_answers_threads_side_by_side() -> None:
+    function = IsolatedFunction(isolated.echo)
+    found: dict[int, bytes] = {}
+
+    def call(number: int) -> None:
+        found[number] = function(b"%d" % number)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == {number: b"%d" % number for number in range(8)}
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "overrun", "told"),
+    [
+        (b"burn", Overrun.TIME, "more than 0.3 s of CPU time"),
+        (b"eat", Overrun.MEMORY, "more than 100 MiB of memory"),
+        (b"abort", Overrun.CRASH, "signal 6"),
+        (b"leave", Overrun.CRASH, "status 3"),
+    ],
+)
+def test_a_limit_costs_one_call(request_bytes: bytes, overrun: Overrun, told: str) -> None:
+    function = IsolatedFunction(isolated.misbehave, LIMITS)
+    for _ in range(2):
+        with pytest.raises(OverrunError, match=told) as raised:
+            function(request_bytes)
+        assert raised.value.overrun is overrun
+        assert function(b"behave") == b"behave"
+
+
+def test_a_call_that_waits_ends_too() -> None:
+    function = IsolatedFunction(isolated.misbehave, Limits(wall_s=0.5))
+    with pytest.raises(OverrunError, match=r"no answer within 0\.5 s"):
+        function(b"wait")
+
+
+def test_tells_what_the_function_raised() -> None:
+    function = IsolatedFunction(isolated.misbehave)
+    with pytest.raises(IsolatedError, match="ValueError: no use for it"):
+        function(b"raise")
+    assert function(b"behave") == b"behave"
+
+
+def test_is_sent_to_a_worker_without_its_children() -> None:
+    function = IsolatedFunction(partial(isolated.echo, more=b"!"), LIMITS)
+    assert function(b"a") == b"a!"
+    sent = pickle.loads(pickle.dumps(function))
+    assert sent.limits == LIMITS
+    assert sent(b"b") == b"b!"
+
+
+def test_imports_nothing_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pickle.py").write_text("open('imported', 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    assert IsolatedFunction(isolated.echo)(b"a") == b"a"
+    assert not (tmp_path / "imported").exists()
