@@ -34,6 +34,7 @@ CLAUSES = {
     "config": "dataclasses and JSON",
     "cli": "the command, its flags",
     "cpu": "threads, batch sizes",
+    "isolation": "limits of work",
     "files": "whole files or none",
     "recipes": "training settings",
     "geography": "polygons, countries",
@@ -214,7 +215,7 @@ TITLES = {
     "locdiffusion": "locdiffusion/   what one imports, trains and calibrates",
     "pipelines": "pipelines/   the jobs over an archive (Apache Beam)",
 }
-WIDTH, BOX_WIDTH, BOX_HEIGHT, GAP, ROW = 8.9, 1.72, 0.5, 0.16, 0.74
+WIDTH, BOX_WIDTH, BOX_HEIGHT, GAP, ROW = 10.2, 1.72, 0.5, 0.16, 0.74
 """Inches: the picture, a box, the least distance beside it, and from floor to floor."""
 
 Line = tuple[str, ...]
