@@ -18,6 +18,7 @@ import numpy as np
 
 from locdiffusion.cli.flags import add_flags, add_input, add_number, folder
 from locdiffusion.cli.parser import DONE, Parser, positive
+from locdiffusion.cli.terminal import progress_bar, tell
 from locdiffusion.model.weights import EncoderWeightsError
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhoto
             found.append((sample.key, sample.image, truth.latitude, truth.longitude))
     else:
         positions = _positions(options.predictions)
-        listed = list_shards(options.input, tell=lambda note: print(note, file=sys.stderr))
+        listed = list_shards(options.input, tell=tell)
         for shard in listed:
             of_shard = positions.get(shard.id, {})
             images = read_images(shard.url, shard.photos)
@@ -167,12 +168,10 @@ def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhoto
 
 
 def _embedded(images: Sequence[tuple[str, bytes]], encoder: ImageEncoder) -> np.ndarray:
-    from tqdm import tqdm
-
     from locdiffusion.photos.labelled_samples import pixels_of
 
     parts = []
-    for start in tqdm(range(0, len(images), 64), desc="embedding", unit="batch", file=sys.stderr):
+    for start in progress_bar(range(0, len(images), 64), desc="embedding", unit="batch"):
         batch = images[start : start + 64]
         pixels = [pixels_of(image, encoder, repr(key)) for key, image in batch]
         parts.append(encoder.embed(np.stack(pixels)))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from locdiffusion.cli.flags import MODEL, add_flags, add_input, folder
 from locdiffusion.cli.parser import DONE, Parser
+from locdiffusion.cli.terminal import printable, tell
 from locdiffusion.model.weights import EncoderWeightsError
 
 if TYPE_CHECKING:
@@ -113,10 +114,10 @@ def run(options: argparse.Namespace) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(card_png(answers[-1]))
         if answers[-1].problem:
-            print(f"no truth: {answers[-1].problem}", file=sys.stderr)
+            tell(f"no truth: {answers[-1].problem}")
         if not options.json:
             print(table(answers[-1]), end="\n\n")
-        print(f"written: {path}", file=sys.stderr if options.json else sys.stdout)
+        print(printable(f"written: {path}"), file=sys.stderr if options.json else sys.stdout)
     if options.json:
         features = [one.to_geojson() for one in answers]
         print(json.dumps({"type": "FeatureCollection", "features": features}, indent=1))
@@ -129,7 +130,8 @@ def table(answer: AnsweredPhoto) -> str:
     """Returns the rows of an answer as text for a terminal."""
     rows = answer.rows()
     width = max(len(name) for name, _ in rows)
-    return "\n".join([str(answer.path), *(f"  {name:<{width}}  {value}" for name, value in rows)])
+    lines = [str(answer.path), *(f"  {name:<{width}}  {value}" for name, value in rows)]
+    return "\n".join(map(printable, lines))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NoReturn
 
 from locdiffusion.cli.commands import missing_package, prog
+from locdiffusion.cli.terminal import printable, safe_streams
 
 DONE, FAILED, USAGE, STOPPED, PIPE_CLOSED = 0, 1, 2, 130, 141
 STATUSES = """
@@ -224,7 +225,11 @@ def run_command(
         mistakes: Errors, besides UsageError, whose message names the remedy.
         stopped: Message for Ctrl-C, unless the interrupt brings its own.
     """
-    told: tuple[type[Exception], ...] = (UsageError, *mistakes)
+    with safe_streams():
+        return _ended(body, (UsageError, *mistakes), stopped)
+
+
+def _ended(body: Callable[[], int], told: tuple[type[Exception], ...], stopped: str) -> int:
     try:
         status = body()
         sys.stdout.flush()
@@ -243,7 +248,7 @@ def run_command(
         if os.environ.get(TRACEBACK):
             traceback.print_exc()
         message, status = end
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
         return status
 
 

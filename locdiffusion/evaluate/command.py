@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from locdiffusion.cli.flags import add_flags, add_number, folder
 from locdiffusion.cli.parser import DONE, Parser
+from locdiffusion.cli.terminal import printable, tell
 from locdiffusion.model.weights import EncoderWeightsError
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _listed(options: argparse.Namespace) -> Answers:
 
     truth = read_truth(options.truth)
     files = find_photos(truth.ids, options.input)
-    print(f"{options.truth}: {len(files):,} of {len(truth):,} photos found", file=sys.stderr)
+    tell(f"{options.truth}: {len(files):,} of {len(truth):,} photos found")
     tagger, cache = _tagger(options)
     photos = embed_list(truth, files, tagger.encoder, cache)
     missing = tuple(sorted(set(truth.ids) - set(photos.keys)))
@@ -261,7 +262,8 @@ def _tell_missing(name: str, missing: Sequence[str], output: Path) -> None:
     if not missing:
         return
     path = output / f"missing-{name}.txt"
-    path.write_text("\n".join(missing) + "\n", encoding="utf-8")
+    lines = "".join(f"{printable(key)}\n" for key in missing)
+    path.write_text(lines, encoding="utf-8")
     print(
         f"{len(missing):,} photos of {name} are missing or unreadable, and not scored: see {path}",
         file=sys.stderr,

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.cli.terminal import progress_bar, tell
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded, write_embedded
 from locdiffusion.photos.exif import upright
 from locdiffusion.photos.lists import LATITUDE, LONGITUDE, read_list
@@ -137,11 +137,9 @@ def embed_list(
     Raises:
         DataError: No photo is left.
     """
-    from tqdm import tqdm
-
     rows = [row for row, key in enumerate(truth.ids) if key in files]
     cached = []
-    with tqdm(total=len(rows), desc="embedding", unit="photo", file=sys.stderr) as bar:
+    with progress_bar(total=len(rows), desc="embedding", unit="photo") as bar:
         for start in range(0, len(rows), CHUNK):
             chunk = rows[start : start + CHUNK]
             paths = [files[truth.ids[row]] for row in chunk]
@@ -172,7 +170,7 @@ def _embedded(
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for row, found in zip(rows, pool.map(pixels_of, paths), strict=True):
             if isinstance(found, ValueError):
-                print(f"left out: {found}", file=sys.stderr)
+                tell(f"left out: {found}")
             else:
                 pixels.append(found[None])
                 kept.append(row)

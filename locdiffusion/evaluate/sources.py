@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from locdiffusion.cli.terminal import progress_bar
 from locdiffusion.decoding.answers import SCORED_COLUMNS, Predictions
 from locdiffusion.evaluate.known_positions import POSITION_COLUMNS, SOURCE_COLUMNS, known_positions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
@@ -75,13 +75,11 @@ def predicted(
         device: Torch device.
         label: Text of the progress bar.
     """
-    from tqdm import tqdm
-
     from locdiffusion.cpu import torch_threads
     from locdiffusion.inference import predict
 
     parts = []
-    bar = tqdm(total=len(photos), desc=f"answering {label}", unit="photo", file=sys.stderr)
+    bar = progress_bar(total=len(photos), desc=f"answering {label}", unit="photo")
     with bar, torch_threads(1):
         for start in range(0, len(photos), _CHUNK):
             rows = slice(start, start + _CHUNK)
@@ -160,9 +158,7 @@ def training_positions(shards: Sequence[str]) -> tuple[Float, Float]:
     Raises:
         DataError: A shard cannot be read or a sample has no truth.
     """
-    from tqdm import tqdm
-
-    bar = tqdm(shards, desc="reading training positions", unit="shard", file=sys.stderr)
+    bar = progress_bar(shards, desc="reading training positions", unit="shard")
     truths = (truth for shard in bar for _, truth in read_samples(shard))
     places = [(truth.latitude, truth.longitude) for truth in truths]
     if not places:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from tqdm import tqdm
-
 from locdiffusion.cli.flags import add_flags, add_number, folder
 from locdiffusion.cli.parser import DONE, Parser, UsageError, run_command
+from locdiffusion.cli.terminal import progress_bar
 from locdiffusion.overhead.augmentation import Augmentation
 from locdiffusion.overhead.dataset import OverheadConfig
 from locdiffusion.overhead.mosaics import BUILT_IN_MOSAICS, MosaicSource
@@ -115,7 +114,7 @@ def make_config(options: argparse.Namespace) -> OverheadConfig:
 
 def _run(options: argparse.Namespace) -> int:
     config = make_config(options)
-    with tqdm(total=config.count, unit="patch", desc=config.split.value) as progress:
+    with progress_bar(total=config.count, unit="patch", desc=config.split.value) as progress:
         written = write_dataset(config, options.output, options.workers, progress.update)
     print(
         f"{config.count} patches in {len(plan_shards(config))} shards in {options.output} "

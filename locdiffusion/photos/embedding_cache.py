@@ -11,7 +11,6 @@ import hashlib
 import io
 import json
 import os
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from locdiffusion.cli.terminal import progress_bar
 from locdiffusion.cpu import torch_threads
 from locdiffusion.files import atomic_path
 from locdiffusion.model.deferred_encoder import DeferredEncoder
@@ -142,8 +142,6 @@ def embed_shards(
     Raises:
         DataError: A shard is damaged, or a photo has no position or cannot be decoded.
     """
-    from tqdm import tqdm
-
     check_builds(shards, encoder.spec.name)
     cache.mkdir(parents=True, exist_ok=True)
     files = [cache / _cache_name(shard, encoder.spec.to_dict()) for shard in shards]
@@ -153,7 +151,7 @@ def embed_shards(
         with torch_threads(1), ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
             jobs = pool.map(lambda job: _embed_shard(job[0], encoder, job[1]), missing)
             label = f"embedding with {encoder.spec.name}"
-            for _ in tqdm(jobs, total=len(missing), desc=label, unit="shard", file=sys.stderr):
+            for _ in progress_bar(jobs, total=len(missing), desc=label, unit="shard"):
                 pass
     return files
 

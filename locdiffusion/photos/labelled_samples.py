@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.cli.terminal import tell
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.model.weights import may_move, split_name
@@ -60,7 +60,7 @@ def read_samples(
             sidecar = late.get(item.key, sidecar)
         yield item, _truth(item, sidecar, shard)
     if reader.message:
-        print(f"{shard}: {reader.message}", file=sys.stderr)
+        tell(f"{shard}: {reader.message}")
     if isinstance(reader, ShardReader) and (alone := reader.documents.alone):
         raise DataError(
             f"{alone[0]} in {shard} has a position and belongs to no photo; add the photo, or "
@@ -166,7 +166,7 @@ def _first_photos(reader: Iterable[Sample | ErrorRow]) -> Iterator[Sample | Erro
 
 
 def _photos(folder: str) -> list[PhotoFile]:
-    return photos_in(folder.rstrip("/"), tell=lambda note: print(note, file=sys.stderr))
+    return photos_in(folder.rstrip("/"), tell=tell)
 
 
 def _message(shard: str, row: ErrorRow) -> str:

@@ -7,7 +7,6 @@ stored beside the files on which they were measured.
 from __future__ import annotations
 
 import hashlib
-import sys
 import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -17,6 +16,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from locdiffusion.cli.terminal import progress_bar
 from locdiffusion.files import atomic_path
 from locdiffusion.photos.embedding_cache import embedding_rows
 
@@ -64,12 +64,10 @@ class Statistics:
 
 
 def _measure(files: Sequence[Path]) -> Statistics:
-    from tqdm import tqdm
-
     counts: list[int] = []
     latitude, longitude, marks = [], [], []
     mean = deviation = np.zeros(0)  # mean so far, and sum of squares around it
-    for file in tqdm(files, desc="measuring the training photos", unit="shard", file=sys.stderr):
+    for file in progress_bar(files, desc="measuring the training photos", unit="shard"):
         table = pq.read_table(file)
         stored = embedding_rows(table)
         counts.append(len(table))

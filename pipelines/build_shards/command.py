@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
+from locdiffusion.cli.terminal import tell
 from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
@@ -152,7 +153,7 @@ def _tell_start(job: Job) -> None:
     for one in job.settings.exclusions.lists:
         what = f"{len(one.ids):,} photos and {len(one.authors):,} photographers"
         hint = "" if one.authors else ": the list names none, so other photos of theirs stay"
-        print(f"{one.name} excludes {what}{hint}", file=sys.stderr)
+        tell(f"{one.name} excludes {what}{hint}")
     if not job.settings.exclusions.lists:
         print("no benchmark is excluded: give its list to --exclude", file=sys.stderr)
     if job.planned is not None and not job.output.finished(job.planned):

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from locdiffusion.cli.terminal import printable
 from pipelines.build_shards.density_map import CELLS
 from pipelines.build_shards.filters import licence_code
 from pipelines.build_shards.output import (
@@ -221,7 +222,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         left, of = summary["shards_unfinished"], summary["shards_planned"]
         lines.append(f"not finished: {left:,} of {of:,} shards are to be done")
     lines += [f"COUNT MISMATCH: {sentence}" for sentence in summary["mismatches"]]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 class BuildProgress:

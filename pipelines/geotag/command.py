@@ -8,7 +8,6 @@ by another call, with `--summarise`.
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
+from locdiffusion.cli.terminal import printable, tell
 from locdiffusion.geography.polygons import PolygonError
 from locdiffusion.photos.image_formats import unreadable_endings
 from locdiffusion.photos.left_out import LeftOut, number
@@ -77,7 +77,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     check = load or (options.loader if options.is_local else here)
     load = load or options.loader
     left_out = LeftOut()
-    shards = tuple(list_shards(options.input, _tell, options.exclude, left_out))
+    shards = tuple(list_shards(options.input, tell, options.exclude, left_out))
     # RuntimeError: the encoder's weights are missing. All three carry their own remedy.
     try:
         geotagger = loaded(check).geotagger
@@ -89,7 +89,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     with output.usable():
         gone = output.prepare(configuration, shards, options.overwrite, options.retry_failed)
     for line in shown(f"{source} ({number(photos, 'photo')})" for source, photos in gone.items()):
-        _tell(f"gone since the last run, its rows are removed: {line}")
+        tell(f"gone since the last run, its rows are removed: {line}")
     _tell_others(output, shards, "their rows stay")
     return Job(options, shards, output, configuration, load, left_out)
 
@@ -142,7 +142,7 @@ def run(job: Job) -> dict[str, Any] | None:
     before = job.output.photos_kept(job.shards, job.configuration)
     default = job.options.loader.checkpoint is None
     knows = " (satellite views only; photos want --checkpoint geoclip-distilled)" if default else ""
-    _tell(
+    tell(
         f"{number(len(job.shards), 'shard')} -> {job.output.root}, model "
         f"{job.configuration.model_id}{knows}, {number(before, 'photo')} kept from before"
     )
@@ -200,7 +200,7 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
             "check the path"
         )
     left_out = LeftOut()
-    shards = list_shards(options.input, _tell, options.exclude, left_out)
+    shards = list_shards(options.input, tell, options.exclude, left_out)
     summary = summarise(output, left_out)
     if not shards and (earlier := output.read_json(SUMMARY)):  # which knew the folders
         summary["left_out"] = earlier.get("left_out", summary["left_out"])
@@ -209,7 +209,7 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
         _tell_others(output, shards, "the rows of those that are gone go with the next run")
     else:
         done = number(sum(summary["shards"].values()), "shard")
-        _tell(f"{done} finished; with --input, missing ones are named")
+        tell(f"{done} finished; with --input, missing ones are named")
     return report(options, output, summary, shards)
 
 
@@ -224,7 +224,7 @@ def report(
     output.write(SUMMARY, data=to_json(summary))
     print(summary_table(summary))
     pages = f", with {MAP_HTML} and {REPORT_HTML}" if draw_pages(output) else ""
-    print(f"written      {output.root}{pages}")
+    print(printable(f"written      {output.root}{pages}"))
     print(last_line(summary))
     if reason := _failure(summary, output, shards, options):
         raise RunFailed(reason)
@@ -239,7 +239,7 @@ def _tell_unreadable(shards: Sequence[Shard]) -> None:
         kinds = {one: found[one] for one in endings if endings[one] == remedy and found[one]}
         if kinds:
             names = ", ".join(f".{kind}" for kind in kinds)
-            _tell(
+            tell(
                 f"{number(sum(kinds.values()), 'photo')} ({names}) cannot be read here; stop, "
                 f"then `{remedy}`, or do these later: the same command reads them then"
             )
@@ -251,14 +251,10 @@ def _tell_others(output: Output, shards: Sequence[Shard], fate: str) -> None:
     photos = number(sum(manifest["photos"] for manifest in others), "photo")
     sources = shown(manifest["source"] for manifest in others)
     if others:
-        _tell(
+        tell(
             f"{number(len(others), 'shard')} with {photos} in --output, not in --input: "
             f"{', '.join(sources)}; {fate}"
         )
-
-
-def _tell(note: str) -> None:
-    print(note, file=sys.stderr)
 
 
 def draw_pages(output: Output) -> bool:
@@ -271,7 +267,7 @@ def draw_pages(output: Output) -> bool:
         write_report_html(output.root, output.path(REPORT_HTML))
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
-        print(f"a map or the report is missing ({why}); all results are complete", file=sys.stderr)
+        tell(f"a map or the report is missing ({why}); all results are complete")
         return False
     return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from locdiffusion.cli.terminal import printable
 from locdiffusion.photos.left_out import LeftOut, number
 from pipelines.geotag.summary import CREDIBLE
 from pipelines.geotag.tables import HYBRID_FAILED, REGIONS_FAILED
@@ -89,7 +90,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         if summary[key]:
             lines += ["", *_accuracy_lines(summary[key], title)]
     lines += [f"COUNT MISMATCH: {sentence}" for sentence in summary["mismatches"]]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def _told(title: str, shards: Iterable[Mapping[str, str]]) -> list[str]:
