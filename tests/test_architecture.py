@@ -56,6 +56,7 @@ ONLY_IN = {
         "experiments.dataflow_simulation.stragglers",
     ),
     "mpl_toolkits": (),
+    "tqdm": ("locdiffusion.cli.terminal", "experiments"),  # a bar makes its labels safe there
     "open_clip": ("locdiffusion.model.image_encoder", "locdiffusion.model.clip_image"),
     "geoclip": (),  # its files are read, its code is not run
     "transformers": (),

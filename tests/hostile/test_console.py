@@ -104,11 +104,3 @@ def test_traceback_of_a_crash_is_safe():
     assert done.returncode == 1 and "OSError: a\\x9b\\r" in done.stderr
     assert "w\\x07" in done.stderr
     assert not obeyed(done.stderr)
-
-
-def test_bars_are_made_in_one_place():
-    from test_architecture import MODULES, imports_of
-
-    direct = {name for name in MODULES if "tqdm" in "".join(imports_of(name))}
-    product = {name for name in direct if not name.startswith("experiments")}
-    assert product == {"locdiffusion.cli.terminal"}
