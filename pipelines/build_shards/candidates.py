@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from locdiffusion.photos.image_formats import image_format
 from pipelines.build_shards import tables
 from pipelines.build_shards.embedding import BATCH, Embedder
 from pipelines.build_shards.encoding import EncodedPhoto, Encoding, encode
@@ -19,7 +20,7 @@ from pipelines.build_shards.output import CANDIDATES, PLAN, BuildOutput
 from pipelines.build_shards.settings import Settings
 from pipelines.build_shards.shard_writer import ShardSample, ShardWriter, member_key
 from pipelines.sources.download import FetchSettings
-from pipelines.sources.images import read
+from pipelines.sources.images import is_web, read
 from pipelines.sources.record import Drop, DropError, ImageRef, Record
 from pipelines.writing.directory import to_json
 from schemas import geoparquet
@@ -147,7 +148,11 @@ def encoded_photos(
     def one(record: Record) -> EncodedPhoto | Drop:
         assert record.image is not None
         try:
-            return encode(read_image(record.image, fetch), encoding)
+            data = read_image(record.image, fetch)
+            if is_web(record.image) and image_format(data) is None:
+                why = "what lies at the address is no picture of a format that is read; look there"
+                raise DropError(DropReason.BROKEN_IMAGE, why)
+            return encode(data, encoding)
         except DropError as error:
             # Exceptions of the network tell where in memory their objects were.
             return Drop(record.key, error.reason, _ADDRESS.sub("", str(error)))

@@ -183,6 +183,8 @@ def _add_work(group: argparse._ActionsContainer) -> None:
     add_number(group, "--max-fetch-failures", fraction, workers.max_fetch_failures, "X", about)
     about = "who asks; name an address where you can be reached (default %(default)s)"
     group.add_argument("--user-agent", default=fetch.user_agent, metavar="TEXT", help=about)
+    about = "download also from this machine and private networks; for lists that you trust"
+    group.add_argument("--allow-private-addresses", **SWITCH, help=about)
 
 
 def parse(arguments: Sequence[str] | None = None) -> BuildOptions:
@@ -273,5 +275,6 @@ def _workers(ours: argparse.Namespace) -> Workers:
         attempts=ours.attempts,
         seed=ours.seed,
         user_agent=ours.user_agent,
+        allow_private=ours.allow_private_addresses,
     )
     return Workers(fetch, ours.device, ours.max_fetch_failures)

@@ -1,6 +1,7 @@
 """Downloads images politely: few requests at a time, fewer per host, and long waits when asked.
 
-Limits hold for a process: a job with W workers makes W times as many requests.
+Limits hold for a process: a job with W workers makes W times as many requests. Addresses come from
+strangers: `connections` says where they may lead, and no message tells what they keep secret.
 """
 
 from __future__ import annotations
@@ -8,31 +9,35 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
-from http.cookiejar import DefaultCookiePolicy
-from urllib.parse import urlsplit
+from http.client import HTTPException
+from urllib.parse import unquote, urljoin, urlsplit
 
-import requests
 import urllib3
 
 from locdiffusion import __version__
-from pipelines.sources.record import DropError, web_address
+from pipelines.sources.connections import (
+    ALLOWANCE_BYTES,
+    ATTEMPT,
+    Attempt,
+    FetchError,
+    Slow,
+    connection_pool,
+)
+from pipelines.sources.record import redacted, web_address
 from schemas.samples import MAX_IMAGE_BYTES
 from schemas.training import DropReason
 
 CHUNK = 64 * 2**10
 MAX_REDIRECTS = 5
+MOVED = (301, 302, 303, 307, 308)
 GONE = (404, 410)
 TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
 PLACEHOLDER = "photo_unavailable"
 """Flickr leads from a photo that was deleted to a picture of this name, with status 200."""
-
-
-class FetchError(DropError):
-    """An image cannot be fetched: NO_IMAGE, TOO_LARGE, or FETCH_FAILED, which may pass."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class FetchSettings:
         max_bytes: Largest size of one image in bytes, by whichever route.
         seed: Seed of the jitter.
         user_agent: Name that is told to hosts; add an address at which you can be reached.
+        allow_private: Whether addresses of this machine and of private networks are fetched from.
 
     Raises:
         ValueError: A limit is not positive.
@@ -70,10 +76,11 @@ class FetchSettings:
     user_agent: str = (
         f"locdiffusion-build-shards/{__version__} (research; one pass over a public photo list)"
     )
+    allow_private: bool = False
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name not in ("seed", "user_agent") and not value > 0:
+            if name not in ("seed", "user_agent", "allow_private") and not value > 0:
                 raise ValueError(f"{name} is {value}, wanted a positive number")
 
 
@@ -114,18 +121,7 @@ class Downloader:
         self._slots = threading.BoundedSemaphore(settings.connections)
         self._hosts: dict[str, _Host] = {}
         self._lock = threading.Lock()
-        self._session = requests.Session()
-        self._session.max_redirects = MAX_REDIRECTS
-        self._session.headers.update(
-            # No compression: a small body must not become a large one.
-            {"User-Agent": settings.user_agent, "Accept": "image/*", "Accept-Encoding": "identity"}
-        )
-        self._session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
-        adapter = requests.adapters.HTTPAdapter(
-            pool_connections=settings.connections, pool_maxsize=settings.connections
-        )
-        for scheme in ("http://", "https://"):
-            self._session.mount(scheme, adapter)
+        self._pool = connection_pool(settings.connections)
 
     def get(self, url: str) -> bytes:
         """Downloads the body of an http(s) address.
@@ -134,7 +130,8 @@ class Downloader:
             FetchError: There is no body, it is too large, or no attempt succeeded.
         """
         if web_address(url) is None:
-            raise FetchError(DropReason.NO_IMAGE, f"{url!r} is no http or https address")
+            why = f"{redacted(url)!r} is no http or https address"
+            raise FetchError(DropReason.NO_IMAGE, why)
         host = self._host(url)
         why = ""
         for attempt in range(self.settings.attempts):
@@ -149,7 +146,7 @@ class Downloader:
                         why = str(again)
                         host.pause(self._clock() + again.wait_s)
         tries = self.settings.attempts
-        raise FetchError(DropReason.FETCH_FAILED, f"{url}: {why}; gave up after {tries} attempts")
+        raise _failed(url, f"{why}; gave up after {tries} attempts")
 
     def _host(self, url: str) -> _Host:
         name = urlsplit(url).netloc.rpartition("@")[2].lower()
@@ -164,73 +161,121 @@ class Downloader:
     def _respect(self, host: _Host, url: str) -> None:
         while (wait := host.resume_at - self._clock()) > 0:
             if wait > self.settings.max_wait_s:
-                why = (
-                    f"{url}: the host asks to be left alone for {wait:.0f} s, limit "
-                    f"{self.settings.max_wait_s:g} s; build again later"
-                )
-                raise FetchError(DropReason.FETCH_FAILED, why)
+                limit = f"limit {self.settings.max_wait_s:g} s; build again later"
+                raise _failed(url, f"the host asks to be left alone for {wait:.0f} s, {limit}")
             self._sleep(wait)
 
     def _once(self, url: str) -> bytes:
-        deadline = self._clock() + self.settings.timeout_s
-        timeouts = (self.settings.connect_timeout_s, self.settings.read_timeout_s)
+        limits = self.settings
+        attempt = Attempt(
+            limits.timeout_s,
+            limits.connect_timeout_s,
+            limits.read_timeout_s,
+            limits.allow_private,
+            self._clock,
+        )
+        before = ATTEMPT.set(attempt)
         try:
-            with self._session.get(url, stream=True, timeout=timeouts) as response:
-                self._check(response, url)
-                return self._body(response, url, deadline)
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            # All of requests' errors are OSErrors, also those about the address, which will stay.
-            passing = (requests.ConnectionError, requests.Timeout)
-            if isinstance(error, requests.RequestException) and not isinstance(error, passing):
-                raise _final(url, error) from None
-            raise _Again(f"{type(error).__name__}: {error}"[:300]) from None
-        except ValueError as error:  # a host name that no encoding takes
-            raise _final(url, error) from None
+            return self._follow(url, attempt)
+        except FetchError as error:
+            raise FetchError(error.reason, f"{redacted(url)}: {redacted(str(error))}") from None
+        except (urllib3.exceptions.LocationValueError, ValueError) as error:
+            # A host name that cannot exist, which will stay so.
+            raise _failed(url, f"{type(error).__name__}: {error}"[:300]) from None
+        except Slow as slow:
+            raise _Again(str(slow)) from None
+        except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
+            raise _Again(redacted(f"{type(error).__name__}: {error}")[:300]) from None
+        finally:
+            ATTEMPT.reset(before)
 
-    def _check(self, response: requests.Response, url: str) -> None:
+    def _follow(self, url: str, attempt: Attempt) -> bytes:
+        """Fetches an address, or the one that it leads to; only the first is told a password."""
+        headers = {
+            "User-Agent": self.settings.user_agent,
+            "Accept": "image/*",
+            # No compression: a small body must not become a large one.
+            "Accept-Encoding": "identity",
+        }
+        place = url
+        for _ in range(MAX_REDIRECTS + 1):
+            attempt.left = ALLOWANCE_BYTES
+            secret = _password(url) if place == url else {}
+            response = self._pool.urlopen(
+                "GET",
+                place,
+                headers=headers | secret,
+                redirect=False,
+                retries=False,
+                preload_content=False,
+                timeout=self.settings.read_timeout_s,
+            )
+            try:
+                location = response.headers.get("Location")
+                if response.status not in MOVED or not location:
+                    self._check(response, place)
+                    return self._body(response, attempt)
+            finally:
+                # What has come whole leaves its connection open; of all else nothing is read.
+                if not response.closed:
+                    response.close()
+                response.release_conn()
+            place = urljoin(place, location.encode("latin-1").decode("utf-8", "replace"))
+            if web_address(place) is None:
+                raise _failed("", f"leads to {redacted(place)}, which is no http or https address")
+        raise _failed("", f"leads to other addresses more than {MAX_REDIRECTS} times")
+
+    def _check(self, response: urllib3.BaseHTTPResponse, place: str) -> None:
         """Raises for anything but an image that may be read."""
-        status = response.status_code
+        status = response.status
         if status in GONE:
-            raise FetchError(DropReason.NO_IMAGE, f"{url}: HTTP status {status}")
+            raise FetchError(DropReason.NO_IMAGE, f"HTTP status {status}")
         if status in TRY_AGAIN:
             raise _Again(f"HTTP status {status}", _retry_after(response.headers))
         if status != 200:
-            raise FetchError(DropReason.FETCH_FAILED, f"{url}: HTTP status {status}, wanted 200")
-        if PLACEHOLDER in urlsplit(response.url).path:
-            raise FetchError(DropReason.NO_IMAGE, f"{url}: was deleted, leads to {response.url}")
+            raise FetchError(DropReason.FETCH_FAILED, f"HTTP status {status}, wanted 200")
+        if PLACEHOLDER in urlsplit(place).path:
+            raise FetchError(DropReason.NO_IMAGE, f"was deleted, leads to {redacted(place)}")
         encoding = response.headers.get("Content-Encoding", "identity").lower()
         if encoding != "identity":
-            why = f"{url}: the body is packed with {encoding!r} although that was not asked for"
+            why = f"the body is packed with {encoding[:40]!r} although that was not asked for"
             raise FetchError(DropReason.FETCH_FAILED, why)
 
-    def _body(self, response: requests.Response, url: str, deadline: float) -> bytes:
+    def _body(self, response: urllib3.BaseHTTPResponse, attempt: Attempt) -> bytes:
         limit = self.settings.max_bytes
         told = response.headers.get("Content-Length", "")
         announced = int(told) if told.isascii() and told.isdigit() and len(told) < 20 else None
         size, parts = 0, []
         if announced is not None and announced > limit:
-            raise _too_large(url, announced, limit)
-        # read1 returns what has come: a host that sends a byte now and then is noticed. urllib3
-        # raises for fewer bytes than were announced.
-        while part := response.raw.read1(CHUNK):
+            raise _too_large(announced, limit)
+        # read1 returns what has come. urllib3 raises for fewer bytes than were announced.
+        while part := response.read1(CHUNK, decode_content=False):
             parts.append(part)
             size += len(part)
+            attempt.left += 2 * len(part)
             if size > limit:
-                raise _too_large(url, size, limit)
-            if self._clock() > deadline:
-                raise _Again(f"slower than {self.settings.timeout_s:g} s for {size:,} bytes")
+                raise _too_large(size, limit)
         return b"".join(parts)
 
 
-def _too_large(url: str, size: int, limit: int) -> FetchError:
-    return FetchError(DropReason.TOO_LARGE, f"{url}: {size:,} bytes or more, limit {limit:,}")
+def _password(url: str) -> dict[str, str]:
+    """Returns the header for the name and password that an address holds."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return {}
+    both = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    return urllib3.make_headers(basic_auth=both)
 
 
-def _final(url: str, error: Exception) -> FetchError:
-    return FetchError(DropReason.FETCH_FAILED, f"{url}: {type(error).__name__}: {error}"[:500])
+def _too_large(size: int, limit: int) -> FetchError:
+    return FetchError(DropReason.TOO_LARGE, f"{size:,} bytes or more, limit {limit:,}")
 
 
-def _retry_after(headers: requests.structures.CaseInsensitiveDict[str]) -> float:
+def _failed(url: str, why: str) -> FetchError:
+    return FetchError(DropReason.FETCH_FAILED, redacted(f"{url}: {why}" if url else why))
+
+
+def _retry_after(headers: Mapping[str, str]) -> float:
     """Parses the seconds that a host asks to wait, a number or a date; 0 if it asks for none."""
     text = headers.get("Retry-After", "").strip()
     if text.isascii() and text.isdigit() and len(text) < 10:

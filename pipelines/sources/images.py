@@ -21,10 +21,15 @@ def read(ref: ImageRef, settings: FetchSettings = DEFAULTS) -> bytes:
     Raises:
         FetchError: There is no image, it is too large, or it cannot be read.
     """
-    whole = ref.offset == 0 and ref.length is None
-    if ref.kind == "url" or (whole and ref.url.lower().startswith(_WEB)):
+    if is_web(ref):
         return shared(settings).get(ref.url)
     return _read_file(ref, settings.max_bytes)
+
+
+def is_web(ref: ImageRef) -> bool:
+    """Returns whether an image is a whole file behind http(s), which is downloaded."""
+    whole = ref.offset == 0 and ref.length is None
+    return ref.kind == "url" or (whole and ref.url.lower().startswith(_WEB))
 
 
 def _read_file(ref: ImageRef, limit: int) -> bytes:

@@ -31,6 +31,7 @@ from pipelines.sources.record import (
     line_text,
     parse_row,
     position,
+    quoted,
     web_address,
 )
 from schemas.training import DropReason
@@ -90,7 +91,7 @@ def columns_of(line: bytes, url: str = "the list") -> Columns:
         if place is None
     ]
     raise DataError(
-        f"{url} begins with {', '.join(names)[:300]!r}, which names no column of "
+        f"{url} begins with {quoted(', '.join(names), 300)}, which names no column of "
         f"{'; '.join(missing)}; give the columns these names, as in {HEADER}"
     )
 
@@ -128,7 +129,7 @@ def _key_and_url(text: str) -> tuple[str, str]:
     key = checked_key(key.strip('"'))
     url = web_address(rest[1:-1] if rest[:1] == rest[-1:] == '"' else rest)
     if url is None:
-        why = f"{rest[:80]!r} is no address, wanted http://... or https://..."
+        why = f"{quoted(rest, 80)} is no address, wanted http://... or https://..."
         raise RowError(DropReason.MALFORMED_ROW, why, key)
     return key, url
 

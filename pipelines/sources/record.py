@@ -12,12 +12,17 @@ from schemas.training import MAX_LINE_CHARACTERS, DropReason
 
 T = TypeVar("T")
 
+_MAX_SHOWN_BYTES = 64 * 2**10
+
 BOM = "\ufeff"
 
 # float() would also take 'nan', 'inf', '1_000', blanks and the digits of other scripts.
 _NUMBER = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]{0,60})?|\.[0-9]{1,60})([eE][+-]?[0-9]{1,3})?")
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _MISSING = ("", "null", r"\N")
+# An address in a text: what stands before its query, and the query. A query may hold anything.
+_ADDRESS = re.compile(r"(?://|\bhttps?:[/\\]*)((?:(?!//)[^\s?#;\"<>])*)([?#;][^\s\"<>]*)?", re.I)
+_PORT_OR_NONE = re.compile(r"[^:]*(:[0-9]*)?['),.:]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 # What nearly all rows hold, known to be sound at one look; the rest is looked at part by part.
@@ -91,12 +96,18 @@ class Drop:
         reason: Reason that is counted.
         detail: Sentence that says what was found and what was wanted.
         line: Beginning of the raw line, with bytes that are not UTF-8 escaped.
+
+    Addresses in `detail` and `line` lose their passwords and queries: the table of drops is shared.
     """
 
     key: str | None
     reason: DropReason
     detail: str
     line: str = ""
+
+    def __post_init__(self) -> None:
+        for name in ("detail", "line"):
+            object.__setattr__(self, name, redacted(getattr(self, name)))
 
 
 def photo_id(key: str) -> str:
@@ -134,6 +145,26 @@ class RowError(DropError):
     """A row cannot be used; `parse_row` turns this into a Drop."""
 
 
+def redacted(text: str) -> str:
+    """Returns a text whose addresses have no passwords and no queries, which may hold tokens."""
+    return _ADDRESS.sub(_without_secrets, text) if ":" in text or "//" in text else text
+
+
+def _without_secrets(found: re.Match[str]) -> str:
+    host, slash, path = found[1].partition("/")
+    start = found[0][: found.start(1) - found.start()]
+    if "@" in host:
+        host = host.rpartition("@")[2]
+    elif not (host.startswith("[") or _PORT_OR_NONE.fullmatch(host)):
+        return f"{start}…"  # a password that is cut, or holds a slash
+    return f"{start}{host}{slash}{path}" + ("?…" if found[2] else "")
+
+
+def quoted(text: str, most: int = 40) -> str:
+    """Returns the beginning of a text of a list in quotes, for a message."""
+    return repr(redacted(text)[:most])
+
+
 def parse_row(line: bytes, parse: Callable[[str], T]) -> T | Drop:
     """Decodes a line and parses it; never raises for what is in the bytes."""
     try:
@@ -158,9 +189,9 @@ def line_text(line: bytes) -> str:
 
 def shown(line: bytes) -> str:
     """Returns the beginning of a line for the table of drops, with other than UTF-8 escaped."""
-    # A character has at most 4 bytes; the slice may cut one, which then shows as backslashes.
-    head = line[: 4 * MAX_LINE_CHARACTERS].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
-    return head[:MAX_LINE_CHARACTERS]
+    # Cut last: half an address does not show what of it is a password.
+    text = line[:_MAX_SHOWN_BYTES].rstrip(b"\r\n").decode("utf-8", "backslashreplace")
+    return redacted(text)[:MAX_LINE_CHARACTERS]
 
 
 def check_columns(found: int, wanted: str, names: str) -> RowError:
@@ -178,11 +209,11 @@ def checked_key(text: str) -> str:
         return text
     parts = text.split("/")
     if not text or text != text.strip():
-        why = f"the id is {text[:40]!r}, wanted text without blanks around it"
+        why = f"the id is {quoted(text)}, wanted text without blanks around it"
     elif _CONTROL.search(text) or "\\" in text or "::" in text or "://" in text:
-        why = f"the id {text[:80]!r} has control characters, '\\', '::' or '://'"
+        why = f"the id {quoted(text, 80)} has control characters, '\\', '::' or '://'"
     elif any(part in ("", ".", "..") for part in parts):
-        why = f"the id {text[:80]!r} leads out of the folder, wanted a relative path"
+        why = f"the id {quoted(text, 80)} leads out of the folder, wanted a relative path"
     else:
         return text
     raise RowError(DropReason.MALFORMED_ROW, why)
@@ -195,7 +226,7 @@ def checked_author(text: str, key: str) -> str:
         RowError: The id is empty or has control characters.
     """
     if not text.strip() or _CONTROL.search(text):
-        why = f"the author is {text[:40]!r}, wanted the photographer's id"
+        why = f"the author is {quoted(text)}, wanted the photographer's id"
         raise RowError(DropReason.MALFORMED_ROW, why, key)
     return text.strip()
 
@@ -217,7 +248,7 @@ def _degrees(text: str, name: str, limit: float, key: str) -> float:
         if _NOT_FINITE.fullmatch(number):
             why = f"the {name} is {number}, wanted a finite number of degrees"
             raise RowError(DropReason.BAD_COORDINATES, why, key)
-        why = f"the {name} is {text[:40]!r}, wanted a number of degrees"
+        why = f"the {name} is {quoted(text)}, wanted a number of degrees"
         raise RowError(DropReason.MALFORMED_ROW, why, key)
     degrees = float(number)
     if not -limit <= degrees <= limit:

@@ -25,6 +25,7 @@ from pipelines.sources.record import (
     file_image,
     parse_row,
     position,
+    quoted,
     web_address,
 )
 from schemas.training import DropReason
@@ -74,8 +75,8 @@ def columns_of(line: bytes, url: str = "the list") -> tuple[str, ...]:
     missing = [name for name in _NEEDED if names.count(name) != 1]
     if missing:
         raise DataError(
-            f"{url} begins with {', '.join(fields)[:300]!r}, which does not name {missing} once; "
-            f"give the columns these names: {', '.join(COLUMNS)}"
+            f"{url} begins with {quoted(', '.join(fields), 300)}, which does not name {missing} "
+            f"once; give the columns these names: {', '.join(COLUMNS)}"
         )
     return names
 
@@ -102,7 +103,7 @@ def _record(text: str, columns: tuple[str, ...]) -> Record:
     elif len(fields) == len(COLUMNS) + 2:
         number, key, digest, *rest = fields
         if not _ID.fullmatch(number):
-            raise _malformed(f"the line number is {number[:40]!r}, wanted digits")
+            raise _malformed(f"the line number is {quoted(number)}, wanted digits")
         fields = [key, *rest]
     elif len(fields) != len(COLUMNS):
         wanted = f"{len(COLUMNS)} or {len(COLUMNS) + 2} between tabs"
@@ -112,7 +113,7 @@ def _record(text: str, columns: tuple[str, ...]) -> Record:
     digest = None if digest is None else _checked_hash(digest, key)
     is_photo = _MARKERS.get(row["marker"])
     if is_photo is None:
-        raise _malformed(f"the marker is {row['marker'][:40]!r}, wanted 0 or 1", key)
+        raise _malformed(f"the marker is {quoted(row['marker'])}, wanted 0 or 1", key)
     latitude, longitude = position(row["latitude"], row["longitude"], key)
     return Record(
         key=key,
@@ -156,14 +157,14 @@ def _malformed(why: str, key: str | None = None) -> RowError:
 
 def _checked_id(text: str) -> str:
     if not _ID.fullmatch(text):
-        raise _malformed(f"the photo id is {text[:40]!r}, wanted digits")
+        raise _malformed(f"the photo id is {quoted(text)}, wanted digits")
     return text
 
 
 def _checked_hash(text: str, key: str) -> str:
     digest = text.lower()
     if not _HASH.fullmatch(digest):
-        raise _malformed(f"the hash is {text[:40]!r}, wanted 32 hexadecimal digits", key)
+        raise _malformed(f"the hash is {quoted(text)}, wanted 32 hexadecimal digits", key)
     return digest
 
 
@@ -171,12 +172,12 @@ def _decoded(text: str, key: str) -> str:
     try:
         return unquote(text, errors="strict")
     except UnicodeDecodeError:
-        raise _malformed(f"the user NSID {text[:40]!r} does not decode to UTF-8", key) from None
+        raise _malformed(f"the user NSID {quoted(text)} does not decode to UTF-8", key) from None
 
 
 def _accuracy(text: str, key: str) -> int | None:
     if text in ("", "null"):
         return None
     if not (_ID.fullmatch(text) and 1 <= int(text) <= HIGHEST_ACCURACY):
-        raise _malformed(f"the accuracy is {text[:40]!r}, wanted 1 to {HIGHEST_ACCURACY}", key)
+        raise _malformed(f"the accuracy is {quoted(text)}, wanted 1 to {HIGHEST_ACCURACY}", key)
     return int(text)

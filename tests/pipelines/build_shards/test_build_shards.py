@@ -93,7 +93,8 @@ def by_addresses(root: Path, server: PhotoServer) -> list[str]:
         server.serve(photo.url_path, Answer(photo.image))
     listed = {photo.id: photo for photo in STORED}
     photos = [listed.get(photo.id, photo) for photo in LISTED]
-    return [*mp16_list(root), "--urls", str(write_mp16_urls(root / "urls.csv", photos, server.url))]
+    urls = write_mp16_urls(root / "urls.csv", photos, server.url)
+    return [*mp16_list(root), "--urls", str(urls), "--allow-private-addresses"]
 
 
 def by_hash_list(root: Path, server: PhotoServer) -> list[str]:
@@ -109,7 +110,7 @@ def by_hash_column(root: Path, server: PhotoServer) -> list[str]:
 def by_download(root: Path, server: PhotoServer) -> list[str]:
     for photo in STORED:
         server.serve(photo.url_path, Answer(status=503), Answer(photo.image))
-    return [*yfcc_list(root, 23, server.url), "--download"]
+    return [*yfcc_list(root, 23, server.url), "--download", "--allow-private-addresses"]
 
 
 def by_tars(root: Path, server: PhotoServer) -> list[str]:
@@ -400,6 +401,7 @@ def test_too_many_failures_stop_the_job_which_then_goes_on(
     urls = write_mp16_urls(tmp_path / "urls.csv", photos, server.url)
     flags = ["--source=mp16", "--input", str(write_places365(tmp_path / "mp16.csv", photos))]
     flags += ["--urls", str(urls), "--min-size=32", "--val-fraction=0"]
+    flags.append("--allow-private-addresses")
     assert build(flags, tmp_path / "out") == 1
     told = capsys.readouterr().err
     assert "error: 6 of 6 images of train-00000 could not be fetched" in told

@@ -1,0 +1,139 @@
+"""Hostile hosts, lists and msgpack shards: what a build of training shards may be led to."""
+
+from __future__ import annotations
+
+import gzip
+import itertools
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+SECRET = "sekrit7"
+"""Stands in addresses where passwords and tokens stand; nothing that is written may hold it."""
+
+PRIVATE_HOSTS = (
+    *("127.0.0.1", "localhost", "LOCALHOST", "localhost.", "127.1", "127.127.127.127"),
+    *("2130706433", "0x7f000001", "0x7f.1", "017700000001", "0177.0.0.1", "0x7f.0x0.0x0.0x1"),
+    *("0.0.0.0", "0", "[::]", "[::1]", "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]"),
+    *("[::ffff:7f00:1]", "[::127.0.0.1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]"),
+    *("169.254.169.254", "2852039166", "0xa9fea9fe", "[::ffff:169.254.169.254]"),
+    *("[fd00:ec2::254]", "[fd20:ce::254]", "168.63.129.16", "100.100.100.200", "192.0.0.192"),
+    *("10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1", "100.64.0.1", "198.18.0.1"),
+    *("224.0.0.1", "239.255.255.250", "255.255.255.255", "240.0.0.1", "[ff02::1]", "[fe80::1]"),
+    *("[fc00::1]", "[fec0::1]", "[2001:db8::1]", "[2001::1]", "[64:ff9b:1::7f00:1]"),
+)
+"""Spellings of hosts that are this machine, its network, or a cloud's keeper of passwords."""
+
+Script = Callable[[], Iterable[bytes]]
+
+
+@dataclass
+class Talker:
+    """A host that says what a script says, until the other side hangs up.
+
+    Attributes:
+        url: Address of a photo there.
+        requests: What was asked, as it came.
+        pieces: Number of pieces that were sent.
+        bytes: Number of bytes that were sent.
+    """
+
+    url: str
+    requests: list[bytes] = field(default_factory=list)
+    pieces: int = 0
+    bytes: int = 0
+
+
+@contextmanager
+def talker(script: Script, pause_s: float = 0.0) -> Iterator[Talker]:
+    """Serves every connection by a script.
+
+    Args:
+        script: Function that returns the pieces to send.
+        pause_s: Seconds before each piece.
+    """
+    server = socket.create_server(("127.0.0.1", 0))
+    running = Talker(f"http://127.0.0.1:{server.getsockname()[1]}/photo.jpg")
+    ended = threading.Event()
+
+    def serve(client: socket.socket) -> None:
+        with client:
+            try:
+                running.requests.append(client.recv(65536))
+                for piece in script():
+                    if ended.wait(pause_s):
+                        return
+                    client.sendall(piece)
+                    running.pieces += 1
+                    running.bytes += len(piece)
+            except OSError:
+                return
+
+    def accept() -> None:
+        while True:
+            try:
+                client, _ = server.accept()
+            except OSError:
+                return
+            threading.Thread(target=serve, args=(client,), daemon=True).start()
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    try:
+        yield running
+    finally:
+        ended.set()
+        server.shutdown(socket.SHUT_RDWR)
+        server.close()
+        thread.join()
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def _after(*pieces: bytes, forever: bytes) -> Script:
+    return lambda: itertools.chain(pieces, itertools.repeat(forever))
+
+
+ENDLESS: dict[str, Script] = {
+    "interim answers": _after(forever=b"HTTP/1.1 100 Continue\r\n\r\n" * 100),
+    "headers of interim answers": _after(b"HTTP/1.1 100 C\r\n", forever=b"A: b\r\n" * 90),
+    "a status line": _after(forever=b"H" * 4096),
+    "a line of the head": _after(HEAD + b"X: ", forever=b"x" * 4096),
+    "lines of the head": _after(HEAD, forever=b"X: y\r\n" * 100),
+    "the size of a chunk": _after(CHUNKED, forever=b"0" * 4096),
+    "the comment of a chunk": _after(CHUNKED + b"5;", forever=b"x" * 4096),
+    "chunks of one byte": _after(CHUNKED, forever=b"1\r\nx\r\n" * 1000),
+    "comments of chunks": _after(CHUNKED, forever=b"1;" + b"c" * 999 + b"\r\nx\r\n"),
+    "trailers": _after(CHUNKED + b"1\r\nx\r\n0\r\n", forever=b"X: y\r\n" * 100),
+    "a body": _after(HEAD + b"\r\n", forever=bytes(65536)),
+    "a body that leads elsewhere": _after(
+        b"HTTP/1.1 302 Found\r\nLocation: /photo.jpg\r\n\r\n", forever=bytes(65536)
+    ),
+    "the body of an error": _after(b"HTTP/1.1 403 No\r\n\r\n", forever=bytes(65536)),
+}
+"""Answers without an end, each in another part of an answer."""
+
+
+DRIPPING: dict[str, Script] = {
+    "the status line": lambda: (bytes([byte]) for byte in b"HTTP/1.1 200 OK" + b"K" * 9999),
+    "the head": lambda: itertools.chain([HEAD, b"X: "], itertools.repeat(b"x")),
+    "interim answers": _after(forever=b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "the size of a chunk": _after(CHUNKED, forever=b"0"),
+    "the body": _after(HEAD + b"\r\n", forever=b"x"),
+    "trailers": _after(CHUNKED + b"0\r\n", forever=b"X: y\r\n"),
+}
+"""Answers that come byte by byte, so that something always comes before a time runs out."""
+
+
+def packed_redirect(to: str) -> Script:
+    """An answer that leads elsewhere, with a body of 410 KB that unpacks to 420 MB."""
+    body = 100 * gzip.compress(bytes(4 * 2**20), 9, mtime=0)
+    head = (
+        f"HTTP/1.1 302 Found\r\nLocation: {to}\r\nContent-Encoding: gzip\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return lambda: [head.encode() + body]
