@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pyarrow import parquet
 
+from locdiffusion.isolation.parquet import ParquetError, read_parquet
 from locdiffusion.photos.storage import DataError, open_stream
 
 _AROUND_NAMES = "\ufeff \t\r\n\"'"
@@ -154,13 +154,13 @@ def read_list(url: str) -> NamedColumns:
             data = file.read()
         digest = hashlib.sha256(data).hexdigest()
         if url.lower().endswith(PARQUET_ENDINGS):
-            table = parquet.read_table(pa.BufferReader(data))
+            table = read_parquet(data)
             return NamedColumns(url, digest, table, range(1, len(table) + 1))
         text = data.decode("utf-8-sig")
         delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
-    except (OSError, UnicodeDecodeError, csv.Error, pa.ArrowException) as error:
+    except (OSError, UnicodeDecodeError, csv.Error, ParquetError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{url} cannot be read ({type(error).__name__}: {reason}); want a CSV or Parquet file."
