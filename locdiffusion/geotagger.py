@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -147,9 +147,10 @@ class Geotagger:
         """
         return self.checkpoint.config.encoder
 
-    def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
-        """Makes pixels ``(S, S, 3)`` for the encoder; the caller turns the photo upright."""
-        return self.encoder.preprocess(image)
+    @property
+    def preprocess(self) -> Callable[[Image.Image], NDArray[np.uint8]]:
+        """Function from an upright photo to pixels ``(S, S, 3)``; it pickles without the model."""
+        return self.encoder.spec.preprocess
 
     def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Computes embeddings ``(N, E)`` of preprocessed photos ``(N, S, S, 3)``."""

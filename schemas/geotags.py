@@ -43,6 +43,8 @@ class Status(str, Enum):
     INCOMPLETE_IMAGE = "incomplete_image"
     EMPTY_FILE = "empty_file"
     NO_READER = "no_reader"
+    TOO_SLOW = "too_slow"
+    TOO_LARGE = "too_large"
     BAD_METADATA = "bad_metadata"
     INFERENCE_FAILED = "inference_failed"
     SHARD_TRUNCATED = "shard_truncated"

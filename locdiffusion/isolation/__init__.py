@@ -28,10 +28,12 @@ _START = (
     "answer_calls({replies})"
 )
 _LENGTH = struct.Struct("<Q")
-_REPLY = struct.Struct("<BQ")
+_REPLY = struct.Struct("<B?Q")
 _RETURNED, _RAISED, _NO_MEMORY = range(3)
 _MOST_TEXT = 2**16
 _PIPE_BYTES = 2**20
+_MOST_HELD = 64 * 2**20
+"""Most bytes that a child may keep of a call; one that keeps more is replaced."""
 _NO_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -76,7 +78,8 @@ class IsolatedFunction:
     """A function from bytes to bytes that runs in child processes.
 
     Calls from several threads run side by side, each in a child of its own; children wait for the
-    next call. An object that is pickled starts without children.
+    next call. A child ends when its parent does, however that ends. An object that is pickled, or
+    a process that is forked, starts without children.
 
     Args:
         function: Function that pickle sends to the child: a top-level function, a method of an
@@ -89,6 +92,7 @@ class IsolatedFunction:
         self.limits = limits or Limits()
         self._idle: list[_Child] = []
         self._lock = threading.Lock()
+        self._owner = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return IsolatedFunction, (self.function, self.limits)
@@ -100,9 +104,23 @@ class IsolatedFunction:
             OverrunError: The call ended at a limit, or the child died of it.
             IsolatedError: The function raised.
         """
+        if self._owner != os.getpid():
+            self._forget()
         with self._lock:
             child = self._idle.pop() if self._idle else None
-        child = child or _Child(self.function, self.limits)
+        if child is None:
+            return self._call(_Child(self.function, self.limits), request)
+        start = time.monotonic()
+        try:
+            return self._call(child, request)
+        except OverrunError as error:
+            soon = time.monotonic() - start < self.limits.cpu_s / 4
+            if error.overrun is Overrun.TIME or not soon:
+                raise
+        # It may have died while it waited, or of what an earlier call left behind.
+        return self._call(_Child(self.function, self.limits), request)
+
+    def _call(self, child: _Child, request: bytes) -> bytes:
         try:
             answer = child.call(request)
         except IsolatedError:
@@ -116,23 +134,32 @@ class IsolatedFunction:
 
     def close(self) -> None:
         """Ends the children that wait."""
+        if self._owner != os.getpid():
+            return
         with self._lock:
             idle, self._idle = self._idle, []
         for child in idle:
             child.kill()
 
     def _keep(self, child: _Child) -> None:
+        if child.leaves:
+            child.kill()
+            return
         with self._lock:
             self._idle.append(child)
+
+    def _forget(self) -> None:
+        self._owner, self._idle, self._lock = os.getpid(), [], threading.Lock()
 
     def __del__(self) -> None:
         self.close()
 
 
 class _Child:
-    """One child process."""
+    """One child process; `leaves` says that it keeps too much memory to be called again."""
 
     def __init__(self, function: Callable[[bytes], bytes], limits: Limits) -> None:
+        self.leaves = False
         self._limits = limits
         replies, ours = os.pipe()
         # Not the working directory, in which an archive may lie with a module of its own.
@@ -159,7 +186,7 @@ class _Child:
         deadline = time.monotonic() + self._limits.wall_s
         try:
             self._send(request)
-            kind, length = _REPLY.unpack(self._read(_REPLY.size, deadline))
+            kind, self.leaves, length = _REPLY.unpack(self._read(_REPLY.size, deadline))
             if length > self._limits.reply_bytes:
                 raise OverrunError(Overrun.CRASH, f"the answer has {length:,} bytes")
             answer = self._read(length, deadline)
@@ -227,8 +254,10 @@ def answer_calls(replies: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, whose end ends this
     calls, answers = sys.stdin.buffer, os.fdopen(replies, "wb")
     function, limits = pickle.loads(_next_call(calls))  # of the parent, which is trusted
-    _set_limits(limits)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    at_first = held = _data_bytes()
     while True:
+        _limit_memory(held + limits.memory_bytes)
         try:
             request = _next_call(calls)
         except EOFError:
@@ -237,8 +266,11 @@ def answer_calls(replies: int) -> None:
         kind, answer = _answer(function, request)
         del request
         signal.setitimer(signal.ITIMER_PROF, 0.0)
-        answers.write(_REPLY.pack(kind, len(answer)) + answer)
+        length, held = len(answer), _data_bytes() - len(answer)
+        answers.write(_REPLY.pack(kind, held > at_first + _MOST_HELD, length))
+        answers.write(answer)
         answers.flush()
+        del answer
 
 
 def _answer(function: Callable[[bytes], bytes], request: bytes) -> tuple[int, bytes]:
@@ -261,13 +293,10 @@ def _next_call(calls: BinaryIO) -> bytes:
     return read(length)
 
 
-def _set_limits(limits: Limits) -> None:
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    most = _data_bytes() + limits.memory_bytes
+def _limit_memory(most: int) -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    resource.setrlimit(
-        resource.RLIMIT_DATA, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard)
-    )
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
 
 
 def _data_bytes() -> int:

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
-from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.coordinates import Reading
 from locdiffusion.photos.exif import upright
-from locdiffusion.photos.picture import PhotoError, decode_picture
+from locdiffusion.photos.picture import NO_MEMORY, PhotoError, decode_picture
 from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.thumbnails import small_jpeg
 from schemas.geotags import ErrorRow, Stage, Status
+
+if TYPE_CHECKING:
+    from locdiffusion.photos.archive import Sample
+
+Preprocess = Callable[[Image.Image], np.ndarray]
+"""Function from an upright image of any mode to pixels, uint8 ``(S, S, 3)``."""
 
 
 @dataclass(frozen=True)
@@ -34,38 +40,83 @@ class PhotoRecord:
     thumbnail: bytes | None = None
 
 
+class Decoded(NamedTuple):
+    """What the bytes of a photo hold.
+
+    Attributes:
+        pixels: Preprocessed pixels, uint8 ``(S, S, 3)``.
+        own: What the file says of its position.
+        thumbnail: Small JPEG, if it was asked for and could be made.
+    """
+
+    pixels: np.ndarray
+    own: Reading
+    thumbnail: bytes | None = None
+
+
+class Decoder(Protocol):
+    """Decodes the bytes of a photo: `decoded`, or one that does it in another process."""
+
+    def __call__(
+        self, data: bytes, preprocess: Preprocess, thumbnail: bool = False, salvage: bool = False
+    ) -> Decoded:
+        """Decodes as `decoded` does."""
+
+
+def decoded(
+    data: bytes, preprocess: Preprocess, thumbnail: bool = False, salvage: bool = False
+) -> Decoded:
+    """Decodes the bytes of a photo in this process.
+
+    Args:
+        data: Bytes of the file.
+        preprocess: Preprocessing of the encoder.
+        thumbnail: Whether to make a thumbnail.
+        salvage: Whether what is there of a picture that breaks off is taken.
+
+    Raises:
+        PhotoError: The photo cannot or must not be decoded.
+    """
+    image, own = open_image(data, salvage)
+    pixels = preprocessed(image, preprocess)
+    return Decoded(pixels, own, small_jpeg(image) if thumbnail else None)
+
+
 def decode_photo(
     sample: Sample,
-    preprocess: Callable[[Image.Image], np.ndarray],
+    preprocess: Preprocess,
     thumbnail: bool = False,
     salvage: bool = False,
+    decode: Decoder = decoded,
 ) -> PhotoRecord | ErrorRow:
     """Decodes one sample; never raises for what is in the bytes.
 
     Args:
         sample: Sample with an image.
-        preprocess: Function from an upright image of any mode to pixels, uint8 ``(S, S, 3)``.
+        preprocess: Preprocessing of the encoder.
         thumbnail: Whether to make a thumbnail.
         salvage: Whether what is there of a picture that breaks off is taken.
+        decode: Decoder of the bytes, by default in this process.
 
     Returns:
         The photo, or the row of errors that takes its place.
     """
     assert sample.image is not None
     try:
-        image, own = open_image(sample.image, salvage)
-        pixels = preprocessed(image, preprocess)
+        found = decode(sample.image, preprocess, thumbnail, salvage)
     except PhotoError as error:
         return ErrorRow(sample.key, Stage.PHOTO, error.status, str(error))
-    known = PhotoPositions(own, sample.sidecar)
-    return PhotoRecord(sample.key, pixels, known, small_jpeg(image) if thumbnail else None)
+    known = PhotoPositions(found.own, sample.sidecar)
+    return PhotoRecord(sample.key, found.pixels, known, found.thumbnail)
 
 
-def preprocessed(image: Image.Image, preprocess: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+def preprocessed(image: Image.Image, preprocess: Preprocess) -> np.ndarray:
     """Applies an encoder's preprocessing to an upright image; raises PhotoError where it fails."""
     try:
         return preprocess(image)
-    except Exception as error:  # an odd shape, a lack of memory: one photo, not the job
+    except MemoryError:
+        raise PhotoError(Status.TOO_LARGE, NO_MEMORY) from None
+    except Exception as error:  # an odd shape: one photo, not the job
         raise PhotoError(
             Status.BROKEN_IMAGE,
             f"{image.width} x {image.height} pixels cannot be preprocessed "

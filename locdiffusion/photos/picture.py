@@ -56,6 +56,7 @@ MAX_COEFFICIENT_BYTES = 768 * 2**20
 SALVAGE_LEAST = 0.1
 """Share of a picture's rows from which `salvage` takes them."""
 
+NO_MEMORY = "its pixels do not fit into the memory of its decoder; scale the photo down"
 COPY_AGAIN = "copy the photo again from its source"
 
 _BY_ROWS = (PNG, GIF, TIFF, BMP)
@@ -142,8 +143,7 @@ def decode_picture(data: bytes, salvage: bool = False) -> Image.Image:
     except PhotoError:
         raise
     except MemoryError:
-        why = "its pixels do not fit into memory; scale the photo down, or give the job more memory"
-        raise PhotoError(Status.TOO_MANY_PIXELS, why) from None
+        raise PhotoError(Status.TOO_LARGE, NO_MEMORY) from None
     except Exception as error:
         return _what_is_there(kind, data, None, error, salvage)
     if kind in (JPEG, WEBP, AVIF, HEIF) and data.endswith(_ZEROS):

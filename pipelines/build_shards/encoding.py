@@ -19,7 +19,7 @@ from pipelines.sources.record import DropError
 from schemas.geotags import Status
 from schemas.training import DropReason
 
-_TOO_LARGE = (Status.TOO_MANY_BYTES, Status.TOO_MANY_PIXELS)
+_TOO_LARGE = (Status.TOO_MANY_BYTES, Status.TOO_MANY_PIXELS, Status.TOO_SLOW, Status.TOO_LARGE)
 
 
 class EncodingError(DropError):

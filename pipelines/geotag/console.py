@@ -26,6 +26,8 @@ IN_WORDS = {
     Status.INCOMPLETE_IMAGE: "without the end of the picture",
     Status.EMPTY_FILE: "empty",
     Status.NO_READER: "in a format without a reader here",
+    Status.TOO_SLOW: "that took too long to decode",
+    Status.TOO_LARGE: "that took too much memory to decode",
     Status.BAD_METADATA: "with a bad document",
     Status.INFERENCE_FAILED: "that the model failed on",
 }

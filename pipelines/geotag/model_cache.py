@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from locdiffusion.decoding.answers import GeotagColumns
+from locdiffusion.photos.photo import Preprocess
 from locdiffusion.settings import GeotaggerSettings
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ class GeotaggerLike(Protocol):
     def checkpoint_hash(self) -> str:
         """SHA-256 of the checkpoint's files."""
 
-    def preprocess(self, image: Any) -> np.ndarray:
-        """Pixels, uint8 ``(S, S, 3)``, of an upright PIL image."""
+    @property
+    def preprocess(self) -> Preprocess:
+        """Function that `photo_process` sends to child processes; it needs no model."""
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         """Embeddings, float32 ``(N, E)``, of pixels ``(N, S, S, 3)``."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import decode_photo
+from locdiffusion.photos.photo_process import isolated
 from pipelines.geotag.batches import STAGES, read_batches, run_stage
 from pipelines.geotag.model_cache import Loader, loaded
 from pipelines.geotag.options import GeotagOptions
@@ -23,7 +24,7 @@ def run_plain_loop(
 ) -> None:
     """Geotags the shards that are not finished, in this process."""
     geotagger, extras = loaded(load).geotagger, options.extras
-    decode = functools.partial(decode_photo, salvage=extras.salvage)
+    decode = functools.partial(decode_photo, salvage=extras.salvage, decode=isolated)
     for shard in shards:
         if output.finished(shard, configuration):
             continue

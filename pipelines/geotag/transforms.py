@@ -24,6 +24,7 @@ from apache_beam.utils.windowed_value import WindowedValue
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
+from locdiffusion.photos.photo_process import isolated
 from pipelines.beam.jobs import run_job
 from pipelines.geotag.batches import STAGES, PhotoBatch, read_batches, run_stage
 from pipelines.geotag.model_cache import LoadedGeotagger, Loader, loaded
@@ -103,7 +104,7 @@ class ReadShard(beam.DoFn):
         def decode(sample: Sample, preprocess: Any, thumbnail: bool) -> PhotoRecord | ErrorRow:
             nonlocal decoding
             start = time.perf_counter()
-            result = decode_photo(sample, preprocess, thumbnail, self.extras.salvage)
+            result = decode_photo(sample, preprocess, thumbnail, self.extras.salvage, isolated)
             decoding += time.perf_counter() - start
             return result
 

@@ -14,8 +14,8 @@ from PIL import Image
 from locdiffusion.decoding.answers import GeotagColumns, Mode
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.geography.polygons import within_world
+from support.fake_pixels import SIZE, pixels
 
-SIZE = 8
 POISON = 255
 """A photo that is pure white breaks `embed`, as a real model might on one photo."""
 
@@ -29,14 +29,13 @@ def box(latitude: float, longitude: float, size: float) -> shapely.Geometry:
 
 
 class FakeGeotagger:
+    preprocess = staticmethod(pixels)
+
     def __init__(self, seed: int = 0) -> None:
         self.seed = seed
         self.model_id = "fake-1"
         self.checkpoint_hash = "f" * 64
         self.batch_sizes: list[int] = []
-
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.NEAREST))
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         assert pixels.dtype == np.uint8 and pixels.shape[1:] == (SIZE, SIZE, 3)
@@ -94,8 +93,8 @@ class FakeGeotagger:
         return tuple(np.where(south, np.nan, rounded) for rounded in degrees)
 
     def columns(self, images: Sequence[Image.Image], keys: Sequence[str]) -> GeotagColumns:
-        pixels = np.stack([self.preprocess(image) for image in images])
-        return self.decode(self.sample(self.embed(pixels), keys))
+        made = np.stack([self.preprocess(image) for image in images])
+        return self.decode(self.sample(self.embed(made), keys))
 
 
 @dataclass(frozen=True)

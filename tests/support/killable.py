@@ -5,41 +5,22 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
 
 # Imported here so that a server that forks has them ready: a process then starts in no time.
 import apache_beam  # noqa: F401
-import numpy as np
 from apache_beam.runners.portability import fn_api_runner  # noqa: F401
 from matplotlib.backends import backend_agg  # noqa: F401
-from PIL import Image
 
-import pipelines.geotag.pages
-import pipelines.geotag.transforms  # noqa: F401
+from pipelines.geotag import transforms
 from pipelines.geotag.command import main
-from support.fake_geotagger import FakeGeotagger, FakeLoader
-
-_ask: Callable[[str], None] = lambda event: None  # noqa: E731
-
-
-class AskingGeotagger(FakeGeotagger):
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        _ask("photo")
-        return super().preprocess(image)
-
-
-@dataclass(frozen=True)
-class AskingLoader(FakeLoader):
-    def __call__(self) -> FakeGeotagger:
-        return AskingGeotagger(self.seed)
+from support.fake_geotagger import FakeLoader
 
 
 def attempt(arguments: Sequence[str], parent: Connection) -> None:
     """Runs the command; asks at every photo, and at every file before and after its renaming."""
-    global _ask
     lock = threading.Lock()
 
     def ask(event: str) -> None:
@@ -54,6 +35,12 @@ def attempt(arguments: Sequence[str], parent: Connection) -> None:
         rename(source, target)
         ask(f"wrote {os.path.basename(target)}")
 
-    _ask, os.replace = ask, asking_rename
+    decode = transforms.decode_photo
+
+    def asking_decode(*arguments: Any) -> Any:
+        ask("photo")
+        return decode(*arguments)
+
+    transforms.decode_photo, os.replace = asking_decode, asking_rename  # type: ignore[assignment]
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    sys.exit(main(arguments, load=AskingLoader()))
+    sys.exit(main(arguments, load=FakeLoader()))

@@ -27,7 +27,8 @@ class TrivialGeotagger:
     model_id = "trivial"
     checkpoint_hash = "0" * 64
 
-    def preprocess(self, image: Image.Image) -> NDArray[np.uint8]:
+    @staticmethod
+    def preprocess(image: Image.Image) -> NDArray[np.uint8]:
         """Scales an image to uint8 ``(8, 8, 3)``."""
         return np.asarray(image.convert("RGB").resize((SIDE, SIDE), Image.Resampling.NEAREST))
 

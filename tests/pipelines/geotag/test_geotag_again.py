@@ -8,6 +8,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas
 import pytest
@@ -15,6 +16,7 @@ from PIL import Image
 
 from pipelines.geotag import command as geotag
 from pipelines.geotag import output as output_module
+from pipelines.geotag import plain_loop
 from support.archives import Members, photo, sound_members, tar_bytes, truth, write_tar, zip_bytes
 from support.fake_geotagger import FakeLoader
 
@@ -125,21 +127,15 @@ def test_what_changes_while_it_is_read_is_done_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_tar(tmp_path / "s.tar", one_truth(10.0))
-    load = FakeLoader()
+    decode = plain_loop.decode_photo
 
-    def changing() -> object:
-        model = load()
-        real = model.preprocess
+    def changing(*arguments: Any, **options: Any) -> object:
+        replace_in_place(path, tar_bytes(one_truth(11.0)))
+        return decode(*arguments, **options)
 
-        def preprocess(image: Image.Image) -> object:
-            if path.read_bytes() == tar_bytes(one_truth(10.0)):
-                replace_in_place(path, tar_bytes(one_truth(11.0)))
-            return real(image)
-
-        model.preprocess = preprocess  # type: ignore[method-assign]
-        return model
-
-    assert geotag.main([str(path), "--output", str(tmp_path / "out")], load=changing) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(plain_loop, "decode_photo", changing)
+        assert run(path, "--output", tmp_path / "out") == 0
     assert run(path, "--output", tmp_path / "out") == 0
     assert list(pandas.read_parquet(tmp_path / "out/predictions").truth_latitude) == [11.0]
 
