@@ -118,9 +118,18 @@ DATAFLOW := PROJECT REGION IMAGE INPUT SOURCE METADATA IMAGES OUTPUT CHECKPOINT 
   TEMP_LOCATION SERVICE_ACCOUNT NETWORK SUBNETWORK PUBLIC_IPS JOB_NAME WAIT FLAGS \
   DRY_RUN
 quote    := '
+define newline
+
+
+endef
 # $(call dataflow,PIPELINE): a misspelt setting would be a variable nobody reads; MAKEFLAGS tells.
+# No value is expanded, and none ends its quotes or its line: a name of a bucket may hold anything.
 dataflow  = $(PY) -m pipelines.dataflow $(1) --make-flags="$$MAKEFLAGS" \
-  $(foreach name,$(DATAFLOW),$(name)='$(subst $(quote),$(quote)\$(quote)$(quote),$(value $(name)))')
+  $(foreach name,$(DATAFLOW),$(name)='$(subst $(quote),$(quote)\$(quote)$(quote),$(subst $(newline), ,$(value $(name))))')
+# For the environment of a recipe make would expand whatever stands on its command line.
+ifneq ($(filter run-dataflow%,$(MAKECMDGOALS)),)
+unexport $(foreach name,$(.VARIABLES),$(if $(findstring command,$(origin $(name))),$(name)))
+endif
 
 run-dataflow: $(VENV)/.sample  ## geotag gs:// shards on Dataflow: PROJECT= REGION= IMAGE= INPUT= OUTPUT=
 	@$(call dataflow,geotag)

@@ -21,7 +21,6 @@ OWN = ("schemas", "locdiffusion", "pipelines")
 
 EXTRAS = {
     "apache_beam": "beam",
-    "msgpack": "beam",
     "requests": "beam",
     "gcsfs": "gcp",
     "google": "gcp",

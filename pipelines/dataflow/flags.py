@@ -36,7 +36,7 @@ def _geotag(job: Settings) -> list[str]:
 
 
 def _shards(job: Settings) -> list[str]:
-    flags = ["--source", job.source, "--input", *job.metadata.split(), "--output", job.output]
+    flags = [f"--source={job.source}", "--input", *job.metadata.split(), "--output", job.output]
     return flags + _if("--images", job.images)
 
 

@@ -136,8 +136,8 @@ def test_the_pipeline_takes_the_command() -> None:
 
 def test_the_command_of_the_shards_job() -> None:
     flags = command("shards", IMAGES="gs://my-bucket/mp16")
-    assert flags[:7] == [
-        *("--source", "mp16", "--input", "gs://my-bucket/a.csv", "gs://my-bucket/b.csv"),
+    assert flags[:6] == [
+        *("--source=mp16", "--input", "gs://my-bucket/a.csv", "gs://my-bucket/b.csv"),
         *("--output", "gs://my-bucket/geotags"),
     ]
     assert "--images=gs://my-bucket/mp16" in flags

@@ -9,6 +9,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgpack
 
 SECRET = "sekrit7"
 """Stands in addresses where passwords and tokens stand; nothing that is written may hold it."""
@@ -137,3 +140,94 @@ def packed_redirect(to: str) -> Script:
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return lambda: [head.encode() + body]
+
+
+def entry(**values: bytes) -> bytes:
+    """An entry of a msgpack shard, of values that are packed already."""
+    parts = [msgpack.packb(name) + value for name, value in values.items()]
+    return bytes([0x80 + len(parts)]) + b"".join(parts)
+
+
+def _many(kind: int, value: bytes, count: int = 2**20) -> Callable[[], bytes]:
+    """An array (0xdd) or a map (0xdf) of as many values, of which each is as small as can be."""
+    return lambda: bytes([kind]) + count.to_bytes(4, "big") + value * count
+
+
+_IMAGE, _ID = msgpack.packb(b"picture"), msgpack.packb("a.jpg")
+
+VALUES: dict[str, Callable[[], bytes]] = {
+    "nils": _many(0xDD, b"\xc0"),
+    "small numbers": _many(0xDD, b"\x07"),
+    "empty arrays": _many(0xDD, b"\x90"),
+    "empty maps": _many(0xDD, b"\x80"),
+    "empty strings": _many(0xDD, b"\xa0"),
+    "floats": _many(0xDD, b"\xca\0\0\0\0", 2**18),
+    "pairs": _many(0xDF, b"\x01\xc0", 2**19),
+    "moments": _many(0xDD, b"\xd6\xff\0\0\0\0", 2**18),
+    "extensions": _many(0xDD, b"\xc7\0\x05", 2**18),
+    "arrays in arrays": lambda: b"\x91" * 2**20 + b"\xc0",
+    "wide arrays in arrays": lambda: b"\xdc\xff\xff" * 2**18,
+    "maps in maps": lambda: b"\x81\xc0" * 2**19 + b"\xc0",
+    "maps as names": lambda: b"\x81" * 2**20 + b"\xc0" * 2**20,
+}
+"""Values of a megabyte or so, of which a library makes objects of up to 70 times as much."""
+
+ENTRIES: dict[str, Callable[[], bytes]] = {
+    f"{name} {where}": make
+    for name, value in VALUES.items()
+    for where, make in {
+        "as a value": lambda value=value: entry(id=_ID, more=value(), image=_IMAGE),
+        "as the id": lambda value=value: entry(id=value(), image=_IMAGE),
+        "as the image": lambda value=value: entry(id=_ID, image=value()),
+        "as a name": lambda value=value: b"\x83" + value() + b"\xc0" + entry(id=_ID)[1:],
+        "as an entry": value,
+    }.items()
+}
+"""Entries of a msgpack shard that end it."""
+
+ODD_ENTRIES: dict[str, Callable[[], bytes]] = {
+    "an array as the id": lambda: entry(id=b"\x93\1\2\3", image=_IMAGE),
+    "a map as the id": lambda: entry(id=b"\x81\1\2", image=_IMAGE),
+    "a moment as the id": lambda: entry(id=b"\xd6\xff\0\0\0\0", image=_IMAGE),
+    "a float as the id": lambda: entry(id=b"\xca\x7f\xc0\0\0", image=_IMAGE),
+    "an id of a megabyte": lambda: entry(id=msgpack.packb("a" * 2**20), image=_IMAGE),
+    "an id with a NUL": lambda: entry(id=msgpack.packb("a\0.jpg"), image=_IMAGE),
+    "an id that leads out": lambda: entry(id=msgpack.packb("a/../../b"), image=_IMAGE),
+    "an id that is a chain": lambda: entry(id=msgpack.packb("a.jpg::b.tar"), image=_IMAGE),
+    "an extension as the image": lambda: entry(id=_ID, image=b"\xc7\1\1\1"),
+    "an array as the image": lambda: entry(id=_ID, image=b"\x91\1"),
+    "a name of a megabyte": lambda: entry(**{"n" * 2**20: _ID}),
+    "an array as a name": lambda: b"\x81\x91\1\1",
+    "an empty map": lambda: b"\x80",
+    "arrays in arrays": lambda: entry(id=b"\x91" * 5000 + b"\1", image=_IMAGE),
+}
+"""Entries of a msgpack shard that cannot be used, between others that can."""
+
+
+def make_values(planted: Path) -> list[str]:
+    """Values of make's variables that make a file where make or a shell runs them."""
+    touch = f"touch {planted}"
+    return [
+        f"$(shell {touch})",
+        f"${{shell {touch}}}",
+        f"$(eval $(shell {touch}))",
+        f"$(file >{planted})",
+        f"$$(shell {touch})",
+        f"`{touch}`",
+        f"$({touch})",
+        f"$$({touch})",
+        f"'; {touch}; '",
+        f"'\"; {touch}; \"'",
+        f"\\'; {touch} #",
+        f"a\n{touch}",
+        f"a\n\t{touch}\n",
+        f"a\\\n{touch}",
+        f"a'\n{touch}\n'",
+        f"; {touch} &",
+        f"| {touch}",
+        "$(error stopped)",
+        "$(PROJECT)",
+        "a b  c\td",
+        "# no comment",
+        "!x %y ~z",
+    ]
