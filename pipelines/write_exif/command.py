@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 from locdiffusion.cli.flags import add_flags, add_input, from_home
 from locdiffusion.cli.parser import DONE, FAILED, Parser, RunFailed, UsageError, fraction
+from locdiffusion.cli.terminal import printable, tell
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.listing import Shard, list_shards
@@ -24,7 +24,8 @@ from pipelines.geotag.console import number
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS
 from pipelines.write_exif.copies import Copies, Original, PlaceTakenError
-from pipelines.write_exif.fates import COLUMNS, Fate, Outcome, Outcomes, Rules
+from pipelines.write_exif.fates import Fate, Outcome, Outcomes, Rules
+from pipelines.write_exif.geotags import PROBLEM, GeotagReader, PredictionsError
 from pipelines.writing.directory import RUN
 from schemas.geotags import ErrorRow
 
@@ -115,19 +116,14 @@ class Copier:
         """
         files: dict[str, PhotoFile] = {}
         for photo in shard.photos:
-            fate = self.rules.fate_of(geotags.get(photo.key))
-            if fate is None:
+            if not self._decided(shard, photo.key, geotags.get(photo.key)):
                 files[photo.key] = photo
-            else:
-                self._told(shard, photo.key, fate)
         for item in shard.reader(tuple(files.values())):
             if item.key is None:
                 self.outcomes.damaged.append(f"{shard.url}: {item.message}")
             elif isinstance(item, ErrorRow):
                 self._told(shard, item.key, Fate.UNREADABLE, item.message)
-            elif fate := self.rules.fate_of(geotags.get(item.key)):
-                self._told(shard, item.key, fate)
-            else:
+            elif not self._decided(shard, item.key, geotags.get(item.key)):
                 self._copy(shard, item, geotags[item.key], files.get(item.key))
 
     def write_list(self) -> None:
@@ -138,6 +134,13 @@ class Copier:
             summary["not read whole"] = told.damaged
         if not self.dry:
             self.copies.write_list(summary, map(Outcome.to_dict, told.photos))
+
+    def _decided(self, shard: Shard, key: str, geotag: Mapping[str, Any] | None) -> bool:
+        """Whether a photo's geotag alone decides its fate, which is told then."""
+        fate = self.rules.fate_of(geotag)
+        if fate is not None:
+            self._told(shard, key, fate, (geotag or {}).get(PROBLEM, ""))
+        return fate is not None
 
     def _copy(
         self, shard: Shard, sample: Sample, geotag: Mapping[str, Any], file: PhotoFile | None
@@ -181,7 +184,7 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
             "how certain must a geotag be? Give --max-radius-90-km KM, --min-prob-25km P or "
             "--min-prob-200km P (all that are given must hold)"
         )
-    shards = list_shards(options.input, lambda note: print(note, file=sys.stderr), options.exclude)
+    shards = list_shards(options.input, tell, options.exclude)
     _refuse_in_place(shards, options.output)
     predictions = Output(options.predictions)
     if predictions.read_json(RUN) is None:
@@ -191,10 +194,16 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
         )
     several = len({shard.folder for shard in shards if shard.folder}) > 1
     copier = Copier(rules, Copies(options.output), several, options.dry_run)
+    reader = GeotagReader()
     try:
         try:
             for shard in shards:
-                copier.copy_shard(shard, _geotags(predictions, shard))
+                try:
+                    geotags = _geotags(predictions, shard, reader)
+                except PredictionsError as error:
+                    copier.outcomes.damaged.append(str(error))
+                    geotags = {}
+                copier.copy_shard(shard, geotags)
         finally:
             copier.write_list()
     except OSError as error:
@@ -205,23 +214,21 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
     return copier.outcomes
 
 
-def _geotags(predictions: Output, shard: Shard) -> Mapping[str, Mapping[str, Any]]:
-    import pyarrow.parquet as pq
-
+def _geotags(
+    predictions: Output, shard: Shard, reader: GeotagReader
+) -> Mapping[str, Mapping[str, Any]]:
     if shard.problem:
         return {}
     if not predictions.exists(PREDICTIONS, f"part-{shard.id}.parquet"):
-        print(
+        tell(
             f"{shard.folder or shard.url} has no rows in {predictions.root}; name the folder or "
-            "archives that were geotagged there, or run `locdiffusion geotag` first",
-            file=sys.stderr,
+            "archives that were geotagged there, or run `locdiffusion geotag` first"
         )
         return {}
     if (predictions.manifest(shard.id) or {}).get("version") not in (None, shard.version):
         again = "type the command of `locdiffusion geotag` again for its new state"
-        print(f"{shard.url} was changed since it was geotagged; {again}", file=sys.stderr)
-    table = pq.read_table(predictions.part(PREDICTIONS, shard.id), columns=list(COLUMNS))
-    return {row["key"]: row for row in table.to_pylist()}
+        tell(f"{shard.url} was changed since it was geotagged; {again}")
+    return reader.read(predictions.part(PREDICTIONS, shard.id))
 
 
 def _original(shard: str, sample: Sample, file: PhotoFile | None) -> Original:
@@ -230,7 +237,7 @@ def _original(shard: str, sample: Sample, file: PhotoFile | None) -> Original:
         return Original(shard, sample.key, None if changed_s is None else round(changed_s * 1e9))
     try:
         status = os.stat(file.url)
-    except OSError:  # gone meanwhile
+    except (OSError, ValueError):  # gone meanwhile, or no name of a file
         return Original(shard, sample.key)
     return Original(shard, sample.key, status.st_mtime_ns, status.st_mode & 0o777)
 
@@ -252,8 +259,8 @@ def _run(options: argparse.Namespace) -> int:
     for fate, count in counts.items():
         print(f"{count:>10,}  {_fate_of(count, fate)}")
     for reason in outcomes.damaged:
-        print(f"not read whole: {reason}", file=sys.stderr)
-    print(_told(outcomes, options))
+        tell(f"not read whole: {reason}")
+    print(printable(_told(outcomes, options)))
     whole = not outcomes.damaged and Fate.PLACE_TAKEN.value not in counts
     return DONE if whole and (options.dry_run or Fate.WRITTEN.value in counts) else FAILED
 

@@ -11,6 +11,9 @@ import errno
 import hashlib
 import json
 import os
+import re
+import stat
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +21,22 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from locdiffusion.cli.terminal import printable
 from locdiffusion.files import atomic_path, file_system, write_atomically
 from locdiffusion.photos.storage import DataError
+from schemas.samples import MAX_IMAGE_BYTES
 
 LIST = "write_exif.json"
 EARLIER = "copy of an earlier run"
 MAX_NAME_BYTES = 255
-_NO_PLACE = (errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.EEXIST, errno.ELOOP)
+MAX_PLACE_BYTES = 1_000
+"""Longest path within the folder: object stores take 1,024 bytes, Linux 4,096 with the folder's."""
+MAX_COPY_BYTES = MAX_IMAGE_BYTES + 2**17
+"""No copy is longer: a photo and a segment of EXIF."""
+_STOPS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE)
+"""Errors that the next copy would meet, too; others are of one name."""
+_NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+"""Surrogates that stand for no byte of a name."""
 
 
 class PlaceTakenError(ValueError):
@@ -64,13 +76,14 @@ class Copies:
     root: str
     earlier: dict[str, str] = field(init=False)
     written: dict[str, str] = field(init=False, default_factory=dict)
+    _taken: set[str] = field(init=False, default_factory=lambda: {_folded(LIST)})
 
     def __post_init__(self) -> None:
         self._files, self._path = file_system(self.root)
         self._local = isinstance(self._files, LocalFileSystem)
         try:
             self.earlier = _listed(self._read(LIST))
-        except (ValueError, TypeError, LookupError):
+        except (ValueError, TypeError, LookupError, RecursionError):
             raise DataError(
                 f"{self.root}/{LIST} is no list of this command; choose another --output"
             ) from None
@@ -85,15 +98,20 @@ class Copies:
             name: Wanted path within the folder.
             original: The photo that is copied.
         """
-        told = f"{original.shard}\0{original.key}".encode("utf-8", "surrogateescape")
+        told = f"{original.shard}\0{original.key}".encode("utf-8", "surrogatepass")
         mark = "-" + hashlib.sha256(told).hexdigest()[:10]
-        parts = [part for part in name.replace("\0", "").split("/") if part not in ("", ".", "..")]
+        name = _NO_BYTES.sub(lambda found: printable(found[0]), name.replace("\0", ""))
+        parts = [part for part in name.split("/") if part not in ("", ".", "..")]
         parts = [
-            _marked(part, mark) if len(os.fsencode(part)) > MAX_NAME_BYTES else part
+            _marked(part, mark)
+            if len(os.fsencode(part)) > MAX_NAME_BYTES or _folded(part) == _folded(LIST)
+            else part
             for part in parts
         ]
         place = "/".join(parts)
-        if place in ("", LIST) or place in self.written:
+        if len(os.fsencode(place)) > MAX_PLACE_BYTES:
+            return _marked(parts[-1], mark)
+        if not place or _folded(place) in self._taken:
             place = "/".join([*parts[:-1], _marked("".join(parts[-1:]), mark)])
         return place
 
@@ -114,6 +132,8 @@ class Copies:
             OSError: The folder cannot be written.
         """
         digest = hashlib.sha256(copy).hexdigest()
+        if _folded(place) in self._taken:
+            raise PlaceTakenError(f"{self._full(place)} is the copy of another photo; rename one")
         try:
             there = self._read(place)
             known = (digest, self.earlier.get(place))
@@ -126,13 +146,15 @@ class Copies:
             if there != copy and not dry:
                 self._replace(place, copy, original)
         except OSError as error:
-            if error.errno not in _NO_PLACE:
+            usable = self._local and os.access(self._path, os.W_OK)
+            if error.errno in _STOPS or not usable:
                 raise
             raise PlaceTakenError(
                 f"{self._full(place)} cannot be made ({error.strerror}); rename the photo, or "
                 "choose another --output"
             ) from None
         self.written[place] = digest
+        self._taken.add(_folded(place))
         return digest
 
     def write_list(self, summary: Mapping[str, Any], fates: Iterable[Mapping[str, Any]]) -> None:
@@ -171,9 +193,13 @@ class Copies:
         if os.path.realpath(path) != os.path.join(os.path.realpath(self._path), place):
             raise PlaceTakenError(f"{path} leads through a link; remove the link")
         try:
-            return Path(path).read_bytes()
+            status = os.lstat(path)
         except FileNotFoundError:
             return None
+        most = MAX_COPY_BYTES if place != LIST else status.st_size
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most:
+            raise PlaceTakenError(f"{path} is no copy; move it away or choose another --output")
+        return Path(path).read_bytes()
 
     def _replace(self, place: str, copy: bytes, original: Original) -> None:
         if not self._local:
@@ -193,6 +219,11 @@ def _listed(content: bytes | None) -> dict[str, str]:
     document: dict[str, Any] = json.loads(content) if content is not None else {"photos": 0}
     document["photos"]
     return {line["copy"]: line["sha256"] for line in document.get("fates", ()) if "sha256" in line}
+
+
+def _folded(name: str) -> str:
+    """One spelling for names that some file systems take for one: capitals, forms of Unicode."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def _marked(name: str, mark: str) -> str:

@@ -29,6 +29,9 @@ from locdiffusion.photos.tiff import (
 from pipelines.write_exif.jpeg import UnsafeError, read_header, with_exif
 from pipelines.write_exif.xmp import without_position
 
+MAX_POINTERS = 4
+"""Most pointers to directories of EXIF, and of GPS; a block has one, or two of careless hands."""
+
 _EMPTY = b"II*\0\x08\0\0\0" + b"\0\0" + b"\0\0\0\0"
 _VERSION, _LATITUDE_REF, _LATITUDE, _LONGITUDE_REF, _LONGITUDE = 0, 1, 2, 3, 4
 _DATUM, _METHOD, _AREA, _ERROR_M = 18, 27, 28, 31
@@ -75,11 +78,13 @@ def _with_gps(block: bytes, position: Position) -> bytes:
     tiff = Tiff.parse(block)
     fields, after = tiff.directory(tiff.first)
     first = list(fields)
+    _refuse_many(first, EXIF_IFD)
     _refuse_cut(tiff, first)
     out = bytearray(block + b"\0" * (len(block) % 2))
     old = [one for one in first if one.tag == GPS_IFD]
     for at in [*(_offset(tiff, one) for one in first if one.tag == EXIF_IFD), after]:
         old += _take_pointers(tiff, at, out)
+    _refuse_many(old, GPS_IFD)
     gps_at = len(out)
     out += _packed(_gps_fields(tiff, old, position), gps_at, 0, tiff.order)
     out += b"\0" * (len(out) % 2)
@@ -87,6 +92,17 @@ def _with_gps(block: bytes, position: Position) -> bytes:
     others = [one for one in first if one.tag != GPS_IFD]
     pointer = Field(GPS_IFD, LONG, 1, struct.pack(tiff.order + "I", gps_at))
     return bytes(out + _packed([*others, pointer], len(out), after, tiff.order))
+
+
+def _refuse_many(fields: list[Field], tag: int) -> None:
+    """Refuses a block with so many pointers that following them all would take hours.
+
+    Raises:
+        UnsafeError: It has more than MAX_POINTERS of this tag.
+    """
+    count = sum(one.tag == tag for one in fields)
+    if count > MAX_POINTERS:
+        raise UnsafeError(f"it has {count:,} pointers {tag:#x}, wanted at most {MAX_POINTERS}")
 
 
 def _refuse_cut(tiff: Tiff, first: list[Field]) -> None:

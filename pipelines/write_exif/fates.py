@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,13 +16,8 @@ from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.tiff import TiffError
 from locdiffusion.photos.xmp import read_xmp
 from pipelines.write_exif.exif import Position, with_position
+from pipelines.write_exif.geotags import PROBLEM
 from pipelines.write_exif.jpeg import JpegError, UnsafeError
-
-COLUMNS = (
-    *("key", "latitude", "longitude", "radius_90_km", "prob_25km", "prob_200km", "model_id"),
-    "truth_latitude",
-)
-"""Columns of the predictions that decide."""
 
 
 class Fate(str, Enum):
@@ -34,6 +30,7 @@ class Fate(str, Enum):
     UNREADABLE_DOCUMENT = "has a document that is not understood"
     ESTIMATE = "has an earlier estimate"
     NO_PREDICTION = "has no prediction"
+    BAD_PREDICTION = "has a prediction that cannot be used"
     NOT_JPEG = "is no JPEG"
     UNREADABLE = "cannot be read"
     BROKEN_EXIF = "has a broken EXIF block"
@@ -145,6 +142,8 @@ class Rules:
         """
         if geotag is None:
             return Fate.NO_PREDICTION
+        if PROBLEM in geotag:
+            return Fate.BAD_PREDICTION
         radius = self.max_radius_90_km
         least = {"prob_25km": self.min_prob_25km, "prob_200km": self.min_prob_200km}
         certain = (radius is None or geotag["radius_90_km"] <= radius) and all(
@@ -189,6 +188,8 @@ class Rules:
             return Fate.BROKEN_EXIF, str(error), None
         except UnsafeError as error:
             return Fate.UNSAFE, str(error), None
+        except (ValueError, LookupError, ArithmeticError, struct.error) as error:
+            return Fate.UNSAFE, f"it is not understood ({error})", None
         if own is not None and _contradicted(copy):
             return Fate.UNSAFE, "another position in its metadata would contradict", None
         return Fate.WRITTEN, own.value if own else "", copy

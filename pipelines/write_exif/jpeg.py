@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from locdiffusion.photos.carriers import exif_start
@@ -165,33 +164,22 @@ def _refuse_what_breaks(jpeg: bytes, header: Header) -> None:
             raise UnsafeError("a block behind the pixels (AFCP) counts from the start of the file")
     tiff_at = header.exif.start + 10
     tiff = header.exif.data[6:]
-    for place in _pictures(jpeg, end):
-        if _points_to(tiff, place - tiff_at):
+    for place in sorted(tiff_at + offset for offset in _pointed_at(tiff)):
+        if place == end or (place > end and jpeg.startswith(b"\xff\xd8\xff", place)):
             raise UnsafeError(f"its EXIF block points to byte {place:,}, behind the pixels")
 
 
-def _pictures(jpeg: bytes, end: int) -> Iterator[int]:
-    """Yields what follows the first picture, and where further pictures begin."""
-    yield end
-    at = jpeg.find(b"\xff\xd8\xff", end)
-    while at >= 0:
-        yield at
-        at = jpeg.find(b"\xff\xd8\xff", at + 3)
-
-
-def _points_to(tiff: bytes, offset: int) -> bool:
-    """Whether an offset stands in an EXIF block; a small one counts only as a directory's entry."""
+def _pointed_at(tiff: bytes) -> set[int]:
+    """Returns the offsets in an EXIF block; a small one counts only as a directory's entry."""
+    found = set()
     for order in "<>":
-        raw = struct.pack(order + "I", offset)
-        at = tiff.find(raw)
-        while at >= 0:
-            if offset > MAX_SEGMENT_BYTES:
-                return True
-            kind, count = struct.unpack_from(order + "HI", tiff, at - 6) if at >= 8 else (0, 0)
-            if kind in _KINDS and count:
-                return True
-            at = tiff.find(raw, at + 1)
-    return False
+        number, entry = struct.Struct(order + "I"), struct.Struct(order + "HI")
+        for at in range(len(tiff) - 3):
+            (offset,) = number.unpack_from(tiff, at)
+            kind, count = entry.unpack_from(tiff, at - 6) if at >= 8 else (0, 0)
+            if offset > MAX_SEGMENT_BYTES or (kind in _KINDS and count):
+                found.add(offset)
+    return found
 
 
 def _move_pictures(copy: bytearray, index: Segment, exif: Segment, growth: int) -> None:
