@@ -18,7 +18,7 @@ from pipelines.build_shards.encoding import EncodedPhoto, Encoding, encode
 from pipelines.build_shards.equal_area_cells import Cells
 from pipelines.build_shards.output import CANDIDATES, PLAN, BuildOutput
 from pipelines.build_shards.settings import Settings
-from pipelines.build_shards.shard_writer import ShardSample, ShardWriter, member_key
+from pipelines.build_shards.shard_writer import ShardSample, ShardWriter, hashed_key, member_key
 from pipelines.sources.download import FetchSettings
 from pipelines.sources.images import is_web, read
 from pipelines.sources.record import Drop, DropError, ImageRef, Record
@@ -86,6 +86,7 @@ def _write_candidate(shard: str, settings: Settings, output: BuildOutput, worker
     plan = output.read_table(PLAN, f"{shard}.parquet")
     rows: dict[str, list[Any]] = {name: [] for name in CANDIDATE.names}
     drops: list[DropRow] = []
+    key_of = hashed_key if settings.rules.hash_keys else member_key
     embedder = settings.rules.encoder and Embedder(settings.rules.encoder, workers.device)
     with output.writing(CANDIDATES, f"{shard}.tar") as file, ShardWriter(file) as writer:
         photos = encoded_photos(tables.records(plan), settings.rules.encoding, workers.fetch)
@@ -93,7 +94,7 @@ def _write_candidate(shard: str, settings: Settings, output: BuildOutput, worker
             jpegs = [encoded.jpeg for _, _, encoded in batch]
             vectors = embedder.embed(jpegs) if embedder else [None] * len(batch)
             for (photo, record, encoded), vector in zip(batch, vectors, strict=True):
-                key = member_key(photo)
+                key = key_of(photo)
                 writer.add(
                     ShardSample(key, encoded.jpeg, record.latitude, record.longitude, vector)
                 )

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
 from pipelines.build_shards.filters import LICENCES
 from pipelines.build_shards.output import DENSITY
 from schemas.training import DropReason
+
+_PLAIN = re.compile(r"[\w./ @+=,:{}~()-]+")
 
 _MEANING = {
     DropReason.MALFORMED_ROW: "the line is not in the format",
@@ -59,7 +62,10 @@ def datasheet(summary: Mapping[str, Any]) -> str:
         _licences(summary),
         "## Privacy and use",
         "`index/` and `dropped/` hold photographers' ids, because exclusions and splits need them; "
-        "the shards do not, so that nothing that is learnt from them predicts one. Photos may show "
+        "the shards hold none beside the photos, so that nothing that is learnt from them predicts "
+        "one. Keys are Flickr's numbers, or the names that the photos had: a name may hold the id "
+        "of a photographer. With `--hash-keys` they are hashes, without a salt: who has a list of "
+        "names can compute them. Photos may show "
         "people and homes, and a model that is trained on them can tell where a stranger's photo "
         "was taken. Do not use it to find or follow people. When a photographer withdraws a photo, "
         "find its key in `index/` and take it out. EXIF blocks, with their positions, are not in "
@@ -69,7 +75,7 @@ def datasheet(summary: Mapping[str, Any]) -> str:
 
 
 def _files(configuration: Mapping[str, Any]) -> str:
-    names = [f"`{name}`" for name, _ in configuration["metadata"]]
+    names = [_name(name) for name, _ in configuration["metadata"]]
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5:,} more" if len(names) > 5 else "")
     return f"{shown} (`--source {configuration['source']}`)"
 
@@ -106,7 +112,7 @@ def _exclusions(configuration: Mapping[str, Any]) -> str:
             "its photographers, may be among these. Do not report results on one."
         )
     rows = [
-        [f"`{one['name']}`", f"{one['photos']:,}", f"{one['authors']:,}"]
+        [_name(one["name"]), f"{one['photos']:,}", f"{one['authors']:,}"]
         for one in configuration["exclude"]
     ]
     return _table(["list", "photos", "photographers"], rows)
@@ -123,7 +129,9 @@ def _making(configuration: Mapping[str, Any]) -> str:
         f"most photos per photographer: {configuration['author_cap'] or 'any number'}",
         f"most photos per cell: {configuration['cell_cap'] or 'any number'}",
         f"for validation: {configuration['val_fraction']:g} of the photographers",
-        f"embeddings: {configuration['encoder'] or 'none'}",
+        f"embeddings: {_name(configuration['encoder']) if configuration['encoder'] else 'none'}",
+        "keys: "
+        + ("hashes of the names" if configuration.get("hash_keys") else "the names of the photos"),
         f"seed: {configuration['seed']}; the same input and seed give the same bytes",
     ]
     return "\n".join(f"- {fact}" for fact in facts)
@@ -136,6 +144,17 @@ def _licences(summary: Mapping[str, Any]) -> str:
     ]
     told = "Each photo has its photographer's licence, in the column `licence` of `index/`."
     return f"{told}\n\n{_table(['code', 'licence', 'photos'], rows)}" if rows else "No photo."
+
+
+def _name(text: str) -> str:
+    """Returns a name as code, whatever is in it: no link, no HTML, no end of a cell or a line."""
+    shown = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+    if _PLAIN.fullmatch(shown):
+        return f"`{shown}`"
+    plain = (one if one.isalnum() or one == " " else f"&#{ord(one)};" for one in shown)
+    return f"<code>{''.join(plain)}</code>"
 
 
 def _table(head: list[str], rows: list[list[str]]) -> str:

@@ -165,6 +165,8 @@ def _add_rules(group: argparse._ActionsContainer) -> None:
     add_number(group, "--image-size", positive, encoding.image_size, "PX", about)
     add_number(group, "--jpeg-quality", positive, encoding.quality, "N", "1 to 95")
     add_number(group, "--shard-size", positive, rules.shard_size, "N", "photos per shard, about")
+    about = "keys are hashes of the names, without a salt; index/ keeps the names as source_key"
+    add("--hash-keys", **SWITCH, help=about)
     about = "store embeddings, such as of efficientnet_lite0 (default none)"
     add("--embed", metavar="ENCODER", help=about)
     add_flags(group, "--seed")
@@ -265,6 +267,7 @@ def _rules(ours: argparse.Namespace, source: Source) -> Rules:
         shard_size=ours.shard_size,
         encoder=ours.embed,
         seed=ours.seed,
+        hash_keys=ours.hash_keys,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 from pipelines.build_shards.encoding import Encoding
 from pipelines.build_shards.exclusions import Exclusions
 from pipelines.build_shards.filters import Filters
+from pipelines.sources.record import redacted
 from schemas.training import SCHEMA_VERSION
 
 PARTITION_BYTES = 16 * 2**20
@@ -52,7 +53,8 @@ class InputFile:
     @property
     def name(self) -> str:
         """Last part of the URL."""
-        return self.url.rstrip("/").rpartition("/")[2]
+        url = redacted(self.url) if self.url.startswith(("http://", "https://")) else self.url
+        return url.rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Rules:
         shard_size: Approximate number of photos per shard.
         encoder: Name of the encoder whose embeddings are stored beside the photos, or None.
         seed: Seed of all random choices.
+        hash_keys: Whether the keys in the shards are hashes of the names.
     """
 
     filters: Filters = field(default_factory=Filters)
@@ -99,6 +102,7 @@ class Rules:
     shard_size: int = 4000
     encoder: str | None = None
     seed: int = 0
+    hash_keys: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,6 +146,8 @@ class Settings:
             ],
             **asdict(self.rules),
         }
+        if self.rules.encoder:
+            document["encoder"] = redacted(self.rules.encoder)
         plain: dict[str, Any] = json.loads(json.dumps(document))
         return plain
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MOST_KEY_CHARACTERS = 80
+_MARK = 12
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ShardSample:
     """One photo for a shard.
 
     Attributes:
-        key: Key of the sample, from `member_key`.
+        key: Key of the sample, from `member_key` or `hashed_key`.
         jpeg: Bytes of the JPEG.
         latitude: Latitude in degrees.
         longitude: Longitude in degrees.
@@ -39,10 +40,19 @@ class ShardSample:
 def member_key(photo: str) -> str:
     """Makes a unique key without dots and slashes, at which readers would cut it."""
     clean = re.sub(r"[^A-Za-z0-9_-]", "_", photo)
-    if clean == photo and len(photo) <= MOST_KEY_CHARACTERS:
+    # A name may be written so that it equals the key that another photo gets.
+    marked = re.search(rf"-[0-9a-f]{{{_MARK}}}\Z", photo)
+    if clean == photo and len(photo) <= MOST_KEY_CHARACTERS and not marked:
         return photo
-    mark = hashlib.sha256(photo.encode("utf-8", "surrogateescape")).hexdigest()[:12]
-    return f"{clean[:MOST_KEY_CHARACTERS]}-{mark}"
+    return f"{clean[:MOST_KEY_CHARACTERS]}-{hashed_key(photo)[:_MARK]}"
+
+
+def hashed_key(photo: str) -> str:
+    """Makes a key that tells nothing of the name: 128 bits of its SHA-256, without a salt.
+
+    The same photo has the same key in every build. Who has the name can compute the key.
+    """
+    return hashlib.sha256(photo.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 class ShardWriter:

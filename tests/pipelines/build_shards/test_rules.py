@@ -361,6 +361,7 @@ def test_tars_hold_nothing_of_the_time_or_the_user() -> None:
 @given(st.lists(st.text(min_size=1, max_size=120), unique=True, min_size=2, max_size=8))
 @example(["a.b", "a_b", "a/b"])
 @example(["x" * 120, "x" * 119])
+@example(["a b", member_key("a b")])
 def test_keys_of_members_are_safe_and_different(photos: list[str]) -> None:
     keys = [member_key(photo) for photo in photos]
     assert len(set(keys)) == len(keys)

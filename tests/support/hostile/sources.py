@@ -231,3 +231,34 @@ def make_values(planted: Path) -> list[str]:
         "# no comment",
         "!x %y ~z",
     ]
+
+
+def secret_lines() -> list[str]:
+    """Rows that are no rows of a list, with addresses and their secrets in every column."""
+    addresses = (
+        f"http://me:{SECRET}@h.example/x.jpg",
+        f"http://{SECRET}@h.example/x.jpg",
+        f"http://h.example/x.jpg?token={SECRET}",
+        f"http://h.example:{SECRET}/x.jpg",
+        f"htp://me:{SECRET}@h.example/x.jpg",
+        f"//me:{SECRET}@h.example/x.jpg",
+    )
+    rows = ("{},", "1.jpg,{}", "1.jpg,{},1,2,3", "{},a,1,2,0,0,0,0,0,0", "1.jpg,{},x,2,0,0,0,0,0,0")
+    rows += ("1.jpg,a,{},2,0,0,0,0,0,0", "1.jpg,a\t{}", "{}")
+    return [row.format(address) for row in rows for address in addresses]
+
+
+NAMES = (
+    "<script>alert(1)</script>.csv",
+    "[click](javascript:alert(1)).csv",
+    "![x](http://h.example/x.png).csv",
+    "a`b`c.csv",
+    "a|b|c.csv",
+    "=HYPERLINK(1).csv",
+    "a\x1b[31m\x07.csv",
+    "a\u202egpj.csv",
+    "a&lt;b&gt;.csv",
+    "**bold**.csv",
+    "a\\`b.csv",
+)
+"""Names of files that are text in the places where they are shown, and nothing else."""
