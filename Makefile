@@ -13,7 +13,8 @@ TORCH_PINS := torch==2.14.1 torchvision==0.29.1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help setup sample test test-slow test-some-slow test-all corpus lint lock clean train-sample benchmark-data
+.PHONY: help setup sample test test-slow test-some-slow test-all corpus lint lock hashes audit clean
+.PHONY: train-sample benchmark-data
 .PHONY: run-dataflow run-dataflow-shards dataflow-check
 
 help:  ## print this list
@@ -54,13 +55,27 @@ lint: $(VENV)/.dev  ## check style, types and the sizes of rooms
 	$(PY) -m mypy
 	$(PY) tools/count_rooms.py
 
-lock: $(VENV)/.dev  ## write constraints.txt anew: the newest releases that fit together
+lock: $(VENV)/.dev  ## write constraints.txt anew, the newest releases that fit together, and the hashes
 	$(PY) -m pip install --quiet uv
 	{ sed -n '/^#/p' constraints.txt; \
 	  printf '%s\n' $(TORCH_PINS) | $(PY) -m uv pip compile setup.py --universal \
 	    --python-version 3.10 --all-extras --constraints - --no-header --no-annotate --quiet; \
 	} > $(VENV)/constraints.txt
 	mv $(VENV)/constraints.txt constraints.txt
+	$(MAKE) --no-print-directory hashes
+
+# torch has a file of its own: an image without CUDA takes it from another place.
+hashes: $(VENV)/.dev  ## write the locks of the image in deploy/ anew: the hash of every file
+	$(PY) -m pip install --quiet uv
+	$(PY) -m uv pip compile setup.py --universal --python-version 3.10 --generate-hashes --quiet \
+	  --extra gcp --extra polygons --extra heic --extra geoclip --constraints constraints.txt \
+	  --no-header --no-annotate --output-file $(VENV)/hashes
+	awk '/^[a-z]/ { own = /^(torch|torchvision|triton|cuda-[a-z]+|nvidia-[a-z0-9-]+)==/ } \
+	  { print > ("deploy/" (own ? "torch" : "requirements") ".lock") }' $(VENV)/hashes
+
+audit: $(VENV)/.dev  ## ask for known vulnerabilities of every pinned package
+	$(PY) -m pip install --quiet -c constraints.txt pip-audit
+	$(PY) tools/audit.py
 
 clean:  ## remove the environment, out and every cache
 	rm -rf $(VENV) $(OUT) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

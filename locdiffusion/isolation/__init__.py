@@ -172,6 +172,7 @@ class _Child:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(ours,),
+                **_other_user(),
                 env={**os.environ, **_NO_THREADS},
             )
         except BaseException:
@@ -243,6 +244,16 @@ class _Child:
 
     def _too_much_memory(self) -> str:
         return f"it takes more than {self._limits.memory_bytes >> 20:,} MiB of memory"
+
+
+def _other_user() -> dict[str, Any]:
+    """Returns who a child of root runs as, where `LOCDIFFUSION_CHILD_USER` names somebody."""
+    name = os.environ.get("LOCDIFFUSION_CHILD_USER")
+    if not name or os.geteuid():
+        return {}
+    import pwd
+
+    return {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
 
 
 def answer_calls(replies: int) -> None:

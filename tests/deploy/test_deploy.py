@@ -90,10 +90,36 @@ def test_the_image_has_the_versions_of_the_lock(monkeypatch: pytest.MonkeyPatch)
     assert arguments()["BEAM"] == pins()["apache-beam"]
     pythons = SpecifierSet(setup_arguments(monkeypatch)["python_requires"])
     assert f"{arguments()['PYTHON']}.0" in pythons
-    installs = [one.text for one in of("RUN") if "pip install" in one.text]
+    [torch] = (one.text for one in of("RUN") if "${TORCH}" in one.text)
+    gpu, cpu = (one.text for one in of("ENV") if one.text.startswith("TORCH="))
+    assert "--require-hashes --no-deps -r torch.lock" in gpu
+    assert "--no-deps -c constraints.txt" in cpu
+    installs = [one.text for one in of("RUN") if "pip install" in one.text and one.text != torch]
     for command in (part for text in installs for part in re.findall(r"pip install[^&]*", text)):
-        pinned = "-c constraints.txt" in command or "--no-deps" in command
+        pinned = "--require-hashes" in command or "--no-deps --force-reinstall ." in command
         assert pinned and "--no-cache-dir" in command, command
+
+
+def test_the_locks_hold_hashes_of_the_tested_versions() -> None:
+    text = "".join(
+        (DEPLOY / f"{name}.lock").read_text("utf-8") for name in ("requirements", "torch")
+    )
+    entries = re.split(r"^(?=[a-z])", text, flags=re.MULTILINE)[1:]
+    tested = set((ROOT / "constraints.txt").read_text("utf-8").splitlines())
+    for entry in entries:
+        version, *hashes = entry.split("\n    --hash=sha256:")
+        version = version.removesuffix(" \\")
+        assert version.rstrip() in tested, f"{version}: run make hashes"
+        assert hashes and all(re.fullmatch(r"[0-9a-f]{64} ?\\?\n?", one) for one in hashes)
+    names = {re.match("[a-z0-9._-]+", entry)[0] for entry in entries}
+    assert {"torch", "apache-beam", "gcsfs", "geopandas", "pi-heif", "setuptools"} <= names
+
+
+def test_strangers_files_are_decoded_by_a_user_without_rights() -> None:
+    [user] = [one.text for one in of("RUN") if one.text.startswith("useradd")]
+    assert "LOCDIFFUSION_CHILD_USER=decoder" in [one.text for one in of("ENV")]
+    assert user.endswith(" decoder") and "--no-create-home" in user
+    assert [one.text for one in of("USER")] == ["${RUN_AS}"]
 
 
 def test_every_line_has_its_reason() -> None:
@@ -106,8 +132,8 @@ def test_every_line_has_its_reason() -> None:
 
 
 def test_the_main_rules_of_hadolint() -> None:
-    known = {"ARG", "FROM", "ENV", "WORKDIR", "COPY", "RUN", "ENTRYPOINT"}
-    assert {one.word for one in instructions()} == known, "no ADD, no USER root, no shell form"
+    known = {"ARG", "FROM", "ENV", "WORKDIR", "COPY", "RUN", "USER", "ENTRYPOINT"}
+    assert {one.word for one in instructions()} == known, "no ADD, no shell form"
     stages = set()
     for one in of("FROM"):
         image, _, stage = one.text.partition(" AS ")
@@ -132,7 +158,7 @@ def test_what_is_copied_exists_and_is_sent_to_docker() -> None:
         if "--from=" not in one.text:
             copied |= set(one.text.split()[:-1])
     assert all((ROOT / name).exists() for name in copied)
-    assert copied - {"locdiffusion/__init__.py"} == sent, "that one is in locdiffusion"
+    assert copied == sent
 
 
 def test_a_worker_does_not_start_beside_another_copy_of_our_code() -> None:
@@ -141,7 +167,7 @@ def test_a_worker_does_not_start_beside_another_copy_of_our_code() -> None:
     places = {one.workdir for one in of("COPY") if rooms & set(one.text.split())}
     last = list(instructions())[-1].workdir
     assert last not in places
-    [install] = [one.text for one in of("RUN") if "--no-deps" in one.text]
+    [install] = [one.text for one in of("RUN") if "--force-reinstall" in one.text]
     assert all(re.search(rf"rm -rf .*\b{room}\b", install) for room in rooms)
 
 
@@ -240,7 +266,7 @@ def test_every_target_and_setting_the_page_names_exists() -> None:
     commands = re.findall(r"make run-dataflow.*?\n(?=\n|```)", README, re.DOTALL)
     settings = set(re.findall(r"\b([A-Z][A-Z_]+)=", " ".join(commands)))
     settings |= set(re.findall(r"`([A-Z][A-Z_]+)=?`", README.split("## Resume")[0]))
-    settings -= {"HF_HUB_OFFLINE"}
+    settings -= {"HF_HUB_OFFLINE", *arguments()}
     assert settings and settings <= set(NAMES)
 
 

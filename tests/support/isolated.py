@@ -12,6 +12,10 @@ def child_id(data: bytes) -> bytes:
     return str(os.getpid()).encode()
 
 
+def user(data: bytes) -> bytes:
+    return f"{os.getuid()} {os.access(os.path.dirname(os.__file__), os.W_OK)}".encode()
+
+
 def misbehave(data: bytes) -> bytes:
     """Does what the bytes say."""
     if data == b"burn":

@@ -2,6 +2,9 @@
 
 import os
 import pickle
+import pwd
+import subprocess
+import sys
 import threading
 from functools import partial
 from pathlib import Path
@@ -82,3 +85,16 @@ def test_imports_nothing_from_the_working_directory(
     monkeypatch.syspath_prepend("")
     assert IsolatedFunction(isolated.echo)(b"a") == b"a"
     assert not (tmp_path / "imported").exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_child_of_root_runs_as_the_user_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert IsolatedFunction(isolated.user)(b"").startswith(b"0 ")
+    try:
+        subprocess.run([sys.executable, "-c", ""], user="nobody", check=True)
+    except (PermissionError, KeyError):
+        pytest.skip("nobody may not run this Python, which lies in a folder of root")
+    monkeypatch.setenv("LOCDIFFUSION_CHILD_USER", "nobody")
+    user, _, may_write = IsolatedFunction(isolated.user)(b"").partition(b" ")
+    assert int(user) == pwd.getpwnam("nobody").pw_uid
+    assert may_write == b"False"
