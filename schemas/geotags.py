@@ -19,6 +19,9 @@ SCHEMA_VERSION = "3"
 their keys. Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS,
 and ids of shards that do not depend on other shards."""
 
+MAX_MESSAGE_LENGTH = 4096
+"""Most characters of a message; what quotes a file or an error may be any length."""
+
 THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 """Distances within which the field counts a prediction as right."""
 
@@ -35,6 +38,7 @@ class Status(str, Enum):
 
     MISSING_IMAGE = "missing_image"
     DUPLICATE_KEY = "duplicate_key"
+    NAME_TOO_LONG = "name_too_long"
     TRUNCATED = "truncated"
     TOO_MANY_BYTES = "too_many_bytes"
     TOO_MANY_PIXELS = "too_many_pixels"
@@ -170,7 +174,7 @@ def error_table(shard: str, errors: Iterable[ErrorRow]) -> pa.Table:
         [shard] * len(rows),
         [row.stage.value for row in rows],
         [row.status.value for row in rows],
-        [row.message for row in rows],
+        [row.message[:MAX_MESSAGE_LENGTH] for row in rows],
     ]
     return pa.table(columns, schema=ERROR_SCHEMA)
 

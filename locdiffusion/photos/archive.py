@@ -15,11 +15,13 @@ from functools import lru_cache, partial
 from typing import BinaryIO
 
 from locdiffusion.photos.archive_formats import read_archive, why_unopened, why_unread
+from locdiffusion.photos.blocks import ArchiveDamage, TarStatus
 from locdiffusion.photos.documents import Documents, telling
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.names import (
     EXCLUDED,
     NameKind,
+    brief,
     excluded,
     extension,
     first_dot_key,
@@ -31,7 +33,7 @@ from locdiffusion.photos.names import (
 )
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import open_stream, version
-from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, plain_path
+from locdiffusion.photos.tar import Member, plain_path
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES
 
@@ -43,6 +45,10 @@ MOST_HELD = 16
 
 MOST_LINKS = 40
 """Most links from one to the next until a photo is found."""
+
+MOST_LINKS_TO_ONE = 100
+"""Most links to one photo that are followed, each of which is a photo to geotag: backups by links
+keep some dozens of states."""
 
 DEREFERENCE = (
     "pack the photo itself: tar --dereference --hard-dereference, or zip without --symlinks"
@@ -129,6 +135,7 @@ class ShardReader:
     _used: set[str] = field(default_factory=set, repr=False)  # keys
     _lacking: list[str] = field(default_factory=list, repr=False)  # photos without a position
     _links: list[tuple[str, str]] = field(default_factory=list, repr=False)
+    _numbers: dict[str, int] = field(default_factory=dict, repr=False)  # tried, by name
 
     def __iter__(self) -> Iterator[Sample | ErrorRow]:
         try:
@@ -227,15 +234,15 @@ class ShardReader:
         """Gives a photo its key, and the row that it becomes if its name is stored twice."""
         twice = name in self._keys
         key = None if twice else photo_key(name, self._used.__contains__)
-        number = 1
         while key is None or key in self._used:
+            number = self._numbers[name] = self._numbers.get(name, 0) + 1
             key = name if number == 1 else f"{name}#{number}"
-            number += 1
         self._used.add(key)
         if not twice:
             self._keys[name] = key
             return key, None
-        why = f"{name!r} is stored twice in this shard, and the first one is geotagged; remove one"
+        why = f"{brief(name)} is stored twice in this shard, and the first one is geotagged; "
+        why += "remove one"
         return key, ErrorRow(key, Stage.READ, Status.DUPLICATE_KEY, why)
 
     def _finish(self, group: _Group) -> Iterator[Sample | ErrorRow]:
@@ -270,6 +277,7 @@ class ShardReader:
     def _linked(self, file: BinaryIO) -> Iterator[Sample | ErrorRow]:
         """Reads the shard again for the photos that links point to."""
         wanted: dict[str, list[str]] = defaultdict(list)
+        beyond: dict[str, list[str]] = defaultdict(list)
         links = {plain_path(name): target for name, target in self._links}
         documents = {plain_path(name): sidecar for name, sidecar in self.documents.said.items()}
         for name, target in self._links:
@@ -277,17 +285,20 @@ class ShardReader:
                 target = links.get(target, target)
             kind = kind_of(name)
             if kind is NameKind.PHOTO:
-                wanted[target].append(name)
+                many = len(wanted[target]) >= MOST_LINKS_TO_ONE
+                (beyond if many else wanted)[target].append(name)
             elif kind is NameKind.DOCUMENT and target in documents:
                 self.documents.said[name] = documents[target]
             else:
                 self.left_out.add(name, "links")
         yield from self._targets(file, wanted)
-        for target, names in wanted.items():
+        for target, names in (*wanted.items(), *beyond.items()):
             for name in names:
                 key, twice = self._key(name)
-                place = repr(target) if target else "a place outside"
-                why = f"{name!r} is a link to {place}, wanted one to a photo of this archive"
+                place = brief(target) if target else "a place outside"
+                why = f"{brief(name)} is a link to {place}, wanted one to a photo of this archive"
+                if names is beyond.get(target):
+                    why += f", and no more than {MOST_LINKS_TO_ONE} to one"
                 row = ErrorRow(key, Stage.READ, Status.MISSING_IMAGE, f"{why}; {DEREFERENCE}")
                 yield twice or row
 

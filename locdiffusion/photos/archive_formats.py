@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
+from locdiffusion.photos.blocks import ArchiveDamage, TarStatus
 from locdiffusion.photos.image_formats import picture_or_film
 from locdiffusion.photos.storage import ReadError
-from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, read_members
+from locdiffusion.photos.tar import Member, read_members
 from locdiffusion.photos.zip import MAGIC as ZIP_MAGIC
 from locdiffusion.photos.zip import read_zip_members
 

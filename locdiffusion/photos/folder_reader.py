@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.documents import telling
 from locdiffusion.photos.folder import PhotoFile, legible
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.sidecar import Sidecar, read_sidecar
 from locdiffusion.photos.storage import open_stream
-from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES
 

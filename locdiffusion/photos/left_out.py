@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from locdiffusion.photos.names import is_archive, left_out_kind
+from locdiffusion.photos.names import OTHER_KINDS, is_archive, left_out_kind
 
 PICTURE_KINDS = frozenset(
     f".{ending}"
@@ -21,6 +21,9 @@ PICTURE_KINDS = frozenset(
 """Kinds of pictures that are not read: of these a person wants to know first."""
 
 MOST_NAMED = 20
+
+MOST_KINDS = 200
+"""Most kinds that are told apart: archives have some dozens."""
 
 
 def number(count: int, noun: str) -> str:
@@ -49,13 +52,18 @@ class LeftOut:
             kind: Kind to count it under, if its name does not tell.
             named: Whether to keep its name; archives always are.
         """
-        self.counts[kind or left_out_kind(path)] += 1
+        self._count(kind or left_out_kind(path), 1)
         if (named or (kind is None and is_archive(path))) and len(self.named) < MOST_NAMED:
             self.named.append(path)
 
+    def _count(self, kind: str, files: int) -> None:
+        known = kind in self.counts or len(self.counts) < MOST_KINDS
+        self.counts[kind if known else OTHER_KINDS] += files
+
     def update(self, other: LeftOut) -> None:
         """Adds what was left out elsewhere."""
-        self.counts.update(other.counts)
+        for kind, files in other.counts.items():
+            self._count(kind, files)
         self.named += other.named[: MOST_NAMED - len(self.named)]
 
     @property

@@ -6,6 +6,7 @@ however they are packed. A name is a path within the archive, with `/` between i
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
 from collections import Counter, defaultdict
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase, translate
 from functools import cache, lru_cache
+from itertools import count
 
 from schemas.samples import DOCUMENT_EXTENSIONS, IMAGE_EXTENSIONS, METADATA_EXTENSION
 
@@ -49,15 +51,24 @@ JUNK_FILES = ("Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r", "SYNOPHOTO_TH
 SUPPLEMENT = ".supplemental-metadata"
 """What Google Takeout puts between a photo's name and `.json`, whole or cut anywhere."""
 
+MAX_NAME_LENGTH = 4096
+"""Most characters of a path: no file of Linux has a longer one."""
+
+MOST_SHOWN = 300
+"""Most characters of a name that a message quotes: more than one part of a path has."""
+
 MOST_OF_ENDING = 12
 """Most characters behind the last dot that are the ending of a kind of files."""
+
+OTHER_KINDS = "other endings"
+"""Kind under which files are counted whose ending is no kind."""
 
 EXCLUDED = "excluded"
 """Kind under which files are counted that a person asked to leave out."""
 
-CUT_NAME_LENGTH = 40
-"""Fewest characters of a document's name that may be the cut name of its photo: Takeout cuts at 46
-characters, or 51 with the ending."""
+CUT_NAME_LENGTH, MOST_OF_CUT_NAME = 40, 255
+"""Fewest and most characters of a document's name that may be the cut name of its photo: Takeout
+cuts at 46 characters, or 51 with the ending; no file's name is longer than 255."""
 
 EDITED = (
     *("-edited", "-bearbeitet", "-modifié", "-editado", "-editada", "-modificato", "-bewerkt"),
@@ -66,6 +77,8 @@ EDITED = (
     *("-已編輯", "-수정됨", "-edited-edited", "-effects", "-smile", "-mix", "-animation"),
 )
 """What Google Photos puts behind the name of a changed copy, which has no document of its own."""
+
+_GROUPS = count()  # numbers of the groups in expressions
 
 _NUMBERED = re.compile(r"(.*)(\(\d+\))\Z", re.DOTALL)
 _META = re.compile(r"__meta__/|__[^/]*__\Z")  # webdataset's own members
@@ -91,6 +104,20 @@ def stem(path: str) -> str:
     """Returns a path without the last ending of its base name."""
     ending = extension(path)
     return path[: -len(ending) - 1] if ending or path.endswith(".") else path
+
+
+def brief(name: str) -> str:
+    """Returns a name in quotes as a message has it, without the middle of a long one."""
+    half = MOST_SHOWN // 2
+    return repr(name if len(name) <= MOST_SHOWN else f"{name[:half]}...{name[-half:]}")
+
+
+def shortened(name: str) -> str:
+    """Returns the beginning of a name, a hash of the whole, and its ending: still of its kind."""
+    ending = extension(name)
+    tail = f".{ending}" if 0 < len(ending) <= MOST_OF_ENDING else ""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{name[: MOST_SHOWN // 2]}~{digest[:16]}{tail}"
 
 
 def first_dot_key(name: str) -> str:
@@ -128,7 +155,16 @@ def junk_folder(path: str) -> str:
 
 
 def _pattern(glob: str) -> str:
-    return re.escape(glob).replace(r"\*", "[^/]*")
+    """Returns the expression of a glob.
+
+    Each star but the last stops at the first place that fits and never tries another one, so that
+    the work is linear in the length of a name.
+    """
+    first, *parts = map(re.escape, glob.split("*"))
+    for part in parts[:-1]:
+        group = f"_{next(_GROUPS)}"
+        first += rf"(?=(?P<{group}>[^/]*?{part}))(?P={group})"
+    return f"{first}[^/]*{parts[-1]}" if parts else first
 
 
 @cache
@@ -184,8 +220,8 @@ def left_out_kind(path: str) -> str:
     ending = extension(path)
     if is_archive(path) and ending in COMPRESSED:
         return f".tar.{ending}"
-    if not _ENDING.fullmatch(ending) or len(ending) > MOST_OF_ENDING:
-        return "other endings"
+    if len(ending) > MOST_OF_ENDING or not _ENDING.fullmatch(ending):
+        return OTHER_KINDS
     return f".{ending}" if ending else "without ending"
 
 
@@ -304,14 +340,15 @@ def _cut_names(names: Mapping[str, str]) -> dict[str, str]:
     return {
         name.removesuffix(ending): document
         for name, document in names.items()
-        if name.endswith(ending) and len(name) - len(ending) >= CUT_NAME_LENGTH
+        if name.endswith(ending) and CUT_NAME_LENGTH <= len(name) - len(ending) <= MOST_OF_CUT_NAME
     }
 
 
 def _cut_documents(base: str, cut: Mapping[str, str]) -> list[str]:
     if not cut or len(base) <= CUT_NAME_LENGTH:
         return []
-    return [cut[base[:n]] for n in range(len(base) - 1, CUT_NAME_LENGTH - 1, -1) if base[:n] in cut]
+    longest = min(len(base) - 1, MOST_OF_CUT_NAME)
+    return [cut[base[:n]] for n in range(longest, CUT_NAME_LENGTH - 1, -1) if base[:n] in cut]
 
 
 def _same(name: str) -> str:

@@ -85,6 +85,8 @@ def read_sidecar(name: str, data: bytes) -> Sidecar:
         return _json(_parsed(data))
     except CoordinateError as error:
         return Sidecar(problem=f"{name}: {error}")
+    except RecursionError:
+        return Sidecar(problem=f"{name}: the document is nested too deep; write {_EXAMPLE}")
 
 
 def _xmp(data: bytes) -> Sidecar:

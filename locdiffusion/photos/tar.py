@@ -15,46 +15,37 @@ member ends in zeros, too.
 from __future__ import annotations
 
 import posixpath
-import re
 import tarfile
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import Enum
-from importlib import import_module
 from typing import BinaryIO
 
-from locdiffusion.photos.storage import ReadError
+from locdiffusion.photos.blocks import BLOCK, CHUNK, ArchiveDamage, Blocks, TarStatus
+from locdiffusion.photos.names import MAX_NAME_LENGTH, brief, shortened
 from schemas.geotags import Status
+from schemas.samples import MAX_METADATA_BYTES
 
-BLOCK = 512
-CHUNK = 2**20
 ENCODING = "utf-8"
-MAGIC = re.compile(
-    rb"(?P<gzip>\x1f\x8b)|(?P<bz2>BZh[1-9]1AY&SY)|(?P<lzma>\xfd7zXZ\0|]\0\0)"
-    rb"|(?P<zstd>\x28\xb5\x2f\xfd)"
-)
-"""First bytes of a compressed file, each under the module that opens it, but for zstd."""
 MAX_EXTENDED_HEADER_BYTES = 2**20
+MAX_EXTENDED_HEADERS = 16
+"""Most headers before that of a member; usual are up to four: name, link, times, all files."""
+PAX_LENGTH_DIGITS = len(str(MAX_EXTENDED_HEADER_BYTES))
+"""Most digits of the length of a pax record."""
+LATEST_S = 2**33
+"""Latest time of change that is believed; in nanoseconds, 64 bits hold no later one."""
 RECORD_BYTES = (tarfile.RECORDSIZE, *(BLOCK * 2**power for power in range(18)))
 """Usual sizes of a record, up to 64 MiB: `tar -b 20`, which is the default, and powers of two."""
-TAIL_BYTES = 64
-"""A member that ends in so many zeros may be cut, if more zeros follow than fill a record."""
 NO_MEMBERS = (b"A", b"D", b"I", b"N", b"V")
 """Types of what is no file: lists of rights, dumps of folders, labels of volumes."""
 GNU_MAGIC = b"ustar  \0"
+PAX = (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE)
+EXTENDED = (*PAX, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+"""Types of headers that tell more of the next member."""
 CONTINUED = b"M"
-SPARSE_NAME = "GNU.sparse.name"
+SPARSE, SPARSE_NAME = b"GNU.sparse", "GNU.sparse.name"
+WANTED = (b"path", b"size", b"linkpath", SPARSE_NAME.encode())
+"""Records of pax headers that say where a member lies and what it is called."""
 UNVOUCHED = "if it was copied or downloaded, compare its size with that of the original"
-
-
-class TarStatus(str, Enum):
-    """State of a whole shard."""
-
-    COMPLETE = "complete"
-    TRUNCATED = "truncated"
-    CORRUPT = "corrupt"
-    UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True)
@@ -78,119 +69,6 @@ class Member:
     changed_s: float | None = None
 
 
-class ArchiveDamage(Exception):
-    """The archive ends here too early, or cannot be read on.
-
-    Attributes:
-        status: State of the archive.
-        offset: Byte of the decompressed archive at which the damage was noticed.
-        why: What was found at that byte.
-        member: Name of the member whose payload is cut, if its header was sound.
-    """
-
-    def __init__(self, status: TarStatus, offset: int, why: str, *, member: str = "") -> None:
-        super().__init__(f"{status.value} at byte {offset}: {why}")
-        self.status = status
-        self.offset = offset
-        self.why = why
-        self.member = member
-
-
-class _Blocks:
-    """Counts the bytes of a stream and turns a short read into ArchiveDamage."""
-
-    def __init__(self, stream: BinaryIO) -> None:
-        self.offset = 0
-        try:
-            magic = MAGIC.match(stream.read(10))
-            stream.seek(0)
-        except ReadError as error:
-            raise _unread(error, 0) from error
-        self.compression = magic and magic.lastgroup
-        self.may_be_cut = True  # what came before: a payload that ends in zeros, or nothing
-        self._stream: BinaryIO = stream
-        self._faults: tuple[type[Exception], ...] = (OSError, zlib.error)
-        if self.compression == "zstd":
-            self._stream, fault = _zstd(stream)
-            self._faults += (fault,)
-        elif self.compression:
-            module = import_module(self.compression)
-            self._stream = module.open(stream)
-            self._faults += (getattr(module, "LZMAError", OSError),)
-
-    def read(self, size: int, member: str = "") -> bytes:
-        """Reads `size` bytes; returns fewer only at the end of the file."""
-        start, parts, left = self.offset, [], size
-        try:
-            while left and (part := self._stream.read(left)):
-                parts.append(part)
-                left -= len(part)
-        except ReadError as error:
-            raise _unread(error, start, member) from error
-        except EOFError:
-            why = f"the {self.compression} stream ends early"
-            raise ArchiveDamage(TarStatus.TRUNCATED, start, why, member=member) from None
-        except self._faults as error:
-            why = f"{self.compression} says {error}; what was read before may be wrong, too"
-            raise ArchiveDamage(TarStatus.CORRUPT, start, why, member=member) from None
-        data = b"".join(parts)
-        self.offset += len(data)
-        return data
-
-    def payload(self, size: int, member: str) -> bytes:
-        """Reads a payload and the padding to the next block."""
-        data = self.read(size, member)
-        self._end_payload(size - len(data), data[-TAIL_BYTES:], member)
-        self._padding(size, member)
-        return data
-
-    def skip(self, size: int, member: str) -> None:
-        """Passes over a payload without holding it."""
-        left, tail = size, b""
-        while left and (part := self.read(min(left, CHUNK), member)):
-            left -= len(part)
-            tail = (tail + part)[-TAIL_BYTES:]
-        self._end_payload(left, tail, member)
-        self._padding(size, member)
-
-    def _end_payload(self, missing: int, tail: bytes, member: str) -> None:
-        if missing:
-            self._cut(missing, member)
-        self.may_be_cut = bool(tail) and not tail.strip(b"\0")
-
-    def _padding(self, size: int, member: str) -> None:
-        """Passes over what fills up a block; a file that ends here ends behind the payload."""
-        wanted = -size % BLOCK
-        if len(self.read(wanted, member)) not in (0, wanted):
-            self._cut(0, member)
-
-    def _cut(self, missing: int, member: str) -> None:
-        what = f"the end of member {member!r}" if member else "the end of an extended header"
-        before = f"{missing:,} bytes before" if missing else "in the filling behind"
-        why = f"the file ends {before} {what}"
-        raise ArchiveDamage(TarStatus.TRUNCATED, self.offset, why, member=member)
-
-
-def _zstd(stream: BinaryIO) -> tuple[BinaryIO, type[Exception]]:
-    """Opens a file that zstd compressed, and names the error that its module raises."""
-    try:
-        module = import_module("compression.zstd")  # of Python 3.14
-        return module.open(stream), module.ZstdError
-    except ImportError:
-        pass
-    try:
-        module = import_module("zstandard")
-    except ImportError:
-        why = "compressed with zstd: unpack it with `zstd -d FILE`, or pip install zstandard"
-        raise ArchiveDamage(TarStatus.UNREADABLE, 0, why) from None
-    reader = module.ZstdDecompressor().stream_reader(stream, read_across_frames=True)
-    return reader, module.ZstdError
-
-
-def _unread(error: ReadError, start: int, member: str = "") -> ArchiveDamage:
-    return ArchiveDamage(TarStatus.UNREADABLE, start, f"reading failed ({error})", member=member)
-
-
 def read_members(
     stream: BinaryIO,
     limit_of: Callable[[str], int | None],
@@ -207,11 +85,13 @@ def read_members(
     Raises:
         ArchiveDamage: From this byte on nothing can be trusted.
     """
-    blocks = _Blocks(stream)
+    blocks = Blocks(stream)
     extended: dict[str, bytes] = {}  # what extended headers say of the next member
+    headers = 0  # of these
     while True:
         start = blocks.offset
         header = blocks.read(BLOCK)
+        blocks.count_parsed(len(header))
         if header in (b"", bytes(BLOCK)) and extended:
             status = TarStatus.CORRUPT if header else TarStatus.TRUNCATED
             raise ArchiveDamage(status, start, "a member's name without the member")
@@ -222,7 +102,11 @@ def read_members(
             tell(f"no zero blocks close the archive of {start:,} bytes; {UNVOUCHED}")
             return
         info = _parse_header(header, start)
-        if info.type in (tarfile.XHDTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.XGLTYPE):
+        headers = headers + 1 if info.type in EXTENDED else 0
+        if headers > MAX_EXTENDED_HEADERS:
+            why = f"more than {MAX_EXTENDED_HEADERS} headers before that of a member"
+            raise ArchiveDamage(TarStatus.CORRUPT, start, why)
+        if info.type in PAX:
             records = _pax_records(_extended(blocks, info, start), start)
             if info.type != tarfile.XGLTYPE:
                 extended |= records
@@ -239,11 +123,13 @@ def read_members(
                 info.size = _pax_size(size, info.size, start)
             sparse = any(name.startswith("GNU.sparse") for name in extended)
             extended = {}
+            if len(info.linkname) > MAX_NAME_LENGTH:  # leads nowhere
+                info.linkname = ""
             if info.type == tarfile.GNUTYPE_SPARSE:
                 sparse, more = True, header[482]
                 while more:
-                    more = _whole_block(blocks, info.name)[504]
-            yield from _read_member(blocks, info, limit_of(info.name), sparse)
+                    more = _whole_block(blocks, info.name[:MAX_NAME_LENGTH])[504]
+            yield from _read_member(blocks, info, limit_of(info.name[-MAX_NAME_LENGTH:]), sparse)
 
 
 def _parse_header(header: bytes, start: int) -> tarfile.TarInfo:
@@ -261,15 +147,16 @@ def _parse_header(header: bytes, start: int) -> tarfile.TarInfo:
     return info
 
 
-def _whole_block(blocks: _Blocks, member: str) -> bytes:
+def _whole_block(blocks: Blocks, member: str) -> bytes:
     data = blocks.read(BLOCK, member)
+    blocks.count_parsed(BLOCK, member)
     if len(data) < BLOCK:
         why = "the file ends inside a header"
         raise ArchiveDamage(TarStatus.TRUNCATED, blocks.offset, why, member=member)
     return data
 
 
-def _check_end(blocks: _Blocks, tell: Callable[[str], None]) -> None:
+def _check_end(blocks: Blocks, tell: Callable[[str], None]) -> None:
     """Checks what follows the first zero block: another one, and then zeros only."""
     second = blocks.offset
     data_bytes = second - BLOCK
@@ -304,9 +191,11 @@ def _fills_record(total: int, zeros: int) -> bool:
     return any(total % record == 0 and zeros <= record + BLOCK for record in RECORD_BYTES)
 
 
-def _extended(blocks: _Blocks, info: tarfile.TarInfo, start: int) -> bytes:
+def _extended(blocks: Blocks, info: tarfile.TarInfo, start: int) -> bytes:
     if info.size > MAX_EXTENDED_HEADER_BYTES:
-        raise ArchiveDamage(TarStatus.CORRUPT, start, f"an extended header of {info.size:,} bytes")
+        why = f"an extended header of {info.size:,} bytes, limit {MAX_EXTENDED_HEADER_BYTES:,}"
+        raise ArchiveDamage(TarStatus.CORRUPT, start, why)
+    blocks.count_parsed(info.size)
     return blocks.payload(info.size, "")
 
 
@@ -317,17 +206,20 @@ def _pax_records(data: bytes, start: int) -> dict[str, bytes]:
         Those that say where a member lies and what it is called.
     """
     records: dict[str, bytes] = {}
-    rest = data.rstrip(b"\0")
-    while rest:
-        digits, space, _ = rest.partition(b" ")
-        length = int(digits) if digits.isdigit() and len(digits) < 8 else 0
-        record = rest[len(digits) + 1 : length]
-        name, equals, value = record.partition(b"=")
-        if not space or not equals or not value.endswith(b"\n") or len(rest) < length:
+    at, end = 0, len(data.rstrip(b"\0"))
+    while at < end:
+        space = data.find(b" ", at, at + PAX_LENGTH_DIGITS + 1)
+        digits = data[at : max(space, at)]
+        stop = at + int(digits) if digits.isdigit() else 0
+        equals = data.find(b"=", space, stop)
+        if equals < 0 or stop > end or data[stop - 1 : stop] != b"\n":
             raise ArchiveDamage(TarStatus.CORRUPT, start, "a broken pax header")
-        if name in (b"path", b"size", b"linkpath") or name.startswith(b"GNU.sparse"):
-            records[name.decode(ENCODING, "backslashreplace")] = value[:-1]
-        rest = rest[length:]
+        name = data[space + 1 : equals]
+        if name in WANTED:
+            records[name.decode()] = data[equals + 1 : stop - 1]
+        elif name.startswith(SPARSE):
+            records[SPARSE.decode()] = b""
+        at = stop
     return records
 
 
@@ -340,38 +232,53 @@ def _pax_size(text: bytes, in_header: int, start: int) -> int:
 
 
 def _read_member(
-    blocks: _Blocks, info: tarfile.TarInfo, limit: int | None, sparse: bool
+    blocks: Blocks, info: tarfile.TarInfo, limit: int | None, sparse: bool
 ) -> Iterator[Member]:
-    name = info.name
-    if info.islnk() or info.issym():
-        yield Member(name, link=linked_path(name, info.linkname, info.issym()))
-    elif info.isdir():
+    name, problem = info.name, None
+    if len(name) > MAX_NAME_LENGTH:
+        name, problem = too_long(name)
+    if info.isdir():
         return
+    if problem is not None:
+        if not (info.islnk() or info.issym() or info.isdev()):
+            blocks.skip(info.size, name)
+        yield Member(name, problem=problem)
+    elif info.islnk() or info.issym():
+        yield Member(name, link=linked_path(name, info.linkname, info.issym()))
     elif info.isdev():
-        why = f"{name!r} is a device or a pipe, wanted a file; put the photo itself there"
+        why = f"{brief(name)} is a device or a pipe, wanted a file; put the photo itself there"
         yield Member(name, problem=(Status.MISSING_IMAGE, why))
     elif sparse or info.type == CONTINUED:
         blocks.skip(info.size, name)
         if sparse:
-            why = f"{name!r} is stored with holes; pack it again, tar without --sparse, bsdtar "
-            why += "with --no-read-sparse"
+            why = f"{brief(name)} is stored with holes; pack it again, tar without --sparse, "
+            why += "bsdtar with --no-read-sparse"
         else:
-            why = f"{name!r} begins in another volume; unpack all volumes and pass the folder"
+            why = f"{brief(name)} begins in another volume; unpack all volumes and pass the folder"
         yield Member(name, problem=(Status.MISSING_IMAGE, why))
     elif info.type in NO_MEMBERS:
         blocks.skip(info.size, name)
     elif limit is not None and info.size <= limit:
+        if limit <= MAX_METADATA_BYTES:
+            blocks.count_parsed(info.size, name)
         start = None if blocks.compression else blocks.offset
         data = blocks.payload(info.size, name)
-        yield Member(name, data, offset=start, changed_s=float(info.mtime))
+        changed_s = float(info.mtime) if 0 <= info.mtime < LATEST_S else None
+        yield Member(name, data, offset=start, changed_s=changed_s)
     else:
         blocks.skip(info.size, name)
         yield Member(name, problem=None if limit is None else too_large(name, info.size, limit))
 
 
+def too_long(name: str) -> tuple[str, tuple[Status, str]]:
+    """Returns what a member is called that has too long a name, and its status and message."""
+    why = f"a name has {len(name):,} characters, limit {MAX_NAME_LENGTH:,}; give it a shorter one"
+    return shortened(name), (Status.NAME_TOO_LONG, why)
+
+
 def too_large(name: str, size: int, limit: int) -> tuple[Status, str]:
     """Returns status and message of a member with too many bytes."""
-    why = f"{name!r} has {size:,} bytes, limit {limit:,}; store a smaller file"
+    why = f"{brief(name)} has {size:,} bytes, limit {limit:,}; store a smaller file"
     return Status.TOO_MANY_BYTES, why
 
 

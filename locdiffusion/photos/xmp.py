@@ -37,6 +37,8 @@ _REFERENCES = ("gpslatituderef", "gpslongituderef")
 _WANTED = (_LATITUDE, _LONGITUDE, _METHOD, *_REFERENCES)
 _ANGLES = tuple(" " + name for name in (_LATITUDE, _LONGITUDE, "gpslongtitude"))
 _DEEP = 100
+_LONGEST_NAMESPACE = 1000
+_MOST_ELEMENTS = 200_000
 _SPELLINGS = {"gpslongtitude": _LONGITUDE}  # of the first drones
 
 _MENTIONS = tuple(map("gpsl".encode, ("ascii", "utf-16-le", "utf-16-be")))
@@ -112,6 +114,7 @@ def _properties(packet: bytes) -> tuple[dict[str, dict[str, str]], str]:
     path: list[str] = []
     values: list[tuple[tuple[str, str], list[str]]] = []
     open_at, inside, elsewhere = 0, [""], ""
+    elements = 0
 
     def note(name: str, words: list[str]) -> bool:
         nonlocal inside, elsewhere
@@ -123,7 +126,10 @@ def _properties(packet: bytes) -> tuple[dict[str, dict[str, str]], str]:
         return known is not None
 
     def start(name: str, attributes: Mapping[str, str]) -> None:
-        nonlocal open_at
+        nonlocal open_at, elements
+        elements += 1
+        if elements > _MOST_ELEMENTS:
+            raise CoordinateError(f"it has more than {_MOST_ELEMENTS:,} elements")
         if note(name, []):
             open_at = len(path) + 1
         path.append(name)
@@ -147,10 +153,14 @@ def _properties(packet: bytes) -> tuple[dict[str, dict[str, str]], str]:
     def refuse(*_: object) -> None:
         raise CoordinateError("it has a document type, wanted plain XMP")
 
+    def declare(_: str | None, namespace: str | None) -> None:  # which stands in every name
+        if namespace and len(namespace) > _LONGEST_NAMESPACE:
+            raise CoordinateError(f"a namespace has {len(namespace):,} characters")
+
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler, parser.CharacterDataHandler = start, text
     parser.EndElementHandler = end
-    parser.StartDoctypeDeclHandler = refuse
+    parser.StartDoctypeDeclHandler, parser.StartNamespaceDeclHandler = refuse, declare
     try:
         wide = b"\0" in packet[:4]  # UTF-16, of which a NUL is half a letter
         parser.Parse(packet if wide else packet.strip(b"\0 \t\r\n"), True)

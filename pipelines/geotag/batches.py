@@ -15,12 +15,12 @@ import shapely
 
 from locdiffusion.decoding.answers import Columns, GeotagColumns
 from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.photos.sidecar import Sidecar
-from locdiffusion.photos.tar import TarStatus
 from locdiffusion.photos.thumbnails import Chosen
 from pipelines.geotag.model_cache import GeotaggerLike
 from schemas import geoparquet

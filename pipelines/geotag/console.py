@@ -18,6 +18,7 @@ MOST_KINDS = 3
 IN_WORDS = {
     Status.MISSING_IMAGE: "missing",
     Status.DUPLICATE_KEY: "with a name that is used twice",
+    Status.NAME_TOO_LONG: "with too long a name",
     Status.TRUNCATED: "cut off where an archive breaks off",
     Status.TOO_MANY_BYTES: "with too many bytes",
     Status.TOO_MANY_PIXELS: "with too many pixels",

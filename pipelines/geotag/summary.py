@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 from locdiffusion.evaluate.known_positions import KINDS, POSITION_COLUMNS
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.files import file_system
+from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.left_out import MOST_NAMED, LeftOut
 from locdiffusion.photos.listing import shard_stem
-from locdiffusion.photos.tar import TarStatus
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.output import COUNTS, Output
 from pipelines.geotag.tables import ERRORS, FAILED, PREDICTIONS

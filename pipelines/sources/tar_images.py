@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from locdiffusion.photos.blocks import ArchiveDamage, TarStatus
 from locdiffusion.photos.names import NameKind, kind_of
 from locdiffusion.photos.storage import ReadError, open_stream
-from locdiffusion.photos.tar import ArchiveDamage, Member, TarStatus, read_members
+from locdiffusion.photos.tar import Member, read_members
 from pipelines.sources.record import Drop, ImageRef, RowError, checked_key
 from schemas.samples import MAX_IMAGE_BYTES
 from schemas.training import DropReason

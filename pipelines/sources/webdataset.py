@@ -26,6 +26,7 @@ SOURCE = "webdataset"
 _REASONS = {
     Status.MISSING_IMAGE: DropReason.NO_IMAGE,
     Status.DUPLICATE_KEY: DropReason.DUPLICATE_ID,
+    Status.NAME_TOO_LONG: DropReason.UNUSABLE_SHARD,
     Status.TRUNCATED: DropReason.BROKEN_IMAGE,
     Status.TOO_MANY_BYTES: DropReason.TOO_LARGE,
     Status.BROKEN_IMAGE: DropReason.BROKEN_IMAGE,

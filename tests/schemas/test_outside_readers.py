@@ -22,9 +22,9 @@ from locdiffusion.decoding.answers import GeotagColumns, Mode
 from locdiffusion.decoding.credible_regions import RegionFinder
 from locdiffusion.density.shdd import encode
 from locdiffusion.geography.polygons import within_world
+from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.positions import PhotoPositions
-from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag.batches import Decoded, PhotoBatch, ShardEnding, written_region
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.tables import Extras

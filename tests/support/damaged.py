@@ -30,7 +30,7 @@ import numpy as np
 from webdataset.tariterators import group_by_keys, tar_file_iterator
 
 from locdiffusion.photos.archive import Sample
-from locdiffusion.photos.tar import TarStatus
+from locdiffusion.photos.blocks import TarStatus
 from schemas.geotags import ErrorRow
 from schemas.samples import IMAGE_EXTENSIONS
 from support.archives import Members, photo, tar_bytes, truth

@@ -16,10 +16,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.labelled_samples import read_images, read_samples
 from locdiffusion.photos.names import NameKind
 from locdiffusion.photos.storage import DataError
-from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import MAX_IMAGE_BYTES, Truth
 from support.archives import photo, sound_members, tar_bytes, truth, write_tar, zip_bytes

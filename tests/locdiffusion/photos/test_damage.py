@@ -22,9 +22,9 @@ from PIL import Image
 
 from locdiffusion.photos import listing
 from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.labelled_samples import read_images, read_samples
 from locdiffusion.photos.storage import DataError
-from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag import command as geotag
 from pipelines.geotag.batches import read_batches
 from schemas.geotags import ErrorRow, Stage, Status

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.listing import export_parts, list_shards
-from locdiffusion.photos.tar import TarStatus
 from schemas.samples import Truth
 from support.archives import photo, tar_bytes, zip_bytes
 

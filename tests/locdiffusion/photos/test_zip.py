@@ -12,8 +12,8 @@ import pytest
 
 from locdiffusion.photos import zip as zip_reader
 from locdiffusion.photos.archive import Sample, ShardReader
+from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.labelled_samples import read_samples
-from locdiffusion.photos.tar import TarStatus
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import Truth
 from support.archives import Members, photo, sound_members, truth, write_tar, zip_bytes
