@@ -15,7 +15,7 @@ from functools import lru_cache, partial
 from typing import BinaryIO
 
 from locdiffusion.photos.archive_formats import read_archive, why_unopened, why_unread
-from locdiffusion.photos.blocks import ArchiveDamage, TarStatus
+from locdiffusion.photos.blocks import ArchiveDamage, ArchiveLimit, TarStatus
 from locdiffusion.photos.documents import Documents, telling
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.names import (
@@ -218,7 +218,8 @@ class ShardReader:
     ) -> Iterator[ErrorRow | Sample]:
         """Passes on the group before the damage if it is whole, and reports one that is cut."""
         cut = damage.member
-        if group is not None and _of_sample(cut) and not group.holds(cut):
+        limit = isinstance(damage, ArchiveLimit)
+        if group is not None and (limit or (_of_sample(cut) and not group.holds(cut))):
             yield from self._finish(group)
             group = None
         lost = [photo.name for photo in group.photos] if group is not None else []

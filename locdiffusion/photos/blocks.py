@@ -30,6 +30,7 @@ TAIL_BYTES = 64
 """A member that ends in so many zeros may be cut, if more zeros follow than fill a record."""
 MAX_WINDOW_BYTES = 2**28
 """Most memory for unpacking xz: four times what `xz -9` needs. Others bound it themselves."""
+IF_TRUSTED = "if you trust it, unpack it and pass the folder"
 
 
 class TarStatus(str, Enum):
@@ -57,6 +58,10 @@ class ArchiveDamage(Exception):
         self.offset = offset
         self.why = why
         self.member = member
+
+
+class ArchiveLimit(ArchiveDamage):
+    """The archive is sound up to here, and asks for more than it may."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,9 @@ class Blocks:
             why = f"the {self.compression} stream ends early"
             raise ArchiveDamage(TarStatus.TRUNCATED, start, why, member=member) from None
         except self._faults as error:
+            if "memory" in str(error).lower():  # for its window
+                why = f"{self.compression} says {error}; {IF_TRUSTED}"
+                raise ArchiveLimit(TarStatus.CORRUPT, start, why, member=member) from None
             why = f"{self.compression} says {error}; what was read before may be wrong, too"
             raise ArchiveDamage(TarStatus.CORRUPT, start, why, member=member) from None
         data = b"".join(parts)
@@ -145,8 +153,8 @@ class Blocks:
         if self.compression and allowance.exceeded(unpacked, packed):
             why = f"{packed:,} bytes of {self.compression} unpack to {unpacked:,} {what}, limit "
             why += f"{allowance.ratio} to one beyond {allowance.free_bytes:,}"
-            why += "; if you trust it, unpack it and pass the folder"
-            raise ArchiveDamage(TarStatus.CORRUPT, self.offset, why, member=member)
+            why += f"; {IF_TRUSTED}"
+            raise ArchiveLimit(TarStatus.CORRUPT, self.offset, why, member=member)
 
     def payload(self, size: int, member: str) -> bytes:
         """Reads a payload and the padding to the next block."""

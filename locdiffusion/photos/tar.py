@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
-from locdiffusion.photos.blocks import BLOCK, CHUNK, ArchiveDamage, Blocks, TarStatus
+from locdiffusion.photos.blocks import BLOCK, CHUNK, ArchiveDamage, ArchiveLimit, Blocks, TarStatus
 from locdiffusion.photos.names import MAX_NAME_LENGTH, brief, shortened
 from schemas.geotags import Status
 from schemas.samples import MAX_METADATA_BYTES
@@ -31,6 +31,8 @@ MAX_EXTENDED_HEADERS = 16
 """Most headers before that of a member; usual are up to four: name, link, times, all files."""
 PAX_LENGTH_DIGITS = len(str(MAX_EXTENDED_HEADER_BYTES))
 """Most digits of the length of a pax record."""
+RECORD_COST = 16
+"""Bytes of a header that take as long to read as a pax record."""
 LATEST_S = 2**33
 """Latest time of change that is believed; in nanoseconds, 64 bits hold no later one."""
 RECORD_BYTES = (tarfile.RECORDSIZE, *(BLOCK * 2**power for power in range(18)))
@@ -105,7 +107,7 @@ def read_members(
         headers = headers + 1 if info.type in EXTENDED else 0
         if headers > MAX_EXTENDED_HEADERS:
             why = f"more than {MAX_EXTENDED_HEADERS} headers before that of a member"
-            raise ArchiveDamage(TarStatus.CORRUPT, start, why)
+            raise ArchiveLimit(TarStatus.CORRUPT, start, why)
         if info.type in PAX:
             records = _pax_records(_extended(blocks, info, start), start)
             if info.type != tarfile.XGLTYPE:
@@ -194,9 +196,11 @@ def _fills_record(total: int, zeros: int) -> bool:
 def _extended(blocks: Blocks, info: tarfile.TarInfo, start: int) -> bytes:
     if info.size > MAX_EXTENDED_HEADER_BYTES:
         why = f"an extended header of {info.size:,} bytes, limit {MAX_EXTENDED_HEADER_BYTES:,}"
-        raise ArchiveDamage(TarStatus.CORRUPT, start, why)
-    blocks.count_parsed(info.size)
-    return blocks.payload(info.size, "")
+        raise ArchiveLimit(TarStatus.CORRUPT, start, why)
+    data = blocks.payload(info.size, "")
+    lines = data.count(b"\n")  # as many records, if it has any
+    blocks.count_parsed(min(len(data), MAX_NAME_LENGTH) + RECORD_COST * lines)
+    return data
 
 
 def _pax_records(data: bytes, start: int) -> dict[str, bytes]:
