@@ -21,7 +21,6 @@ from enum import Enum
 from pathlib import Path
 
 import numpy as np
-import shapely
 import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
@@ -40,8 +39,9 @@ from locdiffusion.density.raster import (
 )
 from locdiffusion.density.shdd import heat_flow
 from locdiffusion.density.transforms import ProductTransform
-from locdiffusion.geography.polygons import PolygonError, file_identity, raster_share, read_polygons
-from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
+from locdiffusion.geography.borders import read_share
+from locdiffusion.geography.polygons import file_identity, polygon_share
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import LatLonGrid
 
 ROWS, COLUMNS = 240, 480
@@ -69,10 +69,6 @@ class BaseMeasureName(str, Enum):
     CHECKPOINT = "checkpoint"
     LAND = "land"
     UNIFORM = "uniform"
-
-
-WEIGHT = "weight"
-"""Column of a file of polygons that says how many photos come from each."""
 
 
 @dataclass(frozen=True)
@@ -270,28 +266,8 @@ def polygon_measure(geometries: ArrayLike, weights: ArrayLike | None = None) -> 
     Raises:
         ValueError: A weight is negative or not finite, or nothing is left.
     """
-    if weights is None:
-        return BaseMeasure(_polygon_share(shapely.union_all(geometries)), excluding=True)
-    weights = np.asarray(weights, np.float64)
-    if not np.all(np.isfinite(weights)) or np.any(weights < 0) or not np.any(weights > 0):
-        raise ValueError(
-            f"The weights of the polygons are {weights[:10].tolist()}; want numbers of at least 0, "
-            "one of them above."
-        )
-    total = np.zeros((FINER * ROWS, FINER * COLUMNS))
-    for shape, weight in zip(np.asarray(geometries, object), weights, strict=True):
-        share = _polygon_share(shape)
-        total += share * (weight / share.sum())
-    return BaseMeasure(total, excluding=True)
-
-
-def _polygon_share(shape: shapely.Geometry) -> NDArray[np.float64]:
-    share = raster_share(shape, FINER * ROWS, FINER * COLUMNS, lines=16)
-    if not share.any():  # a polygon much smaller than a cell: take the cell around it
-        inside = shape.representative_point()
-        vector = torch.from_numpy(unit_vectors(inside.y, inside.x))
-        share.ravel()[int(raster_cells(vector, *share.shape))] = 1.0
-    return share
+    share = polygon_share(geometries, weights, FINER * ROWS, FINER * COLUMNS)
+    return BaseMeasure(share, excluding=True)
 
 
 def load_base_measure(prior: str | None, own: BaseMeasure) -> BaseMeasure:
@@ -299,8 +275,7 @@ def load_base_measure(prior: str | None, own: BaseMeasure) -> BaseMeasure:
 
     Args:
         prior: What the user gave: `land`, `uniform`, `checkpoint` or None for the checkpoint's own,
-            or a file of polygons (GeoJSON or GeoParquet, path or URL) with an optional numeric
-            column `weight`, see `polygon_measure`.
+            or a file of polygons, see `read_share`.
         own: Base measure of the checkpoint.
 
     Raises:
@@ -312,12 +287,7 @@ def load_base_measure(prior: str | None, own: BaseMeasure) -> BaseMeasure:
         return land_measure()
     if prior == BaseMeasureName.UNIFORM:
         return uniform_measure()
-    table = read_polygons(prior)
-    weights = table[WEIGHT] if WEIGHT in table.columns else None
-    try:
-        return polygon_measure(table.geometry.values, weights)
-    except (TypeError, ValueError) as error:
-        raise PolygonError(f"{prior} is no prior: {error}") from error
+    return BaseMeasure(read_share(prior, FINER * ROWS, FINER * COLUMNS), excluding=True)
 
 
 def base_measure_identity(prior: str | None) -> str:

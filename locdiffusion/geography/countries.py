@@ -5,7 +5,7 @@ not whom it belongs to**. Crimea is thus found under RU, Western Sahara's two si
 Northern Cyprus and Somaliland, which have no code, under CY and SO; Kosovo under XK, which the
 standard leaves to its users; a few specks that several states claim (the Siachen glacier, the
 Spratly islands) under none. Giving a code takes no position. If you need other borders, use
-polygons of your own (`locdiffusion.geography.polygons.PolygonIndex.from_file`).
+polygons of your own (`locdiffusion.geography.borders.read_borders`).
 
 The borders are simplified to 0.01° (1.1 km): a point within 1.2 km of a border or coast may be on
 the wrong side. Lakes count as land. A point at sea within 12 nautical miles of a coast gets the

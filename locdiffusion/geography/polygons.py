@@ -1,4 +1,4 @@
-"""Reads polygons from files, finds the polygon around a point, and rasters polygons.
+"""Finds the polygon around a point, mends polygons, and rasters them.
 
 Polygons lie in the plane of longitude and latitude and have straight edges there, which GeoJSON and
 GeoParquet call planar. A polygon across the antimeridian is cut there, or continues beyond ±180°.
@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import io
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fsspec
 import numpy as np
 import shapely
 from numpy.typing import ArrayLike, NDArray
 from scipy.spatial import cKDTree
 
+from locdiffusion.files import file_system
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors, wrap_longitude
 
-_PARQUET = (".parquet", ".geoparquet", ".pq")
+_BYTES_AT_ONCE = 2**20
+_POINTS_AT_ONCE = 1_000
+_CROSSINGS_AT_ONCE = 1_000_000
+
+_SMALL_CELLS = 1e-6
+"""Cells below which the area of a polygon is lost in rounding."""
 
 _LONGEST_EDGE_DEG = 0.1
 """Edges are divided to this length in degrees; on the sphere, pieces are then straight."""
@@ -55,24 +60,6 @@ class PolygonIndex:
         names: list[str | None] = self._names[:-1].tolist()
         return names
 
-    @classmethod
-    def from_file(cls, path: str, column: str | None = None) -> PolygonIndex:
-        """Reads the polygons of a file, named by one of its columns.
-
-        Args:
-            path: Path or URL of GeoJSON, GeoParquet or another format that GeoPandas reads.
-            column: Column with the names; by default `name`, or the only column of text.
-
-        Raises:
-            PolygonError: The file, or the column, cannot be used.
-        """
-        table = read_polygons(path)
-        values = table[_name_column(table, path, column)]
-        names = [
-            None if missing else str(v) for v, missing in zip(values, values.isna(), strict=True)
-        ]
-        return cls(names, table.geometry.values)
-
     def __call__(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str | None]:
         """Looks up the polygon around each of N points; None outside all of them."""
         return self.names_of(self.parts_around(latitude_deg, longitude_deg))
@@ -84,11 +71,21 @@ class PolygonIndex:
 
     def parts_around(self, latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> NDArray[np.int64]:
         """Returns the number of the part around each of N points; -1 outside all of them."""
-        points = shapely.points(wrap_longitude(longitude_deg), np.asarray(latitude_deg, float))
-        part, point = shapely.STRtree(points).query(self.parts, predicate="intersects")
+        longitude, latitude = wrap_longitude(longitude_deg), np.asarray(latitude_deg, float)
+        points = shapely.points(longitude, latitude)
         found = np.full(len(points), -1)
-        found[point[::-1]] = part[::-1]  # parts come in order: the first one stays
+        for at in range(0, len(points), _POINTS_AT_ONCE):
+            point, part = self._tree.query(points[at : at + _POINTS_AT_ONCE])
+            point += at
+            inside = shapely.intersects_xy(self.parts[part], longitude[point], latitude[point])
+            point, part = point[inside], part[inside]
+            last_first = np.argsort(part)[::-1]
+            found[point[last_first]] = part[last_first]  # the first one stays
         return found
+
+    @functools.cached_property
+    def _tree(self) -> shapely.STRtree:
+        return shapely.STRtree(self.parts)
 
     def nearest_parts(
         self, latitude_deg: ArrayLike, longitude_deg: ArrayLike, within_km: float
@@ -132,58 +129,6 @@ class PolygonIndex:
         return cKDTree(start), start, end, named[owner][ring[1:][same]]
 
 
-def _name_column(table: Any, path: str, column: str | None) -> str:
-    columns = [str(name) for name in table.columns if name != table.geometry.name]
-    if column is not None:
-        if column not in columns:
-            raise PolygonError(f"{path} has no column {column!r}; want one of {columns}.")
-        return column
-    texts = [name for name in columns if table[name].map(lambda v: isinstance(v, str)).any()]
-    named = [name for name in columns if name.lower() == "name"]
-    for choice in (named, texts):
-        if len(choice) == 1:
-            return choice[0]
-    raise PolygonError(f"Which column of {path} holds the names? Choose one of {columns}.")
-
-
-def read_polygons(path: str) -> Any:
-    """Reads a GeoDataFrame of valid (multi)polygons in degrees, cut at ±180.
-
-    Args:
-        path: Path or URL of GeoJSON, GeoParquet or another format that GeoPandas reads. Rows whose
-            geometry is no polygon are left out.
-
-    Raises:
-        PolygonError: The file cannot be read, holds no polygon, or does not hold degrees.
-    """
-    import geopandas
-
-    try:
-        data = io.BytesIO(_bytes(path))
-        parquet = path.lower().endswith(_PARQUET)
-        table = geopandas.read_parquet(data) if parquet else geopandas.read_file(data)
-        if table.crs is not None:
-            table = table.to_crs("OGC:CRS84")
-        shapes = table.geometry.values
-    except Exception as error:  # each reader has its own kinds
-        reason = " ".join(str(error).split())[:300]
-        raise PolygonError(
-            f"{path} cannot be read ({type(error).__name__}: {reason}); want GeoJSON or GeoParquet "
-            "with polygons."
-        ) from error
-    polygonal = shapely.get_dimensions(shapes) == 2
-    table = table[polygonal & ~shapely.is_empty(shapes)].reset_index(drop=True)
-    if not len(table):
-        raise PolygonError(f"{path} holds no polygon among its {len(shapes)} rows.")
-    west, south, east, north = table.total_bounds
-    if not (west >= -540 and east <= 540 and south >= -90.001 and north <= 90.001):
-        raise PolygonError(
-            f"{path} spans {west:g} to {east:g} in longitude and {south:g} to {north:g} in "
-            "latitude; want degrees. Are the coordinates projected, or swapped?"
-        )
-    return table.set_geometry([within_world(shape) for shape in table.geometry.values])
-
-
 def file_identity(path: str) -> str:
     """Names a file for the record of a run: its name and the SHA-256 of its bytes.
 
@@ -197,16 +142,15 @@ def file_identity(path: str) -> str:
 
 def fingerprint(path: str) -> str:
     """Computes the SHA-256 of a file's bytes, by which a resumed run recognises the file."""
-    return hashlib.sha256(_bytes(path)).hexdigest()
-
-
-def _bytes(path: str) -> bytes:
+    digest = hashlib.sha256()
     try:
-        with fsspec.open(path, "rb") as file:
-            content: bytes = file.read()
-    except OSError as error:
+        filesystem, place = file_system(path)
+        with filesystem.open(place, "rb") as file:
+            while part := file.read(_BYTES_AT_ONCE):
+                digest.update(part)
+    except (ImportError, OSError, ValueError) as error:
         raise PolygonError(f"{path} cannot be read: {error}") from error
-    return content
+    return digest.hexdigest()
 
 
 def within_world(shape: shapely.Geometry) -> shapely.Geometry:
@@ -248,14 +192,22 @@ def signed_edges(geometries: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np
     Returns:
         Starts and ends of the edges, longitude and latitude in degrees, ``(E, 2)`` each.
     """
-    polygons = shapely.get_parts(np.atleast_1d(np.asarray(geometries, object)))
+    start, end, _ = _edges_of(geometries)
+    return start, end
+
+
+def _edges_of(geometries: ArrayLike) -> tuple[NDArray[Any], ...]:
+    """Lists `signed_edges`, and the number of the geometry to which each belongs."""
+    shapes = np.atleast_1d(np.asarray(geometries, object))
+    polygons, shape = shapely.get_parts(shapes, return_index=True)
     rings, owner = shapely.get_rings(polygons, return_index=True)
     hole = np.append(False, owner[1:] == owner[:-1])[: len(rings)]
     points, ring = shapely.get_coordinates(rings, return_index=True)
     same = ring[1:] == ring[:-1]
     start, end, ring = points[:-1][same], points[1:][same], ring[1:][same]
     turned = (shapely.is_ccw(rings) == hole)[ring][:, None]
-    return np.where(turned, end, start), np.where(turned, start, end)
+    start, end = np.where(turned, end, start), np.where(turned, start, end)
+    return start, end, shape[owner[ring]]
 
 
 def raster_share(
@@ -274,24 +226,107 @@ def raster_share(
     Returns:
         Shares from 0 to 1, ``(rows, columns)``.
     """
-    start, end = signed_edges(geometries)
-    z = 1.0 - 2.0 * (np.arange(rows * lines) + 0.5) / (rows * lines)
-    latitude = np.degrees(np.arcsin(z))
+    share = _raster(signed_edges(geometries), rows, columns, lines)
+    return np.where(share < 1e-9, 0.0, share)
+
+
+def polygon_share(
+    geometries: ArrayLike, weights: ArrayLike | None, rows: int, columns: int, lines: int = 16
+) -> NDArray[np.float64]:
+    """Rasters polygons as the places from which photos come. A small one takes the cell around it.
+
+    Args:
+        geometries: N valid (multi)polygons within ±180.
+        weights: Relative numbers of photos from each polygon, ``(N,)``, spread evenly over its
+            area. None gives equal weight to every place in any of the polygons.
+        rows: Number of rows, as for `raster_share`.
+        columns: Number of columns.
+        lines: Number of parallels per row.
+
+    Returns:
+        Relative numbers of photos, ``(rows, columns)``; 0 outside the polygons.
+
+    Raises:
+        ValueError: A weight is negative or not finite, or nothing is left.
+    """
+    shapes = np.atleast_1d(np.asarray(geometries, object))
+    if weights is None:
+        whole = shapely.union_all(shapes)
+        share = raster_share(whole, rows, columns, lines)
+        return share if share.any() else _cells_within(np.array([whole]), np.ones(1), rows, columns)
+    weights = np.asarray(weights, np.float64)
+    if not np.all(np.isfinite(weights)) or np.any(weights < 0) or not np.any(weights > 0):
+        raise ValueError(
+            f"The weights of the polygons are {weights[:10].tolist()}; want numbers of at least 0, "
+            "one of them above."
+        )
+    shapes, weights = shapes[weights > 0], weights[weights > 0]
+    *edges, owner = _edges_of(shapes)
+    cells = np.zeros(len(shapes))
+    for edge, _, sign, place in _crossings(edges, rows * lines, columns):
+        np.add.at(cells, owner[edge], sign * (columns - place) / lines)
+    small = cells < _SMALL_CELLS
+    factors = np.where(small, 0.0, weights) / np.where(small, 1.0, cells)
+    total = _raster(edges, rows, columns, lines, factors[owner])
+    total[raster_share(shapes, rows, columns, lines) == 0.0] = 0.0  # what is left of rounding
+    return total.clip(0.0) + _cells_within(shapes[small], weights[small], rows, columns)
+
+
+def _cells_within(
+    shapes: NDArray[np.object_], weights: NDArray[np.float64], rows: int, columns: int
+) -> NDArray[np.float64]:
+    """Puts the weight of each polygon into the cell around a place within it."""
+    longitude, latitude = shapely.get_coordinates(shapely.point_on_surface(shapes)).T
+    row = ((1.0 - np.sin(np.radians(latitude))) * (rows / 2)).astype(int)
+    column = ((longitude + 180.0) * (columns / 360)).astype(int)
+    total = np.zeros((rows, columns))
+    np.add.at(total, (row.clip(0, rows - 1), column.clip(0, columns - 1)), weights)
+    return total
+
+
+def _raster(
+    edges: Sequence[NDArray[np.float64]],
+    rows: int,
+    columns: int,
+    lines: int,
+    factors: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Sums up what lies to the left of edges, each times its factor."""
+    jumps = np.zeros((rows, columns + 1))
+    for edge, line, sign, place in _crossings(edges, rows * lines, columns):
+        height = sign if factors is None else sign * factors[edge]
+        column = np.minimum(place.astype(int), columns - 1)
+        row, east = line // lines, column + 1.0 - place
+        # East of a crossing the polygon begins (or ends): the cell of the crossing counts in part.
+        np.add.at(jumps, (row, column), height * east)
+        np.add.at(jumps, (row, column + 1), height * (1.0 - east))
+    share: NDArray[np.float64] = np.cumsum(jumps[:, :-1], axis=1) / lines
+    return share
+
+
+def _crossings(
+    edges: Sequence[NDArray[np.float64]], parallels: int, columns: int
+) -> Iterator[
+    tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
+]:
+    """Yields the crossings of edges with parallels, about a million at once.
+
+    Yields:
+        Numbers of the edges and of the parallels; 1 where a polygon begins to the east, -1 where
+        it ends; places in columns from -180°.
+    """
+    start, end = edges
+    latitude = np.degrees(np.arcsin(1.0 - 2.0 * (np.arange(parallels) + 0.5) / parallels))
     # Parallels first..last cross an edge. Southward edges bound the polygon in the west.
     first = np.searchsorted(-latitude, -np.maximum(start[:, 1], end[:, 1]), side="right")
     last = np.searchsorted(-latitude, -np.minimum(start[:, 1], end[:, 1]), side="right")
-    count = last - first
-    edge = np.repeat(np.arange(len(start)), count)
-    line = first[edge] + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
-    (x0, y0), (x1, y1) = start[edge].T, end[edge].T
-    x = x0 + (x1 - x0) * (latitude[line] - y0) / (y1 - y0)
-    place = np.clip((x + 180.0) * (columns / 360.0), 0.0, columns)
-    column = np.minimum(place.astype(int), columns - 1)
-    sign = np.where(y1 < y0, 1.0, -1.0)
-    row, east = line // lines, column + 1.0 - place
-    # East of a crossing the polygon begins (or ends): the cell of the crossing counts in part.
-    jumps = np.zeros((rows, columns + 1))
-    np.add.at(jumps, (row, column), sign * east)
-    np.add.at(jumps, (row, column + 1), sign * (1.0 - east))
-    share: NDArray[np.float64] = np.cumsum(jumps[:, :-1], axis=1) / lines
-    return np.where(share < 1e-9, 0.0, share)
+    total = np.cumsum(last - first)
+    cuts = np.arange(0, (total[-1] if len(total) else 0) + _CROSSINGS_AT_ONCE, _CROSSINGS_AT_ONCE)
+    for a, b in itertools.pairwise(np.searchsorted(total, cuts, side="right")):
+        count = (last - first)[a:b]
+        edge = np.repeat(np.arange(a, b), count)
+        line = first[edge] + np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count)
+        (x0, y0), (x1, y1) = start[edge].T, end[edge].T
+        x = x0 + (x1 - x0) * (latitude[line] - y0) / (y1 - y0)
+        place = np.clip((x + 180.0) * (columns / 360.0), 0.0, columns)
+        yield edge, line, np.where(y1 < y0, 1.0, -1.0), place

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from locdiffusion.geography.borders import read_borders
 from locdiffusion.geography.countries import find_countries
 from locdiffusion.geography.polygons import PolygonIndex, file_identity
 from locdiffusion.photos.positions import PhotoPositions
@@ -88,7 +89,7 @@ class Extras:
 
 @functools.lru_cache(maxsize=1)
 def _units(path: str, column: str | None) -> PolygonIndex:
-    return PolygonIndex.from_file(path, column)
+    return read_borders(path, column)
 
 
 @dataclass(frozen=True)

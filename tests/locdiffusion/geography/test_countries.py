@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import shapely
 
+from locdiffusion.geography.borders import read_borders
 from locdiffusion.geography.countries import NEAR_KM, countries, country_codes, find_countries
-from locdiffusion.geography.polygons import PolygonError, PolygonIndex, fingerprint, read_polygons
+from locdiffusion.geography.polygons import PolygonError, PolygonIndex, fingerprint
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors
 
 PLACES = {
@@ -318,54 +319,57 @@ def squares() -> geopandas.GeoDataFrame:
     )
 
 
-@pytest.mark.parametrize("suffix", ["geojson", "parquet"])
+@pytest.mark.parametrize("suffix", ["geojson", "parquet", "gpkg", "shp.zip"])
 def test_own_polygons_by_their_names(tmp_path, suffix):
     path = str(tmp_path / f"units.{suffix}")
     write(squares(), path)
-    index = PolygonIndex.from_file(path)
+    index = read_borders(path)
     assert index([0.5, 1.5, 2.5, 10.0], [0.5, 1.5, 2.5, 10.0]) == ["a", "a", "b", None]
-    assert PolygonIndex.from_file(path, "rank")([2.5, 0, 0], [2.5, 179, -175]) == ["2", "3", "3"]
+    assert read_borders(path, "rank")([2.5, 0, 0], [2.5, 179, -175]) == ["2", "3", "3"]
 
 
 def write(table: geopandas.GeoDataFrame, path: str) -> None:
     if path.endswith("parquet"):
         table.to_parquet(path)
     else:
-        table.to_file(path, driver="GeoJSON")
+        drivers = {"geojson": "GeoJSON", "gpkg": "GPKG", "zip": "ESRI Shapefile"}
+        table.to_file(path, driver=drivers[path.rpartition(".")[2]])
 
 
 def test_projected_polygons_come_back_to_degrees(tmp_path):
     path = str(tmp_path / "units.parquet")
     write(squares().iloc[:2].to_crs(3857), path)
-    np.testing.assert_allclose(read_polygons(path).total_bounds, [0, 0, 3, 3], atol=1e-9)
+    np.testing.assert_allclose(
+        shapely.total_bounds(read_borders(path).parts), [0, 0, 3, 3], atol=1e-9
+    )
 
 
 def test_broken_rings_are_mended(tmp_path):
     path = str(tmp_path / "bow.geojson")
     bow = shapely.Polygon([(0, 0), (2, 2), (2, 0), (0, 2)])
     write(geopandas.GeoDataFrame({"name": ["bow"]}, geometry=[bow], crs="OGC:CRS84"), path)
-    assert read_polygons(path).is_valid.all()
-    assert PolygonIndex.from_file(path)([1.0, 1.9], [0.2, 1.0]) == ["bow", None]
+    assert shapely.is_valid(read_borders(path).parts).all()
+    assert read_borders(path)([1.0, 1.9], [0.2, 1.0]) == ["bow", None]
 
 
 def test_a_file_that_cannot_be_used_says_why(tmp_path):
     path = str(tmp_path / "units.geojson")
     with pytest.raises(PolygonError, match="cannot be read"):
-        read_polygons(path)
+        read_borders(path)
     (tmp_path / "units.geojson").write_text("no json")
-    with pytest.raises(PolygonError, match="want GeoJSON or GeoParquet"):
-        read_polygons(path)
+    with pytest.raises(PolygonError, match="begins with b'no json'; want GeoJSON"):
+        read_borders(path)
     points = squares().set_geometry(shapely.points([0.0, 1.0, 2.0], 0.0), crs="OGC:CRS84")
     write(points, path)
     with pytest.raises(PolygonError, match="holds no polygon among its 3 rows"):
-        read_polygons(path)
+        read_borders(path)
     metres = squares().iloc[:2].to_crs(3857).set_crs(4326, allow_override=True)
     write(metres, str(tmp_path / "metres.parquet"))
     with pytest.raises(PolygonError, match="projected"):
-        read_polygons(str(tmp_path / "metres.parquet"))
+        read_borders(str(tmp_path / "metres.parquet"))
     write(squares().rename(columns={"Name": "x"}), str(tmp_path / "x.parquet"))
-    with pytest.raises(PolygonError, match="no column 'y'; want one of"):
-        PolygonIndex.from_file(str(tmp_path / "x.parquet"), "y")
+    with pytest.raises(PolygonError, match=r"no column 'y'\. Choose one of"):
+        read_borders(str(tmp_path / "x.parquet"), "y")
 
 
 def test_fingerprints_follow_the_bytes(tmp_path):

@@ -1,0 +1,122 @@
+"""Reads borders from files of strangers, in a child process with limits on memory and CPU time.
+
+A file of some kilobytes may hold polygons whose mending takes hours or all memory, or at which the
+library of geometry crashes. Then the child ends, and the file is refused with a reason.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+from locdiffusion.files import file_system
+from locdiffusion.geography.polygon_files import read_rows
+from locdiffusion.geography.polygon_rows import MOST_BYTES, WANTED
+from locdiffusion.geography.polygons import PolygonError, PolygonIndex, polygon_share
+from locdiffusion.isolation import IsolatedError, IsolatedFunction, Limits, OverrunError
+
+LIMITS = Limits(memory_bytes=6 * 2**30, cpu_s=900.0, wall_s=3600.0)
+"""Limits of reading one file."""
+
+WEIGHT = "weight"
+"""Column of a prior that says how many photos come from each polygon."""
+
+_REFUSAL = "PolygonError: "
+
+
+def read_borders(path: str, column: str | None = None) -> PolygonIndex:
+    """Reads the polygons of a file, named by one of its columns.
+
+    Args:
+        path: Path or URL of GeoJSON, GeoParquet, GeoPackage or a zipped shapefile.
+        column: Column with the names; by default `name`, or the only column of text.
+
+    Raises:
+        PolygonError: The file, or the column, cannot be used.
+    """
+    answer = _isolated(functools.partial(named_parts, column=column), path)
+    with np.load(io.BytesIO(answer), allow_pickle=False) as arrays:
+        offsets = (arrays["rings"], arrays["polygons"])
+        parts = shapely.from_ragged_array(
+            shapely.GeometryType.POLYGON, arrays["places"], offsets=offsets
+        )
+        names = json.loads(arrays["names"].tobytes())
+        return PolygonIndex([names[row] for row in arrays["owner"]], parts)
+
+
+def named_parts(data: bytes, column: str | None) -> bytes:
+    """Reads the polygons of a file into plain arrays, one polygon per part of a multipolygon."""
+    rows = read_rows(data).mended()
+    parts, owner = shapely.get_parts(rows.shapes, return_index=True)
+    _, places, (rings, polygons) = shapely.to_ragged_array(parts)
+    names = np.frombuffer(json.dumps(rows.names(column)).encode(), np.uint8)
+    answer = io.BytesIO()
+    np.savez(answer, places=places, rings=rings, polygons=polygons, owner=owner, names=names)
+    return answer.getvalue()
+
+
+def read_share(path: str, rows: int, columns: int) -> NDArray[np.float64]:
+    """Reads the polygons of a file as `polygon_share` rasters them, with its column `weight`.
+
+    Args:
+        path: Path or URL of GeoJSON, GeoParquet, GeoPackage or a zipped shapefile.
+        rows: Number of rows of the raster.
+        columns: Number of columns of the raster.
+
+    Returns:
+        The raster, ``(rows, columns)``.
+
+    Raises:
+        PolygonError: The file, or a weight, cannot be used.
+    """
+    answer = _isolated(functools.partial(share_of_file, rows=rows, columns=columns), path)
+    return np.frombuffer(answer).reshape(rows, columns)
+
+
+def share_of_file(data: bytes, rows: int, columns: int) -> bytes:
+    """Reads the polygons of a file into the bytes of a raster."""
+    table = read_rows(data).mended()
+    weights: list[Any] | None = None
+    if any(WEIGHT in row for row in table.values):
+        weights = [row.get(WEIGHT) for row in table.values]
+    try:
+        return polygon_share(table.shapes, weights, rows, columns).tobytes()
+    except (TypeError, ValueError) as error:
+        raise PolygonError(f"it is no prior: {str(error)[:300]}") from error
+
+
+def _isolated(function: Callable[[bytes], bytes], path: str) -> bytes:
+    isolated = IsolatedFunction(function, LIMITS)
+    try:
+        return isolated(_read(path))
+    except IsolatedError as error:
+        kind, _, reason = str(error).partition(": ")
+        if f"{kind}: " != _REFUSAL:
+            reason = f"it is damaged ({str(error)[:200]}); {WANTED}"
+        raise PolygonError(f"{path} cannot be used: {reason}") from None
+    except OverrunError as error:
+        raise PolygonError(
+            f"{path} cannot be used: reading it ended because {error}. `ogr2ogr -makevalid "
+            "-simplify 0.001 borders.geojson FILE` makes polygons that are easier to work with."
+        ) from error
+    finally:
+        isolated.close()
+
+
+def _read(path: str) -> bytes:
+    try:
+        filesystem, place = file_system(path)
+        with filesystem.open(place, "rb") as file:
+            content: bytes = file.read(MOST_BYTES + 1)
+    except (ImportError, OSError, ValueError) as error:
+        raise PolygonError(f"{path} cannot be read: {error}") from error
+    if len(content) > MOST_BYTES:
+        raise PolygonError(f"{path} has more than {MOST_BYTES >> 20:,} MiB; want borders in less.")
+    return content
