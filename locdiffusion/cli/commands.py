@@ -24,7 +24,7 @@ EXTRAS = {
     "requests": "beam",
     "gcsfs": "gcp",
     "google": "gcp",
-    "geopandas": "polygons",
+    "pyproj": "polygons",
     "mpl_toolkits": "overhead",
     "tensorboard": "train",
     "pi_heif": "heic",

@@ -44,9 +44,9 @@ FLAGS: dict[str, dict[str, Any]] = {
     },
     "--prior": {
         "metavar": "NAME|FILE",
-        "help": "where the photos may come from: land, uniform, or a file of polygons (GeoJSON or "
-        "GeoParquet, with a column `weight` if some are likelier); no answer lies "
-        "outside the polygons (default: the checkpoint's own)",
+        "help": "where the photos may come from: land, uniform, or a file of polygons (GeoJSON, "
+        "GeoParquet, GeoPackage or a zipped shapefile, with a column `weight` if some are "
+        "likelier); no answer lies outside the polygons (default: the checkpoint's own)",
     },
     "--gallery": {
         "metavar": "geoclip|FILE",

@@ -21,16 +21,14 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import shapely
 
 from locdiffusion.geography.coordinate_systems import defined_system, named_system
-from locdiffusion.geography.polygon_rows import MOST_BYTES, MOST_ROWS, WANTED, PolygonRows
+from locdiffusion.geography.polygon_rows import MOST_ROWS, WANTED, PolygonRows
 from locdiffusion.geography.polygons import PolygonError
 from locdiffusion.geography.shapefile import read_shapefile
 from locdiffusion.geography.wkb import polygons_from_wkb
-
-_ROWS_AT_ONCE = 256
+from locdiffusion.isolation.parquet import bounded_table
 
 
 def read_rows(data: bytes) -> PolygonRows:
@@ -115,35 +113,22 @@ def _geojson_crs(crs: Any) -> str | None:
 def read_geoparquet(data: bytes) -> PolygonRows:
     """Reads the geometry and all plain columns of a GeoParquet file."""
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        about = json.loads((file.schema_arrow.metadata or {})[b"geo"])
+        table = bounded_table(pa.py_buffer(data))
+        about = json.loads((table.schema.metadata or {})[b"geo"])
         geometry = about["primary_column"]
-        column = about["columns"][geometry]
-        encoding, crs = column["encoding"], column.get("crs")
-    except (pa.ArrowException, OSError, LookupError, TypeError, ValueError) as error:
+        encoding, crs = (about["columns"][geometry].get(key) for key in ("encoding", "crs"))
+        blobs = table[geometry].to_pylist()
+    except (pa.ArrowException, AttributeError, LookupError, TypeError, ValueError) as error:
         raise PolygonError(f"it is no GeoParquet ({str(error)[:200]}); {WANTED}") from error
-    if encoding != "WKB" or file.metadata.num_rows > MOST_ROWS:
+    if encoding != "WKB" or len(blobs) > MOST_ROWS:
         raise PolygonError(
-            f"its {file.metadata.num_rows:,} geometries are in {encoding!r:.40}; want at most "
-            f"{MOST_ROWS:,}, in WKB."
+            f"its {len(blobs):,} geometries are in {encoding!r:.40}; want at most {MOST_ROWS:,}, "
+            "in WKB."
         )
-    plain = [f.name for f in file.schema_arrow if f.name == geometry or _is_plain(f.type)]
-    shapes, values, size = [], [], 0
-    try:
-        # A value that stands once in the file may be that of each of a million rows.
-        for batch in file.iter_batches(_ROWS_AT_ONCE, columns=plain):
-            size += batch.nbytes
-            if size > MOST_BYTES:
-                raise PolygonError(f"its rows take more than {MOST_BYTES >> 20:,} MiB unpacked.")
-            rows = batch.to_pylist()
-            shapes.append(polygons_from_wkb([row.pop(geometry) for row in rows]))
-            values += rows
-    except PolygonError:
-        raise
-    except (pa.ArrowException, OSError, TypeError, ValueError) as error:
-        raise PolygonError(f"it is damaged: {str(error)[:200]}") from error
-    crs = defined_system(json.dumps(crs), crs.get("id")) if isinstance(crs, dict) else None
-    return PolygonRows(np.concatenate([np.empty(0, object), *shapes]), values, crs)
+    plain = [f.name for f in table.schema if f.name != geometry and _is_plain(f.type)]
+    values = table.select(plain).to_pylist() if plain else [{} for _ in blobs]
+    system = defined_system(json.dumps(crs), crs.get("id")) if isinstance(crs, dict) else None
+    return PolygonRows(polygons_from_wkb(blobs), values, system)
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -30,7 +30,7 @@ def polygons_from_wkb(blobs: Iterable[bytes | None]) -> NDArray[np.object_]:
     Raises:
         PolygonError: A geometry is damaged, too deeply nested, or has curves.
     """
-    areas = [blob if blob and _is_area(blob) else None for blob in blobs]
+    areas = [blob if isinstance(blob, bytes) and _is_area(blob) else None for blob in blobs]
     try:
         shapes: NDArray[np.object_] = shapely.from_wkb(np.array([*areas, None], object))[:-1]
     except shapely.GEOSException as error:
