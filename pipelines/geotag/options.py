@@ -165,8 +165,8 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
     add(
         "--admin",
         metavar="FILE",
-        help="polygons of your own (GeoJSON, GeoParquet, GeoPackage or a zipped shapefile), such as "
-        "districts: the name of the one around each point goes into the column `admin`",
+        help="polygons of your own (GeoJSON, GeoParquet, GeoPackage or a zipped shapefile), such "
+        "as districts: the name of the one around each point goes into the column `admin`",
     )
     about = "column of --admin that holds the names (default: `name`, or the only one of text)"
     add("--admin-name", metavar="COLUMN", help=about)
