@@ -25,15 +25,17 @@ INSTALL = [
     "fsspec>=2024.6",
     "matplotlib>=3.9",
     "numpy>=1.26",
-    "open_clip_torch>=2.30",
+    # Before 3.0 a model without weights fetches those of its text tower.
+    "open_clip_torch>=3.0",
     "pillow>=10.3",
     "pyarrow>=16",
     "safetensors>=0.4.3",
     "scipy>=1.13",
     "shapely>=2.0",
-    "torch>=2.4",
+    # CVE-2025-32434: before 2.6, torch.load(weights_only=True) runs the code of TorchScript.
+    "torch>=2.6",
     # open_clip imports it; named here so that its version is ours to choose beside torch's.
-    "torchvision>=0.19",
+    "torchvision>=0.21",
     "tqdm>=4.66",
 ]
 

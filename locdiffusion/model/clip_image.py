@@ -12,16 +12,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-import warnings
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
+from locdiffusion.model.tensor_files import read_tensors
 from locdiffusion.model.weights import EncoderWeightsError, offline_if_unreachable
 
 MODEL = "ViT-L-14-quickgelu"
@@ -68,11 +66,11 @@ def image_tower(file: str = "") -> nn.Module:
         EncoderWeightsError: The weights are missing, or belong to another model.
     """
     path = named_file(file) if file else _cached() or _downloaded()
-    tower: nn.Module = shapes_only(MODEL).visual
     try:
         weights = {name: tensor.float() for name, tensor in _image_weights(path).items()}
+        tower: nn.Module = shapes_only(MODEL).visual
         tower.load_state_dict(weights, assign=True)
-    except Exception as error:  # of the unpickler or the model
+    except Exception as error:  # of the file or the model
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor
         raise EncoderWeightsError(
             f"{path} does not hold CLIP ViT-L/14 ({type(error).__name__}: {reason}). {REMEDY}"
@@ -94,10 +92,16 @@ def named_file(file: str) -> Path:
 
 def shapes_only(model: str, **arguments: Any) -> Any:
     """Makes a model of open_clip with tensors that have shapes and no data."""
+    with torch.device("meta"):
+        return without_weights(model, device="meta", **arguments)
+
+
+def without_weights(model: str, **arguments: Any) -> Any:
+    """Makes a model of open_clip with random weights, and fetches nothing for it."""
     import open_clip
 
-    with torch.device("meta"), _silent("initialized randomly"):
-        return open_clip.create_model(model, device="meta", **arguments)
+    with _silent("initialized randomly"):
+        return open_clip.create_model(model, load_weights=False, pretrained_text=False, **arguments)
 
 
 def _cached() -> Path | None:
@@ -130,28 +134,10 @@ def _downloaded() -> Path:
 
 def _image_weights(path: Path) -> dict[str, Tensor]:
     """Reads the tensors of the image tower under open_clip's names."""
-    tensors = dict(_tensors(path, ("visual.", "vision_model.", "visual_projection.")))
+    tensors = read_tensors(path, ("visual.", "vision_model.", "visual_projection."))
     if any(name.startswith("vision_model.") for name in tensors):
         return _from_transformers(tensors)
     return {name.removeprefix("visual."): tensor for name, tensor in tensors.items()}
-
-
-def _tensors(path: Path, prefixes: tuple[str, ...]) -> Iterator[tuple[str, Tensor]]:
-    if path.suffix == ".safetensors":
-        with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118  (it is no mapping)
-                if name.startswith(prefixes):
-                    yield name, file.get_tensor(name)
-        return
-    with zipfile.ZipFile(path) as archive:
-        scripted = any(name.endswith("/constants.pkl") for name in archive.namelist())
-    if scripted:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # deprecated by torch, and what OpenAI publishes
-            tensors = torch.jit.load(path, map_location="cpu").state_dict()
-    else:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    yield from ((name, tensors[name]) for name in tensors if name.startswith(prefixes))
 
 
 def _from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

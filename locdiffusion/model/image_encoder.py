@@ -18,7 +18,6 @@ Pixels come from `EncoderSpec.preprocess` as uint8; they are normalised on the e
 
 from __future__ import annotations
 
-import contextlib
 import difflib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,9 +31,10 @@ from torch import nn
 
 from locdiffusion.cpu import torch_threads
 from locdiffusion.model import geoclip, lite0
-from locdiffusion.model.clip_image import named_file, shapes_only
+from locdiffusion.model.clip_image import named_file, shapes_only, without_weights
 from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
 from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.model.tensor_files import read_tensors
 from locdiffusion.model.weights import (
     GEOCLIP,
     OPEN_CLIP_PREFIX,
@@ -256,16 +256,35 @@ def _open_clip_choice(name: str) -> _Choice:
 def _open_clip(name: str) -> tuple[EncoderSpec, nn.Module]:
     """Loads a model of open_clip, by its tag or from a file."""
     choice = _open_clip_choice(name)
-    import open_clip
-
     try:
-        with offline_if_unreachable() if choice.from_hub else contextlib.nullcontext():
-            clip = open_clip.create_model(
-                choice.model, pretrained=choice.weights, require_pretrained=True, **choice.arguments
-            )
-    except Exception as error:  # of the hub, the unpickler or the model
+        tensors = read_tensors(_weight_file(choice))
+        clip = without_weights(choice.model, **choice.arguments)
+        clip.visual.load_state_dict(_visual_weights(clip, tensors))
+    except Exception as error:  # of the hub, the file or the model
         raise EncoderWeightsError(_no_weights(choice, error)) from error
     return _open_clip_spec(choice, clip), _ImageTower(clip)
+
+
+def _weight_file(choice: _Choice) -> Path:
+    """Finds the file of the weights, and fetches that of a tag."""
+    if not choice.from_hub:
+        return Path(choice.weights)
+    import open_clip
+
+    with offline_if_unreachable():
+        tag = open_clip.get_pretrained_cfg(choice.model, choice.weights)
+        return Path(open_clip.download_pretrained(tag))
+
+
+def _visual_weights(clip: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Selects the image tower; open_clip's own loader would open TorchScript and old pickles."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.factory import resize_pos_embed
+
+    converted = convert_state_dict(clip, tensors)
+    resize_pos_embed(converted, clip)
+    found = {name: tensor for name, tensor in converted.items() if name.startswith("visual.")}
+    return {name.removeprefix("visual."): tensor for name, tensor in found.items()}
 
 
 def _open_clip_spec(choice: _Choice, clip: Any) -> EncoderSpec:

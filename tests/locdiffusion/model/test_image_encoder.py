@@ -297,13 +297,13 @@ class TestOpenClip:
 
         offline = []
 
-        def create_model(*_: object, **__: object) -> None:
+        def download(*_: object) -> None:
             offline.append(constants.HF_HUB_OFFLINE)
             raise RuntimeError("Failed to download weights for tag 'openai'")
 
         before = constants.HF_HUB_OFFLINE
         monkeypatch.setattr("huggingface_hub.get_session", Unreachable)
-        monkeypatch.setattr(open_clip, "create_model", create_model)
+        monkeypatch.setattr(open_clip, "download_pretrained", download)
         wanted = r"(?s)ViT-L-14/openai.*open_clip:ViT-L-14/FILE.*efficientnet_lite0.*Failed to down"
         with pytest.raises(EncoderWeightsError, match=wanted):
             load_image_encoder("open_clip:ViT-L-14/openai")

@@ -1,0 +1,170 @@
+"""Weights of strangers: nothing runs, and nothing grows beyond the file."""
+
+import io
+import itertools
+import pickle
+import random
+import re
+import sys
+import tracemalloc
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from locdiffusion.model.image_encoder import load_image_encoder
+from locdiffusion.model.tensor_files import read_tensors
+from locdiffusion.model.torch_pickle import TensorFileError, unpickled
+from locdiffusion.model.weights import EncoderWeightsError
+from support import ROOT, SEED
+from support.hostile.weights import WEIGHTS, Command, archived, scripted, text
+
+FORMS = ("geoclip:{}", "open_clip:ViT-B-32/{}")
+
+
+class Scripted(nn.Module):
+    """A model with modules, parameters and buffers, as OpenAI's are published."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.visual = nn.Sequential(nn.Linear(3, 2), nn.LayerNorm(2))
+        self.projection = nn.Parameter(torch.randn(2, 3).T)
+        self.register_buffer("input_resolution", torch.tensor(224))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.visual(x) @ self.projection.T
+
+
+def test_tensors_of_torchscript_are_those_that_torch_reads(tmp_path: Path) -> None:
+    file = tmp_path / "ViT-L-14.pt"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Scripted().half()), file)
+        expected = torch.jit.load(file).state_dict()
+    found = read_tensors(file)
+    assert found.keys() == expected.keys()
+    for name, tensor in expected.items():
+        assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor)
+    assert read_tensors(file, ("visual.0",)).keys() == {"visual.0.weight", "visual.0.bias"}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_torchscript_runs_nothing(tmp_path: Path, form: str) -> None:
+    """Its `__setstate__` wrote a file before the error came."""
+    planted, file = tmp_path / "planted", tmp_path / "ViT-L-14.pt"
+    file.write_bytes(scripted(planted))
+    with pytest.raises(EncoderWeightsError):
+        load_image_encoder(form.format(file))
+    assert not planted.exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.load(file)
+    assert planted.exists()
+
+
+def test_pickles_run_nothing(tmp_path: Path) -> None:
+    planted = tmp_path / "planted"
+    command = Command(f"touch {planted}")
+    buffer, old = io.BytesIO(), io.BytesIO()
+    torch.save({"visual.x": command}, buffer)
+    torch.save({"visual.x": command}, old, _use_new_zipfile_serialization=False)
+    contents = [
+        *(old.getvalue(), pickle.dumps(command), buffer.getvalue()),
+        *(archived(pickle.dumps(command, protocol)) for protocol in range(6)),
+        # A class whose state an object takes; an object that is called.
+        archived(b"\x80\2cos\nsystem\n" + text(f"touch {planted}") + b"\x85R."),
+        archived(b"\x80\2c__torch__\nM\n)\x81cos\nsystem\nb."),
+        archived(b"\x80\2cbuiltins\nexec\n)\x81" + text("1") + b"b."),
+        archived(b"(" + text(f"touch {planted}") + b"ios\nsystem\n."),
+    ]
+    for suffix in (".pt", ".safetensors"):
+        file = tmp_path / f"weights{suffix}"
+        for content in contents:
+            file.write_bytes(content)
+            with pytest.raises(TensorFileError):
+                read_tensors(file)
+    for form in FORMS:
+        with pytest.raises(EncoderWeightsError):
+            load_image_encoder(form.format(file))
+    assert not planted.exists()
+
+
+def test_a_folder_or_an_array_is_no_weight_file(tmp_path: Path) -> None:
+    """open_clip opens `.npz`, and unpacks what it holds."""
+    import numpy as np
+
+    np.savez_compressed(tmp_path / "weights.npz", a=np.zeros(10))
+    with pytest.raises(EncoderWeightsError, match=r"no data\.pkl"):
+        load_image_encoder(f"open_clip:ViT-B-16-SigLIP/{tmp_path / 'weights.npz'}")
+    with pytest.raises((EncoderWeightsError, ValueError)):
+        load_image_encoder(f"open_clip:local-dir:{tmp_path}/weights.npz")
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_no_file_takes_more_memory_than_it_has_bytes(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_bytes(WEIGHTS[name]())
+    tracemalloc.start()
+    with pytest.raises(TensorFileError):
+        read_tensors(file)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 20e6
+
+
+@pytest.mark.parametrize("piece", [b"}", b"(", b"]", b")", b"c__torch__\nM\n)\x81", b"q\0h\0" * 2])
+def test_the_work_of_a_pickle_is_linear(piece: bytes) -> None:
+    def instructions(count: int) -> int:
+        calls = itertools.count()
+        sys.setprofile(lambda *_: next(calls))
+        try:
+            unpickled(b"\x80\2}" + piece * count + b".")
+        finally:
+            sys.setprofile(None)
+        return next(calls)
+
+    assert instructions(2000) <= 2.5 * instructions(1000)
+
+
+def test_damaged_weights_are_one_kind_of_error(tmp_path: Path) -> None:
+    random.seed(SEED)
+    file = tmp_path / "weights.pt"
+    torch.save({"visual.x": torch.ones(3), "epoch": 3}, file)
+    sound = file.read_bytes()
+    start = sound.index(b"\x80\2}")
+    for _ in range(500):
+        data = bytearray(sound)
+        for _ in range(random.randint(1, 3)):
+            place = random.choice((start + random.randrange(200), random.randrange(len(data))))
+            data[place] = random.randrange(256)
+        file.write_bytes(data)
+        try:
+            read_tensors(file)
+        except TensorFileError:
+            continue
+
+
+def test_nothing_else_opens_what_could_run() -> None:
+    """Whoever opens weights, arrays or pickles another way has to say here why."""
+    allowed = {
+        ("locdiffusion/isolation/__init__.py", "pickle.loads"),  # of its parent process
+        ("locdiffusion/model/geoclip.py", "torch.load"),  # of an installed package, weights only
+        ("locdiffusion/model/lite0.py", "torch.load"),
+        ("locdiffusion/model/tensor_files.py", "torch.load"),  # in a message
+        ("locdiffusion/photos/embedding_cache.py", "np.load"),
+        ("locdiffusion/train/photo_statistics.py", "np.load"),  # arrays only
+    }
+    risky = re.compile(r"\b(?:pickle\.loads?|torch\.load|jit\.load|np\.load|joblib\.load)(?=\()")
+    found = {
+        (path.relative_to(ROOT).as_posix(), call)
+        for room in ("schemas", "locdiffusion", "pipelines")
+        for path in (ROOT / room).rglob("*.py")
+        for call in risky.findall(path.read_text("utf-8"))
+    }
+    assert found <= allowed
+    for name, call in allowed - {("locdiffusion/isolation/__init__.py", "pickle.loads")}:
+        text = (ROOT / name).read_text("utf-8")
+        safe = "weights_only=True" if call == "torch.load" else "allow_pickle=False"
+        assert text.count(f"{call}(") == text.count(safe)

@@ -1,0 +1,162 @@
+"""Files of weights that run code when they are opened as usual, or take more memory than a disk."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import pickle
+import struct
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+ZEROS = bytes(4)
+
+
+class Command:
+    """A pickle of it runs a command of the shell."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (self.command,)
+
+
+class Writes(nn.Module):
+    """TorchScript that writes a file when it is loaded."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__()
+        self.file = file
+        self.register_buffer("weight", torch.ones(2))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, torch.Tensor, bool]:
+        return self.file, self.weight, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, torch.Tensor, bool]) -> None:
+        self.file = state[0]
+        self.weight = state[1]
+        self.training = state[2]
+        torch.save(state[1], self.file)
+
+
+def scripted(file: Path) -> bytes:
+    """TorchScript whose `__setstate__` writes a file."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.script(Writes(str(file))), buffer)
+    return buffer.getvalue()
+
+
+def archived(pickled: bytes, records: Mapping[str, bytes] | None = None, **how: Any) -> bytes:
+    """An archive as torch.save writes it, of any pickle."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", **how) as archive:
+        archive.writestr("a/data.pkl", pickled)
+        for name, data in (records or {}).items():
+            archive.writestr(f"a/data/{name}", data)
+        archive.writestr("a/version", b"3\n")
+    return buffer.getvalue()
+
+
+def text(value: str) -> bytes:
+    """The instruction that pushes a text."""
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def number(value: int) -> bytes:
+    """The instruction that pushes a whole number."""
+    data = value.to_bytes((value.bit_length() + 8) // 8, "little", signed=True)
+    return b"\x8a" + bytes([len(data)]) + data
+
+
+def numbers(*values: int) -> bytes:
+    """The instructions that push a tuple."""
+    return b"(" + b"".join(map(number, values)) + b"t"
+
+
+def tensor(shape: tuple[int, ...], strides: tuple[int, ...], stored: int, offset: int = 0) -> bytes:
+    """A pickle of a state dict of one tensor of single precision."""
+    storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text("0") + text("cpu")
+    storage += number(stored) + b"tQ"
+    called = b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + number(offset)
+    called += numbers(*shape) + numbers(*strides) + b"\x89}tR"
+    return b"\x80\2}" + text("visual.conv1.weight") + called + b"s."
+
+
+def modules_in_modules() -> bytes:
+    """Each of forty modules holds the one before twice: 2^40 names."""
+    new = b"c__torch__\nM\n)\x81"
+    pickled = b"\x80\2" + new + b"q\0"
+    for level in range(40):
+        inner = b"h" + bytes([level])
+        pickled += new + b"}(" + text("a") + inner + text("b") + inner + b"ub"
+        pickled += b"q" + bytes([level + 1])
+    return archived(pickled + b".")
+
+
+def module_in_itself() -> bytes:
+    """A module that is its own part."""
+    return archived(b"\x80\2c__torch__\nM\n)\x81q\0}" + text("a") + b"h\0sb.")
+
+
+def safetensors_of(header: dict[str, Any] | bytes, length: int | None = None) -> bytes:
+    """A file of safetensors with any header."""
+    encoded = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<Q", len(encoded) if length is None else length) + encoded + ZEROS
+
+
+def huge_safetensors() -> bytes:
+    """A tensor of a terabyte in four bytes."""
+    shape = [2**38]
+    return safetensors_of(
+        {"visual.x": {"dtype": "F32", "shape": shape, "data_offsets": [0, 4 * shape[0]]}}
+    )
+
+
+def compressed() -> bytes:
+    """A record of 40 MB, compressed to 40 kB."""
+    count = 10_000_000
+    with_record = {"0": bytes(4 * count)}
+    pickled = tensor((count,), (1,), count)
+    return archived(pickled, with_record, compression=zipfile.ZIP_DEFLATED)
+
+
+def large_memo() -> bytes:
+    """A place in the memo for which the unpickler in C takes 64 GB."""
+    return archived(b"\x80\2}r" + struct.pack("<I", 2**32 - 2) + b".")
+
+
+WEIGHTS: dict[str, Callable[[], bytes]] = {
+    "expanded.pt": lambda: archived(tensor((2**20, 2**20), (0, 0), 1), {"0": ZEROS}),
+    "beyond.pt": lambda: archived(tensor((2**40,), (1,), 2**40), {"0": ZEROS}),
+    "overlong.pt": lambda: archived(tensor((1,), (1,), 1, offset=2**40), {"0": ZEROS}),
+    "negative.pt": lambda: archived(tensor((1,), (1,), 1, offset=-1), {"0": ZEROS}),
+    "dimensions.pt": lambda: archived(tensor((1,) * 5000, (1,) * 5000, 1), {"0": ZEROS}),
+    "missing.pt": lambda: archived(tensor((1,), (1,), 1)),
+    "modules_in_modules.pt": modules_in_modules,
+    "module_in_itself.pt": module_in_itself,
+    "compressed.pt": compressed,
+    "large_memo.pt": large_memo,
+    "bytes.pt": lambda: archived(b"\x80\5\x96" + struct.pack("<Q", 2**40) + b"."),
+    "old.pt": lambda: pickle.dumps({"visual.x": [0] * 9}),
+    "no_pickle.pt": lambda: archived(b"").replace(b"data.pkl", b"data.txt"),
+    "damaged.pt": lambda: archived(b"\x80\2tRQbs."),
+    "huge.safetensors": huge_safetensors,
+    "long_header.safetensors": lambda: safetensors_of({}, 2**40),
+    "deep.safetensors": lambda: safetensors_of(b"[" * 100_000),
+}
+"""By name: files that hold no usable weights of any model."""
