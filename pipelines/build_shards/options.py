@@ -11,6 +11,7 @@ from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whol
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 from pipelines.build_shards.candidates import Workers
 from pipelines.build_shards.encoding import Encoding
+from pipelines.build_shards.file_ranges import absolute
 from pipelines.build_shards.filters import LICENCES, UNKNOWN, Filters
 from pipelines.build_shards.settings import Route, Rules, Source
 from pipelines.sources.download import FetchSettings
@@ -187,6 +188,8 @@ def _add_work(group: argparse._ActionsContainer) -> None:
     group.add_argument("--user-agent", default=fetch.user_agent, metavar="TEXT", help=about)
     about = "download also from this machine and private networks; for lists that you trust"
     group.add_argument("--allow-private-addresses", **SWITCH, help=about)
+    about = "take images also by links that lead out of --images; for folders that you trust"
+    group.add_argument("--follow-links", **SWITCH, help=about)
 
 
 def parse(arguments: Sequence[str] | None = None) -> BuildOptions:
@@ -279,5 +282,6 @@ def _workers(ours: argparse.Namespace) -> Workers:
         seed=ours.seed,
         user_agent=ours.user_agent,
         allow_private=ours.allow_private_addresses,
+        within="" if ours.follow_links else absolute(ours.images),
     )
     return Workers(fetch, ours.device, ours.max_fetch_failures)

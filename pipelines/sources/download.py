@@ -42,7 +42,7 @@ PLACEHOLDER = "photo_unavailable"
 
 @dataclass(frozen=True)
 class FetchSettings:
-    """Limits of downloads.
+    """Limits of downloads, and of what is read.
 
     Attributes:
         connections: Most requests at a time.
@@ -58,6 +58,7 @@ class FetchSettings:
         seed: Seed of the jitter.
         user_agent: Name that is told to hosts; add an address at which you can be reached.
         allow_private: Whether addresses of this machine and of private networks are fetched from.
+        within: Folder of this machine that no link may lead out of; empty: links lead anywhere.
 
     Raises:
         ValueError: A limit is not positive.
@@ -77,10 +78,11 @@ class FetchSettings:
         f"locdiffusion-build-shards/{__version__} (research; one pass over a public photo list)"
     )
     allow_private: bool = False
+    within: str = ""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name not in ("seed", "user_agent", "allow_private") and not value > 0:
+            if name not in ("seed", "user_agent", "allow_private", "within") and not value > 0:
                 raise ValueError(f"{name} is {value}, wanted a positive number")
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import fsspec
+import os
 
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from locdiffusion.photos.storage import open_stream
 from pipelines.sources.download import FetchError, FetchSettings, shared
 from pipelines.sources.record import ImageRef
 from schemas.training import DropReason
@@ -23,7 +27,11 @@ def read(ref: ImageRef, settings: FetchSettings = DEFAULTS) -> bytes:
     """
     if is_web(ref):
         return shared(settings).get(ref.url)
-    return _read_file(ref, settings.max_bytes)
+    path = _local_path(ref.url)
+    if path is not None and settings.within and not _leads_into(path, settings.within):
+        why = f"{ref.url} is a link that leads out of {settings.within}; wanted a file in it, or "
+        raise FetchError(DropReason.NO_IMAGE, why + "--follow-links")
+    return _read_file(ref, path, settings.max_bytes)
 
 
 def is_web(ref: ImageRef) -> bool:
@@ -32,14 +40,31 @@ def is_web(ref: ImageRef) -> bool:
     return ref.kind == "url" or (whole and ref.url.lower().startswith(_WEB))
 
 
-def _read_file(ref: ImageRef, limit: int) -> bytes:
+def _local_path(url: str) -> str | None:
+    """Returns the path of a file of this machine, None for other places."""
+    if "://" not in url:
+        return url
+    return LocalFileSystem._strip_protocol(url) if url.startswith("file://") else None
+
+
+def _leads_into(path: str, folder: str) -> bool:
+    root = os.path.realpath(_local_path(folder) or folder)
+    return os.path.commonpath([os.path.realpath(path), root]) == root
+
+
+def _read_file(ref: ImageRef, path: str | None, limit: int) -> bytes:
     if ref.length is not None and ref.length > limit:
         raise FetchError(DropReason.TOO_LARGE, f"{ref.length:,} bytes, limit {limit:,}")
     # One byte more than the limit shows that a file is too large.
     wanted = limit + 1 if ref.length is None else ref.length
     try:
-        filesystem, path = fsspec.core.url_to_fs(ref.url)
-        data: bytes = filesystem.cat_file(path, ref.offset, ref.offset + wanted)
+        if path is not None:
+            with open_stream(path) as file:
+                file.seek(ref.offset)
+                data = file.read(wanted)
+        else:
+            filesystem, name = fsspec.core.url_to_fs(ref.url)
+            data = filesystem.cat_file(name, ref.offset, ref.offset + wanted)
     except FileNotFoundError:
         raise FetchError(DropReason.NO_IMAGE, f"there is no {ref.url}") from None
     except Exception as error:  # gcsfs, s3fs, aiohttp, an unknown protocol, ...

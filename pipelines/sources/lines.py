@@ -15,6 +15,15 @@ MAX_LINE_BYTES = 2**20
 
 BZIP2_MAGIC = b"BZh"
 
+MAX_UNPACKED_RATIO = 200
+"""Most that a bzip2 unpacks to; lists unpack to 4 to 10 times their size."""
+
+_ANY_RATIO_BYTES = 64 * 2**20
+"""Up to this size a list may unpack from however little."""
+
+# A stream may be as short as 14 bytes, and each copies the rest of its piece.
+_PIECE = 4096
+
 
 def read_lines(url: str) -> Iterator[bytes]:
     """Yields the lines of a file without their newlines, holding one chunk at a time.
@@ -48,8 +57,9 @@ def _unpacked(chunks: Iterable[bytes], url: str) -> Iterator[bytes]:
     """
     stream = bz2.BZ2Decompressor()
     begun = False
-    for chunk in chunks:
-        left = chunk
+    taken = made = 0
+    for left in _pieces(chunks):
+        taken += len(left)
         while left or not (stream.eof or stream.needs_input):
             if stream.eof:
                 stream, begun = bz2.BZ2Decompressor(), False
@@ -59,9 +69,21 @@ def _unpacked(chunks: Iterable[bytes], url: str) -> Iterator[bytes]:
                 raise ReadError(f"{url} is a damaged bzip2 ({error}); copy it again") from None
             begun = begun or bool(left)
             left = stream.unused_data if stream.eof else b""
-            yield data
+            made += len(data)
+            if made > max(_ANY_RATIO_BYTES, MAX_UNPACKED_RATIO * taken):
+                raise ReadError(
+                    f"{url} unpacks to more than {MAX_UNPACKED_RATIO} times its size, which no "
+                    "list does; if it is one, unpack it first"
+                )
+            if data:
+                yield data
     if begun and not stream.eof:
         raise ReadError(f"{url} is a bzip2 that breaks off; copy it again")
+
+
+def _pieces(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    for chunk in chunks:
+        yield from (chunk[start : start + _PIECE] for start in range(0, len(chunk), _PIECE))
 
 
 def split_lines(chunks: Iterable[bytes], position: int = 0) -> Iterator[tuple[int, bytes]]:

@@ -14,6 +14,15 @@ T = TypeVar("T")
 
 _MAX_SHOWN_BYTES = 64 * 2**10
 
+MAX_KEY_CHARACTERS = 1024
+"""Longest id, and photographer's id; no bucket takes longer names."""
+
+MAX_ADDRESS_CHARACTERS = 8192
+"""Longest address; web servers take none that is longer."""
+
+MAX_LICENCE_CHARACTERS = 500
+"""Part of a licence that is kept: some files hold its whole text."""
+
 BOM = "\ufeff"
 
 # float() would also take 'nan', 'inf', '1_000', blanks and the digits of other scripts.
@@ -21,7 +30,9 @@ _NUMBER = re.compile(r"[+-]?([0-9]{1,30}(\.[0-9]{0,60})?|\.[0-9]{1,60})([eE][+-]
 _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _MISSING = ("", "null", r"\N")
 # An address in a text: what stands before its query, and the query. A query may hold anything.
-_ADDRESS = re.compile(r"(?://|\bhttps?:[/\\]*)((?:(?!//)[^\s?#;\"<>])*)([?#;][^\s\"<>]*)?", re.I)
+_ADDRESS = re.compile(
+    r"(?:/{2,}|\bhttps?:[/\\]*)((?:(?!//)[^ \t\r\n?#;\"<>])*)([?#;][^ \t\r\n\"<>]*)?", re.I
+)
 _PORT_OR_NONE = re.compile(r"[^:]*(:[0-9]*)?['),.:]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -162,7 +173,7 @@ def _without_secrets(found: re.Match[str]) -> str:
 
 def quoted(text: str, most: int = 40) -> str:
     """Returns the beginning of a text of a list in quotes, for a message."""
-    return repr(redacted(text)[:most])
+    return repr(redacted(text[:_MAX_SHOWN_BYTES])[:most])
 
 
 def parse_row(line: bytes, parse: Callable[[str], T]) -> T | Drop:
@@ -203,8 +214,11 @@ def checked_key(text: str) -> str:
     """Returns an id that is safe to put behind a root.
 
     Raises:
-        RowError: The id is empty, has control characters or would lead out of the root.
+        RowError: The id is empty, too long, has control characters or would lead out of the root.
     """
+    if len(text) > MAX_KEY_CHARACTERS:
+        why = f"the id {quoted(text)}... has {len(text):,} characters, at most {MAX_KEY_CHARACTERS}"
+        raise RowError(DropReason.MALFORMED_ROW, why)
     if _USUAL_KEY.fullmatch(text):
         return text
     parts = text.split("/")
@@ -223,9 +237,9 @@ def checked_author(text: str, key: str) -> str:
     """Returns a photographer's id, without which no leak could be noticed.
 
     Raises:
-        RowError: The id is empty or has control characters.
+        RowError: The id is empty, too long or has control characters.
     """
-    if not text.strip() or _CONTROL.search(text):
+    if not text.strip() or len(text) > MAX_KEY_CHARACTERS or _CONTROL.search(text):
         why = f"the author is {quoted(text)}, wanted the photographer's id"
         raise RowError(DropReason.MALFORMED_ROW, why, key)
     return text.strip()
@@ -265,6 +279,8 @@ def is_number(text: str) -> bool:
 
 def web_address(text: str) -> str | None:
     """Returns the text if it is an http(s) URL with a host, else None."""
+    if len(text) > MAX_ADDRESS_CHARACTERS:
+        return None
     if _USUAL_ADDRESS.fullmatch(text):
         return text
     if _CONTROL.search(text) or " " in text:

@@ -16,7 +16,15 @@ from locdiffusion.photos.names import extension, stem
 from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import ReadError
-from pipelines.sources.record import Drop, ImageRef, Record, RowError, checked_author, shown
+from pipelines.sources.record import (
+    MAX_LICENCE_CHARACTERS,
+    Drop,
+    ImageRef,
+    Record,
+    RowError,
+    checked_author,
+    shown,
+)
 from schemas.geotags import ErrorRow, Status
 from schemas.samples import METADATA_EXTENSION
 from schemas.training import DropReason
@@ -102,6 +110,7 @@ def _with_metadata(sample: Sample, image: ImageRef) -> Record:
         why = f"its document has {found}, wanted a known position"
         raise RowError(DropReason.NO_COORDINATES, why)
     author = _text(document, "author")
+    licence = _text(document, "licence") or _text(document, "license")
     return Record(
         key=sample.key,
         author=checked_author(author, sample.key) if author else "",
@@ -109,7 +118,7 @@ def _with_metadata(sample: Sample, image: ImageRef) -> Record:
         longitude=truth.longitude,
         source=SOURCE,
         image=image,
-        licence=_text(document, "licence") or _text(document, "license") or None,
+        licence=licence[:MAX_LICENCE_CHARACTERS] or None,
     )
 
 

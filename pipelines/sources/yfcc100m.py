@@ -16,6 +16,7 @@ from urllib.parse import unquote, unquote_plus
 from locdiffusion.photos.storage import DataError
 from pipelines.sources.record import (
     BOM,
+    MAX_LICENCE_CHARACTERS,
     Drop,
     ImageRef,
     Record,
@@ -114,6 +115,7 @@ def _record(text: str, columns: tuple[str, ...]) -> Record:
     is_photo = _MARKERS.get(row["marker"])
     if is_photo is None:
         raise _malformed(f"the marker is {quoted(row['marker'])}, wanted 0 or 1", key)
+    licence = unquote(row["licence URL"]) or unquote_plus(row["licence name"])
     latitude, longitude = position(row["latitude"], row["longitude"], key)
     return Record(
         key=key,
@@ -122,7 +124,7 @@ def _record(text: str, columns: tuple[str, ...]) -> Record:
         longitude=longitude,
         source=SOURCE,
         accuracy=_accuracy(row["accuracy"], key),
-        licence=unquote(row["licence URL"]) or unquote_plus(row["licence name"]) or None,
+        licence=licence[:MAX_LICENCE_CHARACTERS] or None,
         is_photo=is_photo,
         url=web_address(row["download URL"]),
         hash=digest,
