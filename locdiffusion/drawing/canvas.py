@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING, Any
 
+from locdiffusion.cli.terminal import printable
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -20,7 +22,20 @@ def new_figure(width: float, height: float, **settings: Any) -> Figure:
 
 
 def png(figure: Figure, dpi: int = 140, **settings: Any) -> bytes:
-    """The figure as a PNG without time and version; settings are those of `Figure.savefig`."""
+    """The figure as a PNG without time and version; settings are those of `Figure.savefig`.
+
+    Its texts may be names of files: dollars in them begin no formula, and nothing is invisible.
+    """
+    from matplotlib.axis import Axis
+    from matplotlib.text import Text
+
+    axes = figure.findobj(Axis)
+    ticks = [tick for axis in axes for tick in (*axis.majorTicks, *axis.minorTicks)]
+    numbers = {label for tick in ticks for label in (tick.label1, tick.label2)}
+    for text in set(figure.findobj(Text)) - numbers:
+        assert isinstance(text, Text)
+        text.set_text(printable(text.get_text(), keep="\n"))
+        text.set_parse_math(False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, **settings)
     return buffer.getvalue()

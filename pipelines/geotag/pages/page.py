@@ -43,7 +43,7 @@ def write_map_html(output_dir: str, path: str) -> None:
     pictures = read_thumbnails(*files, row_of, MAX_THUMBNAIL_BYTES)
     data = script_json(page_data(rows, pictures))
     script = SCRIPT.read_text(encoding="utf-8")
-    write_atomically(str(path), fill(TEMPLATE, {"MAP_SCRIPT": script, "MAP_DATA": data}).encode())
+    write_atomically(str(path), fill(TEMPLATE, {"MAP_DATA": data}, script).encode())
 
 
 def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> dict[str, Any]:

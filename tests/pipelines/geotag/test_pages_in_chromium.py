@@ -135,7 +135,8 @@ def test_a_thumbnail_is_shown_where_there_is_one(page: Page) -> None:
 @pytest.mark.parametrize("key", [IMAGE_KEY, HOSTILE_KEY])
 def test_a_hostile_key_is_only_text(page: Page, key: str) -> None:
     find(page, key)
-    assert page.run("document.querySelector('#detail h2').textContent") == key
+    shown = page.run("document.querySelector('#detail h2').textContent")
+    assert shown == key.replace("\u2028", "\\u2028")
     assert page.run("document.querySelectorAll('img').length") == 1
     assert page.run("document.scripts.length") == 2
 

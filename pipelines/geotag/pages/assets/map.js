@@ -1,6 +1,11 @@
 "use strict";
 const D = JSON.parse(document.getElementById("data").textContent);
 const $ = (id) => document.getElementById(id);
+// Keys and names come from strangers: letters that hide, or turn a line around, are spelled out.
+const visible = (text) => text.replace(/[\p{Cc}\p{Cf}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu, (letter) => {
+  const code = letter.codePointAt(0), digits = code < 256 ? 2 : code < 65536 ? 4 : 8;
+  return `\\${"xuU"[Math.log2(digits) - 1]}${code.toString(16).padStart(digits, "0")}`;
+});
 const canvas = $("map"), paint = canvas.getContext("2d");
 const N = D.key.length, EARTH_KM = 6371.0088, EQUATOR_KM = 40075, RAD = Math.PI / 180;
 const MAX_SCALE = 4e6, LISTED = 100, NEAR_PX = 30;
@@ -289,7 +294,7 @@ function addTable(title, rows) {
       if (typeof cell === "number") {
         td.className = "bar";
         td.appendChild(document.createElement("i")).style.width = `${Math.max(1, 100 * cell)}%`;
-      } else td.textContent = cell;
+      } else td.textContent = visible(cell);
     }
   }
   $("tables").append(table);
@@ -297,8 +302,8 @@ function addTable(title, rows) {
 function openCard(title, subtitle) {
   $("detail").hidden = false;
   $("detail").scrollTop = 0;
-  document.querySelector("#detail h2").textContent = title;
-  $("shard").textContent = subtitle;
+  document.querySelector("#detail h2").textContent = visible(title);
+  $("shard").textContent = visible(subtitle);
   $("tables").replaceChildren(); $("list").replaceChildren();
   $("thumbnail").hidden = true;
 }
@@ -324,7 +329,7 @@ function select(i) {
   openCard(D.key[i], `shard ${D.shards[C.shard[i] - 1]}`);
   if (thumbnails.has(i)) {
     $("thumbnail").src = `data:image/jpeg;base64,${thumbnails.get(i)}`;
-    $("thumbnail").alt = `small picture of ${D.key[i]}`;
+    $("thumbnail").alt = `small picture of ${visible(D.key[i])}`;
     $("thumbnail").hidden = false;
   }
   addTable("", facts(i));
@@ -355,7 +360,7 @@ function listGroup(members) {
   for (const i of members.slice(0, LISTED)) {
     const button = document.createElement("button"), dot = document.createElement("i");
     dot.style.background = colourAt(doubt[i]);
-    button.append(dot, D.key[i]);
+    button.append(dot, visible(D.key[i]));
     button.onclick = () => select(i);
     $("list").append(button);
   }

@@ -1,0 +1,149 @@
+"""Pages of runs over strangers' archives: nothing in them runs, and nothing hides."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipelines.geotag.pages import write_map_html, write_map_png, write_report_html
+from pipelines.geotag.pages.filling import escaped, fill, script_json
+from support import SEED
+from support.browser import MISSING, Browser, Page, chromium
+from support.hostile.writing import NAMES
+from support.outputs import summary_of, write_predictions
+
+ATTACKS = {
+    "script": "<script>window.owned = 1</script>",
+    "end of script": "</script><script>window.owned = 1</script>",
+    "comment": "<!--<script>",
+    "handler": "<img src=x onerror='window.owned = 1'>",
+    "attribute": '"><svg onload=window.owned=1>',
+    "link": "<a href='javascript:window.owned=1'>click</a>",
+    "frame": "<iframe srcdoc='<script>parent.owned=1</script>'></iframe>",
+    "base": "<base href='https://example.org/'>",
+    "form": "<form action='https://example.org/'><input name=a></form>",
+    "refresh": "<meta http-equiv=refresh content='0;url=https://example.org/'>",
+    "style": "<style>body{background:url(https://example.org/)}</style>",
+    "picture": "<img src='https://example.org/x.png'>",
+    "separators": "a\u2028b\u2029c",
+    "slots": "__BODY__ __SCRIPT__ __MAP_DATA__ __POLICY__",
+}
+"""Texts that would do something if they entered a page as more than text."""
+
+TEXTS = [*ATTACKS.values(), *(os.fsdecode(name) for name in NAMES.values())]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    program = chromium()
+    if program is None:
+        pytest.skip(MISSING)
+    with Browser(program) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose keys, units, shards, messages and settings are TEXTS."""
+    folder = tmp_path_factory.mktemp("run")
+    texts = [text.encode("utf-8", "backslashreplace").decode() for text in TEXTS]
+    rng = np.random.default_rng(SEED)
+    write_predictions(folder, "a-0", len(texts), rng, keys=texts, admin=texts)
+    summary = summary_of(len(texts), **{text: text for text in TEXTS})
+    told = [{"shard": t, "source": t, "status": t, "message": t} for t in TEXTS]
+    summary |= {"damaged": told, "notes": told, "documents": told, "mismatches": TEXTS}
+    (folder / "summary.json").write_text(json.dumps(summary))
+    write_map_html(str(folder), str(folder / "map.html"))
+    write_report_html(str(folder), str(folder / "report.html"))
+    return folder
+
+
+def policy_of(page: str) -> dict[str, list[str]]:
+    (found,) = re.findall(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', page)
+    rules = (rule.split() for rule in found.split(";"))
+    return {name: values for name, *values in rules}
+
+
+@pytest.mark.parametrize("name", ["map.html", "report.html"])
+def test_policy_allows_our_scripts_and_nothing_else(directory, name):
+    rules = policy_of((directory / name).read_text("utf-8"))
+    for none in ("default-src", "connect-src", "base-uri", "form-action"):
+        assert rules[none] == ["'none'"]
+    for kind in ("script-src", "style-src"):
+        assert len(rules[kind]) == 1 and rules[kind][0].startswith("'sha256-")
+    assert rules["img-src"] == ["data:"]
+
+
+def inject(directory: Path, name: str, attack: str) -> Path:
+    """A page into which an attack was put past every escape."""
+    text = (directory / name).read_text("utf-8")
+    path = directory / f"injected-{name}"
+    path.write_text(text.replace("<body>", f"<body>{attack}", 1), "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", ["map.html", "report.html"])
+def test_page_works_and_its_texts_are_texts(browser, directory, name):
+    page = browser.open(directory / name)
+    assert page.complaints() == [] and page.requests() == [page.url]
+    assert page.run("window.owned") is None
+    assert (
+        page.run("document.querySelectorAll('iframe, base, meta[http-equiv=refresh]').length") == 0
+    )
+    shown = page.run("document.body.innerText")
+    assert not re.search("[\u202e\u200b\u2028\ud800-\udfff\x1b\x9b]", shown)
+    if name == "map.html":
+        cards = page.run(
+            "(() => { const told = []; for (let i = 0; i < N; i++) { select(i);"
+            " told.push(document.getElementById('detail').innerText); } return told; })()"
+        )
+        assert len(cards) == len(TEXTS) and page.run("window.owned") is None
+        assert not any(re.search("[\u202e\u200b\u2028\x1b\x9b]", card) for card in cards)
+        assert any("\\u202e" in card for card in cards) and any("onerror" in c for c in cards)
+
+
+@pytest.mark.parametrize("name", ["map.html", "report.html"])
+@pytest.mark.parametrize("attack", [k for k in ATTACKS if k not in ("comment", "refresh", "slots")])
+def test_what_gets_past_every_escape_does_not_run(browser, directory, name, attack):
+    page: Page = browser.open(inject(directory, name, ATTACKS[attack]))
+    page.run("for (const link of document.querySelectorAll('a[href^=javascript]')) link.click()")
+    page.run("for (const form of document.querySelectorAll('form[action]')) form.submit()")
+    page.next_frame()
+    assert page.run("window.owned") is None
+    told = page.told()
+    loaded = {e["requestId"] for e in told["Network.responseReceived"]}
+    asked = {e["requestId"]: e["request"]["url"] for e in told["Network.requestWillBeSent"]}
+    assert not [url for number, url in asked.items() if number in loaded and "example.org" in url]
+    assert page.run("location.href") == page.url
+
+
+def test_figure_draws_names_as_text(tmp_path):
+    rng = np.random.default_rng(SEED)
+    for index, name in enumerate(("$\\frac{", "$x_{$", "_hidden", "\u202egnp", "long" * 50)):
+        write_predictions(tmp_path, f"{name}-{index}-{index:010x}", 20, rng)
+    write_map_png(str(tmp_path), str(tmp_path / "map.png"))
+    assert (tmp_path / "map.png").stat().st_size < 2_000_000
+
+
+def test_texts_in_scripts_and_tags():
+    text = script_json(TEXTS)
+    assert text.isascii() and not set("<>&") & set(text) and json.loads(text) == TEXTS
+    with pytest.raises(ValueError, match="JSON compliant"):
+        script_json([float("nan")])
+    for one in TEXTS:
+        assert escaped(one).encode() and not set("<>\"'\u2028\u202e\x1b\n") & set(escaped(one))
+
+
+def test_policy_knows_only_what_stood_in_the_template(tmp_path):
+    template = tmp_path / "page.html"
+    template.write_text("__POLICY__|<style>a</style><script>__SCRIPT__</script>__BODY__")
+    plain = fill(template, {"BODY": ""}, "ours()")
+    attacked = fill(template, {"BODY": "<script>theirs()</script><style>b</style>"}, "ours()")
+    assert plain.split("|")[0] == attacked.split("|")[0]
+    assert fill(template, {"BODY": ""}, "other()").split("|")[0] != plain.split("|")[0]
