@@ -166,7 +166,7 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
 
 def stated_positions(path: Path, image: Image.Image) -> PhotoPositions:
     """Reads what an opened photo and the nearest document beside it say of its position."""
-    own = own_position(path.read_bytes(), image.info)
+    own = own_position(path.read_bytes())
     documents = (path.with_name(name) for name in document_names(path.name))
     for document in filter(Path.is_file, documents):
         with document.open("rb") as stream:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 TRANSPARENT_GREY = (127, 127, 127)
+_BAND_PIXELS = 2**23
 
 
 class Interpolation(str, Enum):
@@ -161,16 +162,37 @@ def as_rgb(image: Image.Image) -> Image.Image:
     """Converts any mode to RGB: grey of more than 8 bits is scaled, transparency becomes mid-grey.
 
     Floats are scaled by the white that they seem to have: 1, 255, 65535, or their largest value.
+    Large pictures are converted in bands, because some modes take many bytes a pixel meanwhile.
     """
     if image.width < 1 or image.height < 1:
         raise ValueError(f"image is {image.width} x {image.height} pixels, wanted at least 1 x 1")
     if image.mode == "RGB":
         return image
+    rows = max(1, _BAND_PIXELS // image.width)
+    bands = [
+        (0, upper, image.width, min(upper + rows, image.height))
+        for upper in range(0, image.height, rows)
+    ]
+    if len(bands) == 1:
+        return _band_as_rgb(image, _white(image))
+    white = max(_white(image.crop(band)) for band in bands)
+    rgb = Image.new("RGB", image.size)
+    for band in bands:
+        rgb.paste(_band_as_rgb(image.crop(band), white), band)
+    return rgb
+
+
+def _white(image: Image.Image) -> float:
+    """Returns the white that floats seem to have; 1 for other modes."""
+    if image.mode != "F":
+        return 1.0
+    lightest = float(np.nan_to_num(np.asarray(image), posinf=0.0).max())
+    return next((white for white in (1.0, 255.0, 65535.0) if lightest <= white), lightest)
+
+
+def _band_as_rgb(image: Image.Image, white: float) -> Image.Image:
     if image.mode == "F":
         light = np.nan_to_num(np.asarray(image), posinf=0.0)
-        white = next(
-            (white for white in (1.0, 255.0, 65535.0) if light.max() <= white), light.max()
-        )
         grey = np.clip(light * (255.0 / white), 0.0, 255.0)
         return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
     if image.mode == "I" or image.mode.startswith("I;16"):

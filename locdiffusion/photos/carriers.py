@@ -1,12 +1,13 @@
 """Finds the blocks of EXIF and XMP in the file of a picture, whatever carries them.
 
 Files are searched here, because Pillow reads some blocks in part, or at a cost that a hostile file
-decides. Of HEIC and AVIF Pillow's readers hand the blocks out.
+decides.
 """
 
 from __future__ import annotations
 
 import binascii
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,11 +17,24 @@ from locdiffusion.photos.file_structure import (
     PNG_KEYWORDS,
     PNG_TEXTS,
     SOS,
+    boxes,
     jpeg_segments,
     png_chunks,
     png_text,
+    riff_chunks,
 )
-from locdiffusion.photos.image_formats import GIF, JPEG, JPEG2000, PNG, TIFF, WEBP, image_format
+from locdiffusion.photos.image_formats import (
+    AVIF,
+    GIF,
+    HEIF,
+    JPEG,
+    JPEG2000,
+    PNG,
+    TIFF,
+    WEBP,
+    image_format,
+)
+from locdiffusion.photos.picture_items import PictureItems
 from locdiffusion.photos.tiff import HEADS, Tiff, TiffError
 from locdiffusion.photos.xmp import MAX_XMP_BYTES
 
@@ -31,6 +45,13 @@ CARRIERS = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 
 MAX_BLOCKS = 16
 """Most blocks of a kind that are read."""
+
+MAX_TEXTS = 64
+"""Most texts of a PNG that are unpacked in search of blocks."""
+
+MAX_FOUND, MAX_FOUND_BYTES = 2**12, 2**26
+"""Most segments with blocks, or parts of them, and most bytes, which may come packed: as many bytes
+as a file may have, in twice as many segments as they need in a JPEG."""
 
 _APP1, _XMP_TAG = 0xE1, 700
 _UUIDS = (b"JpgTiffExif->JP2", bytes.fromhex("be7acfcb97a942e89c71999491e3afac"))
@@ -54,7 +75,11 @@ class Blocks:
         exif: list[list[bytes]] = []
         xmp: list[bytes] = []
         more: list[bytes] = []
-        for block in filter(None, found):
+        size = 0
+        for block in itertools.islice(filter(None, found), MAX_FOUND):
+            size += len(block)
+            if size > MAX_FOUND_BYTES:
+                break
             if head := _XMP_HEAD.match(block):
                 xmp.append(block[head.end() :])
             elif block.startswith(_MORE_XMP_HEAD):
@@ -76,12 +101,12 @@ def exif_start(block: bytes) -> int:
     return block[:10].lower().find(b"exif\0")
 
 
-def find_blocks(data: bytes) -> Blocks | None:
-    """Finds the blocks in the bytes of a file; None if its format is not one that is searched."""
+def find_blocks(data: bytes) -> Blocks:
+    """Finds the blocks in the bytes of a file."""
     kind = image_format(data)
     if kind == TIFF:
         return Blocks((data,), _tiff_xmp(data))
-    return Blocks.of(_SEARCHES[kind](data)) if kind in _SEARCHES else None
+    return Blocks.of(_SEARCHES[kind](data)) if kind in _SEARCHES else Blocks()
 
 
 def blocks_of_info(info: Mapping[Any, Any]) -> Blocks:
@@ -105,11 +130,13 @@ def _jpeg(data: bytes) -> Iterator[bytes]:
 
 
 def _png(data: bytes) -> Iterator[bytes]:
+    texts = 0
     for name, at, end in png_chunks(data):
-        body = data[at + 8 : end - 4]
         if name == b"eXIf":
-            yield body
-        elif name in PNG_TEXTS and body.startswith(PNG_KEYWORDS):
+            yield data[at + 8 : end - 4]
+        elif name in PNG_TEXTS and texts < MAX_TEXTS and data.startswith(PNG_KEYWORDS, at + 8):
+            body = data[at + 8 : end - 4]
+            texts += 1
             keyword, text = png_text(name, body)
             profile = keyword.removeprefix(b"Raw profile type ")
             if profile == keyword:
@@ -119,21 +146,20 @@ def _png(data: bytes) -> Iterator[bytes]:
 
 
 def _webp(data: bytes) -> Iterator[bytes]:
-    at = 12
-    while at + 8 <= len(data):
-        length = int.from_bytes(data[at + 4 : at + 8], "little")
-        if data[at : at + 4] in (b"EXIF", b"XMP "):
-            yield data[at + 8 : at + 8 + length]
-        at += 8 + length + length % 2
+    for name, start, end in riff_chunks(data):
+        if name in (b"EXIF", b"XMP "):
+            length = int.from_bytes(data[start + 4 : start + 8], "little")
+            yield data[start + 8 : min(start + 8 + length, end)]
 
 
 def _jpeg2000(data: bytes) -> Iterator[bytes]:
-    at, length = 0, 8
-    while at + 8 <= len(data) and length >= 8:
-        length = int.from_bytes(data[at : at + 4], "big") or len(data) - at
-        if data[at + 4 : at + 8] == b"uuid" and data[at + 8 : at + 24] in _UUIDS:
-            yield data[at + 24 : at + length]
-        at += length
+    for name, start, end in boxes(data):
+        if name == b"uuid" and data[start : start + 16] in _UUIDS:
+            yield data[start + 16 : end]
+
+
+def _items(data: bytes) -> Iterator[bytes]:
+    return PictureItems(data).metadata()
 
 
 def _gif(data: bytes) -> Iterator[bytes]:
@@ -169,5 +195,6 @@ def _without_head(block: bytes) -> bytes:
 
 
 _SEARCHES: Mapping[str | None, Callable[[bytes], Iterator[bytes]]] = {
-    **{JPEG: _jpeg, PNG: _png, WEBP: _webp, GIF: _gif, JPEG2000: _jpeg2000}
+    **{JPEG: _jpeg, PNG: _png, WEBP: _webp, GIF: _gif, JPEG2000: _jpeg2000},
+    **{HEIF: _items, AVIF: _items},
 }

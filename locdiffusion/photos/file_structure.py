@@ -1,6 +1,7 @@
-"""Walks the structure of a picture's file: where a whole one would end, and what can be left out.
+"""Walks the structure of a picture's file: its parts, and where a whole one would end.
 
-Nothing here decodes pixels, and nothing raises for what is in the bytes.
+Nothing here decodes pixels, and nothing raises for what is in the bytes. Every walk ends after
+MAX_PARTS parts.
 """
 
 from __future__ import annotations
@@ -8,29 +9,32 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from locdiffusion.photos.image_formats import AVIF, BMP, GIF, HEIF, JPEG, JPEG2000, PNG, TIFF, WEBP
+from locdiffusion.photos.tiff_layout import COMPRESSION, TiffLayout
 
 SOS, EOI = 0xDA, 0xD9
 MAX_TEXT_BYTES = 4 * 2**20
 """Longest text of a PNG, such as its XMP or its EXIF as text, that is kept."""
 
-_MARKER = re.compile(rb"\xff+([\x01-\xcf\xd8-\xfe])")
-_PNG_START = 8
-_PNG_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf"}
+MAX_PARTS = 2**19
+"""Most segments, chunks, boxes or blocks of a file: those of 64 MiB in parts of 128 bytes."""
+
+_MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
+PNG_START = 8
 PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 PNG_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")
 _RARE_FRAMES = {*range(0xC3, 0xD0)} - {0xC4, 0xC8, 0xCC}  # lossless, hierarchical, arithmetic
-_TIFF_COMPRESSION = 259
 _TIFF_USUAL = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}
-_TIFF_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_TIFF_PIXELS = (273, 279, 324, 325)  # offsets and lengths of strips, then of tiles
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
     """Yields the marker of each segment of a JPEG and the place behind its two bytes."""
     at = 0
-    while found := _MARKER.search(data, at):
+    for _ in range(MAX_PARTS):
+        if not (found := _MARKER.search(data, at)):
+            return
         marker, at = found[1][0], found.end()
         yield marker, at
         if marker == EOI:
@@ -41,14 +45,47 @@ def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
 
 def png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
     """Yields the type of each chunk of a PNG, its start and its end, perhaps behind the file's."""
-    at = _PNG_START
-    while at + 8 <= len(data):
+    at = PNG_START
+    for _ in range(MAX_PARTS):
+        if at + 8 > len(data):
+            return
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
         kind = data[at + 4 : at + 8]
         yield kind, at, end
         if kind == b"IEND" or not kind.isalpha():
             return
         at = end
+
+
+def riff_chunks(
+    data: bytes, at: int = 12, end: int | None = None
+) -> Iterator[tuple[bytes, int, int]]:
+    """Yields the type of each chunk of a WebP, its start and its end, perhaps behind the file's."""
+    for _ in range(MAX_PARTS):
+        if at + 8 > (len(data) if end is None else end):
+            return
+        length = int.from_bytes(data[at + 4 : at + 8], "little")
+        yield data[at : at + 4], at, at + 8 + length + length % 2
+        at += 8 + length + length % 2
+
+
+def boxes(data: bytes, at: int = 0, end: int | None = None) -> Iterator[tuple[bytes, int, int]]:
+    """Yields the type of each box of an ISO file, where its body starts, and where it ends.
+
+    A box of length 0 reaches to the end; after one that is too short nothing follows.
+    """
+    last = len(data) if end is None else end
+    for _ in range(MAX_PARTS):
+        if at + 8 > last:
+            return
+        length, head = int.from_bytes(data[at : at + 4], "big"), 8
+        if length == 1:
+            length, head = int.from_bytes(data[at + 8 : at + 16], "big"), 16
+        length = length or last - at
+        if length < head:
+            return
+        yield data[at + 4 : at + 8], at + head, at + length
+        at += length
 
 
 def wanted_bytes(kind: str, data: bytes) -> int:
@@ -78,8 +115,8 @@ def wanted_bytes(kind: str, data: bytes) -> int:
     if kind == JPEG2000:
         return 0 if data.rstrip(b"\0").endswith(b"\xff\xd9") else size + 2
     if kind == GIF:
-        return _gif_end(data)
-    return _bmp_end(data) if kind == BMP else _tiff_end(data)
+        return gif_walk(data).end
+    return _bmp_end(data) if kind == BMP else TiffLayout(data).end
 
 
 def canvas(kind: str, data: bytes) -> tuple[int, int]:
@@ -89,7 +126,7 @@ def canvas(kind: str, data: bytes) -> tuple[int, int]:
         return int.from_bytes(data[at : at + width], "little")
 
     if kind == GIF:
-        _, at = _gif_walk(data)
+        at = gif_walk(data).start
         left, top, width, height = (number(at + 1 + 2 * i, 2) for i in range(4))
         return max(number(6, 2), left + width), max(number(8, 2), top + height)
     if kind != WEBP:
@@ -105,35 +142,8 @@ def is_rare(kind: str, data: bytes) -> bool:
     """Returns whether a JPEG or TIFF is coded in a way that many programs do not read."""
     if kind == JPEG:
         return any(marker in _RARE_FRAMES for marker, _ in jpeg_segments(data))
-    coded = _tiff_numbers(data)[0].get(_TIFF_COMPRESSION, ()) if kind == TIFF else ()
+    coded = TiffLayout(data).numbers(COMPRESSION) if kind == TIFF else ()
     return not _TIFF_USUAL.issuperset(coded)
-
-
-def without_ancillary(kind: str, data: bytes) -> bytes:
-    """Leaves out what a picture can do without: texts, profiles, animations, comments.
-
-    Pillow refuses a PNG for a long text or profile, and takes hours over a long comment in a GIF.
-    EXIF and XMP are kept up to MAX_TEXT_BYTES, for positions.
-    """
-    if kind == GIF:
-        comments = _gif_walk(data)[0]
-        starts = [0, *(end for _, end in comments)]
-        ends = [*(start for start, _ in comments), len(data)]
-        return b"".join(data[a:b] for a, b in zip(starts, ends, strict=True)) if comments else data
-    if kind != PNG:
-        return data
-    parts = [data[:_PNG_START]]
-    last = _PNG_START
-    for name, start, end in png_chunks(data):
-        last = end
-        if name in PNG_TEXTS:
-            parts.append(_text_chunk(name, data[start + 8 : end - 4]))
-        elif name in (b"tRNS", b"eXIf"):
-            if zlib.crc32(data[start + 4 : end - 4]).to_bytes(4, "big") == data[end - 4 : end]:
-                parts.append(data[start:end])
-        elif name in _PNG_CHUNKS or not name[:1].islower():
-            parts.append(data[start:end])
-    return b"".join([*parts, data[last:]]) if len(parts) > 1 else data
 
 
 def png_text(name: bytes, body: bytes) -> tuple[bytes, bytes]:
@@ -152,59 +162,63 @@ def png_text(name: bytes, body: bytes) -> tuple[bytes, bytes]:
     return keyword, text if len(text) <= MAX_TEXT_BYTES else b""
 
 
-def _text_chunk(name: bytes, body: bytes) -> bytes:
-    """Returns a text that positions may need as an uncompressed chunk, nothing for others."""
-    keyword, text = png_text(name, body)
-    if not text or not (keyword + b"\0").startswith(PNG_KEYWORDS):
-        return b""
-    start = b"iTXt%b\0\0\0\0\0" if name == b"iTXt" else b"tEXt%b\0"
-    whole = start % keyword + text
-    return (len(whole) - 4).to_bytes(4, "big") + whole + zlib.crc32(whole).to_bytes(4, "big")
-
-
 def _boxes_end(data: bytes) -> int:
-    """Returns the end of the last box of an ISO file; a box of length 0 reaches to the end."""
-    at = 0
-    names = set()
-    while at + 8 <= len(data):
-        names.add(data[at + 4 : at + 8])
-        length = int.from_bytes(data[at : at + 4], "big")
-        if length == 1:
-            length = int.from_bytes(data[at + 8 : at + 16], "big")
-        if length < 8:
-            return 0
-        at += length
+    """Returns the end of the last box of an ISO file."""
+    at, names = 0, set()
+    for name, _, end in boxes(data):
+        names.add(name)
+        at = end
+    if at < len(data) and 0 < int.from_bytes(data[at : at + 4], "big") < 8:
+        return 0
     return at if at >= len(data) and names & {b"mdat", b"jp2c"} else max(at, len(data)) + 8
 
 
-def _gif_walk(data: bytes) -> tuple[list[tuple[int, int]], int]:
-    """Returns the extensions that a GIF's first picture does not need, and that picture's start."""
+class GifWalk(NamedTuple):
+    """The way to the first picture of a GIF.
+
+    Attributes:
+        left_out: Start and end of each extension that the picture does not need.
+        start: Start of the picture, or of what stands there instead.
+        end: End of the picture; 0 where something else stands.
+        parts: Number of blocks on the way.
+    """
+
+    left_out: list[tuple[int, int]]
+    start: int
+    end: int
+    parts: int
+
+
+def gif_walk(data: bytes) -> GifWalk:
+    """Walks to the end of a GIF's first picture."""
     left_out: list[tuple[int, int]] = []
-    at = 13 + _palette_bytes(data[10:11])
-    while data[at : at + 1] == b"\x21":
-        start, at = at, _blocks_end(data, at + 2)
+    at, parts = 13 + _palette_bytes(data[10:11]), 0
+    while data[at : at + 1] == b"\x21" and parts < MAX_PARTS:
+        start = at
+        at, blocks = _blocks_end(data, at + 2, MAX_PARTS - parts)
+        parts += blocks
         if data[start + 1 : start + 2] != b"\xf9" and at <= len(data):
             left_out.append((start, at))
-    return left_out, at
-
-
-def _gif_end(data: bytes) -> int:
-    _, at = _gif_walk(data)
     if at >= len(data):
-        return at + 1
+        return GifWalk(left_out, at, at + 1, parts)
     if data[at] != 0x2C:
-        return 0
-    return _blocks_end(data, at + 11 + _palette_bytes(data[at + 9 : at + 10]))
+        return GifWalk(left_out, at, 0, parts)
+    pixels = at + 11 + _palette_bytes(data[at + 9 : at + 10])
+    end, blocks = _blocks_end(data, pixels, MAX_PARTS - parts)
+    return GifWalk(left_out, at, end, parts + blocks)
 
 
 def _palette_bytes(flags: bytes) -> int:
     return 3 * 2 ** ((flags[0] & 7) + 1) if flags and flags[0] & 0x80 else 0
 
 
-def _blocks_end(data: bytes, at: int) -> int:
-    while at < len(data) and data[at]:
+def _blocks_end(data: bytes, at: int, most: int) -> tuple[int, int]:
+    """Returns the end of a row of blocks, and how many they are."""
+    for blocks in range(1, most + 1):
+        if at >= len(data) or not data[at]:
+            return at + 1, blocks
         at += data[at] + 1
-    return at + 1
+    return at, most
 
 
 def _bmp_end(data: bytes) -> int:
@@ -214,38 +228,3 @@ def _bmp_end(data: bytes) -> int:
     width, height = (int.from_bytes(data[at : at + 4], "little", signed=True) for at in (18, 22))
     bits = int.from_bytes(data[28:30], "little")
     return start + (width * bits + 31) // 32 * 4 * abs(height)
-
-
-def _tiff_end(data: bytes) -> int:
-    """Returns the end of the first directory of a TIFF and of the pixels that it names."""
-    lists, end = _tiff_numbers(data)
-    for starts, sizes in (_TIFF_PIXELS[:2], _TIFF_PIXELS[2:]):
-        ends = [a + b for a, b in zip(lists.get(starts, ()), lists.get(sizes, ()), strict=False)]
-        end = max([end, *ends])
-    return end
-
-
-def _tiff_numbers(data: bytes) -> tuple[dict[int, list[int]], int]:
-    """Returns the values of a few tags of a TIFF's first directory, and where all of them end."""
-    order = "little" if data[:1] == b"I" else "big"
-    big = b"+" in data[2:4]
-
-    def number(at: int, width: int) -> int:
-        return int.from_bytes(data[at : at + width], order)  # type: ignore[arg-type]
-
-    at, counts, width = (number(8, 8), 8, 8) if big else (number(4, 4), 2, 4)
-    entry = 4 + 2 * width
-    entries = at + counts + min(number(at, counts), 4096) * entry
-    end = entries + width
-    lists: dict[int, list[int]] = {}
-    if end > len(data):
-        return lists, end
-    for start in range(at + counts, entries, entry):
-        tag, kind, values = number(start, 2), number(start + 2, 2), number(start + 4, width)
-        each = _TIFF_SIZES.get(kind, 1)
-        place = start + 4 + width
-        place = place if each * values <= width else number(place, width)
-        end = max(end, place + each * values)
-        if tag in (*_TIFF_PIXELS, _TIFF_COMPRESSION) and end <= len(data):
-            lists[tag] = [number(place + each * i, each) for i in range(values)]
-    return lists, end

@@ -134,4 +134,4 @@ def open_image(data: bytes, salvage: bool = False) -> tuple[Image.Image, Reading
         PhotoError: As from `picture.decode_picture`, which explains `salvage`.
     """
     image = decode_picture(data, salvage)
-    return upright(image), own_position(data, image.info)
+    return upright(image), own_position(data)

@@ -13,6 +13,9 @@ from pathlib import Path
 from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from locdiffusion.photos.bare_files import bare_file
+from locdiffusion.photos.carriers import find_blocks
+from locdiffusion.photos.decoding_cost import excess, needed_bytes
 from locdiffusion.photos.file_structure import (
     EOI,
     SOS,
@@ -20,7 +23,6 @@ from locdiffusion.photos.file_structure import (
     is_rare,
     jpeg_segments,
     wanted_bytes,
-    without_ancillary,
 )
 from locdiffusion.photos.image_formats import (
     AVIF,
@@ -28,6 +30,7 @@ from locdiffusion.photos.image_formats import (
     GIF,
     HEIF,
     JPEG,
+    JPEG2000,
     PLUGINS,
     PNG,
     TIFF,
@@ -38,11 +41,13 @@ from locdiffusion.photos.image_formats import (
     missing_readers,
     other_contents,
 )
+from locdiffusion.photos.jpeg2000_layout import Jpeg2000Layout
+from locdiffusion.photos.tiff_layout import TiffLayout
 from schemas.geotags import Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 
 REDUCE_ABOVE_PIXELS = 25_000_000
-"""A JPEG with more pixels is decoded at 1/2, 1/4 or 1/8 of its size; smaller ones as they are."""
+"""A JPEG with more pixels is decoded at 1/2, 1/4 or 1/8 of its size, and a JPEG 2000 so too."""
 
 REDUCED_SIDE = 1024
 """Fewest pixels on the shorter side after reduced decoding, unless MAX_IMAGE_PIXELS wants fewer."""
@@ -50,8 +55,8 @@ REDUCED_SIDE = 1024
 MAX_JPEG_SIDE = 65_500
 """Limit of libjpeg."""
 
-MAX_COEFFICIENT_BYTES = 768 * 2**20
-"""Memory for a JPEG in several scans, of which no scale needs less than all coefficients."""
+MAX_DECODING_BYTES = 1000 * 2**20
+"""Most memory that decoding takes, beside the file: that of 120 megapixels of PNG, twice."""
 
 SALVAGE_LEAST = 0.1
 """Share of a picture's rows from which `salvage` takes them."""
@@ -77,13 +82,6 @@ class PhotoError(ValueError):
     def __init__(self, status: Status, message: str) -> None:
         super().__init__(message)
         self.status = status
-
-
-class _Jpeg(JpegImageFile):
-    """Pillow's reader of JPEG, which would read every EXIF tag to learn the dots per inch."""
-
-    def _read_dpi_from_exif(self) -> None:
-        return
 
 
 def load_picture(path: str | os.PathLike[str]) -> Image.Image:
@@ -134,7 +132,8 @@ def decode_picture(data: bytes, salvage: bool = False) -> Image.Image:
     if kind in missing_readers():
         name, remedy = format_name(kind), missing_readers()[kind]
         raise PhotoError(Status.NO_READER, f"nothing here reads {name}: install it with `{remedy}`")
-    data = without_ancillary(kind, data)
+    if found := excess(kind, data):
+        raise PhotoError(Status.TOO_SLOW, found)
     _check_pixels(kind, *canvas(kind, data))
     # Pillow's parsers raise almost anything on hostile bytes; whatever it is, this photo is broken.
     try:
@@ -145,32 +144,39 @@ def decode_picture(data: bytes, salvage: bool = False) -> Image.Image:
     except MemoryError:
         raise PhotoError(Status.TOO_LARGE, NO_MEMORY) from None
     except Exception as error:
-        return _what_is_there(kind, data, None, error, salvage)
+        image = _what_is_there(kind, data, None, error, salvage)
+        return _with_metadata(kind, data, image)
     if kind in (JPEG, WEBP, AVIF, HEIF) and data.endswith(_ZEROS):
-        return _what_is_there(kind, data, image, None, salvage)
-    return image
+        image = _what_is_there(kind, data, image, None, salvage)
+    return _with_metadata(kind, data, image)
 
 
 def _opened(kind: str, data: bytes) -> Image.Image:
-    """Reads a picture's header and sets the scale of a JPEG; raises PhotoError if it is large."""
-    stream = io.BytesIO(data)
+    """Reads a picture's header and sets its scale; raises PhotoError if it is large."""
+    stream = io.BytesIO(bare_file(kind, data))
     image: Image.Image
+    scale = 1
     if kind == JPEG:
         # Not Pillow's factory, which would open the other pictures of an MPO too.
-        image = _Jpeg(stream)
+        image = JpegImageFile(stream)
         if max(image.size) > MAX_JPEG_SIDE:
             raise PhotoError(
                 Status.TOO_MANY_PIXELS,
                 f"the JPEG has {image.width} x {image.height} pixels, limit {MAX_JPEG_SIDE:,} a "
                 "side; cut it, or scale the photo down",
             )
-        _check_coefficients(image, data)
+        _check_memory("progressive JPEG", image.size, needed_bytes(kind, image.size, data))
         _reduce(image)
     else:
         if PLUGINS[kind]:
             importlib.import_module(f"PIL.{PLUGINS[kind]}")
         image = Image.OPEN[kind][0](stream, b"")
+        if kind == JPEG2000:
+            scale = _reduce_levels(image, Jpeg2000Layout(data))
     _check_pixels(kind, *image.size)
+    if kind != JPEG:
+        size = image.width // scale, image.height // scale
+        _check_memory(format_name(kind), image.size, needed_bytes(kind, size, data))
     tags = getattr(image, "tag_v2", {})
     if _DNG_VERSION in tags or (_SUB_IFDS in tags and tags.get(_NEW_SUBFILE_TYPE)):
         raise PhotoError(
@@ -193,20 +199,26 @@ def _reduce(image: JpegImageFile) -> None:
         image.draft(None, (max(1, width // scale), max(1, height // scale)))
 
 
-def _check_coefficients(image: JpegImageFile, data: bytes) -> None:
-    """Raises PhotoError where a JPEG in several scans needs too much memory at any scale."""
-    scan = next((data[at + 2] for marker, at in jpeg_segments(data) if marker == SOS), 0)
-    if not image.info.get("progressive") and scan == image.layers:
-        return
-    width, height = image.size
-    most = [max(layer[axis] for layer in image.layer) or 1 for axis in (1, 2)]
-    share = sum(layer[1] * layer[2] for layer in image.layer) / (most[0] * most[1])
-    needed = int(2 * width * height * share)
-    if needed > MAX_COEFFICIENT_BYTES:
+def _reduce_levels(image: Image.Image, layout: Jpeg2000Layout) -> int:
+    """Has a large JPEG 2000 decoded without its finest levels, and tells its scale."""
+    levels = 0
+    _check_pixels(JPEG2000, *layout.size)
+    while (
+        levels < layout.levels
+        and layout.size[0] * layout.size[1] >> 2 * levels > REDUCE_ABOVE_PIXELS
+    ):
+        levels += 1
+    image.reduce = levels  # type: ignore[method-assign, assignment]
+    return 2**levels
+
+
+def _check_memory(name: str, size: tuple[int, int], needed: int) -> None:
+    """Raises PhotoError where decoding a picture needs too much memory."""
+    if needed > MAX_DECODING_BYTES:
         raise PhotoError(
-            Status.TOO_MANY_PIXELS,
-            f"{width} x {height} pixels of a progressive JPEG need {needed >> 20:,} MiB to be "
-            f"decoded, limit {MAX_COEFFICIENT_BYTES >> 20:,}; save it as a baseline JPEG, of which "
+            Status.TOO_LARGE,
+            f"the {name} of {size[0]:,} x {size[1]:,} pixels needs {needed >> 20:,} MiB to be "
+            f"decoded, limit {MAX_DECODING_BYTES >> 20:,}; save it as a baseline JPEG, of which "
             "any size is read, or scale the photo down",
         )
 
@@ -256,7 +268,7 @@ def _what_is_there(
     if share == 1 and not coarse:
         return image
     if salvage and share >= SALVAGE_LEAST:
-        return _rows(image, upper, lower)
+        return image.crop((0, upper, image.width, lower))
     if coarse:
         more = "without its fine detail"
     elif share == 0:
@@ -338,10 +350,14 @@ def _filled(kind: str, there: bytes, missing: int, filling: int) -> Image.Image:
     return image
 
 
-def _rows(image: Image.Image, upper: int, lower: int) -> Image.Image:
-    """Returns some rows of a picture, with its metadata."""
-    rows = image.crop((0, upper, image.width, lower))
-    if "exif" not in rows.info:
-        with contextlib.suppress(Exception):
-            rows.info["exif"] = image.getexif().tobytes()
-    return rows
+def _with_metadata(kind: str, data: bytes, image: Image.Image) -> Image.Image:
+    """Gives a picture what its file says of it, which the decoder has not seen."""
+    if kind == TIFF:
+        image.info["exif"] = TiffLayout(data).orientation()
+    elif kind in (JPEG, PNG, WEBP):
+        blocks = find_blocks(data)
+        if blocks.exif:
+            image.info["exif"] = b"Exif\0\0" + blocks.exif[0]
+        if blocks.xmp:
+            image.info["xmp"] = blocks.xmp[0]
+    return image

@@ -6,11 +6,10 @@ cards, and the writing of geotags, which leaves a photo with a position of its o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
-from locdiffusion.photos.carriers import blocks_of_info, find_blocks
+from locdiffusion.photos.carriers import find_blocks
 from locdiffusion.photos.coordinates import NOTHING, Reading, Source
 from locdiffusion.photos.exif import read_gps
 from locdiffusion.photos.sidecar import Sidecar
@@ -22,18 +21,17 @@ SAME_PLACE_KM = 0.03
 """Distance within which a position repeats an estimate that was written into the photo."""
 
 
-def own_position(data: bytes, info: Mapping[Any, Any] | None = None) -> Reading:
+def own_position(data: bytes) -> Reading:
     """Reads the position that a photo's file holds: that of its EXIF, or else of its XMP.
 
     Args:
         data: Bytes of the file.
-        info: `Image.info` of the opened photo, which HEIC and AVIF need.
 
     Returns:
         The position and its source; `ESTIMATE` if this project wrote it. Or a problem where the
         file holds a position that cannot be read, so that nobody may replace it. Or neither.
     """
-    blocks = find_blocks(data) or blocks_of_info(info or {})
+    blocks = find_blocks(data)
     found = [_joined(map(read_gps, blocks.exif)), _joined(map(read_xmp, blocks.xmp))]
     estimate = next((one for one in found if one.source is Source.ESTIMATE), NOTHING)
     for one in found:

@@ -127,9 +127,10 @@ def _properties(packet: bytes) -> tuple[dict[str, dict[str, str]], str]:
 
     def start(name: str, attributes: Mapping[str, str]) -> None:
         nonlocal open_at, elements
-        elements += 1
+        elements += 1 + len(attributes)
         if elements > _MOST_ELEMENTS:
-            raise CoordinateError(f"it has more than {_MOST_ELEMENTS:,} elements")
+            found = f"more than {_MOST_ELEMENTS:,} elements and attributes"
+            raise CoordinateError(f"it has {found}")
         if note(name, []):
             open_at = len(path) + 1
         path.append(name)
@@ -159,7 +160,7 @@ def _properties(packet: bytes) -> tuple[dict[str, dict[str, str]], str]:
 
     parser = expat.ParserCreate(namespace_separator=" ")
     parser.StartElementHandler, parser.CharacterDataHandler = start, text
-    parser.EndElementHandler = end
+    parser.EndElementHandler, parser.buffer_text = end, True
     parser.StartDoctypeDeclHandler, parser.StartNamespaceDeclHandler = refuse, declare
     try:
         wide = b"\0" in packet[:4]  # UTF-16, of which a NUL is half a letter

@@ -105,8 +105,7 @@ def _own_fate(sample: Sample) -> tuple[Fate | None, str]:
 
 def _contradicted(copy: bytes) -> bool:
     """Whether a copy still tells another position than the one that was written."""
-    blocks = find_blocks(copy)
-    others = map(read_xmp, blocks.xmp if blocks else ())
+    others = map(read_xmp, find_blocks(copy).xmp)
     found = any(one.position is not None or one.problem for one in others)
     return found or own_position(copy).source is not Source.ESTIMATE
 
