@@ -224,8 +224,8 @@ def png_large(colour: int, bits: int = 8, interlace: int = 0) -> bytes:
 
 
 def png_large_alpha() -> bytes:
-    """A PNG of a hundred megapixels with 16 bits and transparency, interlaced."""
-    return png_large(6, 16, 1)
+    """A PNG of a hundred megapixels with transparency, interlaced."""
+    return png_large(6, 8, 1)
 
 
 def png_large_grey() -> bytes:
@@ -476,7 +476,7 @@ def full(name: bytes, *bodies: bytes, version: int = 0) -> bytes:
 def coded(brand: bytes, width: int = 64, height: int = 64) -> tuple[bytes, bytes, bytes]:
     """Type, configuration box and bytes of a grey picture in AV1 or HEVC."""
     if brand == b"avif":
-        data = encode(grey(width, height, "RGB"), "AVIF")
+        data = encode(grey(width, height, "RGB"), "AVIF", speed=10)
         kind, name = b"av01", b"av1C"
     else:
         import pillow_heif
@@ -595,7 +595,7 @@ def heic_overlay(levels: int = 8, copies: int = 16) -> bytes:
 
 def items_lying(brand: bytes) -> bytes:
     """A picture that says it is small, and whose coded bytes say that it is large."""
-    kind, config, data = coded(brand, 8_192, 8_192)
+    kind, config, data = coded(brand, 2_048, 2_048)
     properties = [config, size_box(64, 64), full(b"pixi", b"\3\x08\x08\x08")]
     return items(brand, [(kind, 0, len(data))], properties, [(1, b"\x81\2\3")], [], data)
 
