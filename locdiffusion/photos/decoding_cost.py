@@ -49,8 +49,8 @@ ARITHMETIC_VISITS = 8
 MAX_TABLE_BYTES = 2**20
 """Most bytes of tables before the first scan of a JPEG, which are read by Python; usual are 700."""
 
-BYTES_A_PIXEL = {WEBP: 16, AVIF: 16, HEIF: 16}
-"""Memory for a pixel while it is decoded: several copies, where a whole picture comes at once."""
+BYTES_A_PIXEL = {WEBP: 16, AVIF: 8, HEIF: 8}
+"""Memory for a pixel while it is decoded: copies, where a whole picture comes at once. Measured."""
 
 MAX_RUN_PIXELS, MAX_RUN_BYTES = 2**24, 2**22
 """Most pixels and bytes of a BMP with run lengths, which Pillow decodes by Python."""

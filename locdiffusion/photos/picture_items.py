@@ -104,8 +104,11 @@ class PictureItems:
                 yield b"".join(self.data[start : start + size] for start, size in pieces)
 
     def bare(self) -> bytes:
-        """Returns the file with its metadata hidden: as items of a type that no reader knows."""
+        """Returns the file with its metadata hidden, as items of a type that no reader knows."""
         hidden = [at for at in self.kinds.values() if self.data[at : at + 4] in _METADATA]
+        _, at, end = self._box(b"iref")
+        described = (start for name, start, _ in boxes(self.data, at, end) if name == b"cdsc")
+        hidden += [start - 4 for start in described]
         if not hidden:
             return self.data
         whole = bytearray(self.data)

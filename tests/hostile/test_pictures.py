@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from support.hostile.pictures import PICTURES
+from support.project import ROOT
 
 MAX_MIB = 1300
 """Most memory of a photo, above that of the process at rest."""
@@ -81,7 +83,10 @@ def costs(folder: Path, seconds: int) -> dict[str, Cost]:
     """Decodes the files of a folder in a child process, whose CPU time is limited."""
     limit = f"import resource; resource.setrlimit(resource.RLIMIT_CPU, ({seconds},) * 2)\n"
     child = subprocess.run(
-        [sys.executable, "-c", limit + _CHILD, str(folder)], capture_output=True, text=True
+        [sys.executable, "-c", limit + _CHILD, str(folder)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))},
     )
     rows: list[dict[str, Any]] = [json.loads(line) for line in child.stdout.splitlines()]
     assert child.returncode == 0, (rows[-1:], child.stderr)

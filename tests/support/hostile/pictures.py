@@ -26,6 +26,16 @@ def grey(width: int, height: int, mode: str = "L") -> Image.Image:
     return Image.new(mode, (width, height), (128,) * len(mode) if len(mode) > 1 else 128)
 
 
+def packed_zeros(size: int) -> bytes:
+    """A zlib stream that unpacks to so many zeros, made without packing them all."""
+    piece = 2**20
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    block = packer.compress(bytes(piece)) + packer.flush(zlib.Z_FULL_FLUSH)
+    rest = zlib.compressobj(9, zlib.DEFLATED, -15)
+    tail = rest.compress(bytes(size % piece)) + rest.flush()
+    return b"\x78\x9c" + block * (size // piece) + tail + struct.pack(">HH", size % 65_521, 1)
+
+
 # Metadata
 
 
@@ -56,9 +66,7 @@ def png_exif() -> bytes:
 
 def png_profile() -> bytes:
     """A PNG whose colour profile unpacks to a gigabyte."""
-    packer = zlib.compressobj(9)
-    packed = b"".join(packer.compress(bytes(2**20)) for _ in range(1024)) + packer.flush()
-    return png_with(png_chunk(b"iCCP", b"icc\0\0" + packed))
+    return png_with(png_chunk(b"iCCP", b"icc\0\0" + packed_zeros(2**30)))
 
 
 def png_texts(count: int = 1_000) -> bytes:
@@ -328,7 +336,7 @@ def tiff_unknown_numbers(count: int = 8_000_000) -> bytes:
 
 def tiff_shared_strips(rows: int = 65_000) -> bytes:
     """A TIFF of which every row is the same compressed megabyte, with its bits turned."""
-    packed = zlib.compress(bytes(2**30 // 64), 1).ljust(2**21, b"\0")
+    packed = packed_zeros(2**24).ljust(2**21, b"\0")
     end = 8 + len(packed)
     lists = struct.pack("<I", 8) * rows + struct.pack("<I", len(packed)) * rows
     strips = [(273, 4, rows, end), (278, 4, 1, 1), (279, 4, rows, end + 4 * rows), (266, 3, 1, 2)]
@@ -337,8 +345,7 @@ def tiff_shared_strips(rows: int = 65_000) -> bytes:
 
 def tiff_tile() -> bytes:
     """A TIFF of 16 x 16 pixels in one compressed tile of a gigabyte."""
-    packer = zlib.compressobj(9)
-    packed = b"".join(packer.compress(bytes(2**20)) for _ in range(1024)) + packer.flush()
+    packed = packed_zeros(2**30)
     tile = [(322, 4, 1, 2**15), (323, 4, 1, 2**15), (324, 4, 1, 8), (325, 4, 1, len(packed))]
     return tiff(fields(16, 16, 8) + tile, packed)
 
@@ -362,8 +369,7 @@ def tiff_scans(count: int = 15_000, side: int = 2048, rows: int = 1) -> bytes:
 def tiff_floats() -> bytes:
     """A TIFF of a hundred megapixels of floating point in one strip."""
     side = 10_900
-    packer = zlib.compressobj(1)
-    packed = b"".join(packer.compress(bytes(side * 8)) for _ in range(side)) + packer.flush()
+    packed = packed_zeros(8 * side**2)
     wide = [(258, 3, 1, 64), (339, 3, 1, 3)]
     rest = [one for one in fields(side, side, 8) if one[0] != 258]
     strip = [(273, 4, 1, 8), (278, 4, 1, side), (279, 4, 1, len(packed))]
@@ -595,7 +601,7 @@ def heic_overlay(levels: int = 8, copies: int = 16) -> bytes:
 
 def items_lying(brand: bytes) -> bytes:
     """A picture that says it is small, and whose coded bytes say that it is large."""
-    kind, config, data = coded(brand, 2_048, 2_048)
+    kind, config, data = coded(brand, 1_024, 1_024)
     properties = [config, size_box(64, 64), full(b"pixi", b"\3\x08\x08\x08")]
     return items(brand, [(kind, 0, len(data))], properties, [(1, b"\x81\2\3")], [], data)
 
