@@ -28,7 +28,7 @@ from locdiffusion.geography.polygon_rows import MOST_ROWS, WANTED, PolygonRows
 from locdiffusion.geography.polygons import PolygonError
 from locdiffusion.geography.shapefile import read_shapefile
 from locdiffusion.geography.wkb import polygons_from_wkb
-from locdiffusion.isolation.parquet import bounded_table
+from locdiffusion.isolation.parquet import flat_table
 
 
 def read_rows(data: bytes) -> PolygonRows:
@@ -113,7 +113,7 @@ def _geojson_crs(crs: Any) -> str | None:
 def read_geoparquet(data: bytes) -> PolygonRows:
     """Reads the geometry and all plain columns of a GeoParquet file."""
     try:
-        table = bounded_table(pa.py_buffer(data))
+        table = flat_table(pa.py_buffer(data))
         about = json.loads((table.schema.metadata or {})[b"geo"])
         geometry = about["primary_column"]
         encoding, crs = (about["columns"][geometry].get(key) for key in ("encoding", "crs"))

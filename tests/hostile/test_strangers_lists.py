@@ -1,34 +1,37 @@
 """Lists of strangers: a kilobyte takes no gigabyte, and a damaged file is an error that says so."""
 
-import pyarrow as pa
+from __future__ import annotations
+
+import resource
+
 import pytest
 
-from locdiffusion.isolation.parquet import FREE_BYTES, ParquetError, bounded_table, read_parquet
+from locdiffusion.isolation import IsolatedFunction
+from locdiffusion.isolation.parquet import FREE_BYTES, ParquetError, read_parquet
 from support.hostile.parquet_files import PARQUETS
 
-POOLS = []  # Arrow may give memory back to a pool at any time
-FATAL = ("shared_prefixes.parquet", "aborting.parquet")
+
+ITSELF = 128 * 2**20
+"""Memory of a child process that has read nothing yet."""
 
 
-@pytest.fixture
-def arrow_memory():
-    """A pool that has seen nothing but this test."""
-    before, pool = pa.default_memory_pool(), pa.proxy_memory_pool(pa.default_memory_pool())
-    POOLS.append(pool)
-    pa.set_memory_pool(pool)
-    yield pool
-    pa.set_memory_pool(before)
+@pytest.mark.parametrize("name", sorted(PARQUETS))
+def test_a_parquet_file_costs_by_its_size(name: str) -> None:
+    """Each took gigabytes, or ended the process."""
+    measured = IsolatedFunction(peak_of_reading)
+    peak, size = map(int, measured(name.encode()).split())
+    measured.close()
+    assert peak < 2 * FREE_BYTES + 64 * size + ITSELF
 
 
-@pytest.mark.parametrize("name", sorted({*PARQUETS} - {*FATAL}))
-def test_a_parquet_file_is_refused_before_it_is_unpacked(name, arrow_memory):
-    """Each took gigabytes, or overflowed the stack."""
-    with pytest.raises((ParquetError, OSError), match=r"memory|footer|Exceeded size limit"):
-        bounded_table(pa.py_buffer(PARQUETS[name]()))
-    assert arrow_memory.max_memory() < FREE_BYTES
+def peak_of_reading(name: bytes) -> bytes:
+    """Reads a file as the product does.
 
-
-@pytest.mark.parametrize("name", FATAL)
-def test_a_parquet_file_ends_a_child_process_only(name):
+    Returns:
+        The most memory that the product's child took, and the size of the file, in bytes.
+    """
+    data = PARQUETS[name.decode()]()
     with pytest.raises(ParquetError):
-        read_parquet(PARQUETS[name]())
+        read_parquet(data)
+    peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return f"{peak} {len(data)}".encode()

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from locdiffusion.isolation import IsolatedError, IsolatedFunction
-from locdiffusion.isolation.parquet import ParquetError, bounded_table, packed_table, read_parquet
+from locdiffusion.isolation.parquet import ParquetError, flat_table, packed_table, read_parquet
 from support import SEED
 from support.hostile.parquet_files import packed
 
@@ -43,7 +43,7 @@ TABLE = pa.table(
 )
 def test_what_honest_writers_write_is_read(how):
     for table in (TABLE, TABLE.slice(0, 0)):
-        assert bounded_table(pa.py_buffer(packed(table, **how))).to_pydict() == table.to_pydict()
+        assert flat_table(pa.py_buffer(packed(table, **how))).to_pydict() == table.to_pydict()
 
 
 def test_a_child_reads_a_file_or_its_bytes(tmp_path):
@@ -58,7 +58,7 @@ def test_a_child_reads_a_file_or_its_bytes(tmp_path):
 def test_nested_columns_are_left_out():
     nested = TABLE.append_column("names", [[["a"]] * ROWS])
     nested = nested.append_column("box", [[{"id": 1}] * ROWS])
-    found = bounded_table(pa.py_buffer(packed(nested)))
+    found = flat_table(pa.py_buffer(packed(nested)))
     assert found.column_names == TABLE.column_names
 
 
@@ -69,7 +69,7 @@ def test_columns_of_one_name_are_refused():
     twice = struct.append_column("id", [["y"] * ROWS])
     for table in (both, twice):
         with pytest.raises(ParquetError, match="two columns have the name"):
-            bounded_table(pa.py_buffer(packed(table)))
+            flat_table(pa.py_buffer(packed(table)))
 
 
 def test_a_damaged_file_is_an_error_and_no_other():
@@ -78,7 +78,7 @@ def test_a_damaged_file_is_an_error_and_no_other():
     sound = packed(TABLE.slice(0, 50), compression="zstd")
     head = b'{"columns": null, "mapped": false}\n'
     read = IsolatedFunction(packed_table)
-    for _ in range(100):
+    for _ in range(30):
         data = bytearray(sound)
         for _ in range(random.randint(1, 4)):
             data[random.randrange(len(data))] = random.randrange(256)
@@ -89,8 +89,8 @@ def test_a_damaged_file_is_an_error_and_no_other():
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1PAR1", packed(TABLE)[:-1]])
 def test_a_cut_file_is_an_error(data):
-    with pytest.raises((ParquetError, OSError)):
-        bounded_table(pa.py_buffer(data))
+    with pytest.raises(ParquetError):
+        read_parquet(data)
 
 
 def test_a_missing_file_is_missing(tmp_path):
