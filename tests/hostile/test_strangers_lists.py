@@ -10,7 +10,6 @@ from locdiffusion.isolation import IsolatedFunction
 from locdiffusion.isolation.parquet import FREE_BYTES, ParquetError, read_parquet
 from support.hostile.parquet_files import PARQUETS
 
-
 ITSELF = 128 * 2**20
 """Memory of a child process that has read nothing yet."""
 
