@@ -81,9 +81,9 @@ class Allowance:
         return unpacked > self.free_bytes + self.ratio * packed
 
 
-UNPACKED = Allowance(2**32, 200)
+UNPACKED = Allowance(2**31, 200)
 """Of all bytes. Text and logs shrink to a fiftieth, disk images of zeros to less than a thousandth;
-4 GiB of these take some seconds."""
+2 GiB of these take seconds."""
 PARSED = Allowance(2**24, 100)
 """Of headers and documents, each of which costs memory and much time. Headers of empty files with
 numbered names shrink to a fortieth; 16 MiB are 32,768 of them."""

@@ -189,17 +189,17 @@ def links(count: int = 3_000) -> bytes:
 # What unpacks to very much
 
 
-def zeros_skipped(size: int = 5 * 2**30) -> bytes:
+def zeros_skipped(size: int = 3 * 2**30) -> bytes:
     """A member that is no photo and is all zeros."""
     before = ordinary(1) + ordinary(2) + header("disk.img", 8 * 2**40)
     return gz_repeated(before, bytes(MIB), size // MIB)
 
 
-def zeros_behind_the_end(size: int = 5 * 2**30) -> bytes:
+def zeros_behind_the_end(size: int = 3 * 2**30) -> bytes:
     return gz_repeated(ordinary(1) + ordinary(2) + END, bytes(MIB), size // MIB)
 
 
-def zeros_in_photos(size: int = 5 * 2**30) -> bytes:
+def zeros_in_photos(size: int = 3 * 2**30) -> bytes:
     block = header("zeros.jpg", 16 * MIB - 512) + bytes(16 * MIB - 512)
     return gz_repeated(ordinary(1) + ordinary(2), block, size // len(block))
 
