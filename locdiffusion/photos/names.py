@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from fnmatch import fnmatchcase, translate
 from functools import cache, lru_cache
-from itertools import count
 
 from schemas.samples import DOCUMENT_EXTENSIONS, IMAGE_EXTENSIONS, METADATA_EXTENSION
 
@@ -78,8 +77,6 @@ EDITED = (
 )
 """What Google Photos puts behind the name of a changed copy, which has no document of its own."""
 
-_GROUPS = count()  # numbers of the groups in expressions
-
 _NUMBERED = re.compile(r"(.*)(\(\d+\))\Z", re.DOTALL)
 _META = re.compile(r"__meta__/|__[^/]*__\Z")  # webdataset's own members
 _ENDING = re.compile(r"(?!\d+\Z)[^\W\d]*\d{0,3}[^\W\d]*~?")
@@ -141,11 +138,18 @@ def junk(path: str) -> str:
             if part.startswith(".") and part not in (".", ".."):
                 return ".DS_Store" if part == ".DS_Store" else "hidden"
     folder, slash, base = path.rpartition("/")
-    if slash and _JUNK_WITHIN(folder + "/"):
-        return next(f"{one}/" for one in JUNK_FOLDERS if _within(one)(folder + "/"))
+    if slash and (found := _junk_around(folder + "/")):
+        return found
     if _JUNK_BASE(base):
         return next(one for one in JUNK_FILES if fnmatchcase(base, one)).strip("\r")
     return ""
+
+
+@lru_cache(maxsize=1024)
+def _junk_around(folder: str) -> str:
+    if not _JUNK_WITHIN(folder):
+        return ""
+    return next(f"{one}/" for one in JUNK_FOLDERS if _within(one)(folder))
 
 
 def junk_folder(path: str) -> str:
@@ -157,14 +161,17 @@ def junk_folder(path: str) -> str:
 def _pattern(glob: str) -> str:
     """Returns the expression of a glob.
 
-    Each star but the last stops at the first place that fits and never tries another one, so that
+    Each star but the last ends at the first place that fits and never tries another one, so that
     the work is linear in the length of a name.
     """
-    first, *parts = map(re.escape, glob.split("*"))
+    first, *parts = glob.split("*")
+    text = re.escape(first)
+    if len(parts) > 1 and not first:  # quickly past most names
+        text = f"(?=[^/]*{re.escape(parts[-1].partition('/')[0])})"
     for part in parts[:-1]:
-        group = f"_{next(_GROUPS)}"
-        first += rf"(?=(?P<{group}>[^/]*?{part}))(?P={group})"
-    return f"{first}[^/]*{parts[-1]}" if parts else first
+        start, rest = re.escape(part[0]), re.escape(part[1:])
+        text += f"[^/{start}]*(?:{start}(?!{rest})[^/{start}]*)*{start}{rest}"
+    return f"{text}[^/]*{re.escape(parts[-1])}" if parts else text
 
 
 @cache

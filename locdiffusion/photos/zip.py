@@ -49,17 +49,23 @@ UNIX = 3
 
 
 class _Limited(io.BufferedIOBase):
-    """A file that gives no more than MAX_READ_BYTES at once and raises ArchiveDamage."""
+    """A file that gives no more than MAX_READ_BYTES at once and raises ArchiveDamage.
+
+    Attributes:
+        size: Bytes of the file.
+        opened: Whether the directory was read, so that what looks like it is a payload.
+    """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
+        self.opened = False
         self.size = 0
         self.size = self.seek(0, io.SEEK_END)
 
     def read(self, size: int | None = -1, /) -> bytes:
         try:
             if size is not None and 0 <= size <= MAX_READ_BYTES:
-                return _without_flags(self._file.read(size))
+                return _without_flags(self._file.read(size), self.opened)
             data = self._file.read(MAX_READ_BYTES)
             if len(data) < MAX_READ_BYTES:
                 return data
@@ -85,7 +91,7 @@ def _unread(error: ReadError) -> ArchiveDamage:
     return ArchiveDamage(TarStatus.UNREADABLE, 0, f"reading failed ({error})")
 
 
-def _without_flags(data: bytes) -> bytes:
+def _without_flags(data: bytes, opened: bool) -> bytes:
     """Takes from headers what `zipfile` does badly with.
 
     Those are the flag of UTF-8, as it reads nothing if a flagged name is not, and long extra
@@ -93,7 +99,7 @@ def _without_flags(data: bytes) -> bytes:
     """
     if data.startswith(HEADER) and len(data) == HEADER_BYTES:
         return data[:7] + bytes([data[7] & ~UTF8_FLAG]) + data[8:]
-    if not data.startswith(ENTRY):
+    if opened or not data.startswith(ENTRY):
         return data
     directory, at, members = bytearray(data), 0, 0
     while directory.startswith(ENTRY, at) and at + ENTRY_BYTES <= len(data):
@@ -134,6 +140,7 @@ def read_zip_members(
             why = "the zip ends without its directory; is a download or a copy unfinished?"
         status = TarStatus.TRUNCATED if cut else TarStatus.CORRUPT
         raise ArchiveDamage(status, file.size, why) from None
+    file.opened = True
     members = archive.infolist()
     payloads = _Payloads(file, archive)
     for info in members:

@@ -137,8 +137,8 @@ def long_names_of_a_zip(count: int = 60) -> bytes:
 def slow_names() -> bytes:
     """Names on which patterns of folders, endings, copies and cut names try again and again."""
     names = [
-        ".photo" * 500 + "library/x.jpg",
-        "a/" * 900 + ".photo" * 300 + "library/" * 100 + "x.jpg",
+        "a" + ".photo" * 650 + "library/x.jpg",
+        "a/" * 900 + "a" + ".photo" * 300 + "library/" * 30 + "x.jpg",
         "thumbs/" + "-" * 3900 + "x.jpg",
         "IMG" + "(1)" * 1200 + ".jpg",
         "IMG" + "(1" * 1800 + ".jpg",
