@@ -33,6 +33,9 @@ from schemas.training import DropReason
 
 CHUNK = 64 * 2**10
 MAX_REDIRECTS = 5
+MAX_HOSTS = 20_000
+"""Hosts that are remembered; of more, those that were met first are forgotten."""
+
 MOVED = (301, 302, 303, 307, 308)
 GONE = (404, 410)
 TRY_AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -153,6 +156,8 @@ class Downloader:
     def _host(self, url: str) -> _Host:
         name = urlsplit(url).netloc.rpartition("@")[2].lower()
         with self._lock:
+            if len(self._hosts) >= MAX_HOSTS:
+                self._hosts = dict(list(self._hosts.items())[MAX_HOSTS // 2 :])
             return self._hosts.setdefault(name, _Host(self.settings.per_host))
 
     def _backoff(self, url: str, attempt: int) -> float:
@@ -181,13 +186,17 @@ class Downloader:
             return self._follow(url, attempt)
         except FetchError as error:
             raise FetchError(error.reason, f"{redacted(url)}: {redacted(str(error))}") from None
-        except (urllib3.exceptions.LocationValueError, ValueError) as error:
-            # A host name that cannot exist, which will stay so.
-            raise _failed(url, f"{type(error).__name__}: {error}"[:300]) from None
+        except _Again:
+            raise
         except Slow as slow:
             raise _Again(str(slow)) from None
-        except (urllib3.exceptions.HTTPError, HTTPException, OSError) as error:
-            raise _Again(redacted(f"{type(error).__name__}: {error}")[:300]) from None
+        except Exception as error:  # what parsers raise on answers of strangers
+            why = redacted(f"{type(error).__name__}: {error}")[:300]
+            passing = (urllib3.exceptions.HTTPError, HTTPException, OSError)
+            # A host name that cannot exist stays so; its error is a ValueError as well.
+            if isinstance(error, passing) and not isinstance(error, ValueError):
+                raise _Again(why) from None
+            raise _failed(url, why) from None
         finally:
             ATTEMPT.reset(before)
 
@@ -284,10 +293,10 @@ def _retry_after(headers: Mapping[str, str]) -> float:
         return float(text)
     try:
         when = parsedate_to_datetime(text)
-    except (ValueError, TypeError):
+        when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
+        return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
+    except (ValueError, TypeError, OverflowError):
         return 0.0
-    when = when if when.tzinfo else when.replace(tzinfo=timezone.utc)
-    return max(0.0, (when - datetime.now(timezone.utc)).total_seconds())
 
 
 _shared: dict[FetchSettings, Downloader] = {}

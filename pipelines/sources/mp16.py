@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import csv
 import functools
+from collections import Counter
 from dataclasses import dataclass
 
 from locdiffusion.photos import lists
@@ -79,9 +80,10 @@ def columns_of(line: bytes, url: str = "the list") -> Columns:
     places = [column.index(names) for column in _NEEDED]
     found = [place for place in places if place is not None]
     if len(found) == len(_NEEDED):
-        short = [name.strip("'").lower() for name in names]
-        if twice := sorted({name for name in short if name and short.count(name) > 1}):
-            raise DataError(f"{url} has several columns {', '.join(twice)}; remove all but one")
+        counts = Counter(name.strip("'").lower() for name in names)
+        if twice := sorted(name for name, count in counts.items() if name and count > 1):
+            several = quoted(", ".join(twice), 300)
+            raise DataError(f"{url} has several columns {several}; remove all but one")
         return Columns(tuple(names), (found[0], found[1], found[2], found[3]), True)
     if not line or (not found and len(names) == COLUMNS and all(map(is_number, names[2:4]))):
         return BY_DEFINITION

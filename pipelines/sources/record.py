@@ -14,6 +14,9 @@ T = TypeVar("T")
 
 _MAX_SHOWN_BYTES = 64 * 2**10
 
+MAX_DETAIL_CHARACTERS = 1000
+"""Part of a sentence about a drop that is kept: some hold names of files and headers of hosts."""
+
 MAX_KEY_CHARACTERS = 1024
 """Longest id, and photographer's id; no bucket takes longer names."""
 
@@ -117,8 +120,8 @@ class Drop:
     line: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("detail", "line"):
-            object.__setattr__(self, name, redacted(getattr(self, name)))
+        object.__setattr__(self, "detail", redacted(self.detail)[:MAX_DETAIL_CHARACTERS])
+        object.__setattr__(self, "line", redacted(self.line))
 
 
 def photo_id(key: str) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 
-from pipelines.sources import connections
+from pipelines.sources import connections, download
 from pipelines.sources.connections import is_public
 from pipelines.sources.download import MAX_REDIRECTS, Downloader, FetchError, FetchSettings
 from pipelines.sources.record import Drop, quoted, redacted, shown
@@ -24,6 +25,7 @@ from support.hostile.sources import (
     PRIVATE_HOSTS,
     SECRET,
     Script,
+    certificate_of_loopback,
     packed_redirect,
     talker,
 )
@@ -269,6 +271,56 @@ def chunks(size: int) -> Script:
 def test_honest_chunks_are_read(size: int) -> None:
     with talker(chunks(size)) as host:
         assert len(fetch(host.url, allow_private=True)) == 2**18
+
+
+def test_hosts_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(download, "MAX_HOSTS", 10)
+    running = Downloader(FetchSettings(attempts=1))
+    for i in range(100):
+        with pytest.raises(FetchError):
+            running.get(f"http://127.0.0.{i}/x.jpg")
+    assert len(running._hosts) <= 10
+
+
+@pytest.mark.parametrize("zone", ["+" + "9" * 15, "+" + "9" * 30, "-2359"])
+@pytest.mark.parametrize("year", ["0001", "2024", "9999"])
+def test_a_wait_until_a_strange_day_costs_one_photo(
+    server: PhotoServer, zone: str, year: str
+) -> None:
+    when = {"Retry-After": f"Fri, 31 Dec {year} 23:59:59 {zone}"}
+    url = server.serve("/x.jpg", Answer(status=503, headers=when))
+    assert failure(url, allow_private=True, attempts=2).reason is DropReason.FETCH_FAILED
+
+
+# Encrypted
+
+
+@pytest.fixture
+def certificate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A certificate of this machine with its key, which downloads believe."""
+    path = certificate_of_loopback(tmp_path)
+    monkeypatch.setattr(requests.certs, "where", lambda: str(path))
+    return path
+
+
+def test_encrypted_photos_come_and_drips_end(certificate: Path) -> None:
+    body = HEAD + b"Content-Length: 5\r\n\r\nphoto"
+    with talker(lambda: [body], certificate=certificate) as host:
+        assert host.url.startswith("https://")
+        assert fetch(host.url, allow_private=True, attempts=1) == b"photo"
+        assert "--allow-private-addresses" in str(failure(host.url))
+    assert len(host.requests) == 1
+    with talker(DRIPPING["the body"], pause_s=0.01, certificate=certificate) as host:
+        limits = {"attempts": 1, "timeout_s": 0.4, "read_timeout_s": 5.0}
+        assert "slower than 0.4 s" in str(failure(host.url, allow_private=True, **limits))
+    assert host.pieces <= 40
+
+
+def test_certificates_of_strangers_are_not_believed(tmp_path: Path) -> None:
+    path = certificate_of_loopback(tmp_path)
+    with talker(lambda: [HEAD], certificate=path) as host:
+        error = failure(host.url, allow_private=True, attempts=1)
+    assert "certificate verify failed" in str(error) and host.requests == []
 
 
 # What is written down

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import bz2
 import os
+import sys
 import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from locdiffusion.photos.storage import ReadError
+from locdiffusion.photos.storage import DataError, ReadError
 from pipelines.build_shards.options import parse
 from pipelines.sources import lines, mp16, yfcc100m
 from pipelines.sources.download import FetchError, FetchSettings
@@ -121,6 +122,29 @@ def test_fields_without_an_end_cost_their_row(row: object) -> None:
     assert isinstance(row, Drop) and row.reason is DropReason.MALFORMED_ROW
     assert len(row.detail) < 1000 and len(row.line) <= MAX_LINE_CHARACTERS
     assert len(row.key or "") <= MAX_KEY_CHARACTERS
+
+
+def header_work(columns: int) -> int:
+    """Number of times that columns are counted, each of which looks at all of them."""
+    header = f"{mp16.HEADER}," + ",".join(f"c{i % 9}" for i in range(columns))
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += getattr(argument, "__name__", "") == "count"
+
+    sys.setprofile(count)
+    try:
+        with pytest.raises(DataError) as caught:
+            mp16.columns_of(header.encode())
+    finally:
+        sys.setprofile(None)
+    assert len(str(caught.value)) < 500
+    return calls
+
+
+def test_a_header_of_many_columns_is_not_counted_column_by_column() -> None:
+    assert header_work(2_000) == 0
 
 
 def test_a_licence_may_be_a_book() -> None:

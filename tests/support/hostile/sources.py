@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import ipaddress
 import itertools
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import msgpack
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 SECRET = "sekrit7"
 """Stands in addresses where passwords and tokens stand; nothing that is written may hold it."""
@@ -50,20 +57,30 @@ class Talker:
 
 
 @contextmanager
-def talker(script: Script, pause_s: float = 0.0) -> Iterator[Talker]:
+def talker(
+    script: Script, pause_s: float = 0.0, certificate: Path | None = None
+) -> Iterator[Talker]:
     """Serves every connection by a script.
 
     Args:
         script: Function that returns the pieces to send.
         pause_s: Seconds before each piece.
+        certificate: Certificate and key of a host that speaks TLS.
     """
     server = socket.create_server(("127.0.0.1", 0))
-    running = Talker(f"http://127.0.0.1:{server.getsockname()[1]}/photo.jpg")
+    secured = None
+    if certificate is not None:
+        secured = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        secured.load_cert_chain(certificate)
+    scheme = "https" if secured else "http"
+    running = Talker(f"{scheme}://127.0.0.1:{server.getsockname()[1]}/photo.jpg")
     ended = threading.Event()
 
     def serve(client: socket.socket) -> None:
-        with client:
-            try:
+        with contextlib.suppress(OSError), client:
+            if secured:
+                client = secured.wrap_socket(client, server_side=True)
+            with client:
                 running.requests.append(client.recv(65536))
                 for piece in script():
                     if ended.wait(pause_s):
@@ -71,8 +88,6 @@ def talker(script: Script, pause_s: float = 0.0) -> Iterator[Talker]:
                     client.sendall(piece)
                     running.pieces += 1
                     running.bytes += len(piece)
-            except OSError:
-                return
 
     def accept() -> None:
         while True:
@@ -91,6 +106,28 @@ def talker(script: Script, pause_s: float = 0.0) -> Iterator[Talker]:
         server.shutdown(socket.SHUT_RDWR)
         server.close()
         thread.join()
+
+
+def certificate_of_loopback(folder: Path) -> Path:
+    """Writes a certificate of 127.0.0.1, which nobody has signed, with its key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "loopback")])
+    here = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now = datetime.now(timezone.utc)
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([here]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    encoding = serialization.Encoding.PEM
+    secret = key.private_bytes(
+        encoding, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    path.write_bytes(made.public_bytes(encoding) + secret)
+    return path
 
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n"
