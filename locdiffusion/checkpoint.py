@@ -9,21 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from locdiffusion.config import ConfigError, from_dict, to_dict
+from locdiffusion.config import from_dict, to_dict
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.base_measure import BaseMeasure, uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.files import write_atomically
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.model.tensor_files import read_safetensors
 from locdiffusion.model.weights import may_move, split_name
 from locdiffusion.temperature import (
     STORED_IN_HALF,
@@ -37,6 +38,8 @@ WEIGHTS, CONFIG = "model.safetensors", "config.json"
 BASE, TEMPERATURES = "base.log_weight", "temperatures."
 STORED_NAMES = {"negative_log_density": "rarity"}
 """Tensors of the temperature model that are stored under another name."""
+MAX_CONFIG_BYTES = 16 * 2**20
+"""The record of a run takes some kilobytes."""
 SHIPPED = Path(__file__).parent / "checkpoints"
 DEFAULT = "overhead"
 
@@ -147,11 +150,14 @@ def read_config(path: str | None) -> CheckpointConfig:
     """
     file = resolve(path) / CONFIG
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        with file.open("rb") as opened:
+            values = json.loads(opened.read(MAX_CONFIG_BYTES).decode("utf-8"))
         if isinstance(values, dict):
             _check_format(values.get("format", FORMAT))  # a newer format has unknown settings
         return from_dict(CheckpointConfig, values)
-    except (json.JSONDecodeError, UnicodeDecodeError, ConfigError) as error:
+    except CheckpointError:
+        raise
+    except (ValueError, RecursionError) as error:  # also of a whole number of 5,000 digits
         raise CheckpointError(f"{file} is not a checkpoint's configuration: {error}") from error
 
 
@@ -175,7 +181,8 @@ def load(path: str | None = None) -> Checkpoint:
     directory = resolve(path)
     config = read_config(path)
     try:
-        tensors = {name: t.float() for name, t in load_file(directory / WEIGHTS).items()}
+        tensors = {n: t.float() for n, t in read_safetensors(directory / WEIGHTS).items()}
+        _check_sizes(config, tensors)
         base_measure = BaseMeasure(tensors.pop(BASE).double().exp().numpy())
         denoiser = _denoiser(config, base_measure)
         named = {
@@ -184,7 +191,7 @@ def load(path: str | None = None) -> Checkpoint:
         }
         denoiser.network.load_state_dict(tensors)
         denoiser.temperatures.load_state_dict(named)
-    except (SafetensorError, RuntimeError, KeyError, ValueError) as error:
+    except (RuntimeError, LookupError, ValueError, TypeError, OverflowError) as error:
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor
         raise CheckpointError(
             f"{directory / WEIGHTS} does not hold the weights that {CONFIG} describes ({reason}); "
@@ -192,6 +199,22 @@ def load(path: str | None = None) -> Checkpoint:
         ) from error
     denoiser.eval().requires_grad_(False)
     return Checkpoint(config, denoiser, base_measure, _sha256(directory))
+
+
+def _check_sizes(config: CheckpointConfig, tensors: Mapping[str, torch.Tensor]) -> None:
+    """Compares shapes before anything is built: a configuration may ask for any memory."""
+    wanted = {
+        TEMPERATURES + "gallery": (config.temperature.gallery, config.temperature.components),
+        TEMPERATURES + "hidden.bias": (config.temperature.hidden,),
+    }
+    if config.model.trunk_blocks > len(tensors):
+        raise ValueError(f"{config.model.trunk_blocks} blocks in {len(tensors)} tensors")
+    with torch.device("meta"):
+        wanted |= {n: tuple(t.shape) for n, t in CSUNet(config.model).state_dict().items()}
+    for name, shape in wanted.items():
+        found = tuple(tensors[name].shape)
+        if found != shape:
+            raise ValueError(f"size mismatch: {name} has shape {found}, wanted {shape}")
 
 
 def _denoiser(config: CheckpointConfig, base_measure: BaseMeasure) -> CalibratedDenoiser:

@@ -64,6 +64,10 @@ PRUNED = 0.5
 be reported as other modes, but are not climbed from."""
 
 
+MOST_STEPS = 1000
+"""Most candidates and Newton steps; a checkpoint of a stranger may ask for any."""
+
+
 @dataclass(frozen=True)
 class DecodeConfig:
     """How densities become answers.
@@ -86,6 +90,8 @@ class DecodeConfig:
             raise ValueError(f"radius_km is {self.radius_km}; want 1 to 5000 km.")
         if min(self.modes, self.candidates, self.shifts) < 1:
             raise ValueError(f"modes, candidates and shifts must be at least 1: {self}.")
+        if max(self.modes, self.candidates, self.shifts) > MOST_STEPS:
+            raise ValueError(f"modes, candidates and shifts may be {MOST_STEPS} at most: {self}.")
 
 
 class Decoder(nn.Module):

@@ -24,6 +24,9 @@ from torch import Tensor, nn
 
 from locdiffusion.model.siren import ConditionedSine, NoiseLevelFeatures
 
+MAX_DEGREE = 255
+"""Largest degree L: its coefficients resolve 80 km, and tables of harmonics grow with L³."""
+
 
 @dataclass(frozen=True)
 class CSUNetConfig:
@@ -54,6 +57,8 @@ class CSUNetConfig:
         """Checks the values."""
         if self.max_degree < 1 or self.embedding_dim < 1 or self.condition_dim < 1:
             raise ValueError(f"max_degree, embedding_dim and condition_dim must be ≥ 1: {self}.")
+        if self.max_degree > MAX_DEGREE:
+            raise ValueError(f"max_degree is {self.max_degree}; want at most {MAX_DEGREE}.")
         if not self.widths or min(self.widths) < 1:
             raise ValueError(f"widths is {self.widths}; want one positive width per level.")
         if self.max_degree >> (len(self.widths) - 1) < 1:

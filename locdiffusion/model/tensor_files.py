@@ -43,14 +43,26 @@ def read_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Ten
     if head[:4] == b"PK\3\4":
         return _from_zip(path, prefixes)
     if path.suffix == ".safetensors":
-        return _from_safetensors(path, prefixes, int.from_bytes(head, "little"))
+        return read_safetensors(path, prefixes)
     raise TensorFileError(
         "it is neither a zip archive of torch.save nor safetensors; if torch wrote it before "
         "version 1.6, write it again: torch.save(torch.load(FILE, weights_only=True), FILE)"
     )
 
 
-def _from_safetensors(path: Path, prefixes: tuple[str, ...], header: int) -> dict[str, Tensor]:
+def read_safetensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
+    """Reads a file of safetensors.
+
+    Args:
+        path: Path of the file.
+        prefixes: Beginnings of the names of the tensors to read.
+
+    Raises:
+        OSError: The file cannot be read.
+        TensorFileError: The file is damaged.
+    """
+    with path.open("rb") as opened:
+        header = int.from_bytes(opened.read(8), "little")
     if header > MAX_HEADER_BYTES:
         raise TensorFileError(
             f"its header has {header:,} bytes, wanted at most {MAX_HEADER_BYTES:,}"

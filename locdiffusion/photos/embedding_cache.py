@@ -8,14 +8,13 @@ and time. A sample that brings its embedding (`<key>.npy`) is not decoded at all
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -34,10 +33,10 @@ from locdiffusion.photos.labelled_samples import (
     shard_version,
 )
 from locdiffusion.photos.storage import DataError
+from locdiffusion.photos.stored_array import MAX_HEADER_BYTES, ArrayError, read_vector
 from locdiffusion.sphere.geodesy import unit_vectors
 
 EMBEDDING_EXTENSION = "npy"
-MAX_EMBEDDING_BYTES = 2**20
 PHOTOS_AT_ONCE = 64
 
 
@@ -166,10 +165,11 @@ def _embed_shard(shard: str, encoder: ImageEncoder | DeferredEncoder, target: Pa
             for row, embedding in zip(
                 waiting, encoder.embed(np.stack([*waiting.values()])), strict=True
             ):
-                rows[row] = embedding
+                rows[row] = embedding.astype(np.float16)  # as it is stored: half of the memory
             waiting.clear()
 
-    for sample, truth in read_samples(shard, {EMBEDDING_EXTENSION: MAX_EMBEDDING_BYTES}):
+    most = 8 * encoder.spec.embedding_dim + 2 * MAX_HEADER_BYTES
+    for sample, truth in read_samples(shard, {EMBEDDING_EXTENSION: most}):
         positions.append((truth.latitude, truth.longitude))
         keys.append(sample.key)
         place = f"{sample.key!r} of {shard}"
@@ -209,13 +209,11 @@ def _stored_embedding(
     data: bytes, encoder: ImageEncoder | DeferredEncoder, place: str
 ) -> NDArray[np.floating]:
     try:
-        stored = np.load(io.BytesIO(data), allow_pickle=False)
-        found = f"{stored.dtype} {stored.shape}"
-        sound = stored.dtype.kind == "f" and stored.shape == (encoder.spec.embedding_dim,)
+        stored = read_vector(data, encoder.spec.embedding_dim)
         with np.errstate(over="ignore"):
             half = stored.astype(np.float16)
-        sound = sound and bool(np.all(np.isfinite(half)))
-    except (ValueError, EOFError, OSError, AttributeError) as error:
+        found, sound = "infinite in half precision, or no numbers", bool(np.all(np.isfinite(half)))
+    except ArrayError as error:
         found, sound = str(error), False
     if not sound:
         raise DataError(
@@ -224,7 +222,7 @@ def _stored_embedding(
             "gives: train with the encoder that the shards were built with (--encoder), or build "
             "them again."
         )
-    return cast("NDArray[np.float16]", half)
+    return half
 
 
 def _cache_name(shard: str, encoder: dict[str, object]) -> str:

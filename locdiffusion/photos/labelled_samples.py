@@ -31,7 +31,7 @@ from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import DataError, open_stream, version
 from schemas.geotags import ErrorRow
-from schemas.samples import METADATA_EXTENSION, Truth
+from schemas.samples import MAX_METADATA_BYTES, METADATA_EXTENSION, Truth
 
 BUILD_RECORD = "run.json"  # of pipelines.build_shards, in the folder above train/ and val/
 
@@ -129,13 +129,17 @@ def check_builds(shards: Sequence[str], encoder: str) -> None:
     for folder in dict.fromkeys(place.rsplit("/", 2)[0] for place in places):
         try:
             with open_stream(f"{folder}/{BUILD_RECORD}") as stream:
-                record = json.loads(stream.read())
-        except (OSError, ValueError):  # other shards than those of pipelines.build_shards
+                record = json.loads(stream.read(MAX_METADATA_BYTES))
+        except (
+            OSError,
+            ValueError,
+            RecursionError,
+        ):  # other shards than those of pipelines.build_shards
             continue
         stored = record.get("encoder") if isinstance(record, dict) else None
         names = (str(stored), encoder)
         moved = any(map(may_move, names)) and len({split_name(name)[0] for name in names}) == 1
-        if stored not in (None, encoder) and not moved:
+        if isinstance(stored, str) and stored != encoder and not moved:
             raise DataError(
                 f"The shards below {folder} hold embeddings of {stored!r}, and the encoder is "
                 f"{encoder!r}; train with --encoder {stored}, or build the shards again with "

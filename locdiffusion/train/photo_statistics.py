@@ -52,11 +52,16 @@ class Statistics:
         digest = hashlib.sha256(names.encode()).hexdigest()[:12]
         kept = files[0].parent / f"statistics-{digest}.npz"
         try:
+            with zipfile.ZipFile(kept) as archive:
+                if any(info.compress_type for info in archive.infolist()):
+                    raise ValueError("compressed, which np.savez is not")
             with np.load(kept, allow_pickle=False) as stored:
                 values = {field.name: stored[field.name] for field in fields(cls)}
             scalars = {name: values[name].item() for name in ("spread_of_all", "fingerprint")}
             return cls(**{**values, **scalars})
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):  # missing or damaged
+        except (
+            Exception
+        ):  # missing or damaged: NumPy parses headers as Python does, and as it fails
             measured = _measure(files)
         with atomic_path(kept) as temporary, temporary.open("wb") as stream:
             np.savez(stream, **{f.name: getattr(measured, f.name) for f in fields(cls)})

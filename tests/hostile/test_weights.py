@@ -2,24 +2,42 @@
 
 import io
 import itertools
+import json
 import pickle
 import random
 import re
 import sys
 import tracemalloc
 import warnings
+import zipfile
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from locdiffusion import Geotagger
+from locdiffusion.checkpoint import CheckpointError, load
 from locdiffusion.model.image_encoder import load_image_encoder
 from locdiffusion.model.tensor_files import read_tensors
 from locdiffusion.model.torch_pickle import TensorFileError, unpickled
 from locdiffusion.model.weights import EncoderWeightsError
+from locdiffusion.photos.embedding_cache import embed_shards
+from locdiffusion.train.photo_statistics import Statistics
 from support import ROOT, SEED
-from support.hostile.weights import WEIGHTS, Command, archived, scripted, text
+from support.archives import truth, write_tar
+from support.hostile.training_data import ARRAYS, described
+from support.hostile.weights import (
+    CONFIG_FILES,
+    CONFIGS,
+    WEIGHTS,
+    Command,
+    archived,
+    scripted,
+    text,
+)
+from support.tiny import TinyEncoder, write_checkpoint
 
 FORMS = ("geoclip:{}", "open_clip:ViT-B-32/{}")
 
@@ -150,10 +168,10 @@ def test_nothing_else_opens_what_could_run() -> None:
     """Whoever opens weights, arrays or pickles another way has to say here why."""
     allowed = {
         ("locdiffusion/isolation/__init__.py", "pickle.loads"),  # of its parent process
+        ("locdiffusion/geography/borders.py", "np.load"),  # arrays only
         ("locdiffusion/model/geoclip.py", "torch.load"),  # of an installed package, weights only
         ("locdiffusion/model/lite0.py", "torch.load"),
         ("locdiffusion/model/tensor_files.py", "torch.load"),  # in a message
-        ("locdiffusion/photos/embedding_cache.py", "np.load"),
         ("locdiffusion/train/photo_statistics.py", "np.load"),  # arrays only
     }
     risky = re.compile(r"\b(?:pickle\.loads?|torch\.load|jit\.load|np\.load|joblib\.load)(?=\()")
@@ -168,3 +186,62 @@ def test_nothing_else_opens_what_could_run() -> None:
         text = (ROOT / name).read_text("utf-8")
         safe = "weights_only=True" if call == "torch.load" else "allow_pickle=False"
         assert text.count(f"{call}(") == text.count(safe)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_checkpoint_gets_no_memory_that_its_weights_do_not_fill(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path, TinyEncoder().spec)
+    config = json.loads((tmp_path / "config.json").read_text())
+    CONFIGS[name](config)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    made = []
+    monkeypatch.setattr("locdiffusion.checkpoint._denoiser", lambda *_: made.append(1))
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load(str(tmp_path))
+    assert not made
+
+
+@pytest.mark.parametrize("name", CONFIG_FILES)
+def test_an_odd_configuration_is_named(name: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, TinyEncoder().spec)
+    (tmp_path / "config.json").write_bytes(CONFIG_FILES[name])
+    with pytest.raises(CheckpointError, match=r"config\.json"):
+        load(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", [name for name in WEIGHTS if name.endswith(".safetensors")])
+def test_odd_weights_of_a_checkpoint_are_named(name: str, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, TinyEncoder().spec)
+    (tmp_path / "model.safetensors").write_bytes(WEIGHTS[name]())
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load(str(tmp_path))
+
+
+def test_a_checkpoint_is_no_pickle_whatever_its_file_is(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, TinyEncoder().spec)
+    torch.save({"x": torch.zeros(1)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError):
+        load(str(tmp_path))
+
+
+def test_a_checkpoint_names_no_address_to_fetch(tmp_path: Path) -> None:
+    """Only what the user typed may be a URL; the encoder that a checkpoint names is a file."""
+    spec = replace(TinyEncoder().spec, name="geoclip:http://127.0.0.1:9/model.safetensors")
+    write_checkpoint(tmp_path, spec)
+    with pytest.raises(EncoderWeightsError, match="no weight file"):
+        Geotagger.load(str(tmp_path))
+
+
+def test_kept_statistics_are_measured_again_if_they_are_odd(tmp_path: Path) -> None:
+    shard = write_tar(tmp_path / "x.tar", [("a.json", truth()), ("a.npy", described())])
+    files = embed_shards([str(shard)], TinyEncoder(), tmp_path)
+    sound = Statistics.of(files)
+    (kept,) = tmp_path.glob("statistics-*.npz")
+    for array in ARRAYS.values():
+        for packing in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            with zipfile.ZipFile(kept, "w", packing) as archive:
+                for field in fields(Statistics):
+                    archive.writestr(f"{field.name}.npy", array)
+            assert Statistics.of(files).fingerprint == sound.fingerprint

@@ -243,8 +243,12 @@ class TestNoPickle:
         assert not (tmp_path / "sprung").exists()
 
     def test_the_package_unpickles_nothing(self) -> None:
-        """`torch.load` only with weights_only, and no pickle, shelve or joblib at all."""
-        for file in Path(locdiffusion.__file__).parent.rglob("*.py"):
+        """`torch.load` only with weights_only, and no pickle, shelve or joblib at all.
+
+        But a child process unpickles the function that its parent, which is trusted, sends.
+        """
+        package = Path(locdiffusion.__file__).parent
+        for file in {*package.rglob("*.py")} - {package / "isolation" / "__init__.py"}:
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
                 names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
                 names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []

@@ -160,3 +160,32 @@ WEIGHTS: dict[str, Callable[[], bytes]] = {
     "deep.safetensors": lambda: safetensors_of(b"[" * 100_000),
 }
 """By name: files that hold no usable weights of any model."""
+
+
+CONFIGS: dict[str, Callable[[dict[str, Any]], Any]] = {
+    "a wide network": lambda c: c["model"].update(widths=[2**20, 2**20], condition_dim=2**20),
+    "a wide embedding": lambda c: [c[k].update(embedding_dim=2**36) for k in ("model", "encoder")],
+    "a high degree": lambda c: c["model"].update(max_degree=2**20),
+    "a degree beyond numbers": lambda c: c["model"].update(max_degree=10**300),
+    "many levels": lambda c: c["model"].update(max_degree=255, widths=[8] * 8),
+    "many blocks": lambda c: c["model"].update(trunk_blocks=10**9),
+    "a large gallery": lambda c: c["temperature"].update(gallery=10**9),
+    "many components": lambda c: c["temperature"].update(components=10**8),
+    "a wide head": lambda c: c["temperature"].update(hidden=2**36),
+    "many candidates": lambda c: c["decode"].update(candidates=10**9),
+    "many steps": lambda c: c["decode"].update(shifts=10**9),
+    "many places": lambda c: c["decode"].update(modes=10**9),
+    "no number": lambda c: c["model"].update(natural_scale="1"),
+}
+"""By name: changes to the configuration of a checkpoint, which then asks for what is not there."""
+
+CONFIG_FILES: dict[str, bytes] = {
+    "deep": b"[" * 10**6,
+    "deep in a record": b'{"record": ' + b'{"a":' * 10**5,
+    "digits": b'{"format": ' + b"9" * 10**5 + b"}",
+    "no UTF-8": b"\xff\xfe",
+    "nothing": b"",
+    "a list": b"[1]",
+    "a number": b"NaN",
+}
+"""By name: contents of config.json."""
