@@ -42,6 +42,8 @@ INSTALL = [
 # `geotag` on more than one process, and `build-shards`. Beam brings requests along.
 BEAM = [
     "apache-beam>=2.72",
+    # MP-16's photos circulate in msgpack shards, shard_N.msg.
+    "msgpack>=1.0.8",
     # Photos behind URLs.
     "requests>=2.32",
     # A download that drips is noticed by HTTPResponse.read1, which 2.1 has not.
@@ -82,8 +84,6 @@ TEST = [
     # Writes polygons in each format, and reads ours.
     "geopandas>=1.0",
     "hypothesis>=6.100",
-    # Writes the shards of MP-16 that ours must read.
-    "msgpack>=1.0.8",
     # Writes the HEIC files that ours must read.
     "pillow-heif>=1.0",
     "pytest>=8.2",

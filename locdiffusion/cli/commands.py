@@ -21,6 +21,7 @@ OWN = ("schemas", "locdiffusion", "pipelines")
 
 EXTRAS = {
     "apache_beam": "beam",
+    "msgpack": "beam",
     "requests": "beam",
     "gcsfs": "gcp",
     "google": "gcp",

@@ -1,62 +1,34 @@
 """Indexes the `shard_N.msg` files in which MP-16 circulates: streams of maps {id, image, ...}.
 
-A file is indexed once, entry by entry; then any image is a range of its bytes. Values are passed
-over and not built: of ten megabytes a library makes objects of seven hundred.
+A file is indexed once, entry by entry; then any image is a range of its bytes. Nothing else of an
+entry is kept: of ten megabytes of small values the library would make objects of seven hundred.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
+
+import msgpack
 
 from locdiffusion.photos.storage import open_stream
 from pipelines.sources.record import Drop, ImageRef, RowError, checked_key
+from schemas.samples import MAX_IMAGE_BYTES
 from schemas.training import DropReason
 
 ID, IMAGE = b"id", b"image"
 
-MAX_VALUES = 10_000
-"""Most values of one entry, with those within them; the entries of MP-16 have four keys."""
+MAX_ENTRY_BYTES = 4 * MAX_IMAGE_BYTES
+"""Largest entry in bytes; a larger one makes the rest of the file unreadable."""
 
-MAX_KEY_BYTES = 4096
-"""Longest id, or name of a value."""
+_MAX_KEYS = 64
+"""Most keys of an entry, and most values of what stands where an id or a name is wanted."""
 
 _CHUNK = 2**20
 
-# https://github.com/msgpack/msgpack/blob/master/spec.md: bytes behind the first one, by that one.
-_NUMBERS = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8, 0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
-_PLAIN = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8}
-_PLAIN |= {0xD4: 2, 0xD5: 3, 0xD6: 5, 0xD7: 9, 0xD8: 17}  # extensions, with the byte of their type
-# Bytes of the length that follows.
-_STRINGS = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}
-_EXTENSIONS = {0xC7: 1, 0xC8: 2, 0xC9: 4}
-_ARRAYS, _MAPS = {0xDC: 2, 0xDD: 4}, {0xDE: 2, 0xDF: 4}
-
-
-class _Damage(Exception):
-    """The bytes are no msgpack, or no entry of such a shard; the rest cannot be read."""
-
-
-class _Head(NamedTuple):
-    """Beginning of a value.
-
-    Attributes:
-        is_text: Whether it is a string or bytes.
-        is_map: Whether the values within are names and values.
-        size: Bytes that follow.
-        values: Values that follow the bytes.
-        number: The value, if it is a whole number.
-    """
-
-    is_text: bool = False
-    is_map: bool = False
-    size: int = 0
-    values: int = 0
-    number: int | None = None
-
 
 def index_shard(url: str) -> Iterator[tuple[str, ImageRef] | Drop]:
-    """Yields the place of each image of a msgpack shard, holding none in memory.
+    """Yields the place of each image of a msgpack shard, holding one image in memory at a time.
 
     Args:
         url: Path of the shard, or a URL that fsspec opens; it goes into each ImageRef as it is.
@@ -69,127 +41,72 @@ def index_shard(url: str) -> Iterator[tuple[str, ImageRef] | Drop]:
         OSError: The file cannot be opened or read.
     """
     with open_stream(url) as file:
-        shard = _Shard(file)
-        while shard.more():
-            start = shard.position
+        counted = _Counted(file)
+        limits = dict.fromkeys(("max_str_len", "max_bin_len", "max_ext_len"), MAX_ENTRY_BYTES)
+        unpacker = msgpack.Unpacker(
+            counted,
+            raw=True,  # files of before msgpack had a type for bytes call everything a string
+            read_size=_CHUNK,
+            max_buffer_size=2 * MAX_ENTRY_BYTES,
+            max_array_len=_MAX_KEYS,
+            max_map_len=_MAX_KEYS,
+            strict_map_key=False,
+            list_hook=_nothing,
+            object_pairs_hook=_nothing,
+            ext_hook=_nothing,
+            **limits,
+        )
+        while True:
+            start = unpacker.tell()
             try:
-                yield _entry(shard, url)
-            except EOFError:
-                why = f"{url} breaks off within the entry at byte {start:,}; copy it again"
+                yield _entry(unpacker, url)
+            except msgpack.OutOfData:
+                if start != counted.bytes:
+                    why = f"{url} breaks off within the entry at byte {start:,}; copy it again"
+                    yield Drop(None, DropReason.UNUSABLE_SHARD, why)
+                return
+            except OSError:
+                raise
+            except Exception as error:  # the unpacker raises many kinds on bytes that are not its
+                why = (
+                    f"{url} holds no map of id and image at byte {start:,} "
+                    f"({type(error).__name__}: {error}); copy it again"
+                )
                 yield Drop(None, DropReason.UNUSABLE_SHARD, why)
                 return
-            except _Damage as damage:
-                why = f"{url} holds no map of id and image at byte {start:,} ({damage})"
-                yield Drop(None, DropReason.UNUSABLE_SHARD, f"{why}; copy it again")
-                return
 
 
-class _Shard:
-    """The values of a file, one after the other.
+def _nothing(*_: object) -> None:
+    """Stands for an array, a map or an extension, as soon as it is read."""
 
-    Attributes:
-        position: Byte of the file that comes next.
-    """
+
+class _Counted:
+    """Counts the bytes that the unpacker has taken from a file; it reads ahead of `tell`."""
 
     def __init__(self, file: BinaryIO) -> None:
-        self.position = 0
+        self.bytes = 0
         self._file = file
-        self._chunk, self._at = b"", 0
 
-    def more(self) -> bool:
-        """Returns whether anything is left."""
-        if self._at == len(self._chunk):
-            self._chunk, self._at = self._file.read(_CHUNK), 0
-        return bool(self._chunk)
-
-    def take(self, size: int) -> bytes:
-        """Reads bytes, of which there are few."""
-        parts = []
-        while size:
-            if not self.more():
-                raise EOFError
-            parts.append(self._chunk[self._at : self._at + size])
-            self._move(len(parts[-1]))
-            size -= len(parts[-1])
-        return b"".join(parts)
-
-    def pass_bytes(self, size: int) -> None:
-        """Passes over bytes, of which there may be more than memory holds."""
-        while size:
-            if not self.more():
-                raise EOFError
-            step = min(size, len(self._chunk) - self._at)
-            self._move(step)
-            size -= step
-
-    def _move(self, size: int) -> None:
-        self._at += size
-        self.position += size
-
-    def head(self) -> _Head:
-        """Reads the beginning of a value."""
-        kind = self.take(1)[0]
-        if kind < 0x80 or kind >= 0xE0:
-            return _Head(number=kind if kind < 0x80 else kind - 256)
-        if kind < 0xA0:
-            is_map = kind < 0x90
-            return _Head(is_map=is_map, values=(kind & 15) * (2 if is_map else 1))
-        if kind < 0xC0:
-            return _Head(is_text=True, size=kind & 31)
-        if kind in _NUMBERS:
-            return _Head(number=self._whole(_NUMBERS[kind], signed=kind >= 0xD0))
-        if kind in _PLAIN:
-            return _Head(size=_PLAIN[kind])
-        if kind in _STRINGS:
-            return _Head(is_text=True, size=self._whole(_STRINGS[kind]))
-        if kind in _EXTENSIONS:
-            return _Head(size=self._whole(_EXTENSIONS[kind]) + 1)
-        if kind in _ARRAYS:
-            return _Head(values=self._whole(_ARRAYS[kind]))
-        if kind in _MAPS:
-            return _Head(is_map=True, values=2 * self._whole(_MAPS[kind]))
-        raise _Damage(f"byte {kind:#04x} begins no value")
-
-    def _whole(self, size: int, signed: bool = False) -> int:
-        return int.from_bytes(self.take(size), "big", signed=signed)
-
-    def pass_value(self, head: _Head, most: int) -> int:
-        """Passes over the rest of a value; returns the number of values in it, itself included.
-
-        Args:
-            head: Its beginning.
-            most: Most values that may be in it.
-        """
-        seen, left = 1, head.values
-        self.pass_bytes(head.size)
-        while left:
-            if seen + left > most:
-                raise _Damage(f"more than {MAX_VALUES:,} values")
-            one = self.head()
-            self.pass_bytes(one.size)
-            left += one.values - 1
-            seen += 1
-        return seen
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.bytes += len(data)
+        return data
 
 
-def _entry(shard: _Shard, url: str) -> tuple[str, ImageRef] | Drop:
-    entry = shard.head()
-    if not entry.is_map or entry.values > MAX_VALUES:
-        raise _Damage("the value is no map" if not entry.is_map else f"{entry.values:,} values")
-    key: bytes | int | None = None
-    image = None
-    left = MAX_VALUES
-    for _ in range(entry.values // 2):
-        name, used = _text_or_number(shard, left)
-        left -= used
+def _entry(unpacker: msgpack.Unpacker, url: str) -> tuple[str, ImageRef] | Drop:
+    key, image = None, None
+    keys = unpacker.read_map_header()
+    if keys > _MAX_KEYS:
+        raise ValueError(f"{keys:,} keys, limit {_MAX_KEYS}")
+    for _ in range(keys):
+        name = unpacker.unpack()
         if name == ID:
-            key, used = _text_or_number(shard, left)
-        else:
-            value = shard.head()
-            if name == IMAGE and value.is_text:
-                image = ImageRef("msgpack", url, shard.position, value.size)
-            used = shard.pass_value(value, left)
-        left -= used
+            key = unpacker.unpack()
+        elif name == IMAGE and isinstance(value := unpacker.unpack(), bytes):
+            # The bytes of a value are the last thing that was read of it.
+            image = ImageRef("msgpack", url, unpacker.tell() - len(value), len(value))
+        elif name != IMAGE:
+            unpacker.skip()
     try:
         text = _key(key)
     except RowError as error:
@@ -199,23 +116,11 @@ def _entry(shard: _Shard, url: str) -> tuple[str, ImageRef] | Drop:
     return text, image
 
 
-def _text_or_number(shard: _Shard, most: int) -> tuple[bytes | int | None, int]:
-    """Reads a short string or a whole number; of all else the value is None.
-
-    Returns:
-        The value, and the number of values that were passed over.
-    """
-    head = shard.head()
-    if head.is_text and head.size <= MAX_KEY_BYTES:
-        return shard.take(head.size), 1
-    return head.number, shard.pass_value(head, most)
-
-
-def _key(value: bytes | int | None) -> str:
-    if isinstance(value, int):
+def _key(value: object) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    if value is None:
-        why = f"the id is neither a number nor text of up to {MAX_KEY_BYTES:,} bytes"
+    if not isinstance(value, bytes):
+        why = f"the id is {str(value)[:40]!r}, wanted text or a number"
         raise RowError(DropReason.MALFORMED_ROW, why)
     try:
         return checked_key(value.decode())

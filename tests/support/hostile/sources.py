@@ -236,7 +236,6 @@ ODD_ENTRIES: dict[str, Callable[[], bytes]] = {
     "a name of a megabyte": lambda: entry(**{"n" * 2**20: _ID}),
     "an array as a name": lambda: b"\x81\x91\1\1",
     "an empty map": lambda: b"\x80",
-    "arrays in arrays": lambda: entry(id=b"\x91" * 5000 + b"\1", image=_IMAGE),
 }
 """Entries of a msgpack shard that cannot be used, between others that can."""
 
