@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import queue
 import signal
 import threading
 from collections.abc import Iterator
@@ -51,6 +52,8 @@ def told_in_one_line(quiet: bool) -> Iterator[None]:
 def _first_cause(error: BaseException) -> str:
     """Returns what was raised first; workers in other processes send it as the end of a text."""
     *_, first = causes(error)
+    if isinstance(first, queue.Empty):
+        return "a worker process was killed, perhaps for lack of memory"
     lines = str(first).strip().splitlines()
     return lines[-1] if len(lines) > 1 else f"{type(first).__name__}: {first}"
 

@@ -11,6 +11,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from importlib.util import find_spec
 from typing import Any
@@ -24,6 +25,7 @@ from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.names import extension
 from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
+from pipelines.geotag.attempts import forgotten_if_stopped
 from pipelines.geotag.console import last_line, shown, summary_table
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
@@ -150,7 +152,8 @@ def run(job: Job) -> dict[str, Any] | None:
     work = (job.options, job.load, job.configuration, job.output, job.shards)
     stages: dict[str, float] = {}
     shards = [shard.id for shard in job.shards]
-    with told_in_one_line(job.options.is_local), Progress(job.output, shards):
+    stopped = forgotten_if_stopped(job.output) if job.options.is_local else nullcontext()
+    with stopped, told_in_one_line(job.options.is_local), Progress(job.output, shards):
         if job.options.is_local and find_spec("apache_beam") is None:
             run_plain_loop(*work)
         else:

@@ -4,6 +4,7 @@
     errors/part-<shard>.parquet
     regions/ thumbnails/                likewise, if they were asked for
     _manifest/<shard>.json              written last: a shard without one is not done
+    _attempts/<shard>.json              only while the shard is in work, see `attempts`
     run.json                            written first: the configuration of the run
     summary.json, `PAGES`               written by `pipelines.geotag` after the job
 
@@ -29,6 +30,7 @@ from locdiffusion.photos.left_out import MOST_NAMED
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.names import is_archive
 from locdiffusion.photos.storage import exists
+from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
 from pipelines.geotag.tables import (
     FAILED,
@@ -42,6 +44,7 @@ from pipelines.geotag.tables import (
 from pipelines.writing.directory import MANIFESTS, SUMMARY, OutputDirectory, OutputError, to_json
 from schemas.geotags import SCHEMA_VERSION, ErrorRow, Status
 
+ATTEMPTS = "_attempts"
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
 PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
 COUNTS = ("photos", "predictions", "photo_errors", "shard_errors")
@@ -87,6 +90,7 @@ class Output(OutputDirectory):
 
     FOLDERS: ClassVar[Mapping[str, str]] = {
         MANIFESTS: "*.json",
+        ATTEMPTS: "*.json",
         **dict.fromkeys(LAYERS, "part-*.parquet"),
     }
     FILES: ClassVar[tuple[str, ...]] = (SUMMARY, *PAGES)
@@ -123,6 +127,7 @@ class Output(OutputDirectory):
         gone: dict[str, int] = {}
         if self.claim(configuration.to_dict(), overwrite):
             gone = self._remove_stale(shards, retry_failed)
+            self._remove_notes(shards, retry_failed)
             for layer, name in self.orphans(self.manifest_names()):  # a stopped run left these
                 self.remove(layer, name)
         return gone
@@ -198,7 +203,8 @@ class Output(OutputDirectory):
         for manifest in list(self.manifests()):
             source, known = manifest["source"], manifest["shard"] in current
             folder = "" if is_archive(source) else source.rpartition("#")[0]
-            if known and not (retry_failed and manifest["photo_errors"]):
+            unread = manifest["tar_status"] == TarStatus.UNREADABLE.value
+            if known and not (retry_failed and (manifest["photo_errors"] or unread)):
                 continue
             if not known and not replaced(_real(folder)):
                 if _is_there(source):
@@ -213,6 +219,13 @@ class Output(OutputDirectory):
         for shard in stale:
             self.remove(MANIFESTS, f"{shard}.json")
         return gone
+
+    def _remove_notes(self, shards: Sequence[Shard], retry_failed: bool) -> None:
+        """Deletes notes of attempts, but those on shards of this run that are not done."""
+        open_shards = {shard.id for shard in shards}.difference(self.manifest_names())
+        for name in self.names(ATTEMPTS, self.FOLDERS[ATTEMPTS]):
+            if retry_failed or name.removesuffix(".json") not in open_shards:
+                self.remove(ATTEMPTS, name)
 
     def not_in(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
         """Returns the manifests of shards that are not among these."""

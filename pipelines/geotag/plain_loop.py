@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import decode_photo
 from locdiffusion.photos.photo_process import isolated
+from pipelines.geotag.attempts import attempt
 from pipelines.geotag.batches import STAGES, read_batches, run_stage
 from pipelines.geotag.model_cache import Loader, loaded
 from pipelines.geotag.options import GeotagOptions
@@ -28,13 +29,14 @@ def run_plain_loop(
     for shard in shards:
         if output.finished(shard, configuration):
             continue
-        batches = []
-        photos = read_batches(
-            shard, geotagger.preprocess, options.batch_size, decode, extras.thumbnails
-        )
-        for batch in photos:
-            for stage in STAGES:
-                batch = run_stage(batch, stage, geotagger, extras.regions, extras.hybrid)
-            TALLY.add(batch.rows)
-            batches.append(batch)
-        write_shard(output, configuration, batches, extras)
+        with attempt(output, shard) as deadly:
+            batches = [] if deadly is None else [deadly]
+            photos = read_batches(
+                shard, geotagger.preprocess, options.batch_size, decode, extras.thumbnails
+            )
+            for batch in photos if deadly is None else ():
+                for stage in STAGES:
+                    batch = run_stage(batch, stage, geotagger, extras.regions, extras.hybrid)
+                TALLY.add(batch.rows)
+                batches.append(batch)
+            write_shard(output, configuration, batches, extras)

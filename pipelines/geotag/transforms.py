@@ -26,6 +26,7 @@ from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from locdiffusion.photos.photo_process import isolated
 from pipelines.beam.jobs import run_job
+from pipelines.geotag.attempts import attempt
 from pipelines.geotag.batches import STAGES, PhotoBatch, read_batches, run_stage
 from pipelines.geotag.model_cache import LoadedGeotagger, Loader, loaded
 from pipelines.geotag.options import GeotagOptions
@@ -66,7 +67,7 @@ class Geotag(beam.PTransform):
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
         """Chains the steps of the job."""
-        read = ReadShard(self.load, self.batch_size, self.extras)
+        read = ReadShard(self.load, self.output, self.batch_size, self.extras)
         photos = (
             shards
             | "DropFinished" >> beam.Filter(_unfinished, self.output, self.configuration)
@@ -84,10 +85,13 @@ def _unfinished(shard: Shard, output: Output, configuration: RunConfiguration) -
 
 
 class ReadShard(beam.DoFn):
-    """Reads, decodes and batches one shard; see `batches.read_batches`."""
+    """Reads, decodes and batches one shard; see `batches.read_batches` and `attempts`."""
 
-    def __init__(self, load: Loader, batch_size: int, extras: Extras | None = None) -> None:
+    def __init__(
+        self, load: Loader, output: Output, batch_size: int, extras: Extras | None = None
+    ) -> None:
         self.load = load
+        self.output = output
         self.batch_size = batch_size
         self.extras = extras or Extras()
         self.reading = Metrics.counter(READ, MICROSECONDS)
@@ -95,9 +99,20 @@ class ReadShard(beam.DoFn):
 
     def setup(self) -> None:
         """Takes the preprocessing of the Geotagger of this process."""
+        self.held = contextlib.ExitStack()
         self.preprocess = loaded(self.load).geotagger.preprocess
 
     def process(self, shard: Shard) -> Iterator[PhotoBatch]:
+        """Yields the batches of a shard, or one that says why it is not read."""
+        with self.held:
+            deadly = self.held.enter_context(attempt(self.output, shard))
+            yield from self._read(shard) if deadly is None else (deadly,)
+
+    def teardown(self) -> None:
+        """Ends an attempt that an error in a later step has stopped in the middle."""
+        self.held.close()
+
+    def _read(self, shard: Shard) -> Iterator[PhotoBatch]:
         """Yields batches; the time of the later steps is not counted here."""
         decoding = 0.0
 
