@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 
 import msgpack
@@ -11,11 +12,12 @@ from hypothesis import strategies as st
 
 from pipelines.sources import mp16, msgpack_images, yfcc100m
 from pipelines.sources.connections import is_public
+from pipelines.sources.download import Downloader, FetchError, FetchSettings
 from pipelines.sources.msgpack_images import index_shard
 from pipelines.sources.record import MAX_KEY_CHARACTERS, Drop, redacted
 from schemas.training import MAX_LINE_CHARACTERS
 from support.flickr import make_photos, msgpack_bytes, places365_line, yfcc100m_line
-from support.hostile.sources import ENTRIES, ODD_ENTRIES, SECRET
+from support.hostile.sources import ENTRIES, ODD_ENTRIES, SECRET, talker
 
 pytestmark = pytest.mark.slow
 
@@ -132,3 +134,35 @@ def test_passwords_are_found_in_any_text(before: str, scheme: str, user: str, be
 def test_what_python_calls_private_is_never_public(address: object) -> None:
     if not address.is_global or address.is_multicast:  # type: ignore[attr-defined]
         assert not is_public(str(address))
+
+
+HEADS = (
+    b"HTTP/1.1 302 F\r\nLocation: ",
+    b"HTTP/1.1 429 x\r\nRetry-After: ",
+    b"HTTP/1.1 200 OK\r\n",
+)
+PARTS = (
+    *(b"HTTP/1.1 ", b"200", b"100", b"\r\n", b"\r\n\r\n", b"Content-Length: ", b"5", b"-5"),
+    *(b"9" * 26, b"Transfer-Encoding: chunked\r\n", b"Content-Encoding: br\r\n", b"Location: "),
+    *(b"http://[", b"http://[::1]:99999/", b"//\xff\xfe/", b"http://\xc3\xa9/", b"/photo.jpg"),
+    *(b"http:///x", b"http://a..b/", b"http://" + b"a" * 70, b"http://%zz/", b"?", b"#", b":"),
+    *(b"Mon, 01 Jan 2024 00:00:00 +", b"0\r\n\r\n", b"-1\r\n", b"f" * 16 + b"\r\n"),
+    *(b"1;x\r\nA\r\n", b"\0", b"\xff", b" ", b"\t", b"http://127.0.0.1:1/", b"https://0:1/"),
+)
+
+
+def test_answers_are_photos_or_one_kind_of_error() -> None:
+    said = [b""]
+    limits = {"timeout_s": 0.2, "connect_timeout_s": 0.2, "read_timeout_s": 0.05}
+    settings_ = FetchSettings(allow_private=True, attempts=2, max_bytes=100_000, **limits)
+
+    with talker(lambda: said) as host:
+
+        @settings(max_examples=100, deadline=None)
+        @given(st.sampled_from(HEADS), st.lists(st.sampled_from(PARTS), max_size=12))
+        def answered(head: bytes, parts: list[bytes]) -> None:
+            said[0] = head + b"".join(parts)
+            with contextlib.suppress(FetchError):
+                Downloader(settings_, sleep=lambda seconds: None).get(host.url)
+
+        answered()
