@@ -1,9 +1,13 @@
 """Writes files that appear whole or not at all, on a local disk or wherever fsspec reaches.
 
 Only what has a `://` is a URL. Any other place is a path of this machine, taken letter by letter.
+In a URL, `::` joins file systems only behind one of `CHAINS`, as a person types it; elsewhere it is
+part of the name of a file, such as one that a bucket lists.
 
 A local file is written under a temporary name beside its place and then renamed. A killed process
 leaves at most a file that matches `LEFT_OVER`; it never leaves half a file under the final name.
+The temporary file is made anew under a name that nobody can guess, and renaming replaces a link: no
+link that lies in the folder is written through.
 The temporary names are short, so that every name that the file system allows can be written.
 """
 
@@ -23,6 +27,12 @@ from fsspec.implementations.local import LocalFileSystem
 
 LEFT_OVER = ".locdiffusion-*.tmp"
 
+CHAINS = (
+    *("simplecache", "filecache", "blockcache", "cached", "zip", "tar", "libarchive", "dir"),
+    *("reference", "asyncwrapper", "async_wrapper"),
+)
+"""File systems of fsspec that stand before another one, joined to it by `::`."""
+
 
 @contextlib.contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
@@ -34,15 +44,18 @@ def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
         target: Path of the file, or a URL that fsspec opens. The folder is made if it is missing.
     """
     filesystem, path = _remote(target)
-    folder = tempfile.gettempdir() if filesystem else os.path.dirname(path) or os.curdir
+    if filesystem:
+        with tempfile.TemporaryDirectory(prefix="locdiffusion-") as private:
+            yield Path(private, "file")
+            filesystem.put_file(os.path.join(private, "file"), path)
+        return
+    folder = os.path.dirname(path) or os.curdir
     os.makedirs(folder, exist_ok=True)
-    temporary = Path(folder, LEFT_OVER.replace("*", secrets.token_hex(4)))
+    temporary = Path(folder, LEFT_OVER.replace("*", secrets.token_hex(8)))
+    temporary.touch(exist_ok=False)  # O_EXCL: neither a file nor a link that was there before
     try:
         yield temporary
-        if filesystem:
-            filesystem.put_file(str(temporary), path)
-        else:
-            os.replace(temporary, path)
+        os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -71,10 +84,21 @@ def write_json(target: str | os.PathLike[str], content: Any, sort_keys: bool = F
 
 def file_system(place: str) -> tuple[Any, str]:
     """Returns fsspec's file system of a place, and the path on it."""
-    if "://" in place:
+    if "://" not in place:
+        return LocalFileSystem(), os.path.abspath(place)
+    if is_chain(place):
         filesystem, path = fsspec.core.url_to_fs(place)
         return filesystem, path
-    return LocalFileSystem(), os.path.abspath(place)
+    protocol = place.partition("://")[0]
+    kind = fsspec.get_filesystem_class(protocol)
+    settings = kind._get_kwargs_from_urls(place)
+    return fsspec.filesystem(protocol, **settings), kind._strip_protocol(place)
+
+
+def is_chain(url: str) -> bool:
+    """Returns whether fsspec reads the URL through one file system after the other."""
+    first, joined, _ = url.partition("::")
+    return bool(joined) and first.partition("://")[0] in CHAINS
 
 
 def _remote(target: str | os.PathLike[str]) -> tuple[Any, str]:

@@ -31,6 +31,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "help": "leave out files and folders of this name or path, such as 'Trash' or "
         "'*_small.jpg'; may be repeated",
     },
+    "--follow-links": {
+        **SWITCH,
+        "help": "also read what links in a folder lead to outside of it; whoever made the folder "
+        "can have any file of yours read so",
+    },
     "--checkpoint": {
         "metavar": "NAME|DIR",
         "help": "trained model: a shipped one (overhead, geoclip-distilled) or a directory "

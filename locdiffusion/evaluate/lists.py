@@ -28,9 +28,10 @@ from numpy.typing import NDArray
 from locdiffusion.cli.terminal import progress_bar, tell
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded, write_embedded
 from locdiffusion.photos.exif import upright
+from locdiffusion.photos.folder import FolderContent
 from locdiffusion.photos.lists import LATITUDE, LONGITUDE, read_list
 from locdiffusion.photos.picture import load_picture
-from locdiffusion.photos.storage import DataError
+from locdiffusion.photos.storage import DataError, path_inside
 from schemas.samples import IMAGE_EXTENSIONS
 
 if TYPE_CHECKING:
@@ -84,16 +85,18 @@ def read_truth(path: Path) -> TruthList:
 
 
 def find_photos(ids: Sequence[str], folder: Path) -> dict[str, Path]:
-    """Finds the files of those photos that are in the folder.
+    """Finds the files of those photos that are in the folder, as geotagging finds them.
+
+    A link that leads out of the folder is none of them.
 
     Raises:
         DataError: The folder holds no photo, or two files answer to one id.
     """
+    root = os.path.abspath(folder)
     files = [
-        Path(parent, name)
-        for parent, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.rpartition(".")[2].lower() in IMAGE_EXTENSIONS
+        folder / photo.path
+        for photo in FolderContent.walk(root, (), set()).photos
+        if path_inside(root, photo.path) is not None
     ]
     if not files:
         raise DataError(f"--input {folder} holds no photo ({', '.join(IMAGE_EXTENSIONS)}).")

@@ -10,8 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-import fsspec
-
+from locdiffusion.files import file_system
 from locdiffusion.model.weights import join_name, split_name
 
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # kept, and so emptied when the process ends
@@ -54,7 +53,7 @@ def _copied(url: str) -> Path:
     _FOLDERS.append(folder)
     target = Path(folder.name) / url.rstrip("/").rpartition("/")[2]
     try:
-        filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem, path = file_system(url)
         if filesystem.isfile(path):
             filesystem.get_file(path, str(target))
         else:

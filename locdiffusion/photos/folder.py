@@ -33,7 +33,7 @@ from locdiffusion.photos.names import (
     match_documents,
     plain_photos,
 )
-from locdiffusion.photos.storage import find_files, version
+from locdiffusion.photos.storage import find_files, path_inside, version
 
 GROUP_MEAN, GROUP_MOST = 256, 1024
 
@@ -48,6 +48,14 @@ OUTPUT_MARKS = ("run.json", "_manifest")
 UNREAD = ("7z", "rar")
 """Endings of archives that are left out even where archives are read."""
 
+LINKS_OUT = "links out of the folder"
+"""Kind under which links are counted that lead out of the folder that was named."""
+
+FOLLOW = "if you trust who made it, read it with --follow-links, or name the place it leads to"
+"""Remedy for links that lead out."""
+
+_READ = (NameKind.PHOTO, NameKind.DOCUMENT)
+
 Marks = Mapping[str, object] | None
 
 
@@ -60,12 +68,14 @@ class PhotoFile(NamedTuple):
         documents: Paths of the documents about it within the folder, the nearest first.
         mark: What changes when the photo or a document is written again, where listing told it;
             local files are looked at when `version` is called.
+        follow_links: Whether a link is read that leads out of the folder.
     """
 
     folder: str
     path: str
     documents: tuple[str, ...] = ()
     mark: str = ""
+    follow_links: bool = False
 
     @property
     def key(self) -> str:
@@ -82,7 +92,8 @@ class PhotoFile(NamedTuple):
         if self.mark:
             return self.mark
         files = (self.url, *(f"{self.folder}/{document}" for document in self.documents))
-        return repr([version(file)[1:] for file in files])
+        followed = "followed" if self.follow_links and any(map(os.path.islink, files)) else ""
+        return repr([version(file)[1:] for file in files]) + followed
 
 
 @dataclass
@@ -93,35 +104,42 @@ class FolderContent:
         root: Path or URL of the folder, without a slash at its end.
         exclude: Patterns of what is left out, as of `names.excluded`.
         seen: Folders, and files elsewhere, that were found before. They are not found again.
+        follow_links: Whether links are followed that lead out of the folder.
         photos: Photos below the folder, sorted by path.
         archives: Paths or URLs of the archives below it.
         left_out: Other files below it that are neither photos nor documents about them.
         unread: Why a folder below it could not be listed, by its path within the root.
         repeated: Whether a folder or file was met that was found before.
+        followed: Number of links that lead out of the folder and are followed.
     """
 
     root: str
     exclude: Sequence[str]
     seen: set[object]
+    follow_links: bool = False
     photos: list[PhotoFile] = field(default_factory=list)
     archives: list[str] = field(default_factory=list)
     left_out: LeftOut = field(default_factory=LeftOut)
     unread: dict[str, str] = field(default_factory=dict)
     repeated: bool = False
+    followed: int = 0
 
     @classmethod
-    def walk(cls, root: str, exclude: Sequence[str], seen: set[object]) -> FolderContent:
+    def walk(
+        cls, root: str, exclude: Sequence[str], seen: set[object], follow_links: bool = False
+    ) -> FolderContent:
         """Finds all photos below a folder.
 
         Links to folders are followed when all other folders are done, each folder once, so loops
-        do no harm.
+        do no harm. A photo that is a link out of the folder is found, and refused when it is read.
 
         Args:
             root: Path or URL of the folder.
             exclude: Patterns of what is left out.
             seen: What was found before; what is found now is added.
+            follow_links: Whether links are followed that lead out of the folder.
         """
-        content = cls(root.rstrip("/"), exclude, seen)
+        content = cls(root.rstrip("/"), exclude, seen, follow_links)
         if "://" in root:
             content._find_elsewhere()
         else:
@@ -137,7 +155,12 @@ class FolderContent:
 
     @classmethod
     def take(
-        cls, root: str, paths: Iterable[str], exclude: Sequence[str], seen: set[object]
+        cls,
+        root: str,
+        paths: Iterable[str],
+        exclude: Sequence[str],
+        seen: set[object],
+        follow_links: bool = False,
     ) -> FolderContent:
         """Takes photos that were named one by one, unless their folders were walked.
 
@@ -146,8 +169,9 @@ class FolderContent:
             paths: Their paths within the folder.
             exclude: Patterns of what is left out.
             seen: What was found before.
+            follow_links: Whether links are followed that lead out of the folder.
         """
-        content = cls(root.rstrip("/"), exclude, seen)
+        content = cls(root.rstrip("/"), exclude, seen, follow_links)
         by_folder: dict[str, set[str]] = {}
         for path in paths:
             folder, _, base = path.rpartition("/")
@@ -196,8 +220,10 @@ class FolderContent:
             for entry in entries:
                 if entry.is_dir(follow_symlinks=False):
                     folders.append(entry.name)
-                elif entry.is_symlink() and self._leads_to_folder(entry):
-                    links.append(entry.name)
+                elif entry.is_symlink() and (only is None or kind_of(entry.name) in _READ):
+                    files, places = self._linked(entry, prefix + entry.name)
+                    names += files
+                    links += places
                 elif not entry.is_file(follow_symlinks=False):
                     names.append(entry.name)
         if OUTPUT_MARKS[0] in names and OUTPUT_MARKS[1] in folders:
@@ -207,6 +233,23 @@ class FolderContent:
         if only is not None:
             return [], []
         return self._entered(prefix, folders), self._entered(prefix, links)
+
+    def _linked(self, link: os.DirEntry[str], path: str) -> tuple[list[str], list[str]]:
+        """Returns the name of a link as that of a file or of a folder; neither if it is left out.
+
+        A photo, or a document about one, stays: whoever reads it says that it leads out.
+        """
+        folder = self._leads_to_folder(link)
+        if path_inside(self.root, path) is None:
+            if self.follow_links:
+                self.followed += 1
+            elif excluded(path, self.exclude):
+                self.left_out.add(path, EXCLUDED)
+                return [], []
+            elif folder or kind_of(path) is NameKind.OTHER:
+                self.left_out.add(f"{self.root}/{path}", LINKS_OUT, named=True)
+                return [], []
+        return ([], [link.name]) if folder else ([link.name], [])
 
     @staticmethod
     def _leads_to_folder(link: os.DirEntry[str]) -> bool:
@@ -256,14 +299,16 @@ class FolderContent:
                 self.left_out.add(place, left_out_kind(name), named=packed)
         photos.sort()
         if not documents and marks is None:
-            self.photos += _photo_files(self.root, [prefix + name for name in photos])
+            paths = [prefix + name for name in photos]
+            self.photos += _photo_files(self.root, paths, self.follow_links)
             return
         matched = match_documents(photos, documents)
         for name in photos:
             beside = tuple(prefix + document for document in matched.get(name, ()))
             files = (prefix + name, *beside)
             mark = repr([marks[file] for file in files]) if marks is not None else ""
-            self.photos.append(PhotoFile(self.root, prefix + name, beside, mark))
+            found = PhotoFile(self.root, prefix + name, beside, mark, self.follow_links)
+            self.photos.append(found)
         if only is None:
             used = {document for beside in matched.values() for document in beside}
             for document in documents:
@@ -302,9 +347,9 @@ class FolderContent:
         return tuple(outputs)
 
 
-def _photo_files(root: str, paths: Sequence[str]) -> Iterable[PhotoFile]:
+def _photo_files(root: str, paths: Sequence[str], follow_links: bool) -> Iterable[PhotoFile]:
     """Photos without documents, made without a call of Python for each of a million."""
-    fields = zip(repeat(root), paths, repeat(()), repeat(""), strict=False)
+    fields = zip(repeat(root), paths, repeat(()), repeat(""), repeat(follow_links), strict=False)
     return map(tuple.__new__, repeat(PhotoFile), fields)
 
 

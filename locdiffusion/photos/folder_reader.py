@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.documents import telling
-from locdiffusion.photos.folder import PhotoFile, legible
+from locdiffusion.photos.folder import FOLLOW, PhotoFile, legible
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.sidecar import Sidecar, read_sidecar
-from locdiffusion.photos.storage import open_stream
+from locdiffusion.photos.storage import LinkError, open_inside, open_stream
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES
 
@@ -52,12 +52,12 @@ class FolderReader:
 
     def _read(self, photo: PhotoFile) -> Sample | ErrorRow:
         try:
-            image = _content(photo.url, MAX_IMAGE_BYTES)
+            image = _content(photo, photo.path, MAX_IMAGE_BYTES)
         except _TooLarge as error:
             why = f"the photo has {error}; store a smaller file"
             return ErrorRow(photo.key, Stage.READ, Status.TOO_MANY_BYTES, why)
         except OSError as error:
-            why = _no_file(photo.url)
+            why = _leads_out(photo.url, error) or _no_file(photo.url)
             if not why:
                 self.read_failed = True
                 why = f"cannot be read ({error}); check that it is still there, and its rights"
@@ -71,7 +71,7 @@ class FolderReader:
     def _document(self, photo: PhotoFile, path: str) -> tuple[bytes | None, Sidecar]:
         data = None
         try:
-            data = _content(f"{photo.folder}/{path}", MAX_METADATA_BYTES)
+            data = _content(photo, path, MAX_METADATA_BYTES)
             sidecar = read_sidecar(legible(path), data)
         except (OSError, _TooLarge) as error:
             sidecar = Sidecar(problem=legible(f"{path} cannot be read ({error})"))
@@ -83,13 +83,22 @@ class _TooLarge(ValueError):
     pass
 
 
-def _content(url: str, limit: int) -> bytes:
-    """Reads a file; it may have grown since it was listed."""
-    with open_stream(url) as file:
+def _content(photo: PhotoFile, path: str, limit: int) -> bytes:
+    """Reads a photo or a document about it; it may have grown since it was listed."""
+    whole = f"{photo.folder}/{path}"
+    with open_stream(whole) if photo.follow_links else open_inside(photo.folder, path) as file:
         data: bytes = file.read(limit + 1)
     if len(data) > limit:
         raise _TooLarge(f"more than {limit:,} bytes")
     return data
+
+
+def _leads_out(url: str, error: OSError) -> str:
+    """Returns why a photo that lies outside of its folder is not read; empty for other errors."""
+    if not isinstance(error, LinkError):
+        return ""
+    target = f", to {os.readlink(url)!r}" if os.path.islink(url) else ""
+    return f"is a link that leads out of the folder{target}; {FOLLOW}"
 
 
 def _no_file(url: str) -> str:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 from locdiffusion.photos.archive import ShardReader
 from locdiffusion.photos.folder import (
+    FOLLOW,
+    LINKS_OUT,
     FolderContent,
     PhotoFile,
     fingerprint,
@@ -92,6 +94,7 @@ def list_shards(
     tell: Callable[[str], None] = print,
     exclude: Sequence[str] = (),
     left_out: LeftOut | None = None,
+    follow_links: bool = False,
 ) -> list[Shard]:
     """Lists what paths, folders, globs and braces such as `{000..009}` name.
 
@@ -103,6 +106,7 @@ def list_shards(
         tell: Receives sentences about what is left out or read once.
         exclude: Patterns of what is left out, as of `names.excluded`.
         left_out: Receives the files in folders that are no photos.
+        follow_links: Whether links in folders are followed that lead out of them.
 
     Returns:
         The shards, each once: archives sorted by URL, then groups of photos, then folders that
@@ -114,7 +118,7 @@ def list_shards(
     """
     unread: dict[str, str] = {}
     locations = find_locations(patterns, unread)
-    rules: tuple[Sequence[str], set[object]] = (tuple(exclude), set())
+    rules: tuple[Sequence[str], set[object], bool] = (tuple(exclude), set(), follow_links)
     archives: dict[str, str] = {}
     contents = []
     for location in sorted(location for location in locations if location.endswith("/")):
@@ -167,10 +171,12 @@ def _archive_shards(urls: Collection[str], exclude: tuple[str, ...]) -> list[Sha
     ]
 
 
-def _content(location: str, exclude: Sequence[str], seen: set[object]) -> FolderContent:
+def _content(
+    location: str, exclude: Sequence[str], seen: set[object], follow_links: bool = False
+) -> FolderContent:
     """Lists a folder that was named; raises DataError if nothing in it can be read."""
     with listing_errors(location):
-        content = FolderContent.walk(location, exclude, seen)
+        content = FolderContent.walk(location, exclude, seen, follow_links)
     if content.is_output:
         raise DataError(
             f"{content.root} is a folder that this program has written; name the folder or the "
@@ -181,7 +187,7 @@ def _content(location: str, exclude: Sequence[str], seen: set[object]) -> Folder
         kinds = ", ".join(IMAGE_EXTENSIONS)
         raise DataError(
             f"no photo lies in the directory {location.rstrip('/') or '/'} (looked for {kinds}); "
-            f"found {str(content.left_out) or 'nothing'}"
+            f"found {str(content.left_out) or 'nothing'}{_on_links(content)}"
         )
     return content
 
@@ -201,7 +207,13 @@ def _tell_left_out(content: FolderContent, tell: Callable[[str], None]) -> None:
         found = number(len(content.photos), "photo")
         if content.archives:
             found = number(len(content.archives), "archive")
-        tell(f"{content.root}: {found}; left out: {content.left_out}")
+        tell(f"{content.root}: {found}; left out: {content.left_out}{_on_links(content)}")
+    if content.followed:
+        tell(f"{content.root}: followed {number(content.followed, 'link')} out of the folder")
+
+
+def _on_links(content: FolderContent) -> str:
+    return f"; links: {FOLLOW}" if content.left_out.counts[LINKS_OUT] else ""
 
 
 def _beside_photos(file: str, photos: bool) -> bool:

@@ -7,10 +7,13 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import translate
+from functools import partial
 
-import fsspec
+from locdiffusion.files import file_system
+from locdiffusion.photos.storage import DataError, explained, listed_url
 
-from locdiffusion.photos.storage import DataError, explained
+MOST_LETTERS = 2**28
+"""Most letters of all names together that braces stand for: a million long ones, and no more."""
 
 RIGHTS = "look who may read it with `ls -ld`, and type the same command again"
 
@@ -60,21 +63,56 @@ def find_locations(patterns: Iterable[str], unread: dict[str, str]) -> list[str]
 def _parts(pattern: str) -> list[str]:
     from braceexpand import braceexpand
 
-    try:
-        return list(braceexpand(pattern, escape=False))
-    except ValueError:  # braces that are not closed
+    if "{" not in pattern:
         return [pattern]
+    try:
+        if (letters := _names(pattern) * len(pattern)) > MOST_LETTERS:
+            raise DataError(
+                f"the braces of {pattern[:200]!r} stand for names of {letters:.1e} letters, wanted "
+                f"at most {MOST_LETTERS:.1e}; name fewer files at once, or a glob"
+            )
+        return list(braceexpand(pattern, escape=False))
+    except DataError:
+        raise
+    except (ValueError, RecursionError):  # braces that are not closed, or without end
+        return [pattern]
+
+
+def _names(pattern: str) -> int:
+    """Counts the names that braces stand for, without making them."""
+    open_at, others, names = [0], [0], [1]  # of each brace that is open, and of the whole
+    for at, letter in enumerate(pattern):
+        if letter == "{":
+            open_at.append(at + 1)
+            others.append(0)
+            names.append(1)
+        elif letter == "," and len(names) > 1:
+            others[-1] += names[-1]
+            names[-1] = 1
+        elif letter == "}" and len(names) > 1:
+            inner = others.pop() + names.pop()
+            if span := _RANGE.fullmatch(pattern, open_at.pop(), at):
+                first, last, step = (int(number or 1) for number in span.groups())
+                inner = abs(last - first) // max(1, abs(step)) + 1
+            names[-1] *= inner
+    return sum(others) + sum(names)
+
+
+_RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
 
 
 def _elsewhere(url: str) -> list[str]:
     """Finds what a URL without braces names."""
     with listing_errors(url):
-        filesystem, path = fsspec.core.url_to_fs(url)
-        shown: Callable[[str], str] = filesystem.unstrip_protocol
+        filesystem, path = file_system(url)
+        shown: Callable[[str], str] = partial(listed_url, filesystem)
         if filesystem.isfile(path):  # a name may hold the very characters of a glob
             return [shown(path)]
         if filesystem.isdir(path):
-            return [shown(path).rstrip("/") + "/"]
+            folder = shown(path).rstrip("/") + "/"
+            if "://" not in folder and "://" in shown(path):
+                raise ValueError("it names all there is; name a bucket, or a folder")
+            return [folder]
         found = filesystem.glob(path) if re.search(r"[*?\[]", path) else []
         return [shown(name) for name in sorted(found) if not filesystem.isdir(name)]
 

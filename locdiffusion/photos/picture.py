@@ -42,6 +42,7 @@ from locdiffusion.photos.image_formats import (
     other_contents,
 )
 from locdiffusion.photos.jpeg2000_layout import Jpeg2000Layout
+from locdiffusion.photos.storage import open_stream
 from locdiffusion.photos.tiff_layout import TiffLayout
 from schemas.geotags import Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
@@ -95,7 +96,7 @@ def load_picture(path: str | os.PathLike[str]) -> Image.Image:
     if not file.is_file():
         found = "is a folder" if file.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {found}; want the file of one photo ({format_names()}).")
-    with file.open("rb") as stream:
+    with open_stream(str(file)) as stream:
         data = stream.read(MAX_IMAGE_BYTES + 1)
     try:
         return decode_picture(data)

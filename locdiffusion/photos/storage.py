@@ -1,11 +1,14 @@
 """Opens files wherever they lie, reads them in blocks ahead, and raises one kind of error.
 
 Only what has a `://` is a URL. Any other place is a path of this machine, taken letter by letter:
-it may hold colons, brackets, braces and bytes that are not UTF-8.
+it may hold colons, brackets, braces and bytes that are not UTF-8. What a listing names is opened as
+a name: it joins no file systems (`locdiffusion.files.CHAINS`), and where links of a folder lead out
+of it, or to a pipe or a device, `open_inside` refuses them, whenever they were put there.
 """
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import stat
@@ -13,8 +16,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, BinaryIO, cast
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
+
+from locdiffusion.files import file_system, is_chain
 
 BLOCK_BYTES, BLOCKS_HELD = 8 * 2**20, 4
 READ_AHEAD: dict[str, Any] = {
@@ -32,6 +36,10 @@ class DataError(ValueError):
 
 class ReadError(OSError):
     """A file could not be opened or read, for whatever reason of its file system."""
+
+
+class LinkError(ReadError):
+    """A file lies outside of the folder in which it was listed, where a link leads."""
 
 
 class _Stream(io.BufferedIOBase):
@@ -84,7 +92,7 @@ def open_stream(url: str) -> BinaryIO:
     try:
         if "://" not in url:
             return cast(BinaryIO, _Stream(_open_file(url)))
-        filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem, path = file_system(url)
         ahead = {} if isinstance(filesystem, LocalFileSystem) else READ_AHEAD
         file = filesystem.open(path, "rb", **ahead)
     except (FileNotFoundError, IsADirectoryError, PermissionError):
@@ -94,12 +102,75 @@ def open_stream(url: str) -> BinaryIO:
     return cast(BinaryIO, _Stream(file))
 
 
-def _open_file(path: str) -> Any:
-    """Opens a file of this machine; a pipe or a device, which may never answer, is refused."""
-    mode = os.stat(path).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+def _open_file(path: str, flags: int = 0, folder: int | None = None) -> Any:
+    """Opens a file of this machine; a pipe or a device, which may never answer, is refused.
+
+    What opening a device does is not known, so it is looked at before; and again once it is open.
+
+    Args:
+        path: Path of the file.
+        flags: Flags of `os.open`; with O_NOFOLLOW, a link is an OSError.
+        folder: Open folder from which the path leads on.
+    """
+    status = os.stat(path, dir_fd=folder, follow_symlinks=not flags & os.O_NOFOLLOW)
+    if stat.S_IFMT(status.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
         raise ReadError(f"{path} is a pipe, a socket or a device, wanted a file")
-    return open(path, "rb")
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags, dir_fd=folder)
+    kind = stat.S_IFMT(os.fstat(opened).st_mode)
+    if kind == stat.S_IFREG:
+        return os.fdopen(opened, "rb")
+    os.close(opened)
+    if kind == stat.S_IFDIR:
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    raise ReadError(f"{path} is a pipe, a socket or a device, wanted a file")
+
+
+def open_inside(folder: str, path: str) -> BinaryIO:
+    """Opens a file of a folder; links are followed as long as they stay in the folder.
+
+    No link is followed by the system itself, so that none that is put there meanwhile leads out.
+
+    Args:
+        folder: Path or URL of the folder, which may be a link itself.
+        path: Path of the file within the folder, as a listing named it.
+
+    Raises:
+        LinkError: The file lies outside of the folder.
+        OSError: As from `open_stream`.
+    """
+    if "://" in folder:
+        return open_stream(f"{folder}/{path}")
+    try:
+        return cast(BinaryIO, _Stream(_open_below(folder, path)))
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+            raise
+    inner = path_inside(folder, path)
+    if inner is None:
+        raise LinkError(f"{folder}/{path} is a link that leads out of {folder}")
+    return cast(BinaryIO, _Stream(_open_below(folder, inner)))
+
+
+def path_inside(folder: str, path: str) -> str | None:
+    """Returns the path of a file within a local folder without links; None if it lies outside."""
+    real = os.path.realpath(folder or "/").rstrip("/") + "/"
+    place = os.path.realpath(f"{folder}/{path}")
+    return place.removeprefix(real) if f"{place}/".startswith(real) else None
+
+
+def _open_below(folder: str, path: str) -> Any:
+    """Opens a file of a folder without following a link within the folder."""
+    *folders, name = path.split("/")
+    enter = os.O_DIRECTORY | getattr(os, "O_PATH", os.O_RDONLY)
+    here = os.open(folder or "/", enter)
+    try:
+        for part in folders:
+            inner = os.open(part, enter | os.O_NOFOLLOW, dir_fd=here)
+            os.close(here)
+            here = inner
+        return _open_file(name, os.O_NOFOLLOW, here)
+    finally:
+        os.close(here)
 
 
 def version(url: str) -> list[object]:
@@ -108,11 +179,9 @@ def version(url: str) -> list[object]:
     That is size and time of change, or ETag or generation; only the place if there is no file. The
     times are those of the content and of the file itself: some programs set the first back.
     """
-    filesystem = None
-    if "://" in url:
-        filesystem, path = fsspec.core.url_to_fs(url)
-    if filesystem is None or isinstance(filesystem, LocalFileSystem):
-        path = os.path.abspath(url if filesystem is None else path)
+    filesystem, path = file_system(url)
+    if isinstance(filesystem, LocalFileSystem):
+        path = os.path.abspath(path)
         try:
             status = os.stat(path)
         except (OSError, ValueError):
@@ -127,7 +196,7 @@ def version(url: str) -> list[object]:
 def exists(url: str) -> bool:
     """Returns whether a file or folder lies there; raises what its file system raises."""
     if "://" in url:
-        filesystem, path = fsspec.core.url_to_fs(url)
+        filesystem, path = file_system(url)
         return bool(filesystem.exists(path))
     try:
         os.lstat(url)
@@ -149,11 +218,30 @@ def find_files(folder: str, deep: bool) -> dict[str, list[str]]:
         deep: Whether to list the folders in it, too.
 
     Returns:
-        For each file by URL what changes when it is written again.
+        For each file by URL what changes when it is written again. What a listing names outside of
+        the folder, as a web server may, is left out.
     """
-    filesystem, path = fsspec.core.url_to_fs(folder)
+    filesystem, path = file_system(folder)
     found = filesystem.find(path, maxdepth=None if deep else 1, detail=True)
-    return {filesystem.unstrip_protocol(name): _marks(info) for name, info in found.items()}
+    within = listed_url(filesystem, path).rstrip("/") + "/"
+    files = {listed_url(filesystem, name): _marks(info) for name, info in found.items()}
+    return {url: mark for url, mark in files.items() if url.startswith(within)}
+
+
+def listed_url(filesystem: Any, name: str) -> str:
+    """Returns the place of a file or folder that a file system lists: its URL, or its local path.
+
+    Raises:
+        ReadError: The URL would be read as one that joins file systems.
+    """
+    url: str = filesystem.unstrip_protocol(name)
+    if url.startswith(("file://", "local://")):
+        return str(LocalFileSystem._strip_protocol(url))
+    if is_chain(url):
+        raise ReadError(
+            f"{url[:200]!r} has '::' in a name; copy or unpack the files, and name them"
+        )
+    return url
 
 
 def explained(error: Exception) -> str:

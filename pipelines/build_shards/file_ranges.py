@@ -10,8 +10,7 @@ import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import fsspec
-
+from locdiffusion.files import file_system
 from locdiffusion.photos.storage import DataError, ReadError, open_stream
 from pipelines.sources.lines import BZIP2_MAGIC, chunks_of, read_lines, split_lines
 
@@ -41,7 +40,7 @@ class FileRange:
 
 def file_bytes(url: str) -> int | None:
     """Returns the size of a file in bytes; None if it is unknown."""
-    filesystem, path = fsspec.core.url_to_fs(url)
+    filesystem, path = file_system(url)
     try:
         size = filesystem.size(path)
     except OSError as error:

@@ -20,11 +20,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import BinaryIO, ClassVar
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from locdiffusion.files import atomic_path
+from locdiffusion.files import atomic_path, file_system
 from locdiffusion.photos.storage import open_stream
 from pipelines.writing.directory import MANIFESTS, SUMMARY, OutputDirectory
 from schemas.training import Split
@@ -74,12 +73,14 @@ class BuildOutput(OutputDirectory):
     @contextlib.contextmanager
     def writing(self, *names: str) -> Iterator[BinaryIO]:
         """Opens a file for writing that appears when the block ends without an error."""
+        self._refuse_link(*names[:-1])
         with atomic_path(self.path(*names)) as temporary, temporary.open("wb") as file:
             yield file
 
     def remove_work(self) -> None:
         """Deletes the files that only an unfinished build needs."""
-        filesystem, path = fsspec.core.url_to_fs(self.path(WORK))
+        self._refuse_link(WORK)
+        filesystem, path = file_system(self.path(WORK))
         filesystem.invalidate_cache()
         if filesystem.exists(path):
             filesystem.rm(path, recursive=True)

@@ -8,13 +8,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from locdiffusion.cli.terminal import printable
+from locdiffusion.files import file_system
 from pipelines.build_shards.density_map import CELLS
 from pipelines.build_shards.filters import licence_code
 from pipelines.build_shards.output import (
@@ -182,12 +182,13 @@ def _check_total(
 
 
 def _rows(path: str) -> int:
-    with fsspec.open(path, "rb") as file:
+    filesystem, name = file_system(path)
+    with filesystem.open(name, "rb") as file:
         return int(pq.ParquetFile(file).metadata.num_rows)
 
 
 def _size(path: str) -> int | None:
-    filesystem, name = fsspec.core.url_to_fs(path)
+    filesystem, name = file_system(path)
     filesystem.invalidate_cache()
     try:
         return int(filesystem.size(name))

@@ -79,7 +79,9 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     check = load or (options.loader if options.is_local else here)
     load = load or options.loader
     left_out = LeftOut()
-    shards = tuple(list_shards(options.input, tell, options.exclude, left_out))
+    shards = tuple(
+        list_shards(options.input, tell, options.exclude, left_out, options.follow_links)
+    )
     # RuntimeError: the encoder's weights are missing. All three carry their own remedy.
     try:
         geotagger = loaded(check).geotagger
@@ -203,7 +205,7 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
             "check the path"
         )
     left_out = LeftOut()
-    shards = list_shards(options.input, tell, options.exclude, left_out)
+    shards = list_shards(options.input, tell, options.exclude, left_out, options.follow_links)
     summary = summarise(output, left_out)
     if not shards and (earlier := output.read_json(SUMMARY)):  # which knew the folders
         summary["left_out"] = earlier.get("left_out", summary["left_out"])

@@ -55,10 +55,12 @@ input:
   of other kinds are counted and left out. So are archives beside photos: to
   read them, name them as well. A folder of archives without a photo stands for
   these.
-  Links to folders are followed. A path that exists is meant literally, whatever
-  its name. The content of a file decides what it is; of several pictures in a
-  file the first is taken. HEIC needs `pip install pi-heif`. A shard is a tar or
-  zip, or a group of a folder's photos. The key of a photo is its path in there:
+  Links are followed within a folder; those that lead out of it want
+  --follow-links. (A hard link cannot be told from the file.) A path that exists
+  is meant literally, whatever its name. The content of a file decides what it
+  is; of several pictures in a file the first is taken. HEIC needs
+  `pip install pi-heif`. A shard is a tar or zip, or a group of a folder's
+  photos. The key of a photo is its path in there:
   with the ending in a folder, without it in an archive. A known position may
   lie beside NAME.jpg in NAME.json: {"latitude": 52.5, "longitude": 13.4}, in
   the documents of Google Takeout (name all parts of an export), or in NAME.xmp.
@@ -89,6 +91,7 @@ class GeotagOptions(JobFlags):
     Attributes:
         input: Folders, and patterns of shards.
         exclude: Patterns of photos and folders that are left out.
+        follow_links: Whether links in folders are followed that lead out of them.
         loader: Builds the Geotagger.
         extras: Layers and columns that are written besides points.
         batch_size: Most photos per call of the model.
@@ -99,6 +102,7 @@ class GeotagOptions(JobFlags):
 
     input: tuple[str, ...]
     exclude: tuple[str, ...]
+    follow_links: bool
     loader: GeotaggerLoader
     extras: Extras
     batch_size: int
@@ -130,7 +134,7 @@ def geotag_parser() -> JobParser:
         help="directory to create, or to resume (default for one folder or archive: its name and "
         "-geotags, in the current directory; several paths have none)",
     )
-    add_flags(group, "--exclude", "--overwrite")
+    add_flags(group, "--exclude", "--follow-links", "--overwrite")
     group.add_argument(
         "--salvage",
         **SWITCH,
@@ -202,6 +206,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         **job_settings(ours),
         input=tuple(ours.input),
         exclude=tuple(ours.exclude),
+        follow_links=ours.follow_links,
         loader=GeotaggerLoader(**{name: getattr(ours, name) for name in (*MODEL, "bf16")}),
         extras=Extras(**extras, hybrid=bool(ours.gallery)),
         batch_size=ours.batch_size,

@@ -185,6 +185,7 @@ class Output(OutputDirectory):
         folders = {_real(shard.folder) for shard in shards if shard.photos}  # that can be listed
         around = {above: folder for folder in folders for above in _with_those_around(folder)}
         current = {shard.id for shard in shards}
+        asked = {_host(shard.url) for shard in shards}
         gone: dict[str, int] = {}
         stale = []
 
@@ -207,7 +208,7 @@ class Output(OutputDirectory):
             if known and not (retry_failed and (manifest["photo_errors"] or unread)):
                 continue
             if not known and not replaced(_real(folder)):
-                if _is_there(source):
+                if _host(source) not in asked | {""} or _is_there(source):
                     if inner := around.get(_real(folder)):
                         raise OutputError(
                             f"--output {self.root} holds the photos of {folder}, and would hold "
@@ -318,6 +319,11 @@ def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunCon
 def _real(folder: str | None) -> str:
     """One spelling for a folder, without links."""
     return os.path.realpath(folder) if folder and "://" not in folder else folder or ""
+
+
+def _host(url: str) -> str:
+    """Protocol and host or bucket of a URL, empty for a path: a manifest sends no run to others."""
+    return "/".join(url.split("/")[:3]) if "://" in url else ""
 
 
 def _with_those_around(folder: str) -> Iterator[str]:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from locdiffusion.files import file_system
 from locdiffusion.photos.storage import open_stream
 from pipelines.sources.download import FetchError, FetchSettings, shared
 from pipelines.sources.record import ImageRef
@@ -63,7 +63,7 @@ def _read_file(ref: ImageRef, path: str | None, limit: int) -> bytes:
                 file.seek(ref.offset)
                 data = file.read(wanted)
         else:
-            filesystem, name = fsspec.core.url_to_fs(ref.url)
+            filesystem, name = file_system(ref.url)
             data = filesystem.cat_file(name, ref.offset, ref.offset + wanted)
     except FileNotFoundError:
         raise FetchError(DropReason.NO_IMAGE, f"there is no {ref.url}") from None

@@ -71,6 +71,7 @@ def parser() -> Parser:
     )
     add_flags(group, "--output", help="folder for the copies")
     add_flags(group, "--exclude", help="the same as for `locdiffusion geotag`; may be repeated")
+    add_flags(group, "--follow-links", help="the same as for `locdiffusion geotag`")
     group.add_argument("--dry-run", action="store_true", help="count, and write nothing")
     add = made.add_argument_group("which geotags are written; give at least one limit").add_argument
     add("--max-radius-90-km", type=float, metavar="KM", help="those with at most this 90 %% radius")
@@ -184,7 +185,7 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
             "how certain must a geotag be? Give --max-radius-90-km KM, --min-prob-25km P or "
             "--min-prob-200km P (all that are given must hold)"
         )
-    shards = list_shards(options.input, tell, options.exclude)
+    shards = list_shards(options.input, tell, options.exclude, follow_links=options.follow_links)
     _refuse_in_place(shards, options.output)
     predictions = Output(options.predictions)
     if predictions.read_json(RUN) is None:

@@ -5,7 +5,9 @@
     _manifest/<shard>.json  written last: a shard without a manifest is not done
 
 A run with the same settings resumes; a run with other settings is refused. Each file appears whole
-or not at all. Works locally and wherever fsspec can write. Knows no Beam.
+or not at all. The directory may be a link that a person named; a folder in it that is a link is
+refused: nothing is written or deleted elsewhere. Works locally and wherever fsspec can write.
+Knows no Beam.
 """
 
 from __future__ import annotations
@@ -26,6 +28,8 @@ from locdiffusion.photos.storage import explained
 
 MANIFESTS = "_manifest"
 RUN, SUMMARY = "run.json", "summary.json"
+MOST_JSON_BYTES = 2**28
+"""Most bytes of a JSON file that is read: a hundred times those of the largest runs."""
 READERS = 16
 """Threads that read small files: from a cloud storage one after the other would take too long."""
 
@@ -83,6 +87,8 @@ class OutputDirectory:
         Raises:
             OutputError: The directory holds another run, or files of somebody else.
         """
+        for folder in self.FOLDERS:
+            self._refuse_link(folder)
         earlier = self.read_json(RUN)
         if earlier is None:
             self._refuse_foreign()
@@ -114,9 +120,13 @@ class OutputDirectory:
     def read_json(self, *names: str) -> dict[str, Any] | None:
         """A JSON object, or None if there is no such file or it holds something else."""
         filesystem, path = file_system(self.path(*names))
+        if isinstance(filesystem, LocalFileSystem) and not os.path.isfile(path):
+            return None  # on a pipe, reading might never end
         try:
-            document = json.loads(filesystem.cat_file(path))
-        except (FileNotFoundError, NotADirectoryError, ValueError):
+            with filesystem.open(path, "rb") as file:
+                content = file.read(MOST_JSON_BYTES + 1)
+            document = json.loads(content) if len(content) <= MOST_JSON_BYTES else None
+        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
             return None
         return document if isinstance(document, dict) else None
 
@@ -137,13 +147,28 @@ class OutputDirectory:
 
     def write(self, *names: str, data: bytes) -> None:
         """Writes a file that appears whole or not at all."""
+        self._refuse_link(*names[:-1])
         write_atomically(self.path(*names), data)
 
     def remove(self, *names: str) -> None:
-        """Deletes a file, if it is there."""
+        """Deletes a file, if it is there; of a link, the link."""
+        self._refuse_link(*names[:-1])
         filesystem, path = file_system(self.path(*names))
         with contextlib.suppress(FileNotFoundError):
             filesystem.rm_file(path)
+
+    def _refuse_link(self, *folders: str) -> None:
+        """Raises OutputError for a folder of the directory that leads elsewhere."""
+        filesystem, place = file_system(self.root)
+        if not folders or not isinstance(filesystem, LocalFileSystem):
+            return
+        for name in "/".join(folders).split("/"):
+            place = os.path.join(place, name)
+            if os.path.islink(place):
+                raise OutputError(
+                    f"{place} is a link to {os.readlink(place)!r}, wanted a folder of this "
+                    "command's own; remove the link, or choose another --output"
+                )
 
     def _refuse_foreign(self) -> None:
         filesystem, path = file_system(self.root)

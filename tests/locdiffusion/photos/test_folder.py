@@ -176,10 +176,10 @@ def keys(shards: list[Shard]) -> list[str]:
     return [photo.key for shard in shards for photo in shard.photos]
 
 
-def listed(*places: object, exclude=()) -> tuple[list[str], LeftOut]:
+def listed(*places: object, exclude=(), follow_links=False) -> tuple[list[str], LeftOut]:
     """Keys of the photos that are listed, and what is left out."""
     left_out = LeftOut()
-    shards = list_shards(map(str, places), lambda note: None, exclude, left_out)
+    shards = list_shards(map(str, places), lambda note: None, exclude, left_out, follow_links)
     assert not any(shard.problem for shard in shards)
     return keys(shards), left_out
 
@@ -260,10 +260,15 @@ def test_links_to_folders_are_followed_once(tmp_path):
         *(("in/x", "../outside"), ("in/y", "../outside"), ("in/z", "../outside/c"), ("in/n", "no")),
     ):
         (tmp_path / link).symlink_to(place)
-    photos, left_out = listed(tmp_path / "in")
+    photos, left_out = listed(tmp_path / "in", follow_links=True)
     assert photos == ["a/1.jpg", "a/b/2.jpg", "x/3.jpg", "x/c/4.jpg"]
     assert left_out.counts == {"without ending": 1}
-    assert len(listed(tmp_path / "in", tmp_path / "in" / "x", tmp_path)[0]) == 4
+    everywhere = (tmp_path / "in", tmp_path / "in" / "x", tmp_path)
+    assert len(listed(*everywhere, follow_links=True)[0]) == 4
+    photos, left_out = listed(tmp_path / "in")
+    assert photos == ["a/1.jpg", "a/b/2.jpg"], "links within the folder alone are followed"
+    assert left_out.counts == {"without ending": 1, "links out of the folder": 3}
+    assert sorted(left_out.named) == [f"{tmp_path}/in/{name}" for name in "xyz"]
 
 
 def test_what_a_run_has_written_is_never_read(tmp_path):

@@ -29,8 +29,8 @@ from support.user_files import (
     write_zip,
 )
 
-FOLLOWED = (Form.HARD_LINK, Form.LINK, Form.OUTSIDE)
-"""Links that a folder's reader follows and an archive's cannot."""
+FOLLOWED = (Form.HARD_LINK, Form.LINK)
+"""Links to photos of the same folder or archive."""
 
 READ = {
     "folder": (Form.FILE, Form.SPARSE, *FOLLOWED),
@@ -56,8 +56,6 @@ FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
 def number_in(file: File, files: Mapping[str, File]) -> int:
     """The number of the photo that one sees who opens a file."""
-    if file.form is Form.OUTSIDE:
-        return OUTSIDE
     return CONTENT[files[file.target].data if file.form in FOLLOWED else file.data]
 
 

@@ -73,7 +73,7 @@ def test_a_link_to_a_folder_is_followed_once_and_loops_are_harmless(tmp_path: Pa
     write_folder(tmp_path / "elsewhere", photos("d.jpg"))
     os.symlink(tmp_path / "elsewhere", root / "linked")
     os.symlink(root, root / "b" / "loop")
-    outcome = geotagged(tmp_path / "out", root)
+    outcome = geotagged(tmp_path / "out", root, flags=("--follow-links",))
     assert outcome.status == 0 and outcome.keys == ["a.jpg", "b/c.jpg", "linked/d.jpg"]
 
 
