@@ -10,7 +10,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from locdiffusion.files import file_system
+import fsspec
+
 from locdiffusion.model.weights import join_name, split_name
 
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []  # kept, and so emptied when the process ends
@@ -53,7 +54,7 @@ def _copied(url: str) -> Path:
     _FOLDERS.append(folder)
     target = Path(folder.name) / url.rstrip("/").rpartition("/")[2]
     try:
-        filesystem, path = file_system(url)
+        filesystem, path = fsspec.core.url_to_fs(url)
         if filesystem.isfile(path):
             filesystem.get_file(path, str(target))
         else:
