@@ -92,8 +92,27 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     for key, title in (("accuracy", "truth"), ("accuracy_exif", "EXIF position")):
         if summary[key]:
             lines += ["", *_accuracy_lines(summary[key], title)]
+    if told := revealed(summary):
+        lines.append(told)
     lines += [f"COUNT MISMATCH: {sentence}" for sentence in summary["mismatches"]]
     return "\n".join(map(printable, lines))
+
+
+def revealed(summary: Mapping[str, Any]) -> str:
+    """Says what a shared map tells of the photos; empty where it has no known positions."""
+    shown = summary.get("reveals", {})
+    counts = {
+        "true position": shown.get("truth_positions", 0),
+        "EXIF position": shown.get("exif_positions", 0),
+    }
+    if not any(counts.values()):
+        return ""
+    counts |= {"thumbnail": shown["thumbnails"], "photo name": shown["names"]}
+    parts = [number(count, kind) for kind, count in counts.items() if count]
+    return (
+        f"the map shows {', '.join(parts)}; to share one without known positions, geotag into "
+        "another --output with --no-positions"
+    )
 
 
 def _told(title: str, shards: Iterable[Mapping[str, str]]) -> list[str]:

@@ -75,6 +75,8 @@ output:
   map.html, map.png                  the answers on the globe
   report.html                        how good it is where positions are known
   summary.json                       counts, damage, files left out, accuracy
+  map.html shows the names of photos, and their known positions if there are
+  any: before you share it, see `reveals` in summary.json, and --no-positions.
 
 read more:
   docs/OUTPUT.md (files and columns), docs/RECIPES.md (GeoPandas, DuckDB, QGIS),
@@ -167,6 +169,12 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
     about = "keep small pictures of at most N photos of each shard, for the map"
     add_number(group, "--thumbnails", whole, 0, "N", about)
     add(
+        "--no-positions",
+        **SWITCH,
+        help="leave out what is known of positions, in EXIF and in documents, so that the output, "
+        "its map and its report may be shared without them; accuracy is not computed then",
+    )
+    add(
         "--admin",
         metavar="FILE",
         help="polygons of your own (GeoJSON, GeoParquet, GeoPackage or a zipped shapefile), such "
@@ -200,7 +208,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     for name in ("prior", "gallery", "admin"):
         setattr(ours, name, getattr(ours, name) and _absolute(getattr(ours, name)))
     ours.checkpoint = _located(ours.checkpoint)
-    named = ("regions", "thumbnails", "admin", "admin_name", "salvage")
+    named = ("regions", "thumbnails", "admin", "admin_name", "salvage", "no_positions")
     extras = {name: getattr(ours, name) for name in named}
     return GeotagOptions(
         **job_settings(ours),

@@ -19,7 +19,7 @@ from locdiffusion.photos.left_out import MOST_NAMED, LeftOut
 from locdiffusion.photos.listing import shard_stem
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.output import COUNTS, Output
-from pipelines.geotag.tables import ERRORS, FAILED, PREDICTIONS
+from pipelines.geotag.tables import ERRORS, FAILED, PREDICTIONS, THUMBNAILS
 from pipelines.writing.directory import MANIFESTS, READERS
 from schemas.geotags import Status
 
@@ -51,8 +51,9 @@ def summarise(output: Output, left_out: LeftOut | None = None) -> dict[str, Any]
         try again), `left_out` (files, as of `LeftOut.to_dict`), `not_understood` (documents),
         `documents` (what is wrong with the first of these), `estimates` (photos with a position
         that this project wrote), `mismatches` (sentences, empty when every count adds up),
-        `accuracy` against the truth and `accuracy_exif` against EXIF positions (`accuracy_row` for
-        each group of shards and for all).
+        `reveals` (what the pages show: number of `names`, `thumbnails`, `truth_positions` and
+        `exif_positions`), `accuracy` against the truth and `accuracy_exif` against EXIF positions
+        (`accuracy_row` for each group of shards and for all).
     """
     totals: Counter[str] = Counter()
     by_status: Counter[str] = Counter()
@@ -112,6 +113,11 @@ def summarise(output: Output, left_out: LeftOut | None = None) -> dict[str, Any]
         **{name: totals[name] for name in SURPRISES},
         "documents": problems[:MOST_NAMED],
         "mismatches": mismatches,
+        "reveals": {
+            "names": totals["predictions"],
+            "thumbnails": layers[THUMBNAILS],
+            **{f"{kind}_positions": _count(scores[kind]) for kind in KINDS},
+        },
         "accuracy": _accuracy(scores["truth"]),
         "accuracy_exif": _accuracy(scores["exif"]),
     }
@@ -208,6 +214,10 @@ def _known_positions(output: Output, shard: str) -> dict[str, np.ndarray]:
         if len(rows):
             found[kind] = rows
     return found
+
+
+def _count(groups: Mapping[str, Sequence[np.ndarray]]) -> int:
+    return sum(len(rows) for parts in groups.values() for rows in parts)
 
 
 def _accuracy(groups: Mapping[str, Sequence[np.ndarray]]) -> dict[str, dict[str, Any]]:

@@ -48,6 +48,7 @@ class Extras:
         admin_name: Column of that file with the names; None to find it.
         hybrid: Whether the Geotagger has a gallery, whose places go into HYBRID_COLUMNS.
         salvage: Whether pictures that break off are geotagged from the rows that are there.
+        no_positions: Whether known positions, of EXIF and of documents, are left out.
     """
 
     regions: bool = False
@@ -56,6 +57,7 @@ class Extras:
     admin_name: str | None = None
     hybrid: bool = False
     salvage: bool = False
+    no_positions: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -75,6 +77,7 @@ class Extras:
             "admin": self.admin and file_identity(self.admin),
             "admin_name": self.admin_name,
             "salvage": self.salvage,
+            "no_positions": self.no_positions,
         }
         return {name: value for name, value in record.items() if value}
 
@@ -123,7 +126,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         "key": rows.keys,
         **answers.numbers(),
         "modes": answers.modes,
-        **_known_columns(rows.known),
+        **_known_columns([PhotoPositions()] * len(rows) if extras.no_positions else rows.known),
         "country_code": countries.codes,
         "country_found_by": countries.found_by,
     }

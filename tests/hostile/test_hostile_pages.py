@@ -9,12 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from pipelines.geotag import command as geotag
 from pipelines.geotag.pages import write_map_html, write_map_png, write_report_html
 from pipelines.geotag.pages.filling import escaped, fill, script_json
 from support import SEED
+from support.archives import photo
 from support.browser import MISSING, Browser, Page, chromium
+from support.fake_geotagger import FakeLoader
 from support.hostile.writing import NAMES
 from support.outputs import summary_of, write_predictions
 
@@ -147,3 +152,67 @@ def test_policy_knows_only_what_stood_in_the_template(tmp_path):
     attacked = fill(template, {"BODY": "<script>theirs()</script><style>b</style>"}, "ours()")
     assert plain.split("|")[0] == attacked.split("|")[0]
     assert fill(template, {"BODY": ""}, "other()").split("|")[0] != plain.split("|")[0]
+
+
+def sharing_photos(folder: Path) -> None:
+    """A photo with a position in its EXIF, one with a document, and a document that is broken."""
+    folder.mkdir()
+    image = Image.new("RGB", (40, 30), (90, 120, 30))
+    exif = image.getexif()
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 51.0, 30.24), 3: "E", 4: (2.0, 17.0, 40.2)})
+    image.save(folder / "exif.jpg", exif=exif)
+    (folder / "truth.jpg").write_bytes(photo(1))
+    (folder / "truth.json").write_text('{"latitude": 48.8584, "longitude": 2.2945}')
+    (folder / "quoted.jpg").write_bytes(photo(2))
+    (folder / "quoted.json").write_text('{"latitude": "48.8584 somewhere", "longitude": 2.2945}')
+
+
+def columns_of(out: Path) -> dict[str, list[object]]:
+    columns: dict[str, list[object]] = pq.read_table(out / "predictions").to_pydict()
+    return columns
+
+
+def test_the_summary_says_what_a_map_reveals(tmp_path, capsys):
+    sharing_photos(tmp_path / "photos")
+    words = [str(tmp_path / "photos"), "--thumbnails", "2", "--output"]
+    assert geotag.main([*words, str(tmp_path / "out")], FakeLoader()) == 0
+    summary = json.loads((tmp_path / "out/summary.json").read_bytes())
+    assert summary["reveals"] == {
+        "names": 3,
+        "thumbnails": 2,
+        "truth_positions": 1,
+        "exif_positions": 1,
+    }
+    told = "the map shows 1 true position, 1 EXIF position, 2 thumbnails, 3 photo names; to share"
+    assert told in capsys.readouterr().out
+    assert told in (tmp_path / "out/report.html").read_text("utf-8")
+
+
+def test_no_positions_leaves_known_positions_out_of_every_file(tmp_path, capsys):
+    sharing_photos(tmp_path / "photos")
+    words = [str(tmp_path / "photos"), "--thumbnails", "2", "--output"]
+    out, open_out = tmp_path / "out", tmp_path / "open"
+    assert geotag.main([*words, str(out), "--no-positions"], FakeLoader()) == 0
+    told = capsys.readouterr()
+    assert geotag.main([*words, str(open_out)], FakeLoader()) == 0
+    kept, withheld = columns_of(open_out), columns_of(out)
+    for name, values in withheld.items():
+        known = name.startswith(("exif_", "truth_"))
+        assert values == ([None] * 3 if known else kept[name])
+    assert any(value is not None for value in kept["truth_latitude"])
+    for path in filter(Path.is_file, out.rglob("*")):
+        assert not any(text in path.read_bytes() for text in (b"48.858", b"2.294", b"somewhere"))
+    assert "48.858" not in told.out + told.err and "the map shows" not in told.out
+    page = (out / "map.html").read_text("utf-8")
+    data = json.loads(re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)[0])
+    assert data["columns"]["known_latitude"]["base64"] == ""
+    summary = json.loads((out / "summary.json").read_bytes())
+    assert summary["not_understood"] == 1 and summary["documents"] == []
+    assert summary["accuracy"] == summary["accuracy_exif"] == {}
+    assert summary["configuration"]["no_positions"] is True
+    assert "--no-positions" in (out / "report.html").read_text("utf-8")
+    # It is a setting of the run: a resumed run keeps it, another one is refused.
+    assert geotag.main([*words, str(out), "--no-positions"], FakeLoader()) == 0
+    assert geotag.main([*words, str(out)], FakeLoader()) == 2
+    thumbnails = pq.read_table(out / "thumbnails").to_pylist()
+    assert thumbnails and all(b"Exif" not in row["jpeg"] for row in thumbnails)

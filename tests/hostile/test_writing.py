@@ -1,5 +1,6 @@
 """Geotags written for strangers: any name, any prediction, any file in the place of a copy."""
 
+import csv
 import json
 import os
 import resource
@@ -7,6 +8,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from pipelines.geotag import command as geotag
@@ -15,9 +17,11 @@ from pipelines.write_exif.copies import LIST, MAX_COPY_BYTES, Copies, Original, 
 from pipelines.write_exif.exif import Position, with_position
 from pipelines.write_exif.geotags import PROBLEM, GeotagReader, PredictionsError
 from pipelines.write_exif.jpeg import UnsafeError
+from schemas.geotags import ErrorRow, Stage, Status, error_table
 from support.archives import photo
 from support.fake_geotagger import FakeLoader
 from support.hostile import writing
+from support.pages import read_page
 
 HERE = Position(-33.8568, 151.2153, 12.5, "LocDiffusion test-1, estimated", "within 12 km")
 ANY = ["--max-radius-90-km", "20000"]
@@ -242,3 +246,21 @@ def test_pictures_are_changed_or_left_out(make):
         assert len(with_position(make(), HERE)) > len(make())
     except UnsafeError as error:
         assert "pointers" in str(error)
+
+
+def test_recipe_for_spreadsheets_writes_no_formula(tmp_path, monkeypatch):
+    (block,) = [code for _, code in read_page("docs/RECIPES.md")[1] if "errors.csv" in code]
+    keys = ["=cmd|' /C calc'!A0", "+1", "-2+3", "@SUM(1)", "\t=1", "\r=1", "plain.jpg", "a=b", None]
+    rows = [ErrorRow(key, Stage.READ, Status.EMPTY_FILE, f"={key}") for key in keys]
+    (tmp_path / "out/errors").mkdir(parents=True)
+    pq.write_table(error_table("-shard", rows), tmp_path / "out/errors/part-s.parquet")
+    monkeypatch.chdir(tmp_path)
+    exec(block, {})
+    with open("errors.csv", newline="") as file:
+        written = list(csv.DictReader(file))
+    assert {row["key"] for row in written} == {
+        f"'{key}" if key and key[0] in "=+-@\t\r" else key or "" for key in keys
+    }
+    cells = [cell for row in written for cell in row.values()]
+    assert len(cells) == 4 * len(keys)
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]

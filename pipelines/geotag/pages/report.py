@@ -10,7 +10,7 @@ from locdiffusion.calibrate.command import FEWEST
 from locdiffusion.evaluate.scores import Scores
 from locdiffusion.files import file_system, write_atomically
 from locdiffusion.photos.left_out import LeftOut, number
-from pipelines.geotag.console import photo_errors
+from pipelines.geotag.console import photo_errors, revealed
 from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.geotag.pages.filling import escaped, fill
 from pipelines.geotag.pages.rows import DATA, MapRows, read_rows
@@ -21,6 +21,7 @@ from schemas.geotags import THRESHOLDS_KM
 MAX_ROWS = 20_000
 TEMPLATE, QUALITY = DATA / "report.html", DATA / "quality.html"
 NO_TRUTH, REFIT = DATA / "no_truth.html", DATA / "refit.html"
+WITHHELD = "Known positions were left out of this run (<code>--no-positions</code>)."
 SHOWN_KM = (25, 200, 750)
 
 
@@ -42,7 +43,10 @@ def write_report_html(output_dir: str, path: str) -> None:
 def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
     """Fills the page. It shows no times, so that the same photos give the same page."""
     scores = score_rows(rows)
+    withheld = summary.get("configuration", {}).get("no_positions")
     found = fill(QUALITY, _quality(scores)) if scores else fill(NO_TRUTH, {})
+    if withheld:
+        found = _section("Accuracy", f"<p>{WITHHELD}</p>")
     predicted = f"{summary['predictions']:,} of {summary['photos']:,} photos geotagged"
     known = f"{scores.photos:,} of them with a known position" if scores else ""
     return fill(
@@ -167,6 +171,7 @@ def _run(summary: Mapping[str, Any]) -> str:
     return _section(
         "The run",
         (warning if mismatches else "")
+        + (f"<p>{escaped(told)}.</p>" if (told := revealed(summary)) else "")
         + '<div class="beside">'
         + _pairs("Counts", [(name, f"{count:,}") for name, count in counts], "numbers")
         + _pairs("Settings", settings, "words")
