@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from locdiffusion.isolation import IsolatedFunction, Limits
-from locdiffusion.photos import archive, blocks, tar
+from locdiffusion.photos import archive, blocks, sidecar, tar
 from locdiffusion.photos import zip as zip_reader
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.blocks import Allowance
@@ -209,6 +209,15 @@ def test_a_document_is_understood_or_a_problem(name: str) -> None:
     assert found.position is None or name in ("digits.json", "fraction.json", "repeated.json")
     assert len(found.problem) < 1_000
     found.problem.encode("utf-8")
+
+
+def test_lists_deeper_than_functions_may_go_are_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From Python 3.12 on the parser goes ten times as deep as functions written in Python."""
+    value: object = 1.0
+    for _ in range(5_000):
+        value = [value, 1.0]
+    monkeypatch.setattr(sidecar.json, "loads", lambda *_, **__: {"latitude": value, "longitude": 1})
+    assert "nested too deep" in read_sidecar("a.json", b"{}").problem
 
 
 def test_a_packet_does_not_write_a_long_namespace_many_times() -> None:
