@@ -13,6 +13,7 @@ import contextlib
 import json
 import re
 import sqlite3
+import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -164,6 +165,8 @@ def _database(data: bytes) -> Iterator[sqlite3.Connection]:
         connection.execute("SELECT 1 FROM sqlite_master").fetchone()
     with contextlib.closing(connection):
         connection.text_factory = lambda text: text.decode("utf-8", "replace")
+        if sys.version_info >= (3, 11):  # no value is longer than the file that holds it
+            connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, max(len(data), 10_000))
         connection.set_authorizer(_only_reading)
         yield connection
 

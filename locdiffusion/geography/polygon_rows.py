@@ -75,7 +75,8 @@ class PolygonRows:
         Raises:
             PolygonError: There is no such column, several of them, or a name that is too long.
         """
-        values = [row.get(self._name_column(column)) for row in self.values]
+        chosen = self._name_column(column)
+        values = [row.get(chosen) for row in self.values]
         # Half of a character outside the basic plane is no text that can be written.
         names = [
             None if v is None or v != v else str(v).encode(errors="replace").decode()
