@@ -150,7 +150,7 @@ def read_geopackage(data: bytes) -> PolygonRows:
     try:
         with _database(data) as database:
             return _first_layer(database)
-    except (sqlite3.Error, OverflowError) as error:
+    except (sqlite3.Error, OverflowError, UnicodeError) as error:
         raise PolygonError(f"it is no GeoPackage that can be read ({error}); {WANTED}") from error
 
 
