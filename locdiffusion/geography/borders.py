@@ -22,8 +22,12 @@ from locdiffusion.geography.polygon_rows import MOST_BYTES, WANTED
 from locdiffusion.geography.polygons import PolygonError, PolygonIndex, polygon_share
 from locdiffusion.isolation import IsolatedError, IsolatedFunction, Limits, OverrunError
 
-LIMITS = Limits(memory_bytes=6 * 2**30, cpu_s=900.0, wall_s=3600.0)
-"""Limits of reading one file."""
+FREE_BYTES, BYTES_PER_BYTE = 2 * 2**30, 32
+"""A file of n bytes may take FREE_BYTES + BYTES_PER_BYTE n bytes of memory. GeoJSON of 28,000
+districts with 5 million corners, 108 MB, takes 0.8 GB; as zipped shapefile, of 25 MB, 0.7 GB."""
+CPU_S, BYTES_PER_S = 60.0, 200_000
+"""Seconds of CPU time for any file, and bytes of it that a second more suffices for. The districts
+take 7 seconds as GeoJSON, and 20 seconds as a prior."""
 
 WEIGHT = "weight"
 """Column of a prior that says how many photos come from each polygon."""
@@ -93,9 +97,11 @@ def share_of_file(data: bytes, rows: int, columns: int) -> bytes:
 
 
 def _isolated(function: Callable[[bytes], bytes], path: str) -> bytes:
-    isolated = IsolatedFunction(function, LIMITS)
+    data = _read(path)
+    memory, cpu_s = FREE_BYTES + BYTES_PER_BYTE * len(data), CPU_S + len(data) / BYTES_PER_S
+    isolated = IsolatedFunction(function, Limits(memory, cpu_s, wall_s=20 * cpu_s))
     try:
-        return isolated(_read(path))
+        return isolated(data)
     except IsolatedError as error:
         kind, _, reason = str(error).partition(": ")
         if f"{kind}: " != _REFUSAL:

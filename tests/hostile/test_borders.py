@@ -1,6 +1,5 @@
 """Borders of strangers open nothing else, and take neither the process nor all memory."""
 
-import dataclasses
 import json
 import os
 import shutil
@@ -109,8 +108,8 @@ def test_a_path_for_gdal_is_no_path(path: str) -> None:
 
 
 def test_endless_mending_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = dataclasses.replace(borders.LIMITS, cpu_s=0.5, memory_bytes=400 * 2**20)
-    monkeypatch.setattr(borders, "LIMITS", few)
+    monkeypatch.setattr(borders, "CPU_S", 0.5)
+    monkeypatch.setattr(borders, "FREE_BYTES", 400 * 2**20)
     (tmp_path / "star.geojson").write_bytes(geojson([polygon([STAR])]))
     with pytest.raises(PolygonError, match="reading it ended because it takes more than"):
         read_borders(str(tmp_path / "star.geojson"))
