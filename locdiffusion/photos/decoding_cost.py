@@ -52,6 +52,9 @@ MAX_TABLE_BYTES = 2**20
 BYTES_A_PIXEL = {WEBP: 16, AVIF: 8, HEIF: 8}
 """Memory for a pixel while it is decoded: copies, where a whole picture comes at once. Measured."""
 
+BYTES_A_ROW = 24
+"""Memory for a row beside its pixels, while the picture is converted; it may be turned."""
+
 MAX_RUN_PIXELS, MAX_RUN_BYTES = 2**24, 2**22
 """Most pixels and bytes of a BMP with run lengths, which Pillow decodes by Python."""
 
@@ -85,12 +88,13 @@ def needed_bytes(kind: str, size: tuple[int, int], data: bytes) -> int:
     pixels = size[0] * size[1]
     if kind == JPEG:
         return _coefficient_bytes(data)
+    needed = BYTES_A_PIXEL.get(kind, 4) * pixels + BYTES_A_ROW * max(size)
     if kind == TIFF:
-        return 4 * pixels + TiffLayout(data).unit_bytes
+        return needed + TiffLayout(data).unit_bytes
     if kind == JPEG2000:
         layout = Jpeg2000Layout(data)
-        return 4 * pixels + layout.components * 5 * min(pixels, layout.tile_pixels)
-    return BYTES_A_PIXEL.get(kind, 4) * pixels
+        return needed + layout.components * 5 * min(pixels, layout.tile_pixels)
+    return needed
 
 
 def _coefficient_bytes(data: bytes) -> int:

@@ -59,6 +59,9 @@ MAX_JPEG_SIDE = 65_500
 MAX_DECODING_BYTES = 1000 * 2**20
 """Most memory that decoding takes, beside the file: that of 120 megapixels of PNG, twice."""
 
+MAX_RESCUE_BYTES = 1150 * 2**20
+"""Most memory for what is there of a picture, which is decoded twice."""
+
 SALVAGE_LEAST = 0.1
 """Share of a picture's rows from which `salvage` takes them."""
 
@@ -138,18 +141,26 @@ def decode_picture(data: bytes, salvage: bool = False) -> Image.Image:
     _check_pixels(kind, *canvas(kind, data))
     # Pillow's parsers raise almost anything on hostile bytes; whatever it is, this photo is broken.
     try:
-        image = _opened(kind, data)
-        image.load()
+        image = _loaded(_opened(kind, data))
     except PhotoError:
         raise
     except MemoryError:
         raise PhotoError(Status.TOO_LARGE, NO_MEMORY) from None
     except Exception as error:
-        image = _what_is_there(kind, data, None, error, salvage)
+        image = _what_is_there(kind, data, error, salvage)
         return _with_metadata(kind, data, image)
-    if kind in (JPEG, WEBP, AVIF, HEIF) and data.endswith(_ZEROS):
-        image = _what_is_there(kind, data, image, None, salvage)
+    if kind in (JPEG, WEBP, AVIF, HEIF) and data.endswith(_ZEROS) and _there(kind, data)[1] > 0:
+        del image
+        image = _what_is_there(kind, data, None, salvage)
     return _with_metadata(kind, data, image)
+
+
+def _loaded(image: Image.Image) -> Image.Image:
+    """Decodes a picture, and lets go of what its decoder keeps: twelve bytes a pixel of a WebP."""
+    image.load()
+    if image.format in (WEBP, AVIF):
+        image.fp = image._decoder = None  # type: ignore[attr-defined]
+    return image
 
 
 def _opened(kind: str, data: bytes) -> Image.Image:
@@ -233,23 +244,23 @@ def _check_pixels(kind: str, width: int, height: int) -> None:
         )
 
 
-def _what_is_there(
-    kind: str, data: bytes, whole: Image.Image | None, error: Exception | None, salvage: bool
-) -> Image.Image:
+def _there(kind: str, data: bytes) -> tuple[bytes, int]:
+    """Returns what there is of a file, without zeros at its end, and how many bytes are missing."""
+    there = data.rstrip(b"\0") if kind == JPEG or data.endswith(_ZEROS) else data
+    return there, wanted_bytes(kind, there) - len(there)
+
+
+def _what_is_there(kind: str, data: bytes, error: Exception | None, salvage: bool) -> Image.Image:
     """Tells a picture that breaks off from a broken one, and returns what is wanted of it.
 
     Args:
         kind: Pillow's name of the format.
         data: Bytes of the file.
-        whole: What was decoded, if something was.
-        error: Why nothing was decoded.
+        error: Why nothing was decoded, if it was not.
         salvage: As of `decode_picture`.
     """
     name, tail = format_name(kind), ""
-    there = data.rstrip(b"\0") if kind == JPEG or data.endswith(_ZEROS) else data
-    missing = wanted_bytes(kind, there) - len(there)
-    if missing <= 0 and whole is not None:
-        return whole
+    there, missing = _there(kind, data)
     if missing <= 0:
         why = f"{type(error).__name__}: {error}"
         if is_rare(kind, data) or _UNSUPPORTED.search(why):
@@ -293,7 +304,11 @@ def _rescued(kind: str, there: bytes, missing: int) -> tuple[Image.Image, int, i
     if missing * SALVAGE_LEAST > len(there):
         return None
     try:
-        image, other = (_filled(kind, there, missing, filling) for filling in (0, 1))
+        image = _filled(kind, there, missing, 0)
+        needed = needed_bytes(kind, image.size, there) + 4 * image.width * image.height
+        if needed > MAX_RESCUE_BYTES:
+            return None
+        other = _filled(kind, there, missing, 1)
     except PhotoError:
         raise
     except Exception:
@@ -334,8 +349,7 @@ def _filled(kind: str, there: bytes, missing: int, filling: int) -> Image.Image:
         there += bytes([0x55 * filling]) * missing
     image = _opened(kind, there)
     if kind not in _BY_ROWS:
-        image.load()
-        return image
+        return _loaded(image)
     prepare = image.load_prepare  # type: ignore[attr-defined]
 
     def prefill() -> None:

@@ -2,17 +2,41 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
+import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from PIL import Image
 
-from support.hostile.pictures import PICTURES
-from support.project import ROOT
+from locdiffusion.photos.decoding_cost import excess, needed_bytes
+from locdiffusion.photos.exif import upright
+from locdiffusion.photos.image_formats import AVIF, BMP, HEIF, JPEG, PNG, TIFF
+from locdiffusion.photos.picture import MAX_DECODING_BYTES, PhotoError, decode_picture
+from locdiffusion.photos.positions import own_position
+from support import ROOT
+from support.hostile.pictures import (
+    PICTURES,
+    fields,
+    gif_extensions,
+    iso_boxes,
+    jp2_boxes,
+    jpeg_run,
+    jpeg_segments_without_end,
+    jpeg_tiny_exif,
+    png_empty_parts,
+    tiff,
+    webp_chunks,
+)
+from support.picture_files import SAVES, jpeg_header, picture_file, scene
+from support.tiff_blocks import berlin
 
 MAX_MIB = 1300
 """Most memory of a photo, above that of the process at rest."""
@@ -114,3 +138,124 @@ class TestCosts:
         assert {name: cost for name, cost in there.items() if cost.end != end} == {}
         for cost in there.values():
             assert end == DECODED or ("; " in cost.message and len(cost.message) < 400)
+
+
+def jpeg_frame(width: int, height: int, marker: int, scans: int) -> bytes:
+    """A JPEG of three colours with the heads of its scans, but without their data."""
+    data = jpeg_header(width, height, marker)
+    start = data.index(b"\xff\xda")
+    head = data[: start + 2 + int.from_bytes(data[start + 2 : start + 4], "big")]
+    return head + head[start:] * (scans - 1) + b"\xff\xd9"
+
+
+class TestHonestPictures:
+    """What cameras and programs write is far from every limit."""
+
+    @pytest.mark.parametrize(
+        ("size", "marker", "scans"),
+        [((16_320, 12_240), 0xC0, 1), ((11_600, 8_700), 0xC2, 20), ((16_320, 12_240), 0xC2, 10)],
+    )
+    def test_jpegs_of_hundreds_of_megapixels(
+        self, size: tuple[int, int], marker: int, scans: int
+    ) -> None:
+        data = jpeg_frame(*size, marker, scans)
+        assert excess(JPEG, data) == ""
+        assert needed_bytes(JPEG, size, data) < MAX_DECODING_BYTES
+
+    def test_a_tiff_of_16_bits_and_a_hundred_megapixels(self) -> None:
+        wide = [one for one in fields(12_000, 8_400) if one[0] not in (258, 277)]
+        strips = [(273, 4, 1, 8), (278, 4, 1, 8_400), (279, 4, 1, 2**25)]
+        data = tiff([*wide, (258, 3, 1, 16), (277, 3, 1, 3), *strips], bytes(2**20))
+        assert excess(TIFF, data) == ""
+        assert needed_bytes(TIFF, (12_000, 8_400), data) < MAX_DECODING_BYTES
+
+    def test_a_hundred_megapixels_in_other_formats(self) -> None:
+        for kind in (PNG, HEIF, AVIF, BMP):
+            assert needed_bytes(kind, (12_000, 8_400), b"") < MAX_DECODING_BYTES, kind
+
+    def test_a_geotiff_with_large_tables(self) -> None:
+        image = scene((64, 48))
+        points = tuple(float(n) for n in range(6 * 5_000))
+        tags = {33922: points, 34735: tuple(range(2_000)), 42112: "<x/>" * 20_000}
+        data = picture_file("lzw tiff", image, tiffinfo=tags)
+        assert decode_picture(data).tobytes() == image.tobytes()
+
+    @pytest.mark.parametrize("kind", SAVES)
+    def test_metadata_changes_no_pixel(self, kind: str) -> None:
+        image = scene((80, 64)).quantize() if kind == "gif" else scene((80, 64))
+        more: dict[str, Any] = {"exif": berlin()}
+        if kind in ("tiff", "lzw tiff"):
+            more = {"tiffinfo": {270: "x" * 70_000, 700: b"<x/>"}, "big_tiff": kind == "tiff"}
+        elif kind in ("gif", "bmp", "jp2", "j2k"):
+            more = {"comment": b"x" * 2_000} if kind != "bmp" else {}
+        data = picture_file(kind, image, **more)
+        with Image.open(io.BytesIO(data)) as wanted:
+            found = decode_picture(data)
+            assert (found.mode, found.tobytes()) == (wanted.mode, wanted.tobytes())
+
+    def test_tiles_of_a_tiff(self) -> None:
+        side, pixels = 32, bytes(range(256)) * 16
+        tiles = [pixels[at : at + side * side] for at in range(0, len(pixels), side * side)]
+        starts = [8 + 1024 * n for n in range(4)]
+        body = b"".join(tiles) + struct.pack("<8I", *starts, *[1024] * 4)
+        lists = [(322, 4, 1, side), (323, 4, 1, side), (324, 4, 4, 4104), (325, 4, 4, 4120)]
+        found = decode_picture(tiff(fields(64, 64) + lists, body))
+        assert found.crop((0, 0, side, side)).tobytes() == tiles[0]
+        assert found.crop((side, side, 64, 64)).tobytes() == tiles[3]
+
+    def test_a_turned_tiff_is_turned_once(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        image = scene((64, 48))
+        for kind in ("tiff", "lzw tiff"):
+            found = decode_picture(picture_file(kind, image, exif=exif))
+            assert found.tobytes() == image.tobytes()
+            assert upright(found).tobytes() == image.transpose(Image.Transpose.ROTATE_270).tobytes()
+
+
+class TestWork:
+    """Work grows with the bytes of a file, and not with their square."""
+
+    @pytest.mark.parametrize(
+        "make",
+        [
+            lambda n: jpeg_run(n),
+            lambda n: jpeg_tiny_exif(n // 4),
+            lambda n: jpeg_segments_without_end(n // 4),
+            lambda n: png_empty_parts(n // 12),
+            lambda n: webp_chunks(n // 8),
+            lambda n: gif_extensions(n // 4),
+            lambda n: iso_boxes(b"avif", n // 8),
+            lambda n: jp2_boxes(n // 8),
+        ],
+    )
+    def test_twice_the_bytes_are_at_most_twice_the_lines(
+        self, make: Callable[[int], bytes]
+    ) -> None:
+        once, twice = (lines_run(make(n)) for n in (20_000, 40_000))
+        assert twice <= 2.5 * once + 1000
+
+    def test_what_is_refused_is_not_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
+        for name in ("jpeg_scans.jpg", "jpeg_gigapixels.jpg", "bmp_steps.bmp", "tiff_tile.tif"):
+            with pytest.raises(PhotoError, match="too long to decode"):
+                decode_picture(PICTURES[name]())
+
+
+def lines_run(data: bytes) -> int:
+    """Counts the lines of Python and the calls that decoding takes."""
+    count = 0
+
+    def trace(*_: object) -> object:
+        nonlocal count
+        count += 1
+        return trace
+
+    sys.settrace(trace)  # type: ignore[arg-type]
+    try:
+        with contextlib.suppress(PhotoError):
+            decode_picture(data)
+        own_position(data)
+    finally:
+        sys.settrace(None)
+    return count
