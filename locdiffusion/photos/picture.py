@@ -306,7 +306,7 @@ def _rescued(kind: str, there: bytes, missing: int) -> tuple[Image.Image, int, i
     try:
         image = _filled(kind, there, missing, 0)
         needed = needed_bytes(kind, image.size, there) + 4 * image.width * image.height
-        if needed > MAX_RESCUE_BYTES:
+        if needed + 2 * (len(there) + missing) > MAX_RESCUE_BYTES:
             return None
         other = _filled(kind, there, missing, 1)
     except PhotoError:
