@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,11 @@ from locdiffusion.photos.storage import DataError, open_stream
 
 _AROUND_NAMES = "\ufeff \t\r\n\"'"
 PARQUET_ENDINGS = (".parquet", ".geoparquet", ".pq")
+MAX_LIST_BYTES = 2**31
+"""Lists are held in memory; that of MP-16 has 0.4 GB."""
+MAX_ROW_LENGTH, MAX_COLUMNS = 2**20, 10_000
+"""Most characters and cells of a row; a row of YFCC100M's list has 100,000 at most."""
+CELLS_AT_ONCE = 2**15
 
 
 @dataclass(frozen=True)
@@ -122,19 +128,21 @@ class NamedColumns:
             angles = np.fromiter(map(_number, values.to_pylist()), np.float64, len(values))
         wrong = np.flatnonzero(~((angles >= least) & (angles <= most)))  # NaN is wrong as well
         if len(wrong):
+            found = repr(values[wrong[0]].as_py())[:80]
             raise DataError(
-                f"{self.place(wrong[0])}: {values[wrong[0]].as_py()!r} is no {column.what} from "
-                f"{least:g}° to {most:g}° ({len(wrong):,} such rows of {len(self):,}); mend or "
-                "drop it. Are the columns swapped, or projected?"
+                f"{self.place(wrong[0])}: {found} is no {column.what} from {least:g}° to {most:g}° "
+                f"({len(wrong):,} such rows of {len(self):,}); mend or drop it. Are the columns "
+                "swapped, or projected?"
             )
         return angles
 
     def _values(self, column: Column) -> pa.ChunkedArray:
         index = column.index(self.table.column_names)
         if index is None:
+            found = [name[:40] for name in self.table.column_names[:12]]
             raise DataError(
-                f"{self.url} has the columns {self.table.column_names[:12]}, none of which is "
-                f"known as the {column.what}; rename it to one of {', '.join(column.names)}."
+                f"{self.url} has the columns {found}, none of which is known as the {column.what}; "
+                f"rename it to one of {', '.join(column.names)}."
             )
         return self.table.column(index)
 
@@ -151,32 +159,76 @@ def read_list(url: str) -> NamedColumns:
     """
     try:
         with open_stream(url) as file:
-            data = file.read()
+            data = file.read(MAX_LIST_BYTES + 1)
+        if len(data) > MAX_LIST_BYTES:
+            raise csv.Error(f"it has more than {MAX_LIST_BYTES:,} bytes")
         digest = hashlib.sha256(data).hexdigest()
         if url.lower().endswith(PARQUET_ENDINGS):
             table = read_parquet(data)
             return NamedColumns(url, digest, table, range(1, len(table) + 1))
-        text = data.decode("utf-8-sig")
-        delimiter = "\t" if "\t" in text.partition("\n")[0] else ","
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        table, lines = _text_table(url, data)
     except (OSError, UnicodeDecodeError, csv.Error, ParquetError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{url} cannot be read ({type(error).__name__}: {reason}); want a CSV or Parquet file."
         ) from error
-    if not rows:
+    return NamedColumns(url, digest, table, lines)
+
+
+def _text_table(url: str, data: bytes) -> tuple[pa.Table, Sequence[int]]:
+    """Parses separated text in batches, so that its cells are objects of Python for moments."""
+    parsed = _parsed(data)
+    header = next((row for _, row in parsed), None)
+    if header is None:
         raise DataError(f"{url} is empty; check that it is the right file.")
-    header = rows[0][1]
+    if len(header) > MAX_COLUMNS:
+        raise csv.Error(f"it has {len(header):,} columns, wanted at most {MAX_COLUMNS:,}")
+    lines = array("q")
+    batches: list[pa.RecordBatch] = []
+    schema = pa.schema([(name, pa.string()) for name in header])
+    while some := list(_some(parsed)):
+        for line, row in some:
+            if len(row) != len(header):
+                raise DataError(
+                    f"{url}, line {line}: {','.join(row)[:80]!r}, wanted {len(header)} columns; "
+                    "repair the list."
+                )
+            lines.append(line)
+        cells = zip(*(row for _, row in some), strict=True)
+        columns = [pa.array(column, pa.string()) for column in cells]
+        batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+    return pa.Table.from_batches(batches, schema), lines
+
+
+def _parsed(data: bytes) -> Iterator[tuple[int, list[str]]]:
+    """Yields the rows that hold anything, with the number of their last line."""
+    file = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
+    delimiter = "\t" if "\t" in file.readline(MAX_ROW_LENGTH) else ","
+    file.seek(0)
+    length = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal length
+        while line := file.readline(MAX_ROW_LENGTH):
+            length += len(line)  # of the row, which may have several lines
+            if length >= MAX_ROW_LENGTH:
+                raise csv.Error(f"a row has more than {MAX_ROW_LENGTH:,} characters")
+            yield line
+
+    reader = csv.reader(lines(), delimiter=delimiter)
+    for row in reader:
+        length = 0
+        if any(cell.strip() for cell in row):
+            yield reader.line_num, row
+
+
+def _some(rows: Iterator[tuple[int, list[str]]]) -> Iterator[tuple[int, list[str]]]:
+    cells = 0
     for line, row in rows:
-        if len(row) != len(header):
-            raise DataError(
-                f"{url}, line {line}: {','.join(row)[:80]!r}, wanted {len(header)} columns; repair "
-                "the list."
-            )
-    columns = [pa.array([row[i] for _, row in rows[1:]], pa.string()) for i in range(len(header))]
-    table = pa.Table.from_arrays(columns, header)
-    return NamedColumns(url, digest, table, [line for line, _ in rows[1:]])
+        yield line, row
+        cells += len(row)
+        if cells >= CELLS_AT_ONCE:
+            return
 
 
 def _number(value: object) -> float:

@@ -210,7 +210,7 @@ def shown(line: bytes) -> str:
 
 def check_columns(found: int, wanted: str, names: str) -> RowError:
     """Makes the error of a row with another number of columns."""
-    return RowError(DropReason.MALFORMED_ROW, f"{found} columns, wanted {wanted}: {names}")
+    return RowError(DropReason.MALFORMED_ROW, f"{found} columns, wanted {wanted}: {names[:300]}")
 
 
 def checked_key(text: str) -> str:

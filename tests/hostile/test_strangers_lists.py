@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import resource
+import tracemalloc
 
 import pytest
 
 from locdiffusion.isolation import IsolatedFunction
 from locdiffusion.isolation.parquet import FREE_BYTES, ParquetError, read_parquet
+from locdiffusion.photos.lists import LATITUDE, PHOTO_ID, read_list
+from locdiffusion.photos.storage import DataError
+from pipelines.sources import mp16
+from support.hostile.lists import LISTS, many_rows
 from support.hostile.parquet_files import PARQUETS
 
 ITSELF = 128 * 2**20
@@ -34,3 +40,55 @@ def peak_of_reading(name: bytes) -> bytes:
         read_parquet(data)
     peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     return f"{peak} {len(data)}".encode()
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_a_list_of_odd_rows_is_refused_in_a_few_times_its_bytes(name, tmp_path):
+    """A cell takes 57 bytes, so a line of commas took thirty times its length."""
+    file = tmp_path / name
+    file.write_bytes(LISTS[name]())
+    tracemalloc.start()
+    with pytest.raises(DataError, match=rf"{re.escape(name)}.*(cannot be read|is empty)"):
+        read_list(str(file))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64e6
+
+
+def test_a_list_of_short_rows_takes_little_more_than_its_bytes(tmp_path):
+    """Python took 400 bytes for a row; Arrow takes what is written, and 20 more."""
+    file = tmp_path / "list.csv"
+    file.write_bytes(many_rows(50_000))
+    tracemalloc.start()
+    found = read_list(str(file))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 12e6
+    assert len(found) == 50_000 and found.lines[-1] == 50_001
+    assert found.text(PHOTO_ID)[-1] == "49999"
+
+
+def test_messages_about_a_list_are_short(tmp_path):
+    file = tmp_path / "list.csv"
+    for content in ("a" * 100_000 + ",b\n1,2\n", "id,latitude\n1," + "9" * 100_000 + "\n"):
+        file.write_text(content)
+        with pytest.raises(DataError) as caught:
+            read_list(str(file)).degrees(LATITUDE, -90, 90)
+        assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize("name", ["many_rows.parquet", "long_values.parquet", "aborting.parquet"])
+def test_a_hostile_parquet_is_a_list_that_cannot_be_read(name, tmp_path):
+    file = tmp_path / name
+    file.write_bytes(PARQUETS[name]())
+    with pytest.raises(DataError, match=rf"{name} cannot be read \(ParquetError"):
+        read_list(str(file))
+
+
+def test_a_header_of_half_a_million_columns_is_refused_in_one_pass():
+    """Each name was counted among all others."""
+    with pytest.raises(DataError, match="several columns 'a'") as caught:
+        mp16.columns_of(b"IMG_ID,AUTHOR,LAT,LON" + b",a" * 400_000)
+    assert len(str(caught.value)) < 1000
+    drop = mp16.parse(b"," * 2**20, mp16.Columns(("a",) * 100_000, (0, 1, 2, 3), True))
+    assert len(drop.detail) < 1000
