@@ -21,7 +21,7 @@ from locdiffusion.config import from_dict, to_dict
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.base_measure import BaseMeasure, uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
-from locdiffusion.files import write_atomically
+from locdiffusion.files import atomic_path, write_atomically
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.model.tensor_files import read_safetensors
@@ -257,7 +257,8 @@ def save(
         key = TEMPERATURES + STORED_NAMES.get(name, name)
         weights[key] = tensor.half() if name in STORED_IN_HALF else tensor
     weights[BASE] = (base_measure or uniform_measure()).log_weight.half()
-    save_file({n: t.contiguous().clone() for n, t in weights.items()}, directory / WEIGHTS)
+    with atomic_path(directory / WEIGHTS) as temporary:
+        save_file({n: t.contiguous().clone() for n, t in weights.items()}, temporary)
     write_atomically(directory / CONFIG, text)
 
 

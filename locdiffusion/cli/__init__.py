@@ -14,6 +14,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from locdiffusion.cli.commands import COMMANDS, prog
 from locdiffusion.cli.parser import DONE, STOPPED, USAGE, run_command
@@ -46,6 +47,9 @@ what that needs. README.md and docs/README.md of the project have the rest.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the sub-command that the first word names; returns the exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None and not os.path.samefile(".", Path(__file__).parents[2]):  # a checkout
+        # Processes that are started import nothing from an archive in the working directory.
+        os.environ["PYTHONSAFEPATH"] = "1"
     status = run_command(lambda: _run(words))
     if status == STOPPED and arguments is None:
         sys.stdout.flush()

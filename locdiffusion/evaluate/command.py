@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from locdiffusion.cli.flags import add_flags, add_number, folder
 from locdiffusion.cli.parser import DONE, Parser
 from locdiffusion.cli.terminal import printable, tell
+from locdiffusion.files import write_atomically
 from locdiffusion.model.weights import EncoderWeightsError
 
 if TYPE_CHECKING:
@@ -263,7 +264,7 @@ def _tell_missing(name: str, missing: Sequence[str], output: Path) -> None:
         return
     path = output / f"missing-{name}.txt"
     lines = "".join(f"{printable(key)}\n" for key in missing)
-    path.write_text(lines, encoding="utf-8")
+    write_atomically(path, lines)
     print(
         f"{len(missing):,} photos of {name} are missing or unreadable, and not scored: see {path}",
         file=sys.stderr,
@@ -284,7 +285,7 @@ def _write(output: Path, evaluation: Evaluation, errors: dict[str, Float]) -> No
         for km in BY_DISTANCE_KM:
             path = output / f"by-distance-{km}km.png"
             plots.plot_accuracy_by_distance(path, strata, km)
-    (output / "scores.md").write_text(tables.page(evaluation), encoding="utf-8")
+    write_atomically(output / "scores.md", tables.page(evaluation))
     evaluation.write(output / "scores.json")
 
 

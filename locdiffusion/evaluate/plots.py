@@ -14,6 +14,7 @@ from locdiffusion.drawing.palette import FAINT, GRID, INK, SERIES
 from locdiffusion.evaluate.proximity import Stratum
 from locdiffusion.evaluate.reliability import HISTOGRAM_BINS, Reliability
 from locdiffusion.evaluate.scores import Scores
+from locdiffusion.files import write_atomically
 from schemas.geotags import THRESHOLDS_KM
 
 if TYPE_CHECKING:
@@ -214,4 +215,4 @@ def _axes(figure: Figure, place: Any, title: str = "") -> Axes:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    path.write_bytes(png(figure, bbox_inches="tight"))
+    write_atomically(path, png(figure, bbox_inches="tight"))

@@ -19,6 +19,7 @@ from locdiffusion import checkpoint, model_card
 from locdiffusion.calibrate import fitting
 from locdiffusion.calibrate.parts import LocatedDensities
 from locdiffusion.config import to_dict
+from locdiffusion.files import write_atomically
 from locdiffusion.inference import natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.preprocessing import EncoderSpec
@@ -280,7 +281,7 @@ def finish(
     directory = trainer.directory / CHECKPOINT
     checkpoint.save(directory, saved, denoiser, base_measure)
     about = f"# Model card: `{saved.name}`" if about is None else about
-    (directory / model_card.CARD).write_text(model_card.render(saved, about))
+    write_atomically(directory / model_card.CARD, model_card.render(saved, about))
     return directory
 
 

@@ -16,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from locdiffusion.files import atomic_path
+from locdiffusion.files import atomic_path, write_atomically
 
 STATE, PROGRESS = "training_state.safetensors", "training_state.json"
 
@@ -45,7 +45,7 @@ def write_state(
     copies = {k: v.contiguous().clone() for k, v in tensors.items()}
     with atomic_path(directory / STATE) as temporary:
         save_file(copies, temporary, metadata={"progress": text})
-    (directory / PROGRESS).write_text(text + "\n")
+    write_atomically(directory / PROGRESS, text + "\n")
 
 
 def read_state(
