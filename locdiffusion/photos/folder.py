@@ -51,7 +51,7 @@ UNREAD = ("7z", "rar")
 LINKS_OUT = "links out of the folder"
 """Kind under which links are counted that lead out of the folder that was named."""
 
-FOLLOW = "if you trust who made it, read it with --follow-links, or name the place it leads to"
+FOLLOW = "name the place it leads to, or, where the command has it, trust it with --follow-links"
 """Remedy for links that lead out."""
 
 _READ = (NameKind.PHOTO, NameKind.DOCUMENT)

@@ -77,15 +77,3 @@ def fill_with_names(folder: Path) -> Path:
     for number, name in enumerate((*NAMES, "a.jpg", "http:/evil.jpg")):
         (folder / name).write_bytes(photo_number(number))
     return folder
-
-
-def junk_names() -> dict[str, str]:
-    """Names without end on which careless patterns spend their length squared."""
-    return {
-        "letters": "a." + "b" * 100_000 + "!",
-        "photo libraries": "a.photo" * 20_000 + "/x.jpg",
-        "previews": "thumbs/" + "-" * 100_000 + "x/y.jpg",
-        "folders": "a/" * 50_000 + "x.jpg",
-        "numbers": "(1" * 50_000 + ".jpg",
-        "underscores": "__" * 50_000,
-    }
