@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from locdiffusion.cli.terminal import progress_bar, tell
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded, write_embedded
-from locdiffusion.photos.exif import upright
 from locdiffusion.photos.folder import FolderContent
 from locdiffusion.photos.lists import LATITUDE, LONGITUDE, read_list
-from locdiffusion.photos.picture import load_picture
+from locdiffusion.photos.photo_process import isolated
+from locdiffusion.photos.picture import PhotoError, read_picture
 from locdiffusion.photos.storage import DataError, path_inside
 from schemas.samples import IMAGE_EXTENSIONS
 
@@ -162,17 +162,17 @@ def embed_list(
 def _embedded(
     truth: TruthList, rows: Sequence[int], paths: Sequence[Path], encoder: ImageEncoder
 ) -> EmbeddedPhotos:
-    def pixels_of(path: Path) -> NDArray[np.uint8] | ValueError:
+    def pixels_of(path: Path) -> NDArray[np.uint8] | str:
         try:
-            return encoder.preprocess(upright(load_picture(path)))
-        except ValueError as error:
-            return error
+            return isolated(read_picture(path), encoder.spec.preprocess).pixels
+        except PhotoError as error:
+            return f"{path} cannot be decoded: {error}."
 
     side = encoder.spec.image_size
     pixels, kept = [np.zeros((0, side, side, 3), np.uint8)], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for row, found in zip(rows, pool.map(pixels_of, paths), strict=True):
-            if isinstance(found, ValueError):
+            if isinstance(found, str):
                 tell(f"left out: {found}")
             else:
                 pixels.append(found[None])

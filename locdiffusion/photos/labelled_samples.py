@@ -25,7 +25,7 @@ from locdiffusion.photos.folder import PhotoFile, fingerprint
 from locdiffusion.photos.folder_reader import FolderReader
 from locdiffusion.photos.listing import photos_in
 from locdiffusion.photos.names import first_dot_key
-from locdiffusion.photos.photo import open_image, preprocessed
+from locdiffusion.photos.photo_process import isolated
 from locdiffusion.photos.picture import PhotoError
 from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.sidecar import Sidecar
@@ -96,7 +96,7 @@ def shard_version(shard: str) -> list[object]:
 def pixels_of(
     image: bytes, encoder: ImageEncoder | DeferredEncoder, place: str
 ) -> NDArray[np.uint8]:
-    """Decodes an image as geotagging does, to the encoder's pixels ``(S, S, 3)``.
+    """Decodes an image as geotagging does, in a child process, to pixels ``(S, S, 3)``.
 
     Args:
         image: Bytes of the image's file.
@@ -107,7 +107,7 @@ def pixels_of(
         DataError: The image cannot be decoded.
     """
     try:
-        return preprocessed(open_image(image)[0], encoder.preprocess)
+        return isolated(image, encoder.spec.preprocess).pixels
     except PhotoError as error:
         raise DataError(
             f"The image of sample {place} cannot be decoded: {error}. Replace it, or leave the "

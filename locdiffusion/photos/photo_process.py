@@ -68,15 +68,23 @@ class IsolatedDecoder:
         """
         function, like = self._children(preprocess)
         options = bytes([_THUMBNAIL * thumbnail | _SALVAGE * salvage])
-        try:
-            found = function(options + data)
-        except OverrunError as error:
-            status, told = _REMEDIES[error.overrun]
-            raise PhotoError(status, told.format(error)) from None
-        except IsolatedError as error:
-            why = f"cannot be decoded ({str(error)[:MOST_TEXT]}); {COPY_AGAIN}"
-            raise PhotoError(Status.BROKEN_IMAGE, why) from None
-        return read_answer(found, like)
+        return read_answer(call(function, options + data), like)
+
+
+def call(function: IsolatedFunction, request: bytes) -> bytes:
+    """Calls a function of a photo in a child process.
+
+    Raises:
+        PhotoError: The function raised, or the photo drove it to a limit.
+    """
+    try:
+        return function(request)
+    except OverrunError as error:
+        status, told = _REMEDIES[error.overrun]
+        raise PhotoError(status, told.format(error)) from None
+    except IsolatedError as error:
+        why = f"cannot be decoded ({str(error)[:MOST_TEXT]}); {COPY_AGAIN}"
+        raise PhotoError(Status.BROKEN_IMAGE, why) from None
 
 
 def _children(limits: Limits, preprocess: Preprocess) -> tuple[IsolatedFunction, np.ndarray]:
@@ -127,7 +135,7 @@ def read_answer(data: bytes, like: np.ndarray) -> Decoded:
         return _unpacked(data, like)
     except PhotoError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError, struct.error) as error:
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError, struct.error) as error:
         status, told = _REMEDIES[Overrun.CRASH]
         why = f"its answer is none: {type(error).__name__}"
         raise PhotoError(status, told.format(why)) from None

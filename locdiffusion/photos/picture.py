@@ -42,7 +42,6 @@ from locdiffusion.photos.image_formats import (
     other_contents,
 )
 from locdiffusion.photos.jpeg2000_layout import Jpeg2000Layout
-from locdiffusion.photos.storage import open_stream
 from locdiffusion.photos.tiff_layout import TiffLayout
 from schemas.geotags import Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
@@ -95,16 +94,27 @@ def load_picture(path: str | os.PathLike[str]) -> Image.Image:
         FileNotFoundError: There is no such file.
         PhotoError: As from `decode_picture`.
     """
+    try:
+        return decode_picture(read_picture(path))
+    except PhotoError as error:
+        raise PhotoError(error.status, f"{path} cannot be decoded: {error}.") from None
+
+
+def read_picture(path: str | os.PathLike[str]) -> bytes:
+    """Reads the file of a picture, and no more than one byte beyond the limit.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+    """
     file = Path(path)
     if not file.is_file():
         found = "is a folder" if file.is_dir() else "does not exist"
         raise FileNotFoundError(f"{path} {found}; want the file of one photo ({format_names()}).")
+    from locdiffusion.photos.storage import open_stream  # and fsspec, which decoders do not need
+
     with open_stream(str(file)) as stream:
-        data = stream.read(MAX_IMAGE_BYTES + 1)
-    try:
-        return decode_picture(data)
-    except PhotoError as error:
-        raise PhotoError(error.status, f"{path} cannot be decoded: {error}.") from None
+        data: bytes = stream.read(MAX_IMAGE_BYTES + 1)
+    return data
 
 
 def decode_picture(data: bytes, salvage: bool = False) -> Image.Image:

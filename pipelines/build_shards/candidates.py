@@ -14,7 +14,7 @@ import pyarrow as pa
 from locdiffusion.photos.image_formats import image_format
 from pipelines.build_shards import tables
 from pipelines.build_shards.embedding import BATCH, Embedder
-from pipelines.build_shards.encoding import EncodedPhoto, Encoding, encode
+from pipelines.build_shards.encoding import EncodedPhoto, Encoding, encode_isolated
 from pipelines.build_shards.equal_area_cells import Cells
 from pipelines.build_shards.output import CANDIDATES, PLAN, BuildOutput
 from pipelines.build_shards.settings import Settings
@@ -153,7 +153,7 @@ def encoded_photos(
             if is_web(record.image) and image_format(data) is None:
                 why = "what lies at the address is no picture of a format that is read; look there"
                 raise DropError(DropReason.BROKEN_IMAGE, why)
-            return encode(data, encoding)
+            return encode_isolated(data, encoding)
         except DropError as error:
             # Exceptions of the network tell where in memory their objects were.
             return Drop(record.key, error.reason, _ADDRESS.sub("", str(error)))

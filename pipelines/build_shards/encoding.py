@@ -5,15 +5,19 @@ The EXIF block is removed, and with it the position that the camera wrote.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
+import json
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from locdiffusion.isolation import IsolatedFunction
 from locdiffusion.model.preprocessing import as_rgb
 from locdiffusion.photos.photo import open_image
+from locdiffusion.photos.photo_process import LIMITS, MOST_TEXT, call
 from locdiffusion.photos.picture import PhotoError
 from pipelines.sources.record import DropError
 from schemas.geotags import Status
@@ -77,9 +81,7 @@ def encode(data: bytes, how: Encoding) -> EncodedPhoto:
             )
         image = _resized(as_rgb(upright), how.image_size)
     except PhotoError as error:
-        large = error.status in _TOO_LARGE
-        reason = DropReason.TOO_LARGE if large else DropReason.BROKEN_IMAGE
-        raise EncodingError(reason, str(error)) from None
+        raise _refused(error) from None
     except (ValueError, OSError, MemoryError) as error:
         why = f"cannot be converted to RGB ({type(error).__name__}: {error})"
         raise EncodingError(DropReason.BROKEN_IMAGE, why) from None
@@ -93,6 +95,53 @@ def encode(data: bytes, how: Encoding) -> EncodedPhoto:
         sha256=hashlib.sha256(data).hexdigest(),
         dhash=difference_hash(image),
     )
+
+
+def encode_isolated(data: bytes, how: Encoding) -> EncodedPhoto:
+    """Encodes as `encode` does, in a child process; nothing that it answers is believed.
+
+    Raises:
+        EncodingError: As of `encode`, or the photo drove its decoder to a limit.
+    """
+    try:
+        found = call(_children(how), data)
+        header, _, jpeg = found.partition(b"\n")
+        told = json.loads(header)
+        if "reason" in told:
+            raise EncodingError(DropReason(told["reason"]), str(told["detail"])[:MOST_TEXT])
+        numbers = [int(told[name]) for name in ("width", "height", "dhash")]
+        if min(numbers) < 0 or numbers[2] >= 2**64 or jpeg[:2] != b"\xff\xd8":
+            raise ValueError(numbers)
+    except PhotoError as error:
+        raise _refused(error) from None
+    except EncodingError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        why = f"its decoder crashed (its answer is none: {type(error).__name__})"
+        raise EncodingError(DropReason.BROKEN_IMAGE, why) from None
+    width, height, dhash = numbers
+    return EncodedPhoto(jpeg, width, height, hashlib.sha256(data).hexdigest(), dhash)
+
+
+@functools.lru_cache(2)
+def _children(how: Encoding) -> IsolatedFunction:
+    return IsolatedFunction(functools.partial(answer, how), LIMITS)
+
+
+def answer(how: Encoding, data: bytes) -> bytes:
+    """Encodes a photo in the child; a line of JSON, and the JPEG."""
+    try:
+        made = encode(data, how)
+    except EncodingError as error:
+        told = {"reason": error.reason.value, "detail": str(error)[:MOST_TEXT]}
+        return json.dumps(told).encode()
+    numbers = {"width": made.width, "height": made.height, "dhash": made.dhash}
+    return json.dumps(numbers).encode() + b"\n" + made.jpeg
+
+
+def _refused(error: PhotoError) -> EncodingError:
+    large = error.status in _TOO_LARGE
+    return EncodingError(DropReason.TOO_LARGE if large else DropReason.BROKEN_IMAGE, str(error))
 
 
 def _resized(image: Image.Image, size: int) -> Image.Image:

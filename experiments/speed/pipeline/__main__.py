@@ -17,7 +17,7 @@ from typing import Any
 from locdiffusion.cli.parser import DONE, run_command
 from locdiffusion.files import write_json
 
-GROUPS = ("trivial", "encoder", "memory", "scaling", "listing")
+GROUPS = ("trivial", "encoder", "memory", "scaling", "listing", "isolation")
 
 EPILOG = """\
 lines:
@@ -27,6 +27,8 @@ lines:
   memory   peak memory of a worker as photos, shards and the size of a shard grow
   scaling  photos per second with two worker processes against one
   listing  CPU time and memory of listing 100,000 small files in 1,000 folders
+  isolation
+           decoding and embedding with decoders in child processes, against decoding here
 
 Each job runs in a new process, with one thread per operation. Loop and job start together and share
 one core, so that whatever else the machine does slows both alike. CPU time is that of the process

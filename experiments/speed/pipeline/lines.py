@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.speed.pipeline.isolation import measure_isolation, photos_of
 from experiments.speed.pipeline.job import (
     BEAM,
     LOOP,
@@ -24,8 +25,10 @@ from experiments.speed.pipeline.trivial import write_archive
 MARGINAL_TRIVIAL, MARGINAL_ENCODER = 1.25, 1.05
 FIXED_CPU_SECONDS = 1.0
 LISTING = 1.5
+ISOLATION = 1.05
 FLAT_BYTES_PER_PHOTO = 256
 SMALL_PHOTO, PHOTO = (64, 48), (512, 384)
+PATCH, LARGE_PHOTO = (256, 256), (4000, 3000)
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Sizes:
         encoder_per_shard: Photos per shard in `encoder`.
         seed: Seed of the generated photos.
         folders: Folders of 100 files that are listed.
+        isolation: Numbers of small and of large photos.
     """
 
     turns: int = 3
@@ -51,9 +55,10 @@ class Sizes:
     encoder_per_shard: int = 16
     seed: int = 0
     folders: int = 1_000
+    isolation: tuple[int, int] = (160, 16)
 
 
-QUICK = Sizes(1, (20, 40), (2, 4), (20, 60), (20, 40), 20, 2, folders=3)
+QUICK = Sizes(1, (20, 40), (2, 4), (20, 60), (20, 40), 20, 2, folders=3, isolation=(2, 1))
 
 
 @dataclass(frozen=True)
@@ -148,6 +153,7 @@ class Bench:
             "memory": self.memory,
             "scaling": self.scaling,
             "listing": self.listing,
+            "isolation": self.isolation,
         }
 
     def trivial(self) -> Iterator[Line]:
@@ -229,6 +235,21 @@ class Bench:
             ratio <= LISTING,
             {**found, "ratio": ratio, "ratio_without_stat": bare},
         )
+
+    def isolation(self) -> Iterator[Line]:
+        """Compares decoding in child processes with decoding here, with the shipped encoder."""
+        for size, count in zip((PATCH, LARGE_PHOTO), self.sizes.isolation, strict=True):
+            photos = photos_of(size, count, self.sizes.seed)
+            found = measure_isolation(photos, self.sizes.turns)
+            yield Line(
+                f"decoding in child processes, {count} photos of {size[0]} x {size[1]} pixels",
+                f"{found['cpu_ratio']:.3f} times the CPU time ({found['cpu_here']:.1f} -> "
+                f"{found['cpu_apart']:.1f} CPU-ms per photo, encoder included), "
+                f"{found['wall_ratio']:.3f} times the seconds",
+                f"<= {ISOLATION}",
+                found["cpu_ratio"] <= ISOLATION,
+                found,
+            )
 
     def _turns(
         self, model: str, photos: tuple[int, int], per_shard: int, size: tuple[int, int]

@@ -96,7 +96,7 @@ def write_archive(
     """
     directory.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    jpegs = itertools.cycle([_jpeg(rng, size) for _ in range(min(DISTINCT, shards * photos))])
+    jpegs = itertools.cycle([jpeg(rng, size) for _ in range(min(DISTINCT, shards * photos))])
     paths = [directory / f"photos-{shard:03d}.tar" for shard in range(shards)]
     for path in paths:
         with tarfile.open(path, "w") as tar:
@@ -108,7 +108,8 @@ def write_archive(
     return paths
 
 
-def _jpeg(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
+def jpeg(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
+    """Returns a JPEG of blurred noise."""
     noise = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
     file = io.BytesIO()
     noise.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")

@@ -236,7 +236,8 @@ def test_the_command_writes_what_it_prints(
     assert [line["group"] for line in written["lines"]] == ["memory", "memory"]
     assert all(line["measured"] in said for line in written["lines"])
     assert written["sizes"] == {**asdict(QUICK), "seed": 3} | {
-        name: list(getattr(QUICK, name)) for name in ("trivial", "encoder", "memory", "scaling")
+        name: list(getattr(QUICK, name))
+        for name in ("trivial", "encoder", "memory", "scaling", "isolation")
     }
     assert written["about"]["apache-beam"] in said
     assert "met" not in said.lower(), "a quick run must not judge"
@@ -264,6 +265,6 @@ def test_the_whole_benchmark_runs(tmp_path: Path) -> None:
     assert main(["--quick", "--output", str(file)]) == 0
     found = json.loads(file.read_text())["lines"]
     assert [line["group"] for line in found] == [
-        *["trivial"] * 3, "encoder", *["memory"] * 2, "scaling", "listing"
+        *["trivial"] * 3, "encoder", *["memory"] * 2, "scaling", "listing", *["isolation"] * 2
     ]  # fmt: skip
     assert {line["group"] for line in found} == set(GROUPS)

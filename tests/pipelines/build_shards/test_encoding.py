@@ -13,7 +13,13 @@ import pytest
 from PIL import ExifTags, Image, PngImagePlugin
 
 from pipelines.build_shards.candidates import encoded_photos
-from pipelines.build_shards.encoding import EncodedPhoto, Encoding, EncodingError, encode
+from pipelines.build_shards.encoding import (
+    EncodedPhoto,
+    Encoding,
+    EncodingError,
+    encode,
+    encode_isolated,
+)
 from pipelines.sources.download import FetchError, FetchSettings
 from pipelines.sources.record import Drop, ImageRef, Record
 from schemas.training import DropReason
@@ -200,3 +206,42 @@ def test_a_mistake_of_ours_is_not_taken_for_one_of_the_photo() -> None:
 
     with pytest.raises(KeyError, match="ours"):
         list(encoded_photos(listed(5), HOW, FetchSettings(connections=2), read))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        as_bytes(gradient((500, 400)), "PNG"),
+        as_bytes(gradient((30, 40)), "PNG"),
+        as_bytes(gradient((90, 80)), "PNG")[:200],
+        b"text",
+        b"",
+    ],
+)
+def test_a_child_process_encodes_the_same(data: bytes) -> None:
+    found = []
+    for function in (encode, encode_isolated):
+        try:
+            found.append(function(data, HOW))
+        except EncodingError as error:
+            found.append((error.reason, str(error)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"[]\n\xff\xd8",
+        b'{"reason": "fine", "detail": ""}\n',
+        b'{"width": -1, "height": 1, "dhash": 0}\n\xff\xd8',
+        b'{"width": 1, "height": 1, "dhash": 1e400}\n\xff\xd8',
+        b'{"width": 1, "height": 1, "dhash": 0}\ntext',
+    ],
+)
+def test_an_answer_of_a_child_is_not_believed(
+    answer: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.build_shards.encoding.call", lambda *_: answer)
+    with pytest.raises(EncodingError, match="its decoder crashed"):
+        encode_isolated(b"", HOW)
