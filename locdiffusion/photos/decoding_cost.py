@@ -39,9 +39,9 @@ from schemas.samples import MAX_IMAGE_PIXELS
 MAX_SCANS = 500
 """Most scans of a JPEG; programs write up to 20."""
 
-MAX_BLOCK_VISITS = 2**27
-"""Most blocks of 8 x 8, over all scans of a JPEG: those of a baseline JPEG of 2.8 gigapixels, or of
-a progressive one of 200 megapixels in 28 scans."""
+MAX_BLOCK_VISITS = 2**26
+"""Most blocks of 8 x 8, over all scans of a JPEG: those of a baseline JPEG of 1.4 gigapixels, or of
+a progressive one of 200 megapixels in 14 scans. They take 3 seconds at most."""
 
 ARITHMETIC_VISITS = 8
 """Cost of a block of arithmetic coding, which may come without a byte, in other blocks."""

@@ -7,6 +7,7 @@ as often as it refers to it (ISO/IEC 14496-12, section 8.11; ISO/IEC 23008-12, s
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ MAX_ITEMS = 8192
 MAX_EXTENTS = 32
 """Most pieces of which an item's bytes are joined."""
 
-_METADATA = {b"Exif", b"mime", b"uri "}
+_METADATA = re.compile(rb"(infe(?:\x02.{3}.{2}|\x03.{3}.{4}).{2})(?:Exif|mime|uri )", re.DOTALL)
+"""Boxes that describe items of metadata, wherever they stand: those of films lie deeper."""
+
 _XMP = b"application/rdf+xml\0"
 _MOST_PARTS = 2**17
 _DEEPEST = 16
@@ -43,11 +46,11 @@ class PictureItems:
     def _meta(self) -> dict[bytes, tuple[int, int]]:
         """Where the boxes about items lie: start behind name and length, and end."""
         metas = (one for one in boxes(self.data) if one[0] == b"meta")
-        return {
-            name: (at, end)
-            for _, start, stop in metas
-            for name, at, end in boxes(self.data, start + 4, stop)
-        }
+        _, start, stop = next(metas, (b"", 0, 0))
+        found: dict[bytes, tuple[int, int]] = {}
+        for name, at, end in boxes(self.data, start + 4, stop):
+            found.setdefault(name, (at, end))  # of several, readers take the first
+        return found
 
     def _box(self, name: bytes) -> tuple[int, int, int]:
         """Returns a box's version, and its start behind version and flags and its end."""
@@ -105,15 +108,11 @@ class PictureItems:
 
     def bare(self) -> bytes:
         """Returns the file with its metadata hidden, as items of a type that no reader knows."""
-        hidden = [at for at in self.kinds.values() if self.data[at : at + 4] in _METADATA]
+        whole = bytearray(_METADATA.sub(rb"\1none", self.data))
         _, at, end = self._box(b"iref")
-        described = (start for name, start, _ in boxes(self.data, at, end) if name == b"cdsc")
-        hidden += [start - 4 for start in described]
-        if not hidden:
-            return self.data
-        whole = bytearray(self.data)
-        for at in hidden:
-            whole[at : at + 4] = b"none"
+        for name, start, _ in boxes(self.data, at, end):
+            if name == b"cdsc":
+                whole[start - 4 : start] = b"none"
         return bytes(whole)
 
     @functools.cached_property

@@ -630,6 +630,21 @@ def avif_sequence() -> bytes:
     return encode(frames[0], "AVIF", save_all=True, append_images=frames[1:])
 
 
+def avif_film_exif() -> bytes:
+    """An AVIF with frames, and with the bomb among what belongs to them."""
+    frames = [grey(64, 64, "RGB")] * 2
+    return encode(frames[0], "AVIF", save_all=True, append_images=frames[1:], exif=exif_bomb())
+
+
+def items_decoy(brand: bytes) -> bytes:
+    """A picture with the bomb, and with a second list of items that knows nothing of it."""
+    kind, config, data = coded(brand)
+    properties = [config, size_box(64, 64)]
+    decoy = items(brand, [(kind, 0, len(data))], properties, [(1, b"\x81\2")], [], data)
+    at = decoy.index(b"meta") - 4
+    return items_exif(brand) + decoy[at : at + int.from_bytes(decoy[at : at + 4], "big")]
+
+
 _AVIF, _HEIC = b"avif", b"heic"
 
 PICTURES: dict[str, Callable[[], bytes]] = {
@@ -686,11 +701,14 @@ PICTURES: dict[str, Callable[[], bytes]] = {
     "avif_lying.avif": functools.partial(items_lying, _AVIF),
     "avif_boxes.avif": functools.partial(iso_boxes, _AVIF),
     "avif_sequence.avif": avif_sequence,
+    "avif_film_exif.avif": avif_film_exif,
+    "avif_decoy.avif": functools.partial(items_decoy, _AVIF),
 }
 if importlib.util.find_spec("pillow_heif"):
     PICTURES |= {
         "heic_exif.heic": functools.partial(items_exif, _HEIC),
         "heic_exif_shared.heic": functools.partial(items_exif, _HEIC, 900),
+        "heic_decoy.heic": functools.partial(items_decoy, _HEIC),
         "heic_grid.heic": functools.partial(items_grid, _HEIC),
         "heic_overlay.heic": heic_overlay,
         "heic_large.heic": functools.partial(items_large, _HEIC),
