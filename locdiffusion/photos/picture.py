@@ -226,13 +226,11 @@ def _reduce(image: JpegImageFile) -> None:
 
 def _reduce_levels(image: Image.Image, layout: Jpeg2000Layout, size: int) -> int:
     """Has a large JPEG 2000 decoded without its finest levels, and tells its scale."""
-    levels = 0
     _check_pixels(JPEG2000, *layout.size)
-    while (
-        levels < layout.levels
-        and layout.size[0] * layout.size[1] >> 2 * levels > REDUCE_ABOVE_PIXELS
-    ):
+    levels = int(size > REDUCE_ABOVE_BYTES)
+    while layout.size[0] * layout.size[1] >> 2 * levels > REDUCE_ABOVE_PIXELS:
         levels += 1
+    levels = min(levels, layout.levels)
     image.reduce = levels  # type: ignore[method-assign, assignment]
     return 2**levels
 

@@ -49,7 +49,7 @@ OUTCOMES = {
         png_text_exif png_exif png_profile png_texts png_xmp_elements jpeg_joined_exif
         jpeg_tiny_exif jpeg_profile jpeg_run webp_exif webp_frames webp_chunks gif_frames tiff_tags
         tiff_packed_tags tiff_unknown_numbers tiff_chain j2k_large jp2_boxes avif_exif
-        avif_exif_shared avif_sequence heic_exif heic_exif_shared
+        avif_exif_shared avif_sequence avif_film_exif avif_decoy heic_exif heic_exif_shared
     """,
     "too_slow": """
         png_empty_parts jpeg_scans jpeg_small_scans jpeg_sequential_scans jpeg_arithmetic
@@ -202,6 +202,13 @@ class TestHonestPictures:
         found = decode_picture(tiff(fields(64, 64) + lists, body))
         assert found.crop((0, 0, side, side)).tobytes() == tiles[0]
         assert found.crop((side, side, 64, 64)).tobytes() == tiles[3]
+
+    def test_a_large_jpeg_2000_is_decoded_at_half_its_size(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("locdiffusion.photos.picture.REDUCE_ABOVE_BYTES", 1_000)
+        for kind in ("jp2", "j2k"):
+            assert decode_picture(picture_file(kind)).size == (48, 32)
 
     def test_a_turned_tiff_is_turned_once(self) -> None:
         exif = Image.Exif()
