@@ -26,7 +26,7 @@ WRITE_SECONDS = 0.01
 def attempt(flags: Sequence[str], events: Connection) -> None:
     """Runs the command, telling of every photo, and of every file before and after its renaming."""
     lock = threading.Lock()
-    rename, encode = os.replace, candidates.encode
+    rename, encode = os.replace, candidates.encode_isolated
 
     def tell(event: str) -> None:
         with lock:
@@ -45,7 +45,7 @@ def attempt(flags: Sequence[str], events: Connection) -> None:
         time.sleep(PHOTO_SECONDS)
         return encode(*arguments)
 
-    os.replace, candidates.encode = slow_rename, slow_encode
+    os.replace, candidates.encode_isolated = slow_rename, slow_encode
     build_shards.draw_density = lambda counts, title: b"map"
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     sys.exit(build_shards.main(flags))
