@@ -368,7 +368,11 @@ def test_what_somebody_deleted_is_made_again(
 
 @pytest.mark.parametrize(
     ("where", "name", "call"),
-    [(metadata, "plan_tables", 1), (candidates, "encode_isolated", 25), (finishing, "copy_without", 2)],
+    [
+        (metadata, "plan_tables", 1),
+        (candidates, "encode_isolated", 25),
+        (finishing, "copy_without", 2),
+    ],
     ids=["planning", "fetching", "finishing"],
 )
 def test_a_build_that_is_stopped_goes_on(
