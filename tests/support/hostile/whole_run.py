@@ -5,6 +5,7 @@ python -m support.hostile.whole_run REPORT.json ARGUMENTS...
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import os
@@ -19,8 +20,10 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 import support.hostile
+from locdiffusion import isolation
 from support import ROOT
 from support.archives import photo
+from support.hostile.folders import fill_outside, fill_with_links, fill_with_names, fill_with_pipes
 
 ORDINARY = 6
 """Number of ordinary photos among the hostile ones."""
@@ -34,23 +37,25 @@ class Measured:
         status: Exit status.
         console: What was printed, errors too.
         memory: Peak memory of the command, and of the largest of its children, in bytes.
+        call_s: CPU seconds of the longest call of a child process: of one photo, or of one file.
         output: Output directory.
     """
 
     status: int
     console: str
     memory: tuple[int, int]
+    call_s: float
     output: Path
 
     @property
-    def located(self) -> set[str]:
-        """Keys of the photos with a prediction."""
-        return {row["key"] for row in self._rows("predictions")}
+    def located(self) -> list[tuple[str, str]]:
+        """Shard and key of the photos with a prediction."""
+        return [(row["shard"], row["key"]) for row in self._rows("predictions")]
 
     @property
-    def failed(self) -> dict[str, str]:
-        """Status of each photo that failed."""
-        return {row["key"]: row["status"] for row in self._rows("errors") if row["key"]}
+    def failed(self) -> list[tuple[str, str]]:
+        """Shard and key of the photos that failed."""
+        return [(row["shard"], row["key"]) for row in self._rows("errors") if row["key"]]
 
     def _rows(self, layer: str) -> Iterator[dict[str, str]]:
         for file in sorted((self.output / layer).glob("*.parquet")):
@@ -76,12 +81,15 @@ def write_ordinary(folder: Path) -> None:
 
 
 def write_hostile(folder: Path) -> None:
-    """Writes all hostile pictures among ordinary photos, and all hostile archives beside them."""
+    """Writes hostile pictures among ordinary photos; hostile archives and folders beside these."""
     write_ordinary(folder / "photos")
     for name, make in files("PICTURES").items():
         (folder / "photos" / name).write_bytes(make())
     for name, make in files("ARCHIVES").items():
         (folder / name).write_bytes(make())
+    fill_with_links(folder / "links", fill_outside(folder.parent / "outside"))
+    fill_with_pipes(folder / "pipes")
+    fill_with_names(folder / "names")
 
 
 def run(output: Path, *arguments: str, trace: Path | None = None) -> Measured:
@@ -95,7 +103,7 @@ def run(output: Path, *arguments: str, trace: Path | None = None) -> Measured:
     report = output.with_suffix(".measured.json")
     command = [sys.executable, "-m", "support.hostile.whole_run", str(report)]
     if trace is not None:
-        watch = ["strace", "-f", "-qq", "-s", "4096", "-o", str(trace)]
+        watch = ["strace", "-f", "--seccomp-bpf", "-qq", "-s", "4096", "-o", str(trace)]
         command = [*watch, "-e", "trace=%file,%net", "-e", "signal=none", *command]
     done = subprocess.run(
         [*command, *arguments, "--output", str(output)],
@@ -109,33 +117,57 @@ def run(output: Path, *arguments: str, trace: Path | None = None) -> Measured:
         },
     )
     console = (done.stdout + done.stderr).decode("utf-8", "backslashreplace")
-    memory = json.loads(report.read_text()) if report.exists() else [0, 0]
-    return Measured(done.returncode, console, (memory[0], memory[1]), output)
+    ours, childs, call_s = json.loads(report.read_text())
+    return Measured(done.returncode, console, (ours, childs), call_s, output)
 
 
 def main() -> int:
-    """Runs the command; writes the peak memory of this process and of its largest child."""
+    """Runs the command; writes the peak memory of both, and the CPU time of the longest call."""
     from pipelines.geotag.command import main as geotag
 
     report, *arguments = sys.argv[1:]
+    calls = _timed_calls()
     status = geotag(arguments)
     _close_children()
     peaks = [
         resource.getrusage(who).ru_maxrss * 1024
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     ]
-    Path(report).write_text(json.dumps(peaks))
+    Path(report).write_text(json.dumps([*peaks, max(calls, default=0.0)]))
     return status
+
+
+def _timed_calls() -> list[float]:
+    """Makes child processes tell the CPU seconds of each call; returns the list that is filled."""
+    calls: list[float] = []
+    call = isolation._Child.call
+
+    def timed(child: isolation._Child, request: bytes) -> bytes:
+        before = _cpu_s(child._process.pid)
+        ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+        try:
+            return call(child, request)
+        finally:
+            if child._process.poll() is None:
+                calls.append(_cpu_s(child._process.pid) - before)
+            else:
+                now = resource.getrusage(resource.RUSAGE_CHILDREN)
+                took = now.ru_utime + now.ru_stime - ended.ru_utime - ended.ru_stime
+                calls.append(took - before)
+
+    isolation._Child.call = timed  # type: ignore[method-assign]
+    return calls
+
+
+def _cpu_s(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _close_children() -> None:
     """Ends the children, since only of those that have ended the system tells the memory."""
-    import gc
-
-    from locdiffusion.isolation import IsolatedFunction
-
     for one in gc.get_objects():
-        if isinstance(one, IsolatedFunction):
+        if isinstance(one, isolation.IsolatedFunction):
             one.close()
 
 
