@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 
 from locdiffusion.config import from_dict, to_dict
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
-from locdiffusion.density.base_measure import BaseMeasure, uniform_measure
+from locdiffusion.density.base_measure import COLUMNS, ROWS, BaseMeasure, uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.files import atomic_path, write_atomically
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
@@ -40,6 +40,7 @@ STORED_NAMES = {"negative_log_density": "rarity"}
 """Tensors of the temperature model that are stored under another name."""
 MAX_CONFIG_BYTES = 16 * 2**20
 """The record of a run takes some kilobytes."""
+MAX_NAME = 100
 SHIPPED = Path(__file__).parent / "checkpoints"
 DEFAULT = "overhead"
 
@@ -75,6 +76,11 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         """Checks that the parts fit together."""
         _check_format(self.format)
+        if len(self.name) > MAX_NAME or not self.name.isprintable():
+            raise CheckpointError(
+                f"The name of the checkpoint is {self.name[:80]!a}; want at most {MAX_NAME} "
+                "characters, all of them visible: it stands in each row of a run."
+            )
         if self.model.embedding_dim != self.encoder.embedding_dim:
             raise CheckpointError(
                 f"The network takes {self.model.embedding_dim}-d embeddings but the encoder "
@@ -204,6 +210,7 @@ def load(path: str | None = None) -> Checkpoint:
 def _check_sizes(config: CheckpointConfig, tensors: Mapping[str, torch.Tensor]) -> None:
     """Compares shapes before anything is built: a configuration may ask for any memory."""
     wanted = {
+        BASE: (ROWS, COLUMNS),
         TEMPERATURES + "gallery": (config.temperature.gallery, config.temperature.components),
         TEMPERATURES + "hidden.bias": (config.temperature.hidden,),
     }

@@ -64,7 +64,7 @@ PRUNED = 0.5
 be reported as other modes, but are not climbed from."""
 
 
-MOST_STEPS = 1000
+MOST_STEPS = 64
 """Most candidates and Newton steps; a checkpoint of a stranger may ask for any."""
 
 

@@ -67,15 +67,14 @@ def image_tower(file: str = "") -> nn.Module:
     """
     path = named_file(file) if file else _cached() or _downloaded()
     try:
-        weights = {name: tensor.float() for name, tensor in _image_weights(path).items()}
         tower: nn.Module = shapes_only(MODEL).visual
-        tower.load_state_dict(weights, assign=True)
+        tower.load_state_dict(_image_weights(path), assign=True)
     except Exception as error:  # of the file or the model
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor
         raise EncoderWeightsError(
             f"{path} does not hold CLIP ViT-L/14 ({type(error).__name__}: {reason}). {REMEDY}"
         ) from error
-    return tower.eval().requires_grad_(False)
+    return tower.float().eval().requires_grad_(False)
 
 
 def named_file(file: str) -> Path:

@@ -325,7 +325,8 @@ def _check_weight_file(name: str, weights: str, tags: Sequence[str]) -> None:
 
 def _no_weights(choice: _Choice, error: Exception) -> str:
     """The message about weights that could not be loaded."""
-    name, model, reason = choice.name, choice.model, f"{type(error).__name__}: {error}"
+    name, model = choice.name, choice.model
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # of every tensor
     if not choice.from_hub:
         return (
             f"the weight file of {name} could not be loaded into {model}; check that it holds a "

@@ -9,6 +9,7 @@ A pickle is a program; `torch_pickle` interprets it, and imports nothing.
 
 from __future__ import annotations
 
+import math
 import os
 import zipfile
 from collections.abc import Iterator
@@ -25,6 +26,8 @@ MAX_HEADER_BYTES = 4 * 2**20
 """Limit of what describes tensors. For ViT-L/14 with the state of its optimiser it takes 0.4 MB;
 what a byte of it builds takes up to 72."""
 MAX_ATTRIBUTES, MAX_NESTING = 100_000, 64
+MAX_SHARING = 2
+"""How often the bytes of a file may be in tensors: weights that are tied are there twice."""
 
 
 def read_tensors(path: Path, prefixes: tuple[str, ...] = ("",)) -> dict[str, Tensor]:
@@ -101,6 +104,7 @@ class Records:
 
     def __init__(self, archive: zipfile.ZipFile, size: int) -> None:
         self._archive, self._left = archive, size
+        self._shared = MAX_SHARING * size
         self._read: dict[str, bytearray] = {}
         pickles = [name for name in archive.NameToInfo if name.count("/") == 1]
         found = [name for name in pickles if name.endswith("/data.pkl")]
@@ -124,6 +128,12 @@ class Records:
         if stored.length > count:
             raise TensorFileError(
                 f"a tensor of {stored.length:,} numbers has a record of {count:,}"
+            )
+        self._shared -= math.prod(stored.shape) * stored.dtype.itemsize
+        if self._shared < 0:
+            raise TensorFileError(
+                f"its tensors have more than {MAX_SHARING} times the bytes of the file; want each "
+                "stored once"
             )
         if not count:
             return torch.empty(stored.shape, dtype=stored.dtype)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from locdiffusion import Geotagger
@@ -216,6 +217,14 @@ def test_odd_weights_of_a_checkpoint_are_named(name: str, tmp_path: Path) -> Non
     write_checkpoint(tmp_path, TinyEncoder().spec)
     (tmp_path / "model.safetensors").write_bytes(WEIGHTS[name]())
     with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        load(str(tmp_path))
+
+
+def test_a_base_measure_of_another_raster_is_named(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path, TinyEncoder().spec)
+    file = tmp_path / "model.safetensors"
+    save_file(load_file(file) | {"base.log_weight": torch.zeros(100, 200)}, file)
+    with pytest.raises(CheckpointError, match=r"base\.log_weight"):
         load(str(tmp_path))
 
 

@@ -97,6 +97,13 @@ def tensor(shape: tuple[int, ...], strides: tuple[int, ...], stored: int, offset
     return b"\x80\2}" + text("visual.conv1.weight") + called + b"s."
 
 
+def shared() -> bytes:
+    """A thousand tensors over one record, which take a thousand times its bytes as floats."""
+    one = tensor((1000,), (1,), 1000).removesuffix(b"s.") + b"q\1s("
+    others = b"".join(text(f"visual.{i}") + b"h\1" for i in range(999))
+    return archived(one + others + b"u.", {"0": bytes(4000)})
+
+
 def modules_in_modules() -> bytes:
     """Each of forty modules holds the one before twice: 2^40 names."""
     new = b"c__torch__\nM\n)\x81"
@@ -147,6 +154,7 @@ WEIGHTS: dict[str, Callable[[], bytes]] = {
     "negative.pt": lambda: archived(tensor((1,), (1,), 1, offset=-1), {"0": ZEROS}),
     "dimensions.pt": lambda: archived(tensor((1,) * 5000, (1,) * 5000, 1), {"0": ZEROS}),
     "missing.pt": lambda: archived(tensor((1,), (1,), 1)),
+    "shared.pt": shared,
     "modules_in_modules.pt": modules_in_modules,
     "module_in_itself.pt": module_in_itself,
     "compressed.pt": compressed,
@@ -173,6 +181,10 @@ CONFIGS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "many components": lambda c: c["temperature"].update(components=10**8),
     "a wide head": lambda c: c["temperature"].update(hidden=2**36),
     "many candidates": lambda c: c["decode"].update(candidates=10**9),
+    "candidates for all memory": lambda c: c["decode"].update(candidates=1000),
+    "a name of a book": lambda c: c.update(name="n" * 10**6),
+    "a name that is no text": lambda c: c.update(name="\ud800"),
+    "a name that a terminal obeys": lambda c: c.update(name="\x1b[2J"),
     "many steps": lambda c: c["decode"].update(shifts=10**9),
     "many places": lambda c: c["decode"].update(modes=10**9),
     "no number": lambda c: c["model"].update(natural_scale="1"),
