@@ -20,9 +20,10 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 from locdiffusion.photos.image_formats import readable_formats
@@ -47,6 +48,8 @@ from schemas.geotags import SCHEMA_VERSION, ErrorRow, Status
 ATTEMPTS = "_attempts"
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
 PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
+_QUOTED = re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
+"""Bytes in a message, as Python writes them."""
 COUNTS = ("photos", "predictions", "photo_errors", "shard_errors")
 
 
@@ -245,6 +248,8 @@ def write_shard(
 
     The manifest is written last, after the file of each layer.
     """
+    if configuration.settings.get("no_positions", False):
+        batches = [_without_quotes(batch) for batch in batches]
     last = max(batches, key=lambda batch: batch.index)
     shard, ending = last.shard, last.ending
     assert ending is not None and len(batches) == ending.batches, "batches of a shard are missing"
@@ -262,6 +267,15 @@ def write_shard(
         output.write(layer, f"part-{shard.id}.parquet", data=data)
     output.write(MANIFESTS, f"{shard.id}.json", data=to_json(manifest))
     return manifest
+
+
+def _without_quotes(batch: PhotoBatch) -> PhotoBatch:
+    """Leaves out the bytes that messages quote: a document may be called like a photo or a tar."""
+    errors = (e._replace(message=_QUOTED.sub("…", e.message)) for e in batch.errors)
+    ending = batch.ending
+    if ending is not None:
+        ending = replace(ending, tar_message=_QUOTED.sub("…", ending.tar_message))
+    return replace(batch, errors=tuple(errors), ending=ending)
 
 
 def _manifest(

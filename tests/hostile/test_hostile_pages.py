@@ -165,6 +165,9 @@ def sharing_photos(folder: Path) -> None:
     (folder / "truth.json").write_text('{"latitude": 48.8584, "longitude": 2.2945}')
     (folder / "quoted.jpg").write_bytes(photo(2))
     (folder / "quoted.json").write_text('{"latitude": "48.8584 somewhere", "longitude": 2.2945}')
+    # Documents that are called like photos; messages about them quote how they begin.
+    (folder / "document.jpg").write_text('{"latitude": 48.8584, "longitude": 2.2945}')
+    (folder / "short.jpg").write_text("48.8584 2.2945")
 
 
 def columns_of(out: Path) -> dict[str, list[object]]:
@@ -190,7 +193,9 @@ def test_the_summary_says_what_a_map_reveals(tmp_path, capsys):
 
 def test_no_positions_leaves_known_positions_out_of_every_file(tmp_path, capsys):
     sharing_photos(tmp_path / "photos")
-    words = [str(tmp_path / "photos"), "--thumbnails", "2", "--output"]
+    (tmp_path / "document.tar").write_text('{"latitude": 48.8584, "longitude": 2.2945}')
+    inputs = [str(tmp_path / "photos"), str(tmp_path / "document.tar"), "--accept-damaged"]
+    words = [*inputs, "--thumbnails", "2", "--output"]
     out, open_out = tmp_path / "out", tmp_path / "open"
     assert geotag.main([*words, str(out), "--no-positions"], FakeLoader()) == 0
     told = capsys.readouterr()
@@ -202,6 +207,8 @@ def test_no_positions_leaves_known_positions_out_of_every_file(tmp_path, capsys)
     assert any(value is not None for value in kept["truth_latitude"])
     for path in filter(Path.is_file, out.rglob("*")):
         assert not any(text in path.read_bytes() for text in (b"48.858", b"2.294", b"somewhere"))
+    errors = pq.read_table(out / "errors").to_pydict()
+    assert len(errors["message"]) == 3 and "48.8" not in str(errors)
     assert "48.858" not in told.out + told.err and "the map shows" not in told.out
     page = (out / "map.html").read_text("utf-8")
     data = json.loads(re.findall(r'id="data">(.*?)</script>', page, re.DOTALL)[0])
