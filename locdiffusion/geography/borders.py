@@ -22,7 +22,7 @@ from locdiffusion.geography.polygon_rows import MOST_BYTES, WANTED
 from locdiffusion.geography.polygons import PolygonError, PolygonIndex, polygon_share
 from locdiffusion.isolation import IsolatedError, IsolatedFunction, Limits, OverrunError
 
-FREE_BYTES, BYTES_PER_BYTE = 2 * 2**30, 32
+FREE_BYTES, BYTES_PER_BYTE = 2**30, 32
 """A file of n bytes may take FREE_BYTES + BYTES_PER_BYTE n bytes of memory. GeoJSON of 28,000
 districts with 5 million corners, 108 MB, takes 0.8 GB; as zipped shapefile, of 25 MB, 0.7 GB."""
 CPU_S, BYTES_PER_S = 60.0, 200_000

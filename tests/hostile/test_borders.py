@@ -195,3 +195,8 @@ def test_zips_are_not_unpacked_to_disk(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     assert read_rows(shapefile(SQUARE)).mended().names(None) == ["a"]
     assert set(FOREIGN) & set(BORDERS) == set(FOREIGN)
+
+
+def test_borders_of_kilobytes_take_no_more_than_a_run_may() -> None:
+    """The child and this process together stay within 1.5 GB, whatever the polygons are."""
+    assert borders.FREE_BYTES <= 2**30
