@@ -34,6 +34,8 @@ _MOST_TEXT = 2**16
 _PIPE_BYTES = 2**20
 _MOST_HELD = 64 * 2**20
 """Most bytes that a child may keep of a call; one that keeps more is replaced."""
+_LAST_S = 5.0
+"""Most seconds until a child has ended that answers no more."""
 _NO_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -181,12 +183,16 @@ class _Child:
         finally:
             os.close(ours)
         self._replies = replies
-        self._send(pickle.dumps((function, limits)))
+        assert self._process.stdin is not None
+        self._calls = self._process.stdin.fileno()
+        os.set_blocking(self._calls, False)
+        with contextlib.suppress(BrokenPipeError):  # the first call says how it ended
+            self._send(pickle.dumps((function, limits)), time.monotonic() + limits.wall_s)
 
     def call(self, request: bytes) -> bytes:
         deadline = time.monotonic() + self._limits.wall_s
         try:
-            self._send(request)
+            self._send(request, deadline)
             kind, self.leaves, length = _REPLY.unpack(self._read(_REPLY.size, deadline))
             if length > self._limits.reply_bytes:
                 raise OverrunError(Overrun.CRASH, f"the answer has {length:,} bytes")
@@ -203,26 +209,21 @@ class _Child:
     def kill(self) -> None:
         self._process.kill()
         assert self._process.stdin is not None
-        with contextlib.suppress(OSError):  # of what was left to send
-            self._process.stdin.close()
+        self._process.stdin.close()
         os.close(self._replies)
         self._process.wait()
 
-    def _send(self, data: bytes) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.write(_LENGTH.pack(len(data)))
-        self._process.stdin.write(data)
-        self._process.stdin.flush()
+    def _send(self, data: bytes, deadline: float) -> None:
+        for part in (_LENGTH.pack(len(data)), data):
+            left = memoryview(part)
+            while left:
+                self._wait(self._calls, select.POLLOUT, deadline)
+                left = left[os.write(self._calls, left) :]
 
     def _read(self, size: int, deadline: float) -> bytes:
         parts = []
-        poll = select.poll()
-        poll.register(self._replies, select.POLLIN | select.POLLHUP)
         while size:
-            left = deadline - time.monotonic()
-            if left <= 0 or not poll.poll(left * 1e3):
-                why = f"no answer within {self._limits.wall_s:g} s"
-                raise OverrunError(Overrun.TIME, why)
+            self._wait(self._replies, select.POLLIN, deadline)
             part = os.read(self._replies, min(size, _PIPE_BYTES))
             if not part:
                 raise EOFError
@@ -230,8 +231,19 @@ class _Child:
             size -= len(part)
         return b"".join(parts)
 
+    def _wait(self, file: int, event: int, deadline: float) -> None:
+        """Waits until a pipe can be read or written, or has no other end."""
+        poll = select.poll()
+        poll.register(file, event)
+        left = deadline - time.monotonic()
+        if left <= 0 or not poll.poll(left * 1e3):
+            raise OverrunError(Overrun.TIME, f"no answer within {self._limits.wall_s:g} s")
+
     def _death(self) -> OverrunError:
-        status = self._process.wait()
+        try:
+            status = self._process.wait(_LAST_S)
+        except subprocess.TimeoutExpired:
+            return OverrunError(Overrun.CRASH, "it answers no more")
         if status in (-signal.SIGPROF, -signal.SIGXCPU):
             why = f"it takes more than {self._limits.cpu_s:g} s of CPU time"
             return OverrunError(Overrun.TIME, why)

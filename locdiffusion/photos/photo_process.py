@@ -7,6 +7,7 @@ pixels, positions and errors. What a child answers is JSON and bytes, and is che
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import struct
@@ -39,6 +40,8 @@ _REMEDIES = {
 }
 _THUMBNAIL, _SALVAGE = 1, 2
 _HEADER = struct.Struct("<I")
+_MOST_HEADER_BYTES = 16 * MOST_TEXT
+"""Most bytes of JSON, in which a character may take twelve."""
 _MOST_THUMBNAIL_BYTES = 4 * THUMBNAIL_SIDE**2 + 4096
 
 
@@ -90,6 +93,8 @@ def call(function: IsolatedFunction, request: bytes) -> bytes:
 def _children(limits: Limits, preprocess: Preprocess) -> tuple[IsolatedFunction, np.ndarray]:
     """Returns the function in children, and pixels of the shape that it gives."""
     like = preprocess(Image.new("RGB", (8, 8)))
+    most = like.nbytes + _MOST_THUMBNAIL_BYTES + _MOST_HEADER_BYTES
+    limits = dataclasses.replace(limits, reply_bytes=most)
     return IsolatedFunction(functools.partial(answer, preprocess), limits), like
 
 

@@ -44,6 +44,8 @@ HEADER, HEADER_BYTES = MAGIC[0], 30
 """First bytes of what stands before a member, and its length without the name."""
 ENTRY, ENTRY_BYTES = b"PK\x01\x02", 46
 """The same of a member's entry in the directory."""
+ZIP64, UNICODE_NAME = 0x1, 0x7075
+"""Kinds of extra fields that `zipfile` reads."""
 UNIX = 3
 """Number of the system on which a member was packed."""
 
@@ -94,8 +96,9 @@ def _unread(error: ReadError) -> ArchiveDamage:
 def _without_flags(data: bytes, opened: bool) -> bytes:
     """Takes from headers what `zipfile` does badly with.
 
-    Those are the flag of UTF-8, as it reads nothing if a flagged name is not, and long extra
-    fields, which become a single one of no meaning.
+    Those are the flag of UTF-8, as it reads nothing if a flagged name is not; a version, which may
+    be one of the future; and extra fields that are long or broken, for which it reads nothing
+    either. They become a single one of no meaning.
     """
     if data.startswith(HEADER) and len(data) == HEADER_BYTES:
         return data[:7] + bytes([data[7] & ~UTF8_FLAG]) + data[8:]
@@ -103,17 +106,38 @@ def _without_flags(data: bytes, opened: bool) -> bytes:
         return data
     directory, at, members = bytearray(data), 0, 0
     while directory.startswith(ENTRY, at) and at + ENTRY_BYTES <= len(data):
-        directory[at + 9] &= ~UTF8_FLAG
+        directory[at + 6], directory[at + 9] = 0, data[at + 9] & ~UTF8_FLAG
+        large = 8 * sum(data.startswith(b"\xff" * 4, at + place) for place in (20, 24, 42))
         name, extra, comment = struct.unpack_from("<3H", data, at + 28)
         at += ENTRY_BYTES + name
-        if extra > MAX_EXTRA_BYTES and at + extra <= len(data):
-            struct.pack_into("<2H", directory, at, 0xFFFF, extra - 4)
+        fields = data[at : at + extra]
+        if len(fields) >= 4 and not _sound(fields, large):
+            struct.pack_into("<2H", directory, at, 0xFFFF, len(fields) - 4)
         at += extra + comment
         members += 1
     if members > MAX_MEMBERS:
         why = f"its directory has {members:,} members, limit {MAX_MEMBERS:,}; pack several zips"
         raise ArchiveDamage(TarStatus.CORRUPT, 0, why)
     return bytes(directory)
+
+
+def _sound(extra: bytes, large: int) -> bool:
+    """Whether `zipfile` reads the extra fields of an entry.
+
+    Args:
+        extra: The fields.
+        large: Bytes that a field of ZIP64 must have.
+    """
+    at = 0
+    while at + 4 <= len(extra) <= MAX_EXTRA_BYTES:
+        kind, length = struct.unpack_from("<2H", extra, at)
+        body = extra[at + 4 : at + 4 + length]
+        at += 4 + length
+        if kind == ZIP64 and length < large:
+            return False
+        if kind == UNICODE_NAME and (length < 5 or "\ufffd" in body[5:].decode(errors="replace")):
+            return False
+    return at <= len(extra) <= MAX_EXTRA_BYTES
 
 
 def read_zip_members(

@@ -54,6 +54,7 @@ ENDS: dict[str, dict[str, int]] = {
     "quoted_headers.zip": {"broken_image": 999},
     "extra_fields.zip": {},
     "far_offsets.zip": {"broken_image": 1},
+    "unreadable_entries.zip": {"too_many_bytes": 1},
     "documents.tar.gz": {},
     "zeros_behind_the_end": STOPPED,
     "zip_of_zeros": {"too_many_bytes": 6},

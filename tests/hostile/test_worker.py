@@ -14,19 +14,21 @@ import pandas
 import pytest
 from PIL import Image
 
-from locdiffusion.isolation import Limits
+from locdiffusion.isolation import IsolatedFunction, Limits, Overrun, OverrunError
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo_process import IsolatedDecoder
+from locdiffusion.photos.picture import PhotoError
 from pipelines.geotag import command, plain_loop, transforms
 from pipelines.geotag.attempts import attempt
 from pipelines.geotag.output import ATTEMPTS, Output
 from pipelines.geotag.tables import Extras
-from support import python_path
+from support import isolated, python_path
 from support.archives import encode, sound_members, write_tar
-from support.child_decoders import HARM
+from support.child_decoders import HARM, verbose_pixels
 from support.deadly import HarmedLoader, deadly_photo
 from support.fake_geotagger import FakeLoader
 from support.outputs import tree
+from support.picture_files import picture_file
 
 PROCESSES = ("--direct_num_workers=2", "--direct_running_mode=multi_processing")
 
@@ -222,3 +224,26 @@ def processes_with(mark: bytes) -> Iterator[int]:
                 yield int(place.parent.name)
         except OSError:
             continue
+
+
+def test_a_child_that_closes_its_pipe_and_goes_on_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("locdiffusion.isolation._LAST_S", 0.2)
+    function = IsolatedFunction(isolated.misbehave)
+    with pytest.raises(OverrunError, match="answers no more") as raised:
+        function(b"fall silent")
+    assert raised.value.overrun is Overrun.CRASH
+    assert function(b"behave") == b"behave"
+
+
+def test_a_child_that_listens_no_more_is_ended() -> None:
+    function = IsolatedFunction(isolated.misbehave, Limits(wall_s=2))
+    assert function(b"fall deaf") == b"fall deaf"
+    time.sleep(0.5)
+    with pytest.raises(OverrunError, match="no answer within 2 s"):
+        function(bytes(2**20))
+    assert function(b"behave") == b"behave"
+
+
+def test_an_answer_that_is_longer_than_any_photo_is_not_taken() -> None:
+    with pytest.raises(PhotoError, match="its decoder crashed .the answer has 9,6"):
+        IsolatedDecoder()(picture_file("jpeg"), verbose_pixels)

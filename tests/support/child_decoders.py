@@ -47,6 +47,11 @@ def talkative(image: Image.Image) -> np.ndarray:
     return pixels(image)
 
 
+def verbose_pixels(image: Image.Image) -> np.ndarray:
+    """Far more pixels of a photo than were promised."""
+    return np.zeros((1, 8 if image.size == (8, 8) else 3_200_000, 3), np.uint8)
+
+
 def number_pixels(value: int) -> np.ndarray:
     """A number as pixels ``(1, 8, 3)``."""
     return np.frombuffer(value.to_bytes(24, "little"), np.uint8).reshape(1, 8, 3)

@@ -1,6 +1,8 @@
 """Functions of bytes that misbehave, for tests of child processes."""
 
 import os
+import signal
+import threading
 import time
 
 
@@ -31,6 +33,11 @@ def misbehave(data: bytes) -> bytes:
         os._exit(3)
     if data == b"wait":
         time.sleep(3600)
+    if data == b"fall silent":
+        os.closerange(3, 100)
+        time.sleep(3600)
+    if data == b"fall deaf":
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGSTOP)).start()
     if data == b"raise":
         raise ValueError("no use for it")
     return data

@@ -308,6 +308,26 @@ def far_offsets() -> bytes:
     return with_entries(front, [found[0], bytes(entry) + extra, found[2]])
 
 
+def unreadable_entries() -> bytes:
+    """Entries of a version of the future, and with extra fields that are broken."""
+    name_crc = struct.pack("<BI", 1, zlib.crc32(b"name.jpg"))
+    fields = {
+        "longer.jpg": struct.pack("<2H", 0x7777, 500),
+        "short.jpg": struct.pack("<2H", 1, 2) + bytes(2),
+        "letters.jpg": struct.pack("<2H", 0x7075, 1) + b"\1",
+        "name.jpg": struct.pack("<2H", 0x7075, 7) + name_crc + b"\xff\xfe",
+        "version.jpg": b"",
+    }
+    front, found, _ = entries(zipped((name, photo(3)) for name in fields))
+    changed = [bytearray(entry) for entry in found]
+    for entry, extra in zip(changed[1:-1], fields.values(), strict=True):
+        entry[30:32] = struct.pack("<H", len(extra))
+        entry += extra
+    changed[2][24:28] = b"\xff" * 4  # the size stands in a field that is too short for it
+    changed[-2][6:8] = b"\xff\xff"
+    return with_entries(front, [bytes(entry) for entry in changed])
+
+
 def zip_of_zeros(count: int = 100) -> bytes:
     """Photos of zeros, each of a size that is allowed."""
     return zipped((f"{index}.jpg", bytes(16 * MIB)) for index in range(count))
@@ -371,6 +391,7 @@ ARCHIVES: dict[str, Callable[[], bytes]] = {
     "quoted_headers.zip": quoted_headers,
     "extra_fields.zip": extra_fields,
     "far_offsets.zip": far_offsets,
+    "unreadable_entries.zip": unreadable_entries,
     "documents.tar.gz": documents,
 }
 """Archives by file name; of each, `ordinary/1` and `ordinary/2` must be geotagged."""
