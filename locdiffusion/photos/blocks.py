@@ -14,7 +14,7 @@ import zlib
 from dataclasses import dataclass
 from enum import Enum
 from importlib import import_module
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from locdiffusion.photos.names import brief
 from locdiffusion.photos.storage import ReadError
@@ -111,7 +111,7 @@ class Blocks:
         self._packed = _Counted(stream)
         self._stream: BinaryIO = stream
         self._faults: tuple[type[Exception], ...] = (OSError, zlib.error, lzma.LZMAError)
-        packed = cast(BinaryIO, self._packed)
+        packed = cast(BinaryIO, io.BufferedReader(self._packed))  # a gzip's name is read bytewise
         if self.compression == "zstd":
             self._stream, fault = _zstd(packed)
             self._faults += (fault,)
@@ -190,17 +190,19 @@ class Blocks:
         raise ArchiveDamage(TarStatus.TRUNCATED, self.offset, why, member=member)
 
 
-class _Counted(io.BufferedIOBase):
+class _Counted(io.RawIOBase):
     """A file that counts the bytes that are read of it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self.size = 0
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = self._file.read(-1 if size is None else size)
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer)
+        data = self._file.read(len(view))
+        view[: len(data)] = data
         self.size += len(data)
-        return data
+        return len(data)
 
     def readable(self) -> bool:
         return True

@@ -153,18 +153,21 @@ def decode_picture(data: bytes, salvage: bool = False) -> Image.Image:
         raise PhotoError(Status.TOO_SLOW, found)
     _check_pixels(kind, *canvas(kind, data))
     # Pillow's parsers raise almost anything on hostile bytes; whatever it is, this photo is broken.
+    image, why = None, ""
     try:
         image = _loaded(_opened(kind, data))
     except PhotoError:
         raise
     except MemoryError:
         raise PhotoError(Status.TOO_LARGE, NO_MEMORY) from None
-    except Exception as error:
-        image = _what_is_there(kind, data, error, salvage)
-        return _with_metadata(kind, data, image)
-    if kind in (JPEG, WEBP, AVIF, HEIF) and data.endswith(_ZEROS) and _there(kind, data)[1] > 0:
+    except Exception as error:  # which holds what was decoded, and is let go of
+        why = f"{type(error).__name__}: {error}"
+    filled = (
+        kind in (JPEG, WEBP, AVIF, HEIF) and data.endswith(_ZEROS) and _there(kind, data)[1] > 0
+    )
+    if image is None or filled:
         del image
-        image = _what_is_there(kind, data, None, salvage)
+        image = _what_is_there(kind, data, why, salvage)
     return _with_metadata(kind, data, image)
 
 
@@ -261,19 +264,18 @@ def _there(kind: str, data: bytes) -> tuple[bytes, int]:
     return there, wanted_bytes(kind, there) - len(there)
 
 
-def _what_is_there(kind: str, data: bytes, error: Exception | None, salvage: bool) -> Image.Image:
+def _what_is_there(kind: str, data: bytes, why: str, salvage: bool) -> Image.Image:
     """Tells a picture that breaks off from a broken one, and returns what is wanted of it.
 
     Args:
         kind: Pillow's name of the format.
         data: Bytes of the file.
-        error: Why nothing was decoded, if it was not.
+        why: Error at which decoding ended, if it did.
         salvage: As of `decode_picture`.
     """
     name, tail = format_name(kind), ""
     there, missing = _there(kind, data)
     if missing <= 0:
-        why = f"{type(error).__name__}: {error}"
         if is_rare(kind, data) or _UNSUPPORTED.search(why):
             found = f"nothing here reads this kind of {name} ({why}); convert it to a usual JPEG"
             raise PhotoError(Status.NO_READER, found) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import sys
@@ -178,6 +179,20 @@ def test_every_compression_is_bounded(
     first, second, row = ShardReader(str(path))
     assert (first.key, second.key) == ("ordinary/1", "ordinary/2")
     assert isinstance(row, ErrorRow) and "unpack to" in row.message
+
+
+def test_the_name_in_a_gzip_is_not_read_byte_by_byte() -> None:
+    class Counting(io.BytesIO):
+        reads = 0
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            self.reads += 1
+            return super().read(size)
+
+    packed = gzip.compress(bytes(10))
+    file = Counting(packed[:3] + b"\x08" + packed[4:10] + b"n" * 2**20 + b"\0" + packed[10:])
+    assert blocks.Blocks(file).read(10) == bytes(10)
+    assert file.reads < 1000
 
 
 def test_xz_streams_one_behind_the_other_are_one(tmp_path: Path) -> None:

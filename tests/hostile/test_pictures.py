@@ -9,6 +9,7 @@ import os
 import struct
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from typing import Any, NamedTuple
 import pytest
 from PIL import Image
 
+from locdiffusion.photos import picture
 from locdiffusion.photos.decoding_cost import excess, needed_bytes
 from locdiffusion.photos.exif import upright
 from locdiffusion.photos.image_formats import AVIF, BMP, HEIF, JPEG, PNG, TIFF
@@ -241,6 +243,25 @@ class TestWork:
     ) -> None:
         once, twice = (lines_run(make(n)) for n in (20_000, 40_000))
         assert twice <= 2.5 * once + 1000
+
+    def test_what_was_decoded_is_let_go_of_before_it_is_decoded_again(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        first = []
+
+        def opened(kind: str, data: bytes) -> Image.Image:
+            image = real(kind, data)
+            first.append(weakref.ref(image))
+            return image
+
+        real = picture._opened
+        monkeypatch.setattr(picture, "_opened", opened)
+        monkeypatch.setattr(picture, "_rescued", lambda *_: first.append(first[0]()))
+        for name in ("png", "jpeg"):
+            data = picture_file(name, scene((200, 100)))
+            with pytest.raises(PhotoError, match="gives no picture"):
+                decode_picture(data[: len(data) * 3 // 4])
+            assert first.pop() is None and first.pop() is not None
 
     def test_what_is_refused_is_not_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("PIL.ImageFile.ImageFile.load", lambda self: pytest.fail("decoded"))
