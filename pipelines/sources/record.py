@@ -34,8 +34,10 @@ _NOT_FINITE = re.compile(r"[+-]?(?:nan|inf|infinity)", re.IGNORECASE)
 _MISSING = ("", "null", r"\N")
 # An address in a text: what stands before its query, and the query. A query may hold anything.
 _ADDRESS = re.compile(
-    r"(?:/{2,}|\bhttps?:[/\\]*)((?:(?!//)[^ \t\r\n?#;\"<>])*)([?#;][^ \t\r\n\"<>]*)?", re.I
+    r"(?:/{2,}|\bhttps?:[/\\]*)((?:(?!//)[^ \t\r\n?#;\"<>])*)([?#;][^ \t\r\n]*)?", re.I
 )
+# An address that is encoded within another text, as in the columns of YFCC100M.
+_ENCODED = re.compile(r"(?<=%3A%2F%2F)[^ \t\r\n]+", re.I)
 _PORT_OR_NONE = re.compile(r"[^:]*(:[0-9]*)?['),.:]*")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -161,7 +163,14 @@ class RowError(DropError):
 
 def redacted(text: str) -> str:
     """Returns a text whose addresses have no passwords and no queries, which may hold tokens."""
+    if "%" in text:
+        text = _ENCODED.sub("…", text)
     return _ADDRESS.sub(_without_secrets, text) if ":" in text or "//" in text else text
+
+
+def licence_text(text: str) -> str | None:
+    """Returns the part of a licence that is kept, None for an empty one; addresses are redacted."""
+    return redacted(text[:_MAX_SHOWN_BYTES])[:MAX_LICENCE_CHARACTERS] or None
 
 
 def _without_secrets(found: re.Match[str]) -> str:

@@ -17,12 +17,12 @@ from locdiffusion.photos.positions import PhotoPositions, own_position
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import ReadError
 from pipelines.sources.record import (
-    MAX_LICENCE_CHARACTERS,
     Drop,
     ImageRef,
     Record,
     RowError,
     checked_author,
+    licence_text,
     shown,
 )
 from schemas.geotags import ErrorRow, Status
@@ -118,7 +118,7 @@ def _with_metadata(sample: Sample, image: ImageRef) -> Record:
         longitude=truth.longitude,
         source=SOURCE,
         image=image,
-        licence=licence[:MAX_LICENCE_CHARACTERS] or None,
+        licence=licence_text(licence),
     )
 
 

@@ -16,7 +16,6 @@ from urllib.parse import unquote, unquote_plus
 from locdiffusion.photos.storage import DataError
 from pipelines.sources.record import (
     BOM,
-    MAX_LICENCE_CHARACTERS,
     Drop,
     ImageRef,
     Record,
@@ -24,6 +23,7 @@ from pipelines.sources.record import (
     check_columns,
     checked_author,
     file_image,
+    licence_text,
     parse_row,
     position,
     quoted,
@@ -124,7 +124,7 @@ def _record(text: str, columns: tuple[str, ...]) -> Record:
         longitude=longitude,
         source=SOURCE,
         accuracy=_accuracy(row["accuracy"], key),
-        licence=licence[:MAX_LICENCE_CHARACTERS] or None,
+        licence=licence_text(licence),
         is_photo=is_photo,
         url=web_address(row["download URL"]),
         hash=digest,

@@ -133,3 +133,13 @@ def test_a_photo_has_one_fate(tmp_path: Path) -> None:
     summary = json.loads((output / "summary.json").read_text())
     assert summary["kept"] == 1 and summary["read"] == 1 + summary["dropped"]
     assert summary["mismatches"] == []
+
+
+def test_an_address_of_a_licence_keeps_its_secrets(tmp_path: Path) -> None:
+    licence = f"https://me:{SECRET}@h.example/by?token={SECRET}"
+    document = json.dumps({"latitude": 1.0, "longitude": 2.0, "licence": licence})
+    shard = write_tar(
+        tmp_path / "a.tar", [("a.jpg", PHOTOS[0].image), ("a.json", document.encode())]
+    )
+    output = build(tmp_path, "--source=webdataset", "--input", str(shard))
+    assert SECRET not in everything(output) and "https://h.example/by" in everything(output)

@@ -343,6 +343,9 @@ ADDRESSES = (
     f"http://a.example/x.jpg,http://me:{SECRET}@h.example/x.jpg",
     f"ftp://me:{SECRET}@h.example/x.jpg",
     f"http://me:{SECRET}@[::1]/x.jpg",
+    f'http://h.example/x.jpg?a="{SECRET}"',
+    f"http://h.example/x.jpg?a=<{SECRET}>",
+    f"http%3a%2f%2Fme%3A{SECRET}%40h.example%2Fx.jpg%3Ft%3D{SECRET}",
 )
 
 
