@@ -180,13 +180,12 @@ def _embedded(images: Sequence[tuple[str, bytes]], encoder: ImageEncoder) -> np.
 
 def _positions(predictions: Path) -> Positions:
     """Returns the known positions by shard and key; tells how many are estimates of ours."""
-    import pyarrow.parquet as pq
-
     from locdiffusion.evaluate.known_positions import (
         POSITION_COLUMNS,
         SOURCE_COLUMNS,
         known_positions,
     )
+    from locdiffusion.isolation.parquet import read_parquets
 
     folder = predictions / "predictions"
     if not folder.is_dir():
@@ -195,10 +194,14 @@ def _positions(predictions: Path) -> Positions:
         )
     found: Positions = {}
     estimates = 0
-    for file in sorted(folder.glob("*.parquet")):
-        names = pq.read_schema(file).names
-        wanted = ["key", "shard", *POSITION_COLUMNS, *SOURCE_COLUMNS]
-        columns = pq.read_table(file, columns=[n for n in wanted if n in names]).to_pydict()
+    wanted = ["key", "shard", *POSITION_COLUMNS, *SOURCE_COLUMNS]
+    files = sorted(folder.glob("*.parquet"))
+    for table in read_parquets(files, wanted) if files else ():
+        if missing := sorted({*wanted[:2], *POSITION_COLUMNS[:2]} - set(table.column_names)):
+            raise ValueError(
+                f"{folder} lacks the columns {missing}; give the output of `locdiffusion geotag`."
+            )
+        columns = table.to_pydict()
         places = known_positions(columns)
         estimates += int(places.estimated.sum())
         for row in np.flatnonzero(places.known):

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from locdiffusion.cli.terminal import progress_bar
 from locdiffusion.decoding.answers import SCORED_COLUMNS, Predictions
 from locdiffusion.evaluate.known_positions import POSITION_COLUMNS, SOURCE_COLUMNS, known_positions
+from locdiffusion.isolation.parquet import ParquetError, read_parquets
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.photos.patterns import expand_patterns
@@ -115,7 +115,8 @@ def stored(places: Sequence[str]) -> Answers:
     """
     files = list(dict.fromkeys(file for place in places for file in _parquet_files(place)))
     place = ", ".join(places)
-    table = pa.concat_tables([_read(file) for file in files])
+    tables = _read(files)
+    table = pa.concat_tables(tables)
     columns = {name: table[name].to_numpy() for name in table.column_names if name != "model_id"}
     places_known = known_positions(columns)
     known, estimates = places_known.known, int(places_known.estimated.sum())
@@ -141,7 +142,7 @@ def stored(places: Sequence[str]) -> Answers:
         places_known.latitude[known],
         places_known.longitude[known],
         models[0],
-        _checkpoint_hash(files[0]),
+        _checkpoint_hash(tables[0]),
         digest.hexdigest(),
         int(np.sum(~known)),
         {kind: count for kind, count in places_known.by_kind().items() if count},
@@ -184,27 +185,29 @@ def _parquet_files(place: str) -> list[str]:
     return found
 
 
-def _read(file: str) -> pa.Table:
+def _read(files: Sequence[str]) -> list[pa.Table]:
+    """Reads the columns that are scored, of files that may come from anywhere."""
     wanted = [*SCORED_COLUMNS, *POSITION_COLUMNS[:2], "model_id"]
+    tables: list[pa.Table] = []
     try:
-        names = pq.read_schema(file).names
-        missing = sorted(set(wanted) - set(names))
-        if missing:
-            raise DataError(
-                f"{file} lacks the columns {missing}; want the predictions of "
-                "`locdiffusion geotag` (schemas.geotags)."
-            )
-        table = pq.read_table(file, columns=[n for n in (*wanted, *_OF_LATER) if n in names])
-        for name in set(_OF_LATER) - set(names):
-            table = table.append_column(name, pa.nulls(len(table), _OF_LATER[name]))
-        return table.select([*wanted, *_OF_LATER])
-    except (pa.ArrowInvalid, OSError) as error:
+        for table in read_parquets(files, [*wanted, *_OF_LATER]):
+            if missing := sorted(set(wanted) - set(table.column_names)):
+                raise DataError(
+                    f"{files[len(tables)]} lacks the columns {missing}; want the predictions of "
+                    "`locdiffusion geotag` (schemas.geotags)."
+                )
+            for name in set(_OF_LATER) - set(table.column_names):
+                table = table.append_column(name, pa.nulls(len(table), _OF_LATER[name]))
+            tables.append(table.select([*wanted, *_OF_LATER]))
+    except (ParquetError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{file} cannot be read ({reason}); want GeoParquet of `locdiffusion geotag`."
+            f"{files[len(tables)]} cannot be read ({reason}); want GeoParquet of "
+            "`locdiffusion geotag`."
         ) from error
+    return tables
 
 
-def _checkpoint_hash(file: str) -> str | None:
-    found = (pq.read_schema(file).metadata or {}).get(b"checkpoint_hash")
-    return None if found is None else found.decode()
+def _checkpoint_hash(table: pa.Table) -> str | None:
+    found = (table.schema.metadata or {}).get(b"checkpoint_hash")
+    return None if found is None else found.decode("utf-8", "replace")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -49,23 +49,42 @@ def read_parquet(
         OSError: The file cannot be opened.
         ParquetError: The file is damaged, or too large for its size.
     """
-    if isinstance(source, bytes):
-        size, content = len(source), source
-    else:
-        with open(source, "rb") as file:
-            size, content = os.fstat(file.fileno()).st_size, os.fsencode(os.path.abspath(source))
-    request = {"columns": columns and list(columns), "mapped": not isinstance(source, bytes)}
+    [table] = read_parquets([source], columns)
+    return table
+
+
+def read_parquets(
+    sources: Sequence[str | os.PathLike[str] | bytes], columns: Collection[str] | None = None
+) -> Iterator[pa.Table]:
+    """Reads files as `read_parquet` does, one after the other in one child process.
+
+    Args:
+        sources: Paths of local files, or their bytes; at least one.
+        columns: Names of the columns to read, as far as they are there; None reads all.
+
+    Yields:
+        The table of each file.
+
+    Raises:
+        OSError: A file cannot be opened.
+        ParquetError: The file whose turn it is is damaged, or too large for its size.
+    """
+    size = max(len(one) if isinstance(one, bytes) else os.path.getsize(one) for one in sources)
     most = most_bytes(size)
     # In memory are the file, the table, and the answer.
     limits = Limits(size + 2 * most, CPU_S + size / BYTES_PER_S, reply_bytes=most + size)
     child = IsolatedFunction(packed_table, limits)
     try:
-        answer = child(json.dumps(request).encode() + b"\n" + content)
+        for source in sources:
+            mapped = not isinstance(source, bytes)
+            content = source if isinstance(source, bytes) else os.fsencode(os.path.abspath(source))
+            request = {"columns": columns and list(columns), "mapped": mapped}
+            answer = child(json.dumps(request).encode() + b"\n" + content)
+            yield pa.ipc.open_stream(answer).read_all()
     except (IsolatedError, OverrunError) as error:
         raise ParquetError(str(error).removeprefix("ParquetError: ")) from error
     finally:
         child.close()
-    return pa.ipc.open_stream(answer).read_all()
 
 
 def packed_table(request: bytes) -> bytes:

@@ -8,6 +8,8 @@ import tracemalloc
 
 import pytest
 
+from locdiffusion.calibrate.command import _positions
+from locdiffusion.evaluate.sources import stored
 from locdiffusion.isolation import IsolatedFunction
 from locdiffusion.isolation.parquet import FREE_BYTES, ParquetError, read_parquet
 from locdiffusion.photos.lists import LATITUDE, PHOTO_ID, read_list
@@ -94,3 +96,14 @@ def test_a_header_of_half_a_million_columns_is_refused_in_one_pass():
     assert len(str(caught.value)) < 1000
     drop = mp16.parse(b"," * 2**20, mp16.Columns(("a",) * 100_000, (0, 1, 2, 3), True))
     assert len(drop.detail) < 1000
+
+
+@pytest.mark.parametrize("name", sorted(PARQUETS))
+def test_predictions_of_strangers_cost_by_their_size(name, tmp_path):
+    """They were read in the process itself: 2.5 MB of equal rows took 14 GB."""
+    (tmp_path / "predictions").mkdir()
+    (tmp_path / "predictions/part-x.parquet").write_bytes(PARQUETS[name]())
+    with pytest.raises(DataError, match=r"part-x\.parquet"):
+        stored([str(tmp_path)])
+    with pytest.raises(ValueError):
+        _positions(tmp_path)
