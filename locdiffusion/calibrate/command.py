@@ -180,12 +180,8 @@ def _embedded(images: Sequence[tuple[str, bytes]], encoder: ImageEncoder) -> np.
 
 def _positions(predictions: Path) -> Positions:
     """Returns the known positions by shard and key; tells how many are estimates of ours."""
-    from locdiffusion.evaluate.known_positions import (
-        POSITION_COLUMNS,
-        SOURCE_COLUMNS,
-        known_positions,
-    )
-    from locdiffusion.isolation.parquet import read_parquets
+    from locdiffusion.evaluate.known_positions import POSITION_COLUMNS, known_positions
+    from locdiffusion.evaluate.sources import read_predictions
 
     folder = predictions / "predictions"
     if not folder.is_dir():
@@ -194,13 +190,9 @@ def _positions(predictions: Path) -> Positions:
         )
     found: Positions = {}
     estimates = 0
-    wanted = ["key", "shard", *POSITION_COLUMNS, *SOURCE_COLUMNS]
-    files = sorted(folder.glob("*.parquet"))
-    for table in read_parquets(files, wanted) if files else ():
-        if missing := sorted({*wanted[:2], *POSITION_COLUMNS[:2]} - set(table.column_names)):
-            raise ValueError(
-                f"{folder} lacks the columns {missing}; give the output of `locdiffusion geotag`."
-            )
+    files = sorted(map(str, folder.glob("*.parquet")))
+    wanted = ["key", "shard", *POSITION_COLUMNS[:2]]
+    for table in read_predictions(files, wanted) if files else ():
         columns = table.to_pydict()
         places = known_positions(columns)
         estimates += int(places.estimated.sum())

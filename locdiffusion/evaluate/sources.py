@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -115,7 +115,8 @@ def stored(places: Sequence[str]) -> Answers:
     """
     files = list(dict.fromkeys(file for place in places for file in _parquet_files(place)))
     place = ", ".join(places)
-    tables = _read(files)
+    wanted = [*SCORED_COLUMNS, *POSITION_COLUMNS[:2], "model_id"]
+    tables = list(read_predictions(files, wanted))
     table = pa.concat_tables(tables)
     columns = {name: table[name].to_numpy() for name in table.column_names if name != "model_id"}
     places_known = known_positions(columns)
@@ -185,27 +186,34 @@ def _parquet_files(place: str) -> list[str]:
     return found
 
 
-def _read(files: Sequence[str]) -> list[pa.Table]:
-    """Reads the columns that are scored, of files that may come from anywhere."""
-    wanted = [*SCORED_COLUMNS, *POSITION_COLUMNS[:2], "model_id"]
-    tables: list[pa.Table] = []
+def read_predictions(files: Sequence[str], columns: Sequence[str]) -> Iterator[pa.Table]:
+    """Reads files of predictions, which may come from anywhere, one after the other.
+
+    Args:
+        files: Paths of the files; at least one.
+        columns: Names of the columns. Sources and the positions of EXIF are read too; those that an
+            older file lacks are empty.
+
+    Raises:
+        DataError: A file cannot be read, or lacks a column.
+    """
+    done = 0
     try:
-        for table in read_parquets(files, [*wanted, *_OF_LATER]):
-            if missing := sorted(set(wanted) - set(table.column_names)):
+        for table in read_parquets(files, [*columns, *_OF_LATER]):
+            if missing := sorted(set(columns) - set(table.column_names)):
                 raise DataError(
-                    f"{files[len(tables)]} lacks the columns {missing}; want the predictions of "
+                    f"{files[done]} lacks the columns {missing}; want the predictions of "
                     "`locdiffusion geotag` (schemas.geotags)."
                 )
             for name in set(_OF_LATER) - set(table.column_names):
                 table = table.append_column(name, pa.nulls(len(table), _OF_LATER[name]))
-            tables.append(table.select([*wanted, *_OF_LATER]))
+            yield table.select([*columns, *_OF_LATER])
+            done += 1
     except (ParquetError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(
-            f"{files[len(tables)]} cannot be read ({reason}); want GeoParquet of "
-            "`locdiffusion geotag`."
+            f"{files[done]} cannot be read ({reason}); want GeoParquet of `locdiffusion geotag`."
         ) from error
-    return tables
 
 
 def _checkpoint_hash(table: pa.Table) -> str | None:

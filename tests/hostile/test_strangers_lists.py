@@ -105,5 +105,5 @@ def test_predictions_of_strangers_cost_by_their_size(name, tmp_path):
     (tmp_path / "predictions/part-x.parquet").write_bytes(PARQUETS[name]())
     with pytest.raises(DataError, match=r"part-x\.parquet"):
         stored([str(tmp_path)])
-    with pytest.raises(ValueError):
+    with pytest.raises(DataError, match=r"part-x\.parquet"):
         _positions(tmp_path)
