@@ -21,6 +21,9 @@ OWN = "geoclip"
 """The name of GeoCLIP's gallery."""
 
 ROWS_AT_ONCE = 2000
+MOST_PLACES = 1_000_000
+"""Most places of a list: they take ten minutes and some GB, and a list of kilobytes may repeat one
+place ten million times."""
 
 
 def gallery_identity(gallery: str) -> str:
@@ -55,6 +58,11 @@ def read_gallery(gallery: str) -> NDArray[np.float64]:
     rows = read_list(gallery)
     if not len(rows):
         raise DataError(f"the gallery {gallery} has no rows; want at least one place.")
+    if len(rows) > MOST_PLACES:
+        raise DataError(
+            f"the gallery {gallery} has {len(rows):,} places; want at most {MOST_PLACES:,}, such "
+            "as the centres of the cells that hold photos."
+        )
     places = np.stack([rows.degrees(LATITUDE, -90, 90), rows.degrees(LONGITUDE, -180, 360)], 1)
     beyond = places[:, 1] >= 180.0
     places[beyond, 1] = wrap_longitude(places[beyond, 1])

@@ -6,10 +6,13 @@ import re
 import resource
 import tracemalloc
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from locdiffusion.calibrate.command import _positions
 from locdiffusion.evaluate.sources import stored
+from locdiffusion.gallery.places import read_gallery
 from locdiffusion.isolation import IsolatedFunction
 from locdiffusion.isolation.parquet import FREE_BYTES, ParquetError, read_parquet
 from locdiffusion.photos.lists import LATITUDE, PHOTO_ID, read_list
@@ -107,3 +110,12 @@ def test_predictions_of_strangers_cost_by_their_size(name, tmp_path):
         stored([str(tmp_path)])
     with pytest.raises(DataError, match=r"part-x\.parquet"):
         _positions(tmp_path)
+
+
+def test_a_gallery_that_repeats_a_place_is_refused_before_it_is_embedded(tmp_path):
+    """Two million places in kilobytes: their embeddings take 4 GB, and twenty minutes."""
+    place = pa.array([1.0] * 2_000_000)
+    pq.write_table(pa.table({"lat": place, "lon": place}), tmp_path / "gallery.parquet")
+    assert (tmp_path / "gallery.parquet").stat().st_size < 50_000
+    with pytest.raises(DataError, match="2,000,000 places; want at most"):
+        read_gallery(str(tmp_path / "gallery.parquet"))
