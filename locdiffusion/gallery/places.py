@@ -22,8 +22,7 @@ OWN = "geoclip"
 
 ROWS_AT_ONCE = 2000
 MOST_PLACES = 1_000_000
-"""Most places of a list: they take ten minutes and some GB, and a list of kilobytes may repeat one
-place ten million times."""
+"""Most places of a list, which take ten minutes; a kilobyte may repeat one ten million times."""
 
 
 def gallery_identity(gallery: str) -> str:

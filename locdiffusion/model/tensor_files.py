@@ -131,10 +131,7 @@ class Records:
             )
         self._shared -= math.prod(stored.shape) * stored.dtype.itemsize
         if self._shared < 0:
-            raise TensorFileError(
-                f"its tensors have more than {MAX_SHARING} times the bytes of the file; want each "
-                "stored once"
-            )
+            raise TensorFileError(f"its tensors share their bytes more than {MAX_SHARING} times")
         if not count:
             return torch.empty(stored.shape, dtype=stored.dtype)
         numbers = torch.frombuffer(data, dtype=stored.dtype, count=count)
