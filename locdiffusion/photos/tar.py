@@ -174,6 +174,9 @@ def _check_end(blocks: Blocks, tell: Callable[[str], None]) -> None:
         if chunk.count(0) != len(chunk):
             why = "data follows the end of the archive; were two tars joined with cat?"
             raise ArchiveDamage(TarStatus.CORRUPT, end_blocks, why)
+        if not blocks.compression and blocks.offset - data_bytes > max(RECORD_BYTES) + 2 * BLOCK:
+            why = f"more than {max(RECORD_BYTES):,} zero bytes follow; is a download unfinished?"
+            raise ArchiveDamage(TarStatus.CORRUPT, end_blocks, why)
     zeros = blocks.offset - data_bytes
     if zeros % BLOCK:  # bytes may have gone or come inside the last payload
         why = f"{blocks.offset:,} bytes are no whole number of blocks of {BLOCK}"
@@ -182,7 +185,7 @@ def _check_end(blocks: Blocks, tell: Callable[[str], None]) -> None:
     if few or blocks.compression or (data_bytes and _fills_record(blocks.offset, zeros)):
         return
     found = f"{zeros:,} zero bytes end the archive of {blocks.offset:,} bytes"
-    if blocks.may_be_cut or zeros > max(RECORD_BYTES):
+    if blocks.may_be_cut:
         raise ArchiveDamage(TarStatus.CORRUPT, end_blocks, f"{found}; is a download unfinished?")
     if data_bytes:
         tell(f"{found}, more than fill a record; {UNVOUCHED}")

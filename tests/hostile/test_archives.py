@@ -181,6 +181,17 @@ def test_every_compression_is_bounded(
     assert isinstance(row, ErrorRow) and "unpack to" in row.message
 
 
+def test_zeros_without_end_are_not_read_to_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar"
+    path.write_bytes(makers.ordinary(1) + makers.ordinary(2))
+    with path.open("r+b") as file:
+        file.truncate(2**40)  # which takes no place
+    first, second, row = ShardReader(str(path))
+    assert (first.key, second.key) == ("ordinary/1", "ordinary/2")
+    assert isinstance(row, ErrorRow) and row.status is Status.SHARD_CORRUPT
+    assert "more than 67,108,864 zero bytes follow" in row.message
+
+
 def test_the_name_in_a_gzip_is_not_read_byte_by_byte() -> None:
     class Counting(io.BytesIO):
         reads = 0
