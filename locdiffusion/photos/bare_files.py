@@ -29,6 +29,8 @@ _PNG_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _JPEG_METADATA = {*range(0xE1, 0xEE), 0xEF, 0xFE}
 """Segments of applications but for JFIF and Adobe, which tell the colours; and comments."""
 
+_WITHOUT_BODY = (0xD8, 0x01)
+
 _WEBP_CHUNKS = {b"ANIM", b"ALPH"}
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ANMF"}
 _WEBP_FLAGS = 0x12
@@ -85,13 +87,14 @@ def _without(data: bytes, ranges: Iterable[Range]) -> Iterator[Range]:
 
 
 def _jpeg(data: bytes) -> Iterator[Range]:
-    left_out = []
+    """What stands between segments goes too: a wrong length of metadata, as Photoshop wrote."""
     for marker, at in jpeg_segments(data):
         if marker == SOS:
-            break
-        if marker in _JPEG_METADATA:
-            left_out.append((at - 2, at + max(2, int.from_bytes(data[at : at + 2], "big"))))
-    yield from _without(data, left_out)
+            yield at - 2, len(data)
+            return
+        if marker not in _JPEG_METADATA:
+            length = 0 if marker in _WITHOUT_BODY else int.from_bytes(data[at : at + 2], "big")
+            yield at - 2, at + length
 
 
 def _png(data: bytes) -> Iterator[Range]:

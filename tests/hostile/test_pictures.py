@@ -37,7 +37,7 @@ from support.hostile.pictures import (
     tiff,
     webp_chunks,
 )
-from support.picture_files import SAVES, jpeg_header, picture_file, scene
+from support.picture_files import SAVES, jpeg_header, jpeg_with, picture_file, scene
 from support.tiff_blocks import berlin
 
 MAX_MIB = 1300
@@ -194,6 +194,16 @@ class TestHonestPictures:
         with Image.open(io.BytesIO(data)) as wanted:
             found = decode_picture(data)
             assert (found.mode, found.tobytes()) == (wanted.mode, wanted.tobytes())
+
+    def test_metadata_of_a_wrong_length(self) -> None:
+        data = jpeg_with((0xE1, b"Exif\0\0" + bytes(40)), (0xED, b"Photoshop 3.0\0" + bytes(50)))
+        at = data.index(b"Photoshop") + 30
+        data = data[:at] + b"between" + data[at:]
+        assert decode_picture(data).tobytes() == decode_picture(jpeg_with()).tobytes()
+
+    def test_a_strip_of_a_wrong_length(self) -> None:
+        strip = [(273, 4, 1, 8), (278, 4, 1, 64), (279, 4, 1, 2**25)]
+        assert decode_picture(tiff(fields(64, 64) + strip, bytes(4096))).size == (64, 64)
 
     def test_tiles_of_a_tiff(self) -> None:
         side, pixels = 32, bytes(range(256)) * 16
