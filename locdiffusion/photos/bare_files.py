@@ -29,8 +29,6 @@ _PNG_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND"}
 _JPEG_METADATA = {*range(0xE1, 0xEE), 0xEF, 0xFE}
 """Segments of applications but for JFIF and Adobe, which tell the colours; and comments."""
 
-_WITHOUT_BODY = (0xD8, 0x01)
-
 _WEBP_CHUNKS = {b"ANIM", b"ALPH"}
 _WEBP_PIXELS = {b"VP8 ", b"VP8L", b"ANMF"}
 _WEBP_FLAGS = 0x12
@@ -93,8 +91,8 @@ def _jpeg(data: bytes) -> Iterator[Range]:
             yield at - 2, len(data)
             return
         if marker not in _JPEG_METADATA:
-            length = 0 if marker in _WITHOUT_BODY else int.from_bytes(data[at : at + 2], "big")
-            yield at - 2, at + length
+            length = int.from_bytes(data[at : at + 2], "big")
+            yield at - 2, at + (0 if marker in (0xD8, 0x01) else length)
 
 
 def _png(data: bytes) -> Iterator[Range]:

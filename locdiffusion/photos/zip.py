@@ -122,21 +122,15 @@ def _without_flags(data: bytes, opened: bool) -> bytes:
 
 
 def _sound(extra: bytes, large: int) -> bool:
-    """Whether `zipfile` reads the extra fields of an entry.
-
-    Args:
-        extra: The fields.
-        large: Bytes that a field of ZIP64 must have.
-    """
+    """Whether `zipfile` reads extra fields, of which that of ZIP64 must be so `large`."""
     at = 0
     while at + 4 <= len(extra) <= MAX_EXTRA_BYTES:
         kind, length = struct.unpack_from("<2H", extra, at)
-        body = extra[at + 4 : at + 4 + length]
+        named = extra[at + 9 : at + 4 + length].decode(errors="replace")
+        wrong = length < 5 or "\ufffd" in named
+        if (kind == ZIP64 and length < large) or (kind == UNICODE_NAME and wrong):
+            return False
         at += 4 + length
-        if kind == ZIP64 and length < large:
-            return False
-        if kind == UNICODE_NAME and (length < 5 or "\ufffd" in body[5:].decode(errors="replace")):
-            return False
     return at <= len(extra) <= MAX_EXTRA_BYTES
 
 
