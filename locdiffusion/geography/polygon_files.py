@@ -43,7 +43,7 @@ def read_rows(data: bytes) -> PolygonRows:
             return read(data)
     if data.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
         return read_geojson(data)
-    raise PolygonError(f"it begins with {data[:16]!r}; {WANTED}")
+    raise PolygonError(f"it begins with {data[:4]!r}; {WANTED}")
 
 
 # ------------------------------------------------------------------------------------- GeoJSON

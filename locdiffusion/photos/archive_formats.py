@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from locdiffusion.photos.blocks import ArchiveDamage, TarStatus
-from locdiffusion.photos.image_formats import picture_or_film
+from locdiffusion.photos.image_formats import MOST_QUOTED, picture_or_film
 from locdiffusion.photos.storage import ReadError
 from locdiffusion.photos.tar import Member, read_members
 from locdiffusion.photos.zip import MAGIC as ZIP_MAGIC
@@ -61,6 +61,6 @@ def why_unread(file: BinaryIO, damage: ArchiveDamage) -> str:
         return f"{where}: {found}, no archive; leave it out, or give a photo its ending: NAME.jpg"
     page = " (a web page: did the download fail?)" if head.lstrip()[:1] == b"<" else ""
     return (
-        f"{where}: not a tar, the file begins with {head[:40]!r}{page} and {damage.why}; "
+        f"{where}: not a tar, the file begins with {head[:MOST_QUOTED]!r}{page} and {damage.why}; "
         "wanted .tar, .tar.gz, .tar.bz2, .tar.xz or .zip"
     )

@@ -95,6 +95,9 @@ _OTHERS = (
 )
 _HEAD = 512
 
+MOST_QUOTED = 4
+"""Most bytes that a message quotes of a file that is no photo: it may be somebody's secret."""
+
 
 class Contents(NamedTuple):
     """What a file is that is no picture of a format that is read.
@@ -137,11 +140,11 @@ def other_contents(data: bytes) -> Contents:
     elif not data.strip(b"\0"):
         found, remedy = "nothing but zeros", _COPY
     elif len(data) < 16:
-        found, remedy = f"too short for a picture ({data!r})", _COPY
+        found, remedy = "too short for a picture", _COPY
     elif re.fullmatch(rb"[\t\n\r\x20-\x7e\x80-\xff]*", head):
-        found, remedy = f"text that begins with {head[:40]!r}", f"{_COPY}, or {_TAKE_OUT}"
+        found, remedy = "text", f"{_COPY}, or {_TAKE_OUT}"
     else:
-        found = f"none of {format_names()}: it begins with {data[:16]!r}"
+        found = f"none of {format_names()}: it begins with {data[:MOST_QUOTED]!r}"
         remedy = "convert it to JPEG if it is a picture"
     return Contents(Status.NOT_AN_IMAGE, found, remedy)
 

@@ -182,9 +182,7 @@ class TestPhotos:
         with pytest.raises(FileNotFoundError, match="is a folder"):
             tagger.geotag([tmp_path])
         (tmp_path / "text.jpg").write_text("not a picture at all")
-        with pytest.raises(
-            ValueError, match=r"text.jpg cannot be decoded: .*text that begins with b'not a"
-        ):
+        with pytest.raises(ValueError, match=r"text.jpg cannot be decoded: .*is text"):
             tagger.geotag([tmp_path / "text.jpg"])
         coloured_photo(1.0, 2.0).resize((400, 400)).save(tmp_path / "cut.jpg")
         whole = (tmp_path / "cut.jpg").read_bytes()

@@ -357,7 +357,7 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path):
     with pytest.raises(PolygonError, match="cannot be read"):
         read_borders(path)
     (tmp_path / "units.geojson").write_text("no json")
-    with pytest.raises(PolygonError, match="begins with b'no json'; want GeoJSON"):
+    with pytest.raises(PolygonError, match="begins with b'no j'; want GeoJSON"):
         read_borders(path)
     points = squares().set_geometry(shapely.points([0.0, 1.0, 2.0], 0.0), crs="OGC:CRS84")
     write(points, path)

@@ -266,7 +266,7 @@ class TestBadData:
         {
             "cut in a member": (tar_bytes(GOOD)[:900], "truncated at byte 900"),
             "two joined with cat": (tar_bytes(GOOD) * 2, "corrupt at byte .*joined with cat"),
-            "no tar": (b"hello " * 500, "not a tar, the file begins with b'hello"),
+            "no tar": (b"hello " * 500, "not a tar, the file begins with b'hell'"),
             "empty": (b"", "the file is empty"),
             "a key twice": (tar_bytes([*GOOD, ("good.jpg", photo(3))]), "stored twice"),
             "cut gzip": (tar_bytes(GOOD, "w:gz")[:400], "the gzip stream ends early"),

@@ -59,7 +59,7 @@ FOREIGN = {
     "damaged: a JPEG begins at byte 1": (b"\n\xff\xd8\xff\xe0" + bytes(99), Status.NOT_AN_IMAGE),
     "nothing but zeros": (bytes(5000), Status.NOT_AN_IMAGE),
     "too short": (b"\xff", Status.NOT_AN_IMAGE),
-    "text that begins with": (b"access denied, sign in first", Status.NOT_AN_IMAGE),
+    "text": (b"access denied, sign in first", Status.NOT_AN_IMAGE),
     "none of JPEG, PNG": (bytes(range(1, 30)), Status.NOT_AN_IMAGE),
 }
 
