@@ -24,8 +24,8 @@ from enum import Enum
 from typing import Any, BinaryIO
 
 _START = (
-    "import sys; sys.path[:] = {path!r}; from locdiffusion.isolation import answer_calls; "
-    "answer_calls({replies})"
+    "import os, sys; {become}sys.path[:] = {path!r}; "
+    "from locdiffusion.isolation import answer_calls; answer_calls({replies})"
 )
 _LENGTH = struct.Struct("<Q")
 _REPLY = struct.Struct("<B?Q")
@@ -166,7 +166,7 @@ class _Child:
         replies, ours = os.pipe()
         # Not the working directory, in which an archive may lie with a module of its own.
         path = [os.path.abspath(place) for place in sys.path if place]
-        code = _START.format(path=path, replies=ours)
+        code = _START.format(become=_become_other_user(), path=path, replies=ours)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
@@ -174,7 +174,6 @@ class _Child:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 pass_fds=(ours,),
-                **_other_user(),
                 env={**os.environ, **_NO_THREADS},
             )
         except BaseException:
@@ -258,14 +257,18 @@ class _Child:
         return f"it takes more than {self._limits.memory_bytes >> 20:,} MiB of memory"
 
 
-def _other_user() -> dict[str, Any]:
-    """Returns who a child of root runs as, where `LOCDIFFUSION_CHILD_USER` names somebody."""
+def _become_other_user() -> str:
+    """Returns what a child of root does first, where `LOCDIFFUSION_CHILD_USER` names somebody.
+
+    `subprocess` would do it between fork and exec, where threads of gRPC may crash the child.
+    """
     name = os.environ.get("LOCDIFFUSION_CHILD_USER")
     if not name or os.geteuid():
-        return {}
+        return ""
     import pwd
 
-    return {"user": name, "group": pwd.getpwnam(name).pw_gid, "extra_groups": []}
+    user = pwd.getpwnam(name)
+    return f"os.setgroups([]); os.setgid({user.pw_gid}); os.setuid({user.pw_uid}); "
 
 
 def answer_calls(replies: int) -> None:

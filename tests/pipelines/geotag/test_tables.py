@@ -352,8 +352,8 @@ def test_units_that_cannot_be_used_are_told_before_the_job(
     two = units(tmp_path / "two.geojson", district=["west", "south"], code=["W", "S"])
     for flags, message in (
         (("--admin", "nowhere.geojson"), "nowhere.geojson cannot be read"),
-        (("--admin", two), "Which column of"),
-        (("--admin", two, "--admin_name", "kode"), "no column 'kode'; want one of"),
+        (("--admin", two), "which of its columns holds the names"),
+        (("--admin", two, "--admin_name", "kode"), "no column 'kode'. Choose one of"),
         (("--admin_name", "code"), "name the file: --admin FILE"),
         (("--admin", two, "--runner=DataflowRunner"), "two.geojson lies on this machine"),
         (("--prior", two, "--runner=DataflowRunner"), "give --prior gs://BUCKET/two.geojson"),
