@@ -19,6 +19,7 @@ from locdiffusion.geography.polygon_files import read_rows
 from locdiffusion.geography.polygon_rows import MOST_NAME
 from locdiffusion.geography.polygons import PolygonError, _crossings, polygon_share
 from locdiffusion.geography.wkb import polygons_from_wkb
+from support import ROOT
 from support.hostile.borders import (
     BORDERS,
     FOREIGN,
@@ -78,7 +79,13 @@ def test_no_file_outside_and_no_server_is_asked(tmp_path: Path) -> None:
     log = tmp_path / "log"
     calls = "trace=open,openat,stat,newfstatat,socket,connect"
     traced = ["strace", "-f", "-qq", "-s", "300", "-e", calls, "-o", str(log)]
-    done = subprocess.run([*traced, sys.executable, "-c", READ_ALL], capture_output=True, text=True)
+    place = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    done = subprocess.run(
+        [*traced, sys.executable, "-c", READ_ALL],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": place},
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     _, _, calls = log.read_text("utf-8", "replace").partition("/begin-of-reading")
     assert "units" not in calls and calls

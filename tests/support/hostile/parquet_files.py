@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import resource
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from locdiffusion.isolation.parquet import ParquetError, read_parquet
 
 ROWS = 300_000_000
 I32, I64, BINARY, LIST, STRUCT = 5, 6, 8, 9, 12
@@ -188,3 +191,18 @@ PARQUETS: dict[str, Callable[[], bytes]] = {
     "aborting.parquet": aborting,
     "many_chunks.parquet": many_chunks,
 }
+
+
+def peak_of_reading(name: bytes) -> bytes:
+    """Reads a file as the product does, in a process that has not grown before.
+
+    Returns:
+        The most memory that the product's child took, and the size of the file, in bytes.
+    """
+    data = PARQUETS[name.decode()]()
+    try:
+        read_parquet(data)
+    except ParquetError:
+        peak = 1024 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+        return f"{peak} {len(data)}".encode()
+    raise AssertionError("it was read")
