@@ -129,7 +129,6 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Cost]:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of memory is read as on Linux")
 @pytest.mark.slow
-@pytest.mark.ci
 class TestCosts:
     @pytest.mark.parametrize("name", PICTURES)
     def test_memory_and_work_are_bounded(self, found: dict[str, Cost], name: str) -> None:
