@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from support import SEED, without_pages
+from support.browser import MISSING, Browser, chromium
 
 
 @dataclass(frozen=True)
@@ -52,3 +53,13 @@ def no_pages() -> Iterator[None]:
     """Runs of the geotag command draw no maps and no report, which takes longer than they do."""
     with without_pages():
         yield
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser; tests that ask for it are skipped where there is none."""
+    program = chromium()
+    if program is None:
+        pytest.skip(MISSING)
+    with Browser(program) as running:
+        yield running

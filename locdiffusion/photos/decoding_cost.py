@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import NamedTuple
 
 from locdiffusion.photos.file_structure import (
+    FRAMES,
     MAX_PARTS,
     SOS,
     boxes,
@@ -58,7 +59,6 @@ BYTES_A_ROW = 24
 MAX_RUN_PIXELS, MAX_RUN_BYTES = 2**24, 2**22
 """Most pixels and bytes of a BMP with run lengths, which Pillow decodes by Python."""
 
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _TABLES = {0xC4, 0xCC, 0xDB}
 _ARITHMETIC = range(0xC9, 0xD0)
 _AGAIN = "save it again with another program"
@@ -102,7 +102,7 @@ def _coefficient_bytes(data: bytes) -> int:
     frame = JpegFrame(0, 0, {})
     for marker, at in jpeg_segments(data):
         body = data[at + 2 : at + int.from_bytes(data[at : at + 2], "big")]
-        if marker in _FRAMES and body and not frame.blocks:
+        if marker in FRAMES and body and not frame.blocks:
             frame = JpegFrame.parse(body)
             progressive = marker & 3 == 2
         elif marker == SOS:
@@ -144,8 +144,8 @@ def _jpeg(data: bytes) -> str:
     for marker, at in jpeg_segments(data):
         segments += 1
         length = int.from_bytes(data[at : at + 2], "big")
-        body = data[at + 2 : at + length] if marker == SOS or marker in _FRAMES else b""
-        if marker in _FRAMES and body and not frame.blocks:
+        body = data[at + 2 : at + length] if marker == SOS or marker in FRAMES else b""
+        if marker in FRAMES and body and not frame.blocks:
             frame = JpegFrame.parse(body)
             each = ARITHMETIC_VISITS if marker in _ARITHMETIC else 1
         elif marker == SOS and body:

@@ -25,7 +25,9 @@ _MARKER = re.compile(rb"\xff([\x01-\xcf\xd8-\xfe])")
 PNG_START = 8
 PNG_TEXTS = {b"tEXt", b"zTXt", b"iTXt"}
 PNG_KEYWORDS = (b"XML:com.adobe.xmp\0", b"Raw profile type ")
-_RARE_FRAMES = {*range(0xC3, 0xD0)} - {0xC4, 0xC8, 0xCC}  # lossless, hierarchical, arithmetic
+FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
+"""Markers of the segment of a JPEG that tells its size and its components."""
+_RARE_FRAMES = FRAMES - {0xC0, 0xC1, 0xC2}  # lossless, hierarchical, arithmetic
 _TIFF_USUAL = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946}
 
 

@@ -73,7 +73,6 @@ COPY_AGAIN = "copy the photo again from its source"
 _BY_ROWS = (PNG, GIF, TIFF, BMP)
 """Formats of which Pillow keeps the rows that it has decoded when it fails."""
 
-_NEW_SUBFILE_TYPE, _SUB_IFDS, _DNG_VERSION = 254, 330, 50706
 _BAND_PIXELS = 2**20
 _ZEROS = bytes(512)
 _FILLER = bytes((181 * i + 90) % 250 for i in range(1, 1024))
@@ -205,8 +204,7 @@ def _opened(kind: str, data: bytes) -> Image.Image:
     if kind != JPEG:
         size = image.width // scale, image.height // scale
         _check_memory(format_name(kind), image.size, needed_bytes(kind, size, data))
-    tags = getattr(image, "tag_v2", {})
-    if _DNG_VERSION in tags or (_SUB_IFDS in tags and tags.get(_NEW_SUBFILE_TYPE)):
+    if kind == TIFF and TiffLayout(data).is_raw:
         raise PhotoError(
             Status.NO_READER,
             "the file is a RAW file (DNG, NEF or the like), of which only a small preview can be "

@@ -20,13 +20,10 @@ _SUBFILE, WIDTH, HEIGHT, COMPRESSION, _DNG_VERSION, _SUB_IFDS = 254, 256, 257, 2
 _ROWS_A_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 278, 322, 323
 _ORIENTATION = 274
 _PIXELS = (273, 279, 324, 325)  # offsets and lengths of strips, then of tiles
-_PRESENT = {_DNG_VERSION, _SUB_IFDS}
-"""Tags of which only the presence counts: they mark RAW files."""
-
 _WANTED = {
     *(_SUBFILE, WIDTH, HEIGHT, 258, COMPRESSION, 262, 266, 277, _ROWS_A_STRIP, 284, 292, 293),
     *(317, 320, _TILE_WIDTH, _TILE_HEIGHT, 332, 338, 339, 347, *range(512, 522), 529, 530, 531),
-    *(532, 50674, *_PIXELS, *_PRESENT),
+    *(532, 50674, *_PIXELS),
 }
 _LONG_LISTS = {tag: MAX_VALUES for tag in _PIXELS} | {320: 3 * 2**16, 347: 2**16}
 _MOST_VALUES = 256
@@ -98,6 +95,12 @@ class TiffLayout:
             return []
         return [self._number(field.place + each * i, each) for i in range(field.values)]
 
+    @property
+    def is_raw(self) -> bool:
+        """Whether this is a RAW file, whose first picture is a preview of another."""
+        tags = {field.tag for field in self.fields}
+        return _DNG_VERSION in tags or (_SUB_IFDS in tags and any(self.numbers(_SUBFILE)))
+
     def orientation(self) -> bytes:
         """Returns an EXIF block that says which way is up, and nothing else."""
         turn = min((self.numbers(_ORIENTATION) or [1])[0], 0xFFFF)
@@ -117,13 +120,9 @@ class TiffLayout:
         """Returns the file with one more directory at its end, the only one that counts."""
         entries: dict[int, bytes] = {}
         for field in self.fields:
-            entry = self.data[field.entry : field.entry + 4 + 2 * self._width]
-            if field.tag in _PRESENT:
-                entry = entry[:2] + self._packed(3, 2) + self._packed(1, self._width)
-                entry += bytes(self._width)
-            elif field.values > _LONG_LISTS.get(field.tag, _MOST_VALUES):
-                continue
-            if field.tag in _WANTED:
+            few = field.values <= _LONG_LISTS.get(field.tag, _MOST_VALUES)
+            if few and field.tag in _WANTED:
+                entry = self.data[field.entry : field.entry + 4 + 2 * self._width]
                 entries.setdefault(field.tag, entry)
         if not entries:
             return self.data
@@ -145,7 +144,7 @@ class TiffLayout:
         """Says what of the file costs far more than its pixels; empty if nothing does."""
         for field in self.fields:
             most = _LONG_LISTS.get(field.tag, _MOST_VALUES)
-            if field.tag in _WANTED - _PRESENT and field.values > most:
+            if field.tag in _WANTED and field.values > most:
                 return f"tag {field.tag} has {field.values:,} values, limit {most:,}"
         width, height, tile_width, tile_height = (
             next(iter(self.numbers(tag)), 0) for tag in (WIDTH, HEIGHT, _TILE_WIDTH, _TILE_HEIGHT)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from pipelines.geotag.pages import write_map_html, write_map_png, write_report_h
 from pipelines.geotag.pages.filling import escaped, fill, script_json
 from support import SEED
 from support.archives import photo
-from support.browser import MISSING, Browser, Page, chromium
+from support.browser import Page
 from support.fake_geotagger import FakeLoader
 from support.hostile.writing import NAMES
 from support.outputs import summary_of, write_predictions
@@ -42,15 +41,6 @@ ATTACKS = {
 """Texts that would do something if they entered a page as more than text."""
 
 TEXTS = [*ATTACKS.values(), *(os.fsdecode(name) for name in NAMES.values())]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = chromium()
-    if program is None:
-        pytest.skip(MISSING)
-    with Browser(program) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
-import os
-import subprocess
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -15,8 +11,8 @@ import pytest
 from pipelines.dataflow.flags import arguments
 from pipelines.dataflow.reading import SettingsError, read_settings
 from pipelines.dataflow.settings import NAMES
-from support import ROOT
 from support.hostile.sources import make_values
+from support.project import handed_by_make, telling_environment
 
 TARGETS = ("run-dataflow", "run-dataflow-shards")
 
@@ -24,28 +20,7 @@ TARGETS = ("run-dataflow", "run-dataflow-shards")
 @pytest.fixture
 def venv(tmp_path: Path) -> Path:
     """An environment whose Python tells what it was given."""
-    python = tmp_path / "venv" / "bin" / "python"
-    python.parent.mkdir(parents=True)
-    python.write_text(f"#!{sys.executable}\nimport sys\nprint(repr(sys.argv[1:]))\n")
-    python.chmod(0o755)
-    (tmp_path / "venv" / ".sample").touch()
-    return tmp_path / "venv"
-
-
-def make(venv: Path, target: str, words: list[str], environment: dict[str, str]) -> list[str]:
-    """The arguments that Python was given."""
-    known = {key: value for key, value in os.environ.items() if key not in (*NAMES, "MAKEFLAGS")}
-    done = subprocess.run(
-        ["make", "-s", target, f"VENV={venv}", *words],
-        cwd=ROOT,
-        env=known | environment,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    handed: list[str] = ast.literal_eval(done.stdout)
-    return handed
+    return telling_environment(tmp_path)
 
 
 def values(planted: Path, turn: int = 0) -> dict[str, str]:
@@ -71,7 +46,7 @@ def test_settings_on_the_command_line_are_not_run(
     planted = tmp_path / "planted"
     given = values(planted, turn)
     misspelt = [f"PROJEKT{i}={attack}" for i, attack in enumerate(make_values(planted))]
-    handed = make(venv, target, [*(f"{k}={v}" for k, v in given.items()), *misspelt], {})
+    handed = handed_by_make(venv, target, [*(f"{k}={v}" for k, v in given.items()), *misspelt], {})
     assert not planted.exists()
     assert settings_in(handed) == typed(given)
 
@@ -80,7 +55,7 @@ def test_settings_on_the_command_line_are_not_run(
 def test_settings_of_the_environment_are_not_run(tmp_path: Path, venv: Path, target: str) -> None:
     planted = tmp_path / "planted"
     given = values(planted)
-    handed = make(venv, target, [], given)
+    handed = handed_by_make(venv, target, [], given)
     assert not planted.exists()
     assert settings_in(handed) == typed(given)
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
-import os
 import re
 import socket
-import subprocess
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -29,6 +25,7 @@ from pipelines.dataflow.reading import SettingsError, read_settings
 from pipelines.dataflow.settings import NAMES, Settings, names_of
 from pipelines.geotag.options import parse
 from support import ROOT
+from support.project import handed_by_make, telling_environment
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
 IMAGE = "europe-west4-docker.pkg.dev/my-project/images/worker:1"
@@ -278,24 +275,7 @@ def test_gpus_that_torch_was_not_built_for_are_the_ones_refused() -> None:
 
 def made(tmp_path: Path, *variables: str) -> list[str]:
     """The arguments that `make run-dataflow` hands to Python."""
-    environment = tmp_path / "venv"
-    (environment / "bin").mkdir(parents=True)
-    python = environment / "bin" / "python"
-    python.write_text(f"#!{sys.executable}\nimport sys\nprint(repr(sys.argv[1:]))\n")
-    python.chmod(0o755)
-    (environment / ".sample").touch()
-    known = {key: value for key, value in os.environ.items() if key not in (*NAMES, "MAKEFLAGS")}
-    done = subprocess.run(
-        ["make", "-s", "run-dataflow", f"VENV={environment}", *variables],
-        cwd=ROOT,
-        env=known,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
-    handed: list[str] = ast.literal_eval(done.stdout)
-    return handed
+    return handed_by_make(telling_environment(tmp_path), "run-dataflow", variables, {})
 
 
 def test_make_hands_on_every_setting_as_it_was_typed(tmp_path: Path) -> None:

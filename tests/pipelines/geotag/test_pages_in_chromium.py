@@ -18,21 +18,12 @@ from PIL import Image
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.pages import write_map_html, write_report_html
 from support import SEED
-from support.browser import MISSING, Browser, Page, chromium
+from support.browser import Browser, Page
 from support.outputs import HOSTILE_KEY, summary_of, write_predictions, write_thumbnails
 
 IMAGE_KEY = "<img src=x onerror=alert(1)>"
 WIDTH, HEIGHT = 1200, 800
 ON_MAP = "document.elementFromPoint(m.px, m.py) === canvas"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    program = chromium()
-    if program is None:
-        pytest.skip(MISSING)
-    with Browser(program) as running:
-        yield running
 
 
 def jpeg() -> bytes:
