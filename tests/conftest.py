@@ -1,5 +1,6 @@
 """Fixtures that every test may use: the seed and the tolerances."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -29,6 +30,18 @@ class Tolerances:
 def rng() -> np.random.Generator:
     """A generator that starts the same in every test."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture(autouse=True)
+def importing_as_before() -> Iterator[None]:
+    """Takes back what a command in this process tells its children: import nothing from here."""
+    name = "PYTHONSAFEPATH"
+    before = os.environ.get(name)
+    yield
+    if before is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = before
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,7 @@ def measured() -> list[tuple[str, int, int]]:
             12,
         ),
         ("rooms in locdiffusion", len(ours), 26),
-        ("imports between rooms of locdiffusion", sum(map(len, ours.values())), 113),
+        ("imports between rooms of locdiffusion", sum(map(len, ours.values())), 116),
         ("rooms in pipelines", len(archive), 12),
         ("imports between rooms of pipelines", sum(map(len, archive.values())), 25),
         ("circles of rooms", circles(rooms), 0),
@@ -126,7 +126,7 @@ def measured() -> list[tuple[str, int, int]]:
         (
             f"lines of {', '.join(PACKAGES)}",
             sum(len(text.splitlines()) for text in texts.values()),
-            38_500,
+            42_500,
         ),
         (f"files that spell the column {COLUMN}", containing(COLUMN, texts), 4),
         ("files that call os.replace", containing(r"\bos\.replace\(", texts), 1),

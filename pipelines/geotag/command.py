@@ -159,7 +159,8 @@ def run(job: Job) -> dict[str, Any] | None:
         if job.options.is_local and find_spec("apache_beam") is None:
             run_plain_loop(*work)
         else:
-            from pipelines.geotag.transforms import launch, stage_seconds
+            from pipelines.geotag.counters import stage_seconds
+            from pipelines.geotag.transforms import launch
 
             result = launch(*work)
             stages = stage_seconds(result) if job.options.wait else {}

@@ -18,7 +18,7 @@ from locdiffusion.isolation import IsolatedFunction, Limits, Overrun, OverrunErr
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo_process import IsolatedDecoder
 from locdiffusion.photos.picture import PhotoError
-from pipelines.geotag import command, plain_loop, transforms
+from pipelines.geotag import command, plain_loop, reading
 from pipelines.geotag.attempts import attempt
 from pipelines.geotag.output import ATTEMPTS, Output
 from pipelines.geotag.tables import Extras
@@ -45,7 +45,7 @@ def test_harmful_photos_are_error_rows_and_those_beside_them_are_geotagged(
 ) -> None:
     write_tar(tmp_path / "in" / "s.tar", harmful_members())
     decode = IsolatedDecoder(Limits(memory_bytes=100 * 2**20, cpu_s=0.3))
-    for place in (plain_loop, transforms):
+    for place in (plain_loop, reading):
         monkeypatch.setattr(place, "isolated", decode)
     written = []
     for mode in ("beam", "plain"):
@@ -187,7 +187,7 @@ def test_who_ends_in_order_leaves_no_note(
 
 
 def test_an_error_in_a_later_step_leaves_no_note(output: Output, shards: list[Shard]) -> None:
-    step = transforms.ReadShard(FakeLoader(), output, 8, Extras())
+    step = reading.ReadShard(FakeLoader(), output, 8, Extras())
     step.setup()
     left = step.process(shards[0])
     next(left)

@@ -14,7 +14,7 @@ import apache_beam  # noqa: F401
 from apache_beam.runners.portability import fn_api_runner  # noqa: F401
 from matplotlib.backends import backend_agg  # noqa: F401
 
-from pipelines.geotag import transforms
+from pipelines.geotag import reading
 from pipelines.geotag.command import main
 from support.fake_geotagger import FakeLoader
 
@@ -35,12 +35,12 @@ def attempt(arguments: Sequence[str], parent: Connection) -> None:
         rename(source, target)
         ask(f"wrote {os.path.basename(target)}")
 
-    decode = transforms.decode_photo
+    decode = reading.decode_photo
 
     def asking_decode(*arguments: Any) -> Any:
         ask("photo")
         return decode(*arguments)
 
-    transforms.decode_photo, os.replace = asking_decode, asking_rename  # type: ignore[assignment]
+    reading.decode_photo, os.replace = asking_decode, asking_rename  # type: ignore[assignment]
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
     sys.exit(main(arguments, load=FakeLoader()))

@@ -23,7 +23,7 @@ from locdiffusion.cli.parser import RunFailed
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag import command as geotag
-from pipelines.geotag import transforms
+from pipelines.geotag import transforms, writing
 from pipelines.geotag.command import draw_pages, main
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.progress import TALLY
@@ -213,17 +213,17 @@ def test_a_runner_that_breaks_the_fusion_loses_nothing(archive: Path, tmp_path: 
         for half in (0, 1):
             part = pipeline | f"Half{half}" >> beam.Create(batches[half::2])
             both = part if half == 0 else (both, part) | beam.Flatten()  # noqa: F821
-        _ = both | beam.Reshuffle() | transforms.WriteShards(output, CONFIGURATION)
+        _ = both | beam.Reshuffle() | writing.WriteShards(output, CONFIGURATION)
     direct = Output(str(tmp_path / "direct"))
     for path in paths:
         whole = [batch for batch in batches if plain(batch.shard.id) == path.stem]
-        transforms.write_shard(direct, CONFIGURATION, whole)
+        writing.write_shard(direct, CONFIGURATION, whole)
     assert tree(tmp_path / "scattered") == tree(tmp_path / "direct")
 
 
 def test_what_a_bundle_leaves_incomplete_is_passed_on(archive: Path) -> None:
     batches = decoded(archive / "val-000.tar", 5)
-    gather = transforms.GatherShard()
+    gather = writing.GatherShard()
     gather.start_bundle()
     assert [list(gather.process(batch)) for batch in batches[:-1]] == [[], []]
     rest = list(gather.finish_bundle())
@@ -259,7 +259,7 @@ def test_a_stopped_run_goes_on(
 ) -> None:
     whole, output = tmp_path / "whole", tmp_path / "out"
     assert run(archive / "*.tar", whole) == 0
-    real, written = transforms.write_shard, []
+    real, written = writing.write_shard, []
 
     def stops(target: Output, *rest: object) -> dict:
         if len(written) == 2:
@@ -268,7 +268,7 @@ def test_a_stopped_run_goes_on(
         return real(target, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(transforms, "write_shard", stops)
+        patch.setattr(writing, "write_shard", stops)
         assert run(archive / "*.tar", output) == 1
     told = capsys.readouterr().err
     assert "error: OSError: pulled the plug; what is finished is kept; LOCDIFFUSION_TR" in told

@@ -14,7 +14,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from locdiffusion.photos import archive_formats
 from locdiffusion.photos.listing import Shard
-from pipelines.geotag import transforms
+from pipelines.geotag import counters, reading, transforms, writing
 from pipelines.geotag.console import summary_table
 from pipelines.geotag.output import Output, RunConfiguration
 from support.archives import sound_members, write_tar
@@ -45,16 +45,17 @@ class Clock:
 
 def test_each_step_counts_its_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr(transforms, "time", SimpleNamespace(perf_counter=lambda: clock.now))
+    for module in (counters, reading):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(
         archive_formats, "read_members", slowly(clock, archive_formats.read_members)
     )
     for place, name, seconds in (
-        (transforms, "decode_photo", 2),
+        (reading, "decode_photo", 2),
         (FakeGeotagger, "embed", 100),
         (FakeGeotagger, "sample", 200),
         (FakeGeotagger, "decode", 400),
-        (transforms, "write_shard", 1000),
+        (writing, "write_shard", 1000),
     ):
         monkeypatch.setattr(place, name, clock.taking(seconds, getattr(place, name)))
     shard = Shard("s-0", str(write_tar(tmp_path / "s-0.tar", sound_members(PHOTOS))))
@@ -62,7 +63,7 @@ def test_each_step_counts_its_own_work(tmp_path: Path, monkeypatch: pytest.Monke
     pipeline = beam.Pipeline(runner=FnApiRunner())
     geotag = transforms.Geotag(Loader(), configuration, Output(str(tmp_path / "out")), 5)
     _ = pipeline | beam.Create([shard]) | geotag
-    found = transforms.stage_seconds(pipeline.run())
+    found = counters.stage_seconds(pipeline.run())
     assert found == {
         "read": MEMBERS,
         "decode_photo": 2 * PHOTOS,
@@ -71,7 +72,7 @@ def test_each_step_counts_its_own_work(tmp_path: Path, monkeypatch: pytest.Monke
         "decode_density": 400 * BATCHES,
         "write": 1000,
     }
-    assert tuple(found) == transforms.STEPS
+    assert tuple(found) == counters.STEPS
 
 
 def slowly(clock: Clock, read: Callable[..., Any]) -> Callable[..., Any]:
@@ -100,7 +101,7 @@ def test_steps_that_stand_twice_in_the_graph_are_added_up() -> None:
         counter("elsewhere", "microseconds", 9),
     ]
     metrics = SimpleNamespace(query=lambda: {"counters": counters, "distributions": []})
-    found = transforms.stage_seconds(SimpleNamespace(metrics=lambda: metrics))
+    found = counters.stage_seconds(SimpleNamespace(metrics=lambda: metrics))
     assert found == {"read": 0.25, "write": 4.5}
 
 
@@ -112,8 +113,8 @@ def test_the_table_tells_every_step_on_a_line_of_its_own() -> None:
         **{"left_out": {}, "not_understood": 0, "documents": [], "estimates": 0},
         "seconds": 20.0,
         "images_per_second": 0.5,
-        "stage_seconds": {name: float(index) for index, name in enumerate(transforms.STEPS)},
+        "stage_seconds": {name: float(index) for index, name in enumerate(counters.STEPS)},
     }
     lines = [line.split() for line in summary_table(summary).splitlines()]
-    for index, name in enumerate(transforms.STEPS):
+    for index, name in enumerate(counters.STEPS):
         assert [name, f"{index}.0"] in lines

@@ -21,7 +21,7 @@ from locdiffusion.photos.thumbnails import Chosen, small_jpeg
 from locdiffusion.sphere import hilbert
 from locdiffusion.sphere.hilbert import hilbert_index
 from pipelines.geotag import command as geotag
-from pipelines.geotag import transforms
+from pipelines.geotag import writing
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
 from pipelines.geotag.console import summary_table
 from pipelines.geotag.output import Output, OutputError, RunConfiguration, write_shard
@@ -255,7 +255,7 @@ def test_a_stopped_run_goes_on_with_all_layers(
     tars: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert run(tars, tmp_path / "whole", *FLAGS) == 0
-    real, done = transforms.write_shard, []
+    real, done = writing.write_shard, []
 
     def stops(target: Output, *rest: Any) -> dict[str, Any]:
         if done:
@@ -265,7 +265,7 @@ def test_a_stopped_run_goes_on_with_all_layers(
         return real(target, *rest)
 
     with monkeypatch.context() as patch:
-        patch.setattr(transforms, "write_shard", stops)
+        patch.setattr(writing, "write_shard", stops)
         assert run(tars, tmp_path / "out", *FLAGS) == 1
     assert run(tars, tmp_path / "out", *FLAGS, "--batch_size=5") == 0
     assert results(tmp_path / "out") == results(tmp_path / "whole")

@@ -1,0 +1,40 @@
+"""Counts the seconds of each step of a geotag job in Beam's metrics."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+from schemas.geotags import Stage
+
+MICROSECONDS = "microseconds"
+
+# Metric namespaces, and the names under which a summary tells the seconds of each step.
+READ, DECODE_PHOTO, WRITE = "read", "decode_photo", "write"
+MODEL_STEPS = {Stage.EMBED: "embed", Stage.SAMPLE: "sample", Stage.DECODE: "decode_density"}
+STEPS = (READ, DECODE_PHOTO, *MODEL_STEPS.values(), WRITE)
+
+
+@contextlib.contextmanager
+def counted(microseconds: Any) -> Iterator[None]:
+    """Adds the time of the block to a counter."""
+    start = time.perf_counter()
+    yield
+    microseconds.inc(round((time.perf_counter() - start) * 1e6))
+
+
+def stage_seconds(result: Any) -> dict[str, float]:
+    """Reads the seconds of each step, over all workers, from the metrics of a finished job.
+
+    The steps are those of STEPS that the runner reports: `read` (bytes of files), `decode_photo`
+    (bytes to pixels), `embed`, `sample`, `decode_density`, `write`.
+    """
+    microseconds: Counter[str] = Counter()
+    for counter in result.metrics().query()["counters"]:
+        name = counter.key.metric
+        if name.namespace in STEPS and name.name == MICROSECONDS:
+            microseconds[name.namespace] += counter.result  # whole and regrouped shards: two steps
+    return {name: round(microseconds[name] / 1e6, 2) for name in STEPS if name in microseconds}

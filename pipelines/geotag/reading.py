@@ -1,0 +1,75 @@
+"""Reads, decodes and batches shards in a Beam job."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.metrics import Metrics
+
+from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.photo import PhotoRecord, decode_photo
+from locdiffusion.photos.photo_process import isolated
+from pipelines.geotag.attempts import attempt
+from pipelines.geotag.batches import PhotoBatch, read_batches
+from pipelines.geotag.counters import DECODE_PHOTO, MICROSECONDS, READ
+from pipelines.geotag.model_cache import Loader, loaded
+from pipelines.geotag.output import Output
+from pipelines.geotag.tables import Extras
+from schemas.geotags import ErrorRow
+
+
+class ReadShard(beam.DoFn):
+    """Reads, decodes and batches one shard; see `batches.read_batches` and `attempts`."""
+
+    def __init__(
+        self, load: Loader, output: Output, batch_size: int, extras: Extras | None = None
+    ) -> None:
+        self.load = load
+        self.output = output
+        self.batch_size = batch_size
+        self.extras = extras or Extras()
+        self.reading = Metrics.counter(READ, MICROSECONDS)
+        self.decoding = Metrics.counter(DECODE_PHOTO, MICROSECONDS)
+
+    def setup(self) -> None:
+        """Takes the preprocessing of the Geotagger of this process."""
+        self.held = contextlib.ExitStack()
+        self.preprocess = loaded(self.load).geotagger.preprocess
+
+    def process(self, shard: Shard) -> Iterator[PhotoBatch]:
+        """Yields the batches of a shard, or one that says why it is not read."""
+        with self.held:
+            deadly = self.held.enter_context(attempt(self.output, shard))
+            yield from self._read(shard) if deadly is None else (deadly,)
+
+    def teardown(self) -> None:
+        """Ends an attempt that an error in a later step has stopped in the middle."""
+        self.held.close()
+
+    def _read(self, shard: Shard) -> Iterator[PhotoBatch]:
+        """Yields batches; the time of the later steps is not counted here."""
+        decoding = 0.0
+
+        def decode(sample: Sample, preprocess: Any, thumbnail: bool) -> PhotoRecord | ErrorRow:
+            nonlocal decoding
+            start = time.perf_counter()
+            result = decode_photo(sample, preprocess, thumbnail, self.extras.salvage, isolated)
+            decoding += time.perf_counter() - start
+            return result
+
+        thumbnails = self.extras.thumbnails
+        batches = read_batches(shard, self.preprocess, self.batch_size, decode, thumbnails)
+        batch: PhotoBatch | None
+        while True:
+            start, decoding = time.perf_counter(), 0.0
+            batch = next(batches, None)
+            self.reading.inc(round((time.perf_counter() - start - decoding) * 1e6))
+            self.decoding.inc(round(decoding * 1e6))
+            if batch is None:
+                return
+            yield batch
