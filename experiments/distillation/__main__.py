@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(argv)
-    from locdiffusion.model.image_encoder import EncoderWeightsError
+    from locdiffusion.model.weights import EncoderWeightsError
     from locdiffusion.train.trainer import Stopped
 
     try:

@@ -219,7 +219,7 @@ def draw(found: Fidelity, path: Path) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(argv)
-    from locdiffusion.model.image_encoder import EncoderWeightsError
+    from locdiffusion.model.weights import EncoderWeightsError
 
     try:
         page = run(options)

@@ -9,16 +9,14 @@ All hold the same numbers. The network is open_clip's ViT-L-14 with QuickGELU.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from locdiffusion.model.open_clip_model import shapes_only
 from locdiffusion.model.tensor_files import read_tensors
 from locdiffusion.model.weights import EncoderWeightsError, offline_if_unreachable
 
@@ -89,20 +87,6 @@ def named_file(file: str) -> Path:
     return path
 
 
-def shapes_only(model: str, **arguments: Any) -> Any:
-    """Makes a model of open_clip with tensors that have shapes and no data."""
-    with torch.device("meta"):
-        return without_weights(model, device="meta", **arguments)
-
-
-def without_weights(model: str, **arguments: Any) -> Any:
-    """Makes a model of open_clip with random weights, and fetches nothing for it."""
-    import open_clip
-
-    with _silent("initialized randomly"):
-        return open_clip.create_model(model, load_weights=False, pretrained_text=False, **arguments)
-
-
 def _cached() -> Path | None:
     """Finds the weights in the caches of Hugging Face and OpenAI, without network."""
     from huggingface_hub import try_to_load_from_cache
@@ -152,18 +136,3 @@ def _from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         parts = [renamed.pop(query.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
         renamed[query.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
     return renamed
-
-
-@contextlib.contextmanager
-def _silent(text: str) -> Iterator[None]:
-    """Drops lines of the log that contain a text."""
-
-    def other(record: logging.LogRecord) -> bool:
-        return text not in record.getMessage()
-
-    root = logging.getLogger()
-    root.addFilter(other)
-    try:
-        yield
-    finally:
-        root.removeFilter(other)

