@@ -6,7 +6,8 @@ last batch of a shard says how the shard ended, so that counts can be checked wh
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import functools
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -22,6 +23,7 @@ from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.thumbnails import Chosen
+from pipelines.geotag.decoding_ahead import DecodingAhead
 from pipelines.geotag.model_cache import GeotaggerLike
 from schemas import geoparquet
 from schemas.geotags import ErrorRow, Stage, Status
@@ -153,11 +155,12 @@ def read_batches(
     batch_size: int,
     decode: PhotoDecoder = decode_photo,
     thumbnails: int = 0,
-) -> Iterator[PhotoBatch]:
+    ahead: DecodingAhead | None = None,
+) -> Generator[PhotoBatch, None, None]:
     """Reads a shard, decodes its photos, and yields batches of at most `batch_size` photos.
 
     At most `thumbnails` photos get a thumbnail. The last batch, and only it, has an `ending`; it
-    may be empty.
+    may be empty. With `ahead` threads decode the next photos; the batches are the same.
     """
     version = shard.version  # before a byte is read: what changes meanwhile is done again
     reader = shard.reader()
@@ -165,15 +168,15 @@ def read_batches(
     errors: list[ErrorRow] = []
     chosen = Chosen(thumbnails)
     index = seen = 0
-    for item in reader:
+
+    def work(sample: Sample) -> Callable[[], PhotoRecord | ErrorRow]:
+        return functools.partial(decode, sample, preprocess, chosen.wants(sample.key))
+
+    here = (work(item)() if isinstance(item, Sample) else item for item in reader)
+    for result in here if ahead is None else ahead(reader, work):
         if max(len(photos), len(errors)) >= batch_size:
             yield _batch(shard, index, photos, errors)
             index, photos, errors = index + 1, [], []
-        result: PhotoRecord | ErrorRow
-        if isinstance(item, Sample):
-            result = decode(item, preprocess, chosen.wants(item.key))
-        else:
-            result = item
         seen += result.key is not None
         if isinstance(result, PhotoRecord):
             if result.thumbnail is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ MICROSECONDS = "microseconds"
 
 # Metric namespaces, and the names under which a summary tells the seconds of each step.
 READ, DECODE_PHOTO, WRITE = "read", "decode_photo", "write"
+WAIT_FOR_PHOTOS, WAIT_FOR_MODEL = "wait_for_photos", "wait_for_model"
 MODEL_STEPS = {Stage.EMBED: "embed", Stage.SAMPLE: "sample", Stage.DECODE: "decode_density"}
-STEPS = (READ, DECODE_PHOTO, *MODEL_STEPS.values(), WRITE)
+STEPS = (READ, DECODE_PHOTO, WAIT_FOR_PHOTOS, *MODEL_STEPS.values(), WAIT_FOR_MODEL, WRITE)
 
 
 @contextlib.contextmanager
@@ -26,11 +28,23 @@ def counted(microseconds: Any) -> Iterator[None]:
     microseconds.inc(round((time.perf_counter() - start) * 1e6))
 
 
+@contextlib.contextmanager
+def held(lock: threading.Lock, microseconds: Any) -> Iterator[None]:
+    """Holds a lock in the block, and adds the time of waiting for it to a counter."""
+    with counted(microseconds):
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def stage_seconds(result: Any) -> dict[str, float]:
     """Reads the seconds of each step, over all workers, from the metrics of a finished job.
 
     The steps are those of STEPS that the runner reports: `read` (bytes of files), `decode_photo`
-    (bytes to pixels), `embed`, `sample`, `decode_density`, `write`.
+    (bytes to pixels, added up over threads), `wait_for_photos` (the model has nothing to do),
+    `embed`, `sample`, `decode_density`, `wait_for_model` (other threads use it), `write`.
     """
     microseconds: Counter[str] = Counter()
     for counter in result.metrics().query()["counters"]:

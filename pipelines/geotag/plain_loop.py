@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Sequence
 
@@ -10,6 +11,7 @@ from locdiffusion.photos.photo import decode_photo
 from locdiffusion.photos.photo_process import isolated
 from pipelines.geotag.attempts import attempt
 from pipelines.geotag.batches import STAGES, read_batches, run_stage
+from pipelines.geotag.decoding_ahead import BATCHES_AHEAD, DecodingAhead
 from pipelines.geotag.model_cache import Loader, loaded
 from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
@@ -31,12 +33,14 @@ def run_plain_loop(
             continue
         with attempt(output, shard) as deadly:
             batches = [] if deadly is None else [deadly]
+            ahead = DecodingAhead(BATCHES_AHEAD * options.batch_size)
             photos = read_batches(
-                shard, geotagger.preprocess, options.batch_size, decode, extras.thumbnails
+                shard, geotagger.preprocess, options.batch_size, decode, extras.thumbnails, ahead
             )
-            for batch in photos if deadly is None else ():
-                for stage in STAGES:
-                    batch = run_stage(batch, stage, geotagger, extras.regions, extras.hybrid)
-                TALLY.add(batch.rows)
-                batches.append(batch)
+            with contextlib.closing(photos):
+                for batch in photos if deadly is None else ():
+                    for stage in STAGES:
+                        batch = run_stage(batch, stage, geotagger, extras.regions, extras.hybrid)
+                    TALLY.add(batch.rows)
+                    batches.append(batch)
             write_shard(output, configuration, batches, extras)

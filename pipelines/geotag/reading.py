@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +17,8 @@ from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from locdiffusion.photos.photo_process import isolated
 from pipelines.geotag.attempts import attempt
 from pipelines.geotag.batches import PhotoBatch, read_batches
-from pipelines.geotag.counters import DECODE_PHOTO, MICROSECONDS, READ
+from pipelines.geotag.counters import DECODE_PHOTO, MICROSECONDS, READ, WAIT_FOR_PHOTOS
+from pipelines.geotag.decoding_ahead import BATCHES_AHEAD, DecodingAhead
 from pipelines.geotag.model_cache import Loader, loaded
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import Extras
@@ -35,6 +37,7 @@ class ReadShard(beam.DoFn):
         self.extras = extras or Extras()
         self.reading = Metrics.counter(READ, MICROSECONDS)
         self.decoding = Metrics.counter(DECODE_PHOTO, MICROSECONDS)
+        self.waiting = Metrics.counter(WAIT_FOR_PHOTOS, MICROSECONDS)
 
     def setup(self) -> None:
         """Takes the preprocessing of the Geotagger of this process."""
@@ -53,23 +56,26 @@ class ReadShard(beam.DoFn):
 
     def _read(self, shard: Shard) -> Iterator[PhotoBatch]:
         """Yields batches; the time of the later steps is not counted here."""
-        decoding = 0.0
+        spent: deque[float] = deque()  # metrics are counted in Beam's own threads only
 
         def decode(sample: Sample, preprocess: Any, thumbnail: bool) -> PhotoRecord | ErrorRow:
-            nonlocal decoding
             start = time.perf_counter()
             result = decode_photo(sample, preprocess, thumbnail, self.extras.salvage, isolated)
-            decoding += time.perf_counter() - start
+            spent.append(time.perf_counter() - start)
             return result
 
         thumbnails = self.extras.thumbnails
-        batches = read_batches(shard, self.preprocess, self.batch_size, decode, thumbnails)
+        ahead = DecodingAhead(BATCHES_AHEAD * self.batch_size)
+        batches = read_batches(shard, self.preprocess, self.batch_size, decode, thumbnails, ahead)
         batch: PhotoBatch | None
-        while True:
-            start, decoding = time.perf_counter(), 0.0
-            batch = next(batches, None)
-            self.reading.inc(round((time.perf_counter() - start - decoding) * 1e6))
-            self.decoding.inc(round(decoding * 1e6))
-            if batch is None:
-                return
-            yield batch
+        with contextlib.closing(batches):
+            while True:
+                start, ahead.waited = time.perf_counter(), 0.0
+                batch = next(batches, None)
+                self.reading.inc(round((time.perf_counter() - start - ahead.waited) * 1e6))
+                self.waiting.inc(round(ahead.waited * 1e6))
+                while spent:
+                    self.decoding.inc(round(spent.popleft() * 1e6))
+                if batch is None:
+                    return
+                yield batch

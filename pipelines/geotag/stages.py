@@ -8,7 +8,7 @@ from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines.geotag.batches import PhotoBatch, run_stage
-from pipelines.geotag.counters import MICROSECONDS, MODEL_STEPS, counted
+from pipelines.geotag.counters import MICROSECONDS, MODEL_STEPS, WAIT_FOR_MODEL, counted, held
 from pipelines.geotag.model_cache import LoadedGeotagger, Loader, loaded
 from pipelines.geotag.tables import Extras
 from schemas.geotags import Stage
@@ -23,6 +23,7 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         self.stage = stage
         self.extras = extras or Extras()
         self.microseconds = Metrics.counter(MODEL_STEPS[stage], MICROSECONDS)
+        self.waiting = Metrics.counter(WAIT_FOR_MODEL, MICROSECONDS)
 
     def load_model(self) -> LoadedGeotagger:
         """Returns the Geotagger that the three steps share."""
@@ -35,7 +36,7 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         inference_args: dict[str, Any] | None = None,
     ) -> list[PhotoBatch]:
         """Runs the step under the lock of the model. Beam would lose the errors of a generator."""
-        with model.lock, counted(self.microseconds):  # waiting for the lock is not counted
+        with held(model.lock, self.waiting), counted(self.microseconds):
             wanted = self.extras.regions, self.extras.hybrid
             return [run_stage(batch, self.stage, model.geotagger, *wanted)]
 

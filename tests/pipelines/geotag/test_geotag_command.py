@@ -25,6 +25,7 @@ from locdiffusion.photos.listing import Shard
 from pipelines.geotag import command as geotag
 from pipelines.geotag import transforms, writing
 from pipelines.geotag.command import draw_pages, main
+from pipelines.geotag.counters import STEPS
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.progress import TALLY
 from support import ROOT
@@ -184,8 +185,7 @@ def test_photos_in_are_predictions_and_errors_out(archive: Path, tmp_path: Path)
             (errors.key.str.partition(".")[0] == key) & (errors.shard.map(plain) == "bad-0")
         ]
         assert list(rows.status) == [status], name
-    steps = ["read", "decode_photo", "embed", "sample", "decode_density", "write"]
-    assert list(summary["stage_seconds"]) == steps
+    assert tuple(summary["stage_seconds"]) == STEPS
     assert summary["accuracy"]["val"]["n"] == predictions.truth_latitude[
         predictions.shard.str.startswith("val")
     ].notna().sum()  # fmt: skip

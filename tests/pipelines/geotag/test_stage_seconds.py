@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
 from locdiffusion.photos import archive_formats
 from locdiffusion.photos.listing import Shard
-from pipelines.geotag import counters, reading, transforms, writing
+from pipelines.geotag import counters, decoding_ahead, reading, transforms, writing
 from pipelines.geotag.console import summary_table
+from pipelines.geotag.decoding_ahead import PhotoThreads
 from pipelines.geotag.output import Output, RunConfiguration
 from support.archives import sound_members, write_tar
 from support.fake_geotagger import FakeGeotagger
@@ -43,9 +45,20 @@ class Clock:
         return work_in_time
 
 
+class WhenTaken(Executor):
+    """Does work at last when somebody asks for its result."""
+
+    def submit(self, work: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        wait = future.result
+        future.result = lambda timeout=None: (future.set_result(work()), wait())[1]
+        return future
+
+
 def test_each_step_counts_its_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    for module in (counters, reading):
+    monkeypatch.setattr(decoding_ahead, "PHOTO_THREADS", PhotoThreads(WhenTaken()))
+    for module in (counters, reading, decoding_ahead):
         monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=lambda: clock.now))
     monkeypatch.setattr(
         archive_formats, "read_members", slowly(clock, archive_formats.read_members)
@@ -67,9 +80,11 @@ def test_each_step_counts_its_own_work(tmp_path: Path, monkeypatch: pytest.Monke
     assert found == {
         "read": MEMBERS,
         "decode_photo": 2 * PHOTOS,
+        "wait_for_photos": 2 * PHOTOS,
         "embed": 100 * BATCHES,
         "sample": 200 * BATCHES,
         "decode_density": 400 * BATCHES,
+        "wait_for_model": 0,
         "write": 1000,
     }
     assert tuple(found) == counters.STEPS
@@ -93,14 +108,14 @@ def test_steps_that_stand_twice_in_the_graph_are_added_up() -> None:
         metric = SimpleNamespace(namespace=namespace, name=name)
         return SimpleNamespace(key=SimpleNamespace(metric=metric), result=microseconds)
 
-    counters = [
+    reported = [
         counter("write", "microseconds", 3_000_000),
         counter("write", "microseconds", 1_500_000),
         counter("read", "microseconds", 250_000),
         counter("write", "bytes", 9),
         counter("elsewhere", "microseconds", 9),
     ]
-    metrics = SimpleNamespace(query=lambda: {"counters": counters, "distributions": []})
+    metrics = SimpleNamespace(query=lambda: {"counters": reported, "distributions": []})
     found = counters.stage_seconds(SimpleNamespace(metrics=lambda: metrics))
     assert found == {"read": 0.25, "write": 4.5}
 
