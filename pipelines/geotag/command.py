@@ -48,6 +48,7 @@ class Job:
     Attributes:
         options: Checked settings.
         shards: Shards and parts of folders that are geotagged.
+        unfinished: Those that are left to do.
         output: Prepared output directory.
         configuration: What decides the rows; kept in the output directory.
         load: Builds the Geotagger on a worker.
@@ -56,6 +57,7 @@ class Job:
 
     options: GeotagOptions
     shards: tuple[Shard, ...]
+    unfinished: tuple[Shard, ...]
     output: Output
     configuration: RunConfiguration
     load: Loader
@@ -91,11 +93,12 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     output = _output(options, shards)
     _tell_unreadable(shards)
     with output.usable():
-        gone = output.prepare(configuration, shards, options.overwrite, options.retry_failed)
-    for line in shown(f"{source} ({number(photos, 'photo')})" for source, photos in gone.items()):
+        kept = output.prepare(configuration, shards, options.overwrite, options.retry_failed)
+    gone = (f"{source} ({number(photos, 'photo')})" for source, photos in kept.gone.items())
+    for line in shown(gone):
         tell(f"gone since the last run, its rows are removed: {line}")
-    _tell_others(output, shards, "their rows stay")
-    return Job(options, shards, output, configuration, load, left_out)
+    _tell_others(kept.others, "their rows stay")
+    return Job(options, shards, kept.unfinished, output, configuration, load, left_out)
 
 
 def _output(options: GeotagOptions, shards: Sequence[Shard] = ()) -> Output:
@@ -106,7 +109,8 @@ def _output(options: GeotagOptions, shards: Sequence[Shard] = ()) -> Output:
     """
     root = options.output if "://" in options.output else os.path.abspath(options.output)
     here = os.path.realpath(root)
-    if any(os.path.realpath(shard.folder) == here for shard in shards if shard.folder):
+    folders = {shard.folder for shard in shards if shard.folder}
+    if any(os.path.realpath(folder) == here for folder in folders):
         raise UsageError(
             f"--output {options.output} is the folder of the photos; give a folder of its own, "
             f"such as --output {os.path.join(options.output, 'geotags')}"
@@ -143,15 +147,15 @@ def run(job: Job) -> dict[str, Any] | None:
     Raises:
         RunFailed: The job is done, and its result is not complete or not good enough.
     """
-    before = job.output.photos_kept(job.shards, job.configuration)
     default = job.options.loader.checkpoint is None
     knows = " (satellite views only; photos want --checkpoint geoclip-distilled)" if default else ""
     tell(
         f"{number(len(job.shards), 'shard')} -> {job.output.root}, model "
-        f"{job.configuration.model_id}{knows}, {number(before, 'photo')} kept from before"
+        f"{job.configuration.model_id}{knows}, "
+        f"{number(len(job.shards) - len(job.unfinished), 'shard')} kept from before"
     )
     start = time.monotonic()
-    work = (job.options, job.load, job.configuration, job.output, job.shards)
+    work = (job.options, job.load, job.configuration, job.output, job.unfinished)
     stages: dict[str, float] = {}
     shards = [shard.id for shard in job.shards]
     stopped = forgotten_if_stopped(job.output) if job.options.is_local else nullcontext()
@@ -171,7 +175,7 @@ def run(job: Job) -> dict[str, Any] | None:
         return None
     seconds = max(0.01, round(time.monotonic() - start, 2))
     summary = summarise(job.output, job.left_out)
-    photos = summary["photos"] - before
+    photos = job.output.photos_of(shard.id for shard in job.unfinished)
     now = zip(TIMES, (seconds, round(photos / seconds, 2), stages), strict=True)
     # Where nothing was left to do, what is known about the time is in the earlier summary.
     earlier = {} if photos else _earlier_times(job.output, summary["photos"])
@@ -212,7 +216,7 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
         summary["left_out"] = earlier.get("left_out", summary["left_out"])
     summary |= {**_earlier_times(output, summary["photos"]), "configuration": configuration}
     if shards:
-        _tell_others(output, shards, "the rows of those that are gone go with the next run")
+        _tell_others(output.not_in(shards), "the rows of those that are gone go with the next run")
     else:
         done = number(sum(summary["shards"].values()), "shard")
         tell(f"{done} finished; with --input, missing ones are named")
@@ -251,9 +255,8 @@ def _tell_unreadable(shards: Sequence[Shard]) -> None:
             )
 
 
-def _tell_others(output: Output, shards: Sequence[Shard], fate: str) -> None:
+def _tell_others(others: Sequence[Mapping[str, Any]], fate: str) -> None:
     """Tells of finished shards that are not in the input."""
-    others = output.not_in(shards)
     photos = number(sum(manifest["photos"] for manifest in others), "photo")
     sources = shown(manifest["source"] for manifest in others)
     if others:

@@ -3,7 +3,7 @@
     predictions/part-<shard>.parquet    GeoParquet, also where there is no row
     errors/part-<shard>.parquet
     regions/ thumbnails/                likewise, if they were asked for
-    _manifest/<shard>.json              written last: a shard without one is not done
+    _manifest/<shard>.<mark>.json       written last: a shard without one is not done
     _attempts/<shard>.json              only while the shard is in work, see `attempts`
     run.json                            written first: the configuration of the run
     summary.json, `PAGES`               written by `pipelines.geotag` after the job
@@ -15,26 +15,31 @@ Knows no Beam.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 from locdiffusion.photos.image_formats import readable_formats
 from locdiffusion.photos.left_out import MOST_NAMED
 from locdiffusion.photos.listing import Shard
-from locdiffusion.photos.names import is_archive
-from locdiffusion.photos.storage import exists
 from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
+from pipelines.geotag.manifests import (
+    UNREAD,
+    ManifestName,
+    first_of_each,
+    formats_digest,
+    is_manifest,
+    manifest_mark,
+)
+from pipelines.geotag.places import Places, folder_of
 from pipelines.geotag.tables import (
-    FAILED,
+    ERRORS,
     LAYERS,
     PREDICTIONS,
     Extras,
@@ -42,15 +47,21 @@ from pipelines.geotag.tables import (
     parquet_bytes,
     shard_tables,
 )
-from pipelines.writing.directory import MANIFESTS, SUMMARY, OutputDirectory, OutputError, to_json
-from schemas.geotags import SCHEMA_VERSION, ErrorRow, Status
+from pipelines.writing.directory import (
+    MANIFESTS,
+    SUMMARY,
+    OutputDirectory,
+    OutputError,
+    at_once,
+    to_json,
+)
+from schemas.geotags import SCHEMA_VERSION, ErrorRow
 
 ATTEMPTS = "_attempts"
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
 PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
 _QUOTED = re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
 """Bytes in a message, as Python writes them."""
-COUNTS = ("photos", "predictions", "photo_errors", "shard_errors")
 
 
 @dataclass(frozen=True)
@@ -88,6 +99,21 @@ class RunConfiguration:
 
 
 @dataclass(frozen=True)
+class Prepared:
+    """What a run finds in its output directory.
+
+    Attributes:
+        unfinished: Shards of the run that are left to do.
+        gone: Number of photos of each source that no longer exists, whose rows are removed.
+        others: Manifests of shards that are not in the input, whose rows stay.
+    """
+
+    unfinished: tuple[Shard, ...]
+    gone: Mapping[str, int] = field(default_factory=dict)
+    others: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Output(OutputDirectory):
     """The output directory of a geotag run."""
 
@@ -108,11 +134,12 @@ class Output(OutputDirectory):
         shards: Sequence[Shard],
         overwrite: bool = False,
         retry_failed: bool = False,
-    ) -> dict[str, int]:
+    ) -> Prepared:
         """Makes the directory this run's own, keeping the shards that the same run finished.
 
-        Removed are groups of folders that are grouped otherwise now, shards that are gone, and
-        what a stopped run left.
+        One listing of each folder tells what is finished. Removed are the files of shards that are
+        to be done again, of groups of folders that are grouped otherwise now, of shards that are
+        gone, and what a stopped run left.
 
         Args:
             configuration: What decides the rows.
@@ -120,44 +147,79 @@ class Output(OutputDirectory):
             overwrite: Whether to delete first what earlier runs wrote here.
             retry_failed: Whether shards with photos among the errors are done again.
 
-        Returns:
-            Number of photos of each source that is gone.
-
         Raises:
             OutputError: The directory holds another run, files of somebody else, or the photos
                 of a folder in which one of these folders lies.
         """
-        gone: dict[str, int] = {}
-        if self.claim(configuration.to_dict(), overwrite):
-            gone = self._remove_stale(shards, retry_failed)
-            self._remove_notes(shards, retry_failed)
-            for layer, name in self.orphans(self.manifest_names()):  # a stopped run left these
+        if not self.claim(configuration.to_dict(), overwrite):
+            return Prepared(tuple(shards))
+        listed = self._listed()
+        found = first_of_each(listed)
+        parts = {layer: set(self.names(layer, self.FOLDERS[layer])) for layer in LAYERS}
+        done = self._finished_of(shards, found, parts, configuration)
+        for manifest in self.manifests(list(done.values())) if retry_failed else ():
+            unread = manifest["tar_status"] == TarStatus.UNREADABLE.value
+            if manifest["photo_errors"] or unread:
+                del done[manifest["shard"]]
+        known = {shard.id for shard in shards}
+        rest = {shard: name for shard, name in found.items() if shard not in known}
+        gone, others = self._fates(rest, Places(shards))
+        kept = {**done, **rest}
+        for stale in set(listed).difference(kept.values()):
+            self.remove(MANIFESTS, stale.file)
+        unfinished = tuple(shard for shard in shards if shard.id not in done)
+        open_notes = set() if retry_failed else {f"{shard.id}.json" for shard in unfinished}
+        for note in set(self.names(ATTEMPTS, self.FOLDERS[ATTEMPTS])).difference(open_notes):
+            self.remove(ATTEMPTS, note)
+        ours = {f"part-{shard}.parquet" for shard in kept}
+        for layer, names in parts.items():
+            for name in names - ours:
                 self.remove(layer, name)
-        return gone
+        return Prepared(unfinished, gone, tuple(others))
 
     def finished(self, shard: Shard, configuration: RunConfiguration) -> bool:
         """Whether a run with this configuration has written the shard before."""
-        manifest = self.manifest(shard.id)
-        return (
-            manifest is not None
-            and _is_current(manifest, shard, configuration)
-            and all(self.exists(layer, f"part-{shard.id}.parquet") for layer in manifest["layers"])
-        )
+        return self.kept(shard, configuration) is not None
 
-    def photos_kept(self, shards: Sequence[Shard], configuration: RunConfiguration) -> int:
-        """Number of photos that are here already and that a run over these shards keeps."""
-        shard_of = {shard.id: shard for shard in shards}
-        return sum(
-            manifest["photos"]
-            for manifest in self.manifests()
-            if (shard := shard_of.get(manifest["shard"])) is None
-            or _is_current(manifest, shard, configuration)
-        )
+    def kept(self, shard: Shard, configuration: RunConfiguration) -> dict[str, Any] | None:
+        """The manifest of a shard that is finished; no folder is listed for it."""
+        mark = manifest_mark(configuration.hash, shard.version)
+        for state in ("", formats_digest(readable_formats())):
+            manifest = self.manifest(shard.id, ManifestName(shard.id, mark, state))
+            if manifest is not None:
+                part = f"part-{shard.id}.parquet"
+                whole = all(self.exists(layer, part) for layer in manifest["layers"])
+                return manifest if whole else None
+        return None
 
-    def manifest(self, name: str) -> dict[str, Any] | None:
-        """The manifest of a shard; None if there is none, or it is not what was written there."""
-        document = super().manifest(name)
-        return document if document and _is_manifest(document, name) else None
+    def manifest(self, name: str, file: ManifestName | None = None) -> dict[str, Any] | None:
+        """The manifest of a shard; None if there is none, or it is not what was written there.
+
+        Args:
+            name: Id of the shard.
+            file: Name of the manifest; without it, the folder is listed.
+        """
+        file = file or self.manifest_files().get(name)
+        document = file and self.read_json(MANIFESTS, file.file)
+        return document if document and is_manifest(document, name) else None
+
+    def manifest_files(self) -> dict[str, ManifestName]:
+        """The name of the manifest of each shard that is done, in the order of the shards."""
+        return first_of_each(self._listed())
+
+    def manifest_names(self) -> list[str]:
+        """Ids of the shards that are done, sorted."""
+        return list(self.manifest_files())
+
+    def manifests(self, files: Collection[ManifestName] | None = None) -> Iterator[dict[str, Any]]:
+        """All readable manifests, or those of these names, in the order of the shards."""
+        names = self.manifest_files().values() if files is None else files
+        for manifest in at_once(lambda name: self.manifest(name.shard, name), names):
+            if manifest is not None:
+                yield manifest
+
+    def _listed(self) -> list[ManifestName]:
+        return [ManifestName.parse(name) for name in self.names(MANIFESTS, "*.json")]
 
     def orphans(self, done: Collection[str]) -> list[tuple[str, str]]:
         """Layer and name of each part of a shard other than these."""
@@ -179,63 +241,77 @@ class Output(OutputDirectory):
             )
         super()._refuse_other(earlier, settings)
 
-    def _remove_stale(self, shards: Sequence[Shard], retry_failed: bool) -> dict[str, int]:
-        """Deletes manifests of what is gone, grouped otherwise or to be tried again.
+    def _finished_of(
+        self,
+        shards: Sequence[Shard],
+        found: Mapping[str, ManifestName],
+        parts: Mapping[str, Collection[str]],
+        configuration: RunConfiguration,
+    ) -> dict[str, ManifestName]:
+        """The names of those manifests whose shards are finished as they are now, by shard."""
+        settings, config_hash = configuration.settings, configuration.hash
+        layers = [name for name in LAYERS if name in (PREDICTIONS, ERRORS) or settings.get(name)]
+        now = readable_formats()
+
+        def current(shard: Shard) -> bool:
+            name = found[shard.id]
+            if name.mark != manifest_mark(config_hash, shard.version) or name.state == UNREAD:
+                return False
+            if name.state in ("", formats_digest(now)):
+                return True
+            manifest = self.manifest(shard.id, name) or {}
+            return set(now).issubset(manifest.get("readable_formats", ()))
+
+        whole = [
+            shard
+            for shard in shards
+            if shard.id in found
+            and all(f"part-{shard.id}.parquet" in parts[layer] for layer in layers)
+        ]
+        answers = zip(whole, at_once(current, whole), strict=True)
+        return {shard.id: found[shard.id] for shard, as_it_is in answers if as_it_is}
+
+    def _fates(
+        self, rest: dict[str, ManifestName], places: Places
+    ) -> tuple[dict[str, int], list[dict[str, Any]]]:
+        """Takes out of the shards that are not in the input what is gone or comes otherwise.
+
+        Returns:
+            Number of photos of each source that is gone, and the manifests of what stays.
 
         Raises:
             OutputError: Photos of a folder are here already, as photos of a folder around it.
         """
-        folders = {_real(shard.folder) for shard in shards if shard.photos}  # that can be listed
-        around = {above: folder for folder in folders for above in _with_those_around(folder)}
-        current = {shard.id for shard in shards}
-        asked = {_host(shard.url) for shard in shards}
         gone: dict[str, int] = {}
-        stale = []
-
-        @functools.cache
-        def replaced(folder: str) -> bool:
-            """Whether photos of a folder come again, as those of one of these folders."""
-            if folder in folders or folders.isdisjoint(_with_those_around(folder)):
-                return folder in folders
-            return any(
-                f"{root}/{photo.path}".startswith(f"{folder}/")
-                for shard in shards
-                for root in (_real(shard.folder),)
-                for photo in shard.photos
-            )
-
-        for manifest in list(self.manifests()):
-            source, known = manifest["source"], manifest["shard"] in current
-            folder = "" if is_archive(source) else source.rpartition("#")[0]
-            unread = manifest["tar_status"] == TarStatus.UNREADABLE.value
-            if known and not (retry_failed and (manifest["photo_errors"] or unread)):
-                continue
-            if not known and not replaced(_real(folder)):
-                if _host(source) not in asked | {""} or _is_there(source):
-                    if inner := around.get(_real(folder)):
+        others = []
+        for manifest in self.manifests(list(rest.values())):
+            source = manifest["source"]
+            if not places.comes_again(source):
+                if places.is_there(source):
+                    if inner := places.twice(source):
+                        folder = folder_of(source)
                         raise OutputError(
                             f"--output {self.root} holds the photos of {folder}, and would hold "
                             f"those of {inner} twice; give {folder} again, or another --output"
                         )
+                    others.append(manifest)
                     continue
-                gone[folder or source] = gone.get(folder or source, 0) + manifest["photos"]
-            stale.append(manifest["shard"])
-        for shard in stale:
-            self.remove(MANIFESTS, f"{shard}.json")
-        return gone
+                place = folder_of(source) or source
+                gone[place] = gone.get(place, 0) + manifest["photos"]
+            del rest[manifest["shard"]]
+        return gone, others
 
-    def _remove_notes(self, shards: Sequence[Shard], retry_failed: bool) -> None:
-        """Deletes notes of attempts, but those on shards of this run that are not done."""
-        open_shards = {shard.id for shard in shards}.difference(self.manifest_names())
-        for name in self.names(ATTEMPTS, self.FOLDERS[ATTEMPTS]):
-            if retry_failed or name.removesuffix(".json") not in open_shards:
-                self.remove(ATTEMPTS, name)
+    def photos_of(self, shards: Iterable[str]) -> int:
+        """Number of photos of those of these shards that are done."""
+        files = self.manifest_files()
+        wanted = [files[shard] for shard in shards if shard in files]
+        return sum(manifest["photos"] for manifest in self.manifests(wanted))
 
     def not_in(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
         """Returns the manifests of shards that are not among these."""
-        others = set(self.manifest_names()).difference(shard.id for shard in shards)
-        found = (self.manifest(name) for name in sorted(others))
-        return [manifest for manifest in found if manifest is not None]
+        known = {shard.id for shard in shards}
+        files = self.manifest_files().items()
+        return list(self.manifests([file for shard, file in files if shard not in known]))
 
 
 def write_shard(
@@ -265,7 +341,7 @@ def write_shard(
     for layer, table in made.tables.items():
         data = parquet_bytes(layer, table, metadata)
         output.write(layer, f"part-{shard.id}.parquet", data=data)
-    output.write(MANIFESTS, f"{shard.id}.json", data=to_json(manifest))
+    output.write(MANIFESTS, ManifestName.of(manifest).file, data=to_json(manifest))
     return manifest
 
 
@@ -317,66 +393,3 @@ def _manifest(
         "readable_formats": list(readable_formats()),
         "versions": {name: importlib.metadata.version(name) for name in ("pillow", "pyarrow")},
     }
-
-
-def _is_current(manifest: Mapping[str, Any], shard: Shard, configuration: RunConfiguration) -> bool:
-    """Whether a manifest describes the shard as it is now, done with this configuration."""
-    return (
-        not manifest.get("read_failed")
-        and manifest.get("config_hash") == configuration.hash
-        and manifest.get("version") == shard.version
-        and not (
-            Status.NO_READER.value in manifest["errors_by_status"]
-            and set(readable_formats()).difference(manifest.get("readable_formats", ()))
-        )
-    )
-
-
-def _real(folder: str | None) -> str:
-    """One spelling for a folder, without links."""
-    return os.path.realpath(folder) if folder and "://" not in folder else folder or ""
-
-
-def _host(url: str) -> str:
-    """Protocol and host or bucket of a URL, empty for a path: a manifest sends no run to others."""
-    return "/".join(url.split("/")[:3]) if "://" in url else ""
-
-
-def _with_those_around(folder: str) -> Iterator[str]:
-    """Yields a folder, and all folders in which it lies; nothing for no folder."""
-    while folder.strip("/"):
-        yield folder
-        folder = folder.rpartition("/")[0]
-
-
-def _is_there(source: str) -> bool:
-    """Whether a tar or the folder of a group still exists; True where nobody can say.
-
-    On a disk that is not mounted nothing is left around it either: that is not gone.
-    """
-    places = [place for place in (source, source.rpartition("#")[0]) if place]
-    try:
-        found = any(exists(place) for place in places)
-        return found or ("://" not in source and not os.listdir(os.path.dirname(places[-1])))
-    except Exception:  # each file system has its own
-        return True
-
-
-def _is_manifest(document: Mapping[str, Any], shard_id: str) -> bool:
-    """Whether a document is the manifest of this shard, with every field that is read."""
-    left_out = document.get("left_out", {})
-    tables = [
-        document.get("errors_by_status"),
-        left_out.get("by_kind", {}) if isinstance(left_out, dict) else None,
-        document.get("layers", {}),  # older versions have none
-        *(document.get(name, {}) for name in FAILED),
-    ]
-    if document.get("shard") != shard_id or not all(isinstance(table, dict) for table in tables):
-        return False
-    counts = [document.get(name) for name in COUNTS]
-    counts += [document.get(name, 0) for name in ("not_understood", "estimates")]
-    counts += [count for table in tables if table for count in table.values()]
-    texts = [document.get(name) for name in ("source", "tar_status")]
-    return all(isinstance(count, int) and count >= 0 for count in counts) and all(
-        isinstance(text, str) for text in texts
-    )

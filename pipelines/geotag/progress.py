@@ -74,20 +74,18 @@ class Watch:
     def __init__(self, output: Output, shards: Collection[str]) -> None:
         self.output = output
         self.shards = frozenset(shards)
-        self._before = self._finished()
+        self._before = self.shards.intersection(self.output.manifest_files())
         self._tally_before = TALLY.photos
         self._photos: dict[str, int] = {}  # of shards that this run has written
         self._first: tuple[float, int] | None = None  # seconds and photos when some were first seen
 
-    def _finished(self) -> frozenset[str]:
-        return self.shards.intersection(self.output.manifest_names())
-
     def look(self, seconds: float) -> Moment:
         """Computes the state at a number of seconds after the start."""
-        done = self._before | self._finished()
+        files = self.output.manifest_files()
+        done = self._before | self.shards.intersection(files)
         new = sorted(done - self._before)
         for shard in [shard for shard in new if shard not in self._photos][:MOST_READ]:
-            manifest = self.output.manifest(shard)
+            manifest = self.output.manifest(shard, files[shard])
             if manifest is not None:
                 self._photos[shard] = manifest["photos"]
         per_shard = sum(self._photos.values()) / len(self._photos) if self._photos else None

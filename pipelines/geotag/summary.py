@@ -18,7 +18,8 @@ from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.left_out import MOST_NAMED, LeftOut
 from locdiffusion.photos.listing import shard_stem
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.geotag.output import COUNTS, Output
+from pipelines.geotag.manifests import COUNTS
+from pipelines.geotag.output import Output
 from pipelines.geotag.tables import ERRORS, FAILED, PREDICTIONS, THUMBNAILS
 from pipelines.writing.directory import MANIFESTS, READERS
 from schemas.geotags import Status
@@ -93,10 +94,10 @@ def summarise(output: Output, left_out: LeftOut | None = None) -> dict[str, Any]
         mismatches += different
         for kind, rows in known.items():
             scores[kind][shard_group(manifest["shard"])].append(rows)
-    finished = output.manifest_names()
+    finished = output.manifest_files()
     mismatches += [
-        f"{output.path(MANIFESTS, shard)}.json is not what was written there; delete it"
-        for shard in finished
+        f"{output.path(MANIFESTS, name.file)} is not what was written there; delete it"
+        for shard, name in finished.items()
         if shard not in seen
     ]
     mismatches += [f"{output.path(*part)} has no manifest" for part in output.orphans(finished)]

@@ -21,6 +21,7 @@ from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.storage import DataError
 from pipelines.geotag.console import number
+from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import Output
 from pipelines.geotag.tables import PREDICTIONS
 from pipelines.write_exif.copies import Copies, Original, PlaceTakenError
@@ -195,12 +196,12 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
         )
     several = len({shard.folder for shard in shards if shard.folder}) > 1
     copier = Copier(rules, Copies(options.output), several, options.dry_run)
-    reader = GeotagReader()
+    reader, files = GeotagReader(), predictions.manifest_files()
     try:
         try:
             for shard in shards:
                 try:
-                    geotags = _geotags(predictions, shard, reader)
+                    geotags = _geotags(predictions, shard, reader, files)
                 except PredictionsError as error:
                     copier.outcomes.damaged.append(str(error))
                     geotags = {}
@@ -216,7 +217,7 @@ def write_copies(options: argparse.Namespace) -> Outcomes:
 
 
 def _geotags(
-    predictions: Output, shard: Shard, reader: GeotagReader
+    predictions: Output, shard: Shard, reader: GeotagReader, files: Mapping[str, ManifestName]
 ) -> Mapping[str, Mapping[str, Any]]:
     if shard.problem:
         return {}
@@ -226,7 +227,9 @@ def _geotags(
             "archives that were geotagged there, or run `locdiffusion geotag` first"
         )
         return {}
-    if (predictions.manifest(shard.id) or {}).get("version") not in (None, shard.version):
+    file = files.get(shard.id)
+    manifest = (file and predictions.manifest(shard.id, file)) or {}
+    if manifest.get("version") not in (None, shard.version):
         again = "type the command of `locdiffusion geotag` again for its new state"
         tell(f"{shard.url} was changed since it was geotagged; {again}")
     return reader.read(predictions.part(PREDICTIONS, shard.id))

@@ -16,15 +16,18 @@ import contextlib
 import fnmatch
 import json
 import os
-from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from multiprocessing.pool import ThreadPool
+from typing import Any, ClassVar, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
 from locdiffusion.files import LEFT_OVER, file_system, write_atomically
 from locdiffusion.photos.storage import explained
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MANIFESTS = "_manifest"
 RUN, SUMMARY = "run.json", "summary.json"
@@ -109,12 +112,15 @@ class OutputDirectory:
     def names(self, folder: str, pattern: str) -> list[str]:
         """Sorted names of the files in a folder that match a pattern; hidden ones are left out."""
         filesystem, path = file_system(self.path(folder))
-        filesystem.invalidate_cache()
         try:
-            found = filesystem.ls(path, detail=False)
+            if isinstance(filesystem, LocalFileSystem):
+                with os.scandir(path) as entries:  # ls would look at each file
+                    names = [entry.name for entry in entries if entry.is_file()]
+            else:
+                filesystem.invalidate_cache()
+                names = [name.rpartition("/")[2] for name in filesystem.ls(path, detail=False)]
         except (FileNotFoundError, NotADirectoryError):
             return []
-        names = (name.rpartition("/")[2] for name in found)
         return sorted(n for n in names if fnmatch.fnmatchcase(n, pattern) and n[:1] != ".")
 
     def read_json(self, *names: str) -> dict[str, Any] | None:
@@ -140,10 +146,9 @@ class OutputDirectory:
 
     def manifests(self) -> Iterator[dict[str, Any]]:
         """All readable manifests, in the order of their names."""
-        with ThreadPoolExecutor(READERS) as pool:
-            for manifest in pool.map(self.manifest, self.manifest_names()):
-                if manifest is not None:
-                    yield manifest
+        for manifest in at_once(self.manifest, self.manifest_names()):
+            if manifest is not None:
+                yield manifest
 
     def write(self, *names: str, data: bytes) -> None:
         """Writes a file that appears whole or not at all."""
@@ -217,6 +222,13 @@ class OutputDirectory:
                 self.remove(folder, name)
         for name in self.FILES:
             self.remove(name)
+
+
+def at_once(work: Callable[[T], R], items: Collection[T]) -> Iterator[R]:
+    """Yields what a function returns for each item, in their order; READERS are in work at once."""
+    if items:
+        with ThreadPool(READERS) as pool:
+            yield from pool.imap(work, items, chunksize=16)
 
 
 def to_json(document: Mapping[str, Any]) -> bytes:

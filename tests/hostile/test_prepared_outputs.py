@@ -14,6 +14,7 @@ import pytest
 
 from locdiffusion.files import atomic_path, write_atomically
 from pipelines.build_shards.output import WORK, BuildOutput
+from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import Output
 from pipelines.writing.directory import OutputError
 from support.plain_run import geotagged
@@ -106,6 +107,12 @@ def test_a_record_that_is_none_stops_no_run(kind: str, photos: Path, tmp_path: P
         else:
             path.write_bytes({"deep": b"[" * 200_000, "list": b"[]"}.get(kind, b"\xff"))
     outcome = geotagged(output, photos)
+    assert outcome.keys == ["a.jpg"]
+    if kind != "pipe":  # the name says that it is done, which only the summary doubts
+        assert outcome.status == 1 and "is not what was written there" in outcome.console
+        for path in (output / "_manifest").iterdir():
+            path.unlink()
+        outcome = geotagged(output, photos)
     assert outcome.status == 0 and outcome.keys == ["a.jpg"]
 
 
@@ -115,12 +122,13 @@ def test_a_manifest_sends_no_run_to_another_host(
     output = tmp_path / "out"
     assert geotagged(output, photos).status == 0
     (manifest,) = (output / "_manifest").iterdir()
-    text = manifest.read_text("utf-8").replace(manifest.stem, "x-0123456789")
+    text = manifest.read_text("utf-8")
+    text = text.replace(ManifestName.parse(manifest.name).shard, "x-0123456789")
     for source in ("http://127.0.0.1:9/a.tar", "memory://x/a.tar", "sftp://host/a.tar"):
         told = text.replace(str(photos), source)
         (output / "_manifest" / "x-0123456789.json").write_text(told, "utf-8")
         asked: list[str] = []
-        monkeypatch.setattr("pipelines.geotag.output.exists", asked.append)
+        monkeypatch.setattr("pipelines.geotag.places.exists", asked.append)
         geotagged(output, photos)
         assert not [place for place in asked if "://" in place]
 

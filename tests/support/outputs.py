@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from locdiffusion.photos.listing import Shard
 from locdiffusion.sphere.geodesy import destination
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
+from pipelines.geotag.output import Output
 from schemas.geotags import THRESHOLDS_KM, Stage, prediction_table
 from schemas.layers import Thumbnail, thumbnail_table
 from support.fake_geotagger import FakeGeotagger
@@ -40,8 +41,14 @@ def part(root: Path, name: str) -> Path:
 
 
 def plain(text: str) -> str:
-    """Takes the hashes out of shard ids."""
+    """Takes the hashes out of shard ids, and the marks out of names of manifests."""
+    text = re.sub(r"\.[0-9a-f]{16}(-\w+)?(?=\.json)", "", text)
     return re.sub(r"-[0-9a-f]{10}(?![0-9a-f])", "", text)
+
+
+def manifest_of(root: Path, shard: str) -> Path:
+    """Path of the manifest of a shard, by its whole id."""
+    return Path(root, "_manifest", Output(str(root)).manifest_files()[shard].file)
 
 
 HOSTILE_KEY = "</script><script>alert(1)</script><!--\u2028'\"&amp;"

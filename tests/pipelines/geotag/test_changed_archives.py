@@ -84,7 +84,7 @@ def test_a_correction_that_keeps_the_size_is_seen(
     assert latitudes(first) == {"a": (50.5, 10.0), "b": (None, None)}
     files = tree(tmp_path / "out")
     unchanged = geotagged(tmp_path / "out", source)
-    assert "2 photos kept from before" in unchanged.console
+    assert "1 shard kept from before" in unchanged.console
     parts = {name: data for name, data in files.items() if "part-" in name}
     assert parts.items() <= tree(tmp_path / "out").items()
     pack(tmp_path / "in", members | {name: after})

@@ -23,6 +23,7 @@ from locdiffusion.photos.archive import ShardReader
 from locdiffusion.photos.listing import shard_id
 from pipelines.geotag import command as geotag
 from pipelines.geotag.command import main
+from pipelines.geotag.output import Output
 from support import without_pages
 from support.archives import bad_members, photo, sound_members, tar_bytes, zip_bytes
 from support.fake_geotagger import FakeLoader
@@ -164,7 +165,8 @@ def test_resuming_reads_and_writes_only_what_is_missing(bucket: Bucket, no_pages
     assert len(wrote) == 2, "run.json and summary.json"  # and no part, no manifest, no deletion
     assert not [r for r in downloads(bucket, "tar") if r.range]
     stopped_at = shard_id("val-001.tar", f"{bucket.url}/in/val-001.tar")
-    fsspec.filesystem("gs").rm(f"{bucket.url}/out/_manifest/{stopped_at}.json")
+    manifest = Output(f"{bucket.url}/out").manifest_files()[stopped_at]
+    fsspec.filesystem("gs").rm(f"{bucket.url}/out/_manifest/{manifest.file}")
     bucket.requests.clear()
     assert run(bucket) == 0
     assert not downloads(bucket, "val-000.tar") and downloads(bucket, "val-001.tar")

@@ -17,6 +17,7 @@ from PIL import Image
 from pipelines.geotag import command as geotag
 from pipelines.geotag import output as output_module
 from pipelines.geotag import plain_loop
+from pipelines.geotag.manifests import ManifestName
 from support.archives import Members, photo, sound_members, tar_bytes, truth, write_tar, zip_bytes
 from support.fake_geotagger import FakeLoader
 
@@ -46,7 +47,8 @@ def written(output: Path) -> dict[str, int]:
 def done_again(output: Path, before: dict[str, int]) -> set[str]:
     """Stems of the shards that were written since."""
     now = written(output)
-    return {name.rpartition("-")[0] for name in now if now[name] != before.get(name)}
+    changed = [name for name in now if now[name] != before.get(name)]
+    return {ManifestName.parse(name).shard.rpartition("-")[0] for name in changed}
 
 
 def replace_in_place(path: Path, data: bytes) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from pipelines.geotag.command import TIMES
+from pipelines.geotag.output import Output
 from support import SEED, python_path
 from support.archives import bad_members, sound_members, tar_bytes, write_tar
 from support.outputs import tree
@@ -102,14 +103,13 @@ def schedule(kills: int) -> list[Kill]:
 
 def finished_files(output: Path) -> dict[Path, tuple[int, int]]:
     """The files of shards that have a manifest, each by inode and time of writing."""
-    shards = [path.stem for path in output.glob("_manifest/*.json")]
     files = [
         output / name
-        for shard in shards
+        for shard, manifest in Output(str(output)).manifest_files().items()
         for name in (
             f"predictions/part-{shard}.parquet",
             f"errors/part-{shard}.parquet",
-            f"_manifest/{shard}.json",
+            f"_manifest/{manifest.file}",
         )
     ]
     return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from pipelines.geotag import progress
-from pipelines.geotag.output import COUNTS, MANIFESTS, Output
+from pipelines.geotag.manifests import COUNTS, ManifestName
+from pipelines.geotag.output import MANIFESTS, Output
 from pipelines.geotag.progress import TALLY, Moment, Progress, Watch, duration, progress_line
 
 SHARDS = [f"s-{index}" for index in range(10)]
@@ -90,7 +91,9 @@ def test_many_new_manifests_are_not_all_read(
     monkeypatch.setattr(progress, "MOST_READ", 2)
     read = []
     inner = Output.manifest
-    monkeypatch.setattr(Output, "manifest", lambda self, id: read.append(id) or inner(self, id))
+    monkeypatch.setattr(
+        Output, "manifest", lambda self, id, name: read.append(id) or inner(self, id, name)
+    )
     watch = Watch(output, SHARDS)
     finish(output, *SHARDS[:5])
     assert watch.look(10.0).photos == 500 and read == ["s-0", "s-1"]
@@ -154,13 +157,13 @@ def test_what_goes_wrong_with_watching_disturbs_nobody(
     shown = Progress(output, SHARDS, stream=stream)
     looks = iter([OSError("the network hiccups"), RuntimeError("a cloud's own error"), None])
 
-    def finished(self: Output) -> list[str]:
+    def finished(self: Output) -> dict[str, ManifestName]:
         error = next(looks)
         if error is not None:
             raise error
-        return ["s-0"]
+        return {"s-0": ManifestName("s-0")}
 
-    monkeypatch.setattr(Output, "manifest_names", finished)
+    monkeypatch.setattr(Output, "manifest_files", finished)
     shown._stop = Waits(3)  # type: ignore[assignment]
     with shown:
         shown._thread.join()

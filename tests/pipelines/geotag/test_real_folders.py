@@ -177,7 +177,7 @@ def test_folders_whose_names_look_like_patterns(name: str, tmp_path: Path) -> No
     assert (
         again.status == 0
         and again.keys == ["a.jpg"]
-        and "1 photo kept from before" in again.console
+        and "1 shard kept from before" in again.console
     )
 
 
