@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
+
+
+def usable_cores() -> int:
+    """Returns how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def one_torch_thread() -> None:
+    """Gives the thread that calls it one thread inside each operation, for good.
+
+    Torch gives the number that was set last to threads that begin; that number stays as it is.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    other = threading.Thread(target=torch.set_num_threads, args=(before,))
+    other.start()
+    other.join()
 
 
 @contextmanager
@@ -17,6 +38,9 @@ def torch_threads(count: int) -> Iterator[None]:
     small operation wait for each other.
     """
     before = torch.get_num_threads()
+    if before == count:  # not even for a moment the number of threads that begin
+        yield
+        return
     torch.set_num_threads(count)
     try:
         yield

@@ -211,8 +211,9 @@ class Geotagger:
         Args:
             natural: Natural parameters, ``(N, K, d)``.
         """
+        ready = torch.from_numpy(np.require(natural, np.float32, ["C", "W"]))
         with torch_threads(1):
-            return self._region_finder(self._tensor(natural))
+            return self._region_finder(ready)
 
     @torch.inference_mode()
     def hybrid(

@@ -9,6 +9,7 @@ along the edge at ±90° where they contain a pole.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,7 +58,10 @@ class CredibleRegion:
 
 
 class RegionFinder:
-    """Finds regions of densities of degree L, on the CPU; holds no learned parameter."""
+    """Finds regions of densities of degree L, on the CPU; holds no learned parameter.
+
+    Several threads may use one finder.
+    """
 
     def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
         """Builds the tables for degree L over a base measure q₀; None is the uniform measure."""
@@ -66,6 +70,7 @@ class RegionFinder:
             _support(base_measure) if base_measure is not None and base_measure.excludes else None
         )
         shapely.prepare(self.support)
+        self._lock = threading.Lock()  # GEOS prepares further while it compares
 
     def __call__(self, natural: Tensor) -> list[tuple[CredibleRegion, ...]]:
         """Finds the regions of N photos.
@@ -85,9 +90,12 @@ class RegionFinder:
 
     def _region(self, contour: _Contour, level: float) -> CredibleRegion:
         geometry, probability = contour.region(level)
-        if self.support is not None and not shapely.covers(self.support, geometry):
-            # The border may cross a bay of excluded places that is narrower than a cell.
-            geometry = polygons_of(shapely.intersection(geometry, self.support))
+        if self.support is not None:
+            with self._lock:
+                covered = shapely.covers(self.support, geometry)
+                if not covered:
+                    # The border may cross a bay of excluded places narrower than a cell.
+                    geometry = polygons_of(shapely.intersection(geometry, self.support))
         # Normal form has a fixed first corner and part, and outer rings clockwise.
         geometry = shapely.reverse(shapely.normalize(geometry))
         return CredibleRegion(level, geometry, area_km2(geometry), probability)

@@ -9,10 +9,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import Any
 
 import numpy as np
-import shapely
 
 from locdiffusion.decoding.answers import Columns, GeotagColumns
 from locdiffusion.photos.archive import Sample
@@ -24,32 +23,21 @@ from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.thumbnails import Chosen
 from pipelines.geotag.decoding_ahead import DecodingAhead
+from pipelines.geotag.late_results import (
+    Failure,
+    GalleryPlace,
+    LateThreads,
+    attempted,
+    place_of,
+    regions_of,
+    settled,
+)
 from pipelines.geotag.model_cache import GeotaggerLike
-from schemas import geoparquet
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.layers import Region, Thumbnail
 
-if TYPE_CHECKING:
-    from locdiffusion.decoding.credible_regions import CredibleRegion
-
 PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
 STAGES = (Stage.EMBED, Stage.SAMPLE, Stage.DECODE)
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Stands for a result that could not be had; `reason` says why."""
-
-    reason: str
-
-
-class GalleryPlace(NamedTuple):
-    """The gallery's place for a photo, in degrees; NaN where none is near the answer."""
-
-    latitude: float
-    longitude: float
 
 
 @dataclass(frozen=True)
@@ -80,7 +68,8 @@ class Decoded(Columns):
 
     Attributes:
         answers: Answers of the photos.
-        regions: Credible regions of each photo, or why it has none; None if not asked for.
+        regions: Credible regions of each photo, or why it has none; None if not asked for. These
+            and places may be `Late` until `PhotoBatch.settled`.
         places: The gallery's place for each photo, or why it is not known; None if not asked for.
     """
 
@@ -147,6 +136,14 @@ class PhotoBatch:
     def rows(self) -> int:
         """Number of photos with their fate: those still here, and those that were lost."""
         return len(self) + sum(error.key is not None for error in self.errors)
+
+    def settled(self) -> PhotoBatch:
+        """Waits for regions and places that are late."""
+        done = self.payload
+        if not isinstance(done, Decoded):
+            return self
+        decoded = Decoded(done.answers, settled(done.regions), settled(done.places))
+        return replace(self, payload=decoded)
 
 
 def read_batches(
@@ -218,12 +215,14 @@ def run_stage(
     geotagger: GeotaggerLike,
     regions: bool = False,
     hybrid: bool = False,
+    late: LateThreads | None = None,
 ) -> PhotoBatch:
     """Takes a batch one step further: embed, sample or decode.
 
     A batch that fails is halved until the photo that fails stands alone (so does a batch that is
     too large for the memory), and that photo becomes an error row. A photo whose result is not
-    finite becomes one too. If regions or gallery fail, the photo keeps the rest of its answer.
+    finite becomes one too. If regions or gallery fail, the photo keeps the rest of its answer; with
+    `late`, threads compute them, and `shard_rows` waits for them.
     """
     payload: Any = batch.payload
     if payload is None:
@@ -236,7 +235,7 @@ def run_stage(
         if stage is Stage.SAMPLE:
             natural = geotagger.sample(part.embeddings, batch.keys[some])
             return Posteriors(part.embeddings, natural)
-        return _decoded(geotagger, part, regions, hybrid)
+        return _decoded(geotagger, part, regions, hybrid, late)
 
     rows = np.empty(0, np.int64)
     parts: list[Any] = []  # all of one kind
@@ -260,13 +259,6 @@ def run_stage(
     )
 
 
-def _attempt(work: Callable[..., T], *arguments: Any) -> T | Failure:
-    try:
-        return work(*arguments)
-    except Exception as error:  # whatever a model raises, it must cost one photo and not the job
-        return Failure(f"{type(error).__name__}: {error}")
-
-
 def _bisected(
     step: Callable[[slice], Columns], start: int, stop: int
 ) -> Iterator[tuple[np.ndarray, Columns | Failure]]:
@@ -279,7 +271,7 @@ def _bisected(
             raise ValueError(f"the model gave {len(result)} rows for {len(numbers)} photos")
         return result, result.finite_rows()
 
-    attempt = _attempt(checked)
+    attempt = attempted(checked)
     if not isinstance(attempt, Failure):
         result, finite = attempt
         if not finite.all():
@@ -295,37 +287,24 @@ def _bisected(
 
 
 def _decoded(
-    geotagger: GeotaggerLike, posteriors: Posteriors, regions: bool, hybrid: bool
+    geotagger: GeotaggerLike,
+    posteriors: Posteriors,
+    regions: bool,
+    hybrid: bool,
+    late: LateThreads | None,
 ) -> Decoded:
     """Answers for all photos at once; regions and gallery photo by photo, as either may fail."""
     answers = geotagger.decode(posteriors.natural)
-
-    def regions_of(row: slice) -> tuple[Region, ...]:
-        (found,) = geotagger.regions(posteriors.natural[row])
-        return tuple(written_region(one) for one in found)
-
-    def place_of(row: slice) -> GalleryPlace:
-        one = posteriors.take(row)
-        (latitude,), (longitude,) = geotagger.hybrid(one.embeddings, one.natural, answers.take(row))
-        return GalleryPlace(float(latitude), float(longitude))
-
-    rows = [slice(row, row + 1) for row in range(len(answers))]
-    return Decoded(
-        answers,
-        [_attempt(regions_of, row) for row in rows] if regions else None,
-        [_attempt(place_of, row) for row in rows] if hybrid else None,
-    )
-
-
-def written_region(found: CredibleRegion) -> Region:
-    """A region as it is written; raises ValueError if it is no polygon, or not finite."""
-    if found.geometry.geom_type not in geoparquet.POLYGONS:
-        raise ValueError(f"the {found.level:.0%} region is a {found.geometry.geom_type}")
-    bounds = found.geometry.bounds
-    if not np.isfinite([*bounds, found.area_km2, found.probability]).all():
-        raise ValueError(f"the {found.level:.0%} region is empty, or its numbers are not finite")
-    wkb = shapely.to_wkb(found.geometry, byte_order=1)
-    return Region(found.level, wkb, bounds, found.area_km2, found.probability)
+    have: Callable[..., Any] = attempted if late is None else late.submit
+    drawn, places = [], []
+    for row in range(len(answers)):
+        one = posteriors.take(slice(row, row + 1))
+        if regions:
+            drawn.append(have(regions_of, geotagger, one.natural))
+        if hybrid:
+            answer = answers.take(slice(row, row + 1))
+            places.append(have(place_of, geotagger, one.embeddings, one.natural, answer))
+    return Decoded(answers, drawn if regions else None, places if hybrid else None)
 
 
 @dataclass(frozen=True)
@@ -352,7 +331,7 @@ def shard_rows(batches: Sequence[PhotoBatch]) -> ShardRows:
             ],
             batch.payload,
         )
-        for batch in sorted(batches, key=lambda batch: batch.index)
+        for batch in map(PhotoBatch.settled, sorted(batches, key=lambda batch: batch.index))
         if isinstance(batch.payload, Decoded)
     ]
     nobody = ShardRows([], [], Decoded(GeotagColumns.empty()))

@@ -16,8 +16,10 @@ MICROSECONDS = "microseconds"
 # Metric namespaces, and the names under which a summary tells the seconds of each step.
 READ, DECODE_PHOTO, WRITE = "read", "decode_photo", "write"
 WAIT_FOR_PHOTOS, WAIT_FOR_MODEL = "wait_for_photos", "wait_for_model"
+LATE_RESULTS, WAIT_FOR_LATE = "regions_and_places", "wait_for_regions_and_places"
 MODEL_STEPS = {Stage.EMBED: "embed", Stage.SAMPLE: "sample", Stage.DECODE: "decode_density"}
-STEPS = (READ, DECODE_PHOTO, WAIT_FOR_PHOTOS, *MODEL_STEPS.values(), WAIT_FOR_MODEL, WRITE)
+STEPS = (READ, DECODE_PHOTO, WAIT_FOR_PHOTOS, *MODEL_STEPS.values(), WAIT_FOR_MODEL)
+STEPS += (LATE_RESULTS, WAIT_FOR_LATE, WRITE)
 
 
 @contextlib.contextmanager
@@ -44,7 +46,9 @@ def stage_seconds(result: Any) -> dict[str, float]:
 
     The steps are those of STEPS that the runner reports: `read` (bytes of files), `decode_photo`
     (bytes to pixels, added up over threads), `wait_for_photos` (the model has nothing to do),
-    `embed`, `sample`, `decode_density`, `wait_for_model` (other threads use it), `write`.
+    `embed`, `sample`, `decode_density`, `wait_for_model` (other threads use it),
+    `regions_and_places` (of --regions and --gallery, added up over threads),
+    `wait_for_regions_and_places`, `write`.
     """
     microseconds: Counter[str] = Counter()
     for counter in result.metrics().query()["counters"]:

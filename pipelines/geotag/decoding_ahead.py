@@ -6,13 +6,13 @@ many shards are read at once. What waits is bounded in photos and in bytes.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
+from locdiffusion.cpu import usable_cores
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.photo import PhotoRecord
 from schemas.geotags import ErrorRow
@@ -24,13 +24,6 @@ MOST_BYTES = 256 * 2**20
 """Bytes of photos that wait in a process, from which a shard waits for its oldest photo."""
 
 Result = PhotoRecord | ErrorRow
-
-
-def usable_cores() -> int:
-    """Returns how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class PhotoThreads:

@@ -12,6 +12,7 @@ from locdiffusion.photos.photo_process import isolated
 from pipelines.geotag.attempts import attempt
 from pipelines.geotag.batches import STAGES, read_batches, run_stage
 from pipelines.geotag.decoding_ahead import BATCHES_AHEAD, DecodingAhead
+from pipelines.geotag.late_results import LATE_THREADS
 from pipelines.geotag.model_cache import Loader, loaded
 from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
@@ -27,6 +28,7 @@ def run_plain_loop(
 ) -> None:
     """Geotags the shards that are not finished, in this process."""
     geotagger, extras = loaded(load).geotagger, options.extras
+    wanted = extras.regions, extras.hybrid, LATE_THREADS
     decode = functools.partial(decode_photo, salvage=extras.salvage, decode=isolated)
     for shard in shards:
         if output.finished(shard, configuration):
@@ -39,8 +41,9 @@ def run_plain_loop(
             )
             with contextlib.closing(photos):
                 for batch in photos if deadly is None else ():
+                    LATE_THREADS.wait_for_room()
                     for stage in STAGES:
-                        batch = run_stage(batch, stage, geotagger, extras.regions, extras.hybrid)
+                        batch = run_stage(batch, stage, geotagger, *wanted)
                     TALLY.add(batch.rows)
                     batches.append(batch)
             write_shard(output, configuration, batches, extras)

@@ -8,7 +8,15 @@ from apache_beam.metrics import Metrics
 from apache_beam.ml.inference.base import ModelHandler
 
 from pipelines.geotag.batches import PhotoBatch, run_stage
-from pipelines.geotag.counters import MICROSECONDS, MODEL_STEPS, WAIT_FOR_MODEL, counted, held
+from pipelines.geotag.counters import (
+    MICROSECONDS,
+    MODEL_STEPS,
+    WAIT_FOR_LATE,
+    WAIT_FOR_MODEL,
+    counted,
+    held,
+)
+from pipelines.geotag.late_results import LATE_THREADS
 from pipelines.geotag.model_cache import LoadedGeotagger, Loader, loaded
 from pipelines.geotag.tables import Extras
 from schemas.geotags import Stage
@@ -24,6 +32,7 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         self.extras = extras or Extras()
         self.microseconds = Metrics.counter(MODEL_STEPS[stage], MICROSECONDS)
         self.waiting = Metrics.counter(WAIT_FOR_MODEL, MICROSECONDS)
+        self.waiting_late = Metrics.counter(WAIT_FOR_LATE, MICROSECONDS)
 
     def load_model(self) -> LoadedGeotagger:
         """Returns the Geotagger that the three steps share."""
@@ -36,8 +45,11 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
         inference_args: dict[str, Any] | None = None,
     ) -> list[PhotoBatch]:
         """Runs the step under the lock of the model. Beam would lose the errors of a generator."""
+        if self.stage is Stage.DECODE:
+            with counted(self.waiting_late):
+                LATE_THREADS.wait_for_room()
         with held(model.lock, self.waiting), counted(self.microseconds):
-            wanted = self.extras.regions, self.extras.hybrid
+            wanted = self.extras.regions, self.extras.hybrid, LATE_THREADS
             return [run_stage(batch, self.stage, model.geotagger, *wanted)]
 
     def get_num_bytes(self, batch: PhotoBatch) -> int:  # type: ignore[override]

@@ -21,7 +21,8 @@ from locdiffusion.geography.countries import find_countries
 from locdiffusion.geography.polygons import PolygonIndex, file_identity
 from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.sphere.hilbert import hilbert_index
-from pipelines.geotag.batches import Failure, GalleryPlace, PhotoBatch, ShardRows, shard_rows
+from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
+from pipelines.geotag.late_results import Failure, GalleryPlace
 from schemas.geotags import HYBRID_COLUMNS, OPTIONAL_COLUMNS, error_table, prediction_table
 from schemas.layers import Region, region_table, thumbnail_table
 

@@ -11,7 +11,8 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipelines.geotag.batches import PhotoBatch
-from pipelines.geotag.counters import MICROSECONDS, WRITE, counted
+from pipelines.geotag.counters import LATE_RESULTS, MICROSECONDS, WAIT_FOR_LATE, WRITE, counted
+from pipelines.geotag.late_results import LATE_THREADS
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.progress import TALLY
 from pipelines.geotag.tables import Extras
@@ -51,12 +52,17 @@ class ShardWriter:
         self.configuration = configuration
         self.extras = extras
         self.microseconds = Metrics.counter(WRITE, MICROSECONDS)
+        self.late = Metrics.counter(LATE_RESULTS, MICROSECONDS)
+        self.waiting_late = Metrics.counter(WAIT_FOR_LATE, MICROSECONDS)
 
     def __call__(self, batches: Iterable[PhotoBatch]) -> dict[str, Any]:
         """Writes one shard and returns its manifest."""
-        whole = list(batches)
+        with counted(self.waiting_late):
+            whole = [batch.settled() for batch in batches]
         with counted(self.microseconds):
-            return write_shard(self.output, self.configuration, whole, self.extras)
+            manifest = write_shard(self.output, self.configuration, whole, self.extras)
+        self.late.inc(round(LATE_THREADS.seconds() * 1e6))
+        return manifest
 
 
 class GatherShard(beam.DoFn):

@@ -1,9 +1,11 @@
 """How torch runs on a processor."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
-from locdiffusion.cpu import in_cache, torch_threads
+from locdiffusion.cpu import in_cache, one_torch_thread, torch_threads
 
 
 def test_threads_are_as_before_afterwards() -> None:
@@ -12,6 +14,14 @@ def test_threads_are_as_before_afterwards() -> None:
         assert torch.get_num_threads() == 1
         raise RuntimeError
     assert torch.get_num_threads() == before
+
+
+def test_a_thread_of_one_leaves_the_others_alone() -> None:
+    with torch_threads(3), ThreadPoolExecutor(1, initializer=one_torch_thread) as pool:
+        assert pool.submit(torch.get_num_threads).result() == 1
+        with ThreadPoolExecutor(1) as other:
+            assert other.submit(torch.get_num_threads).result() == 3
+        assert torch.get_num_threads() == 3
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(0, [0]), (3, [3]), (4, [4]), (9, [4, 4, 1])])

@@ -11,7 +11,7 @@ import shapely
 
 from locdiffusion.decoding.answers import Mode
 from locdiffusion.decoding.credible_regions import CredibleRegion
-from pipelines.geotag.batches import written_region
+from pipelines.geotag.late_results import written_region
 from schemas import geoparquet
 from schemas.geotags import (
     ERROR_SCHEMA,

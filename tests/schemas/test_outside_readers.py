@@ -25,7 +25,8 @@ from locdiffusion.geography.polygons import within_world
 from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.positions import PhotoPositions
-from pipelines.geotag.batches import Decoded, PhotoBatch, ShardEnding, written_region
+from pipelines.geotag.batches import Decoded, PhotoBatch, ShardEnding
+from pipelines.geotag.late_results import written_region
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.tables import Extras
 from schemas.geotags import THRESHOLDS_KM

@@ -85,6 +85,8 @@ def test_each_step_counts_its_own_work(tmp_path: Path, monkeypatch: pytest.Monke
         "sample": 200 * BATCHES,
         "decode_density": 400 * BATCHES,
         "wait_for_model": 0,
+        "regions_and_places": 0,
+        "wait_for_regions_and_places": 0,
         "write": 1000,
     }
     assert tuple(found) == counters.STEPS
