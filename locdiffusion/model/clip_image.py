@@ -9,15 +9,12 @@ All hold the same numbers. The network is open_clip's ViT-L-14 with QuickGELU.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
+from locdiffusion.model.clip_layouts import image_weights
 from locdiffusion.model.open_clip_model import shapes_only
-from locdiffusion.model.tensor_files import read_tensors
 from locdiffusion.model.weights import EncoderWeightsError, offline_if_unreachable
 
 MODEL = "ViT-L-14-quickgelu"
@@ -39,20 +36,6 @@ REMEDY = (
     "--encoder geoclip:/path/to/model.safetensors"
 )
 
-# Names in transformers and open_clip; query, key and value are one matrix in open_clip.
-RENAMED = (
-    (r"embeddings\.class_embedding", "class_embedding"),
-    (r"embeddings\.patch_embedding\.", "conv1."),
-    (r"embeddings\.position_embedding\.weight", "positional_embedding"),
-    (r"pre_layrnorm\.", "ln_pre."),
-    (r"post_layernorm\.", "ln_post."),
-    (r"encoder\.layers\.", "transformer.resblocks."),
-    (r"\.layer_norm([12])\.", r".ln_\1."),
-    (r"\.self_attn\.", ".attn."),
-    (r"\.mlp\.fc1\.", ".mlp.c_fc."),
-    (r"\.mlp\.fc2\.", ".mlp.c_proj."),
-)
-
 
 def image_tower(file: str = "") -> nn.Module:
     """Loads the network, which maps normalised images (N, 3, 224, 224) to raw features (N, 768).
@@ -66,7 +49,7 @@ def image_tower(file: str = "") -> nn.Module:
     path = named_file(file) if file else _cached() or _downloaded()
     try:
         tower: nn.Module = shapes_only(MODEL).visual
-        tower.load_state_dict(_image_weights(path), assign=True)
+        tower.load_state_dict(image_weights(tower, path), assign=True)
     except Exception as error:  # of the file or the model
         reason = " ".join(str(error).split())[:300]  # torch lists every tensor
         raise EncoderWeightsError(
@@ -113,26 +96,3 @@ def _downloaded() -> Path:
             f"{constants.HF_HUB_CACHE} nor to be had from the hub ({type(error).__name__}). "
             f"{REMEDY}"
         ) from error
-
-
-def _image_weights(path: Path) -> dict[str, Tensor]:
-    """Reads the tensors of the image tower under open_clip's names."""
-    tensors = read_tensors(path, ("visual.", "vision_model.", "visual_projection."))
-    if any(name.startswith("vision_model.") for name in tensors):
-        return _from_transformers(tensors)
-    return {name.removeprefix("visual."): tensor for name, tensor in tensors.items()}
-
-
-def _from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    renamed = {"proj": tensors["visual_projection.weight"].T.contiguous()}
-    for name, tensor in tensors.items():
-        ours = name.removeprefix("vision_model.")
-        if ours == name or ours == "embeddings.position_ids":
-            continue
-        for theirs, replacement in RENAMED:
-            ours = re.sub(theirs, replacement, ours)
-        renamed[ours] = tensor
-    for query in [name for name in renamed if ".q_proj." in name]:
-        parts = [renamed.pop(query.replace(".q_proj.", f".{part}_proj.")) for part in "qkv"]
-        renamed[query.replace(".q_proj.", ".in_proj_")] = torch.cat(parts)
-    return renamed

@@ -6,7 +6,9 @@
 | `efficientnet_lite0+texture@32px` | 2128: textures too, of 32 × 32 pixels | the same |
 | `efficientnet_lite0_texture@32+128px` | 1696: textures alone, of two views | the same |
 | `open_clip:MODEL/PRETRAINED` | `encode_image`, L2-normalised | open_clip's tag, from its hub |
-| `open_clip:MODEL/LOCAL_FILE` | the same | a `.pt`, `.pth`, `.bin` or `.safetensors` file |
+| `open_clip:MODEL/LOCAL_FILE` | the same | a file of any layout of `clip_layouts` |
+| `open_clip:local-dir:FOLDER` | the same | beside `open_clip_config.json` in the folder |
+| `open_clip:hf-hub:ORG/NAME` | the same | the same, of the hub or its cache |
 | `geoclip` | GeoCLIP's 512, unit length | PyPI `geoclip`; CLIP's from a cache or its hub |
 | `geoclip:LOCAL_FILE` | the same | CLIP ViT-L/14 from any file of OpenAI's weights |
 

@@ -1,4 +1,4 @@
-"""Loads image towers of open_clip, by their tags or from files."""
+"""Loads image towers of open_clip, by their tags, from files or from folders."""
 
 from __future__ import annotations
 
@@ -14,17 +14,28 @@ import numpy as np
 import torch
 from torch import nn
 
+from locdiffusion.model.clip_layouts import image_weights
 from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
+from locdiffusion.model.model_folder import folder_weights, model_folder
 from locdiffusion.model.preprocessing import EncoderSpec
-from locdiffusion.model.tensor_files import read_tensors
 from locdiffusion.model.weights import (
+    FOLDER,
     OPEN_CLIP_PREFIX,
     WEIGHT_SUFFIXES,
     EncoderWeightsError,
+    is_folder,
     offline_if_unreachable,
+    split_name,
 )
 
-FORMS = ("open_clip:MODEL/PRETRAINED", "open_clip:MODEL/LOCAL_FILE")
+FORMS = (
+    "open_clip:MODEL/PRETRAINED",
+    "open_clip:MODEL/LOCAL_FILE",
+    "open_clip:local-dir:FOLDER",
+    "open_clip:hf-hub:ORG/NAME",
+)
+NO_TEXT = {"context_length": 8, "vocab_size": 8, "width": 8, "heads": 1, "layers": 1}
+"""A text tower of hardly any weights, because none is used. Others need files of transformers."""
 
 
 class ImageTower(nn.Module):
@@ -34,7 +45,9 @@ class ImageTower(nn.Module):
         super().__init__()
         for child, _ in list(clip.named_children()):
             if child != "visual":
-                delattr(clip, child)  # the text tower: up to half of the memory
+                delattr(clip, child)  # the text tower
+        for name, _ in [*clip.named_parameters(recurse=False), *clip.named_buffers(recurse=False)]:
+            delattr(clip, name)
         self.clip = clip
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
@@ -45,13 +58,23 @@ class ImageTower(nn.Module):
 
 @dataclass(frozen=True)
 class Choice:
-    """Model of open_clip, its weights, and arguments for `open_clip.create_model`."""
+    """Model of open_clip, its weights, and arguments for `open_clip.create_model`.
+
+    Attributes:
+        name: Name of the encoder.
+        model: Name for `open_clip.create_model`.
+        weights: Tag or path of a file; empty for a folder.
+        from_hub: Whether the weights are those of a tag.
+        arguments: Other arguments for `open_clip.create_model`.
+        folder: `local-dir:FOLDER` or `hf-hub:ORG/NAME`, or empty.
+    """
 
     name: str
     model: str
     weights: str
     from_hub: bool
     arguments: dict[str, Any]
+    folder: str = ""
 
 
 def choose(name: str) -> Choice:
@@ -64,8 +87,10 @@ def choose(name: str) -> Choice:
         ValueError: open_clip has no such model or tag.
         EncoderWeightsError: The package or the local file is missing.
     """
-    model, _, weights = name.removeprefix(OPEN_CLIP_PREFIX).partition("/")
-    if not model or not weights:
+    model, weights = split_name(name)
+    model = model.removeprefix(OPEN_CLIP_PREFIX)
+    folder = name.removeprefix(OPEN_CLIP_PREFIX) if is_folder(name) else ""
+    if not model or not (weights or folder):
         raise ValueError(f"image encoder {name!r} is incomplete, wanted one of {FORMS}")
     try:
         import open_clip
@@ -74,6 +99,9 @@ def choose(name: str) -> Choice:
             f"{name} needs the package open_clip_torch, and {error.name} is missing: "
             "pip install open_clip_torch"
         ) from error
+    if folder:
+        known = {"force_quick_gelu": False}  # its configuration tells everything
+        return Choice(name, f"{FOLDER}{model_folder(folder)}", "", False, known, folder)
     if model not in open_clip.list_models():
         close = difflib.get_close_matches(model, open_clip.list_models(), n=5)
         raise ValueError(
@@ -117,9 +145,9 @@ def load(name: str) -> tuple[EncoderSpec, nn.Module]:
     """
     choice = choose(name)
     try:
-        tensors = read_tensors(_weight_file(choice))
-        clip = without_weights(choice.model, **choice.arguments)
-        clip.visual.load_state_dict(_visual_weights(clip, tensors))
+        clip = _with_weights(choice, _weight_file(choice))
+    except EncoderWeightsError:
+        raise
     except Exception as error:  # of the hub, the file or the model
         raise EncoderWeightsError(_no_weights(choice, error)) from error
     return _spec(choice, clip), ImageTower(clip)
@@ -146,15 +174,19 @@ def shapes_only(model: str, **arguments: Any) -> Any:
 
 
 def without_weights(model: str, **arguments: Any) -> Any:
-    """Makes a model of open_clip with random weights, and fetches nothing for it."""
+    """Makes an image tower of open_clip with random weights, and fetches nothing for it."""
     import open_clip
 
     with _silent("initialized randomly"):
-        return open_clip.create_model(model, load_weights=False, pretrained_text=False, **arguments)
+        return open_clip.create_model(
+            *(model,), load_weights=False, pretrained_text=False, text_cfg=NO_TEXT, **arguments
+        )
 
 
 def _weight_file(choice: Choice) -> Path:
     """Finds the file of the weights, and fetches that of a tag."""
+    if choice.folder:
+        return folder_weights(choice.folder)
     if not choice.from_hub:
         return Path(choice.weights)
     import open_clip
@@ -164,15 +196,24 @@ def _weight_file(choice: Choice) -> Path:
         return Path(open_clip.download_pretrained(tag))
 
 
-def _visual_weights(clip: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Selects the image tower; open_clip's own loader would open TorchScript and old pickles."""
-    from open_clip.convert import convert_state_dict
+def _with_weights(choice: Choice, path: Path) -> Any:
+    """Makes a model with the image tower of a file, in single precision.
+
+    Shapes are compared before there is memory for them. open_clip's own loader would open
+    TorchScript and old pickles.
+    """
     from open_clip.factory import resize_pos_embed
 
-    converted = convert_state_dict(clip, tensors)
-    resize_pos_embed(converted, clip)
-    found = {name: tensor for name, tensor in converted.items() if name.startswith("visual.")}
-    return {name.removeprefix("visual."): tensor for name, tensor in found.items()}
+    clip = shapes_only(choice.model, **choice.arguments)
+    found = image_weights(clip.visual, path)
+    placed = {f"visual.{name}": tensor.float() for name, tensor in found.items()}
+    resize_pos_embed(placed, clip)
+    weights = {name.removeprefix("visual."): tensor for name, tensor in placed.items()}
+    clip.visual.load_state_dict(weights, assign=True)
+    if any(buffer.is_meta for buffer in clip.visual.buffers()):  # of no file: it is computed
+        clip = without_weights(choice.model, **choice.arguments)
+        clip.visual.load_state_dict(weights)
+    return clip
 
 
 def _spec(choice: Choice, clip: Any) -> EncoderSpec:

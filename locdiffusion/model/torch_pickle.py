@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import pickletools
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -99,11 +99,12 @@ class Module:
     attributes: dict[Any, Any] = field(default_factory=dict)
 
 
-def unpickled(data: bytes) -> Any:
+def unpickled(data: bytes | BinaryIO, storages: dict[str, torch.dtype] | None = None) -> Any:
     """Interprets a pickle of containers, numbers, text and tensors.
 
     Args:
-        data: Pickle of protocol 2, as torch writes it.
+        data: Pickle of protocol 2, as torch writes it. Of a file, one pickle is read.
+        storages: Types by name of the storages that the pickle mentions, which are added.
 
     Returns:
         Dictionaries, lists, tuples, `StoredTensor` and `Module`.
@@ -111,7 +112,7 @@ def unpickled(data: bytes) -> Any:
     Raises:
         TensorFileError: The pickle names code, or is of another kind.
     """
-    machine = _Machine()
+    machine = _Machine({} if storages is None else storages)
     for instruction, argument, _ in pickletools.genops(data):
         if instruction.name == "STOP":
             return machine.pop()
@@ -122,7 +123,8 @@ def unpickled(data: bytes) -> Any:
 class _Machine:
     """The stack of a pickle, with the instructions that torch's pickles have."""
 
-    def __init__(self) -> None:
+    def __init__(self, storages: dict[str, torch.dtype]) -> None:
+        self._storages = storages
         self._stack: list[Any] = []
         self._memo: dict[int, Any] = {}
 
@@ -206,7 +208,10 @@ class _Machine:
     def _make(self, instruction: str) -> None:
         arguments = self.pop()
         if instruction == "BINPERSID":
-            self._stack.append(_storage(arguments))
+            storage = _storage(arguments)
+            if self._storages.setdefault(storage.record, storage.dtype) != storage.dtype:
+                raise TensorFileError("its pickle has a storage of two kinds")
+            self._stack.append(storage)
             return
         named = self.pop()
         if not isinstance(named, Named) or not isinstance(arguments, tuple):
@@ -222,7 +227,8 @@ class _Storage:
 
 def _storage(persistent: Any) -> _Storage:
     match persistent:
-        case ("storage", Named(name), str(record), str(), int(), *_):
+        # Before 1.6 a part of another storage could follow, which torch has not written since 0.4.
+        case ("storage", Named(name), str(record), str(), int(), *part) if part in ([], [None]):
             module, _, kind = name.partition(" ")
             if module == "torch" and kind in DTYPES:
                 return _Storage(record, DTYPES[kind])

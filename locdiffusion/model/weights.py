@@ -10,7 +10,8 @@ from collections.abc import Iterator
 
 GEOCLIP = "geoclip"
 OPEN_CLIP_PREFIX = "open_clip:"
-WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors")
+FOLDER, HUB = "local-dir:", "hf-hub:"
+WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".index.json")
 HUB_TIMEOUT_S = 5.0
 
 
@@ -22,25 +23,35 @@ def split_name(name: str) -> tuple[str, str]:
     """Splits the name of an encoder into its model and its weights.
 
     `open_clip:MODEL/WEIGHTS` gives `open_clip:MODEL` and WEIGHTS, which is a tag, a file or a URL;
-    `geoclip:FILE` gives `geoclip` and FILE. A name without weights gives itself and "".
+    `geoclip:FILE` gives `geoclip` and FILE, and `open_clip:local-dir:FOLDER` gives
+    `open_clip:local-dir` and FOLDER. A name without weights gives itself and "".
     """
+    local, hub = (OPEN_CLIP_PREFIX + kind for kind in (FOLDER, HUB))
+    if name.startswith((local, hub)):
+        return (local[:-1], name.removeprefix(local)) if name.startswith(local) else (name, "")
     model, _, weights = name.partition("/" if name.startswith(OPEN_CLIP_PREFIX) else ":")
     return (model, weights) if name.startswith((OPEN_CLIP_PREFIX, GEOCLIP + ":")) else (name, "")
 
 
 def join_name(model: str, weights: str) -> str:
     """Joins model and weights; the inverse of `split_name`."""
-    separator = "/" if model.startswith(OPEN_CLIP_PREFIX) else ":"
+    separator = "/" if model.startswith(OPEN_CLIP_PREFIX) and not is_folder(model + ":") else ":"
     return f"{model}{separator}{weights}" if weights else model
 
 
+def is_folder(name: str) -> bool:
+    """Whether an encoder's name is that of a folder, local or on the hub, with a configuration."""
+    return name.startswith((OPEN_CLIP_PREFIX + FOLDER, OPEN_CLIP_PREFIX + HUB))
+
+
 def may_move(name: str) -> bool:
-    """Whether the same weights may be in another place: they are a file, and not a tag of a hub.
+    """Whether the same weights may be in another place: they are local, and not a tag of a hub.
 
     The weights of GeoCLIP's CLIP always are.
     """
     model, weights = split_name(name)
-    return model == GEOCLIP or weights.endswith(WEIGHT_SUFFIXES)
+    local = weights.endswith(WEIGHT_SUFFIXES) or (is_folder(name) and bool(weights))
+    return model == GEOCLIP or local
 
 
 @contextlib.contextmanager
