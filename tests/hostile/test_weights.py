@@ -35,6 +35,7 @@ from support.hostile.weights import (
     WEIGHTS,
     Command,
     archived,
+    before_archives,
     scripted,
     text,
 )
@@ -97,6 +98,8 @@ def test_pickles_run_nothing(tmp_path: Path) -> None:
         archived(b"\x80\2c__torch__\nM\n)\x81cos\nsystem\nb."),
         archived(b"\x80\2cbuiltins\nexec\n)\x81" + text("1") + b"b."),
         archived(b"(" + text(f"touch {planted}") + b"ios\nsystem\n."),
+        before_archives(pickle.dumps(command, 2)),
+        before_archives(b"", [command]),
     ]
     for suffix in (".pt", ".safetensors"):
         file = tmp_path / f"weights{suffix}"

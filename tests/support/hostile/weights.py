@@ -72,6 +72,14 @@ def archived(pickled: bytes, records: Mapping[str, bytes] | None = None, **how: 
     return buffer.getvalue()
 
 
+def before_archives(pickled: bytes, names: Any = ("0",), storages: bytes = b"") -> bytes:
+    """A file as torch.save wrote it before version 1.6, of any pickle."""
+    magic = pickle.dumps(0x1950A86A20F9469CFC6C, 2)
+    machine = {"protocol_version": 1001, "little_endian": True, "type_sizes": {"int": 4}}
+    head = magic + pickle.dumps(1001, 2) + pickle.dumps(machine, 2)
+    return head + pickled + pickle.dumps(list(names), 2) + storages
+
+
 def text(value: str) -> bytes:
     """The instruction that pushes a text."""
     return b"X" + struct.pack("<I", len(value)) + value.encode()
@@ -161,6 +169,24 @@ WEIGHTS: dict[str, Callable[[], bytes]] = {
     "large_memo.pt": large_memo,
     "bytes.pt": lambda: archived(b"\x80\5\x96" + struct.pack("<Q", 2**40) + b"."),
     "old.pt": lambda: pickle.dumps({"visual.x": [0] * 9}),
+    "before.bin": lambda: before_archives(tensor((1,), (1,), 1)),
+    "before_long.bin": lambda: before_archives(
+        tensor((2**40,), (1,), 2**40), storages=struct.pack("<Q", 2**40) + ZEROS
+    ),
+    "before_wrapped.bin": lambda: before_archives(
+        tensor((1,), (1,), 1), storages=struct.pack("<Q", 2**64 - 2) + ZEROS
+    ),
+    "before_expanded.bin": lambda: before_archives(
+        tensor((2**20, 2**20), (0, 0), 1), storages=struct.pack("<Q", 1) + ZEROS
+    ),
+    "before_unknown.bin": lambda: before_archives(
+        tensor((1,), (1,), 1), ("1",), struct.pack("<Q", 1) + ZEROS
+    ),
+    "before_twice.bin": lambda: before_archives(
+        tensor((1,), (1,), 1), ("0",) * 2, (struct.pack("<Q", 1) + ZEROS) * 2
+    ),
+    "before_other.bin": lambda: before_archives(b"").replace(b"M\xe9\x03", b"M\xe8\x03"),
+    "before_command.bin": lambda: before_archives(pickle.dumps(Command("true"), 2)),
     "no_pickle.pt": lambda: archived(b"").replace(b"data.pkl", b"data.txt"),
     "damaged.pt": lambda: archived(b"\x80\2tRQbs."),
     "huge.safetensors": huge_safetensors,
