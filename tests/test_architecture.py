@@ -40,6 +40,7 @@ ONLY_IN = {
         "pipelines.beam.flags",
         "pipelines.beam.jobs",
         "pipelines.beam.worker",
+        "pipelines.geotag.combining",
         "pipelines.geotag.reading",
         "pipelines.geotag.stages",
         "pipelines.geotag.transforms",

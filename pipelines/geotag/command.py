@@ -26,14 +26,16 @@ from locdiffusion.photos.names import extension
 from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.geotag.attempts import forgotten_if_stopped
-from pipelines.geotag.console import last_line, shown, summary_table
+from pipelines.geotag.console import last_line, shown, summary_table, whole
+from pipelines.geotag.digest import RunDigest
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
-from pipelines.geotag.output import MAP_HTML, MAP_PNG, REPORT_HTML, Output, RunConfiguration
+from pipelines.geotag.output import DIGEST, MAP_HTML, MAP_PNG, REPORT_HTML, Output, RunConfiguration
 from pipelines.geotag.plain_loop import run_plain_loop
 from pipelines.geotag.progress import Progress
-from pipelines.geotag.summary import summarise
+from pipelines.geotag.sample import Sample
+from pipelines.geotag.summary import run_digest, summarise
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 
 __all__ = ["build", "geotag", "main", "parser", "run", "summarise_only"]
@@ -94,6 +96,8 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     _tell_unreadable(shards)
     with output.usable():
         kept = output.prepare(configuration, shards, options.overwrite, options.retry_failed)
+    if kept.unfinished or kept.gone:
+        output.remove(DIGEST)  # it will be out of date
     gone = (f"{source} ({number(photos, 'photo')})" for source, photos in kept.gone.items())
     for line in shown(gone):
         tell(f"gone since the last run, its rows are removed: {line}")
@@ -174,13 +178,14 @@ def run(job: Job) -> dict[str, Any] | None:
         print(how_to_follow(result, job.options))
         return None
     seconds = max(0.01, round(time.monotonic() - start, 2))
-    summary = summarise(job.output, job.left_out)
+    digest = run_digest(job.output)
+    summary = summarise(job.output, job.left_out, digest)
     photos = job.output.photos_of(shard.id for shard in job.unfinished)
     now = zip(TIMES, (seconds, round(photos / seconds, 2), stages), strict=True)
     # Where nothing was left to do, what is known about the time is in the earlier summary.
     earlier = {} if photos else _earlier_times(job.output, summary["photos"])
     summary |= {**dict(now), **earlier, "configuration": job.configuration.to_dict()}
-    return report(job.options, job.output, summary, job.shards)
+    return report(job.options, job.output, digest, summary, job.shards)
 
 
 def _earlier_times(output: Output, photos: int) -> dict[str, Any]:
@@ -211,7 +216,8 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
         )
     left_out = LeftOut()
     shards = list_shards(options.input, tell, options.exclude, left_out, options.follow_links)
-    summary = summarise(output, left_out)
+    digest = run_digest(output)
+    summary = summarise(output, left_out, digest)
     if not shards and (earlier := output.read_json(SUMMARY)):  # which knew the folders
         summary["left_out"] = earlier.get("left_out", summary["left_out"])
     summary |= {**_earlier_times(output, summary["photos"]), "configuration": configuration}
@@ -220,11 +226,15 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
     else:
         done = number(sum(summary["shards"].values()), "shard")
         tell(f"{done} finished; with --input, missing ones are named")
-    return report(options, output, summary, shards)
+    return report(options, output, digest, summary, shards)
 
 
 def report(
-    options: GeotagOptions, output: Output, summary: dict[str, Any], shards: Sequence[Shard]
+    options: GeotagOptions,
+    output: Output,
+    digest: RunDigest,
+    summary: dict[str, Any],
+    shards: Sequence[Shard],
 ) -> dict[str, Any]:
     """Writes and prints a summary, draws the pages, and checks the result.
 
@@ -233,7 +243,9 @@ def report(
     """
     output.write(SUMMARY, data=to_json(summary))
     print(summary_table(summary))
-    pages = f", with {MAP_HTML} and {REPORT_HTML}" if draw_pages(output) else ""
+    pages = (
+        f", with {MAP_HTML} and {REPORT_HTML}" if draw_pages(output, digest.sample, summary) else ""
+    )
     print(printable(f"written      {output.root}{pages}"))
     print(last_line(summary))
     if reason := _failure(summary, output, shards, options):
@@ -266,14 +278,14 @@ def _tell_others(others: Sequence[Mapping[str, Any]], fate: str) -> None:
         )
 
 
-def draw_pages(output: Output) -> bool:
+def draw_pages(output: Output, sample: Sample, summary: Mapping[str, Any]) -> bool:
     """Draws the pages and returns whether it could; an error is told and loses no result."""
     try:
         from pipelines.geotag.pages import write_map_html, write_map_png, write_report_html
 
-        write_map_png(output.root, output.path(MAP_PNG))
-        write_map_html(output.root, output.path(MAP_HTML))
-        write_report_html(output.root, output.path(REPORT_HTML))
+        write_map_png(sample, output.path(MAP_PNG))
+        write_map_html(sample, output.path(MAP_HTML))
+        write_report_html(sample, summary, output.path(REPORT_HTML))
     except Exception as error:
         why = f"{type(error).__name__}: {error}"
         tell(f"a map or the report is missing ({why}); all results are complete")
@@ -298,8 +310,8 @@ def _failure(
         )
     if again := summary["read_again"]:
         return (
-            f"not everything in {', '.join(shown(again))} could be read; {look}, then type the "
-            "same command again: it reads them anew"
+            f"not everything in {', '.join(shown(again, whole(summary, 'read_again')))} could be "
+            f"read; {look}, then type the same command again: it reads them anew"
         )
     if photos == 0:
         return f"no photo was found in {number(sum(summary['shards'].values()), 'shard')}; {look}"
@@ -310,7 +322,7 @@ def _failure(
         return f"{what}, above --max-error-fraction {limit:g}; {look}"
     if summary["damaged"] and not options.accept_damaged:
         return (
-            f"{number(len(summary['damaged']), 'shard')} damaged, see above: all that could be "
+            f"{number(whole(summary, 'damaged'), 'shard')} damaged, see above: all that could be "
             "read is geotagged; copy the damaged anew and type the same command, or accept what "
             "was read with --accept-damaged"
         )

@@ -7,7 +7,7 @@ from typing import Any
 
 from locdiffusion.cli.terminal import printable
 from locdiffusion.photos.left_out import LeftOut, number
-from pipelines.geotag.summary import CREDIBLE
+from pipelines.geotag.digest import CREDIBLE
 from pipelines.geotag.tables import HYBRID_FAILED, REGIONS_FAILED
 from schemas.geotags import THRESHOLDS_KM, Status
 
@@ -35,10 +35,15 @@ IN_WORDS = {
 """What is wrong with a photo, in words that stand behind a number."""
 
 
-def shown(items: Iterable[str], most: int = MOST_SHOWN) -> list[str]:
-    """Returns the first items, and how many more there are."""
+def whole(summary: Mapping[str, Any], name: str) -> int:
+    """Returns the length of a list of the summary, which may be cut short."""
+    return len(summary[name]) + int(summary.get("unlisted", {}).get(name, 0))
+
+
+def shown(items: Iterable[str], total: int | None = None, most: int = MOST_SHOWN) -> list[str]:
+    """Returns the first items, and how many more there are, of `total` or all."""
     listed = list(items)
-    more = len(listed) - most
+    more = (len(listed) if total is None else total) - most
     return [*listed[:most], *([f"and {more:,} more"] if more > 0 else [])]
 
 
@@ -80,7 +85,7 @@ def summary_table(summary: Mapping[str, Any]) -> str:
         lines += [f"  {number(count, 'photo')} {how}: {reason}" for reason, count in reasons]
     shards = ", ".join(f"{count:,} {status}" for status, count in summary["shards"].items())
     lines.append(f"shards       {shards or 'none':>10}")
-    lines += _told("damaged", summary["damaged"]) + _told("notes", summary["notes"])
+    lines += _told("damaged", summary) + _told("notes", summary)
     lines += _surprises(summary)
     if "seconds" in summary:
         rate = summary["images_per_second"]
@@ -115,9 +120,10 @@ def revealed(summary: Mapping[str, Any]) -> str:
     )
 
 
-def _told(title: str, shards: Iterable[Mapping[str, str]]) -> list[str]:
+def _told(title: str, summary: Mapping[str, Any]) -> list[str]:
     """Lines with the name of each of the first shards, and what is to be said of it."""
-    lines = shown(f"{one['source']}: {one['message']}" for one in shards)
+    told = (f"{one['source']}: {one['message']}" for one in summary[title])
+    lines = shown(told, whole(summary, title))
     return [title, *(f"  {line}" for line in lines)] if lines else []
 
 

@@ -6,6 +6,7 @@
     _manifest/<shard>.<mark>.json       written last: a shard without one is not done
     _attempts/<shard>.json              only while the shard is in work, see `attempts`
     run.json                            written first: the configuration of the run
+    digest.parquet                      what the summary and the pages need, see `digest`
     summary.json, `PAGES`               written by `pipelines.geotag` after the job
 
 The bytes depend only on the photos, the model and the settings, not on the time, the path of the
@@ -58,6 +59,7 @@ from pipelines.writing.directory import (
 from schemas.geotags import SCHEMA_VERSION, ErrorRow
 
 ATTEMPTS = "_attempts"
+DIGEST = "digest.parquet"
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
 PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
 _QUOTED = re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
@@ -122,7 +124,7 @@ class Output(OutputDirectory):
         ATTEMPTS: "*.json",
         **dict.fromkeys(LAYERS, "part-*.parquet"),
     }
-    FILES: ClassVar[tuple[str, ...]] = (SUMMARY, *PAGES)
+    FILES: ClassVar[tuple[str, ...]] = (SUMMARY, DIGEST, *PAGES)
 
     def part(self, layer: str, shard_id: str) -> str:
         """Path of a shard's file in a layer."""
@@ -230,6 +232,13 @@ class Output(OutputDirectory):
             for name in self.names(layer, self.FOLDERS[layer])
             if name not in known
         ]
+
+    def sizes_of_shards(self) -> dict[str, dict[str, int]]:
+        """Sizes in bytes of all manifests that count and of all parts, by folder and name."""
+        found = {name: self.sizes(name, self.FOLDERS[name]) for name in (MANIFESTS, *LAYERS)}
+        counted = first_of_each(map(ManifestName.parse, found[MANIFESTS])).values()
+        found[MANIFESTS] = {name.file: found[MANIFESTS][name.file] for name in counted}
+        return found
 
     def _refuse_other(self, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
         version = earlier.get("schema_version")

@@ -18,6 +18,7 @@ from apache_beam.ml.inference.base import RunInference
 from locdiffusion.photos.listing import Shard
 from pipelines.beam.jobs import run_job
 from pipelines.geotag.batches import STAGES
+from pipelines.geotag.combining import DigestRun
 from pipelines.geotag.model_cache import Loader
 from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration
@@ -86,6 +87,7 @@ def launch(
     geotag = Geotag(load, configuration, output, options.batch_size, options.extras)
 
     def build(pipeline: beam.Pipeline) -> None:
-        _ = pipeline | "ListShards" >> beam.Create(shards) | "Geotag" >> geotag
+        manifests = pipeline | "ListShards" >> beam.Create(shards) | "Geotag" >> geotag
+        _ = manifests | "DigestRun" >> DigestRun(output)
 
     return run_job(options, build)

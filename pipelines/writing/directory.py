@@ -123,6 +123,17 @@ class OutputDirectory:
             return []
         return sorted(n for n in names if fnmatch.fnmatchcase(n, pattern) and n[:1] != ".")
 
+    def sizes(self, folder: str, pattern: str) -> dict[str, int]:
+        """Sizes in bytes of the files in a folder that match a pattern, as `names` names them."""
+        filesystem, path = file_system(self.path(folder))
+        filesystem.invalidate_cache()
+        try:
+            found = filesystem.ls(path, detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        sizes = {file["name"].rpartition("/")[2]: file["size"] for file in found}
+        return {n: s for n, s in sizes.items() if fnmatch.fnmatchcase(n, pattern) and n[:1] != "."}
+
     def read_json(self, *names: str) -> dict[str, Any] | None:
         """A JSON object, or None if there is no such file or it holds something else."""
         filesystem, path = file_system(self.path(*names))

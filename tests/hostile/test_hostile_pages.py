@@ -20,7 +20,7 @@ from support.archives import photo
 from support.browser import Page
 from support.fake_geotagger import FakeLoader
 from support.hostile.writing import NAMES
-from support.outputs import summary_of, write_predictions
+from support.outputs import digest_of, summary_of, write_predictions
 
 ATTACKS = {
     "script": "<script>window.owned = 1</script>",
@@ -53,9 +53,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     summary = summary_of(len(texts), **{text: text for text in TEXTS})
     told = [{"shard": t, "source": t, "status": t, "message": t} for t in TEXTS]
     summary |= {"damaged": told, "notes": told, "documents": told, "mismatches": TEXTS}
-    (folder / "summary.json").write_text(json.dumps(summary))
-    write_map_html(str(folder), str(folder / "map.html"))
-    write_report_html(str(folder), str(folder / "report.html"))
+    sample = digest_of(folder).sample
+    write_map_html(sample, str(folder / "map.html"))
+    write_report_html(sample, summary, str(folder / "report.html"))
     return folder
 
 
@@ -122,7 +122,7 @@ def test_figure_draws_names_as_text(tmp_path):
     rng = np.random.default_rng(SEED)
     for index, name in enumerate(("$\\frac{", "$x_{$", "_hidden", "\u202egnp", "long" * 50)):
         write_predictions(tmp_path, f"{name}-{index}-{index:010x}", 20, rng)
-    write_map_png(str(tmp_path), str(tmp_path / "map.png"))
+    write_map_png(digest_of(tmp_path).sample, str(tmp_path / "map.png"))
     assert (tmp_path / "map.png").stat().st_size < 2_000_000
 
 

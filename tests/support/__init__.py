@@ -33,5 +33,5 @@ def without_pages() -> Iterator[None]:
     from pipelines.geotag import command
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, "draw_pages", lambda output: False)
+        patch.setattr(command, "draw_pages", lambda *run: False)
         yield

@@ -13,7 +13,11 @@ import pyarrow.parquet as pq
 from locdiffusion.photos.listing import Shard
 from locdiffusion.sphere.geodesy import destination
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
+from pipelines.geotag.digest import RunDigest
 from pipelines.geotag.output import Output
+from pipelines.geotag.pages import write_map_html, write_map_png
+from pipelines.geotag.pages.rows import MapRows, map_rows
+from pipelines.geotag.shard_files import add_predictions, add_thumbnails, open_part
 from schemas.geotags import THRESHOLDS_KM, Stage, prediction_table
 from schemas.layers import Thumbnail, thumbnail_table
 from support.fake_geotagger import FakeGeotagger
@@ -49,6 +53,33 @@ def plain(text: str) -> str:
 def manifest_of(root: Path, shard: str) -> Path:
     """Path of the manifest of a shard, by its whole id."""
     return Path(root, "_manifest", Output(str(root)).manifest_files()[shard].file)
+
+
+def digest_of(root: Path) -> RunDigest:
+    """Digests the parts of a made-up run, which has no manifests."""
+    output, whole = Output(str(root)), RunDigest()
+    for path in sorted((root / "predictions").glob("part-*.parquet")):
+        digest, shard = RunDigest(), path.stem.removeprefix("part-")
+        with open_part(str(path)) as file:
+            add_predictions(digest, shard, file)
+        thumbnails = output.part("thumbnails", shard)
+        if Path(thumbnails).exists():
+            with open_part(thumbnails) as file:
+                add_thumbnails(digest.sample, file)
+        whole.update(digest)
+    return whole
+
+
+def rows_of(root: Path, limit: int = 1000, known_only: bool = False) -> MapRows:
+    """The rows that a page of a made-up run shows."""
+    return map_rows(digest_of(root).sample, limit, known_only=known_only)
+
+
+def write_maps(root: Path) -> None:
+    """Writes the maps of a made-up run into its directory."""
+    sample = digest_of(root).sample
+    write_map_png(sample, str(root / "map.png"))
+    write_map_html(sample, str(root / "map.html"))
 
 
 HOSTILE_KEY = "</script><script>alert(1)</script><!--\u2028'\"&amp;"

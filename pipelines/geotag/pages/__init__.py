@@ -1,7 +1,7 @@
 """The pages of a run: `map.png`, `map.html` to pan and zoom, `report.html` with the accuracy.
 
-A page reads a finished output directory and nothing else. If a run has more rows than a page can
-show, the page takes every k-th row in the order of the files, and says so.
+A page is made of the digest of a run alone. If a run has more rows than a page can show, the page
+shows an even sample, and says so.
 """
 
 from pipelines.geotag.pages.page import write_map_html

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -16,37 +16,27 @@ from locdiffusion.evaluate.known_positions import KINDS
 from locdiffusion.files import write_atomically
 from locdiffusion.geography.countries import NEAREST
 from pipelines.geotag.pages.filling import fill, script_json
-from pipelines.geotag.pages.rows import DATA, MapRows, colour_range_km, layer_files, read_rows
-from pipelines.geotag.pages.thumbnails import read_thumbnails
+from pipelines.geotag.pages.rows import DATA, MapRows, colour_range_km, map_rows
+from pipelines.geotag.sample import ROWS, Sample
 from schemas.geotags import NUMBER_COLUMNS, PROBABILITY_COLUMNS, THRESHOLDS_KM
 
-MAX_POINTS = 100_000
-MAX_THUMBNAIL_BYTES = 8_000_000
 TEMPLATE, SCRIPT = DATA / "map.html", DATA / "map.js"
 
 UNIT = 10_000
 """Probabilities are packed as whole numbers of 1/10,000; the page shows two digits."""
 
 
-def write_map_html(output_dir: str, path: str) -> None:
+def write_map_html(sample: Sample, path: str) -> None:
     """Writes one file that shows a run's predictions in a browser, without any request.
 
-    Directory and file are local, or URLs that fsspec opens.
-
-    Raises:
-        FileNotFoundError: The directory holds no predictions.
+    The file is local, or a URL that fsspec opens.
     """
-    rows = read_rows(output_dir, MAX_POINTS, with_modes=True)
-    names = zip(rows.text["shard"], rows.text["key"], strict=True)
-    row_of = {name: row for row, name in enumerate(names)}
-    files = layer_files(output_dir, "thumbnails")
-    pictures = read_thumbnails(*files, row_of, MAX_THUMBNAIL_BYTES)
-    data = script_json(page_data(rows, pictures))
+    data = script_json(page_data(map_rows(sample, ROWS)))
     script = SCRIPT.read_text(encoding="utf-8")
     write_atomically(str(path), fill(TEMPLATE, {"MAP_DATA": data}, script).encode())
 
 
-def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> dict[str, Any]:
+def page_data(rows: MapRows) -> dict[str, Any]:
     """Collects what the page draws, with numbers as in `packed` and JPEGs by number of the row."""
     n, known, modes = rows.numbers, rows.known, rows.modes
     shards, shard = _numbered(rows.text["shard"], np.uint32)
@@ -68,7 +58,7 @@ def page_data(rows: MapRows, thumbnails: Mapping[int, bytes] | None = None) -> d
         "units": units,
         "key": rows.text["key"],
         "thumbnails": [
-            [row, base64.b64encode(jpeg).decode()] for row, jpeg in (thumbnails or {}).items()
+            [row, base64.b64encode(jpeg).decode()] for row, jpeg in rows.thumbnails.items()
         ],
         "columns": {
             "shard": shard,

@@ -13,8 +13,9 @@ from locdiffusion.drawing.canvas import new_figure, png
 from locdiffusion.drawing.palette import CERTAINTY, FAINT, GRID, INK, SERIES
 from locdiffusion.drawing.world_map import draw_world, equal_earth
 from locdiffusion.files import write_atomically
-from pipelines.geotag.pages.rows import ROUND_KM, MapRows, colour_range_km, read_rows
-from pipelines.geotag.summary import shard_group
+from pipelines.geotag.pages.rows import ROUND_KM, MapRows, colour_range_km, map_rows
+from pipelines.geotag.sample import ROWS, Sample
+from pipelines.geotag.shard_files import shard_group
 from schemas.geotags import THRESHOLDS_KM
 
 if TYPE_CHECKING:
@@ -22,23 +23,17 @@ if TYPE_CHECKING:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
     from matplotlib.figure import Figure
 
-MAX_POINTS = 200_000
 MAX_TRUTH_LINES = 300
 
 GROUP_COLOURS = SERIES[:6]
 
 
-def write_map_png(output_dir: str, path: str) -> None:
+def write_map_png(sample: Sample, path: str) -> None:
     """Draws a run's predictions on a world map, with its accuracy where the truth is known.
 
-    Directory and file are local, or URLs that fsspec opens.
-
-    Raises:
-        FileNotFoundError: The directory holds no predictions.
+    The file is local, or a URL that fsspec opens.
     """
-    rows = read_rows(output_dir, MAX_POINTS)
-    figure = draw_figure(rows)
-    write_atomically(str(path), png(figure))
+    write_atomically(str(path), png(draw_figure(map_rows(sample, ROWS))))
 
 
 def draw_figure(rows: MapRows) -> Figure:

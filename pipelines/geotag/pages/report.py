@@ -8,35 +8,29 @@ from typing import Any
 
 from locdiffusion.calibrate.command import FEWEST
 from locdiffusion.evaluate.scores import Scores
-from locdiffusion.files import file_system, write_atomically
+from locdiffusion.files import write_atomically
 from locdiffusion.photos.left_out import LeftOut, number
-from pipelines.geotag.console import photo_errors, revealed
+from pipelines.geotag.console import photo_errors, revealed, whole
+from pipelines.geotag.digest import CREDIBLE
 from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.geotag.pages.filling import escaped, fill
-from pipelines.geotag.pages.rows import DATA, MapRows, read_rows
+from pipelines.geotag.pages.rows import DATA, MapRows, map_rows
 from pipelines.geotag.pages.scoring import Group, ReportScores, miss, score_rows
-from pipelines.geotag.summary import CREDIBLE
+from pipelines.geotag.sample import KNOWN_ROWS, Sample
 from schemas.geotags import THRESHOLDS_KM
 
-MAX_ROWS = 20_000
 TEMPLATE, QUALITY = DATA / "report.html", DATA / "quality.html"
 NO_TRUTH, REFIT = DATA / "no_truth.html", DATA / "refit.html"
 WITHHELD = "Known positions were left out of this run (<code>--no-positions</code>)."
 SHOWN_KM = (25, 200, 750)
 
 
-def write_report_html(output_dir: str, path: str) -> None:
-    """Writes one file with the accuracy of a finished run, which makes no request.
+def write_report_html(sample: Sample, summary: Mapping[str, Any], path: str) -> None:
+    """Writes one file with the accuracy of a run, which makes no request.
 
-    Directory and file are local, or URLs that fsspec opens.
-
-    Raises:
-        FileNotFoundError: The directory holds no predictions, or no summary.
+    The file is local, or a URL that fsspec opens.
     """
-    rows = read_rows(output_dir, MAX_ROWS, known_only=True)
-    filesystem, root = file_system(str(output_dir))
-    with filesystem.open(f"{root}/summary.json", "rb") as file:
-        summary = json.load(file)
+    rows = map_rows(sample, KNOWN_ROWS, known_only=True)
     write_atomically(str(path), report_page(rows, summary).encode())
 
 
@@ -178,12 +172,20 @@ def _run(summary: Mapping[str, Any]) -> str:
         + "</div>",
     ) + "".join(
         [
-            _list("Damaged shards", summary["damaged"]),
-            _list("Notes about shards", summary["notes"]),
+            *(
+                _list(title, [*summary[name], *_unlisted(summary, name)])
+                for name, title in (("damaged", "Damaged shards"), ("notes", "Notes about shards"))
+            ),
             _list("Documents that are not understood", summary["documents"]),
             _list("Left out, by name", [{"source": name} for name in left_out.named]),
         ]
     )
+
+
+def _unlisted(summary: Mapping[str, Any], name: str) -> list[dict[str, str]]:
+    """Returns a last entry for a list that is cut short."""
+    more = whole(summary, name) - len(summary[name])
+    return [{"source": f"and {more:,} more"}] if more else []
 
 
 def _list(title: str, files: Sequence[Mapping[str, str]]) -> str:

@@ -14,8 +14,9 @@ from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.scores import Scores, score
 from locdiffusion.geography.countries import country_codes
+from pipelines.geotag.digest import accuracy_row, error_counts
 from pipelines.geotag.pages.rows import MapRows
-from pipelines.geotag.summary import accuracy_row, shard_group
+from pipelines.geotag.shard_files import shard_group
 
 RESAMPLES = 200
 MOST_GROUPS = 20
@@ -95,7 +96,7 @@ def _group(
     rows: MapRows, name: str, chosen: NDArray[np.bool_], right: NDArray[np.bool_] | None = None
 ) -> Group:
     distances = rows.error_km, rows.numbers["radius_50_km"], rows.numbers["radius_90_km"]
-    scores = accuracy_row(np.stack(distances, axis=1)[chosen])
+    scores = accuracy_row(error_counts(np.stack(distances, axis=1)[chosen]))
     return Group(name, scores, None if right is None else float(np.mean(right[chosen])))
 
 

@@ -22,6 +22,7 @@ from PIL import ExifTags, Image
 
 from locdiffusion.photos.listing import shard_id
 from pipelines.geotag import command as geotag
+from pipelines.geotag.digest import RunDigest
 from pipelines.geotag.output import Output
 from schemas.geotags import THRESHOLDS_KM, Status
 from schemas.samples import IMAGE_EXTENSIONS, MAX_IMAGE_BYTES, MAX_METADATA_BYTES
@@ -420,12 +421,12 @@ def test_what_lies_is_named_by_the_same_command_too(
 def test_a_part_that_goes_while_the_job_runs(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    real = geotag.summarise
+    real = geotag.run_digest
 
-    def summarise(*arguments: Any) -> dict[str, Any]:
+    def run_digest(output: Output) -> RunDigest:
         part(tmp_path / "out", PREDICTIONS).unlink()
-        return real(*arguments)
+        return real(output)
 
-    monkeypatch.setattr(geotag, "summarise", summarise)
+    monkeypatch.setattr(geotag, "run_digest", run_digest)
     assert run(archive, tmp_path / "out", shards="val-*.tar") == 1
     assert f"{PREDICTIONS} cannot be read" in plain(capsys.readouterr().out)

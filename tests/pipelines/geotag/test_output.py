@@ -16,8 +16,10 @@ from locdiffusion.photos.listing import Shard, list_shards, shard_id, shard_stem
 from locdiffusion.photos.storage import DataError
 from pipelines.geotag.batches import read_batches, run_stage
 from pipelines.geotag.console import summary_table
+from pipelines.geotag.digest import accuracy_row, error_counts
 from pipelines.geotag.output import Output, OutputError, RunConfiguration, write_shard
-from pipelines.geotag.summary import accuracy_row, shard_group, summarise
+from pipelines.geotag.shard_files import shard_group
+from pipelines.geotag.summary import summarise
 from schemas import geoparquet
 from schemas.geotags import ERROR_SCHEMA, PREDICTION_SCHEMA, Stage
 from support.archives import bad_members, sound_members, write_tar
@@ -254,7 +256,7 @@ def test_every_count_is_checked_against_the_files(archive: Path, tmp_path: Path)
 
 def test_accuracy_and_coverage() -> None:
     rows = np.array([[0.5, 1, 2], [100, 50, 200], [300, 400, 500], [9000, 10, 20]])
-    row = accuracy_row(rows)
+    row = accuracy_row(error_counts(rows))
     assert row == {
         "n": 4,
         "median_km": 200.0,

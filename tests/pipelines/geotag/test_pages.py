@@ -14,7 +14,14 @@ from locdiffusion.drawing import world_map
 from locdiffusion.geography.countries import country_codes
 from pipelines.geotag.pages import page, picture, rows, write_map_html, write_map_png
 from pipelines.geotag.pages.filling import fill
-from support.outputs import HOSTILE_KEY, write_predictions, write_thumbnails
+from support.outputs import (
+    HOSTILE_KEY,
+    digest_of,
+    rows_of,
+    write_maps,
+    write_predictions,
+    write_thumbnails,
+)
 
 
 def unpacked(column):
@@ -41,8 +48,8 @@ def run(tmp_path, rng):
 
 
 def test_png_is_a_picture_and_the_same_twice(run, tmp_path):
-    write_map_png(str(run), str(tmp_path / "a.png"))
-    write_map_png(str(run), str(tmp_path / "b.png"))
+    write_map_png(digest_of(run).sample, str(tmp_path / "a.png"))
+    write_map_png(digest_of(run).sample, str(tmp_path / "b.png"))
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     with Image.open(tmp_path / "a.png") as image:
         assert image.width > 1000
@@ -50,34 +57,29 @@ def test_png_is_a_picture_and_the_same_twice(run, tmp_path):
 
 
 def test_png_shows_accuracy_only_where_truth_is_known(run, tmp_path, rng):
-    with_truth = picture.draw_figure(rows.read_rows(str(run), 1000))
+    with_truth = picture.draw_figure(rows_of(run, 1000))
     write_predictions(tmp_path / "blind", "a-0", 10, rng, truth=False)
-    without = picture.draw_figure(rows.read_rows(str(tmp_path / "blind"), 1000))
+    without = picture.draw_figure(rows_of(tmp_path / "blind", 1000))
     assert len(with_truth.axes) == len(without.axes) + 2
 
 
 def test_maps_of_a_run_without_any_prediction(tmp_path, rng):
     write_predictions(tmp_path, "a-0", 0, rng)
-    write_map_png(str(tmp_path), str(tmp_path / "map.png"))
-    write_map_html(str(tmp_path), str(tmp_path / "map.html"))
+    write_maps(tmp_path)
     assert page_json(tmp_path / "map.html")["title"] == "0 photos geotagged"
 
 
-def test_a_directory_without_predictions_is_an_error_that_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"geotag --output"):
-        write_map_png(str(tmp_path), str(tmp_path / "map.png"))
-
-
-def test_thinning_is_even_across_files_and_keeps_the_total(run):
-    everything = rows.read_rows(str(run), 80)
-    fourth = rows.read_rows(str(run), 20)  # 30 rows of a file are no multiple of 4
-    assert (len(everything), fourth.total) == (80, 80)
-    assert fourth.text["key"] == everything.text["key"][::4]
-    np.testing.assert_array_equal(fourth.numbers["latitude"], everything.numbers["latitude"][::4])
+def test_a_sample_is_the_same_in_any_order_and_keeps_the_total(run):
+    everything, some = rows_of(run, 80), rows_of(run, 20)
+    assert (len(everything), len(some), some.total) == (80, 20, 80)
+    place = {key: row for row, key in enumerate(everything.text["key"])}
+    chosen = [place[key] for key in some.text["key"]]
+    assert chosen == sorted(chosen) and everything.text["shard"] == sorted(everything.text["shard"])
+    np.testing.assert_array_equal(some.numbers["latitude"], everything.numbers["latitude"][chosen])
 
 
 def test_accuracy_is_grouped_by_shard_name_and_counts_only_rows_with_truth(run):
-    groups = picture.accuracy_groups(rows.read_rows(str(run), 1000))
+    groups = picture.accuracy_groups(rows_of(run, 1000))
     assert {name: len(errors) for name, errors in groups.items()} == {"seen": 30, "unseen": 10}
     assert all((np.diff(errors) >= 0).all() for errors in groups.values())
 
@@ -85,7 +87,7 @@ def test_accuracy_is_grouped_by_shard_name_and_counts_only_rows_with_truth(run):
 def test_many_groups_are_merged_without_losing_a_row(tmp_path, rng):
     for letter in "abcdefghi":
         write_predictions(tmp_path, f"{letter}-0", 4, rng)
-    groups = picture.accuracy_groups(rows.read_rows(str(tmp_path), 1000))
+    groups = picture.accuracy_groups(rows_of(tmp_path, 1000))
     assert len(groups) == len(picture.GROUP_COLOURS)
     assert sum(map(len, groups.values())) == 9 * 2
 
@@ -111,7 +113,7 @@ def test_equal_earth_keeps_areas():
 
 
 def test_page_holds_the_rows(run):
-    write_map_html(str(run), str(run / "map.html"))
+    write_map_html(digest_of(run).sample, str(run / "map.html"))
     data = page_json(run / "map.html")
     columns = {name: unpacked(column) for name, column in data["columns"].items()}
     shown = geopandas.read_parquet(run / "predictions")
@@ -136,19 +138,19 @@ def test_the_better_known_position_counts(tmp_path, rng):
     positions = {"truth_latitude": truth, "truth_longitude": truth}
     positions |= {"exif_latitude": exif, "exif_longitude": exif}
     write_predictions(tmp_path, "a-0", 3, rng, **{k: np.array(v) for k, v in positions.items()})
-    known = rows.read_rows(str(tmp_path), 10).known
+    known = rows_of(tmp_path, 10).known
     assert known.kind.tolist() == [1, 2, 0]
     np.testing.assert_array_equal(known.latitude, [10, 30, np.nan])
-    only = rows.read_rows(str(tmp_path), 10, known_only=True)
+    only = rows_of(tmp_path, 10, known_only=True)
     assert (only.total, only.text["key"]) == (2, ["a-0-0", "a-0-1"])
 
 
 def test_columns_that_an_older_file_lacks_are_empty(run):
-    whole = rows.read_rows(str(run), 100)
+    whole = rows_of(run, 100)
     for file in (run / "predictions").iterdir():
         older = pq.read_table(file).drop_columns(["land_probability", "admin", "exif_latitude"])
         pq.write_table(older, file)
-    older = rows.read_rows(str(run), 100)
+    older = rows_of(run, 100)
     assert np.isnan(older.numbers["land_probability"]).all()
     assert set(older.text["admin"]) == {None}
     np.testing.assert_array_equal(older.error_km, whole.error_km)
@@ -160,7 +162,7 @@ def test_columns_that_an_older_file_lacks_are_empty(run):
 def test_places_have_their_names(tmp_path, rng):
     named = {"country_code": ["NZ", None, "DE"], "admin": [None, "<b>", ""]}
     write_predictions(tmp_path, "a-0", 3, rng, **named)
-    data = page.page_data(rows.read_rows(str(tmp_path), 10))
+    data = page.page_data(rows_of(tmp_path, 10))
     for column, names in (("country", "countries"), ("unit", "units")):
         numbers = unpacked(data["columns"][column])
         told = [data[names][i - 1] if i else None for i in numbers]
@@ -170,15 +172,14 @@ def test_places_have_their_names(tmp_path, rng):
 def test_thumbnails_are_those_of_the_rows_and_not_too_many(run, monkeypatch):
     write_thumbnails(run, "seen-000001", {"seen-000001-3": b"one", "elsewhere": b"two"})
     write_thumbnails(run, "unseen-000000", {"unseen-000000-9": b"three", "seen-000001-4": b"four"})
-    write_map_html(str(run), str(run / "map.html"))
+    write_map_html(digest_of(run).sample, str(run / "map.html"))
     data = page_json(run / "map.html")
     shown = {data["key"][row]: base64.b64decode(jpeg) for row, jpeg in data["thumbnails"]}
     assert shown == {"seen-000001-3": b"one", "unseen-000000-9": b"three"}
-    monkeypatch.setattr("pipelines.geotag.pages.page.MAX_THUMBNAIL_BYTES", 9)
-    monkeypatch.setattr("pipelines.geotag.pages.thumbnails.FILE_BYTES", 4)
-    write_map_html(str(run), str(run / "map.html"))
-    shown = [data["key"][row] for row, _ in page_json(run / "map.html")["thumbnails"]]
-    assert shown == ["seen-000001-3"]
+    monkeypatch.setattr("pipelines.geotag.sample.THUMBNAIL_BYTES", 6)
+    write_map_html(digest_of(run).sample, str(run / "map.html"))
+    fewer = [base64.b64decode(jpeg) for _, jpeg in page_json(run / "map.html")["thumbnails"]]
+    assert len(fewer) == 1 and fewer[0] in (b"one", b"three")
 
 
 def test_what_is_put_into_a_page_is_not_searched_for_slots(tmp_path):
@@ -190,7 +191,7 @@ def test_what_is_put_into_a_page_is_not_searched_for_slots(tmp_path):
 
 def test_a_hostile_key_cannot_leave_its_place(tmp_path, rng):
     write_predictions(tmp_path, "a-0", 2, rng, keys=[HOSTILE_KEY, "plain"])
-    write_map_html(str(tmp_path), str(tmp_path / "map.html"))
+    write_map_html(digest_of(tmp_path).sample, str(tmp_path / "map.html"))
     text = (tmp_path / "map.html").read_text(encoding="utf-8")
     assert "alert(1)</script>" not in text
     assert text.count("<script") == text.count("</script>") == 2
@@ -235,7 +236,6 @@ def test_a_country_is_packed_whole_and_its_name_lies_in_it():
 def test_maps_of_an_output_whose_name_looks_like_a_pattern(name, tmp_path, rng):
     directory = tmp_path / name
     write_predictions(directory, "s", 3, rng)
-    write_map_html(str(directory), str(directory / "map.html"))
-    write_map_png(str(directory), str(directory / "map.png"))
+    write_maps(directory)
     assert {file.name for file in directory.glob("map.*")} == {"map.html", "map.png"}
     assert page_json(directory / "map.html")["title"] == "3 photos geotagged"

@@ -19,7 +19,7 @@ from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.pages import write_map_html, write_report_html
 from support import SEED
 from support.browser import Browser, Page
-from support.outputs import HOSTILE_KEY, summary_of, write_predictions, write_thumbnails
+from support.outputs import HOSTILE_KEY, digest_of, summary_of, write_predictions, write_thumbnails
 
 IMAGE_KEY = "<img src=x onerror=alert(1)>"
 WIDTH, HEIGHT = 1200, 800
@@ -33,7 +33,7 @@ def jpeg() -> bytes:
 
 
 def open_map(browser: Browser, directory: Path) -> Page:
-    write_map_html(str(directory), str(directory / "map.html"))
+    write_map_html(digest_of(directory).sample, str(directory / "map.html"))
     return browser.open(directory / "map.html", WIDTH, HEIGHT)
 
 
@@ -304,8 +304,8 @@ def test_the_report_opens(browser: Browser, tmp_path: Path, truth: bool) -> None
     rng = np.random.default_rng(SEED)
     write_predictions(tmp_path, f"{IMAGE_KEY}-0", 200, rng, truth=truth)
     write_predictions(tmp_path, "b-0", 100, rng, truth=truth)
-    (tmp_path / "summary.json").write_text(json.dumps(summary_of(300, model_id=IMAGE_KEY)))
-    write_report_html(str(tmp_path), str(tmp_path / "report.html"))
+    summary = summary_of(300, model_id=IMAGE_KEY)
+    write_report_html(digest_of(tmp_path).sample, summary, str(tmp_path / "report.html"))
     page = browser.open(tmp_path / "report.html", 390, 800)
     text = page.run("document.body.innerText")
     assert IMAGE_KEY in text

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.geotag.output import Output
 from pipelines.geotag.pages import write_report_html
+from pipelines.geotag.summary import run_digest
 from support.archives import photo, truth
 from support.plain_run import geotagged
 from support.user_files import File, Kind, photo_number, write_folder, write_tar_of
@@ -57,7 +59,8 @@ def test_every_kind_that_is_left_out_is_told_pictures_first(tmp_path: Path) -> N
     assert left["by_kind"] == {f".{kind.lower()}": 1 for kind in kinds} | {"without ending": 1}
     assert list(left["by_kind"])[:2] == [".cr3", ".nef"]
     assert all(f".{kind.lower()}" in outcome.console for kind in kinds)
-    write_report_html(str(tmp_path / "out"), str(tmp_path / "report.html"))
+    sample = run_digest(Output(str(tmp_path / "out"))).sample
+    write_report_html(sample, outcome.summary, str(tmp_path / "report.html"))
     report = (tmp_path / "report.html").read_text("utf-8")
     assert all(f".{kind.lower()}" in report for kind in kinds)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -14,11 +13,12 @@ import pytest
 
 from locdiffusion.evaluate.bootstrap import Estimate
 from locdiffusion.sphere.geodesy import destination
-from pipelines.geotag.pages import rows, scoring, write_report_html
+from pipelines.geotag.pages import scoring, write_report_html
 from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart
 from pipelines.geotag.pages.report import report_page
+from pipelines.geotag.pages.rows import MapRows
 from schemas.geotags import THRESHOLDS_KM
-from support.outputs import summary_of, write_predictions
+from support.outputs import digest_of, rows_of, summary_of, write_predictions
 
 
 def exponential_run(
@@ -47,17 +47,17 @@ def words(page: str) -> str:
     return re.sub(r"\s+", " ", html.unescape(re.sub(r"<[^>]*>", " ", body)))
 
 
-def known_rows(directory: Path) -> rows.MapRows:
-    return rows.read_rows(str(directory), 10_000, known_only=True)
+def known_rows(directory: Path) -> MapRows:
+    return rows_of(directory, 10_000, known_only=True)
 
 
 def test_the_same_run_gives_the_same_page_without_times(
     tmp_path: Path, rng: np.random.Generator
 ) -> None:
     exponential_run(tmp_path, 120, rng)
-    (tmp_path / "summary.json").write_text(json.dumps(summary_of(120, seed=7)))
     for name in "ab":
-        write_report_html(str(tmp_path), str(tmp_path / name))
+        sample = digest_of(tmp_path).sample
+        write_report_html(sample, summary_of(120, seed=7), str(tmp_path / name))
     page = (tmp_path / "a").read_text("utf-8")
     assert page == (tmp_path / "b").read_text("utf-8")
     assert "12345" not in page and str(tmp_path) not in page

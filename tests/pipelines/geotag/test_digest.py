@@ -1,0 +1,221 @@
+"""A run's digest is the same whoever combined it, and says what the rows themselves say."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from itertools import permutations
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+from apache_beam.testing.util import assert_that, equal_to
+
+from locdiffusion.evaluate.metrics import coverage, error_summary
+from locdiffusion.sphere.geodesy import great_circle_km
+from pipelines.geotag import digest as digests
+from pipelines.geotag import sample as samples
+from pipelines.geotag import summary as summaries
+from pipelines.geotag.combining import Combined, DigestRun
+from pipelines.geotag.digest import RunDigest, accuracy_row, error_counts
+from pipelines.geotag.manifests import ManifestName
+from pipelines.geotag.output import DIGEST, Output
+from pipelines.geotag.sample import ranks
+from pipelines.geotag.shard_files import digest_shard
+from pipelines.geotag.summary import digest_shards, read_digest, run_digest, summarise
+from schemas.geotags import ErrorRow, Stage, Status, error_table
+from support.outputs import manifest_of, write_predictions, write_thumbnails
+
+NAMES = [f"{group}-{number:03d}" for group in ("a", "b", "c") for number in range(4)]
+
+
+def write_run(root: Path, rng: np.random.Generator, names: list[str] = NAMES) -> Output:
+    """A made-up run, some shards of which are damaged, with its manifests."""
+    output = Output(str(root))
+    for number, shard in enumerate(names):
+        count = int(rng.integers(3, 30))
+        write_predictions(root, shard, count, rng)
+        shown = {f"{shard}-{row}": bytes(rng.integers(5, 60)) for row in range(0, count, 2)}
+        write_thumbnails(root, shard, shown)
+        damaged = number % 5 == 1
+        rows = [ErrorRow("x", Stage.PHOTO, Status.BROKEN_IMAGE, "broken")]
+        rows += [ErrorRow(None, Stage.READ, Status.SHARD_CORRUPT, "corrupt")] * damaged
+        (root / "errors").mkdir(exist_ok=True)
+        pq.write_table(error_table(shard, rows), root / f"errors/part-{shard}.parquet")
+        manifest = {
+            "shard": shard,
+            "source": f"/archive/{shard}.tar",
+            "tar_status": "corrupt" if damaged else "complete",
+            "tar_message": "corrupt at byte 512" if damaged else "",
+            "read_failed": number == 3,
+            "version": "1",
+            "config_hash": "2",
+            "left_out": {"by_kind": {f".k{number}": 1, ".mov": 2}, "named": [f"{number}.zip"]},
+            "problems": ["x.json: no position"] * (number % 3),
+            "not_understood": number % 3,
+            "photos": count + 1,
+            "predictions": count,
+            "photo_errors": 1,
+            "shard_errors": int(damaged),
+            "errors_by_status": Counter(row.status.value for row in rows),
+            "layers": {"predictions": count, "errors": len(rows), "thumbnails": len(shown)},
+        }
+        output.write(
+            "_manifest", ManifestName.of(manifest).file, data=json.dumps(manifest).encode()
+        )
+    return output
+
+
+@pytest.fixture
+def output(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> Output:
+    """A run with more rows, groups, kinds and entries than a digest keeps."""
+    monkeypatch.setattr(samples, "ROWS", 40)
+    monkeypatch.setattr(samples, "KNOWN_ROWS", 25)
+    monkeypatch.setattr(samples, "THUMBNAIL_BYTES", 300)
+    monkeypatch.setattr(digests, "MOST_GROUPS", 2)
+    monkeypatch.setattr(digests, "MOST_KINDS", 5)
+    monkeypatch.setattr(digests, "MOST_TOLD_OF_OTHERS", 2)
+    monkeypatch.setitem(digests.MOST_TOLD, "problems", 3)
+    return write_run(tmp_path, rng)
+
+
+def test_every_order_of_merging_gives_the_same_bytes(
+    output: Output, rng: np.random.Generator
+) -> None:
+    wanted = digest_shards(output, list(output.manifest_files().values())).to_bytes()
+    combined, names = Combined(), output.manifest_files()
+    for _ in range(8):
+        order = rng.permutation(NAMES).tolist()
+        cuts = sorted(rng.integers(0, len(order), 3).tolist())
+        parts = [order[a:b] for a, b in zip([0, *cuts], [*cuts, len(order)], strict=True)]
+        digested = []
+        for part in parts:
+            accumulator = combined.create_accumulator()
+            for shard in part:
+                accumulator = combined.add_input(accumulator, digest_shard(output, names[shard]))
+            digested.append(pickle.loads(pickle.dumps(accumulator)))
+        first = combined.merge_accumulators(digested[:2])
+        whole = combined.extract_output(combined.merge_accumulators([*digested[2:], first]))
+        assert whole.to_bytes() == wanted
+        assert RunDigest.from_bytes(wanted).to_bytes() == wanted
+
+
+def test_the_graph_the_files_and_the_rows_say_the_same(
+    output: Output, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    new = NAMES[::2]
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
+        manifests = pipeline | beam.Create([output.manifest(shard) for shard in new])
+        assert_that(manifests | DigestRun(output), equal_to([None]))
+    combined = read_digest(output)
+    assert combined is not None and combined.covers(output.sizes_of_shards())
+    by_graph = Path(output.path(DIGEST)).read_bytes()
+    output.remove(DIGEST)
+    from_files = summarise(output)
+    assert Path(output.path(DIGEST)).read_bytes() == by_graph
+    monkeypatch.setattr(summaries, "_digests", None)
+    assert summarise(output) == from_files, "the second is read from the digest"
+
+    rows = pa.concat_tables(
+        pq.read_table(path) for path in sorted(Path(output.root).glob("predictions/*"))
+    )
+    manifests = [output.manifest(shard) for shard in NAMES]
+    assert from_files["predictions"] == len(rows) == combined.sample.rows
+    assert combined.sample.known == len(rows) - rows["truth_latitude"].null_count
+    for name in ("photos", "photo_errors", "shard_errors", "not_understood"):
+        assert from_files[name] == sum(one[name] for one in manifests)
+    assert from_files["shards"] == Counter(one["tar_status"] for one in manifests)
+    assert from_files["left_out"]["total"] == 3 * len(NAMES)
+    assert [one["shard"] for one in from_files["damaged"]] == ["a-001", "b-002"]
+    assert from_files["unlisted"] == {"damaged": 1} and from_files["read_again"] == ["a-003"]
+    groups = np.array([name[0] for name in rows["shard"].to_pylist()])
+    columns = ("latitude", "longitude", "truth_latitude", "truth_longitude")
+    distance = great_circle_km(*(np.asarray(rows[name]) for name in columns))
+    masks = {"a": groups == "a", "b": groups == "b", "all others": groups == "c"}
+    for group, mask in {**masks, "all": groups != ""}.items():
+        known = mask & np.isfinite(distance)
+        found, wanted = from_files["accuracy"][group], error_summary(distance[known])
+        assert (found["n"], found["within"]) == (wanted["n"], wanted["within"])
+        assert found["median_km"] == pytest.approx(wanted["median_km"], rel=0.005)
+        for level in ("50", "90"):
+            radius = np.asarray(rows[f"radius_{level}_km"])[known]
+            assert found[f"coverage_{level}"] == coverage(distance[known], radius)
+
+
+def test_the_sample_is_the_lowest_ranks_of_all_rows(output: Output) -> None:
+    sample = run_digest(output).sample
+    every = []
+    for shard in NAMES:
+        table = pq.read_table(output.part("predictions", shard))
+        shown = set(pq.read_table(output.part("thumbnails", shard))["key"].to_pylist())
+        rank = ranks(shard, np.arange(len(table))).tolist()
+        truth = table["truth_latitude"].is_valid().to_pylist()
+        keys = table["key"].to_pylist()
+        every += [(r, k, t, k in shown) for r, k, t in zip(rank, keys, truth, strict=True)]
+    every.sort()
+    known = [key for _, key, truth, _ in every if truth][:25]
+    first = [key for _, key, _, _ in every[:40]]
+    assert set(sample.table["key"].to_pylist()) == {*first, *known}
+    shown = [key for _, key, _, shown in every if shown]
+    table = sample.table.filter(sample.table["thumbnail"].is_valid())
+    assert table["key"].to_pylist() == shown[: len(table)] and len(table) > 3
+    sizes = [len(jpeg) for jpeg in table["thumbnail"].to_pylist()]
+    assert 300 - 60 < sum(sizes) <= 300
+
+
+def test_ranks_are_uniform_and_differ_by_shard() -> None:
+    shares = [ranks(shard, np.arange(20_000)) / 2.0**64 for shard in ("a", "b")]
+    for share in shares:
+        counts = np.histogram(share, 20, (0, 1))[0]
+        assert np.sum((counts - 1000) ** 2 / 1000) < 50  # χ² of 19 degrees: p < 2e-4
+    assert abs(np.corrcoef(*shares)[0, 1]) < 0.03
+
+
+def test_the_median_is_within_half_a_per_cent(rng: np.random.Generator) -> None:
+    for n in (1, 2, 3, 10, 1001, 20_000):
+        km = np.exp(rng.normal(5, 2, n)).clip(0, 20_015)
+        rows = np.stack([km, km, km], axis=1)
+        parts = [error_counts(part) for part in np.array_split(rows, 3) if len(part)]
+        for order in permutations(parts):
+            whole: Counter[str] = Counter()
+            for part in order:
+                whole.update(part)
+            assert whole == error_counts(rows)
+        assert accuracy_row(whole)["median_km"] == pytest.approx(np.median(km), rel=0.005)
+    zero = error_counts(np.zeros((2, 3)))
+    assert accuracy_row(zero)["median_km"] == 0 and accuracy_row(zero)["coverage_50"] == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "errors/part-a-001.parquet").unlink(),
+        lambda root: manifest_of(root, "a-001").unlink(),
+        lambda root: (root / "predictions/part-z.parquet").write_bytes(b""),
+        lambda root: (root / DIGEST).write_bytes(b"no digest"),
+        lambda root: (root / DIGEST).write_bytes((root / DIGEST).read_bytes()[:-9]),
+        lambda root: pq.write_table(pa.table({"key": ["a"]}), root / DIGEST),
+    ],
+)
+def test_a_digest_that_is_not_of_these_files_is_not_believed(
+    output: Output, change: Callable[[Path], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    summarise(output)
+    change(Path(output.root))
+    read = []
+    monkeypatch.setattr(summaries, "digest_shard", lambda *one: read.append(one) or RunDigest())
+    summarise(output)
+    assert len(read) >= len(NAMES) - 1
+
+
+def test_processes_digest_many_shards(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted = run_digest(output).to_bytes()
+    output.remove(DIGEST)
+    monkeypatch.setattr(summaries, "CHUNK", 3)
+    assert run_digest(output).to_bytes() == wanted
