@@ -223,16 +223,6 @@ class Output(OutputDirectory):
     def _listed(self) -> list[ManifestName]:
         return [ManifestName.parse(name) for name in self.names(MANIFESTS, "*.json")]
 
-    def orphans(self, done: Collection[str]) -> list[tuple[str, str]]:
-        """Layer and name of each part of a shard other than these."""
-        known = {f"part-{shard}.parquet" for shard in done}
-        return [
-            (layer, name)
-            for layer in LAYERS
-            for name in self.names(layer, self.FOLDERS[layer])
-            if name not in known
-        ]
-
     def sizes_of_shards(self) -> dict[str, dict[str, int]]:
         """Sizes in bytes of all manifests that count and of all parts, by folder and name."""
         found = {name: self.sizes(name, self.FOLDERS[name]) for name in (MANIFESTS, *LAYERS)}

@@ -25,8 +25,9 @@ ROWS, KNOWN_ROWS = 100_000, 20_000
 THUMBNAIL_BYTES = 8_000_000
 
 TEXT_COLUMNS = ("key", "shard", "country_code", "country_found_by", "admin", *SOURCE_COLUMNS)
-COLUMNS = (*TEXT_COLUMNS, *NUMBER_COLUMNS, *OPTIONAL_COLUMNS, "modes")
-"""Columns of the predictions that a sample keeps."""
+_KEPT = {*TEXT_COLUMNS, *NUMBER_COLUMNS, *OPTIONAL_COLUMNS, "modes"}
+COLUMNS = tuple(name for name in PREDICTION_SCHEMA.names if name in _KEPT)
+"""Columns of the predictions that a sample keeps, in the order of their schema."""
 SCHEMA = pa.schema(
     [
         *(pa.field(name, PREDICTION_SCHEMA.field(name).type) for name in COLUMNS),
@@ -35,6 +36,7 @@ SCHEMA = pa.schema(
         pa.field("thumbnail", pa.binary()),
     ]
 )
+_READ = pa.schema([PREDICTION_SCHEMA.field(name) for name in COLUMNS])
 
 
 def ranks(shard: str, row: NDArray[np.int64]) -> NDArray[np.uint64]:
@@ -76,12 +78,7 @@ class Sample:
             ValueError: A column has another type than in the schema.
         """
         row = np.arange(first, first + len(batch))
-        names = set(batch.schema.names)
-        columns = []
-        for name in COLUMNS:
-            kind = SCHEMA.field(name).type
-            column = batch[name] if name in names else pa.nulls(len(batch), kind)
-            columns.append(column if column.type == kind else column.cast(kind))
+        columns = batch.columns if batch.schema.equals(_READ) else _in_schema(batch)
         nothing = pa.nulls(len(batch), pa.binary())
         table = pa.Table.from_arrays(
             [*columns, pa.array(row), pa.array(ranks(shard, row)), nothing], schema=SCHEMA
@@ -117,6 +114,15 @@ class Sample:
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what no longer belongs to the sample."""
         return {**self.__dict__, "_tables": [self.table], "_held": len(self.table)}
+
+
+def _in_schema(batch: pa.RecordBatch) -> list[pa.Array]:
+    columns = []
+    for name in COLUMNS:
+        kind = SCHEMA.field(name).type
+        there = name in batch.schema.names
+        columns.append(batch[name].cast(kind) if there else pa.nulls(len(batch), kind))
+    return columns
 
 
 def _known(table: pa.Table) -> Any:

@@ -109,7 +109,8 @@ def open_part(path: str) -> Iterator[Part]:
     with filesystem.open(there, "rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
-        with Part(pa.BufferReader(file.read()) if size <= READ_AT_ONCE_BYTES else file) as part:
+        whole = pa.BufferReader(file.read()) if size <= READ_AT_ONCE_BYTES else None
+        with Part(whole or file, pre_buffer=True) as part:
             part.size = size
             yield part
 
@@ -157,12 +158,11 @@ def add_predictions(digest: RunDigest, shard: str, file: pq.ParquetFile) -> None
 
 
 def _add_errors(digest: RunDigest, shard: str, kind: str, batch: pa.RecordBatch) -> None:
-    known = batch.filter(batch[f"{kind}_latitude"].is_valid())
-    if not len(known):
+    if batch[f"{kind}_latitude"].null_count == len(batch):
         return
-    columns = ("latitude", "longitude", f"{kind}_latitude", f"{kind}_longitude", *CREDIBLE)
-    degrees = [np.asarray(known[name], np.float64) for name in columns]
-    rows = np.stack([great_circle_km(*degrees[:4]), *degrees[4:]], axis=1)
+    names = ("latitude", "longitude", f"{kind}_latitude", f"{kind}_longitude", *CREDIBLE)
+    columns = [np.asarray(batch[name], np.float64) for name in names]
+    rows = np.stack([great_circle_km(*columns[:4]), *columns[4:]], axis=1)
     rows = rows[np.isfinite(rows[:, 0])]
     if len(rows):
         groups = digest.accuracy.setdefault(kind, {})
