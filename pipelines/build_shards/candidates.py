@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from locdiffusion.photos.image_formats import image_format
-from pipelines.build_shards import tables
+from pipelines.build_shards import fingerprints, tables
 from pipelines.build_shards.embedding import BATCH, Embedder
 from pipelines.build_shards.encoding import EncodedPhoto, Encoding, encode_isolated
 from pipelines.build_shards.equal_area_cells import Cells
@@ -38,11 +38,6 @@ CANDIDATE = pa.schema(
         ),
     ]
 )
-
-FINGERPRINTS = pa.schema(
-    [CANDIDATE.field(name) for name in ("photo", "shard", "rank", "sha256", "dhash")]
-)
-"""Columns by which duplicates are found."""
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
@@ -72,14 +67,16 @@ def make_candidate(
 ) -> pa.Table:
     """Fetches, encodes and writes the photos of a shard, unless that was done before.
 
+    Returns:
+        Fingerprints of the photos: a table with `fingerprints.COLUMNS`.
+
     Raises:
         FetchTrouble: More than `max_fetch_failures` could not be fetched; nothing is written.
     """
     done = output.read_json(CANDIDATES, f"{shard}.json")
     if done is None or done["config_hash"] != settings.hash:
         _write_candidate(shard, settings, output, workers)
-    names = FINGERPRINTS.names
-    return output.read_table(CANDIDATES, f"{shard}.parquet", columns=names).select(names)
+    return output.read_table(CANDIDATES, f"{shard}.parquet", columns=list(fingerprints.COLUMNS))
 
 
 def _write_candidate(shard: str, settings: Settings, output: BuildOutput, workers: Workers) -> None:

@@ -42,6 +42,12 @@ from pipelines.writing.progress import Ticker
 __all__ = ["build", "main", "parser", "run"]
 
 
+WITHOUT_AUTHORS = (
+    "photos of one person may be for training and for validation, no cap per photographer holds, "
+    "and --exclude knows photos by their ids alone"
+)
+
+
 @dataclass(frozen=True)
 class Job:
     """A build that is ready to run.
@@ -81,8 +87,9 @@ def build(options: BuildOptions) -> Job:
         records = whole_files("records", lists)
     else:
         records = line_ranges("records", lists, first_lines=True)
-        for span in records:
-            parser_of(span, settings.inputs.source)  # refuses an unknown header before the job
+        for span in records:  # refuses an unknown header before the job
+            if not parser_of(span, settings.inputs.source).tells_authors and span.start == 0:
+                tell(f"{span.url} names no photographers: {WITHOUT_AUTHORS}")
     packed = settings.inputs.route in (Route.MESSAGES, Route.TARS)
     cut = whole_files if packed else line_ranges
     links = cut("links", [file.url for file in settings.inputs.links])

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from locdiffusion.photos.storage import open_stream
-from pipelines.build_shards import duplicates, tables
 from pipelines.build_shards.candidates import CANDIDATE
+from pipelines.build_shards.fingerprints import Alike
 from pipelines.build_shards.output import CANDIDATES, DROPPED, INDEX, BuildOutput, split_of
 from pipelines.build_shards.settings import Settings
 from pipelines.build_shards.shard_writer import copy_without
@@ -22,64 +22,39 @@ from pipelines.writing.directory import MANIFESTS, to_json
 from schemas.training import DropReason, DropRow, drop_table, index_table
 
 VERSIONS = ("numpy", "pillow", "pyarrow")
-BY_BYTES = "bytes"
-BY_BANDS = tuple(f"band{number}" for number in range(duplicates.BANDS))
 
 
 class Duplicate(NamedTuple):
     """A photo that is dropped as a duplicate.
 
     Attributes:
-        photo: Id of the photo.
+        rank: Rank of the photo.
         reason: EXACT_DUPLICATE or NEAR_DUPLICATE.
         like: Id of the photo of smaller rank that it is like.
     """
 
-    photo: str
+    rank: int
     reason: DropReason
     like: str
 
 
-def spread(fingerprints: pa.Table, partitions: int) -> Iterator[tuple[tuple[str, int], pa.Table]]:
-    """Brings photos together that may be alike: those that share a digest or a band of a hash.
+def named(
+    shard: str, alike: Iterable[Alike], output: BuildOutput
+) -> Iterator[tuple[str, Duplicate]]:
+    """Names the photos of a shard that others are like.
+
+    Args:
+        shard: Name of the shard.
+        alike: Photos, of any shard, that are like photos of this one.
+        output: Output directory of the build, with the candidates.
 
     Yields:
-        Key (BY_BYTES or one of BY_BANDS, and partition) and rows.
+        Name of the shard of each duplicate, and the duplicate.
     """
-    parts = tables.partition_of(fingerprints["sha256"].to_pylist(), 0, partitions)
-    for part, table in tables.split_rows(fingerprints, parts):
-        yield (BY_BYTES, part), table
-    dhash = fingerprints["dhash"].to_numpy()
-    told = fingerprints.filter(pa.array(~duplicates.tells_nothing(dhash)))
-    dhash = told["dhash"].to_numpy()
-    for number, name in enumerate(BY_BANDS):
-        parts = (duplicates.band(dhash, number) % np.uint64(partitions)).astype(np.int64)
-        for part, table in tables.split_rows(told, parts):
-            yield (name, part), table
-
-
-def find_duplicates(by: str, fingerprints: pa.Table) -> Iterator[tuple[str, Duplicate]]:
-    """Finds the photos that are like one of smaller rank.
-
-    Yields:
-        Name of the shard, and duplicate.
-    """
-    if not len(fingerprints):
-        return
-    ranks = fingerprints["rank"].to_numpy()
-    if by == BY_BYTES:
-        reason = DropReason.EXACT_DUPLICATE
-        first = duplicates.first_alike(tables.codes(fingerprints["sha256"])[0], ranks)
-    else:
-        reason = DropReason.NEAR_DUPLICATE
-        dhash = fingerprints["dhash"].to_numpy()
-        first = duplicates.first_near(dhash, ranks, BY_BANDS.index(by))
-    photos, shards = (fingerprints[name].to_pylist() for name in ("photo", "shard"))
-    rows = np.flatnonzero(first < ranks)
-    order = np.argsort(ranks)
-    likes = order[np.searchsorted(ranks, first[rows], sorter=order)]
-    for row, like in zip(rows.tolist(), likes.tolist(), strict=True):
-        yield shards[row], Duplicate(photos[row], reason, photos[like])
+    table = output.read_table(CANDIDATES, f"{shard}.parquet", columns=["rank", "photo"])
+    photos = dict(zip(table["rank"].to_pylist(), table["photo"].to_pylist(), strict=True))
+    for one in alike:
+        yield one.shard, Duplicate(one.rank, one.reason, photos[one.like])
 
 
 def finish_shard(
@@ -91,14 +66,14 @@ def finish_shard(
         return done
     table = output.read_table(CANDIDATES, f"{shard}.parquet")
     gone = one_per_photo(found)
-    stays = np.array([photo not in gone for photo in table["photo"].to_pylist()], bool)
+    stays = np.array([rank not in gone for rank in table["rank"].to_pylist()], bool)
     leaving, staying = table.filter(pa.array(~stays)), table.filter(pa.array(stays))
     drops = _drop_rows(output.read_table(CANDIDATES, f"{shard}.dropped.parquet"))
-    for photo, key in zip(
-        *(leaving[name].to_pylist() for name in ("photo", "source_key")), strict=True
+    for rank, key in zip(
+        *(leaving[name].to_pylist() for name in ("rank", "source_key")), strict=True
     ):
-        like = f"{_ALIKE[gone[photo].reason]} photo {gone[photo].like}"
-        drops.append(DropRow(key, gone[photo].reason, like, ""))
+        like = f"{_ALIKE[gone[rank].reason]} photo {gone[rank].like}"
+        drops.append(DropRow(key, gone[rank].reason, like, ""))
     tar = _write_tar(shard, set(leaving["key"].to_pylist()), len(staying), output)
     if len(staying):
         output.write_table(_index(staying, shard), INDEX, f"part-{shard}.parquet")
@@ -126,11 +101,11 @@ def finish_shard(
 _ALIKE = {DropReason.EXACT_DUPLICATE: "the same file as", DropReason.NEAR_DUPLICATE: "looks like"}
 
 
-def one_per_photo(found: Iterable[Duplicate]) -> dict[str, Duplicate]:
-    """Returns one duplicate per photo: an exact one first, then by name."""
-    chosen: dict[str, Duplicate] = {}
+def one_per_photo(found: Iterable[Duplicate]) -> dict[int, Duplicate]:
+    """Returns one duplicate per photo, by its rank: an exact one first, then by name."""
+    chosen: dict[int, Duplicate] = {}
     for one in sorted(found, key=lambda one: (one.reason is not DropReason.EXACT_DUPLICATE, one)):
-        chosen.setdefault(one.photo, one)
+        chosen.setdefault(one.rank, one)
     return chosen
 
 

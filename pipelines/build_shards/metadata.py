@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,7 +28,20 @@ from schemas.training import DropReason, DropRow, Split
 
 CHUNK_RECORDS = 20_000
 
-Parser = Callable[[bytes], Record | Drop]
+
+@dataclass(frozen=True)
+class Parser:
+    """What turns the lines of a list into records.
+
+    Attributes:
+        parse: Function of a line that never raises for what is in it.
+        has_header: Whether the first line of the list is no row.
+        tells_authors: Whether the list has a column of photographers.
+    """
+
+    parse: Callable[[bytes], Record | Drop]
+    has_header: bool
+    tells_authors: bool
 
 
 @dataclass
@@ -80,22 +93,23 @@ def _parsed(span: FileRange, inputs: Inputs) -> Iterator[Record | Drop]:
     if inputs.source is Source.WEBDATASET:
         yield from webdataset.read_shard(span.url)
         return
-    parse, has_header = parser_of(span, inputs.source)
-    lines = lines_of(span)
-    yield from map(parse, itertools.islice(lines, int(has_header and span.start == 0), None))
+    parser = parser_of(span, inputs.source)
+    first = int(parser.has_header and span.start == 0)
+    yield from map(parser.parse, itertools.islice(lines_of(span), first, None))
 
 
-def parser_of(span: FileRange, source: Source) -> tuple[Parser, bool]:
-    """Finds the parser of the rows of a range, and whether its file has a header.
+def parser_of(span: FileRange, source: Source) -> Parser:
+    """Finds the parser of the rows of a range.
 
     Raises:
         DataError: The first line of the file is no header that is known.
     """
     if source is Source.YFCC100M:
         names = yfcc100m.columns_of(span.first_line, span.url)
-        return functools.partial(yfcc100m.parse, columns=names), bool(names)
+        return Parser(functools.partial(yfcc100m.parse, columns=names), bool(names), True)
     columns = mp16.columns_of(span.first_line, span.url)
-    return functools.partial(mp16.parse, columns=columns), columns.has_header
+    parse = functools.partial(mp16.parse, columns=columns)
+    return Parser(parse, columns.has_header, columns.author is not None)
 
 
 def _image_of(record: Record, inputs: Inputs) -> ImageRef | None:
@@ -299,14 +313,26 @@ def assign(records: pa.Table, shards: dict[str, int], rules: Rules) -> tuple[np.
     Returns:
         Index of the shard of each record, int64 ``(N,)``, and the names of all shards.
     """
-    train, val = shards.get(Split.TRAIN.value, 0), shards.get(Split.VAL.value, 0)
-    rank = records["rank"].to_numpy()
     held_out = for_validation(records, rules)
-    number = np.where(held_out, rank % np.uint64(max(val, 1)), rank % np.uint64(max(train, 1)))
-    return number.astype(np.int64) + np.where(held_out, train, 0), shard_names(shards)
+    return shard_numbers(records["rank"].to_numpy(), held_out, shards), shard_names(shards)
 
 
-def shard_names(shards: dict[str, int]) -> list[str]:
+def shard_numbers(
+    ranks: NDArray[np.uint64], held_out: NDArray[np.bool_], shards: Mapping[str, int]
+) -> NDArray[np.int64]:
+    """Computes the shard of photos, as an index into `shard_names`.
+
+    Args:
+        ranks: Ranks of the photos, uint64 ``(N,)``.
+        held_out: Whether each photo is for validation, bool ``(N,)``.
+        shards: Number of shards of each split.
+    """
+    train, val = (shards.get(split.value, 0) for split in (Split.TRAIN, Split.VAL))
+    number = np.where(held_out, ranks % np.uint64(max(val, 1)), ranks % np.uint64(max(train, 1)))
+    return number.astype(np.int64) + np.where(held_out, train, 0)
+
+
+def shard_names(shards: Mapping[str, int]) -> list[str]:
     """Returns the names of all shards, train before val."""
     return [
         f"{split.value}-{number:05d}" for split in Split for number in range(shards.get(split, 0))

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
-import pyarrow as pa
 
-from pipelines.build_shards import finishing, planning, tables
-from pipelines.build_shards.candidates import FINGERPRINTS, Workers, make_candidate
+from pipelines.build_shards import fingerprints, planning, tables
+from pipelines.build_shards.candidates import Workers, make_candidate
 from pipelines.build_shards.file_ranges import FileRange
-from pipelines.build_shards.finishing import Duplicate, find_duplicates, finish_shard
+from pipelines.build_shards.fingerprints import Alike, Key, partitions
+from pipelines.build_shards.finishing import Duplicate, finish_shard, named
 from pipelines.build_shards.metadata import cap_authors, cap_cells
-from pipelines.build_shards.output import BuildOutput
+from pipelines.build_shards.output import BuildOutput, split_of
 from pipelines.build_shards.planning import Step
 from pipelines.build_shards.settings import Settings
 
@@ -160,13 +160,17 @@ class MakeShards(beam.PTransform):
     def expand(self, shards: beam.PCollection[str]) -> beam.PCollection[dict[str, Any]]:
         """Builds the second half of the graph."""
         settings, output = self.settings, self.output
+        counts = beam.pvalue.AsDict(
+            shards | "Splits" >> beam.Map(split_of) | beam.combiners.Count.PerElement()
+        )
         duplicates = (
             shards
             | "SpreadShards" >> beam.Reshuffle()
-            | "FetchShards" >> beam.Map(make_candidate, settings, output, self.workers)
-            | "SpreadFingerprints" >> beam.FlatMap(_spread_fingerprints, settings.partitions)
+            | "FetchShards" >> beam.FlatMap(_fetch, counts, settings, output, self.workers)
             | "ByFingerprint" >> beam.GroupByKey()
-            | "FindDuplicates" >> beam.FlatMap(_find_duplicates)
+            | "FindDuplicates" >> beam.FlatMap(_find_duplicates, counts)
+            | "ByPhotoThatStays" >> beam.GroupByKey()
+            | "NameThatPhoto" >> beam.FlatMap(_name, output)
         )
         names = shards | "KeyByName" >> beam.Map(_with_nothing)
         return (
@@ -176,18 +180,24 @@ class MakeShards(beam.PTransform):
         )
 
 
-def _spread_fingerprints(
-    table: pa.Table, partitions: int
-) -> Iterator[tuple[tuple[str, int], bytes]]:
-    for key, rows in finishing.spread(table, partitions):
-        yield key, tables.to_bytes(rows)
+def _fetch(
+    shard: str, shards: dict[str, int], settings: Settings, output: BuildOutput, workers: Workers
+) -> Iterator[tuple[Key, bytes]]:
+    table = make_candidate(shard, settings, output, workers)
+    return fingerprints.spread(shard, table, partitions(shards, settings.rules.shard_size))
 
 
 def _find_duplicates(
-    element: tuple[tuple[str, int], Iterable[bytes]],
-) -> Iterator[tuple[str, Duplicate]]:
+    element: tuple[Key, Iterable[bytes]], shards: dict[str, int]
+) -> Iterator[tuple[str, Alike]]:
     (by, _), rows = element
-    yield from find_duplicates(by, tables.from_bytes(rows, FINGERPRINTS))
+    return fingerprints.find_duplicates(by, rows, shards)
+
+
+def _name(
+    element: tuple[str, Iterable[Alike]], output: BuildOutput
+) -> Iterator[tuple[str, Duplicate]]:
+    return named(*element, output)
 
 
 def _with_nothing(shard: str) -> tuple[str, None]:

@@ -4,7 +4,8 @@
     45/77/3228511372.jpg,43008843@N00,46.778991,23.611207,0,5,21,0.978698,0.001071,0.020229
 
 The columns are found by their names, in any order and with any others between, as in the list of
-MP16-Pro. A list without a header has these ten in this order.
+MP16-Pro. A list without a header has these ten in this order. One with a header may lack the
+photographer.
 
 Its photos lie in a folder or bucket by IMG_ID, in msgpack shards (`msgpack_images`), in plain tars
 (`tar_images`), or behind the addresses of `mp16_urls.csv`, which has no header: `image_id,url`.
@@ -41,7 +42,7 @@ SOURCE = "mp16"
 HEADER = "IMG_ID,AUTHOR,LAT,LON,S3_Label,S16_Label,S365_Label,Prob_indoor,Prob_natural,Prob_urban"
 COLUMNS = HEADER.count(",") + 1
 
-_NEEDED = (lists.PHOTO_ID, lists.PHOTOGRAPHER, lists.LATITUDE, lists.LONGITUDE)
+_NEEDED = (lists.PHOTO_ID, lists.LATITUDE, lists.LONGITUDE)
 
 
 @dataclass(frozen=True)
@@ -50,16 +51,18 @@ class Columns:
 
     Attributes:
         names: Names of all columns.
-        places: Numbers of the columns of id, photographer, latitude and longitude.
+        places: Numbers of the columns of id, latitude and longitude.
+        author: Number of the column of the photographer; None if the list has none.
         has_header: Whether the first line of the list is no row.
     """
 
     names: tuple[str, ...]
-    places: tuple[int, int, int, int]
+    places: tuple[int, int, int]
+    author: int | None
     has_header: bool
 
 
-BY_DEFINITION = Columns(tuple(HEADER.split(",")), (0, 1, 2, 3), False)
+BY_DEFINITION = Columns(tuple(HEADER.split(",")), (0, 2, 3), 1, False)
 
 
 def columns_of(line: bytes, url: str = "the list") -> Columns:
@@ -84,7 +87,8 @@ def columns_of(line: bytes, url: str = "the list") -> Columns:
         if twice := sorted(name for name, count in counts.items() if name and count > 1):
             several = quoted(", ".join(twice), 300)
             raise DataError(f"{url} has several columns {several}; remove all but one")
-        return Columns(tuple(names), (found[0], found[1], found[2], found[3]), True)
+        author = lists.PHOTOGRAPHER.index(names)
+        return Columns(tuple(names), (found[0], found[1], found[2]), author, True)
     if not line or (not found and len(names) == COLUMNS and all(map(is_number, names[2:4]))):
         return BY_DEFINITION
     missing = [
@@ -107,11 +111,12 @@ def _record(text: str, columns: Columns) -> Record:
     fields = _fields(text)
     if len(fields) != len(columns.names):
         raise check_columns(len(fields), str(len(columns.names)), ",".join(columns.names)[:300])
-    key, author, latitude, longitude = (fields[place] for place in columns.places)
+    key, latitude, longitude = (fields[place] for place in columns.places)
     key = checked_key(key)
-    return Record(
-        key, checked_author(author, key), *position(latitude, longitude, key), source=SOURCE
-    )
+    author = ""
+    if columns.author is not None:
+        author = checked_author(fields[columns.author], key)
+    return Record(key, author, *position(latitude, longitude, key), source=SOURCE)
 
 
 def parse_url(line: bytes) -> tuple[str, str] | Drop:

@@ -18,17 +18,26 @@ from typing import Any
 
 from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed
 from experiments.speed.pipeline.lines import Cost
-from experiments.speed.shards.inputs import write_guard, write_list, write_photos
-from experiments.speed.shards.job import IMAGE_PART, KINDS, METADATA_PART, Spent, Task, run_fresh
+from experiments.speed.shards.inputs import write_guard, write_list, write_photos, write_yfcc
+from experiments.speed.shards.job import (
+    IMAGE_PART,
+    KINDS,
+    METADATA_PART,
+    YFCC_PART,
+    Spent,
+    Task,
+    run_fresh,
+)
 from locdiffusion.cli.parser import DONE, run_command
 from locdiffusion.files import write_json
 
-PARTS = (METADATA_PART, IMAGE_PART)
+PARTS = (METADATA_PART, YFCC_PART, IMAGE_PART)
 
 EPILOG = """\
 lines:
   metadata  from generated lines of mp16_places365.csv to the plan of every shard, with a leak guard
             and caps per photographer and per cell
+  yfcc      the same from generated lines of yfcc100m_dataset, without caps
   images    from generated photos in a folder to finished shards: read, decode, scale, encode,
             write, compare, copy
 
@@ -46,7 +55,8 @@ class Sizes:
 
     Attributes:
         turns: Number of turns of loop and job.
-        metadata: Small and large number of rows.
+        metadata: Small and large number of rows of MP-16.
+        yfcc: Small and large number of rows of YFCC100M.
         images: Small and large number of photos.
         shard_size: Photos per shard in the image part.
         photo: Width and height of a photo in pixels.
@@ -55,13 +65,14 @@ class Sizes:
 
     turns: int = 2
     metadata: tuple[int, int] = (250_000, 1_000_000)
+    yfcc: tuple[int, int] = (100_000, 400_000)
     images: tuple[int, int] = (200, 1_000)
     shard_size: int = 100
     photo: tuple[int, int] = (500, 375)
     seed: int = 0
 
 
-QUICK = Sizes(1, (200, 400), (4, 8), 4, (64, 48))
+QUICK = Sizes(1, (200, 400), (100, 200), (4, 8), 4, (64, 48))
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -76,6 +87,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, metavar="FILE", help="also write the numbers as JSON")
     add("--only", nargs="+", choices=PARTS, default=PARTS, help="parts of the build (both)")
     add("--turns", type=int, help=f"turns of loop and job ({Sizes.turns})")
+    for name in (METADATA_PART, YFCC_PART):
+        few, many = getattr(Sizes, name)
+        about = f"small and large number of rows of {name} ({few:,} {many:,})"
+        add(f"--{name}", nargs=2, type=int, metavar="N", help=about)
     add("--seed", type=int, help=f"seed of the generated lists and photos ({Sizes.seed})")
     add("--quick", action="store_true", help="tiny sizes, which only show that it runs")
     return parser.parse_args(argv)
@@ -123,8 +138,12 @@ class Bench:
     def _flags(self, part: str, rows: int) -> tuple[str, ...]:
         root = self.directory / f"{part}-{rows}"
         root.mkdir()
-        common = ["--source=mp16", f"--images={root / 'images'}", f"--seed={self.sizes.seed}"]
-        if part == METADATA_PART:
+        source = "yfcc100m" if part == YFCC_PART else "mp16"
+        common = [f"--source={source}", f"--seed={self.sizes.seed}"]
+        common.append("--download" if part == YFCC_PART else f"--images={root / 'images'}")
+        if part == YFCC_PART:
+            path = write_yfcc(root / "yfcc100m_dataset", rows, self.sizes.seed)
+        elif part == METADATA_PART:
             path = write_list(root / "mp16.csv", rows, self.sizes.seed)
             guard = write_guard(root / "guard.csv", rows)
             common += ["--exclude", str(guard), "--author-cap=200", "--cell-cap=500"]
@@ -177,7 +196,7 @@ def _per_row(sizes: tuple[int, int], turn: list[Spent]) -> float:
 
 def told(part: str, found: dict[str, Any]) -> str:
     """Formats the numbers in words."""
-    unit = "records" if part == METADATA_PART else "images"
+    unit = "images" if part == IMAGE_PART else "records"
     few, many = found["rows"]
     lines = [
         f"{part}: {few:,} and {many:,} {unit}",
@@ -205,7 +224,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    given = {name: getattr(options, name) for name in ("turns", "seed")}
+    given = {name: getattr(options, name) for name in ("turns", "seed", METADATA_PART, YFCC_PART)}
     sizes = replace(
         QUICK if options.quick else Sizes(),
         **{name: value for name, value in given.items() if value is not None},

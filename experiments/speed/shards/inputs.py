@@ -59,6 +59,36 @@ def write_list(path: Path, rows: int, seed: int = 0) -> Path:
     return path
 
 
+def write_yfcc(path: Path, rows: int, seed: int = 0) -> Path:
+    """Writes a list of `yfcc100m_dataset`, 23 columns between tabs; one row in 50 is a video.
+
+    Args:
+        path: File to write.
+        rows: Number of rows.
+        seed: Seed of photographers and positions.
+    """
+    rng = np.random.default_rng(seed)
+    authors = max(1, rows // PHOTOS_PER_AUTHOR)
+    with path.open("w", encoding="utf-8") as file:
+        for start in range(0, rows, BLOCK):
+            count = min(BLOCK, rows - start)
+            owner = (authors * rng.random(count) ** 3).astype(np.int64)
+            latitude = np.round(rng.uniform(-60, 70, count), 6)
+            longitude = np.round(rng.uniform(-180, 180, count), 6)
+            for row in range(count):
+                photo = 3_000_000_000 + start + row
+                digest = hashlib.md5(str(photo).encode()).hexdigest()
+                fields = [photo, author(int(owner[row])), "somebody", "2012-04-22 10:01:00.0"]
+                fields += [1335117660, "Canon+EOS+7D", "A+day+out", "Trees+and+a+lake", "lake", ""]
+                fields += [longitude[row], latitude[row], 16]
+                fields += [f"http://www.flickr.com/photos/{author(int(owner[row]))}/{photo}/"]
+                fields += [f"http://farm8.staticflickr.com/7/{photo}_{digest[:10]}.jpg"]
+                fields += ["Attribution License", "http://creativecommons.org/licenses/by/2.0/"]
+                fields += [7, 8, digest[:10], digest[10:20], "jpg", int((start + row) % 50 == 0)]
+                file.write("\t".join(map(str, fields)) + "\n")
+    return path
+
+
 def write_guard(path: Path, rows: int) -> Path:
     """Writes a benchmark's list that shares one photographer in BENCHMARK_EVERY with `rows`."""
     authors = max(1, rows // PHOTOS_PER_AUTHOR)

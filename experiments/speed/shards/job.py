@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +17,13 @@ from typing import Any
 import pyarrow as pa
 
 from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed, cpu_seconds, peak_bytes
-from pipelines.build_shards import finishing, metadata, planning, tables
+from pipelines.build_shards import fingerprints, finishing, metadata, planning, tables
 from pipelines.build_shards.candidates import make_candidate
 from pipelines.build_shards.command import Job, build
 from pipelines.build_shards.options import parse
-from pipelines.build_shards.output import METADATA, PLAN
+from pipelines.build_shards.output import METADATA, PLAN, split_of
 
-METADATA_PART, IMAGE_PART = "metadata", "images"
+METADATA_PART, YFCC_PART, IMAGE_PART = "metadata", "yfcc", "images"
 ROOT = Path(__file__).parents[3]
 
 
@@ -33,7 +33,7 @@ class Task:
 
     Attributes:
         kind: LOOP or BEAM.
-        part: METADATA_PART or IMAGE_PART of the build.
+        part: METADATA_PART, YFCC_PART or IMAGE_PART of the build.
         flags: Flags of `pipelines.build_shards`.
         output: Directory to create.
         rows: Number of rows that must be read.
@@ -144,11 +144,20 @@ def make_in_a_loop(job: Job) -> None:
     """Does the image part without Beam: shard by shard, then all fingerprints at once."""
     shards = list((job.output.manifest(METADATA) or {})["shards"])
     workers = job.options.workers
-    tables = [make_candidate(shard, job.settings, job.output, workers) for shard in shards]
-    duplicates: dict[str, list[finishing.Duplicate]] = {shard: [] for shard in shards}
-    for (by, _), rows in finishing.spread(pa.concat_tables(tables), 1):
-        for shard, one in finishing.find_duplicates(by, rows):
-            duplicates[shard].append(one)
+    counts = Counter(map(split_of, shards))
+    together: dict[fingerprints.Key, list[bytes]] = defaultdict(list)
+    for shard in shards:
+        table = make_candidate(shard, job.settings, job.output, workers)
+        for key, rows in fingerprints.spread(shard, table, 1):
+            together[key].append(rows)
+    alike = defaultdict(list)
+    for (by, _), packed in together.items():
+        for like, one in fingerprints.find_duplicates(by, packed, counts):
+            alike[like].append(one)
+    duplicates = defaultdict(list)
+    for like, several in alike.items():
+        for shard, duplicate in finishing.named(like, several, job.output):
+            duplicates[shard].append(duplicate)
     for shard in shards:
         finishing.finish_shard(shard, duplicates[shard], job.settings, job.output)
 
@@ -182,14 +191,14 @@ def _make_by_beam() -> Callable[[Job], Any]:
     return run
 
 
-_BEAM = {METADATA_PART: _plan_by_beam, IMAGE_PART: _make_by_beam}
-_LOOPS = {METADATA_PART: plan_in_a_loop, IMAGE_PART: make_in_a_loop}
+_BEAM = {METADATA_PART: _plan_by_beam, YFCC_PART: _plan_by_beam, IMAGE_PART: _make_by_beam}
+_LOOPS = {METADATA_PART: plan_in_a_loop, YFCC_PART: plan_in_a_loop, IMAGE_PART: make_in_a_loop}
 KINDS = (LOOP, BEAM)
 
 
 def _digest(output: Path, part: str) -> str:
     digest = hashlib.sha256()
-    pattern = f"{PLAN}/*.parquet" if part == METADATA_PART else "*/*.tar"
+    pattern = "*/*.tar" if part == IMAGE_PART else f"{PLAN}/*.parquet"
     for path in sorted(output.glob(pattern)):
         digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

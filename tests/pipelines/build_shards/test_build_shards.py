@@ -325,6 +325,20 @@ def test_columns_are_known_in_every_range_of_a_list(
         assert (place.y, place.x) == (photo.latitude, photo.longitude)
 
 
+def test_a_list_without_photographers_is_taken_and_told(
+    inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    photos = [fate.photo for fate in FATES[:30]]
+    rows = [f"{photo.img_id},{photo.latitude},{photo.longitude}" for photo in photos]
+    write_lines(tmp_path / "list.csv", ["IMG_ID,LAT,LON", *rows])
+    flags = [*inputs[:2], str(tmp_path / "list.csv"), *inputs[3:], "--val-fraction=0.5"]
+    assert build(flags, tmp_path / "out") == 0
+    assert "list.csv names no photographers: photos of one person" in capsys.readouterr().err
+    index = geopandas.read_parquet(tmp_path / "out" / "index")
+    assert len(index) == 30 and set(index.author) == {""}
+    assert 5 < (index.split == "val").sum() < 25, "each photo stands for itself"
+
+
 def test_an_unknown_header_is_refused_before_the_job(
     inputs: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

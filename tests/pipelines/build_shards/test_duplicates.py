@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
+
 import numpy as np
+import pyarrow as pa
 import pytest
+from apache_beam import coders
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
 from pipelines.build_shards import duplicates
-from pipelines.build_shards.candidates import FINGERPRINTS
 from pipelines.build_shards.encoding import difference_hash
-from pipelines.build_shards.finishing import (
-    BY_BYTES,
-    Duplicate,
-    find_duplicates,
-    one_per_photo,
-    spread,
-)
+from pipelines.build_shards.fingerprints import BY_BYTES, Key, find_duplicates, partitions, spread
+from pipelines.build_shards.finishing import Duplicate, one_per_photo
 from schemas.training import DropReason
 from support.flickr import picture
-
-import io  # isort: skip
-import pyarrow as pa  # isort: skip
 
 
 def flipped(value: int, bits: list[int]) -> int:
@@ -31,30 +27,40 @@ def flipped(value: int, bits: list[int]) -> int:
     return value
 
 
+SHARDS = {"train": 3, "val": 2}
+
+
 def table(hashes: list[int], digests: list[str], ranks: list[int]) -> pa.Table:
-    count = len(hashes)
+    """Fingerprints; a photo's id is `p` and its rank, and photos of odd rank are for validation."""
     return pa.table(
         {
             "photo": [f"p{rank}" for rank in ranks],
-            "shard": [f"train-{index % 3:05d}" for index in range(count)],
             "rank": pa.array(ranks, pa.uint64()),
-            "sha256": digests,
+            "sha256": [hashlib.sha256(digest.encode()).hexdigest() for digest in digests],
             "dhash": pa.array(hashes, pa.uint64()),
-        },
-        schema=FINGERPRINTS,
+        }
     )
 
 
-def found(fingerprints: pa.Table, partitions: int) -> dict[str, set[Duplicate]]:
+def shard_of(rank: int) -> str:
+    return f"val-{rank % 2:05d}" if rank % 2 else f"train-{rank % 3:05d}"
+
+
+def found(fingerprints: pa.Table, parts: int) -> dict[str, set[Duplicate]]:
     """By photo, through the parts of the job."""
-    parts: dict[tuple[str, int], list[pa.Table]] = {}
-    for half in (fingerprints.slice(0, 5), fingerprints.slice(5)):
-        for key, rows in spread(half, partitions):
-            parts.setdefault(key, []).append(rows)
+    together: dict[Key, list[bytes]] = {}
+    shards = np.array([shard_of(rank) for rank in fingerprints["rank"].to_pylist()])
+    for shard in np.unique(shards).tolist():
+        some = fingerprints.filter(pa.array(shards == shard))
+        for half in (some.slice(0, 5), some.slice(5)):
+            for key, rows in spread(shard, half, parts):
+                together.setdefault(key, []).append(rows)
     photos: dict[str, set[Duplicate]] = {}
-    for (by, _), rows in parts.items():
-        for _, one in find_duplicates(by, pa.concat_tables(rows)):
-            photos.setdefault(one.photo, set()).add(one)
+    for (by, _), packed in together.items():
+        for like, one in find_duplicates(by, packed, SHARDS):
+            assert (like, one.shard) == (shard_of(one.like), shard_of(one.rank))
+            duplicate = Duplicate(one.rank, one.reason, f"p{one.like}")
+            photos.setdefault(f"p{one.rank}", set()).add(duplicate)
     return photos
 
 
@@ -94,7 +100,7 @@ def test_what_is_found_is_what_every_pair_says(
     values: list[int], seed: int, partitions: int
 ) -> None:
     rng = np.random.default_rng(seed)
-    digests = [f"{number:064x}" for number in rng.integers(0, 2 * len(values), len(values))]
+    digests = [str(number) for number in rng.integers(0, 2 * len(values), len(values))]
     fingerprints = table(values, digests, rng.permutation(len(values)).tolist())
     wanted, seen = every_pair(fingerprints), found(fingerprints, partitions)
     assert seen.keys() == wanted.keys()
@@ -106,9 +112,7 @@ def test_the_order_of_rows_and_the_partitions_change_nothing() -> None:
     rng = np.random.default_rng(0)
     base = rng.integers(0, 2**63, 300).tolist()
     values = [flipped(base[i // 3], rng.integers(0, 64, i % 3).tolist()) for i in range(900)]
-    fingerprints = table(
-        values, [f"{i % 850:064x}" for i in range(900)], rng.permutation(900).tolist()
-    )
+    fingerprints = table(values, [str(i % 850) for i in range(900)], rng.permutation(900).tolist())
     shuffled = fingerprints.take(rng.permutation(900))
     ways = [found(fingerprints, 1), found(shuffled, 1), found(shuffled, 7), found(fingerprints, 64)]
     assert ways[0] and all(way == ways[0] for way in ways)
@@ -133,12 +137,24 @@ def test_a_chain_goes_whole_but_for_its_first() -> None:
 
 def test_plain_pictures_are_compared_by_bytes_alone() -> None:
     sky = table([0, 0, 1], ["a", "a", "b"], [2, 1, 0])
-    assert found(sky, 1) == {"p2": {Duplicate("p2", DropReason.EXACT_DUPLICATE, "p1")}}
+    assert found(sky, 1) == {"p2": {Duplicate(2, DropReason.EXACT_DUPLICATE, "p1")}}
 
 
 def test_nothing_is_like_nothing() -> None:
-    assert list(find_duplicates(BY_BYTES, FINGERPRINTS.empty_table())) == []
-    assert list(spread(FINGERPRINTS.empty_table(), 4)) == []
+    assert list(find_duplicates(BY_BYTES, [], SHARDS)) == []
+    assert list(spread("train-00000", table([], [], []), 4)) == []
+
+
+def test_a_photo_costs_less_than_a_hundred_bytes_of_the_shuffle() -> None:
+    """Of a shard of YFCC100M: 48 million photos in 12,000 shards, in 24 partitions of 5 kinds."""
+    parts = partitions({"train": 11_760, "val": 240}, 4000)
+    rng = np.random.default_rng(0)
+    ranks = rng.integers(0, 2**63, 4000)
+    some = table(rng.integers(0, 2**63, 4000).tolist(), [str(rank) for rank in ranks], ranks)
+    coder = coders.registry.get_coder(tuple[Key, bytes])
+    sizes = [len(coder.encode(element)) for element in spread("train-00007", some, parts)]
+    assert parts == 24 and len(sizes) == 5 * parts
+    assert sum(sizes) / 4000 < 100
 
 
 def test_a_crowded_band_is_no_trouble() -> None:
@@ -152,11 +168,11 @@ def test_a_crowded_band_is_no_trouble() -> None:
 
 
 def test_of_several_reasons_the_stronger_one_is_told_whatever_the_order() -> None:
-    near = [Duplicate("p", DropReason.NEAR_DUPLICATE, like) for like in ("a", "c")]
-    exact = Duplicate("p", DropReason.EXACT_DUPLICATE, "b")
+    near = [Duplicate(7, DropReason.NEAR_DUPLICATE, like) for like in ("a", "c")]
+    exact = Duplicate(7, DropReason.EXACT_DUPLICATE, "b")
     for found in ([*near, exact], [exact, *near[::-1]]):
-        assert one_per_photo(found) == {"p": exact}
-    assert one_per_photo(near) == one_per_photo(near[::-1]) == {"p": near[0]}
+        assert one_per_photo(found) == {7: exact}
+    assert one_per_photo(near) == one_per_photo(near[::-1]) == {7: near[0]}
 
 
 # The hash itself

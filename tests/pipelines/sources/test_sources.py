@@ -179,12 +179,18 @@ def test_columns_of_mp16_have_any_order_and_any_others_between(header: str, row:
     assert reason is DropReason.MALFORMED_ROW
 
 
+def test_a_list_may_lack_the_photographers() -> None:
+    columns = mp16.columns_of(b"IMG_ID,LAT,LON,country")
+    found = mp16.parse(b"45/77/1.jpg,1,2,RO", columns)
+    assert columns.author is None
+    assert found == Record("45/77/1.jpg", "", 1.0, 2.0, "mp16")
+
+
 @pytest.mark.parametrize(
     "line",
     [
         b"photo,user,y,x,a,b,c,d,e,f",  # ten columns, none of which is known
         b"IMG_ID,AUTHOR,LAT,S3_Label",
-        b"IMG_ID,LAT,LON",
         b"45/77/1.jpg,a@N00,1,2",  # a row, but of which list?
         b"45/77/1.jpg,a@N00,1,2,0,0,0,0,0,0,0",
         b'"IMG_ID,AUTHOR',
