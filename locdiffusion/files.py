@@ -14,6 +14,7 @@ The temporary names are short, so that every name that the file system allows ca
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import secrets
@@ -74,6 +75,35 @@ def write_atomically(target: str | os.PathLike[str], data: bytes | str) -> None:
         return
     with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(content)
+
+
+def create_atomically(target: str | os.PathLike[str], data: bytes) -> bool:
+    """Writes a file if there is none under its name; one request on a storage that knows the wish.
+
+    Args:
+        target: Path of the file, or a URL that fsspec opens. The folder is made if it is missing.
+        data: Content of the file.
+
+    Returns:
+        Whether there was none.
+    """
+    filesystem, path = _remote(target)
+    if filesystem is None:
+        if os.path.lexists(path):
+            return False
+        write_atomically(Path(path), data)
+        return True
+    asynchronous = getattr(filesystem, "_pipe_file", None)
+    if "mode" not in inspect.signature(asynchronous or filesystem.pipe_file).parameters:
+        if filesystem.exists(path):
+            return False
+        filesystem.pipe_file(path, data)
+        return True
+    try:
+        filesystem.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    return True
 
 
 def write_json(target: str | os.PathLike[str], content: Any, sort_keys: bool = False) -> None:

@@ -32,7 +32,7 @@ from locdiffusion.photos.names import (
     stem,
 )
 from locdiffusion.photos.sidecar import Sidecar
-from locdiffusion.photos.storage import open_stream, version
+from locdiffusion.photos.storage import open_stream, passes, version
 from locdiffusion.photos.tar import Member, plain_path
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES
@@ -119,6 +119,7 @@ class ShardReader:
         left_out: Members that are no photos and belong to none.
         documents: Documents about the photos, valid once the iteration is over.
         read_failed: Whether reading failed before the end, so that another run should try again.
+        passing: Whether it failed for a reason that may be gone in a moment.
     """
 
     url: str
@@ -131,6 +132,7 @@ class ShardReader:
     left_out: LeftOut = field(default_factory=LeftOut)
     documents: Documents = field(default_factory=Documents)
     read_failed: bool = False
+    passing: bool = False
     _keys: dict[str, str] = field(default_factory=dict, repr=False)  # of photos, by name
     _used: set[str] = field(default_factory=set, repr=False)  # keys
     _lacking: list[str] = field(default_factory=list, repr=False)  # photos without a position
@@ -141,7 +143,7 @@ class ShardReader:
         try:
             file = open_stream(self.url)
         except OSError as error:
-            self.read_failed = True
+            self.read_failed, self.passing = True, passes(error)
             self._end(TarStatus.UNREADABLE, why_unopened(self.url, error))
         else:
             with file:
@@ -188,6 +190,7 @@ class ShardReader:
     def _damaged(self, file: BinaryIO, damage: ArchiveDamage) -> None:
         self.read_failed = damage.status is TarStatus.UNREADABLE
         if self.read_failed:
+            self.passing = passes(damage.__cause__)
             self._end(damage.status, f"{damage}; {RUN_AGAIN}")
         elif damage.offset == 0 and not damage.member:
             self._end(TarStatus.UNREADABLE, why_unread(file, damage))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from locdiffusion.photos.archive import Sample
@@ -14,7 +15,7 @@ from locdiffusion.photos.documents import telling
 from locdiffusion.photos.folder import FOLLOW, PhotoFile, legible
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.sidecar import Sidecar, read_sidecar
-from locdiffusion.photos.storage import LinkError, open_inside, open_stream
+from locdiffusion.photos.storage import PAUSES_S, LinkError, open_inside, open_stream, passes
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_METADATA_BYTES
 
@@ -32,6 +33,9 @@ class FolderReader:
         late: Empty: documents are known before the photos are read.
         problems: What is wrong with each document that cannot be read or is not understood.
         read_failed: Whether a photo could not be read, so that another run should try again.
+        passing: False: photos that cannot be read for a moment are tried again here.
+        kept: Keys of photos that are done: only the documents about them are read.
+        sleep: Waits so many seconds before another try.
     """
 
     photos: Sequence[PhotoFile]
@@ -42,17 +46,25 @@ class FolderReader:
     late: dict[str, Sidecar] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     read_failed: bool = False
+    passing: bool = False
+    kept: Container[str] = ()
+    sleep: Callable[[float], None] = time.sleep
+    _pauses: list[float] = field(default_factory=lambda: list(PAUSES_S), repr=False)
 
     def __iter__(self) -> Iterator[Sample | ErrorRow]:
         if self.problem:
             self.status, self.message, self.read_failed = TarStatus.UNREADABLE, self.problem, True
             yield ErrorRow(None, Stage.READ, Status.SHARD_UNREADABLE, legible(self.problem))
         for photo in self.photos:
-            yield self._read(photo)
+            if photo.key not in self.kept:
+                yield self._read(photo)
+            else:
+                for path in photo.documents:
+                    self._document(photo, path)
 
     def _read(self, photo: PhotoFile) -> Sample | ErrorRow:
         try:
-            image = _content(photo, photo.path, MAX_IMAGE_BYTES)
+            image = self._image(photo)
         except _TooLarge as error:
             why = f"the photo has {error}; store a smaller file"
             return ErrorRow(photo.key, Stage.READ, Status.TOO_MANY_BYTES, why)
@@ -67,6 +79,19 @@ class FolderReader:
             return Sample(photo.key, image)
         name = telling(photo.documents, {path: sidecar for path, (_, sidecar) in read.items()})
         return Sample(photo.key, image, *read[name])
+
+    def _image(self, photo: PhotoFile) -> bytes:
+        """Reads a photo, in several tries unless the photos before it have used them up."""
+        while True:
+            try:
+                image = _content(photo, photo.path, MAX_IMAGE_BYTES)
+            except OSError as error:
+                if not (passes(error) and self._pauses):
+                    raise
+                self.sleep(self._pauses.pop(0))
+            else:
+                self._pauses = list(PAUSES_S)
+                return image
 
     def _document(self, photo: PhotoFile, path: str) -> tuple[bytes | None, Sidecar]:
         data = None

@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from locdiffusion.photos.archive import ShardReader
@@ -78,15 +79,23 @@ class Shard:
         marks = [*version(self.url)[1:], *sorted(self.exclude), *others]
         return hashlib.sha256(repr(marks).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
-    def reader(self, photos: Sequence[PhotoFile] | None = None) -> FolderReader | ShardReader:
+    def reader(
+        self,
+        photos: Sequence[PhotoFile] | None = None,
+        kept: Container[str] = (),
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> FolderReader | ShardReader:
         """Returns what reads the shard.
 
         Args:
             photos: Photos of a group that are read, instead of all.
+            kept: Keys of photos of a group that are not read; of an archive all come.
+            sleep: Waits so many seconds before another try to read a photo of a group.
         """
         if self.folder is None:
             return ShardReader(self.url, siblings=self.siblings, exclude=self.exclude)
-        return FolderReader(self.photos if photos is None else photos, self.problem)
+        chosen = self.photos if photos is None else photos
+        return FolderReader(chosen, self.problem, kept=kept, sleep=sleep)
 
 
 def list_shards(

@@ -20,6 +20,9 @@ from fsspec.implementations.local import LocalFileSystem
 
 from locdiffusion.files import file_system, is_chain
 
+PAUSES_S = (0.5, 2.5)
+"""Seconds between the tries to read what could not be read for a moment."""
+
 BLOCK_BYTES, BLOCKS_HELD = 8 * 2**20, 4
 READ_AHEAD: dict[str, Any] = {
     # The block behind the one in use is fetched meanwhile. Set here because gcsfs on its own would
@@ -40,6 +43,31 @@ class ReadError(OSError):
 
 class LinkError(ReadError):
     """A file lies outside of the folder in which it was listed, where a link leads."""
+
+
+_FINAL = (
+    *(FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError),
+    *(ImportError, ValueError),
+)
+_FINAL_NUMBERS = (errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO, errno.EINVAL)
+_PASSING_CODES = (408, 425, 429)
+
+
+def passes(error: BaseException | None) -> bool:
+    """Returns whether a file may be readable in a moment: not if it is missing or forbidden.
+
+    Args:
+        error: What opening or reading raised. A ReadError without a cause is a refusal of ours.
+    """
+    while isinstance(error, ReadError):
+        error = error.__cause__
+    if error is None or isinstance(error, _FINAL) or str(error).startswith("Forbidden"):
+        return False
+    if isinstance(error, OSError) and error.errno in _FINAL_NUMBERS:
+        return False
+    code = getattr(error, "status", None) or getattr(error, "code", None)
+    refused = isinstance(code, int) and 400 <= code < 500 and code not in _PASSING_CODES
+    return not refused and getattr(error, "retryable", True) is not False
 
 
 class _Stream(io.BufferedIOBase):

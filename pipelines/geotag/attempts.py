@@ -35,17 +35,27 @@ _MAKING = threading.Lock()
 
 
 @contextlib.contextmanager
-def attempt(output: Output, shard: Shard) -> Iterator[PhotoBatch | None]:
+def attempt(output: Output, shard: Shard, version: str) -> Iterator[PhotoBatch | None]:
     """Notes that a shard is worked on in the `with` block.
+
+    The note is written only if there is none, so that nothing is read where nobody was killed.
 
     Args:
         output: Output directory of the run.
         shard: Shard that is about to be read.
+        version: The shard's version.
 
     Yields:
         None if the shard may be read; else its only batch, which says why not.
     """
-    name, version = f"{shard.id}.json", shard.version
+    name = f"{shard.id}.json"
+    with _in_work(alone=False):
+        if output.create(ATTEMPTS, name, data=_note(shard, version, 1)):
+            try:
+                yield None
+            finally:
+                output.remove(ATTEMPTS, name)
+            return
     note = output.read_json(ATTEMPTS, name) or {}
     known = note.get("version") == version and isinstance(note.get("deaths"), int)
     deaths = note["deaths"] if known else 0
@@ -54,8 +64,7 @@ def attempt(output: Output, shard: Shard) -> Iterator[PhotoBatch | None]:
         output.remove(ATTEMPTS, name)  # the next attempt, if it is wished for, is the first
         return
     with _in_work(alone=deaths > 0):
-        document = {"shard": shard.id, "version": version, "deaths": deaths + 1}
-        output.write(ATTEMPTS, name, data=to_json(document))
+        output.write(ATTEMPTS, name, data=_note(shard, version, deaths + 1))
         try:
             yield None
         finally:
@@ -75,6 +84,10 @@ def forgotten_if_stopped(output: Output) -> Iterator[None]:
     finally:
         with contextlib.suppress(OSError):  # a folder with notes, or none
             os.rmdir(output.path(ATTEMPTS))
+
+
+def _note(shard: Shard, version: str, deaths: int) -> bytes:
+    return to_json({"shard": shard.id, "version": version, "deaths": deaths})
 
 
 def _deadly(shard: Shard, version: str) -> PhotoBatch:

@@ -7,6 +7,8 @@ last batch of a shard says how the shard ended, so that counts can be checked wh
 from __future__ import annotations
 
 import functools
+import re
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,11 +20,13 @@ from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.patience import PatientReader
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.thumbnails import Chosen
 from pipelines.geotag.decoding_ahead import DecodingAhead
+from pipelines.geotag.kept_rows import KeptRows
 from pipelines.geotag.late_results import (
     Failure,
     GalleryPlace,
@@ -37,6 +41,8 @@ from schemas.geotags import ErrorRow, Stage, Status
 from schemas.layers import Region, Thumbnail
 
 PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
+_QUOTED = re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
+"""Bytes in a message, as Python writes them."""
 STAGES = (Stage.EMBED, Stage.SAMPLE, Stage.DECODE)
 
 
@@ -93,6 +99,7 @@ class ShardEnding:
         read_failed: Whether a part could not be read, so that another run should try again.
         thumbnails: Thumbnails of the photos that were chosen to have one.
         late: Documents that the reader met apart from their photos, by key.
+        kept: Rows of an earlier run, of photos that are in no batch; None without such.
     """
 
     batches: int
@@ -105,6 +112,7 @@ class ShardEnding:
     read_failed: bool = False
     thumbnails: tuple[Thumbnail, ...] = ()
     late: Mapping[str, Sidecar] = field(default_factory=dict)
+    kept: KeptRows | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -137,6 +145,14 @@ class PhotoBatch:
         """Number of photos with their fate: those still here, and those that were lost."""
         return len(self) + sum(error.key is not None for error in self.errors)
 
+    def without_quotes(self) -> PhotoBatch:
+        """Leaves out the bytes that messages quote: a document may be called like a photo."""
+        errors = (e._replace(message=_QUOTED.sub("…", e.message)) for e in self.errors)
+        ending = self.ending
+        if ending is not None:
+            ending = replace(ending, tar_message=_QUOTED.sub("…", ending.tar_message))
+        return replace(self, errors=tuple(errors), ending=ending)
+
     def settled(self) -> PhotoBatch:
         """Waits for regions and places that are late."""
         done = self.payload
@@ -153,18 +169,35 @@ def read_batches(
     decode: PhotoDecoder = decode_photo,
     thumbnails: int = 0,
     ahead: DecodingAhead | None = None,
+    version: str | None = None,
+    kept: KeptRows | None = None,
+    sleep: Callable[[float], None] = time.sleep,
 ) -> Generator[PhotoBatch, None, None]:
     """Reads a shard, decodes its photos, and yields batches of at most `batch_size` photos.
 
-    At most `thumbnails` photos get a thumbnail. The last batch, and only it, has an `ending`; it
-    may be empty. With `ahead` threads decode the next photos; the batches are the same.
+    The last batch, and only it, has an `ending`; it may be empty.
+
+    Args:
+        shard: Shard to read.
+        preprocess: Preprocessing of the encoder.
+        batch_size: Most photos of a batch, and most errors.
+        decode: Decoder of photos.
+        thumbnails: Most photos that get a thumbnail.
+        ahead: Threads that decode the next photos; the batches are the same without.
+        version: Version of the shard, if it is known already.
+        kept: Rows of photos that are not done again.
+        sleep: Waits so many seconds before another try to read what could not be read.
     """
-    version = shard.version  # before a byte is read: what changes meanwhile is done again
-    reader = shard.reader()
+    # Before a byte is read: what changes meanwhile is done again.
+    version = version or shard.version
+    done = kept.keys if kept else frozenset()
+    reader = PatientReader(lambda: shard.reader(kept=done, sleep=sleep), sleep, done)
     photos: list[PhotoRecord] = []
     errors: list[ErrorRow] = []
     chosen = Chosen(thumbnails)
-    index = seen = 0
+    for thumbnail in kept.thumbnails if kept else ():
+        chosen.add(thumbnail)
+    index, seen = 0, len(done)
 
     def work(sample: Sample) -> Callable[[], PhotoRecord | ErrorRow]:
         return functools.partial(decode, sample, preprocess, chosen.wants(sample.key))
@@ -181,17 +214,19 @@ def read_batches(
             photos.append(result)
         else:
             errors.append(result)
+    last = reader.last
     ending = ShardEnding(
         batches=index + 1,
         photos=seen,
-        tar_status=reader.status,
-        tar_message=reader.message,
+        tar_status=last.status,
+        tar_message=last.message,
         version=version,
-        left_out=reader.left_out,
-        problems=tuple(reader.problems),
-        read_failed=reader.read_failed,
+        left_out=last.left_out,
+        problems=tuple(last.problems),
+        read_failed=last.read_failed,
         thumbnails=chosen.thumbnails(),
-        late=reader.late,
+        late=last.late,
+        kept=kept,
     )
     yield replace(_batch(shard, index, photos, errors), ending=ending)
 

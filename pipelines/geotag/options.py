@@ -99,7 +99,7 @@ class GeotagOptions(JobFlags):
         batch_size: Most photos per call of the model.
         max_error_fraction: Share of failed photos above which the exit status is 1.
         accept_damaged: Whether damaged shards leave the exit status at 0.
-        retry_failed: Whether shards with photos among the errors are done again.
+        retry_failed: Whether photos among the errors are done again.
     """
 
     input: tuple[str, ...]
@@ -153,7 +153,7 @@ def geotag_parser() -> JobParser:
     add_number(group, "--max-error-fraction", fraction, 1.0, "X", about)
     about = "exit with 0 although a shard is damaged, if all that can be read of it is geotagged"
     group.add_argument("--accept-damaged", **SWITCH, help=about)
-    about = "do the shards again that hold photos which failed before"
+    about = "do the photos again that failed before; predictions stay as they are"
     group.add_argument("--retry-failed", **SWITCH, help=about)
     return parser
 

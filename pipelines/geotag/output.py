@@ -5,6 +5,7 @@
     regions/ thumbnails/                likewise, if they were asked for
     _manifest/<shard>.<mark>.json       written last: a shard without one is not done
     _attempts/<shard>.json              only while the shard is in work, see `attempts`
+    _retries/<shard>.json               its manifest, until photos in errors are done again
     run.json                            written first: the configuration of the run
     digest.parquet                      what the summary and the pages need, see `digest`
     summary.json, `PAGES`               written by `pipelines.geotag` after the job
@@ -19,10 +20,9 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 from locdiffusion.photos.image_formats import readable_formats
@@ -60,10 +60,9 @@ from schemas.geotags import SCHEMA_VERSION, ErrorRow
 
 ATTEMPTS = "_attempts"
 DIGEST = "digest.parquet"
+RETRIES = "_retries"
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
 PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
-_QUOTED = re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
-"""Bytes in a message, as Python writes them."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +121,7 @@ class Output(OutputDirectory):
     FOLDERS: ClassVar[Mapping[str, str]] = {
         MANIFESTS: "*.json",
         ATTEMPTS: "*.json",
+        RETRIES: "*.json",
         **dict.fromkeys(LAYERS, "part-*.parquet"),
     }
     FILES: ClassVar[tuple[str, ...]] = (SUMMARY, DIGEST, *PAGES)
@@ -147,7 +147,7 @@ class Output(OutputDirectory):
             configuration: What decides the rows.
             shards: Shards of the run.
             overwrite: Whether to delete first what earlier runs wrote here.
-            retry_failed: Whether shards with photos among the errors are done again.
+            retry_failed: Whether photos among the errors are done again.
 
         Raises:
             OutputError: The directory holds another run, files of somebody else, or the photos
@@ -163,6 +163,8 @@ class Output(OutputDirectory):
             unread = manifest["tar_status"] == TarStatus.UNREADABLE.value
             if manifest["photo_errors"] or unread:
                 del done[manifest["shard"]]
+            if manifest["photo_errors"] and not unread:  # the rows of its other photos stay
+                self.write(RETRIES, f"{manifest['shard']}.json", data=to_json(manifest))
         known = {shard.id for shard in shards}
         rest = {shard: name for shard, name in found.items() if shard not in known}
         gone, others = self._fates(rest, Places(shards))
@@ -173,19 +175,21 @@ class Output(OutputDirectory):
         open_notes = set() if retry_failed else {f"{shard.id}.json" for shard in unfinished}
         for note in set(self.names(ATTEMPTS, self.FOLDERS[ATTEMPTS])).difference(open_notes):
             self.remove(ATTEMPTS, note)
-        ours = {f"part-{shard}.parquet" for shard in kept}
+        retried = self._retried()
+        for shard_id in retried.difference(shard.id for shard in unfinished):
+            self.remove(RETRIES, f"{shard_id}.json")  # a stopped run left it
+            retried.remove(shard_id)
+        ours = {f"part-{shard}.parquet" for shard in {*kept, *retried}}
         for layer, names in parts.items():
             for name in names - ours:
                 self.remove(layer, name)
         return Prepared(unfinished, gone, tuple(others))
 
-    def finished(self, shard: Shard, configuration: RunConfiguration) -> bool:
-        """Whether a run with this configuration has written the shard before."""
-        return self.kept(shard, configuration) is not None
-
-    def kept(self, shard: Shard, configuration: RunConfiguration) -> dict[str, Any] | None:
+    def kept(
+        self, shard: Shard, configuration: RunConfiguration, version: str | None = None
+    ) -> dict[str, Any] | None:
         """The manifest of a shard that is finished; no folder is listed for it."""
-        mark = manifest_mark(configuration.hash, shard.version)
+        mark = manifest_mark(configuration.hash, version or shard.version)
         for state in ("", formats_digest(readable_formats())):
             manifest = self.manifest(shard.id, ManifestName(shard.id, mark, state))
             if manifest is not None:
@@ -220,14 +224,24 @@ class Output(OutputDirectory):
             if manifest is not None:
                 yield manifest
 
+    def _retried(self) -> set[str]:
+        """Ids of the shards of which only the photos in errors are done again."""
+        return {name.removesuffix(".json") for name in self.names(RETRIES, "*.json")}
+
     def _listed(self) -> list[ManifestName]:
         return [ManifestName.parse(name) for name in self.names(MANIFESTS, "*.json")]
 
     def sizes_of_shards(self) -> dict[str, dict[str, int]]:
-        """Sizes in bytes of all manifests that count and of all parts, by folder and name."""
+        """Sizes in bytes of all manifests that count and of their parts, by folder and name.
+
+        Parts without a manifest are told, too, unless their photos in errors are done again.
+        """
         found = {name: self.sizes(name, self.FOLDERS[name]) for name in (MANIFESTS, *LAYERS)}
-        counted = first_of_each(map(ManifestName.parse, found[MANIFESTS])).values()
-        found[MANIFESTS] = {name.file: found[MANIFESTS][name.file] for name in counted}
+        names = first_of_each(map(ManifestName.parse, found[MANIFESTS]))
+        found[MANIFESTS] = {name.file: found[MANIFESTS][name.file] for name in names.values()}
+        for shard in self._retried().difference(names):
+            for layer in LAYERS:
+                found[layer].pop(f"part-{shard}.parquet", None)
         return found
 
     def _refuse_other(self, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
@@ -324,7 +338,7 @@ def write_shard(
     The manifest is written last, after the file of each layer.
     """
     if configuration.settings.get("no_positions", False):
-        batches = [_without_quotes(batch) for batch in batches]
+        batches = [batch.without_quotes() for batch in batches]
     last = max(batches, key=lambda batch: batch.index)
     shard, ending = last.shard, last.ending
     assert ending is not None and len(batches) == ending.batches, "batches of a shard are missing"
@@ -341,16 +355,9 @@ def write_shard(
         data = parquet_bytes(layer, table, metadata)
         output.write(layer, f"part-{shard.id}.parquet", data=data)
     output.write(MANIFESTS, ManifestName.of(manifest).file, data=to_json(manifest))
+    if ending.kept is not None:
+        output.remove(RETRIES, f"{shard.id}.json")
     return manifest
-
-
-def _without_quotes(batch: PhotoBatch) -> PhotoBatch:
-    """Leaves out the bytes that messages quote: a document may be called like a photo or a tar."""
-    errors = (e._replace(message=_QUOTED.sub("…", e.message)) for e in batch.errors)
-    ending = batch.ending
-    if ending is not None:
-        ending = replace(ending, tar_message=_QUOTED.sub("…", ending.tar_message))
-    return replace(batch, errors=tuple(errors), ending=ending)
 
 
 def _manifest(

@@ -17,6 +17,7 @@ from pipelines.geotag.model_cache import Loader, loaded
 from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.progress import TALLY
+from pipelines.geotag.retries import Retries
 
 
 def run_plain_loop(
@@ -29,15 +30,24 @@ def run_plain_loop(
     """Geotags the shards that are not finished, in this process."""
     geotagger, extras = loaded(load).geotagger, options.extras
     wanted = extras.regions, extras.hybrid, LATE_THREADS
+    retries = Retries(output, configuration)
     decode = functools.partial(decode_photo, salvage=extras.salvage, decode=isolated)
     for shard in shards:
-        if output.finished(shard, configuration):
+        version = shard.version
+        if output.kept(shard, configuration, version) is not None:
             continue
-        with attempt(output, shard) as deadly:
+        with attempt(output, shard, version) as deadly:
             batches = [] if deadly is None else [deadly]
             ahead = DecodingAhead(BATCHES_AHEAD * options.batch_size)
             photos = read_batches(
-                shard, geotagger.preprocess, options.batch_size, decode, extras.thumbnails, ahead
+                shard,
+                geotagger.preprocess,
+                options.batch_size,
+                decode,
+                extras.thumbnails,
+                ahead,
+                version,
+                retries.take(shard, version),
             )
             with contextlib.closing(photos):
                 for batch in photos if deadly is None else ():

@@ -20,18 +20,32 @@ from pipelines.geotag.batches import PhotoBatch, read_batches
 from pipelines.geotag.counters import DECODE_PHOTO, MICROSECONDS, READ, WAIT_FOR_PHOTOS
 from pipelines.geotag.decoding_ahead import BATCHES_AHEAD, DecodingAhead
 from pipelines.geotag.model_cache import Loader, loaded
-from pipelines.geotag.output import Output
+from pipelines.geotag.output import Output, RunConfiguration
+from pipelines.geotag.retries import Retries
 from pipelines.geotag.tables import Extras
 from schemas.geotags import ErrorRow
 
+KEPT = "kept"
+"""Tag of the manifests of shards that are finished."""
+
 
 class ReadShard(beam.DoFn):
-    """Reads, decodes and batches one shard; see `batches.read_batches` and `attempts`."""
+    """Reads, decodes and batches one shard; see `batches.read_batches` and `attempts`.
+
+    A shard that is finished by now, because a runner does a bundle again, is not opened: its
+    manifest goes out under the tag KEPT.
+    """
 
     def __init__(
-        self, load: Loader, output: Output, batch_size: int, extras: Extras | None = None
+        self,
+        load: Loader,
+        configuration: RunConfiguration,
+        output: Output,
+        batch_size: int,
+        extras: Extras | None = None,
     ) -> None:
         self.load = load
+        self.configuration = configuration
         self.output = output
         self.batch_size = batch_size
         self.extras = extras or Extras()
@@ -43,18 +57,24 @@ class ReadShard(beam.DoFn):
         """Takes the preprocessing of the Geotagger of this process."""
         self.held = contextlib.ExitStack()
         self.preprocess = loaded(self.load).geotagger.preprocess
+        self.retries = Retries(self.output, self.configuration)
 
-    def process(self, shard: Shard) -> Iterator[PhotoBatch]:
-        """Yields the batches of a shard, or one that says why it is not read."""
+    def process(self, shard: Shard) -> Iterator[PhotoBatch | beam.pvalue.TaggedOutput]:
+        """Yields the batches of a shard, or one that says why it is not read, or its manifest."""
+        version = shard.version
+        manifest = self.output.kept(shard, self.configuration, version)
+        if manifest is not None:
+            yield beam.pvalue.TaggedOutput(KEPT, manifest)
+            return
         with self.held:
-            deadly = self.held.enter_context(attempt(self.output, shard))
-            yield from self._read(shard) if deadly is None else (deadly,)
+            deadly = self.held.enter_context(attempt(self.output, shard, version))
+            yield from self._read(shard, version) if deadly is None else (deadly,)
 
     def teardown(self) -> None:
         """Ends an attempt that an error in a later step has stopped in the middle."""
         self.held.close()
 
-    def _read(self, shard: Shard) -> Iterator[PhotoBatch]:
+    def _read(self, shard: Shard, version: str) -> Iterator[PhotoBatch]:
         """Yields batches; the time of the later steps is not counted here."""
         spent: deque[float] = deque()  # metrics are counted in Beam's own threads only
 
@@ -66,7 +86,10 @@ class ReadShard(beam.DoFn):
 
         thumbnails = self.extras.thumbnails
         ahead = DecodingAhead(BATCHES_AHEAD * self.batch_size)
-        batches = read_batches(shard, self.preprocess, self.batch_size, decode, thumbnails, ahead)
+        kept = self.retries.take(shard, version)
+        batches = read_batches(
+            shard, self.preprocess, self.batch_size, decode, thumbnails, ahead, version, kept
+        )
         batch: PhotoBatch | None
         with contextlib.closing(batches):
             while True:

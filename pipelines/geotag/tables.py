@@ -20,8 +20,8 @@ from locdiffusion.geography.borders import read_borders
 from locdiffusion.geography.countries import find_countries
 from locdiffusion.geography.polygons import PolygonIndex, file_identity
 from locdiffusion.photos.positions import PhotoPositions
-from locdiffusion.sphere.hilbert import hilbert_index
 from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
+from pipelines.geotag.kept_rows import joined_predictions, joined_regions, spatial_order, wide
 from pipelines.geotag.late_results import Failure, GalleryPlace
 from schemas.geotags import HYBRID_COLUMNS, OPTIONAL_COLUMNS, error_table, prediction_table
 from schemas.layers import Region, region_table, thumbnail_table
@@ -33,9 +33,6 @@ FAILED = REGIONS_FAILED, HYBRID_FAILED = ("regions_failed", "hybrid_failed")
 """Fields of a manifest: number of photos with a prediction whose extra failed, by reason."""
 
 ROW_GROUP_ROWS = {PREDICTIONS: 5_000, ERRORS: 5_000, REGIONS: 1_000, THUMBNAILS: 1_000}
-
-WIDE_DEG = 90.0
-"""Width of a region's box above which the region comes after all others."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +130,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     }
     if (units := extras.admin_units()) is not None:
         columns["admin"] = units(answers.latitude, answers.longitude)
-    failed = {}
+    failed: dict[str, dict[str, int]] = {}
     if extras.hybrid:
         columns |= _place_columns(places or [])
         failed[HYBRID_FAILED] = _reasons(places or [])
@@ -144,11 +141,17 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     if REGIONS in extras.layers:
         tables[REGIONS] = _region_table(shard, rows.keys, regions or [])
         failed[REGIONS_FAILED] = _reasons(regions or [])
+    if kept := ending.kept if ending else None:
+        failed = {name: _summed(failed[name], (kept.failed or {}).get(name, {})) for name in failed}
+        tables[PREDICTIONS] = joined_predictions(kept.predictions, tables[PREDICTIONS])
+    keys = tables[PREDICTIONS]["key"].to_pylist() if kept else rows.keys
+    if kept and kept.regions is not None and REGIONS in tables:
+        tables[REGIONS] = joined_regions(kept.regions, tables[REGIONS], keys)
     if THUMBNAILS in extras.layers:
-        predicted = set(rows.keys)
+        predicted = set(keys)
         found = ending.thumbnails if ending else ()
-        kept = [thumbnail for thumbnail in found if thumbnail.key in predicted]
-        tables[THUMBNAILS] = thumbnail_table(shard, kept)
+        pictures = [thumbnail for thumbnail in found if thumbnail.key in predicted]
+        tables[THUMBNAILS] = thumbnail_table(shard, pictures)
     return ShardTables(tables, failed)
 
 
@@ -156,6 +159,10 @@ def _reasons(results: Sequence[object]) -> dict[str, int]:
     """How many results failed, by reason."""
     failures = (result.reason for result in results if isinstance(result, Failure))
     return dict(sorted(Counter(failures).items()))
+
+
+def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted((Counter(one) + Counter(other)).items()))
 
 
 def _known_columns(known: Sequence[PhotoPositions]) -> dict[str, Any]:
@@ -191,16 +198,14 @@ def _region_table(
         if not isinstance(found, Failure)
         for region in found
     ]
-    rows.sort(key=lambda row: row[1].bounds[2] - row[1].bounds[0] > WIDE_DEG)
+    rows.sort(key=lambda row: wide(row[1].bounds))
     return region_table(shard, rows)
 
 
 def _in_spatial_order(rows: ShardRows) -> ShardRows:
     """Sorts rows along Hilbert's curve, and at one place by key."""
     answers = rows.decoded.answers
-    place = hilbert_index(answers.latitude, answers.longitude).tolist()
-    order = sorted(range(len(rows)), key=lambda row: (place[row], rows.keys[row]))
-    return rows.take(np.array(order, np.int64))
+    return rows.take(spatial_order(answers.latitude, answers.longitude, rows.keys))
 
 
 def parquet_bytes(layer: str, table: pa.Table, metadata: Mapping[bytes, bytes]) -> bytes:

@@ -22,7 +22,7 @@ from pipelines.geotag.combining import DigestRun
 from pipelines.geotag.model_cache import Loader
 from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration
-from pipelines.geotag.reading import ReadShard
+from pipelines.geotag.reading import KEPT, ReadShard
 from pipelines.geotag.stages import StageHandler
 from pipelines.geotag.tables import Extras
 from pipelines.geotag.writing import WriteShards
@@ -51,21 +51,16 @@ class Geotag(beam.PTransform):
 
     def expand(self, shards: beam.PCollection[Shard]) -> beam.PCollection[dict[str, Any]]:
         """Chains the steps of the job."""
-        read = ReadShard(self.load, self.output, self.batch_size, self.extras)
-        photos = (
-            shards
-            | "DropFinished" >> beam.Filter(_unfinished, self.output, self.configuration)
-            | "Reshuffle" >> beam.Reshuffle()
-            | "ReadShards" >> beam.ParDo(read)
-        )
+        step = ReadShard(self.load, self.configuration, self.output, self.batch_size, self.extras)
+        reading = beam.ParDo(step).with_outputs(KEPT, main="photos")
+        read = shards | "Reshuffle" >> beam.Reshuffle() | "ReadShards" >> reading
+        photos = read["photos"]
         for stage in STAGES:
             handler = StageHandler(self.load, stage, self.extras).with_no_batching()
             photos = photos | stage.value.capitalize() >> RunInference(handler)
-        return photos | "WriteShards" >> WriteShards(self.output, self.configuration, self.extras)
-
-
-def _unfinished(shard: Shard, output: Output, configuration: RunConfiguration) -> bool:
-    return not output.finished(shard, configuration)
+        write = WriteShards(self.output, self.configuration, self.extras)
+        written = photos | "WriteShards" >> write
+        return (read[KEPT], written) | "KeptAndWritten" >> beam.Flatten()
 
 
 def launch(

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
-from locdiffusion.files import LEFT_OVER, file_system, write_atomically
+from locdiffusion.files import LEFT_OVER, create_atomically, file_system, write_atomically
 from locdiffusion.photos.storage import explained
 
 T = TypeVar("T")
@@ -165,6 +165,11 @@ class OutputDirectory:
         """Writes a file that appears whole or not at all."""
         self._refuse_link(*names[:-1])
         write_atomically(self.path(*names), data)
+
+    def create(self, *names: str, data: bytes) -> bool:
+        """Writes a file if there is none under its name; returns whether there was none."""
+        self._refuse_link(*names[:-1])
+        return create_atomically(self.path(*names), data)
 
     def remove(self, *names: str) -> None:
         """Deletes a file, if it is there; of a link, the link."""

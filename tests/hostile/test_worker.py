@@ -20,7 +20,7 @@ from locdiffusion.photos.photo_process import IsolatedDecoder
 from locdiffusion.photos.picture import PhotoError
 from pipelines.geotag import command, plain_loop, reading
 from pipelines.geotag.attempts import attempt
-from pipelines.geotag.output import ATTEMPTS, Output
+from pipelines.geotag.output import ATTEMPTS, Output, RunConfiguration
 from pipelines.geotag.tables import Extras
 from support import isolated, python_path
 from support.archives import encode, sound_members, write_tar
@@ -124,7 +124,7 @@ def output(tmp_path: Path) -> Output:
 
 def kill_in_work(output: Output, shard: Shard) -> None:
     """Leaves what a process leaves that is killed while it works on a shard."""
-    working = attempt(output, shard)
+    working = attempt(output, shard, shard.version)
     working.__enter__()
     notes = {
         name: Path(output.path(ATTEMPTS, name)).read_bytes() for name in output.names(ATTEMPTS, "*")
@@ -142,11 +142,14 @@ def test_a_shard_with_a_note_is_worked_on_alone(output: Output, shards: list[Sha
 
     def work() -> None:
         begun.set()
-        with attempt(output, suspect) as deadly:
+        with attempt(output, suspect, suspect.version) as deadly:
             assert deadly is None
             told.append("suspect")
 
-    with attempt(output, innocents[0]), attempt(output, innocents[1]):
+    with (
+        attempt(output, innocents[0], innocents[0].version),
+        attempt(output, innocents[1], innocents[1].version),
+    ):
         thread = threading.Thread(target=work)
         thread.start()
         begun.wait()
@@ -162,17 +165,17 @@ def test_two_deaths_are_too_many_unless_the_shard_changes(
 ) -> None:
     shard = shards[0]
     kill_in_work(output, shard)
-    with attempt(output, shard) as deadly:
+    with attempt(output, shard, shard.version) as deadly:
         assert deadly is None
     for _ in range(2):
         kill_in_work(output, shard)
-    with attempt(output, shard) as deadly:
+    with attempt(output, shard, shard.version) as deadly:
         assert deadly is not None and deadly.ending is not None
         assert deadly.errors[0].status.of_shard
     for _ in range(2):
         kill_in_work(output, shard)
     write_tar(Path(shard.url), sound_members(2, 5))
-    with attempt(output, shard) as deadly:
+    with attempt(output, shard, shard.version) as deadly:
         assert deadly is None
 
 
@@ -180,14 +183,16 @@ def test_two_deaths_are_too_many_unless_the_shard_changes(
 def test_who_ends_in_order_leaves_no_note(
     output: Output, shards: list[Shard], error: type[BaseException]
 ) -> None:
-    with pytest.raises(error), attempt(output, shards[0]):
+    with pytest.raises(error), attempt(output, shards[0], shards[0].version):
         assert output.names(ATTEMPTS, "*")
         raise error
     assert not output.names(ATTEMPTS, "*")
 
 
 def test_an_error_in_a_later_step_leaves_no_note(output: Output, shards: list[Shard]) -> None:
-    step = reading.ReadShard(FakeLoader(), output, 8, Extras())
+    step = reading.ReadShard(
+        FakeLoader(), RunConfiguration("fake-1", "f" * 64, 0, {}), output, 8, Extras()
+    )
     step.setup()
     left = step.process(shards[0])
     next(left)

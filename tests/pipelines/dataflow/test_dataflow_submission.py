@@ -146,7 +146,7 @@ def test_nothing_but_the_claim_was_written_to_the_output(cloud: Cloud, job: Job)
 def test_the_graph_is_the_job_of_the_readme(job: Job) -> None:
     steps = {one.unique_name for one in job.pipeline.components.transforms.values()}
     assert {
-        *("ListShards", "Geotag/DropFinished", "Geotag/Reshuffle", "Geotag/ReadShards"),
+        *("ListShards", "Geotag/Reshuffle", "Geotag/ReadShards"),
         *("Geotag/Embed", "Geotag/Sample", "Geotag/Decode", "Geotag/WriteShards/Write"),
         *("Geotag/WriteShards/RegroupByShard", "Geotag/WriteShards/WriteRegrouped"),
     } <= steps

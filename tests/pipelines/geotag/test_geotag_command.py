@@ -241,13 +241,13 @@ def test_the_graph_reads_like_the_job(tmp_path: Path) -> None:
     (top,) = [one for one in pipeline._root_transform().parts if one.full_label == "Geotag"]
     steps = [part.full_label.partition("/")[2] for part in top.parts]
     assert steps == [
-        "DropFinished",
         "Reshuffle",
         "ReadShards",
         "Embed",
         "Sample",
         "Decode",
         "WriteShards",
+        "KeptAndWritten",
     ]
 
 

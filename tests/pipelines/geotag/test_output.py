@@ -162,17 +162,17 @@ def test_a_write_that_fails_leaves_no_part(
 
 def test_finished_means_the_same_run_over_the_same_file(archive: Path, tmp_path: Path) -> None:
     output, shard = Output(str(tmp_path / "out")), Shard("s-0", str(archive))
-    assert not output.finished(shard, CONFIGURATION)
+    assert not output.kept(shard, CONFIGURATION)
     write_shard(output, CONFIGURATION, decoded(archive))
-    assert output.finished(shard, CONFIGURATION)
-    assert not output.finished(shard, replace(CONFIGURATION, seed=8))
-    assert not output.finished(Shard("s-0", str(tmp_path / "other.tar")), CONFIGURATION)
+    assert output.kept(shard, CONFIGURATION)
+    assert not output.kept(shard, replace(CONFIGURATION, seed=8))
+    assert not output.kept(Shard("s-0", str(tmp_path / "other.tar")), CONFIGURATION)
     archive.write_bytes(archive.read_bytes() + bytes(512))
-    assert not output.finished(shard, CONFIGURATION)
+    assert not output.kept(shard, CONFIGURATION)
     write_shard(output, CONFIGURATION, decoded(archive))
-    assert output.finished(shard, CONFIGURATION)
+    assert output.kept(shard, CONFIGURATION)
     (tmp_path / "out/errors/part-s-0.parquet").unlink()
-    assert not output.finished(shard, CONFIGURATION)
+    assert not output.kept(shard, CONFIGURATION)
 
 
 def test_another_run_is_refused_until_overwritten(archive: Path, tmp_path: Path) -> None:
