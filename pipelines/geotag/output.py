@@ -175,11 +175,10 @@ class Output(OutputDirectory):
         open_notes = set() if retry_failed else {f"{shard.id}.json" for shard in unfinished}
         for note in set(self.names(ATTEMPTS, self.FOLDERS[ATTEMPTS])).difference(open_notes):
             self.remove(ATTEMPTS, note)
-        retried = self._retried()
-        for shard_id in retried.difference(shard.id for shard in unfinished):
-            self.remove(RETRIES, f"{shard_id}.json")  # a stopped run left it
-            retried.remove(shard_id)
-        ours = {f"part-{shard}.parquet" for shard in {*kept, *retried}}
+        noted, todo = self._retried(), {shard.id for shard in unfinished}
+        for left in noted - todo:  # by a stopped run
+            self.remove(RETRIES, f"{left}.json")
+        ours = {f"part-{shard}.parquet" for shard in {*kept, *(noted & todo)}}
         for layer, names in parts.items():
             for name in names - ours:
                 self.remove(layer, name)
