@@ -20,7 +20,7 @@ from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
 from locdiffusion.decoding.geotag import Geotag, geotags
 from locdiffusion.decoding.point_only import Locator
-from locdiffusion.density.base_measure import load_base_measure
+from locdiffusion.density.base_measure import BaseMeasure, load_base_measure
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
@@ -38,6 +38,9 @@ from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 Photo = Image.Image | str | os.PathLike[str]
 """An image in memory, or the path of one."""
 
+PRIORS_HELD = 8
+"""Most priors of single photos whose tables are kept; those of one take about 60 MB."""
+
 
 class Geotagger:
     """Geotags photos with one checkpoint.
@@ -53,6 +56,7 @@ class Geotagger:
         encoder: ImageEncoder,
         settings: GeotaggerSettings | None = None,
         gallery: HybridGallery | None = None,
+        own: BaseMeasure | None = None,
     ) -> None:
         """Joins parts that are loaded already; `load` does it by name.
 
@@ -61,16 +65,18 @@ class Geotagger:
             encoder: Image encoder of the checkpoint; its device is used for everything.
             settings: Mode, samples, steps and seed; the other settings were used by `load`.
             gallery: Places for a second answer, with embeddings.
+            own: Base measure to which the prior `checkpoint` goes back; None is that of the
+                checkpoint that is given.
         """
         self.checkpoint = checkpoint
         self.encoder = encoder
         self.settings = settings or GeotaggerSettings()
         self.gallery = gallery
         self.device = encoder.device
-        degree = checkpoint.config.model.max_degree
         self._denoiser = checkpoint.denoiser.to(self.device)
         self._decoder = checkpoint.decoder(self.device)
-        self._mean = FocusedMean(degree, checkpoint.base_measure).to(self.device)
+        self._own = checkpoint.base_measure if own is None else own
+        self._under = functools.lru_cache(PRIORS_HELD)(self._with_measure_of)
 
     @classmethod
     def load(
@@ -108,6 +114,7 @@ class Geotagger:
             CheckpointError: The checkpoint cannot be used, or not with this encoder.
             DataError: The gallery cannot be used, or not with this checkpoint.
             EncoderWeightsError: The encoder's weights cannot be had.
+            AreaError: The prior is meant as an area, and is none.
             PolygonError: The prior's file cannot be used.
         """
         posterior = cast("PosteriorMode", mode)  # the settings take its name too
@@ -115,7 +122,8 @@ class Geotagger:
             checkpoint, encoder, device, posterior, samples, steps, seed, bf16, prior, gallery
         )
         loaded = load(local_checkpoint(checkpoint))
-        loaded = replace(loaded, base_measure=load_base_measure(prior, loaded.base_measure))
+        own = loaded.base_measure
+        loaded = replace(loaded, base_measure=load_base_measure(prior, own))
         local = None if encoder is None else local_encoder(encoder)
         name = check_encoder(loaded.config, local)
         places = None if gallery is None else _places(gallery, loaded)
@@ -127,7 +135,27 @@ class Geotagger:
             )
         degree = loaded.config.model.max_degree
         embedded = None if places is None else embedded_gallery(places, degree)
-        return cls(loaded, image_encoder, wanted, embedded)
+        return cls(loaded, image_encoder, wanted, embedded, own)
+
+    def with_prior(self, prior: str | None) -> Geotagger:
+        """Returns a Geotagger that answers under another prior, with the same networks.
+
+        Its tables are made once; those of the last `PRIORS_HELD` priors are kept.
+
+        Args:
+            prior: Where photos may come from, as for `load`; None is this Geotagger's own.
+
+        Raises:
+            AreaError: The prior is meant as an area, and is none.
+            PolygonError: The prior's file cannot be used.
+        """
+        return self if prior is None else self._under(prior)
+
+    def _with_measure_of(self, prior: str) -> Geotagger:
+        measure = load_base_measure(prior, self._own)
+        checkpoint = replace(self.checkpoint, base_measure=measure)
+        settings = replace(self.settings, prior=prior)
+        return Geotagger(checkpoint, self.encoder, settings, self.gallery, self._own)
 
     @property
     def model_id(self) -> str:
@@ -255,6 +283,11 @@ class Geotagger:
         with torch_threads(1):
             densities = self._tensor(natural)
             return log_density_around(self._decoder, densities, centre, distance_deg, bearings)
+
+    @functools.cached_property
+    def _mean(self) -> FocusedMean:
+        degree, measure = self.checkpoint.config.model.max_degree, self.checkpoint.base_measure
+        return FocusedMean(degree, measure).to(self.device)
 
     @functools.cached_property
     def _locator(self) -> Locator:

@@ -34,10 +34,10 @@ class GeotaggerSettings:
         seed: Seed of the sampling noise, together with each photo's key.
         bf16: Whether the encoder runs in bfloat16, on a GPU only: faster, a little less exact.
         prior: Where photos may come from, before one looks: `land`, `uniform`, `checkpoint`
-            or None for the checkpoint's own, or polygons (see `load_base_measure`) outside
-            which nothing is an answer. The prior replaces the base measure of the answers
-            and of the sampler's means. The temperature, which was fitted with the checkpoint's own
-            base measure, stays.
+            or None for the checkpoint's own, or countries, discs or a file of polygons (see
+            `load_base_measure`) outside which nothing is an answer. The prior replaces the base
+            measure of the answers and of the sampler's means. The temperature, which was fitted
+            with the checkpoint's own base measure, stays.
         gallery: Places for a second answer of each photo, see `gallery.hybrid`: `geoclip` for
             GeoCLIP's own 100,000, or a list (see `gallery.places.read_gallery`). Loading takes
             about a minute per 100,000 places. Only for a checkpoint of the encoder `geoclip`.
@@ -71,6 +71,7 @@ class GeotaggerSettings:
         Checkpoint and encoder are recorded by their contents elsewhere; the device does not count.
 
         Raises:
+            AreaError: The prior is meant as an area, and is none.
             PolygonError: The prior's file cannot be read.
             DataError: The gallery's file cannot be read.
         """

@@ -22,6 +22,15 @@ def folder(place: str) -> Path:
     return Path(from_home(place))
 
 
+class Joined(argparse.Action):
+    """Joins the values of a flag that is given several times by `;`."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+        """Adds a value to those before it."""
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if before is None else f"{before};{values}")
+
+
 FLAGS: dict[str, dict[str, Any]] = {
     "--output": {"type": from_home, "metavar": "DIR", "help": "directory to create, or to resume"},
     "--exclude": {
@@ -48,10 +57,13 @@ FLAGS: dict[str, dict[str, Any]] = {
         "refused",
     },
     "--prior": {
-        "metavar": "NAME|FILE",
-        "help": "where the photos may come from: land, uniform, or a file of polygons (GeoJSON, "
-        "GeoParquet, GeoPackage or a zipped shapefile, with a column `weight` if some are "
-        "likelier); no answer lies outside the polygons (default: the checkpoint's own)",
+        "action": Joined,
+        "metavar": "PRIOR",
+        "help": "where the photos may come from: country:NO, a disc such as 59.9,10.7,300km "
+        "(latitude, longitude, radius), several of these (--prior country:NO --prior country:SE, "
+        "or country:NO;country:SE), a file of polygons (GeoJSON, GeoParquet, GeoPackage or a "
+        "zipped shapefile, with a column `weight` if some are likelier), land, or uniform; no "
+        "answer lies outside areas and polygons (default: the checkpoint's own)",
     },
     "--gallery": {
         "metavar": "geoclip|FILE",

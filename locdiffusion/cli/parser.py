@@ -108,8 +108,11 @@ class Parser(argparse.ArgumentParser):
         words = [self._today(word) for word in given[:end]]
         for i, word in enumerate(words):
             action = self._option_string_actions.get(word)
-            # A switch takes no path that stands behind it for its value.
             after = "".join(words[i + 1 : i + 2]).lower()
+            # argparse takes a southern latitude for a flag.
+            if action and action.nargs is None and re.match(r"-\.?\d", after):
+                words[i : i + 2] = [f"{word}={words[i + 1]}"]
+            # A switch takes no path that stands behind it for its value.
             if action and action.type is boolean and after not in SAID:
                 words[i] = f"{word}=true"
         return words + given[end:]

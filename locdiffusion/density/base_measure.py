@@ -39,6 +39,7 @@ from locdiffusion.density.raster import (
 )
 from locdiffusion.density.shdd import heat_flow
 from locdiffusion.density.transforms import ProductTransform
+from locdiffusion.geography.areas import Areas
 from locdiffusion.geography.borders import read_share
 from locdiffusion.geography.polygons import file_identity, polygon_share
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
@@ -64,7 +65,7 @@ class BaseKind(str, Enum):
 
 
 class BaseMeasureName(str, Enum):
-    """Base measures that a user can name; any other value of `--prior` is a file."""
+    """Base measures that a user can name; any other `--prior` is areas (`Areas`) or a file."""
 
     CHECKPOINT = "checkpoint"
     LAND = "land"
@@ -275,10 +276,11 @@ def load_base_measure(prior: str | None, own: BaseMeasure) -> BaseMeasure:
 
     Args:
         prior: What the user gave: `land`, `uniform`, `checkpoint` or None for the checkpoint's own,
-            or a file of polygons, see `read_share`.
+            areas (see `Areas.parse`), or a file of polygons, see `read_share`.
         own: Base measure of the checkpoint.
 
     Raises:
+        AreaError: The text is meant as an area, and is none.
         PolygonError: The file cannot be used.
     """
     if prior is None or prior == BaseMeasureName.CHECKPOINT:
@@ -287,22 +289,28 @@ def load_base_measure(prior: str | None, own: BaseMeasure) -> BaseMeasure:
         return land_measure()
     if prior == BaseMeasureName.UNIFORM:
         return uniform_measure()
+    if (areas := Areas.parse(prior)) is not None:
+        return BaseMeasure(areas.share(FINER * ROWS, FINER * COLUMNS), excluding=True)
     return BaseMeasure(read_share(prior, FINER * ROWS, FINER * COLUMNS), excluding=True)
 
 
 def base_measure_identity(prior: str | None) -> str:
-    """Returns what a run records of its base measure: a name, or the file's `file_identity`.
+    """Returns what a run records of its base measure: a name, areas, or a file's `file_identity`.
+
+    Areas are recorded in one spelling and order.
 
     Args:
         prior: What the user gave, as for `load_base_measure`.
 
     Raises:
+        AreaError: The text is meant as an area, and is none.
         PolygonError: There is no such file.
     """
     name = BaseMeasureName.CHECKPOINT.value if prior is None else prior
     if name in {known.value for known in BaseMeasureName}:
         return name
-    return file_identity(name)
+    areas = Areas.parse(name)
+    return file_identity(name) if areas is None else str(areas)
 
 
 def positions_measure(

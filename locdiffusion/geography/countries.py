@@ -23,9 +23,11 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow.parquet as pq
 import shapely
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from scipy.spatial import cKDTree
 
-from locdiffusion.geography.polygons import PolygonIndex
+from locdiffusion.geography.polygons import PolygonIndex, raster_share
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 
 NEAR_KM = 12 * 1.852
 """Distance from a coast within which a point at sea gets the nearest country: 12 nautical miles."""
@@ -80,3 +82,32 @@ def find_countries(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> FoundCo
 def country_codes(latitude_deg: ArrayLike, longitude_deg: ArrayLike) -> list[str | None]:
     """Looks up the country of each of N points, as `find_countries` does."""
     return find_countries(latitude_deg, longitude_deg).codes
+
+
+@functools.lru_cache(maxsize=1)
+def nearest_at_sea(rows: int, columns: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Rasters the sea within `NEAR_KM` of a coast, by the nearest country.
+
+    Args:
+        rows: Number of rows, even in sin(latitude) from north to south.
+        columns: Number of columns, even in longitude from -180°.
+
+    Returns:
+        Share of sea in each cell, and number of the part of `countries` that is nearest to the
+        cell's centre, -1 where none is near, ``(rows, columns)`` each.
+    """
+    index = countries()
+    sea = 1.0 - raster_share(index.parts, rows, columns).clip(0.0, 1.0)
+    # A coast every 2 km will do for cells of 13 by 21 km.
+    degrees, part = shapely.get_coordinates(
+        shapely.segmentize(index.parts, 0.02), return_index=True
+    )
+    coast = cKDTree(unit_vectors(degrees[:, 1], degrees[:, 0]))
+    z = 1.0 - 2.0 * (np.arange(rows) + 0.5) / rows
+    longitude = (np.arange(columns) + 0.5) * (360.0 / columns) - 180.0
+    row, column = np.nonzero(sea > 0.0)
+    centres = unit_vectors(np.degrees(np.arcsin(z))[row], longitude[column])
+    _, found = coast.query(centres, distance_upper_bound=NEAR_KM / EARTH_RADIUS_KM)
+    nearest = np.full((rows, columns), -1)
+    nearest[row, column] = np.append(part, -1)[found]
+    return sea, nearest

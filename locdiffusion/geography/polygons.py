@@ -295,13 +295,50 @@ def _raster(
     jumps = np.zeros((rows, columns + 1))
     for edge, line, sign, place in _crossings(edges, rows * lines, columns):
         height = sign if factors is None else sign * factors[edge]
-        column = np.minimum(place.astype(int), columns - 1)
-        row, east = line // lines, column + 1.0 - place
-        # East of a crossing the polygon begins (or ends): the cell of the crossing counts in part.
-        np.add.at(jumps, (row, column), height * east)
-        np.add.at(jumps, (row, column + 1), height * (1.0 - east))
+        _add_jumps(jumps, line // lines, place, height)
     share: NDArray[np.float64] = np.cumsum(jumps[:, :-1], axis=1) / lines
     return share
+
+
+def coverage(
+    row: NDArray[np.int64],
+    west: NDArray[np.float64],
+    east: NDArray[np.float64],
+    height: NDArray[np.float64],
+    rows: int,
+    columns: int,
+) -> NDArray[np.float64]:
+    """Sums up the part of each cell of a raster that lies in stretches of parallels.
+
+    Args:
+        row: Row of each of N stretches, ``(N,)``.
+        west: Where each begins, in columns from -180°, ``(N,)``.
+        east: Where it ends, at most at the number of columns, ``(N,)``.
+        height: Part of its row for which each stands, ``(N,)``.
+        rows: Number of rows.
+        columns: Number of columns.
+
+    Returns:
+        Parts from 0 to 1, ``(rows, columns)``.
+    """
+    jumps = np.zeros((rows, columns + 1))
+    _add_jumps(jumps, row, west, height)
+    _add_jumps(jumps, row, east, -height)
+    share: NDArray[np.float64] = np.cumsum(jumps[:, :-1], axis=1)
+    return np.where(share < 1e-9, 0.0, share)
+
+
+def _add_jumps(
+    jumps: NDArray[np.float64],
+    row: NDArray[np.int64],
+    place: NDArray[np.float64],
+    height: NDArray[np.float64],
+) -> None:
+    """Adds what begins at places: the cell of a place counts in part, all to its east in full."""
+    column = np.minimum(place.astype(int), jumps.shape[1] - 2)
+    east = column + 1.0 - place
+    np.add.at(jumps, (row, column), height * east)
+    np.add.at(jumps, (row, column + 1), height * (1.0 - east))
 
 
 def _crossings(

@@ -69,6 +69,7 @@ class Sample:
         image_offset: Byte at which the photo begins in a plain tar.
         extras: Bytes of other members that the reader was asked for, by extension.
         member: The photo as the archive holds it.
+        prior: Where this photo may come from, if it has a prior of its own.
     """
 
     key: str
@@ -79,6 +80,7 @@ class Sample:
     image_offset: int | None = field(default=None, compare=False)
     extras: dict[str, bytes] = field(default_factory=dict, compare=False)
     member: Member | None = field(default=None, compare=False)
+    prior: str | None = None
 
 
 @dataclass

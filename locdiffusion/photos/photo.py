@@ -32,12 +32,14 @@ class PhotoRecord:
         pixels: Preprocessed pixels, uint8 ``(S, S, 3)``.
         known: What its file and its document say of the place where it was taken.
         thumbnail: Small JPEG, if it was asked for and could be made.
+        prior: Where it may come from, if it has a prior of its own.
     """
 
     key: str
     pixels: np.ndarray
     known: PhotoPositions
     thumbnail: bytes | None = None
+    prior: str | None = None
 
 
 class Decoded(NamedTuple):
@@ -107,7 +109,7 @@ def decode_photo(
     except PhotoError as error:
         return ErrorRow(sample.key, Stage.PHOTO, error.status, str(error))
     known = PhotoPositions(found.own, sample.sidecar)
-    return PhotoRecord(sample.key, found.pixels, known, found.thumbnail)
+    return PhotoRecord(sample.key, found.pixels, known, found.thumbnail, sample.prior)
 
 
 def preprocessed(image: Image.Image, preprocess: Preprocess) -> np.ndarray:

@@ -37,6 +37,7 @@ from pipelines.geotag.late_results import (
     settled,
 )
 from pipelines.geotag.model_cache import GeotaggerLike
+from pipelines.geotag.own_priors import under_each_prior
 from schemas.geotags import ErrorRow, Stage, Status
 from schemas.layers import Region, Thumbnail
 
@@ -127,6 +128,8 @@ class PhotoBatch:
         payload: What the next step takes, N rows; None without photos.
         errors: Photos, and perhaps the shard, that were lost on the way.
         ending: How the shard ended; on its last batch only.
+        priors: Where each of the N photos may come from, None where the run says it; empty if no
+            photo has a prior of its own.
     """
 
     shard: Shard
@@ -136,6 +139,7 @@ class PhotoBatch:
     payload: Pixels | Embeddings | Posteriors | Decoded | None
     errors: tuple[ErrorRow, ...] = ()
     ending: ShardEnding | None = None
+    priors: tuple[str | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -241,6 +245,7 @@ def _batch(
         known=tuple(photo.known for photo in photos),
         payload=Pixels(np.stack([photo.pixels for photo in photos])) if photos else None,
         errors=tuple(errors),
+        priors=tuple(photo.prior for photo in photos) if any(p.prior for p in photos) else (),
     )
 
 
@@ -257,8 +262,16 @@ def run_stage(
     A batch that fails is halved until the photo that fails stands alone (so does a batch that is
     too large for the memory), and that photo becomes an error row. A photo whose result is not
     finite becomes one too. If regions or gallery fail, the photo keeps the rest of its answer; with
-    `late`, threads compute them, and `shard_rows` waits for them.
+    `late`, threads compute them, and `shard_rows` waits for them. Photos with priors of their own
+    are sampled and decoded in groups of one prior each.
     """
+    if batch.priors and stage is not Stage.EMBED:
+        return under_each_prior(
+            batch,
+            stage,
+            geotagger,
+            lambda photos, own: run_stage(photos, stage, own, regions, hybrid, late),
+        )
     payload: Any = batch.payload
     if payload is None:
         return batch
@@ -291,6 +304,7 @@ def run_stage(
         known=tuple(batch.known[row] for row in rows),
         payload=type(parts[0]).joined(parts) if parts else None,
         errors=batch.errors + tuple(errors),
+        priors=tuple(batch.priors[row] for row in rows) if batch.priors else (),
     )
 
 

@@ -49,6 +49,9 @@ class GeotaggerLike(Protocol):
     ) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude ``(N,)`` of the gallery's places, NaN where none is near."""
 
+    def with_prior(self, prior: str | None) -> GeotaggerLike:
+        """The same for photos with a prior of their own; itself for None."""
+
 
 Loader = Callable[[], GeotaggerLike]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number, from_home
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
+from locdiffusion.geography.areas import SEPARATOR, AreaError, Areas
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 from pipelines.geotag.model_cache import GeotaggerLoader
 from pipelines.geotag.tables import Extras
@@ -204,6 +205,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         raise UsageError(
             f"--admin-name {ours.admin_name} is a column of no file; name the file: --admin FILE"
         )
+    _check_prior(ours.prior)
     _check_seen_by_workers(ours)
     for name in ("prior", "gallery", "admin"):
         setattr(ours, name, getattr(ours, name) and _absolute(getattr(ours, name)))
@@ -240,6 +242,21 @@ def _default_output(inputs: Sequence[str]) -> str:
             f"--output {path.parent / name}"
         )
     return name
+
+
+def _check_prior(prior: str | None) -> None:
+    """Raises UsageError for an area that is none, and for several files."""
+    if prior is None or os.path.exists(prior):
+        return
+    try:
+        areas = Areas.parse(prior)
+    except AreaError as error:
+        raise UsageError(f"--prior {prior!r} cannot be used: {error}") from error
+    if areas is None and SEPARATOR in prior:
+        raise UsageError(
+            f"--prior {prior!r} joins what stands alone; only countries and discs can be given "
+            "several at once, so put the polygons into one file"
+        )
 
 
 def _check_seen_by_workers(ours: argparse.Namespace) -> None:

@@ -22,6 +22,7 @@ from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.geotag import Geotag, geotags
 from locdiffusion.density.base_measure import uniform_measure
+from locdiffusion.geography.areas import AreaError
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 from locdiffusion.sphere.geodesy import great_circle_km
@@ -358,3 +359,42 @@ class TestImport:
         assert locdiffusion.Geotagger is Geotagger
         with pytest.raises(AttributeError, match=r"no attribute 'Nothing'; it has \['CSUNet'"):
             _ = locdiffusion.Nothing
+
+
+class TestAnotherPrior:
+    @pytest.fixture
+    def saved(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+        monkeypatch.setattr(geotagger, "load_image_encoder", lambda name, *_: TinyEncoder(name))
+        return str(write_checkpoint(tmp_path / "checkpoint", TinyEncoder().spec))
+
+    @pytest.mark.parametrize("mode", list(PosteriorMode))
+    @pytest.mark.parametrize("prior", ["country:SE;47,9,80km", "land", "-20,130,20km"])
+    def test_is_that_of_a_geotagger_loaded_with_it(
+        self, saved: str, mode: PosteriorMode, prior: str
+    ) -> None:
+        settings: dict[str, Any] = {"mode": mode, "samples": SAMPLES, "steps": STEPS}
+        whole = Geotagger.load(saved, prior=prior, **settings)
+        one = Geotagger.load(saved, **settings).with_prior(prior)
+        found, wanted = one.geotag(photos(3), regions=True), whole.geotag(photos(3), regions=True)
+        assert found == wanted
+        assert one.settings == whole.settings
+
+    def test_is_kept_for_the_next_photo_and_goes_back(
+        self, saved: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(geotagger, "PRIORS_HELD", 2)
+        swedish = Geotagger.load(saved, prior="country:SE")
+        assert swedish.with_prior(None) is swedish
+        own = swedish.with_prior("checkpoint")
+        assert own.geotag(photos(2)) == Geotagger.load(saved).geotag(photos(2))
+        assert swedish.with_prior("checkpoint") is own
+        assert own.encoder is swedish.encoder
+        for name in ("land", "uniform"):
+            swedish.with_prior(name)
+        assert swedish.with_prior("checkpoint") is not own
+
+    def test_that_is_none_is_refused(self, saved: str, density: Geotagger) -> None:
+        with pytest.raises(AreaError, match="no country"):
+            density.with_prior("country:NORWAY")
+        with pytest.raises(AreaError, match="no disc"):
+            Geotagger.load(saved, prior="1,2,3")

@@ -31,8 +31,8 @@ def box(latitude: float, longitude: float, size: float) -> shapely.Geometry:
 class FakeGeotagger:
     preprocess = staticmethod(pixels)
 
-    def __init__(self, seed: int = 0) -> None:
-        self.seed = seed
+    def __init__(self, seed: int = 0, prior: str | None = None) -> None:
+        self.seed, self.prior = seed, prior
         self.model_id = "fake-1"
         self.checkpoint_hash = "f" * 64
         self.batch_sizes: list[int] = []
@@ -56,7 +56,7 @@ class FakeGeotagger:
             latitude=latitude,
             longitude=longitude,
             radius_50_km=100 * blue,
-            radius_90_km=300 * blue,
+            radius_90_km=300 * blue + (len(self.prior) if self.prior else 0),
             probability=np.float32(np.linspace(0.1, 0.9, 5) * blue[:, None]),
             information_nats=blue.astype(np.float32),
             land_probability=(blue / 2).astype(np.float32),
@@ -65,6 +65,12 @@ class FakeGeotagger:
                 for lat, lon in zip(latitude, longitude, strict=True)
             ],
         )
+
+    def with_prior(self, prior: str | None) -> FakeGeotagger:
+        """Adds the length of the prior's text to `radius_90_km`; a prior `broken` fails."""
+        if prior == "broken":
+            raise MemoryError("no room for its tables")
+        return self if prior is None else FakeGeotagger(self.seed, prior)
 
     def regions(self, natural: np.ndarray) -> list[tuple[CredibleRegion, ...]]:
         """Boxes around the answers, cut at the antimeridian; a photo without blue breaks it."""

@@ -69,6 +69,10 @@ class TrivialGeotagger:
         """The positions of the answers."""
         return answers.latitude, answers.longitude
 
+    def with_prior(self, prior: str | None) -> TrivialGeotagger:
+        """Returns itself: its answers know no prior."""
+        return self
+
 
 @dataclass(frozen=True)
 class TrivialLoader:

@@ -345,6 +345,8 @@ def test_identities_follow_the_bytes_and_not_the_place(tmp_path):
     polygon_file(tmp_path / "prior.geojson", [shapely.box(0, 0, 20, 21)])
     assert base_measure_identity(here) != base_measure_identity(there)
     assert [base_measure_identity(p) for p in (None, "land")] == ["checkpoint", "land"]
+    spellings = ("country:se; 1,2,3km;country:NO", "country:NO;country:SE;1.0,2.0,3KM;")
+    assert {base_measure_identity(p) for p in spellings} == {"country:NO;country:SE;1,2,3km"}
 
 
 # One that no node of the grid sees, and a large one.
@@ -397,6 +399,22 @@ def test_small_polygons_between_the_nodes_are_found(rng):
         decoder = Decoder(23, DecodeConfig(radius_km=50.0), polygon_measure(polygon))
         columns = decoder(natural)
         assert polygon.distance(shapely.Point(columns.longitude[0], columns.latitude[0])) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("prior", "within_km"), [("-20,130,1km", 12.5), ("51.5,-0.1,1km", 13.5), ("0,179.9,50km", 62.0)]
+)
+def test_no_answer_lies_outside_a_disc_but_in_the_cells_that_it_touches(rng, prior, within_km):
+    """For any density; half the diagonal of a cell is 12.5 km at the equator."""
+    scattered = 0.3 * rng.normal(size=(8, 1, 32**2))
+    latitude, longitude, _ = map(float, prior.removesuffix("km").split(","))
+    decoder = Decoder(
+        31, DecodeConfig(radius_km=750.0), load_base_measure(prior, uniform_measure())
+    )
+    columns = decoder(torch.from_numpy(scattered).float())
+    away = great_circle_km(columns.latitude, columns.longitude, latitude, longitude)
+    assert np.all(away < within_km)
+    assert np.all(columns.radius_90_km < 2.0 * within_km)
 
 
 def spread_over(polygon, count=8_000):

@@ -10,6 +10,7 @@ import shapely
 from locdiffusion import geotagger
 from locdiffusion.geography.countries import country_codes
 from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag import command as geotag
 from support.tiny import replace_encoders, write_checkpoint, write_coloured_shard
 
@@ -58,3 +59,36 @@ def test_another_prior_is_another_run(world, tmp_path, capsys):
     assert "prior None there, 'land' now" in capsys.readouterr().err
     assert geotag.main([*world, "--output", "new", "--prior", "nowhere.geojson"]) == 2
     assert "nowhere.geojson" in capsys.readouterr().err
+
+
+def test_countries_and_discs_are_given_several_at_once(world, tmp_path):
+    """A row of two flags is one prior; a latitude in the south is no flag."""
+    words = ["--prior", "-30,140,400km", "--prior", "country:NZ"]
+    assert geotag.main([*world, "--output", "both", *words]) == 0
+    assert json.loads((tmp_path / "both" / "run.json").read_text())["prior"] == (
+        "country:NZ;-30,140,400km"
+    )
+    rows = pq.read_table(tmp_path / "both" / "predictions").to_pylist()
+    at = [r["latitude"] for r in rows], [r["longitude"] for r in rows]
+    near = great_circle_km(*at, -30.0, 140.0) < 430.0
+    codes = country_codes(*at)
+    assert all(close or code == "NZ" for close, code in zip(near, codes, strict=True))
+    # Another spelling of the same is the same run.
+    again = ["--prior", "country:nz; -30.0,140,400 km"]
+    assert geotag.main([*world, "--output", "both", *again]) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["country:NORWAY"], "write the two letters of ISO 3166-1"),
+        (["95,10,3km"], "latitude 95 is not within"),
+        (["country:NO", "land"], "only countries and discs can be joined"),
+        (["a.geojson", "b.geojson"], "put the polygons into one file"),
+        (["1,2,3"], "such as 59.9,10.7,300km, with the unit km"),
+    ],
+)
+def test_a_prior_that_is_none_is_refused_before_anything_is_loaded(words, says, capsys):
+    flags = [part for word in words for part in ("--prior", word)]
+    assert geotag.main(["photos.tar", "--output", "out", *flags]) == 2
+    assert says in capsys.readouterr().err
