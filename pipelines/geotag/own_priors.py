@@ -4,32 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from pipelines.geotag.model_cache import GeotaggerLike
 from schemas.geotags import ErrorRow, Stage, Status
 
-if TYPE_CHECKING:
-    from pipelines.geotag.batches import PhotoBatch
-
 
 def under_each_prior(
-    batch: PhotoBatch,
-    stage: Stage,
-    geotagger: GeotaggerLike,
-    run: Callable[[PhotoBatch, GeotaggerLike], PhotoBatch],
-) -> PhotoBatch:
+    batch: Any, stage: Stage, geotagger: GeotaggerLike, run: Callable[[Any, GeotaggerLike], Any]
+) -> Any:
     """Runs a step for the photos of each prior, in the order in which priors first come.
 
     Args:
-        batch: Photos with their priors.
+        batch: Photos with their priors, a `batches.PhotoBatch`.
         stage: The step, for the errors of photos whose prior fails.
         geotagger: Geotagger of the run, from which those of other priors are had.
         run: Runs the step for photos of one prior.
     """
-    done: list[PhotoBatch] = []
+    done: list[Any] = []
     for prior in dict.fromkeys(batch.priors):
         rows = np.flatnonzero([one == prior for one in batch.priors])
         photos = _photos(batch, rows)
@@ -53,9 +47,9 @@ def under_each_prior(
     )
 
 
-def _photos(batch: PhotoBatch, rows: np.ndarray) -> PhotoBatch:
+def _photos(batch: Any, rows: np.ndarray) -> Any:
     """Photos by their numbers ``(n,)``, without their priors and the errors of the batch."""
-    payload: Any = batch.payload
+    payload = batch.payload
     return replace(
         batch,
         keys=tuple(batch.keys[row] for row in rows),
