@@ -65,7 +65,7 @@ ONLY_IN = {
     "open_clip": ("locdiffusion.model.clip_layouts", "locdiffusion.model.open_clip_model"),
     "geoclip": (),  # its files are read, its code is not run
     "transformers": (),
-    "timm": ("locdiffusion.model.lite0",),
+    "timm": ("locdiffusion.model.clip_layouts", "locdiffusion.model.lite0"),
 }
 WITHOUT_TORCH = ("schemas", "locdiffusion.sphere", "locdiffusion.overhead", "locdiffusion.config")
 

@@ -6,6 +6,7 @@
 | transformers, CLIP and MetaCLIP 2 | `vision_model.embeddings.class_embedding` |
 | transformers, SigLIP | `vision_model.head.probe` |
 | Apple's MobileCLIP | `image_encoder.model.patch_embed.0.rbr_conv.0.conv.weight` |
+| EVA-CLIP, Meta's PE-Core | `visual.blocks.0.attn.q_proj.weight`, `visual.conv1.weight` |
 
 A wrapper may have put a prefix before them, such as `model.`. The text tower stays on the disk.
 """
@@ -16,6 +17,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,6 +84,8 @@ def image_weights(tower: nn.Module, path: Path) -> dict[str, Tensor]:
     else:
         prefix = _prefix(names, wanted)
         found = _without(prefix, read_tensors(path, (prefix,)))
+        if type(getattr(tower, "trunk", None)).__name__ == "Eva" and wanted - found.keys():
+            found = _of_eva(tower, found)
     if lacking := sorted(wanted - found.keys()):
         raise TensorFileError(
             f"of the {len(wanted)} tensors of the image tower it lacks {len(lacking)}, first "
@@ -143,3 +147,15 @@ def _of_apple(tower: nn.Module, path: Path) -> dict[str, Tensor]:
     converted = convert_state_dict(SimpleNamespace(visual=tower), tensors)
     images = {name: tensor for name, tensor in converted.items() if name.startswith("visual.")}
     return _without("visual.", images)
+
+
+def _of_eva(tower: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    from timm.models.eva import checkpoint_filter_fn
+
+    trunk = tower.trunk
+    sizes = {tensor.numel() for tensor in tensors.values()}
+    # Otherwise timm would resize them, to whatever a configuration says.
+    if not {trunk.pos_embed.numel(), trunk.patch_embed.proj.weight.numel()} <= sizes:
+        raise TensorFileError("it is of a model of other patches, or of another size of images")
+    converted = checkpoint_filter_fn(tensors, trunk)
+    return {f"trunk.{name}": tensor for name, tensor in converted.items()}

@@ -26,7 +26,7 @@ WEIGHT_FILES = (
 )
 MAX_CONFIG_BYTES = 2**20
 MAX_NUMBER = 2**20
-LIMITS = {"layers": 256, "image_size": 4096}
+LIMITS = {"layers": 256, "image_size": 1024}
 """What the largest models have several times; a stranger's file may say anything."""
 TIMM_NAME = re.compile(r"\w+(\.\w+)?", re.ASCII)
 

@@ -207,7 +207,8 @@ def _with_weights(choice: Choice, path: Path) -> Any:
     clip = shapes_only(choice.model, **choice.arguments)
     found = image_weights(clip.visual, path)
     placed = {f"visual.{name}": tensor.float() for name, tensor in found.items()}
-    resize_pos_embed(placed, clip)
+    if not choice.folder:  # whose configuration is a stranger's, and tells the size of the weights
+        resize_pos_embed(placed, clip)
     weights = {name.removeprefix("visual."): tensor for name, tensor in placed.items()}
     clip.visual.load_state_dict(weights, assign=True)
     if any(buffer.is_meta for buffer in clip.visual.buffers()):  # of no file: it is computed
