@@ -17,7 +17,7 @@ from typing import Any
 from locdiffusion.cli.parser import DONE, run_command
 from locdiffusion.files import write_json
 
-GROUPS = ("trivial", "encoder", "memory", "scaling", "listing", "isolation")
+GROUPS = ("trivial", "encoder", "memory", "scaling", "listing", "isolation", "accelerator")
 
 EPILOG = """\
 lines:
@@ -29,6 +29,9 @@ lines:
   listing  CPU time and memory of listing 100,000 small files in 1,000 folders
   isolation
            decoding and embedding with decoders in child processes, against decoding here
+  accelerator
+           photos per second, and share of time a simulated accelerator is busy, with a job on all
+           cores, against decoding alone with the same threads; with and without --regions
 
 Each job runs in a new process, with one thread per operation. Loop and job start together and share
 one core, so that whatever else the machine does slows both alike. CPU time is that of the process

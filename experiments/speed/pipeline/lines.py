@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from experiments.speed.pipeline.accelerator import measure_accelerator
 from experiments.speed.pipeline.isolation import measure_isolation, photos_of
 from experiments.speed.pipeline.job import (
     BEAM,
@@ -21,6 +23,7 @@ from experiments.speed.pipeline.job import (
 )
 from experiments.speed.pipeline.listing import measure_listing
 from experiments.speed.pipeline.trivial import write_archive
+from locdiffusion.cpu import usable_cores
 
 MARGINAL_TRIVIAL, MARGINAL_ENCODER = 1.25, 1.05
 FIXED_CPU_SECONDS = 1.0
@@ -29,6 +32,8 @@ ISOLATION = 1.05
 FLAT_BYTES_PER_PHOTO = 256
 SMALL_PHOTO, PHOTO = (64, 48), (512, 384)
 PATCH, LARGE_PHOTO = (256, 256), (4000, 3000)
+MEGAPIXELS = {0.5: (816, 612), 2: (1632, 1224), 8: (3264, 2448)}
+BUSY, WITH_REGIONS = 0.9, 0.8
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class Sizes:
         seed: Seed of the generated photos.
         folders: Folders of 100 files that are listed.
         isolation: Numbers of small and of large photos.
+        accelerator: Numbers of photos of each of `MEGAPIXELS`; even.
     """
 
     turns: int = 3
@@ -56,9 +62,21 @@ class Sizes:
     seed: int = 0
     folders: int = 1_000
     isolation: tuple[int, int] = (160, 16)
+    accelerator: tuple[int, ...] = (768, 256, 96)
 
 
-QUICK = Sizes(1, (20, 40), (2, 4), (20, 60), (20, 40), 20, 2, folders=3, isolation=(2, 1))
+QUICK = Sizes(
+    1,
+    (20, 40),
+    (2, 4),
+    (20, 60),
+    (20, 40),
+    20,
+    2,
+    folders=3,
+    isolation=(2, 1),
+    accelerator=(2, 2, 2),
+)
 
 
 @dataclass(frozen=True)
@@ -154,6 +172,7 @@ class Bench:
             "scaling": self.scaling,
             "listing": self.listing,
             "isolation": self.isolation,
+            "accelerator": self.accelerator,
         }
 
     def trivial(self) -> Iterator[Line]:
@@ -251,6 +270,22 @@ class Bench:
                 found,
             )
 
+    def accelerator(self) -> Iterator[Line]:
+        """Measures how a job drives a simulated accelerator, against decoding alone."""
+        for (megapixels, size), count in zip(
+            MEGAPIXELS.items(), self.sizes.accelerator, strict=True
+        ):
+            directory = self.directory / f"accelerator-{megapixels}"
+            shards = write_archive(directory, 2, count // 2, size, self.sizes.seed, 0.25, 16)
+            for threads in (1, usable_cores()):
+                measure = partial(measure_accelerator, shards, count, threads, self.sizes.turns)
+                name = f"simulated accelerator, {count} photos of {megapixels} megapixels, "
+                name += f"{threads} threads"
+                found = measure(directory, regions=False)
+                yield _busy(name, found)
+            if megapixels == min(MEGAPIXELS):
+                yield _with_regions(name, measure(directory, regions=True))
+
     def _turns(
         self, model: str, photos: tuple[int, int], per_shard: int, size: tuple[int, int]
     ) -> Turns:
@@ -317,6 +352,29 @@ def _marginal(name: str, turns: Turns, budget: float) -> Line:
             "loop_cpu_seconds_per_photo": loop.per_photo,
             "job_cpu_seconds_per_photo": job.per_photo,
         },
+    )
+
+
+def _busy(name: str, found: dict[str, float]) -> Line:
+    return Line(
+        name,
+        f"{found['photos_per_second']:.0f} photos/s, busy {found['busy']:.0%}; decoding alone "
+        f"{found['decoded_per_second']:.0f} photos/s, which allow {found['allowed']:.0%}; "
+        f"{found['ratio']:.2f} of that",
+        f">= {BUSY}",
+        found["ratio"] >= BUSY,
+        found,
+    )
+
+
+def _with_regions(name: str, found: dict[str, float]) -> Line:
+    return Line(
+        f"{name}, with --regions",
+        f"{found['photos_per_second']:.0f} photos/s, {found['without_per_second']:.0f} without: "
+        f"{found['with_regions']:.2f} of that; busy {found['busy']:.0%}",
+        f">= {WITH_REGIONS}",
+        found["with_regions"] >= WITH_REGIONS,
+        found,
     )
 
 

@@ -84,7 +84,13 @@ class TrivialLoader:
 
 
 def write_archive(
-    directory: Path, shards: int, photos: int, size: tuple[int, int] = (64, 48), seed: int = 0
+    directory: Path,
+    shards: int,
+    photos: int,
+    size: tuple[int, int] = (64, 48),
+    seed: int = 0,
+    texture: float = 0.0,
+    distinct: int = DISTINCT,
 ) -> list[Path]:
     """Writes JPEGs of blurred noise as tar shards, the same bytes for the same arguments.
 
@@ -94,13 +100,17 @@ def write_archive(
         photos: Number of photos per shard.
         size: Width and height in pixels.
         seed: Seed of the noise.
+        texture: As of `jpeg`.
+        distinct: Number of different photos, which are repeated under other keys.
 
     Returns:
         Paths of the shards.
     """
     directory.mkdir(parents=True)
     rng = np.random.default_rng(seed)
-    jpegs = itertools.cycle([jpeg(rng, size) for _ in range(min(DISTINCT, shards * photos))])
+    jpegs = itertools.cycle(
+        [jpeg(rng, size, texture) for _ in range(min(distinct, shards * photos))]
+    )
     paths = [directory / f"photos-{shard:03d}.tar" for shard in range(shards)]
     for path in paths:
         with tarfile.open(path, "w") as tar:
@@ -112,9 +122,23 @@ def write_archive(
     return paths
 
 
-def jpeg(rng: np.random.Generator, size: tuple[int, int]) -> bytes:
-    """Returns a JPEG of blurred noise."""
-    noise = Image.fromarray(rng.integers(0, 255, (6, 8, 3), dtype=np.uint8))
+def jpeg(rng: np.random.Generator, size: tuple[int, int], texture: float = 0.0) -> bytes:
+    """Returns a JPEG of blurred noise.
+
+    Args:
+        rng: Generator of the noise.
+        size: Width and height in pixels.
+        texture: Share of noise of four pixels; with 0.25 the file has 0.2 bytes per pixel, about as
+            many as that of a camera.
+    """
+
+    def noise(width: int, height: int) -> Image.Image:
+        coarse = Image.fromarray(rng.integers(0, 255, (height, width, 3), dtype=np.uint8))
+        return coarse.resize(size, Image.Resampling.BICUBIC)
+
+    picture = noise(8, 6)
+    if texture:
+        picture = Image.blend(picture, noise(size[0] // 4, size[1] // 4), texture)
     file = io.BytesIO()
-    noise.resize(size, Image.Resampling.BICUBIC).save(file, "JPEG")
+    picture.save(file, "JPEG", quality=75 + 10 * (texture > 0))
     return file.getvalue()
