@@ -44,6 +44,7 @@ class Mesh:
     Attributes:
         rows: Number n of rows; the root cells are n x 2n squares of 180/n degrees.
         log_q0: Log of the mean q₀ of each root cell, ``(n, 2n)``.
+        log_share: Log of their shares of the sphere, with q₀, ``(n, 2n)``.
         corner_log_q0: Log q₀ at their corners, ``(n + 1, 2n + 1)``.
     """
 
@@ -64,6 +65,7 @@ class Mesh:
         ):
             self.base_measure = base_measure
             self.log_q0 = base_measure.on_grid(grid).double().cpu().numpy().reshape(n, 2 * n)
+        self.log_share = self.log_q0 + (np.log(area / 2.0) - np.log(2.0 * np.pi))[:, None]
         corner = np.meshgrid(np.arange(2 * n + 1) * UNITS, np.arange(n + 1) * UNITS)
         self.corner_log_q0 = self.log_q0_at(*corner)
 
@@ -134,12 +136,12 @@ class Fields:
     def corners(self) -> Float:
         """Evaluates the fields at the corners of the root cells, ``(K, n + 1, 2n + 1)``."""
         n = self.on_roots.shape[1]
-        values = np.stack(self._spline)
-        for axis, count in ((1, n + 1), (2, 2 * n + 1)):
-            at = np.arange(count)[:, None] + np.arange(-2, 2)  # half way between two nodes
-            one, two, three, four = (values.take(column, axis, mode="wrap") for column in at.T)
-            values = (one + 23.0 * (two + three) + four) / 48.0
-        return values
+        values = np.stack(self._spline).swapaxes(1, 2)
+        for count in (n + 1, 2 * n + 1):  # half way between two nodes
+            wrapped = np.concatenate([values[..., -2:], values, values[..., :2]], axis=2)
+            one, two, three, four = (wrapped[..., i : i + count] for i in range(4))
+            values = ((one + 23.0 * (two + three) + four) / 48.0).swapaxes(1, 2)
+        return values.swapaxes(1, 2)
 
     def __call__(self, x: Float, y: Float) -> Float:
         """Evaluates the fields ``(K, ...)`` at points in units."""
@@ -189,7 +191,9 @@ class AdaptiveDensity:
     Attributes:
         mesh: Mesh of the density's degree and base measure.
         fields: Field F of each density.
-        cells: Cells on which the density was measured.
+        cells: Cells on which the density was measured. Those with less than `NEGLIGIBLE` are not
+            among them: together they hold less than half a per cent, and no region reaches them, as
+            a density below 4e-3 of the mean is below each threshold.
         log_z: Log Z of each density, ``(K,)``.
     """
 
@@ -200,9 +204,8 @@ class AdaptiveDensity:
 
     @classmethod
     def measure(cls, mesh: Mesh, of: Fields, rounds: int = 24) -> AdaptiveDensity:
-        """Splits cells until none may hold more than `MOST_MASS`."""
-        cells, settled = _roots(mesh, of), []
-        log_z = np.full(len(cells.field), -np.inf)
+        """Splits cells until none may hold more than `MOST_MASS`; drops those that hold little."""
+        cells, log_z = _roots(mesh, of)
         for _ in range(rounds):
             # q₀ exp F dΩ / 4π of each cell, and Z so far
             log_mass = cells.field + (mesh.log_area(cells) + cells.log_q0)
@@ -216,11 +219,10 @@ class AdaptiveDensity:
                 break
             # What is far too little now will not be much when the rest is known better.
             done = mass < NEGLIGIBLE
-            settled.append(cells.take(done))
             log_z = np.logaddexp(log_z, log_sum_exp(log_mass[:, done]))
             cells = Cells.joined([cells.take(~split & ~done), _split(mesh, of, cells.take(split))])
         whole = np.logaddexp(log_z, log_sum_exp(cells.field + mesh.log_area(cells) + cells.log_q0))
-        return cls(mesh, of, Cells.joined([*settled, cells]), whole)
+        return cls(mesh, of, cells, whole)
 
     def mass(self) -> Float:
         """Computes the probability of each cell, ``(P,)``."""
@@ -270,33 +272,31 @@ def log_sum_exp(values: Float) -> Float:
     return summed
 
 
-def _roots(mesh: Mesh, of: Fields) -> Cells:
+def _roots(mesh: Mesh, of: Fields) -> tuple[Cells, Float]:
+    """Returns the root cells that may hold something, and log Z of all others, ``(K,)``."""
     n = mesh.rows
     field = of.on_roots
-    west_east = np.maximum(
-        np.abs(field - np.roll(field, 1, 2)), np.abs(field - np.roll(field, -1, 2))
-    )
+    west_east = np.abs(field - np.roll(field, 1, 2))
+    np.maximum(west_east, np.roll(west_east, -1, 2), out=west_east)
     around = np.concatenate(
         [np.roll(field[:, :1], n, 2), field, np.roll(field[:, -1:], n, 2)], axis=1
     )
     steps = np.abs(np.diff(around, axis=1))
     slack = np.maximum(west_east, np.maximum(steps[:, 1:], steps[:, :-1]))
-    y, x = np.meshgrid(np.arange(n) * UNITS, np.arange(2 * n) * UNITS, indexing="ij")
-    size = np.full(2 * n * n, UNITS)
-    border = np.zeros((n, 2 * n), bool)
+    log_mass = field + mesh.log_share
+    highest = log_mass + slack - log_sum_exp(log_mass.reshape(len(field), -1))[:, None, None]
+    # Counted as squares, see `AdaptiveDensity.measure`
+    narrow = np.sin(np.pi * (np.arange(n) + 0.5) / n)[:, None]
+    square = np.exp(highest.clip(-80.0, 0.0)).mean(0) / narrow
+    kept = square >= NEGLIGIBLE
+    i, j = np.nonzero(kept)
+    y, x, size = i * UNITS, j * UNITS, np.full(len(i), UNITS)
+    border = np.zeros(len(i), bool)
     if mesh.base_measure is not None and mesh.base_measure.excludes:
-        border = mesh.log_q0 > EXCLUDED  # inside as well: no harm
-        border &= _mean_q0(mesh, x.ravel(), y.ravel(), size, size)[1].reshape(n, -1)
-    return Cells(
-        x.ravel(),
-        y.ravel(),
-        size,
-        size,
-        field.reshape(len(field), -1),
-        slack.reshape(len(field), -1),
-        mesh.log_q0.ravel(),
-        border.ravel(),
-    )
+        border = mesh.log_q0[kept] > EXCLUDED  # inside as well: no harm
+        border &= _mean_q0(mesh, x, y, size, size)[1]
+    cells = Cells(x, y, size, size, field[:, kept], slack[:, kept], mesh.log_q0[kept], border)
+    return cells, log_sum_exp(log_mass[:, ~kept])
 
 
 def _split(mesh: Mesh, of: Fields, cells: Cells) -> Cells:

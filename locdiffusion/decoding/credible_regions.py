@@ -110,11 +110,11 @@ class _Contour:
         mass, log_p = density.mass(), density.log_density()
         order = np.argsort(-log_p)
         cumulative = np.cumsum(mass[order])
-        self._sorted = cumulative / cumulative[-1], log_p[order]
+        self._sorted = cumulative, log_p[order]
         least = self._threshold(most + 0.5 * (1.0 - most)) - _STEEP
         near = np.flatnonzero(density.highest() >= least)
         self.cells: Cells = density.cells.take(near)
-        self.mass = mass[near] / cumulative[-1]
+        self.mass = mass[near]
         x, y = self.cells.x, self.cells.y
         self.x = np.stack([x, x + self.cells.width, x + self.cells.width, x])
         self.y = np.stack([y, y, y + self.cells.height, y + self.cells.height])

@@ -29,7 +29,6 @@ from locdiffusion.density.shdd import encode
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.photos.archive import Sample, ShardReader
 from locdiffusion.photos.photo_process import isolated
-from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from pipelines.geotag import decoding_ahead
 from pipelines.geotag.command import build
 from pipelines.geotag.decoding_ahead import PhotoThreads
@@ -44,15 +43,15 @@ _RUNS = itertools.count()
 
 @functools.cache
 def densities() -> NDArray[np.float32]:
-    """Natural parameters ``(64, 1, d)`` of three peaks each, of 50 to 1,500 km."""
+    """Natural parameters ``(64, 1, d)``: a peak of 50 to 300 km on a bump of some 800 km."""
     rng = np.random.default_rng(0)
-    natural = np.zeros((DENSITIES, 1, (DEGREE + 1) ** 2))
+    natural = np.zeros((DENSITIES, 1, (DEGREE + 1) ** 2), np.float32)
     for row in natural[:, 0]:
-        for weight in (1.0, 0.7, 0.4):
-            place = np.degrees(np.arcsin(rng.uniform(-1, 1))), rng.uniform(-180, 180)
-            width = 10 ** rng.uniform(1.7, 3.2) / EARTH_RADIUS_KM
-            row += weight * (2 / width / len(row)) ** 2 * encode(*place, DEGREE)
-    return natural.astype(np.float32)
+        place = np.degrees(np.arcsin(rng.uniform(-1, 1))), rng.uniform(-180, 180)
+        for degree, height in ((6, rng.uniform(3, 8)), (DEGREE, 10 ** rng.uniform(0.5, 1.8))):
+            size = (degree + 1) ** 2
+            row[:size] += height / size * encode(*place, degree)
+    return natural
 
 
 class SimulatedGeotagger(TrivialGeotagger):
