@@ -9,9 +9,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 
-from experiments.speed.pipeline import job, lines
+from experiments.speed.pipeline import accelerator, job, lines
 from experiments.speed.pipeline.__main__ import GROUPS, main
 from experiments.speed.pipeline.job import BEAM, LOOP, SHIPPED, TRIVIAL, JobFailed, Spent, Task
 from experiments.speed.pipeline.lines import QUICK, Bench, Cost, Sizes
@@ -237,7 +238,7 @@ def test_the_command_writes_what_it_prints(
     assert all(line["measured"] in said for line in written["lines"])
     assert written["sizes"] == {**asdict(QUICK), "seed": 3} | {
         name: list(getattr(QUICK, name))
-        for name in ("trivial", "encoder", "memory", "scaling", "isolation")
+        for name in ("trivial", "encoder", "memory", "scaling", "isolation", "accelerator")
     }
     assert written["about"]["apache-beam"] in said
     assert "met" not in said.lower(), "a quick run must not judge"
@@ -259,12 +260,38 @@ def test_listing_is_measured_on_a_tree_with_junk(capsys: pytest.CaptureFixture) 
     assert "listing 300 files in 3 folders, 20 % junk" in capsys.readouterr().out
 
 
+def test_an_accelerator_is_held_for_every_photo_and_idle_between(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(accelerator, "PHOTOS_PER_SECOND", 50.0)
+    shards = write_archive(tmp_path / "in", 2, 3, (32, 24), texture=0.25, distinct=2)
+    driven = accelerator.drive(shards, 6, 2, tmp_path / "out", regions=True)
+    assert 0 < driven.busy < 1 and 0 < driven.photos_per_second < 50
+    assert len(pandas.read_parquet(tmp_path / "out/regions")) == 2 * 6
+    with pytest.raises(JobFailed, match="6 predictions of 7 photos"):
+        accelerator.drive(shards, 7, 2, tmp_path / "again", regions=False)
+    assert accelerator.decode_alone(shards, 2) > 0
+
+
+def test_a_job_is_judged_by_what_decoding_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding 150 photos/s keeps a device of 300 busy for half of the time."""
+    rates = {False: accelerator.Driven(120.0, 0.4), True: accelerator.Driven(90.0, 0.3)}
+    monkeypatch.setattr(accelerator, "decode_alone", lambda *_: 150.0)
+    monkeypatch.setattr(accelerator, "drive", lambda *given: rates[given[-1]])
+    found = accelerator.measure_accelerator([], 9, 2, 3, Path(), regions=True)
+    assert found["allowed"] == 0.5 and found["ratio"] == pytest.approx(0.6)
+    assert found["with_regions"] == pytest.approx(0.75)
+    found = accelerator.measure_accelerator([], 9, 2, 3, Path(), regions=False)
+    assert found["ratio"] == pytest.approx(0.8) and "with_regions" not in found
+
+
 @pytest.mark.slow
 def test_the_whole_benchmark_runs(tmp_path: Path) -> None:
     file = tmp_path / "bench.json"
     assert main(["--quick", "--output", str(file)]) == 0
     found = json.loads(file.read_text())["lines"]
     assert [line["group"] for line in found] == [
-        *["trivial"] * 3, "encoder", *["memory"] * 2, "scaling", "listing", *["isolation"] * 2
+        *["trivial"] * 3, "encoder", *["memory"] * 2, "scaling", "listing", *["isolation"] * 2,
+        *["accelerator"] * 7,
     ]  # fmt: skip
     assert {line["group"] for line in found} == set(GROUPS)
