@@ -47,13 +47,14 @@ from schemas.geotags import Status
 from schemas.samples import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS
 
 REDUCE_ABOVE_PIXELS = 25_000_000
-"""A JPEG with more pixels is decoded at 1/2, 1/4 or 1/8 of its size, and a JPEG 2000 so too."""
+"""A JPEG 2000 with more pixels is decoded at 1/2, 1/4 or 1/8 of its size."""
 
 REDUCE_ABOVE_BYTES = 2**25
 """A JPEG 2000 of more bytes is decoded at 1/2 at most, which saves most of 20 seconds."""
 
 REDUCED_SIDE = 1024
-"""Fewest pixels on the shorter side after reduced decoding, unless MAX_IMAGE_PIXELS wants fewer."""
+"""Fewest pixels on the shorter side of a JPEG decoded at 1/2, 1/4 or 1/8 of its size, unless
+MAX_IMAGE_PIXELS wants fewer: twice the side that the largest encoders take."""
 
 MAX_JPEG_SIDE = 65_500
 """Limit of libjpeg."""
@@ -217,7 +218,7 @@ def _reduce(image: JpegImageFile) -> None:
     width, height = image.size
     scale = 1
     while scale < 8 and (
-        (width * height > REDUCE_ABOVE_PIXELS and min(width, height) >= 2 * scale * REDUCED_SIDE)
+        min(width, height) >= 2 * scale * REDUCED_SIDE
         or width * height > MAX_IMAGE_PIXELS * scale**2
     ):
         scale *= 2

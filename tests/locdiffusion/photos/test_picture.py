@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import tracemalloc
 import zlib
@@ -98,7 +99,6 @@ class TestFormats:
 
 class TestLargeJpegs:
     def test_the_limit_is_on_what_is_decoded(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("locdiffusion.photos.picture.REDUCE_ABOVE_PIXELS", 1000)
         monkeypatch.setattr("locdiffusion.photos.picture.REDUCED_SIDE", 60)
         monkeypatch.setattr("locdiffusion.photos.picture.MAX_IMAGE_PIXELS", 15_000)
         for kind in ("jpeg", "mpo", "progressive"):
@@ -109,6 +109,14 @@ class TestLargeJpegs:
         assert error.status is Status.TOO_MANY_PIXELS and "baseline JPEG" in str(error)
         error = failure(picture_file("jpeg", scene((1500, 1000))))
         assert error.status is Status.TOO_MANY_PIXELS
+
+    def test_half_scale_leaves_an_encoder_its_pixels(self) -> None:
+        data = picture_file("jpeg", scene((2800, 2100)))
+        reduced = decode_picture(data)
+        assert reduced.size == (1400, 1050)
+        whole = Image.open(io.BytesIO(data))
+        small = [np.asarray(image.resize((512, 512)), float) for image in (reduced, whole)]
+        assert np.abs(small[0] - small[1]).mean() < 1.0
 
     def test_a_phone_with_200_megapixels(self) -> None:
         assert decode_picture(jpeg_header(16320, 12240)).size == (2040, 1530)
