@@ -8,6 +8,7 @@ import tarfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,9 @@ from PIL import Image
 
 from locdiffusion.decoding.answers import GeotagColumns, Mode
 from schemas.geotags import THRESHOLDS_KM
+
+if TYPE_CHECKING:
+    from locdiffusion.decoding.credible_regions import CredibleRegion
 
 SIDE = 8
 DISTINCT = 256
@@ -59,7 +63,7 @@ class TrivialGeotagger:
             ],
         )
 
-    def regions(self, natural: NDArray[np.float32]) -> list[tuple[()]]:
+    def regions(self, natural: NDArray[np.float32]) -> Sequence[tuple[CredibleRegion, ...]]:
         """Returns no regions."""
         return [()] * len(natural)
 
