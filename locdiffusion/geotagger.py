@@ -89,7 +89,7 @@ class Geotagger:
         samples: int = 16,
         steps: int = 8,
         seed: int = 0,
-        bf16: bool = False,
+        bf16: bool | None = None,
         prior: str | None = None,
         gallery: str | None = None,
     ) -> Geotagger:
@@ -104,12 +104,12 @@ class Geotagger:
             samples: Number of reverse diffusions per photo in sampling mode.
             steps: Network calls per reverse diffusion.
             seed: Seed of the sampling noise.
-            bf16: Whether the encoder runs in bfloat16, on a GPU only.
+            bf16: Whether the encoder runs in bfloat16; None: on a GPU that computes with it.
             prior: Where photos may come from, see `GeotaggerSettings`.
             gallery: Places for a second answer of each photo, see `GeotaggerSettings`.
 
         Raises:
-            ValueError: A setting is out of range, or bf16 is wanted without a GPU.
+            ValueError: A setting is out of range, or bf16 is wanted without a GPU for it.
             ModelFileError: A checkpoint or weights at a URL cannot be copied.
             CheckpointError: The checkpoint cannot be used, or not with this encoder.
             DataError: The gallery cannot be used, or not with this checkpoint.

@@ -33,6 +33,7 @@ class GeotaggerSettings:
         steps: Network calls per reverse diffusion; one more gives the density.
         seed: Seed of the sampling noise, together with each photo's key.
         bf16: Whether the encoder runs in bfloat16, on a GPU only: faster, a little less exact.
+            None takes it where the GPU has it; a run decides once, and records what it does.
         prior: Where photos may come from, before one looks: `land`, `uniform`, `checkpoint`
             or None for the checkpoint's own, or countries, discs or a file of polygons (see
             `load_base_measure`) outside which nothing is an answer. The prior replaces the base
@@ -50,7 +51,7 @@ class GeotaggerSettings:
     samples: int = 16
     steps: int = 8
     seed: int = 0
-    bf16: bool = False
+    bf16: bool | None = None
     prior: str | None = None
     gallery: str | None = None
 

@@ -19,6 +19,7 @@ ORDER = (
     "schemas",
     "locdiffusion.config",
     "locdiffusion.cpu",
+    "locdiffusion.cuda",
     "locdiffusion.isolation",
     # The command line names the commands, and imports none.
     "locdiffusion.cli",

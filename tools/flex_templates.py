@@ -90,7 +90,7 @@ def metadata(template: str) -> dict[str, Any]:
     """Makes what `gcloud dataflow flex-template build --metadata-file` reads, for one template."""
     module, name, description = TEMPLATES[template]
     parser: Parser = importlib.import_module(module).parser()
-    helps = {action.dest: action.help or "" for action in parser._actions}
+    helps = {action.dest: action.help or "" for action in reversed(parser._actions)}
     helps["input"] = helps[PATHS]
     actions = parameters_of(parser)
     parameters = [_parameter(action, template, helps[action.dest]) for action in actions]

@@ -85,7 +85,15 @@ FLAGS: dict[str, dict[str, Any]] = {
     "--device": {"help": "torch device: cpu, cuda, cuda:1 ... (default %(default)s)"},
     "--bf16": {
         **SWITCH,
-        "help": "embed in bfloat16: faster on a GPU, a little less exact; needs --device cuda",
+        "default": None,
+        "help": "embed in bfloat16: faster on a GPU, a little less exact (the default where "
+        "the GPU of this machine computes with it; a run that is resumed stays as it was)",
+    },
+    "--no-bf16": {
+        "dest": "bf16",
+        "action": "store_false",
+        "default": None,
+        "help": "embed in float32, on a GPU in TF32 where it has that",
     },
     "--embeddings": {
         "metavar": "DIR",

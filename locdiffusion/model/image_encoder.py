@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from locdiffusion.cpu import torch_threads
+from locdiffusion.cuda import on_device, tensor_float32, uses_bf16
 from locdiffusion.model import geoclip, lite0, open_clip_model
 from locdiffusion.model.clip_image import named_file
 from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
@@ -57,20 +58,15 @@ class ImageEncoder:
         spec: Preprocessing and sizes.
         network: Network that maps normalised images, float32 (N, 3, S, S), to embeddings (N, E).
         device: Torch device of the network.
-        bf16: Whether the network runs in bfloat16: faster and less exact, only on CUDA.
+        bf16: Whether the network runs in bfloat16; see `uses_bf16`. A GPU without it takes TF32.
     """
 
     def __init__(
-        self, spec: EncoderSpec, network: nn.Module, device: str = "cpu", bf16: bool = False
+        self, spec: EncoderSpec, network: nn.Module, device: str = "cpu", bf16: bool | None = False
     ) -> None:
         self.spec = spec
         self.device = torch.device(device)
-        if bf16 and self.device.type != "cuda":
-            raise ValueError(
-                f"bf16 on device {device!r}: a processor is slower with it; leave it out, or name "
-                "a GPU (--device cuda)"
-            )
-        self._bf16 = bf16
+        self.bf16 = uses_bf16(self.device, bf16)
         network = network.eval().requires_grad_(False)
         # NHWC pixels are channels_last already, which is faster on CPU and GPU.
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -122,23 +118,24 @@ class ImageEncoder:
     @torch.inference_mode()
     def _forward(self, pixels: torch.Tensor) -> torch.Tensor:
         """Maps pixels, uint8 (N, S, S, 3), to embeddings, float32 (N, E) on the CPU."""
-        images = pixels.to(self.device).permute(0, 3, 1, 2).float()
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=self._bf16):
+        images = on_device(pixels, self.device).permute(0, 3, 1, 2).float()
+        bf16 = torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.bf16)
+        with tensor_float32(self.device.type == "cuda"), bf16:
             embeddings = self._network((images - self._shift) * self._scale)
         return embeddings.float().cpu()
 
 
-def load_image_encoder(name: str, device: str = "cpu", bf16: bool = False) -> ImageEncoder:
+def load_image_encoder(name: str, device: str = "cpu", bf16: bool | None = False) -> ImageEncoder:
     """Loads a frozen encoder.
 
     Args:
         name: Name of one of the forms in the table of this module.
         device: Torch device, for example `cpu` or `cuda:0`.
-        bf16: Whether the network runs in bfloat16, only on CUDA.
+        bf16: Whether the network runs in bfloat16; None: on a GPU that computes with it.
 
     Raises:
         ValueError: The name is of no known form, or names a model or tag that open_clip lacks; or
-            bf16 without a GPU.
+            bf16 without a GPU that computes with it.
         EncoderWeightsError: The package or the weights are missing.
     """
     if lite0.is_lite0(name):

@@ -78,6 +78,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
         UsageError: The model cannot be loaded with this encoder, or the polygons cannot be read.
         OutputError: The output directory belongs to something else.
     """
+    options = _decided(options)
     # A machine that only submits may have no GPU; rows do not depend on where it looked.
     here = replace(options.loader, device="cpu", bf16=False)
     check = load or (options.loader if options.is_local else here)
@@ -103,6 +104,27 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
         tell(f"gone since the last run, its rows are removed: {line}")
     _tell_others(kept.others, "their rows stay")
     return Job(options, shards, kept.unfinished, output, configuration, load, left_out)
+
+
+def _decided(options: GeotagOptions) -> GeotagOptions:
+    """Returns the options with the arithmetic of the encoder decided, once for the whole run.
+
+    Raises:
+        UsageError: bfloat16 was asked for, and this machine is to compute and has no GPU for it.
+    """
+    wanted = options.loader.bf16
+    begun = None if options.overwrite else _output(options).read_json(RUN)
+    if wanted is None and begun is not None:
+        wanted = bool(begun.get("bf16"))
+    if options.is_local:
+        from locdiffusion.cuda import uses_bf16
+
+        try:
+            wanted = uses_bf16(options.loader.device, wanted)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+    # Of the GPU of another machine nothing is known: it is told.
+    return replace(options, loader=replace(options.loader, bf16=bool(wanted)))
 
 
 def _output(options: GeotagOptions, shards: Sequence[Shard] = ()) -> Output:

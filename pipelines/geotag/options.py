@@ -145,7 +145,7 @@ def geotag_parser() -> JobParser:
         "it is an error, `incomplete_image`",
     )
     group = parser.add_argument_group("the model")
-    add_flags(group, *(f"--{name}" for name in MODEL), "--bf16")
+    add_flags(group, *(f"--{name}" for name in MODEL), "--bf16", "--no-bf16")
     about = "most photos per call of the model; changes results only by rounding errors"
     add_number(group, "--batch-size", positive, 32, "N", about)
     _add_extras(parser.add_argument_group("what is written besides points"))

@@ -126,7 +126,7 @@ def replace_encoders(
     """Has modules load this encoder instead of the real one; every one that is loaded."""
     loaded: list[TinyEncoder] = []
 
-    def load(name: str, device: str = "cpu", bf16: bool = False) -> TinyEncoder:
+    def load(name: str, device: str = "cpu", bf16: bool | None = None) -> TinyEncoder:
         loaded.append(TinyEncoder(name))
         return loaded[-1]
 

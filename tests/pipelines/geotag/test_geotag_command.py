@@ -15,17 +15,19 @@ import geopandas
 import numpy as np
 import pandas
 import pytest
+import torch
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from PIL import Image
 
 from locdiffusion import geotag_archive
-from locdiffusion.cli.parser import RunFailed
+from locdiffusion.cli.parser import RunFailed, UsageError
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag import command as geotag
 from pipelines.geotag import transforms, writing
 from pipelines.geotag.command import draw_pages, main
 from pipelines.geotag.counters import STEPS
+from pipelines.geotag.options import parse
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.progress import TALLY
 from support import ROOT
@@ -463,3 +465,32 @@ def test_one_model_per_process(archive: Path, tmp_path: Path) -> None:
     model = loaded(load)
     assert sum(model.geotagger.batch_sizes) == 36 and loaded(FakeLoader(seed=11)) is model
     assert np.all(np.array(model.geotagger.batch_sizes) == 12)
+
+
+def test_a_run_decides_once_how_the_encoder_computes(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is resumed on another machine stays as it was, or is refused."""
+
+    def settled(output: str, *flags: str) -> geotag.Job:
+        words = [str(archive / "val-000.tar"), "--output", str(tmp_path / output), *flags]
+        return geotag.build(parse(words), FakeLoader())
+
+    def card(has_it: bool) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_it)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
+
+    on_gpu = "--device=cuda"
+    card(True)
+    for output, flags in (("a", ()), ("b", ("--no-bf16",)), ("c", ("--bf16=false",))):
+        job = settled(output, on_gpu, *flags)
+        assert job.options.loader.bf16 is not bool(flags)
+        assert job.configuration.settings.get("bf16", False) is not bool(flags)
+        assert settled(output, on_gpu).configuration == job.configuration, "resumed"
+    assert settled("b", on_gpu, "--overwrite").options.loader.bf16, "decided anew"
+    card(False)
+    assert settled("d", on_gpu).options.loader.bf16 is False
+    with pytest.raises(UsageError, match="Tesla T4, which computes without it"):
+        settled("a", on_gpu)
+    assert "bf16" not in settled("e").configuration.settings
