@@ -71,16 +71,21 @@ def check_device(device: str) -> str:
 
     if device == "cpu":
         return f"{os.cpu_count()} CPUs"
-    if not torch.cuda.is_available():
+    from locdiffusion.cuda import check_gpu
+    from locdiffusion.nvidia_driver import loaded_driver
+
+    try:
+        check_gpu(device)
+    except ValueError as error:
         raise CheckFailed(
-            f"torch {torch.__version__} (CUDA {torch.version.cuda}) sees no GPU: is there one, was "
-            "docker run with --gpus all, and is its driver new enough for that CUDA? "
-            "An image for CPUs is checked with --device cpu"
-        )
+            f"{error}. Was docker run with --gpus all? An image for CPUs is checked with "
+            "--device cpu"
+        ) from error
     torch.ones(1, device=device).add_(1)  # a driver that is too old fails here, not before
     major, minor = torch.cuda.get_device_capability(device)
     name = torch.cuda.get_device_name(device)
-    return f"{name}, compute capability {major}.{minor}, CUDA {torch.version.cuda}"
+    versions = f"CUDA {torch.version.cuda}, driver {loaded_driver()}"
+    return f"{name}, compute capability {major}.{minor}, {versions}"
 
 
 def check_package() -> str:

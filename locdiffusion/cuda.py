@@ -8,6 +8,32 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from locdiffusion.nvidia_driver import loaded_driver, needed_driver
+
+
+def check_gpu(device: torch.device | str) -> None:
+    """Refuses a GPU that torch does not see.
+
+    Args:
+        device: Torch device. A processor passes.
+
+    Raises:
+        ValueError: No GPU can be used. The message has the driver that was found and the one that
+            torch needs.
+    """
+    if torch.device(device).type != "cuda" or torch.cuda.is_available():
+        return
+    cuda = torch.version.cuda
+    if cuda is None:
+        raise ValueError(f"torch {torch.__version__} is built without CUDA; take --device cpu")
+    found = loaded_driver()
+    raise ValueError(
+        f"torch {torch.__version__} (CUDA {cuda}) sees no GPU. It needs NVIDIA driver "
+        f"{needed_driver(cuda)} or newer; "
+        + (f"loaded is {found}" if found else "none is loaded: is there a GPU?")
+        + ". Give a newer driver, an image of an older CUDA (deploy/README.md), or --device cpu"
+    )
+
 
 def uses_bf16(device: torch.device | str, wanted: bool | None) -> bool:
     """Decides whether an image encoder computes in bfloat16.

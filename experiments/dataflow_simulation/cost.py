@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from experiments.dataflow_simulation.fleet import Fleet, simulate
 from locdiffusion.cli.parser import DONE, run_command
 from pipelines.dataflow.machines import MachineError, vcpus_of
+from pipelines.dataflow.settings import GEOTAG, Settings
 
 READ_BYTES = 8 * 2**20  # one request of a worker that reads a tar; see locdiffusion.photos.storage
 WRITES_PER_SHARD = 3  # predictions, errors, manifest
@@ -35,6 +36,9 @@ the estimate simulates shards that cannot be split, workers that start late and 
 slow; `python -m experiments.dataflow_simulation.stragglers --help` shows the same for many shard
 sizes.
 """
+
+DEFAULTS = Settings(GEOTAG)
+"""The job that a user gets who sets nothing."""
 
 GIB_PER_VCPU = {"standard": 4.0, "highmem": 8.0, "highcpu": 1.0}
 GIB_PER_VCPU_N1 = {"standard": 3.75, "highmem": 6.5, "highcpu": 0.9}
@@ -186,9 +190,9 @@ def parser() -> argparse.ArgumentParser:
     add(
         "--threads",
         type=whole,
-        default=8,
+        default=DEFAULTS.harness_threads,
         metavar="N",
-        help="shards that a worker reads at once (8)",
+        help="shards that a worker reads at once (%(default)s)",
     )
     add(
         "--photo-kib",
@@ -222,13 +226,13 @@ def parser() -> argparse.ArgumentParser:
     )
     add(
         "--machine-type",
-        default="g2-standard-8",
+        default=DEFAULTS.machine,
         help="machine type, for prices of parts (%(default)s)",
     )
     add(
         "--disk-gib",
         type=whole,
-        default=50,
+        default=DEFAULTS.disk_gb,
         metavar="N",
         help="disk of a worker in GiB (%(default)s)",
     )

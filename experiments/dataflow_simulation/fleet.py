@@ -43,7 +43,7 @@ class Fleet:
     shard_photos: int
     workers: int
     images_per_second: float
-    threads: int = 8
+    threads: int = 16
     thread_images_per_second: float = 80.0
     shard_seconds: float = 2.0
     start_seconds: float = 420.0
@@ -114,6 +114,26 @@ class _Worker:
         if not self.ends:
             return None
         return self.now + max(self.ends[0] - self.work, 0.0) / self.rate(fleet)
+
+
+def busy_share(threads: int, vcpus: int, cpu_seconds: float, device_seconds: float) -> float:
+    """Computes the share of the time in which a worker's device is busy.
+
+    A thread reads a batch, for which it wants one of the vCPUs, then hands it to the device, which
+    takes one batch at a time. Both times vary a lot (exponentially), so the share is a low one. The
+    number of batches at the device is then a birth-and-death process, whose states balance.
+
+    Args:
+        threads: Number of threads.
+        vcpus: Number of vCPUs.
+        cpu_seconds: Mean time of reading a batch on a vCPU.
+        device_seconds: Mean time of a batch on the device.
+    """
+    weights = [1.0]  # of n batches at the device, n = 0 ... threads
+    for waiting in range(threads):
+        arrivals = min(threads - waiting, vcpus) / cpu_seconds
+        weights.append(weights[-1] * arrivals * device_seconds)
+    return 1.0 - weights[0] / sum(weights)
 
 
 JOIN, END = 0, 1

@@ -29,7 +29,7 @@ import torch
 from torch import nn
 
 from locdiffusion.cpu import torch_threads
-from locdiffusion.cuda import on_device, tensor_float32, uses_bf16
+from locdiffusion.cuda import check_gpu, on_device, tensor_float32, uses_bf16
 from locdiffusion.model import geoclip, lite0, open_clip_model
 from locdiffusion.model.clip_image import named_file
 from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
@@ -66,6 +66,7 @@ class ImageEncoder:
     ) -> None:
         self.spec = spec
         self.device = torch.device(device)
+        check_gpu(self.device)
         self.bf16 = uses_bf16(self.device, bf16)
         network = network.eval().requires_grad_(False)
         # NHWC pixels are channels_last already, which is faster on CPU and GPU.

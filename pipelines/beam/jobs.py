@@ -20,6 +20,7 @@ from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from apache_beam.transforms.environments import Environment, SubprocessSDKEnvironment
 from grpc import FutureTimeoutError
 
+from locdiffusion.cli.parser import RunFailed
 from pipelines.beam.flags import JobFlags, UsageError, beam_options
 
 _RUN = [sys.executable, "-c", "from pipelines.beam.worker import main; main()"]
@@ -40,6 +41,7 @@ def run_job(options: JobFlags, build: Callable[[beam.Pipeline], object]) -> Any:
     Raises:
         UsageError: There is no job service at the address that was named.
         KeyboardInterrupt: Nobody waits any more, but the job goes on; the message tells where.
+        RunFailed: The job failed elsewhere; the message tells where its log is.
     """
     # setup.py reads it: workers install the package of a job without naming extras.
     os.environ["LOCDIFFUSION_FOR_WORKERS"] = "1"
@@ -104,6 +106,10 @@ def _wait(result: Any, options: JobFlags) -> None:
             raise
         follow = how_to_follow(result, options)
         raise KeyboardInterrupt(f"no longer waiting, but the job goes on\n{follow}") from None
+    except Exception as error:  # each service has a class of its own for a job that failed
+        if not options.runs_elsewhere:
+            raise
+        raise RunFailed(f"the job failed: {error}\n{how_to_follow(result, options)}") from error
 
 
 def how_to_follow(result: Any, options: JobFlags) -> str:

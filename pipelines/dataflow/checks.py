@@ -57,7 +57,8 @@ def _malformed(job: Settings) -> Iterable[str]:
             "job could run different images",
         ),
         "job_name": (JOB_NAME, "small letters, digits and hyphens, a letter first"),
-        "driver": (r"[0-9x.]+", "a version such as 550.90.07"),
+        "cuda": ("|".join(map(re.escape, machines.CUDAS)), " or ".join(machines.CUDAS)),
+        "driver": (r"[0-9]{3}(\.[0-9]+)*|5xx", "5xx, or a version such as 580.95.05"),
         "service_account": (r"[^@\s]+@[^@\s]+\.[^@\s]+", "NAME@PROJECT.iam.gserviceaccount.com"),
     }
     for name, (pattern, wanted) in shapes.items():
@@ -121,6 +122,13 @@ def _machine(job: Settings) -> Iterable[str]:
         )
     if job.driver and gpu is None:
         yield f"DRIVER={job.driver} without a GPU; leave it out, or name a GPU"
+    try:
+        if gpu:
+            machines.check_driver(job.cuda, job.nvidia_driver)
+    except MachineError as error:
+        yield str(error)
+    except ValueError:  # malformed, which is told already
+        return
 
 
 def _workers(job: Settings) -> Iterable[str]:

@@ -90,7 +90,7 @@ def misspelt(make_flags: str) -> list[str]:
 
 
 def launch(job: Settings, now: datetime) -> int:
-    """Runs the command of the pipeline, or shows it.
+    """Runs the command of the pipeline, or shows it; before a fleet, a job of one shard.
 
     Args:
         job: Checked settings.
@@ -101,14 +101,27 @@ def launch(job: Settings, now: datetime) -> int:
 
     Raises:
         UsageError: FLAGS holds a flag that the pipeline does not know.
+        RunFailed: The job of one shard failed.
     """
-    flags = arguments(job, now)
-    command = shlex.join(["locdiffusion", COMMAND_OF[job.pipeline], *flags])
     if job.dry_run:
-        print(command)
+        flags = arguments(job, now)
+        print(_command(job, flags))
         _show_graph(job, flags)
         return DONE
-    print(command, file=sys.stderr)
+    if job.smoke and job.pipeline == GEOTAG:
+        from pipelines.dataflow.smoke import check_with_one_shard
+
+        check_with_one_shard(job, now, lambda small: _submit(small, now))
+    return _submit(job, now)
+
+
+def _command(job: Settings, flags: Sequence[str]) -> str:
+    return shlex.join(["locdiffusion", COMMAND_OF[job.pipeline], *flags])
+
+
+def _submit(job: Settings, now: datetime) -> int:
+    flags = arguments(job, now)
+    print(_command(job, flags), file=sys.stderr)
     module = importlib.import_module(f"{COMMANDS[COMMAND_OF[job.pipeline]][0]}.command")
     before = dict(os.environ)
     os.environ |= OFFLINE
@@ -125,6 +138,8 @@ def _show_graph(job: Settings, flags: Sequence[str]) -> None:
 
     steps = geotag_steps(flags) if job.pipeline == GEOTAG else build_shards_steps(flags)
     print(f"\nthe job, step by step:\n{steps}")
+    if job.smoke and job.pipeline == GEOTAG:
+        print("\nbefore it, one shard would go through a job of its own (SMOKE=no: at once)")
     print("\nnothing was submitted, no bucket was looked into")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
-from pipelines.dataflow.machines import vcpus_of
 from pipelines.dataflow.settings import GEOTAG, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -32,7 +31,10 @@ def _geotag(job: Settings) -> list[str]:
     flags = ["--input", *job.input.split(), "--output", job.output]
     flags += _if("--checkpoint", job.checkpoint) + _if("--encoder", job.encoder)
     batch = job.batch_size or (GPU_BATCH_SIZE if job.accelerator else 0)
-    return flags + _if("--batch-size", batch)
+    flags += _if("--batch-size", batch)
+    if gpu := job.accelerator:  # said, as the machine that submits does not see it
+        flags.append("--bf16" if gpu.bf16 else "--no-bf16")
+    return flags
 
 
 def _shards(job: Settings) -> list[str]:
@@ -40,15 +42,19 @@ def _shards(job: Settings) -> list[str]:
     return flags + _if("--images", job.images)
 
 
+def job_name(job: Settings, now: datetime) -> str:
+    """Returns the name of a job: its own, or one of the pipeline and the time."""
+    return job.job_name or f"locdiffusion-{job.pipeline}-{now:%Y%m%d-%H%M%S}"
+
+
 def _service(job: Settings, now: datetime) -> list[str]:
     """Returns the flags that say where the job runs, and what it ships."""
-    name = job.job_name or f"locdiffusion-{job.pipeline}-{now:%Y%m%d-%H%M%S}"
     temp = job.temp
     return [
         "--runner=DataflowRunner",
         f"--project={job.project}",
         f"--region={job.region}",
-        f"--job_name={name}",
+        f"--job_name={job_name(job, now)}",
         f"--temp_location={temp}",
         f"--staging_location={temp}/staging",
         # Our code travels as a source package; everything else is in the image.
@@ -63,16 +69,17 @@ def _service(job: Settings, now: datetime) -> list[str]:
 def _workers(job: Settings) -> list[str]:
     """Returns the flags that say which machines work."""
     flags = [f"--machine_type={job.machine}", f"--max_num_workers={job.max_workers}"]
-    flags += _if("--num_workers", job.workers) + _if("--worker_zone", job.zone)
+    flags.append(f"--num_workers={job.workers or job.max_workers}")
+    flags += _if("--worker_zone", job.zone)
     flags.append(f"--disk_size_gb={job.disk_gb}")
     threads = job.threads
     if job.pipeline == GEOTAG or job.accelerator:
         # One process per VM, or each of them would load the model: onto the one GPU, at that.
         flags.append("--experiments=no_use_multiple_sdk_containers")
-        threads = threads or vcpus_of(job.machine)
+        threads = job.harness_threads
     flags += _if("--number_of_worker_harness_threads", threads)
     if job.accelerator:
-        driver = "install-nvidia-driver" + (f":{job.driver}" if job.driver else "")
+        driver = f"install-nvidia-driver:{job.nvidia_driver}"
         option = f"worker_accelerator=type:{job.accelerator.name};count:1;{driver}"
         flags.append(f"--dataflow_service_options={option}")
     flags += _if("--service_account_email", job.service_account)

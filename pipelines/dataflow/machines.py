@@ -13,10 +13,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from locdiffusion.nvidia_driver import needed_driver
+
 NONE = "none"
 N1 = tuple(  # up to 48 vCPUs beside one T4
     f"n1-{kind}-{vcpus}" for kind in ("standard", "highmem", "highcpu") for vcpus in (4, 8, 16, 32)
 )
+CUDAS = ("12.6", "13.0")  # those of deploy/Dockerfile, the default first
+LEAST_5XX = 525
 MIN_COMPUTE_CAPABILITY = (7, 5)  # what the pinned torch (CUDA 13) was built for
 
 
@@ -32,11 +36,13 @@ class Accelerator:
         name: Name of the GPU at Google.
         machines: Machine types that carry exactly one of it. The first is the default.
         regions: Regions that have it.
+        bf16: Whether it computes with bfloat16: from the architecture Ampere on.
     """
 
     name: str
     machines: tuple[str, ...]
     regions: tuple[str, ...] = field(repr=False)
+    bf16: bool = True
 
 
 def _regions(text: str) -> tuple[str, ...]:
@@ -67,6 +73,7 @@ ACCELERATORS: Mapping[str, Accelerator] = {
                 "australia-southeast1 europe-central2 europe-west1,2,3,4 me-west1 "
                 "northamerica-northeast1 southamerica-east1 us-central1 us-east1,4 us-west1,2,3,4"
             ),
+            bf16=False,
         ),
         Accelerator(
             "nvidia-tesla-a100",
@@ -123,6 +130,24 @@ def accelerator(name: str) -> Accelerator | None:
     raise MachineError(
         f"GPU={name} is unknown; " + (f"did you mean {near[0]}? " if near else "") + known
     )
+
+
+def check_driver(cuda: str, driver: str) -> None:
+    """Raises MachineError unless a driver is sure to run the CUDA of the image.
+
+    Args:
+        cuda: Version of CUDA that the image's torch was built for.
+        driver: `5xx`, of which Dataflow promises 525 or newer ("Use NVIDIA L4 GPUs"), or a version.
+    """
+    needed = needed_driver(cuda)
+    promised = int(driver.partition(".")[0].replace("x", "0"))
+    promised = LEAST_5XX if promised == 500 else promised
+    if promised < needed:
+        raise MachineError(
+            f"CUDA={cuda} needs NVIDIA driver {needed} or newer, and of DRIVER={driver} only "
+            f"{promised} is sure; build the image with CUDA {CUDAS[0]}, which is its default, or "
+            f"name a driver that Dataflow has: DRIVER={needed}.VERSION"
+        )
 
 
 def check_machine(gpu: Accelerator | None, machine_type: str) -> None:

@@ -11,6 +11,7 @@ from pipelines.dataflow import machines
 
 GEOTAG, SHARDS = "geotag", "shards"
 PIPELINES = (GEOTAG, SHARDS)
+THREADS_PER_VCPU = 2
 
 
 def _setting(help: str, default: Any = "", *, only: str = "") -> Any:
@@ -39,12 +40,13 @@ class Settings:
     )
     gpu: str = _setting("kind of GPU, or none (geotag: nvidia-l4, shards: none)")
     machine_type: str = _setting("of a worker; default: the smallest that suits the GPU")
-    driver: str = _setting("NVIDIA driver version; default: Dataflow's choice")
+    cuda: str = _setting("CUDA of the image: its build argument", machines.CUDAS[0])
+    driver: str = _setting("NVIDIA driver: a version, or 5xx for Dataflow's newest (default)")
     zone: str = _setting("one zone of the region; default: Dataflow chooses")
     check_zone: bool = _setting("refuse regions that may not have the GPU", True)
     max_workers: int = _setting("most workers at once", 10)
-    workers: int = _setting("workers to begin with; 0: Dataflow chooses", 0)
-    threads: int = _setting("shards at once on a worker; 0: one per vCPU", 0)
+    workers: int = _setting("workers to begin with; 0: as many as MAX_WORKERS", 0)
+    threads: int = _setting("shards at once on a worker; 0: one per vCPU, two with a GPU", 0)
     batch_size: int = _setting("photos per call of the model; 0: 128 on a GPU", 0, only=GEOTAG)
     disk_gb: int = _setting("disk of a worker: the image needs about 15", 50)
     temp_location: str = _setting("gs:// directory for staging; default: beside OUTPUT")
@@ -53,6 +55,7 @@ class Settings:
     subnetwork: str = _setting("regions/REGION/subnetworks/NAME")
     public_ips: bool = _setting("no: workers have private addresses only", True)
     job_name: str = _setting("default: the pipeline and the time")
+    smoke: bool = _setting("first run one shard as a job of its own, and wait", True, only=GEOTAG)
     wait: bool = _setting("stay until the job is over, and summarise it", False)
     flags: str = _setting("more flags of the pipeline or of Beam, quoted as for a shell")
     dry_run: bool = _setting("print command and job graph, submit nothing", False)
@@ -74,6 +77,21 @@ class Settings:
         if self.machine_type:
             return self.machine_type
         return self.accelerator.machines[0] if self.accelerator else "n2-standard-8"
+
+    @property
+    def nvidia_driver(self) -> str:
+        """What Dataflow is asked to install on a worker with a GPU."""
+        return self.driver or "5xx"
+
+    @property
+    def harness_threads(self) -> int:
+        """Threads of a worker that keeps one model; each reads a shard.
+
+        With a GPU there are two per vCPU: while some wait for the model, the others decode. See
+        `experiments.dataflow_simulation.fleet.busy_share`.
+        """
+        each = THREADS_PER_VCPU if self.accelerator else 1
+        return self.threads or each * machines.vcpus_of(self.machine)
 
     @property
     def temp(self) -> str:

@@ -20,9 +20,10 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from experiments.dataflow_simulation import cost, stragglers
-from experiments.dataflow_simulation.fleet import Fleet
+from experiments.dataflow_simulation.fleet import Fleet, busy_share
 from locdiffusion.photos.listing import list_shards
-from pipelines.dataflow.settings import NAMES
+from pipelines.dataflow.machines import CUDAS, check_driver, vcpus_of
+from pipelines.dataflow.settings import NAMES, Settings
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.transforms import Geotag
 from support import ROOT
@@ -91,13 +92,21 @@ def test_the_image_has_the_versions_of_the_lock(monkeypatch: pytest.MonkeyPatch)
     pythons = SpecifierSet(setup_arguments(monkeypatch)["python_requires"])
     assert f"{arguments()['PYTHON']}.0" in pythons
     [torch] = (one.text for one in of("RUN") if "${TORCH}" in one.text)
-    gpu, cpu = (one.text for one in of("ENV") if one.text.startswith("TORCH="))
-    assert "--require-hashes --no-deps -r torch.lock" in gpu
-    assert "--no-deps -c constraints.txt" in cpu
+    older, newer, cpu = (one.text for one in of("ENV") if one.text.startswith("TORCH="))
+    assert "--require-hashes --no-deps -r torch.lock" in newer
+    assert "/cu126 -r torch.txt" in older and "/cpu --no-deps -r torch.txt" in cpu
+    assert "grep -E '^(torch|torchvision)==' constraints.txt > torch.txt" in torch
     installs = [one.text for one in of("RUN") if "pip install" in one.text and one.text != torch]
     for command in (part for text in installs for part in re.findall(r"pip install[^&]*", text)):
         pinned = "--require-hashes" in command or "--no-deps --force-reinstall ." in command
         assert pinned and "--no-cache-dir" in command, command
+
+
+def test_the_driver_that_a_job_asks_for_runs_the_cuda_of_the_image() -> None:
+    stages = {one.text.partition(" AS ")[2] for one in of("FROM")}
+    assert {f"base-cuda{version}" for version in CUDAS} <= stages
+    assert arguments()["CUDA"] == CUDAS[0] == Settings("geotag").cuda
+    check_driver(arguments()["CUDA"], Settings("geotag").nvidia_driver)
 
 
 def test_the_locks_hold_hashes_of_the_tested_versions() -> None:
@@ -138,7 +147,7 @@ def test_the_main_rules_of_hadolint() -> None:
     for one in of("FROM"):
         image, _, stage = one.text.partition(" AS ")
         tagged = re.search(r":[^/]+$", image) and not image.endswith(":latest")
-        assert tagged or image.startswith("base-$"), f"{image}: pin its tag"
+        assert tagged or image.startswith("base-"), f"{image}: pin its tag"
         stages.add(stage)
     for one in of("COPY"):
         source = re.match(r"--from=(\S+)", one.text)
@@ -294,6 +303,20 @@ def test_every_counter_the_page_explains_is_counted(tmp_path: Path) -> None:
     # Beam counts failures only where there were some.
     assert told - set(found) <= {("embed", "failed_batches_counter")}
     assert found["embed", "num_inferences"] == 5
+
+
+def test_the_numbers_are_those_of_a_job_with_the_default_settings() -> None:
+    job = Settings("geotag")
+    fleet = Fleet(10**5, 2000, 1, 400.0)
+    assert fleet.threads == job.harness_threads
+    given = vars(cost.parser().parse_args(["--photos=1", "--images-per-second=1", "--workers=1"]))
+    defaults = (job.harness_threads, job.machine, job.disk_gb)
+    assert (given["threads"], given["machine_type"], given["disk_gib"]) == defaults
+    assert f"{job.harness_threads} threads per worker" in " ".join(README.split())
+    assert f"({job.harness_threads} threads on a `{job.machine}`)" in " ".join(README.split())
+    vcpus = vcpus_of(job.machine)
+    shares = [busy_share(count, vcpus, vcpus, 1.0) for count in (vcpus, job.harness_threads)]
+    assert "{:.0%} of the time instead of {:.0%}".format(*shares[::-1]).replace("%", " %") in README
 
 
 def test_the_examples_are_what_the_calculator_says() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from locdiffusion.cuda import on_device, tensor_float32, uses_bf16
+from locdiffusion import cuda
+from locdiffusion.cuda import check_gpu, on_device, tensor_float32, uses_bf16
 from locdiffusion.model.image_encoder import ImageEncoder
+from locdiffusion.nvidia_driver import loaded_driver, needed_driver
 from support.tiny import TinyEncoder
 
 
@@ -34,9 +38,43 @@ def test_bf16_that_a_gpu_lacks_is_refused(card: None) -> None:
         uses_bf16("cuda", True)
 
 
-def test_a_missing_gpu_is_told_by_torch_and_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("file", "found"),
+    [
+        ("NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12", "535.183.01"),
+        ("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  R", "580.95.05"),
+        ("nothing", None),
+        (None, None),
+    ],
+)
+def test_the_driver_of_this_machine(tmp_path: Path, file: str | None, found: str | None) -> None:
+    if file:
+        (tmp_path / "version").write_text(file)
+    assert loaded_driver(tmp_path / "version") == found
+
+
+def test_each_cuda_has_its_driver() -> None:
+    """Of NVIDIA's table of minor version compatibility."""
+    assert [needed_driver(cuda) for cuda in ("12.0", "12.6", "13.0")] == [525, 525, 580]
+    with pytest.raises(ValueError, match=r"CUDA 11\.8, wanted one of"):
+        needed_driver("11.8")
+
+
+@pytest.mark.parametrize("found", ["535.183.01", None])
+def test_a_gpu_that_cannot_be_used_is_told_with_the_driver(
+    monkeypatch: pytest.MonkeyPatch, found: str | None
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.setattr(cuda, "loaded_driver", lambda: found)
+    told = f"driver 580 or newer; {'loaded is ' + found if found else 'none is loaded'}"
+    with pytest.raises(ValueError, match=told):
+        check_gpu("cuda:0")
+    check_gpu("cpu")
     assert uses_bf16("cuda", None) is False
+    monkeypatch.setattr(torch.version, "cuda", None)
+    with pytest.raises(ValueError, match="built without CUDA"):
+        check_gpu("cuda")
 
 
 def test_tf32_is_for_the_block_only() -> None:

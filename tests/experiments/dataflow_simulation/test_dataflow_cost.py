@@ -9,7 +9,7 @@ import pytest
 
 from experiments.dataflow_simulation import cost, stragglers
 from experiments.dataflow_simulation.cost import Prices, estimate
-from experiments.dataflow_simulation.fleet import Fleet, simulate
+from experiments.dataflow_simulation.fleet import Fleet, busy_share, simulate
 from pipelines.dataflow.machines import MachineError
 
 # Nothing is left to chance, nothing takes time but photos.
@@ -100,6 +100,18 @@ def test_shards_that_are_too_large_cost_more_and_too_small_ones_too() -> None:
 def test_refuses_what_cannot_be() -> None:
     with pytest.raises(ValueError, match="must be positive"):
         replace(PLAIN, images_per_second=0.0)
+
+
+def test_a_device_is_busy_as_queues_say() -> None:
+    """One thread: never both. One vCPU: the M/M/1/K queue. Many threads: the scarcer of the two."""
+    assert busy_share(1, 8, 3.0, 1.0) == pytest.approx(1 / 4)
+    ratio, threads = 0.7, 5
+    queue = (1 - ratio) / (1 - ratio ** (threads + 1))
+    assert busy_share(threads, 1, 1.0, ratio) == pytest.approx(1 - queue)
+    assert busy_share(200, 8, 16.0, 1.0) == pytest.approx(0.5)
+    assert busy_share(200, 8, 4.0, 1.0) == pytest.approx(1.0)
+    shares = [busy_share(threads, 8, 8.0, 1.0) for threads in range(1, 40)]
+    assert shares == sorted(shares)
 
 
 # The estimate

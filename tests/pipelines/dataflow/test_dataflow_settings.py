@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 
 import pytest
 import torch
 
+from locdiffusion.cli.parser import RunFailed, UsageError
 from pipelines.build_shards.options import parse as parse_build
 from pipelines.dataflow import command as dataflow
+from pipelines.dataflow import smoke
 from pipelines.dataflow.flags import arguments
 from pipelines.dataflow.machines import (
     ACCELERATORS,
@@ -25,6 +29,7 @@ from pipelines.dataflow.reading import SettingsError, read_settings
 from pipelines.dataflow.settings import NAMES, Settings, names_of
 from pipelines.geotag.options import parse
 from support import ROOT
+from support.archives import sound_members, write_tar
 from support.project import handed_by_make, telling_environment
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=timezone.utc)
@@ -62,25 +67,27 @@ def test_the_command_of_a_job_with_gpus() -> None:
     setup = str(ROOT / "setup.py")
     assert command() == [
         *("--input", "gs://my-bucket/photos/*.tar", "--output", "gs://my-bucket/geotags"),
-        *("--batch-size=128", "--device=cuda", "--no-wait"),
+        *("--batch-size=128", "--bf16", "--device=cuda", "--no-wait"),
         *("--runner=DataflowRunner", "--project=my-project", "--region=europe-west4"),
         "--job_name=locdiffusion-geotag-20260203-040506",
         "--temp_location=gs://my-bucket/geotags-tmp",
         "--staging_location=gs://my-bucket/geotags-tmp/staging",
         *(f"--setup_file={setup}", f"--sdk_container_image={IMAGE}", "--sdk_location=container"),
         "--no_save_main_session",
-        *("--machine_type=g2-standard-8", "--max_num_workers=10", "--disk_size_gb=50"),
+        *("--machine_type=g2-standard-8", "--max_num_workers=10", "--num_workers=10"),
+        "--disk_size_gb=50",
         "--experiments=no_use_multiple_sdk_containers",
-        "--number_of_worker_harness_threads=8",
+        "--number_of_worker_harness_threads=16",
         "--dataflow_service_options="
-        "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver",
+        "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver:5xx",
     ]
 
 
 def test_the_command_of_a_job_without_gpus_asks_for_none() -> None:
     flags = command(GPU="none")
     assert "--device=cpu" in flags and "--machine_type=n2-standard-8" in flags
-    assert not any("accelerator" in flag or "batch-size" in flag for flag in flags)
+    assert "--number_of_worker_harness_threads=8" in flags, "no device to wait for"
+    assert not any(word in flag for flag in flags for word in ("accelerator", "batch-size", "bf16"))
 
 
 def test_every_setting_reaches_the_command() -> None:
@@ -90,6 +97,7 @@ def test_every_setting_reaches_the_command() -> None:
         ENCODER="open_clip:ViT-B-32/gs://my-bucket/clip.safetensors",
         GPU="nvidia-tesla-t4",
         MACHINE_TYPE="n1-highmem-16",
+        CUDA="13.0",
         DRIVER="580.95.05",
         ZONE="europe-west4-c",
         MAX_WORKERS="30",
@@ -115,7 +123,7 @@ def test_every_setting_reaches_the_command() -> None:
         *("--temp_location=gs://my-bucket/scratch", "--no_use_public_ips", "--network=my-net"),
         "--service_account_email=w@my-project.iam.gserviceaccount.com",
         "--subnetwork=regions/europe-west4/subnetworks/my-subnet",
-        *("--mode", "sampling", "--labels", "team=photo archive"),
+        *("--no-bf16", "--mode", "sampling", "--labels", "team=photo archive"),
     ]
     assert [flag for flag in wanted if flag not in flags] == []
     driver = "worker_accelerator=type:nvidia-tesla-t4;count:1;install-nvidia-driver:580.95.05"
@@ -186,6 +194,13 @@ MISTAKES = {
     "two GPUs": ({"MACHINE_TYPE": "g2-standard-24"}, "a worker uses one GPU"),
     "idle GPU": ({"GPU": "none", "MACHINE_TYPE": "g2-standard-8"}, "leaves it idle"),
     "odd machine": ({"GPU": "none", "MACHINE_TYPE": "big"}, "does not tell its vCPUs"),
+    "driver too old for the image": (
+        {"CUDA": "13.0"},
+        "CUDA=13.0 needs NVIDIA driver 580 or newer, and of DRIVER=5xx only 525 is sure",
+    ),
+    "old driver": ({"DRIVER": "470.57.02"}, "CUDA=12.6 needs NVIDIA driver 525 or newer"),
+    "odd driver": ({"DRIVER": "new"}, "wanted 5xx, or a version such as"),
+    "unknown CUDA": ({"CUDA": "11.8"}, "CUDA=11.8, wanted 12.6 or 13.0"),
     "driver of nothing": ({"GPU": "none", "DRIVER": "580.1"}, "without a GPU"),
     "many at first": ({"WORKERS": "20"}, "WORKERS=20 is above MAX_WORKERS=10"),
     "no workers": ({"MAX_WORKERS": "0"}, "wanted at least 1"),
@@ -311,7 +326,7 @@ def test_a_dry_run_shows_the_command_and_the_graph_and_touches_nothing(
     assert steps[:7] == [
         *("ListShards", "Geotag", "Reshuffle", "ReadShards", "Embed", "Sample", "Decode")
     ]
-    assert "nothing was submitted" in shown
+    assert "nothing was submitted" in shown and "before it, one shard" in shown
 
 
 def test_a_dry_run_of_the_shards_job_shows_its_graph(capsys: pytest.CaptureFixture[str]) -> None:
@@ -328,6 +343,84 @@ def test_a_dry_run_refuses_flags_that_the_pipeline_would_refuse(
     status = dataflow.main(["geotag", *words(GEOTAG, FLAGS="--sampels 3"), "DRY_RUN=yes"])
     assert status == 2
     assert "did you mean --samples?" in capsys.readouterr().err
+
+
+# The job of one shard
+
+
+class Cloud:
+    """Stands in for submitted jobs, which it only writes down.
+
+    Args:
+        status: exit status of each job.
+        summary: what the first job leaves in its output.
+    """
+
+    def __init__(self, status: int = 0, **summary: object) -> None:
+        self.jobs: list[Settings] = []
+        self.status, self.summary = status, summary
+
+    def run(self, job: Settings) -> int:
+        self.jobs.append(job)
+        if self.summary:
+            Path(job.output).mkdir(parents=True)
+            Path(job.output, "summary.json").write_text(json.dumps(self.summary))
+        return self.status
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Settings:
+    """A job whose places are on this disk."""
+    for index in range(3):
+        write_tar(tmp_path / "photos" / f"s-{index}.tar", sound_members(2))
+    places = {"input": f"{tmp_path}/photos/*.tar", "temp_location": f"{tmp_path}/tmp"}
+    return replace(read(MAX_WORKERS="30", FLAGS="--regions"), **places)
+
+
+def test_one_shard_goes_before_the_fleet(fleet: Settings) -> None:
+    cloud = Cloud(predictions=2)
+    smoke.check_with_one_shard(fleet, NOW, cloud.run)
+    [job] = cloud.jobs
+    assert job.input.endswith("photos/s-0.tar") and job.wait
+    assert (job.max_workers, job.workers, job.flags) == (1, 1, "--regions --accept-damaged")
+    assert job.output == f"{fleet.temp}/locdiffusion-geotag-20260203-040506-smoke"
+    kept = ("image", "machine", "gpu", "nvidia_driver", "harness_threads", "temp", "encoder")
+    assert all(getattr(job, name) == getattr(fleet, name) for name in kept)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "reason"),
+    [
+        (Cloud(1), "ended with status 1, see above; nothing else was started. SMOKE=no"),
+        (Cloud(), r"no photo was geotagged \(no summary\)"),
+        (Cloud(predictions=0, errors_by_status={"internal_error": 2}), "internal_error"),
+    ],
+)
+def test_a_job_of_one_shard_that_fails_stops_the_fleet(
+    fleet: Settings, cloud: Cloud, reason: str
+) -> None:
+    with pytest.raises(RunFailed, match=reason):
+        smoke.check_with_one_shard(fleet, NOW, cloud.run)
+
+
+def test_a_folder_is_tried_with_one_photo(fleet: Settings, tmp_path: Path) -> None:
+    for name, data in sound_members(3):
+        (tmp_path / Path(name).name).write_bytes(data)
+    found = smoke.first_shard(replace(fleet, input=str(tmp_path / "*.jpg")))
+    assert Path(found).parent == tmp_path and found.endswith(".jpg")
+    with pytest.raises(UsageError, match=r"INPUT: .*nowhere"):
+        smoke.first_shard(replace(fleet, input=str(tmp_path / "nowhere")))
+
+
+@pytest.mark.parametrize(("said", "jobs"), [("yes", 2), ("no", 1)])
+def test_the_fleet_follows(
+    fleet: Settings, said: str, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = Cloud(predictions=2)
+    monkeypatch.setattr(dataflow, "_submit", lambda job, _: cloud.run(job))
+    fleet = replace(fleet, smoke=said == "yes", output=fleet.temp + "/fleet")
+    assert dataflow.launch(fleet, NOW) == 0
+    assert len(cloud.jobs) == jobs and cloud.jobs[-1] == fleet
 
 
 def test_each_pipeline_has_its_settings() -> None:

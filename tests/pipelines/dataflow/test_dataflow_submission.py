@@ -79,6 +79,7 @@ class Cloud:
             "OUTPUT": f"{self.bucket.url}/out",
             "CHECKPOINT": f"{self.bucket.url}/tiny",
             "FLAGS": self.service.flags,
+            "SMOKE": "no",
             **dict(change.split("=", 1) for change in changes),
         }
         before = len(self.service.jobs)
@@ -125,12 +126,13 @@ def test_the_job_asks_for_what_was_set(cloud: Cloud, job: Job) -> None:
     assert description["name"] == "check"
     environment = description["environment"]
     assert environment["serviceOptions"] == [
-        "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver"
+        "worker_accelerator=type:nvidia-l4;count:1;install-nvidia-driver:5xx"
     ]
     assert {"no_use_multiple_sdk_containers", "use_runner_v2"} <= set(environment["experiments"])
     assert "use_multiple_sdk_containers" not in environment["experiments"]
     assert pool["machineType"] == "g2-standard-8"
-    assert pool["numThreadsPerWorker"] == 8
+    assert pool["numThreadsPerWorker"] == 16
+    assert pool["numWorkers"] == 7, "the fleet starts at its full size"
     assert pool["diskSizeGb"] == 50
     assert pool["autoscalingSettings"]["maxNumWorkers"] == 7
     assert [one["containerImage"] for one in pool["sdkHarnessContainerImages"]] == [IMAGE]
