@@ -68,6 +68,7 @@ class ImageEncoder:
         self.device = torch.device(device)
         check_gpu(self.device)
         self.bf16 = uses_bf16(self.device, bf16)
+        self.tf32 = self.device.type == "cuda"
         network = network.eval().requires_grad_(False)
         # NHWC pixels are channels_last already, which is faster on CPU and GPU.
         self._network = network.to(self.device).to(memory_format=torch.channels_last)
@@ -121,7 +122,7 @@ class ImageEncoder:
         """Maps pixels, uint8 (N, S, S, 3), to embeddings, float32 (N, E) on the CPU."""
         images = on_device(pixels, self.device).permute(0, 3, 1, 2).float()
         bf16 = torch.autocast("cuda", dtype=torch.bfloat16, enabled=self.bf16)
-        with tensor_float32(self.device.type == "cuda"), bf16:
+        with tensor_float32(self.tf32), bf16:
             embeddings = self._network((images - self._shift) * self._scale)
         return embeddings.float().cpu()
 

@@ -1,0 +1,1 @@
+"""Times the encoder, the head and the geotag job on a GPU."""
