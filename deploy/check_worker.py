@@ -71,8 +71,8 @@ def check_device(device: str) -> str:
 
     if device == "cpu":
         return f"{os.cpu_count()} CPUs"
-    from locdiffusion.cuda import check_gpu
-    from locdiffusion.nvidia_driver import loaded_driver
+    from locdiffusion.model.cuda import check_gpu
+    from locdiffusion.model.nvidia_driver import loaded_driver
 
     try:
         check_gpu(device)

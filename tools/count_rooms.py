@@ -19,8 +19,6 @@ ORDER = (
     "schemas",
     "locdiffusion.config",
     "locdiffusion.cpu",
-    "locdiffusion.nvidia_driver",
-    "locdiffusion.cuda",
     "locdiffusion.isolation",
     # The command line names the commands, and imports none.
     "locdiffusion.cli",

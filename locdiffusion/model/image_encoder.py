@@ -29,9 +29,9 @@ import torch
 from torch import nn
 
 from locdiffusion.cpu import torch_threads
-from locdiffusion.cuda import check_gpu, on_device, tensor_float32, uses_bf16
 from locdiffusion.model import geoclip, lite0, open_clip_model
 from locdiffusion.model.clip_image import named_file
+from locdiffusion.model.cuda import check_gpu, on_device, tensor_float32, uses_bf16
 from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.model.weights import GEOCLIP, OPEN_CLIP_PREFIX, split_name

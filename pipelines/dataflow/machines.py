@@ -13,7 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from locdiffusion.nvidia_driver import needed_driver
+from locdiffusion.model.nvidia_driver import needed_driver
 
 NONE = "none"
 N1 = tuple(  # up to 48 vCPUs beside one T4

@@ -117,7 +117,7 @@ def _decided(options: GeotagOptions) -> GeotagOptions:
     if wanted is None and begun is not None:
         wanted = bool(begun.get("bf16"))
     if options.is_local:
-        from locdiffusion.cuda import uses_bf16
+        from locdiffusion.model.cuda import uses_bf16
 
         try:
             wanted = uses_bf16(options.loader.device, wanted)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-PENDING = 9
-JOBS = re.compile(r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs(?:/([^/?]+))?(?:\?.*)?")
+DONE, FAILED, PENDING = 3, 4, 9
+JOBS = re.compile(
+    r"/v1b3/projects/([^/]+)/locations/([^/]+)/jobs(?:/([^/?]+)(/messages|/metrics)?)?(?:\?.*)?"
+)
+REASON = "the NVIDIA driver is too old"
 
 
 @dataclass
@@ -23,11 +26,14 @@ class DataflowService:
         port: on localhost; the word matters, for any other name Beam speaks gRPC.
         jobs: descriptions of jobs, in order.
         unknown: requests that were not understood.
+        work: does what the workers of a job would, and returns the state that the job ends in;
+            None leaves all jobs pending.
     """
 
     port: int = 0
     jobs: list[dict[str, Any]] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    work: Callable[[], int] | None = None
 
     @property
     def flags(self) -> str:
@@ -37,8 +43,9 @@ class DataflowService:
 
 @contextmanager
 def dataflow_service() -> Iterator[DataflowService]:
-    """Takes jobs, gives each an id, and says of each that it is pending."""
+    """Takes jobs, gives each an id, and says of each that it is pending, or how it ended."""
     service = DataflowService()
+    states: dict[str, int] = {}
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -53,7 +60,14 @@ def dataflow_service() -> Iterator[DataflowService]:
             match = JOBS.fullmatch(self.path)
             if match is None or match[3] is None:
                 return self.answer({}, 404)
-            self.answer({"id": match[3], "currentState": PENDING})
+            if match[4]:
+                error = {"id": "1", "time": "2026-01-01T00:00:00Z", "messageText": REASON}
+                failed = states.get(match[3]) == FAILED
+                told = [{**error, "messageImportance": "JOB_MESSAGE_ERROR"}] if failed else []
+                return self.answer({"jobMessages": told} if match[4] == "/messages" else {})
+            if match[3] not in states and service.work:
+                states[match[3]] = service.work()
+            self.answer({"id": match[3], "currentState": states.get(match[3], PENDING)})
 
         def answer(self, document: dict[str, Any], status: int = 200) -> None:
             if status != 200:

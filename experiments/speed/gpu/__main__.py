@@ -21,9 +21,9 @@ from experiments.speed.gpu.model import ARITHMETIC, RandomLoader
 from experiments.speed.head.timing import machine
 from experiments.speed.pipeline.trivial import write_archive
 from locdiffusion.cli.parser import DONE, run_command
-from locdiffusion.cuda import check_gpu, uses_bf16
 from locdiffusion.files import write_json
 from locdiffusion.geotagger import Geotagger
+from locdiffusion.model.cuda import check_gpu, uses_bf16
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag import command as geotag
 from pipelines.geotag.options import parse as parse_geotag

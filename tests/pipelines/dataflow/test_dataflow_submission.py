@@ -35,7 +35,7 @@ from pipelines.dataflow import command as dataflow
 from pipelines.geotag import command as geotag
 from support import ROOT
 from support.archives import sound_members, write_tar
-from support.dataflow_service import DataflowService, dataflow_service
+from support.dataflow_service import DONE, FAILED, REASON, DataflowService, dataflow_service
 from support.rows import assert_same_rows, columns
 from support.servers import START_SECONDS, Bucket, free_port, job_service, storage
 
@@ -348,6 +348,51 @@ def test_the_shards_job_is_submitted_too(cloud: Cloud) -> None:
     assert job.pool["machineType"] == "n2-standard-8"
     steps = {one.unique_name for one in job.pipeline.components.transforms.values()}
     assert {"BuildShards/PlanShards/ReadRecords", "BuildShards/MakeShards/FetchShards"} <= steps
+
+
+# The job of one shard
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("state", [DONE, FAILED])
+def test_one_shard_is_geotagged_before_the_fleet_is_submitted(
+    cloud: Cloud, state: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output, url = f"{cloud.bucket.url}/fleet-{state}", cloud.bucket.url
+    name = f"fleet-{state}"
+    small = f"{output}-tmp/{name}-smoke"
+
+    def work() -> int:
+        flags = ["--output", small, "--checkpoint", f"{url}/tiny"]
+        words = ["locdiffusion", "geotag", f"{url}/photos/s-0.tar", *flags]
+        if state == DONE:
+            subprocess.run(
+                [sys.executable, "-m", *words], cwd=ROOT, check=True, timeout=RUN_SECONDS
+            )
+        return state
+
+    monkeypatch.setattr(cloud.service, "work", work)
+    before = len(cloud.service.jobs)
+    settings = {
+        **{"PROJECT": "test-project", "REGION": "europe-west4", "IMAGE": IMAGE, "GPU": "none"},
+        **{"INPUT": f"{url}/photos/*.tar", "OUTPUT": output, "CHECKPOINT": f"{url}/tiny"},
+        **{"JOB_NAME": name, "FLAGS": cloud.service.flags},
+    }
+    status = dataflow.main(["geotag", *(f"{k}={v}" for k, v in settings.items())])
+    jobs = cloud.service.jobs[before:]
+    told = capsys.readouterr().err
+    assert cloud.service.unknown == []
+    pools = [job["environment"]["workerPools"][0] for job in jobs]
+    assert pools[0]["numWorkers"] == 1
+    if state == DONE:
+        assert status == 0 and [job["name"] for job in jobs] == [f"{name}-smoke", name]
+        assert pools[1]["numWorkers"] == 10
+        assert f"it works: {PHOTOS} photos geotagged. Now the fleet" in told
+    else:
+        assert status == 1 and [job["name"] for job in jobs] == [f"{name}-smoke"]
+        for part in (REASON, "https://console.cloud.google.com/dataflow/jobs/europe-west4/job-"):
+            assert part in told
+        assert "nothing else was started. SMOKE=no" in told
 
 
 # Flex Templates

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from locdiffusion.nvidia_driver import loaded_driver, needed_driver
+from locdiffusion.model.nvidia_driver import loaded_driver, needed_driver
 
 
 def check_gpu(device: torch.device | str) -> None:

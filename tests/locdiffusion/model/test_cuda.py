@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from locdiffusion import cuda
-from locdiffusion.cuda import check_gpu, on_device, tensor_float32, uses_bf16
+from locdiffusion.model import cuda
+from locdiffusion.model.cuda import check_gpu, on_device, tensor_float32, uses_bf16
 from locdiffusion.model.image_encoder import ImageEncoder
-from locdiffusion.nvidia_driver import loaded_driver, needed_driver
+from locdiffusion.model.nvidia_driver import loaded_driver, needed_driver
 from support.tiny import TinyEncoder
 
 
