@@ -152,8 +152,8 @@ run-dataflow: $(VENV)/.sample  ## geotag gs:// shards on Dataflow: PROJECT= REGI
 run-dataflow-shards: $(VENV)/.sample  ## build training shards on Dataflow: SOURCE= METADATA= OUTPUT=
 	@$(call dataflow,shards)
 
-dataflow-check: $(VENV)/.test  ## submit a job to stand-ins of Google's services on this machine, and run it
-	$(PY) -m pytest tests/pipelines/dataflow/test_dataflow_submission.py -m ''
+dataflow-check: $(VENV)/.test  ## check image, settings and costs, and run jobs on stand-ins of Google's services
+	$(PY) -m pytest tests/pipelines/dataflow tests/deploy -m ''
 
 -include experiments/Makefile
 

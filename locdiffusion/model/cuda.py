@@ -71,11 +71,13 @@ def tensor_float32(enabled: bool = True) -> Iterator[None]:
     """
     matmul = torch.backends.cuda.matmul
     before = matmul.fp32_precision
-    matmul.fp32_precision = "tf32" if enabled else before
+    if enabled:
+        matmul.fp32_precision = "tf32"
     try:
         yield
     finally:
-        matmul.fp32_precision = before
+        if enabled:
+            matmul.fp32_precision = before
 
 
 def on_device(batch: Tensor, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ python -m experiments.speed.gpu --device cpu --tiny
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 import tempfile
 import time
@@ -93,9 +94,9 @@ def alone(model: Geotagger, sizes: Sequence[int], least: float) -> Iterator[dict
         embeddings = model.embed(pixels)
         natural = model.sample(embeddings, keys)
         calls: dict[str, Callable[[], object]] = {
-            "embed": lambda pixels=pixels: model.embed(pixels),
-            "sample": lambda e=embeddings, keys=keys: model.sample(e, keys),
-            "decode": lambda natural=natural: model.decode(natural),
+            "embed": functools.partial(model.embed, pixels),
+            "sample": functools.partial(model.sample, embeddings, keys),
+            "decode": functools.partial(model.decode, natural),
         }
         taken = {step: seconds_of(call, least) for step, call in calls.items()}
         head = (taken["sample"] + taken["decode"]) / sum(taken.values())
@@ -139,8 +140,8 @@ def measure(options: argparse.Namespace, folder: Path) -> Iterator[dict[str, Any
     """Measures line by line; what does not fit into the time is left out, and said."""
     began = time.monotonic()
     on_gpu = torch.device(options.device).type == "cuda"
-    kinds = ARITHMETIC if uses_bf16(options.device, None) else ARITHMETIC[:2]
-    kinds = kinds if on_gpu else ARITHMETIC[:1]
+    many = 3 if uses_bf16(options.device, None) else 2
+    kinds = ARITHMETIC[: many if on_gpu else 1]
     least, sizes = (0.0, [4]) if options.tiny else (1.0, options.batch_sizes)
     count, shards = (8, 2) if options.tiny else (options.photos, 16)
     side = round((options.megapixels * 1e6 / 12) ** 0.5)  # of 4:3
