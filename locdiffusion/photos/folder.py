@@ -56,7 +56,7 @@ FOLLOW = "name the place it leads to, or, where the command has it, trust it wit
 
 _READ = (NameKind.PHOTO, NameKind.DOCUMENT)
 
-Marks = Mapping[str, object] | None
+Marks = Mapping[str, list[str]] | None
 
 
 class PhotoFile(NamedTuple):
@@ -106,7 +106,7 @@ class FolderContent:
         seen: Folders, and files elsewhere, that were found before. They are not found again.
         follow_links: Whether links are followed that lead out of the folder.
         photos: Photos below the folder, sorted by path.
-        archives: Paths or URLs of the archives below it.
+        archives: Archives below it, with what changes when one with a URL is written again.
         left_out: Other files below it that are neither photos nor documents about them.
         unread: Why a folder below it could not be listed, by its path within the root.
         repeated: Whether a folder or file was met that was found before.
@@ -118,7 +118,7 @@ class FolderContent:
     seen: set[object]
     follow_links: bool = False
     photos: list[PhotoFile] = field(default_factory=list)
-    archives: list[str] = field(default_factory=list)
+    archives: dict[str, list[str]] = field(default_factory=dict)
     left_out: LeftOut = field(default_factory=LeftOut)
     unread: dict[str, str] = field(default_factory=dict)
     repeated: bool = False
@@ -292,7 +292,7 @@ class FolderContent:
             elif kind is NameKind.PHOTO:
                 photos.append(name)
             elif kind is NameKind.OTHER and is_archive(name) and extension(name) not in UNREAD:
-                self.archives.append(f"{self.root}/{prefix}{name}")
+                self.archives[f"{self.root}/{prefix}{name}"] = (marks or {}).get(prefix + name, [])
             else:
                 packed = kind is NameKind.OTHER and is_archive(name)
                 place = f"{self.root}/{prefix}{name}"

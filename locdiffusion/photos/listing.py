@@ -11,8 +11,8 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Callable, Collection, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from locdiffusion.photos.archive import ShardReader
 from locdiffusion.photos.folder import (
@@ -53,6 +53,7 @@ class Shard:
         problem: Why the folder cannot be listed; empty for all others.
         siblings: Other parts of the same Takeout export, the nearest first: documents about the
             photos of this part may lie there.
+        listed: Version of an archive, where the listing told it; no worker asks for it then.
     """
 
     id: str
@@ -61,6 +62,7 @@ class Shard:
     exclude: tuple[str, ...] = ()
     problem: str = ""
     siblings: tuple[str, ...] = field(default=(), repr=False)
+    listed: str = field(default="", repr=False, compare=False)
 
     @property
     def folder(self) -> str | None:
@@ -72,12 +74,11 @@ class Shard:
         """Digest by which a resumed run notices another file, or that other members are wanted.
 
         Looks at every file, and at the other parts of an export, whose documents may have changed.
+        What was listed may be older than what is read: the next run then sees another version.
         """
         if self.photos:
             return fingerprint(self.photos)
-        others = [[url.rpartition("/")[2], *version(url)[1:]] for url in sorted(self.siblings)]
-        marks = [*version(self.url)[1:], *sorted(self.exclude), *others]
-        return hashlib.sha256(repr(marks).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+        return self.listed or _archive_version(self, lambda url: version(url)[1:])
 
     def reader(
         self,
@@ -126,7 +127,8 @@ def list_shards(
             in credentials or signatures only.
     """
     unread: dict[str, str] = {}
-    locations = find_locations(patterns, unread)
+    marks: dict[str, list[str]] = {}
+    locations = find_locations(patterns, unread, marks)
     rules: tuple[Sequence[str], set[object], bool] = (tuple(exclude), set(), follow_links)
     archives: dict[str, str] = {}
     contents = []
@@ -139,6 +141,7 @@ def list_shards(
                 f"{content.root}: {number(closed, 'archive')} beside photos not opened; name "
                 "archives as well to read them"
             )
+        marks.update(content.archives)
         for archive in content.archives:
             archives.setdefault(_same_file(archive), archive)
         _tell_left_out(content, tell)
@@ -159,7 +162,7 @@ def list_shards(
         tell(f"left out: {beside}")
     if left_out is not None:
         left_out.update(LeftOut.joined([*(content.left_out for content in contents), beside]))
-    shards = _archive_shards(archives.values(), tuple(exclude))
+    shards = _archive_shards(archives.values(), tuple(exclude), marks)
     shards += [shard for content in contents for shard in _groups(content)]
     shards += [
         _unread(place, "", f"{place} cannot be listed ({why})") for place, why in unread.items()
@@ -167,17 +170,25 @@ def list_shards(
     return _all_different(shards)
 
 
-def _archive_shards(urls: Collection[str], exclude: tuple[str, ...]) -> list[Shard]:
+def _archive_shards(
+    urls: Collection[str], exclude: tuple[str, ...], marks: Mapping[str, list[str]]
+) -> list[Shard]:
     siblings = export_parts(urls)
-    return [
-        Shard(
-            shard_id(url.rpartition("/")[2], url),
-            url,
-            exclude=exclude,
-            siblings=siblings.get(url, ()),
-        )
-        for url in sorted(urls)
-    ]
+    shards = []
+    for url in sorted(urls):
+        others = siblings.get(url, ())
+        id = shard_id(url.rpartition("/")[2], url)
+        shard = Shard(id, url, exclude=exclude, siblings=others)
+        if all(len(marks.get(place, ())) > 1 for place in (url, *others)):  # more than a size
+            shard = replace(shard, listed=_archive_version(shard, marks.__getitem__))
+        shards.append(shard)
+    return shards
+
+
+def _archive_version(shard: Shard, marks: Callable[[str], Sequence[object]]) -> str:
+    others = [[url.rpartition("/")[2], *marks(url)] for url in sorted(shard.siblings)]
+    told = [*marks(shard.url), *sorted(shard.exclude), *others]
+    return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
 def _content(
@@ -302,9 +313,10 @@ def photos_in(folder: str, tell: Callable[[str], None] = print) -> list[PhotoFil
     for why in content.unread.values():
         raise DataError(f"{why}; {RIGHTS}")
     if not content.photos:
+        ending = os.path.splitext(next(iter(content.archives)))[1]
         raise DataError(
             f"{folder} is a directory of {number(len(content.archives), 'archive')} without a "
-            f"photo; name the archives: '{folder}/*{os.path.splitext(content.archives[0])[1]}'"
+            f"photo; name the archives: '{folder}/*{ending}'"
         )
     _leave_out(content)
     _tell_left_out(content, tell)

@@ -10,10 +10,14 @@ from fnmatch import translate
 from functools import partial
 
 from locdiffusion.files import file_system
-from locdiffusion.photos.storage import DataError, explained, listed_url
+from locdiffusion.photos.storage import DataError, explained, listed_url, marks_of
 
 MOST_LETTERS = 2**28
 """Most letters of all names together that braces stand for: a million long ones, and no more."""
+
+MOST_ASKED = 32
+"""Files named by braces in one folder that are asked for one by one; the folder of more is listed.
+"""
 
 RIGHTS = "look who may read it with `ls -ld`, and type the same command again"
 
@@ -43,13 +47,27 @@ def expand_patterns(patterns: Iterable[str]) -> list[str]:
     return found
 
 
-def find_locations(patterns: Iterable[str], unread: dict[str, str]) -> list[str]:
-    """Does what `expand_patterns` does, and keeps why a place could not be listed."""
+def find_locations(
+    patterns: Iterable[str], unread: dict[str, str], marks: dict[str, list[str]] | None = None
+) -> list[str]:
+    """Does what `expand_patterns` does, and keeps what a listing says besides names.
+
+    Args:
+        patterns: Local paths, or URLs that fsspec knows.
+        unread: Receives why a place could not be listed.
+        marks: Receives what changes when a file that has a URL is written again.
+    """
     locations: dict[str, None] = {}
+    marks = {} if marks is None else marks
     for pattern in patterns:
         before = len(unread)
-        for part in _parts(pattern) if "://" in pattern else [pattern]:
-            found = _elsewhere(part) if "://" in part else _here(part, unread)
+        parts = _parts(pattern) if "://" in pattern else [pattern]
+        listed = _named_in_folders(parts, marks) if len(parts) >= MOST_ASKED else {}
+        for part in parts:
+            if part in listed:
+                found = [listed[part]]
+            else:
+                found = _elsewhere(part, marks) if "://" in part else _here(part, unread)
             locations.update(dict.fromkeys(found))
             if not found and len(unread) == before:
                 raise DataError(
@@ -101,7 +119,29 @@ def _names(pattern: str) -> int:
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)(?:\.\.(-?\d+))?")
 
 
-def _elsewhere(url: str) -> list[str]:
+def _named_in_folders(urls: Iterable[str], marks: dict[str, list[str]]) -> dict[str, str]:
+    """Finds files that are named in braces, as many as may be by listing their folders once."""
+    by_folder: dict[str, list[str]] = {}
+    for url in urls:
+        by_folder.setdefault(url.rpartition("/")[0], []).append(url)
+    found = {}
+    for folder, named in by_folder.items():
+        if len(named) < MOST_ASKED or re.search(r"[*?\[]", folder):
+            continue
+        try:
+            filesystem, place = file_system(folder)
+            infos = {info["name"]: info for info in filesystem.ls(place, detail=True)}
+        except Exception:  # whoever asks for each of them is told why
+            continue
+        for url in named:
+            name = f"{place.rstrip('/')}/{url.rpartition('/')[2]}"
+            if infos.get(name, {}).get("type") == "file":
+                found[url] = listed_url(filesystem, name)
+                marks[found[url]] = marks_of(infos[name])
+    return found
+
+
+def _elsewhere(url: str, marks: dict[str, list[str]]) -> list[str]:
     """Finds what a URL without braces names."""
     with listing_errors(url):
         filesystem, path = file_system(url)
@@ -113,8 +153,15 @@ def _elsewhere(url: str) -> list[str]:
             if "://" not in folder and "://" in shown(path):
                 raise ValueError("it names all there is; name a bucket, or a folder")
             return [folder]
-        found = filesystem.glob(path) if re.search(r"[*?\[]", path) else []
-        return [shown(name) for name in sorted(found) if not filesystem.isdir(name)]
+        found = filesystem.glob(path, detail=True) if re.search(r"[*?\[]", path) else {}
+        files = {
+            shown(name): marks_of(info)
+            for name, info in sorted(found.items())
+            if info["type"] != "directory"
+            and (info["type"] == "file" or not filesystem.isdir(name))
+        }
+        marks.update(files)
+        return list(files)
 
 
 @contextlib.contextmanager

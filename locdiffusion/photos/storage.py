@@ -207,18 +207,23 @@ def version(url: str) -> list[object]:
     That is size and time of change, or ETag or generation; only the place if there is no file. The
     times are those of the content and of the file itself: some programs set the first back.
     """
+    if "://" not in url:
+        return _version_here(os.path.abspath(url))
     filesystem, path = file_system(url)
     if isinstance(filesystem, LocalFileSystem):
-        path = os.path.abspath(path)
-        try:
-            status = os.stat(path)
-        except (OSError, ValueError):
-            return [path]
-        return [path, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+        return _version_here(os.path.abspath(path))
     try:
-        return [url, *_marks(filesystem.info(path))]
+        return [url, *marks_of(filesystem.info(path))]
     except Exception:  # of any client; whoever opens the file is told why
         return [url]
+
+
+def _version_here(path: str) -> list[object]:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return [path]
+    return [path, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
 def exists(url: str) -> bool:
@@ -233,7 +238,8 @@ def exists(url: str) -> bool:
     return True
 
 
-def _marks(info: Mapping[str, Any]) -> list[str]:
+def marks_of(info: Mapping[str, Any]) -> list[str]:
+    """Returns what a file system says of a file that changes when it is written again."""
     marks = ("size", "etag", "ETag", "generation", "mtime", "created", "last_modified")
     return [str(info[mark]) for mark in marks if info.get(mark) is not None]
 
@@ -252,7 +258,7 @@ def find_files(folder: str, deep: bool) -> dict[str, list[str]]:
     filesystem, path = file_system(folder)
     found = filesystem.find(path, maxdepth=None if deep else 1, detail=True)
     within = listed_url(filesystem, path).rstrip("/") + "/"
-    files = {listed_url(filesystem, name): _marks(info) for name, info in found.items()}
+    files = {listed_url(filesystem, name): marks_of(info) for name, info in found.items()}
     return {url: mark for url, mark in files.items() if url.startswith(within)}
 
 
