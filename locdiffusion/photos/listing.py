@@ -7,6 +7,7 @@ that a run tells of it and tries it again.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import re
@@ -126,6 +127,7 @@ def list_shards(
         DataError: A pattern matches nothing, or names a folder without photos; or two URLs differ
             in credentials or signatures only.
     """
+    _real_folder.cache_clear()  # links may lead elsewhere by now
     unread: dict[str, str] = {}
     marks: dict[str, list[str]] = {}
     locations = find_locations(patterns, unread, marks)
@@ -285,7 +287,15 @@ def export_parts(urls: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 
 def _same_file(url: str) -> str:
-    return url if "://" in url else os.path.realpath(url)
+    if "://" in url or os.path.islink(url):
+        return url if "://" in url else os.path.realpath(url)
+    folder, base = os.path.split(url)
+    return os.path.join(_real_folder(folder), base)
+
+
+@functools.lru_cache(maxsize=1024)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
 
 
 def _all_different(shards: list[Shard]) -> list[Shard]:
@@ -350,4 +360,4 @@ def _same_source(url: str) -> str:
         bare = re.sub(r"(?<=://)[^/@]*@", "", url)
         return re.sub(r"[?#].*", "", bare) if bare.startswith("http") else bare
     folder, base = os.path.split(url)
-    return os.path.join(os.path.realpath(folder), base)
+    return os.path.join(_real_folder(folder), base)

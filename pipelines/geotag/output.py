@@ -6,6 +6,7 @@
     _manifest/<shard>.<mark>.json       written last: a shard without one is not done
     _attempts/<shard>.json              only while the shard is in work, see `attempts`
     _retries/<shard>.json               its manifest, until photos in errors are done again
+    _shards/<digest>.jsonl.gz           only while a large job runs, see `shard_lists`
     run.json                            written first: the configuration of the run
     digest.parquet                      what the summary and the pages need, see `digest`
     summary.json, `PAGES`               written by `pipelines.geotag` after the job
@@ -61,6 +62,7 @@ from schemas.geotags import SCHEMA_VERSION, ErrorRow
 ATTEMPTS = "_attempts"
 DIGEST = "digest.parquet"
 RETRIES = "_retries"
+SHARD_LISTS = "_shards"
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
 PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
 
@@ -122,6 +124,7 @@ class Output(OutputDirectory):
         MANIFESTS: "*.json",
         ATTEMPTS: "*.json",
         RETRIES: "*.json",
+        SHARD_LISTS: "*.jsonl.gz",
         **dict.fromkeys(LAYERS, "part-*.parquet"),
     }
     FILES: ClassVar[tuple[str, ...]] = (SUMMARY, DIGEST, *PAGES)

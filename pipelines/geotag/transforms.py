@@ -23,6 +23,7 @@ from pipelines.geotag.model_cache import Loader
 from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.reading import KEPT, ReadShard
+from pipelines.geotag.shard_lists import few, read_list, remove_lists, write_lists
 from pipelines.geotag.stages import StageHandler
 from pipelines.geotag.tables import Extras
 from pipelines.geotag.writing import WriteShards
@@ -63,6 +64,23 @@ class Geotag(beam.PTransform):
         return (read[KEPT], written) | "KeptAndWritten" >> beam.Flatten()
 
 
+class ListShards(beam.PTransform):
+    """Gives the shards of a job; many of them from lists in the output directory."""
+
+    def __init__(self, output: Output, shards: Sequence[Shard]) -> None:
+        super().__init__()
+        self.output = output
+        self.names = None if few(shards) else write_lists(output, shards)
+        self.shards = shards if self.names is None else ()
+
+    def expand(self, start: beam.Pipeline) -> beam.PCollection[Shard]:
+        """Puts the shards, or the names of their lists, into the graph."""
+        if self.names is None:
+            return start | "Shards" >> beam.Create(self.shards)
+        files = start | "Lists" >> beam.Create(self.names) | "Spread" >> beam.Reshuffle()
+        return files | "ReadLists" >> beam.FlatMap(read_list, self.output)
+
+
 def launch(
     options: GeotagOptions,
     load: Loader,
@@ -80,9 +98,17 @@ def launch(
         KeyboardInterrupt: The job goes on, although nobody waits for it any more.
     """
     geotag = Geotag(load, configuration, output, options.batch_size, options.extras)
+    remove_lists(output)  # of an earlier job
 
     def build(pipeline: beam.Pipeline) -> None:
-        manifests = pipeline | "ListShards" >> beam.Create(shards) | "Geotag" >> geotag
-        _ = manifests | "DigestRun" >> DigestRun(output)
+        shards_read = pipeline | "ListShards" >> ListShards(output, shards)
+        _ = shards_read | "Geotag" >> geotag | "DigestRun" >> DigestRun(output)
 
-    return run_job(options, build)
+    done = options.is_local  # or else workers may still need the lists
+    try:
+        result = run_job(options, build)
+        done = done or options.wait
+    finally:
+        if done:
+            remove_lists(output)
+    return result

@@ -20,9 +20,11 @@ import pytest
 
 from locdiffusion.photos import storage as product_storage
 from locdiffusion.photos.archive import ShardReader
-from locdiffusion.photos.listing import shard_id
+from locdiffusion.photos.listing import list_shards, shard_id
 from pipelines.geotag import command as geotag
 from pipelines.geotag.command import main
+from pipelines.geotag.manifests import ManifestName, manifest_mark
+from pipelines.geotag.options import parse
 from pipelines.geotag.output import Output
 from support import without_pages
 from support.archives import bad_members, photo, sound_members, tar_bytes, zip_bytes
@@ -342,6 +344,68 @@ def test_a_shard_that_is_gone_before_it_is_opened(
     assert list(errors.status) == ["shard_unreadable"] and "cannot be opened" in errors.message[0]
     assert list(map(plain, summary_of(bucket)["read_again"])) == ["val-000"]
     assert summary_of(bucket)["shards"]["complete"] == 2
+
+
+# Listings
+
+
+@pytest.mark.parametrize(
+    "pattern", ["many/*.tar", "many", "many/{00..39}.tar", "many/{00..01}/{00..39}.tar"]
+)
+def test_a_start_asks_no_more_for_many_shards_than_for_few(
+    bucket: Bucket, pattern: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = ("many/00", "many/01") if pattern.count("{") > 1 else ("many",)
+    names = [f"{folder}/{n:02d}.tar" for folder in folders for n in range(40)]
+    files = fsspec.filesystem("gs")
+    files.pipe({f"{bucket.url}/{name}": SHARDS["val-000"] for name in names})
+    options = parse([f"{bucket.url}/{pattern}", "--output", f"{bucket.url}/out"])
+    bucket.requests.clear()
+    job = geotag.build(options, FakeLoader())
+    assert len(job.unfinished) == len(names) and len(bucket.requests) < 60
+    files.pipe(
+        {
+            place: b""
+            for shard in job.shards
+            for mark in (manifest_mark(job.configuration.hash, shard.version),)
+            for place in (
+                job.output.path("_manifest", ManifestName(shard.id, mark).file),
+                *(job.output.part(layer, shard.id) for layer in ("predictions", "errors")),
+            )
+        }
+    )
+    files.invalidate_cache()
+    bucket.requests.clear()
+    assert geotag.build(options, FakeLoader()).unfinished == ()
+    assert len(bucket.requests) < 30, [request.path for request in bucket.requests]
+
+
+def test_what_changes_between_listing_and_reading_is_done_by_the_next_run(
+    bucket: Bucket, no_pages: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, files, place = geotag.list_shards, fsspec.filesystem("gs"), f"{bucket.url}/in/val-000.tar"
+
+    def then_written(*args: Any) -> Any:
+        shards = real(*args)
+        files.pipe_file(place, tar_bytes(sound_members(3, 40)))
+        return shards
+
+    with monkeypatch.context() as patch:
+        patch.setattr(geotag, "list_shards", then_written)
+        assert run(bucket, shards="val-*") == 0
+    bucket.requests.clear()
+    assert run(bucket, shards="val-*") == 0
+    assert downloads(bucket, "val-000.tar") and not downloads(bucket, "val-001.tar")
+    bucket.requests.clear()
+    assert run(bucket, shards="val-*") == 0 and not downloads(bucket, "val-000.tar")
+
+
+def test_a_listing_says_the_same_as_a_look_at_the_file(bucket: Bucket) -> None:
+    place = f"{bucket.url}/in/val-000.tar"
+    (named,) = list_shards([place])
+    for pattern in (f"{bucket.url}/in/val-000*", f"{bucket.url}/in/{{val-000,val-001}}.tar"):
+        shard = next(one for one in list_shards([pattern]) if one.url == place)
+        assert shard.version == named.version
 
 
 # Refusals
