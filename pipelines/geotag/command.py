@@ -202,12 +202,19 @@ def run(job: Job) -> dict[str, Any] | None:
     seconds = max(0.01, round(time.monotonic() - start, 2))
     digest = run_digest(job.output)
     summary = summarise(job.output, job.left_out, digest)
-    photos = job.output.photos_of(shard.id for shard in job.unfinished)
+    photos = _photos_done(job)
     now = zip(TIMES, (seconds, round(photos / seconds, 2), stages), strict=True)
     # Where nothing was left to do, what is known about the time is in the earlier summary.
     earlier = {} if photos else _earlier_times(job.output, summary["photos"])
     summary |= {**dict(now), **earlier, "configuration": job.configuration.to_dict()}
     return report(job.options, job.output, digest, summary, job.shards)
+
+
+def _photos_done(job: Job) -> int:
+    """Returns the number of photos of the shards that were left to do and now are done."""
+    files = job.output.manifest_files()
+    done = [files[shard.id] for shard in job.unfinished if shard.id in files]
+    return sum(manifest["photos"] for manifest in job.output.manifests(done))
 
 
 def _earlier_times(output: Output, photos: int) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import hashlib
 import importlib.metadata
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -315,12 +315,6 @@ class Output(OutputDirectory):
                 gone[place] = gone.get(place, 0) + manifest["photos"]
             del rest[manifest["shard"]]
         return gone, others
-
-    def photos_of(self, shards: Iterable[str]) -> int:
-        """Number of photos of those of these shards that are done."""
-        files = self.manifest_files()
-        wanted = [files[shard] for shard in shards if shard in files]
-        return sum(manifest["photos"] for manifest in self.manifests(wanted))
 
     def not_in(self, shards: Sequence[Shard]) -> list[dict[str, Any]]:
         """Returns the manifests of shards that are not among these."""
