@@ -118,7 +118,7 @@ def test_readers_that_came_are_used_and_readers_that_went_cost_nothing(
     for now, wanted in ((formats, []), (formats[1:], []), ((*formats[1:], "JXL"), ["b"])):
         monkeypatch.setattr(output_module, "readable_formats", lambda now=now: now)
         assert left_to_do(output, shards) == wanted
-        assert output.finished(shards[0], CONFIGURATION)
+        assert output.kept(shards[0], CONFIGURATION)
 
 
 def test_the_better_of_two_manifests_stays(output: Output, shards: list[Shard]) -> None:
@@ -137,6 +137,6 @@ def test_who_opens_a_shard_asks_for_that_one_alone(
     finish(output, shards[1], errors_by_status={"no_reader": 1})
     finish(output, shards[2], read_failed=True)
     monkeypatch.setattr(Output, "names", lambda *arguments: pytest.fail("a folder is listed"))
-    assert [output.finished(shard, CONFIGURATION) for shard in shards] == [True, True, False]
-    assert not output.finished(shards[0], replace(CONFIGURATION, seed=8))
+    assert [bool(output.kept(shard, CONFIGURATION)) for shard in shards] == [True, True, False]
+    assert not output.kept(shards[0], replace(CONFIGURATION, seed=8))
     assert (output.kept(shards[0], CONFIGURATION) or {})["source"] == shards[0].url
