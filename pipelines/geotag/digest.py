@@ -134,7 +134,8 @@ class RunDigest:
             for kind, groups in document["accuracy"].items():
                 digest.accuracy[kind] = {group: _counted(one) for group, one in groups.items()}
             rows, known = map(int, document["rows"])
-            digest.sample = Sample(rows, known, [table.select(SCHEMA.names).cast(SCHEMA)])
+            sample = table.select(SCHEMA.names).cast(SCHEMA)
+            digest.sample = Sample(rows, known, [sample], _held=len(sample))
         except (KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ValueError(f"it is no digest of a run: {error!r}") from error
         return digest

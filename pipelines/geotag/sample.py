@@ -7,7 +7,6 @@ Knows no Beam.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from dataclasses import dataclass, field
 from typing import Any
@@ -64,6 +63,7 @@ class Sample:
     rows: int = 0
     known: int = 0
     _tables: list[pa.Table] = field(default_factory=list)
+    _new: list[tuple[pa.RecordBatch, NDArray, NDArray]] = field(default_factory=list)
     _held: int = 0
 
     def add(self, shard: str, first: int, batch: pa.RecordBatch) -> None:
@@ -78,12 +78,11 @@ class Sample:
             ValueError: A column has another type than in the schema.
         """
         row = np.arange(first, first + len(batch))
-        columns = batch.columns if batch.schema.equals(_READ) else _in_schema(batch)
-        nothing = pa.nulls(len(batch), pa.binary())
-        table = pa.Table.from_arrays(
-            [*columns, pa.array(row), pa.array(ranks(shard, row)), nothing], schema=SCHEMA
-        )
-        self._extend(Sample(len(batch), int(pc.sum(_known(table)).as_py() or 0), [table]))
+        if not batch.schema.equals(_READ):
+            batch = _in_schema(batch)
+        known = int(np.sum(_known(batch)))
+        new = (batch, row, ranks(shard, row))
+        self.update(Sample(len(batch), known, _new=[new], _held=len(batch)))
 
     def add_thumbnails(self, keys: pa.Array, jpegs: pa.Array) -> None:
         """Adds the thumbnails ``(n,)`` of photos, named by key; all rows are of one shard."""
@@ -95,46 +94,52 @@ class Sample:
 
     def update(self, other: Sample) -> None:
         """Adds the rows of another part of the run."""
-        self._extend(other)
-
-    def _extend(self, other: Sample) -> None:
         self.rows += other.rows
         self.known += other.known
         self._tables += other._tables
-        self._held += sum(len(table) for table in other._tables)
+        self._new += other._new
+        self._held += other._held
         if self._held > 2 * (ROWS + KNOWN_ROWS):
             self._held = len(self.table)
 
     @property
     def table(self) -> pa.Table:
         """The rows of the sample with the columns of SCHEMA, in the order of their ranks."""
+        if self._new:
+            batches, rows, order = zip(*self._new, strict=True)
+            columns = pa.Table.from_batches(batches).combine_chunks()
+            numbers = [pa.array(np.concatenate(one)) for one in (rows, order)]
+            nothing = pa.nulls(len(columns), pa.binary())
+            table = pa.Table.from_arrays([*columns.columns, *numbers, nothing], schema=SCHEMA)
+            self._tables, self._new = [*self._tables, table], []
         self._tables = [_cut(pa.concat_tables(self._tables or [SCHEMA.empty_table()]))]
         return self._tables[0]
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out what no longer belongs to the sample."""
-        return {**self.__dict__, "_tables": [self.table], "_held": len(self.table)}
+        table = self.table
+        return {**self.__dict__, "_tables": [table], "_held": len(table)}
 
 
-def _in_schema(batch: pa.RecordBatch) -> list[pa.Array]:
+def _in_schema(batch: pa.RecordBatch) -> pa.RecordBatch:
     columns = []
     for name in COLUMNS:
         kind = SCHEMA.field(name).type
         there = name in batch.schema.names
         columns.append(batch[name].cast(kind) if there else pa.nulls(len(batch), kind))
-    return columns
+    return pa.RecordBatch.from_arrays(columns, schema=_READ)
 
 
-def _known(table: pa.Table) -> Any:
-    """Whether each row has a known position."""
-    return functools.reduce(pc.or_, [table[f"{kind}_latitude"].is_valid() for kind in KINDS])
+def _known(table: pa.Table | pa.RecordBatch) -> NDArray[np.bool_]:
+    """Whether each row has a known position, ``(n,)``."""
+    return np.any([table[f"{kind}_latitude"].is_valid() for kind in KINDS], axis=0)
 
 
 def _cut(table: pa.Table) -> pa.Table:
     """Keeps the rows, and the thumbnails, of the lowest ranks."""
     order = [(name, "ascending") for name in ("rank", "shard", "row")]
     table = table.take(pc.sort_indices(table, order)).combine_chunks()
-    known = np.asarray(_known(table))
+    known = _known(table)
     kept = (np.arange(len(table)) < ROWS) | (known & (np.cumsum(known) <= KNOWN_ROWS))
     if not kept.all():
         table = table.filter(pa.array(kept))
