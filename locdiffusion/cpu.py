@@ -1,4 +1,7 @@
-"""Controls how torch runs on a CPU: threads inside an operation, and sizes of batches."""
+"""Controls how torch runs on a CPU: threads inside an operation, and sizes of batches.
+
+Torch is imported where it is used: processes that only read files ask for the number of cores too.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,10 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def usable_cores() -> int:
@@ -23,6 +27,8 @@ def one_torch_thread() -> None:
 
     Torch gives the number that was set last to threads that begin; that number stays as it is.
     """
+    import torch
+
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     other = threading.Thread(target=torch.set_num_threads, args=(before,))
@@ -37,6 +43,8 @@ def torch_threads(count: int) -> Iterator[None]:
     One thread is best for small products and for tasks that run in parallel, since threads inside a
     small operation wait for each other.
     """
+    import torch
+
     before = torch.get_num_threads()
     if before == count:  # not even for a moment the number of threads that begin
         yield

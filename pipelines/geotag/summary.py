@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import (
@@ -22,6 +21,7 @@ from typing import Any
 
 from fsspec.implementations.local import LocalFileSystem
 
+from locdiffusion.cpu import usable_cores
 from locdiffusion.evaluate.known_positions import KINDS
 from locdiffusion.files import file_system
 from locdiffusion.photos.left_out import MOST_NAMED, LeftOut
@@ -82,7 +82,7 @@ def read_digest(output: Output) -> RunDigest | None:
 def _digests(output: Output, names: Sequence[ManifestName]) -> Iterator[tuple[RunDigest, int]]:
     """Yields digests of some shards each, and how many; many shards in several processes."""
     chunks = [names[start : start + CHUNK] for start in range(0, len(names), CHUNK)]
-    workers = min(len(chunks) // 2, os.cpu_count() or 1)
+    workers = min(len(chunks) // 2, usable_cores())
     if workers < 2:
         yield from ((digest_shards(output, chunk), len(chunk)) for chunk in chunks)
         return

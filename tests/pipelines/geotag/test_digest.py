@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from itertools import permutations
@@ -30,6 +32,7 @@ from pipelines.geotag.sample import ranks
 from pipelines.geotag.shard_files import digest_shard
 from pipelines.geotag.summary import digest_shards, read_digest, run_digest, summarise
 from schemas.geotags import ErrorRow, Stage, Status, error_table
+from support import ROOT
 from support.outputs import manifest_of, write_predictions, write_thumbnails
 
 NAMES = [f"{group}-{number:03d}" for group in ("a", "b", "c") for number in range(4)]
@@ -219,3 +222,8 @@ def test_processes_digest_many_shards(output: Output, monkeypatch: pytest.Monkey
     output.remove(DIGEST)
     monkeypatch.setattr(summaries, "CHUNK", 3)
     assert run_digest(output).to_bytes() == wanted
+
+
+def test_a_process_that_digests_shards_loads_no_torch() -> None:
+    code = "import sys, pipelines.geotag.summary; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
