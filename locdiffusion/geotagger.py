@@ -27,7 +27,12 @@ from locdiffusion.diffusion.schedules import recentred_sigmas
 from locdiffusion.gallery.hybrid import HybridGallery
 from locdiffusion.gallery.places import embedded_gallery, read_gallery
 from locdiffusion.inference import log_density_around
-from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder, load_image_encoder
+from locdiffusion.model.image_encoder import (
+    EncoderSpec,
+    ImageEncoder,
+    UnloadedEncoder,
+    load_image_encoder,
+)
 from locdiffusion.model.model_files import local_checkpoint, local_encoder
 from locdiffusion.model.weights import GEOCLIP, split_name
 from locdiffusion.photos.exif import upright
@@ -92,6 +97,7 @@ class Geotagger:
         bf16: bool | None = None,
         prior: str | None = None,
         gallery: str | None = None,
+        embeds: bool = True,
     ) -> Geotagger:
         """Loads a checkpoint and its image encoder.
 
@@ -107,6 +113,8 @@ class Geotagger:
             bf16: Whether the encoder runs in bfloat16; None: on a GPU that computes with it.
             prior: Where photos may come from, see `GeotaggerSettings`.
             gallery: Places for a second answer of each photo, see `GeotaggerSettings`.
+            embeds: Whether the encoder is loaded; without, `embed` raises and embeddings that were
+                kept are all that can be geotagged.
 
         Raises:
             ValueError: A setting is out of range, or bf16 is wanted without a GPU for it.
@@ -127,6 +135,10 @@ class Geotagger:
         local = None if encoder is None else local_encoder(encoder)
         name = check_encoder(loaded.config, local)
         places = None if gallery is None else _places(gallery, loaded)
+        if not embeds:
+            degree = loaded.config.model.max_degree
+            kept = None if places is None else embedded_gallery(places, degree)
+            return cls(loaded, UnloadedEncoder(loaded.config.encoder, device), wanted, kept)
         image_encoder = load_image_encoder(name, device, bf16)
         if replace(image_encoder.spec, name=loaded.config.encoder.name) != loaded.config.encoder:
             raise CheckpointError(

@@ -1,13 +1,14 @@
-"""Layers that a geotag run writes beside its predictions on demand: regions and thumbnails.
+"""Layers that a geotag run writes on demand: regions, thumbnails and embeddings.
 
 A region is the smallest one found that holds the true position with a stated probability. A
-thumbnail is a small picture to look at. Both are joined to the predictions by `shard` and `key`.
+thumbnail is a small picture to look at. An embedding is what the network is given of a photo, so
+that another run needs no photo. All are joined to the predictions by `shard` and `key`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
@@ -35,6 +36,27 @@ THUMBNAIL_SCHEMA = pa.schema(
         pa.field("jpeg", pa.binary(), nullable=False),
     ]
 )
+
+
+EMBEDDING = "embedding"
+
+
+def embedding_schema(width: int) -> pa.Schema:
+    """The columns of embeddings: numbers in half precision, and what is known of positions."""
+    texts, degrees = pa.string(), pa.float64()
+    return pa.schema(
+        [
+            pa.field("key", texts, nullable=False),
+            pa.field("shard", texts, nullable=False),
+            pa.field(EMBEDDING, pa.list_(pa.float16(), width), nullable=False),
+            pa.field("exif_latitude", degrees),
+            pa.field("exif_longitude", degrees),
+            pa.field("exif_source", texts),
+            pa.field("truth_latitude", degrees),
+            pa.field("truth_longitude", degrees),
+            pa.field("truth_source", texts),
+        ]
+    )
 
 
 class Region(NamedTuple):
@@ -88,6 +110,26 @@ def region_table(shard: str, rows: Sequence[tuple[str, Region]]) -> pa.Table:
     }
     metadata = {geoparquet.METADATA_KEY: geoparquet.create_polygon_metadata(wkb, bounds)}
     return pa.table(columns, schema=REGION_SCHEMA).replace_schema_metadata(metadata)
+
+
+def embedding_table(shard: str, values: Any, columns: Mapping[str, Any]) -> pa.Table:
+    """Builds the table of one shard's embeddings, rows in the order of the columns.
+
+    Args:
+        shard: Id of the shard, for every row.
+        values: Embeddings, float16 ``(N, E)``.
+        columns: `key` and the columns of positions, N values each; NaN and None where unknown.
+    """
+    schema = embedding_schema(max(1, values.shape[1]))
+    numbers = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), max(1, values.shape[1]))
+    given = {**columns, "shard": [shard] * len(values), EMBEDDING: numbers}
+    arrays = [
+        given[field.name]
+        if field.name == EMBEDDING
+        else pa.array(given[field.name], field.type, from_pandas=True)
+        for field in schema
+    ]
+    return pa.Table.from_arrays(arrays, schema=schema)
 
 
 def thumbnail_table(shard: str, thumbnails: Sequence[Thumbnail]) -> pa.Table:

@@ -3,8 +3,8 @@
 What a footer says is no bound. Its numbers may lie, a page of a few bytes may unpack to two
 gigabytes, and a dictionary writes one value of a megabyte a million times in a kilobyte. What is
 damaged may end the process, since Arrow throws where nobody catches. So a file is read in a child
-process, whose memory is limited by the size of the file. Only flat columns are read: nothing that
-is asked for is a list.
+process, whose memory is limited by the size of the file. Only flat columns are read, and lists of a
+fixed length that are asked for by name.
 """
 
 from __future__ import annotations
@@ -34,13 +34,16 @@ class ParquetError(ValueError):
 
 
 def read_parquet(
-    source: str | os.PathLike[str] | bytes, columns: Collection[str] | None = None
+    source: str | os.PathLike[str] | bytes,
+    columns: Collection[str] | None = None,
+    lists: Collection[str] = (),
 ) -> pa.Table:
     """Reads the flat columns of a Parquet file of a stranger, in a child process.
 
     Args:
         source: Path of a local file, or its bytes.
         columns: Names of the columns to read, as far as they are there; None reads all.
+        lists: Names of columns of lists of a fixed length that are read, too.
 
     Returns:
         The table, with the metadata of the file's schema. Nested columns are left out.
@@ -49,18 +52,21 @@ def read_parquet(
         OSError: The file cannot be opened.
         ParquetError: The file is damaged, or too large for its size.
     """
-    [table] = read_parquets([source], columns)
+    [table] = read_parquets([source], columns, lists)
     return table
 
 
 def read_parquets(
-    sources: Sequence[str | os.PathLike[str] | bytes], columns: Collection[str] | None = None
+    sources: Sequence[str | os.PathLike[str] | bytes],
+    columns: Collection[str] | None = None,
+    lists: Collection[str] = (),
 ) -> Iterator[pa.Table]:
     """Reads files as `read_parquet` does, one after the other in one child process.
 
     Args:
         sources: Paths of local files, or their bytes; at least one.
         columns: Names of the columns to read, as far as they are there; None reads all.
+        lists: Names of columns of lists of a fixed length that are read, too.
 
     Yields:
         The table of each file.
@@ -78,7 +84,7 @@ def read_parquets(
         for source in sources:
             mapped = not isinstance(source, bytes)
             content = source if isinstance(source, bytes) else os.fsencode(os.path.abspath(source))
-            request = {"columns": columns and list(columns), "mapped": mapped}
+            request = {"columns": columns and list(columns), "mapped": mapped, "lists": list(lists)}
             answer = child(json.dumps(request).encode() + b"\n" + content)
             yield pa.ipc.open_stream(answer).read_all()
     except (IsolatedError, OverrunError) as error:
@@ -91,7 +97,8 @@ def packed_table(request: bytes) -> bytes:
     """Reads a table as a child process does.
 
     Args:
-        request: A line of JSON, `columns` and whether the file is `mapped`; then its path or bytes.
+        request: A line of JSON, `columns`, `lists` and whether the file is `mapped`; then its path
+            or bytes.
 
     Returns:
         The table as a stream of Arrow.
@@ -101,6 +108,7 @@ def packed_table(request: bytes) -> bytes:
     table = flat_table(
         _mapped(os.fsdecode(content)) if asked["mapped"] else pa.py_buffer(content),
         asked["columns"],
+        asked["lists"],
     )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -119,7 +127,9 @@ def _mapped(path: str | os.PathLike[str]) -> pa.Buffer:
         return file.read_buffer()
 
 
-def flat_table(buffer: pa.Buffer, columns: Collection[str] | None = None) -> pa.Table:
+def flat_table(
+    buffer: pa.Buffer, columns: Collection[str] | None = None, lists: Collection[str] = ()
+) -> pa.Table:
     """Reads flat columns in this process, which must be a child: a damaged file may end it.
 
     Raises:
@@ -130,7 +140,12 @@ def flat_table(buffer: pa.Buffer, columns: Collection[str] | None = None) -> pa.
         pa.BufferReader(buffer), thrift_container_size_limit=MOST_COLUMNS, pre_buffer=False
     )
     names = _flat_columns(opened)
-    table = opened.read(columns=[one for one in names if columns is None or one in columns])
+    fields = opened.schema_arrow
+    names = [one for one in names if columns is None or one in columns]
+    for one in lists:
+        if fields.names.count(one) == 1 and pa.types.is_fixed_size_list(fields.field(one).type):
+            names.append(one)
+    table = opened.read(columns=names)
     flat = [_plain(column) for column in table.columns]
     table = pa.table(flat, table.column_names, metadata=opened.schema_arrow.metadata)
     if table.nbytes > most_bytes(len(buffer)):

@@ -127,6 +127,23 @@ class ImageEncoder:
         return embeddings.float().cpu()
 
 
+class UnloadedEncoder(ImageEncoder):
+    """Stands for an encoder whose weights are not needed, as embeddings are there already.
+
+    Args:
+        spec: Preprocessing and sizes.
+        device: Torch device of all that follows.
+    """
+
+    def __init__(self, spec: EncoderSpec, device: str = "cpu") -> None:
+        self.spec = spec
+        self.device = torch.device(device)
+
+    def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """Raises RuntimeError: there are no weights."""
+        raise RuntimeError("no encoder was loaded; load the Geotagger with embeds=True")
+
+
 def load_image_encoder(name: str, device: str = "cpu", bf16: bool | None = False) -> ImageEncoder:
     """Loads a frozen encoder.
 

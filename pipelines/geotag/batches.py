@@ -62,6 +62,15 @@ class Embeddings(Columns):
 
 
 @dataclass(frozen=True)
+class EmbeddedPhotos(Columns):
+    """Embeddings as they are kept, float16 ``(N, E)``, with keys and what is known of positions."""
+
+    keys: list[str]
+    known: list[PhotoPositions]
+    values: np.ndarray
+
+
+@dataclass(frozen=True)
 class Posteriors(Columns):
     """What `decode` takes: embeddings ``(N, E)`` and natural parameters ``(N, K, d)``, float32."""
 
@@ -130,6 +139,7 @@ class PhotoBatch:
         ending: How the shard ended; on its last batch only.
         priors: Where each of the N photos may come from, None where the run says it; empty if no
             photo has a prior of its own.
+        embedded: All photos that were embedded, if embeddings are kept.
     """
 
     shard: Shard
@@ -140,6 +150,7 @@ class PhotoBatch:
     errors: tuple[ErrorRow, ...] = ()
     ending: ShardEnding | None = None
     priors: tuple[str | None, ...] = ()
+    embedded: EmbeddedPhotos | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -148,6 +159,14 @@ class PhotoBatch:
     def rows(self) -> int:
         """Number of photos with their fate: those still here, and those that were lost."""
         return len(self) + sum(error.key is not None for error in self.errors)
+
+    def halved(self) -> PhotoBatch:
+        """Keeps the embeddings in half precision, and goes on from these."""
+        if not isinstance(self.payload, Embeddings):
+            return self
+        values = self.payload.embeddings.astype(np.float16)
+        embedded = EmbeddedPhotos(list(self.keys), list(self.known), values)
+        return replace(self, payload=Embeddings(values.astype(np.float32)), embedded=embedded)
 
     def without_quotes(self) -> PhotoBatch:
         """Leaves out the bytes that messages quote: a document may be called like a photo."""
@@ -273,7 +292,7 @@ def run_stage(
             lambda photos, own: run_stage(photos, stage, own, regions, hybrid, late),
         )
     payload: Any = batch.payload
-    if payload is None:
+    if payload is None or (stage is Stage.EMBED and isinstance(payload, Embeddings)):
         return batch
 
     def step(some: slice) -> Columns:

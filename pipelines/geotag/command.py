@@ -7,6 +7,7 @@ by another call, with `--summarise`.
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.geotag.attempts import forgotten_if_stopped
 from pipelines.geotag.console import last_line, shown, summary_table, whole
 from pipelines.geotag.digest import RunDigest
+from pipelines.geotag.embeddings import kept_embeddings
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
@@ -36,6 +38,7 @@ from pipelines.geotag.plain_loop import run_plain_loop
 from pipelines.geotag.progress import Progress
 from pipelines.geotag.sample import Sample
 from pipelines.geotag.summary import run_digest, summarise
+from pipelines.geotag.tables import EMBEDDINGS
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 
 __all__ = ["build", "geotag", "main", "parser", "run", "summarise_only"]
@@ -84,9 +87,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     check = load or (options.loader if options.is_local else here)
     load = load or options.loader
     left_out = LeftOut()
-    shards = tuple(
-        list_shards(options.input, tell, options.exclude, left_out, options.follow_links)
-    )
+    shards = tuple(_shards(options, left_out))
     # RuntimeError: the encoder's weights are missing. All three carry their own remedy.
     try:
         geotagger = loaded(check).geotagger
@@ -133,7 +134,7 @@ def _output(options: GeotagOptions, shards: Sequence[Shard] = ()) -> Output:
     Raises:
         UsageError: It is a folder of the input.
     """
-    root = options.output if "://" in options.output else os.path.abspath(options.output)
+    root = _absolute(options.output)
     here = os.path.realpath(root)
     folders = {shard.folder for shard in shards if shard.folder}
     if any(os.path.realpath(folder) == here for folder in folders):
@@ -150,9 +151,41 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
     if is_dataclass(spec) and not isinstance(spec, type):
         settings["encoder"] = asdict(spec)
     settings |= _extra_settings(options)
+    if options.from_embeddings:
+        settings |= _kept_encoder(options, settings)
     return RunConfiguration(
         geotagger.model_id, geotagger.checkpoint_hash, options.loader.seed, settings
     )
+
+
+def _shards(options: GeotagOptions, left_out: LeftOut) -> Sequence[Shard]:
+    """Lists the shards of photos, or those whose embeddings an earlier run kept."""
+    if options.from_embeddings and options.input:
+        return kept_embeddings(_absolute(options.input[0]))[0]
+    for place in options.input:
+        if "://" not in place and (Output(place).read_json(RUN) or {}).get(EMBEDDINGS):
+            raise UsageError(
+                f"{place} is an output, wanted photos; to geotag the embeddings that it holds, "
+                "add --from-embeddings"
+            )
+    return list_shards(options.input, tell, options.exclude, left_out, options.follow_links)
+
+
+def _kept_encoder(options: GeotagOptions, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run records of the embeddings; UsageError if they are of another encoder."""
+    _, run = kept_embeddings(_absolute(options.input[0]))
+    found, wanted = run.get("encoder"), json.loads(json.dumps(settings.get("encoder")))
+    if found != wanted:
+        raise UsageError(
+            f"{options.input[0]} holds embeddings of the encoder {found}, and the checkpoint wants "
+            f"{wanted}; give a checkpoint of that encoder, or geotag the photos"
+        )
+    made: dict[str, Any] = {name: run[name] for name in ("bf16", "salvage") if name in run}
+    return made | {"from_embeddings": True}
+
+
+def _absolute(root: str) -> str:
+    return root if "://" in root else os.path.abspath(root)
 
 
 def _extra_settings(options: GeotagOptions) -> dict[str, Any]:
@@ -244,7 +277,7 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
             "check the path"
         )
     left_out = LeftOut()
-    shards = list_shards(options.input, tell, options.exclude, left_out, options.follow_links)
+    shards = _shards(options, left_out)
     digest = run_digest(output)
     summary = summarise(output, left_out, digest)
     if not shards and (earlier := output.read_json(SUMMARY)):  # which knew the folders

@@ -29,12 +29,14 @@ class KeptRows:
         regions: Table of REGION_SCHEMA; None if the run draws none.
         thumbnails: Thumbnails of some of the photos.
         failed: Number of these photos whose extra failed, by field of the manifest and reason.
+        embeddings: Table of `embedding_schema`; None if the run keeps none.
     """
 
     predictions: pa.Table
     regions: pa.Table | None = None
     thumbnails: tuple[Thumbnail, ...] = ()
     failed: Mapping[str, Mapping[str, int]] | None = None
+    embeddings: pa.Table | None = None
 
     @cached_property
     def keys(self) -> frozenset[str]:

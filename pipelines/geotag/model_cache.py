@@ -75,6 +75,21 @@ class GeotaggerLoader(GeotaggerSettings):
         return geotagger
 
 
+class EmbeddedLoader(GeotaggerLoader):
+    """Settings from which a worker builds a Geotagger without encoder, for kept embeddings."""
+
+    def __call__(self) -> GeotaggerLike:
+        """Loads the Geotagger.
+
+        Raises:
+            ValueError, RuntimeError, OSError: What `Geotagger.load` raises.
+        """
+        from locdiffusion.geotagger import Geotagger
+
+        geotagger: GeotaggerLike = Geotagger.load(**vars(self), embeds=False)
+        return geotagger
+
+
 class LoadedGeotagger:
     """A Geotagger and the lock under which the threads of a process use it."""
 

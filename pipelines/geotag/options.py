@@ -13,7 +13,7 @@ from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number, from
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
 from locdiffusion.geography.areas import SEPARATOR, AreaError, Areas
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
-from pipelines.geotag.model_cache import GeotaggerLoader
+from pipelines.geotag.model_cache import EmbeddedLoader, GeotaggerLoader
 from pipelines.geotag.tables import Extras
 
 ABOUT = """\
@@ -32,6 +32,8 @@ examples:
   locdiffusion geotag 'photos/{000..099}.tar' more.tar.gz --output out
   locdiffusion geotag 'photos/*.tar' --output out --regions --thumbnails 50
   locdiffusion geotag 'photos/*.tar' --output out --mode sampling --samples 32
+  locdiffusion geotag 'photos/*.tar' --output out --embeddings
+  locdiffusion geotag out --from-embeddings --output norway --prior norway.geojson
   locdiffusion geotag 'photos/*.tar' --output out \\
       --direct_num_workers 4 --direct_running_mode multi_processing
   locdiffusion geotag 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out \\
@@ -73,6 +75,7 @@ output:
                                      reads them all
   errors/part-<shard>.parquet        key, shard, stage, status, message
   regions/, thumbnails/              the same way, with --regions, --thumbnails
+  embeddings/                        the same way, with --embeddings
   map.html, map.png                  the answers on the globe
   report.html                        how good it is where positions are known
   summary.json                       counts, damage, files left out, accuracy
@@ -101,6 +104,7 @@ class GeotagOptions(JobFlags):
         max_error_fraction: Share of failed photos above which the exit status is 1.
         accept_damaged: Whether damaged shards leave the exit status at 0.
         retry_failed: Whether photos among the errors are done again.
+        from_embeddings: Whether the input is an output whose embeddings are geotagged.
     """
 
     input: tuple[str, ...]
@@ -112,13 +116,15 @@ class GeotagOptions(JobFlags):
     max_error_fraction: float
     accept_damaged: bool
     retry_failed: bool
+    from_embeddings: bool = False
 
     @property
     def again(self) -> list[str]:
         """The words to type for the summary of a job that nobody waited for."""
         accept = ["--accept-damaged"] if self.accept_damaged else []
         words = ["locdiffusion", "geotag", *self.input, "--output", self.output]
-        return [*words, "--summarise", *accept]
+        source = ["--from-embeddings"] if self.from_embeddings else []
+        return [*words, *source, "--summarise", *accept]
 
 
 def geotag_parser() -> JobParser:
@@ -144,6 +150,13 @@ def geotag_parser() -> JobParser:
         help="geotag a picture without its last bytes from the rows that are there; without this "
         "it is an error, `incomplete_image`",
     )
+    group.add_argument(
+        "--from-embeddings",
+        **SWITCH,
+        help="PATH is the output of a run with --embeddings: geotag what it kept, with another "
+        "checkpoint of the same encoder, another prior, regions or a gallery; reads no photo and "
+        "loads no encoder",
+    )
     group = parser.add_argument_group("the model")
     add_flags(group, *(f"--{name}" for name in MODEL), "--bf16", "--no-bf16")
     about = "most photos per call of the model; changes results only by rounding errors"
@@ -166,6 +179,12 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
         **SWITCH,
         help="draw the areas that contain the place with probability 50 %% and 90 %%, as "
         "polygons in a layer of their own; about 50 ms per photo",
+    )
+    add(
+        "--embeddings",
+        **SWITCH,
+        help="keep what the encoder makes of each photo, in half precision, for later runs with "
+        "--from-embeddings; 2 to 4 kB per photo",
     )
     about = "keep small pictures of at most N photos of each shard, for the map"
     add_number(group, "--thumbnails", whole, 0, "N", about)
@@ -210,20 +229,53 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     for name in ("prior", "gallery", "admin"):
         setattr(ours, name, getattr(ours, name) and _absolute(getattr(ours, name)))
     ours.checkpoint = _located(ours.checkpoint)
-    named = ("regions", "thumbnails", "admin", "admin_name", "salvage", "no_positions")
-    extras = {name: getattr(ours, name) for name in named}
+    if ours.from_embeddings:
+        _check_embedded(ours)
+    named = (
+        "regions",
+        "thumbnails",
+        "admin",
+        "admin_name",
+        "salvage",
+        "no_positions",
+        "embeddings",
+    )
+    loader = EmbeddedLoader if ours.from_embeddings else GeotaggerLoader
+    extras = {name: getattr(ours, name) for name in chosen}
     return GeotagOptions(
         **job_settings(ours),
         input=tuple(ours.input),
         exclude=tuple(ours.exclude),
         follow_links=ours.follow_links,
-        loader=GeotaggerLoader(**{name: getattr(ours, name) for name in (*MODEL, "bf16")}),
+        loader=loader(**{name: getattr(ours, name) for name in (*MODEL, "bf16")}),
         extras=Extras(**extras, hybrid=bool(ours.gallery)),
         batch_size=ours.batch_size,
         max_error_fraction=ours.max_error_fraction,
         accept_damaged=ours.accept_damaged,
         retry_failed=ours.retry_failed,
+        from_embeddings=ours.from_embeddings,
     )
+
+
+def _check_embedded(ours: argparse.Namespace) -> None:
+    """Raises UsageError for flags about photos, and for an output that is the input."""
+    about_photos = ("encoder", "bf16", "embeddings", "thumbnails", "salvage", "exclude")
+    for name in (*about_photos, "follow_links"):
+        if getattr(ours, name):
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(
+                f"{flag} is about photos and their encoder, and --from-embeddings reads none; "
+                f"leave one of the two out"
+            )
+    if len(ours.input) != 1 and not ours.summarise:
+        raise UsageError(
+            f"--from-embeddings takes the output of one run, and {len(ours.input)} paths are "
+            "named; give one"
+        )
+    if ours.input and os.path.realpath(ours.input[0]) == os.path.realpath(ours.output):
+        raise UsageError(
+            f"--output {ours.output} is the output that holds the embeddings; give another"
+        )
 
 
 def _default_output(inputs: Sequence[str]) -> str:

@@ -12,12 +12,14 @@ from locdiffusion.photos.photo_process import isolated
 from pipelines.geotag.attempts import attempt
 from pipelines.geotag.batches import STAGES, read_batches, run_stage
 from pipelines.geotag.decoding_ahead import BATCHES_AHEAD, DecodingAhead
+from pipelines.geotag.embeddings import EmbeddedShard, read_embedded
 from pipelines.geotag.late_results import LATE_THREADS
 from pipelines.geotag.model_cache import Loader, loaded
 from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.progress import TALLY
 from pipelines.geotag.retries import Retries
+from schemas.geotags import Stage
 
 
 def run_plain_loop(
@@ -39,21 +41,27 @@ def run_plain_loop(
         with attempt(output, shard, version) as deadly:
             batches = [] if deadly is None else [deadly]
             ahead = DecodingAhead(BATCHES_AHEAD * options.batch_size)
-            photos = read_batches(
-                shard,
-                geotagger.preprocess,
-                options.batch_size,
-                decode,
-                extras.thumbnails,
-                ahead,
-                version,
-                retries.take(shard, version),
-            )
+            kept = retries.take(shard, version)
+            if isinstance(shard, EmbeddedShard):
+                photos = read_embedded(shard, options.batch_size, version, kept)
+            else:
+                photos = read_batches(
+                    shard,
+                    geotagger.preprocess,
+                    options.batch_size,
+                    decode,
+                    extras.thumbnails,
+                    ahead,
+                    version,
+                    kept,
+                )
             with contextlib.closing(photos):
                 for batch in photos if deadly is None else ():
                     LATE_THREADS.wait_for_room()
                     for stage in STAGES:
                         batch = run_stage(batch, stage, geotagger, *wanted)
+                        if stage is Stage.EMBED and extras.embeddings:
+                            batch = batch.halved()
                     TALLY.add(batch.rows)
                     batches.append(batch)
             write_shard(output, configuration, batches, extras)

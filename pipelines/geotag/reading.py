@@ -19,6 +19,7 @@ from pipelines.geotag.attempts import attempt
 from pipelines.geotag.batches import PhotoBatch, read_batches
 from pipelines.geotag.counters import DECODE_PHOTO, MICROSECONDS, READ, WAIT_FOR_PHOTOS
 from pipelines.geotag.decoding_ahead import BATCHES_AHEAD, DecodingAhead
+from pipelines.geotag.embeddings import EmbeddedShard, read_embedded
 from pipelines.geotag.model_cache import Loader, loaded
 from pipelines.geotag.output import Output, RunConfiguration
 from pipelines.geotag.retries import Retries
@@ -87,9 +88,12 @@ class ReadShard(beam.DoFn):
         thumbnails = self.extras.thumbnails
         ahead = DecodingAhead(BATCHES_AHEAD * self.batch_size)
         kept = self.retries.take(shard, version)
-        batches = read_batches(
-            shard, self.preprocess, self.batch_size, decode, thumbnails, ahead, version, kept
-        )
+        if isinstance(shard, EmbeddedShard):
+            batches = read_embedded(shard, self.batch_size, version, kept)
+        else:
+            batches = read_batches(
+                shard, self.preprocess, self.batch_size, decode, thumbnails, ahead, version, kept
+            )
         batch: PhotoBatch | None
         with contextlib.closing(batches):
             while True:

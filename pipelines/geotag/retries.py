@@ -7,13 +7,14 @@ takes its rows of before along, runs the other photos, and removes the note with
 from __future__ import annotations
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from locdiffusion.files import file_system
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag.kept_rows import KeptRows
 from pipelines.geotag.output import RETRIES, Output, RunConfiguration
-from pipelines.geotag.tables import FAILED, PREDICTIONS, REGIONS, THUMBNAILS
+from pipelines.geotag.tables import EMBEDDINGS, FAILED, PREDICTIONS, REGIONS, THUMBNAILS
 from schemas.geotags import PREDICTION_SCHEMA
 from schemas.layers import REGION_SCHEMA, THUMBNAIL_SCHEMA, Thumbnail
 
@@ -52,18 +53,24 @@ class Retries:
 
     def _read(self, shard: str, rows: dict[str, int], note: dict[str, object]) -> KeptRows:
         tables = {}
-        for layer in _SCHEMAS:
+        for layer in (*_SCHEMAS, EMBEDDINGS):
             if layer not in rows:
                 continue
             filesystem, path = file_system(self.output.part(layer, shard))
             table = pq.read_table(pa.BufferReader(filesystem.cat_file(path)))
             if table.num_rows != rows[layer]:
                 raise ValueError(f"{table.num_rows} rows, wanted {rows[layer]}")
-            tables[layer] = table.replace_schema_metadata(None).cast(_SCHEMAS[layer])
+            table = table.replace_schema_metadata(None)
+            tables[layer] = table.cast(_SCHEMAS[layer]) if layer in _SCHEMAS else table
+        embeddings = tables.get(EMBEDDINGS)
+        if embeddings is not None:
+            keys = tables[PREDICTIONS]["key"].combine_chunks()
+            embeddings = embeddings.filter(pc.is_in(embeddings["key"], keys))
         pictures = tables[THUMBNAILS].to_pylist() if THUMBNAILS in tables else []
         return KeptRows(
             tables[PREDICTIONS],
             tables.get(REGIONS),
             tuple(Thumbnail(row["key"], row["jpeg"]) for row in pictures),
             {name: note[name] for name in FAILED if name in note},  # type: ignore[misc]
+            embeddings,
         )

@@ -50,7 +50,9 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
                 LATE_THREADS.wait_for_room()
         with held(model.lock, self.waiting), counted(self.microseconds):
             wanted = self.extras.regions, self.extras.hybrid, LATE_THREADS
-            return [run_stage(batch, self.stage, model.geotagger, *wanted)]
+            result = run_stage(batch, self.stage, model.geotagger, *wanted)
+        keeps = self.stage is Stage.EMBED and self.extras.embeddings
+        return [result.halved() if keeps else result]
 
     def get_num_bytes(self, batch: PhotoBatch) -> int:  # type: ignore[override]
         """Size of the arrays; Beam's default would pickle the batch to measure it."""

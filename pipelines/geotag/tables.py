@@ -1,4 +1,4 @@
-"""The Parquet files of one shard: predictions, errors and, if asked for, regions and thumbnails.
+"""The Parquet files of one shard: predictions, errors, regions, thumbnails and embeddings.
 
 Rows with places follow Hilbert's curve over the map, so that each row group covers a small area and
 a reader that wants one country skips most of a file. Knows no Beam.
@@ -24,15 +24,17 @@ from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
 from pipelines.geotag.kept_rows import joined_predictions, joined_regions, spatial_order, wide
 from pipelines.geotag.late_results import Failure, GalleryPlace
 from schemas.geotags import HYBRID_COLUMNS, OPTIONAL_COLUMNS, error_table, prediction_table
-from schemas.layers import Region, region_table, thumbnail_table
+from schemas.layers import Region, embedding_table, region_table, thumbnail_table
 
 PREDICTIONS, ERRORS, REGIONS, THUMBNAILS = "predictions", "errors", "regions", "thumbnails"
-LAYERS = (PREDICTIONS, ERRORS, REGIONS, THUMBNAILS)
+EMBEDDINGS = "embeddings"
+LAYERS = (PREDICTIONS, ERRORS, REGIONS, THUMBNAILS, EMBEDDINGS)
 
 FAILED = REGIONS_FAILED, HYBRID_FAILED = ("regions_failed", "hybrid_failed")
 """Fields of a manifest: number of photos with a prediction whose extra failed, by reason."""
 
 ROW_GROUP_ROWS = {PREDICTIONS: 5_000, ERRORS: 5_000, REGIONS: 1_000, THUMBNAILS: 1_000}
+ROW_GROUP_ROWS[EMBEDDINGS] = 5_000
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Extras:
         hybrid: Whether the Geotagger has a gallery, whose places go into HYBRID_COLUMNS.
         salvage: Whether pictures that break off are geotagged from the rows that are there.
         no_positions: Whether known positions, of EXIF and of documents, are left out.
+        embeddings: Whether embeddings are kept, in half precision, from which the run goes on.
     """
 
     regions: bool = False
@@ -56,11 +59,13 @@ class Extras:
     hybrid: bool = False
     salvage: bool = False
     no_positions: bool = False
+    embeddings: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers of which each shard gets a file."""
         wanted = {REGIONS: self.regions, THUMBNAILS: self.thumbnails > 0}
+        wanted[EMBEDDINGS] = self.embeddings
         return tuple(layer for layer in LAYERS if wanted.get(layer, True))
 
     def settings(self) -> dict[str, Any]:
@@ -76,6 +81,7 @@ class Extras:
             "admin_name": self.admin_name,
             "salvage": self.salvage,
             "no_positions": self.no_positions,
+            "embeddings": self.embeddings,
         }
         return {name: value for name, value in record.items() if value}
 
@@ -152,7 +158,31 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         found = ending.thumbnails if ending else ()
         pictures = [thumbnail for thumbnail in found if thumbnail.key in predicted]
         tables[THUMBNAILS] = thumbnail_table(shard, pictures)
+    if EMBEDDINGS in extras.layers:
+        before = kept.embeddings if kept else None
+        tables[EMBEDDINGS] = _embedding_table(ordered, before, extras.no_positions)
     return ShardTables(tables, failed)
+
+
+def _embedding_table(
+    batches: Sequence[PhotoBatch], before: pa.Table | None, no_positions: bool
+) -> pa.Table:
+    """Embeddings in the order of their keys; also of photos that failed in a later step."""
+    shard, ending = batches[-1].shard.id, batches[-1].ending
+    late = ending.late if ending else {}
+    parts = [batch.embedded for batch in batches if batch.embedded is not None]
+    keys = [key for part in parts for key in part.keys]
+    known = [
+        one.with_late(late.get(key))
+        for p in parts
+        for key, one in zip(p.keys, p.known, strict=True)
+    ]
+    values = np.concatenate([part.values for part in parts]) if parts else np.zeros((0, 0), "e")
+    positions = _known_columns([PhotoPositions()] * len(keys) if no_positions else known)
+    table = embedding_table(shard, values, {"key": keys, **positions})
+    if before is not None and before.num_rows:
+        table = pa.concat_tables([before, table] if table.num_rows else [before]).combine_chunks()
+    return table.sort_by("key")
 
 
 def _reasons(results: Sequence[object]) -> dict[str, int]:

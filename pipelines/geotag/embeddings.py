@@ -1,0 +1,223 @@
+"""Reads the embeddings that an earlier run kept, in place of its photos. Knows no Beam.
+
+The layer `embeddings` of an output, its errors and its manifests say all that another run needs:
+another checkpoint of the same encoder, another prior, regions, a gallery. No photo is read and no
+encoder is loaded. Files may be those of strangers, and are read within bounds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from locdiffusion.files import file_system
+from locdiffusion.isolation.parquet import read_parquet
+from locdiffusion.photos.blocks import TarStatus
+from locdiffusion.photos.coordinates import Source
+from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.listing import Shard
+from locdiffusion.photos.positions import PhotoPositions
+from locdiffusion.photos.storage import DataError
+from locdiffusion.photos.storage import version as file_version
+from pipelines.geotag.batches import Embeddings, PhotoBatch, ShardEnding
+from pipelines.geotag.kept_rows import KeptRows
+from pipelines.geotag.manifests import ManifestName
+from pipelines.geotag.output import Output
+from pipelines.geotag.tables import EMBEDDINGS, ERRORS
+from pipelines.writing.directory import RUN
+from schemas.geotags import ErrorRow, Stage, Status
+from schemas.layers import EMBEDDING, embedding_schema
+from schemas.samples import Truth
+
+BEFORE = (Stage.READ, Stage.PHOTO, Stage.EMBED)
+"""Steps in which photos fail that have no embedding."""
+_NOT_UNDERSTOOD = "a document that the first run did not understand"
+
+
+@dataclass(frozen=True)
+class EmbeddedShard(Shard):
+    """A shard whose embeddings an earlier run kept; id and place are those of the archive.
+
+    Attributes:
+        root: Output directory of the earlier run.
+        manifest: Name of the shard's manifest there.
+        encoder: Encoder of the embeddings, as of `encoder_of`.
+    """
+
+    root: str = ""
+    manifest: ManifestName | None = None
+    encoder: str = ""
+
+    @property
+    def version(self) -> str:
+        """Digest that changes when the earlier run does the shard again."""
+        output = Output(self.root)
+        files = [file_version(output.part(layer, self.id))[1:] for layer in (EMBEDDINGS, ERRORS)]
+        return hashlib.sha256(repr(files).encode()).hexdigest()[:32]
+
+
+def encoder_of(configuration: Mapping[str, Any]) -> str:
+    """Returns what decides the embeddings of a photo, of all that a run recorded, as JSON."""
+    names = ("encoder", "bf16", "salvage")
+    return json.dumps({name: configuration.get(name) for name in names}, sort_keys=True)
+
+
+def kept_embeddings(root: str) -> tuple[list[EmbeddedShard], dict[str, Any]]:
+    """Lists the shards of an output that have embeddings.
+
+    Returns:
+        The shards, and the configuration of the run that kept the embeddings.
+
+    Raises:
+        DataError: The directory holds none.
+    """
+    output = Output(root)
+    run = output.read_json(RUN) or {}
+    if not run.get(EMBEDDINGS):
+        found = "is an output without embeddings" if run else "is no output of this command"
+        raise DataError(
+            f"{root} {found}, wanted one of `locdiffusion geotag --embeddings`; geotag the photos "
+            "with --embeddings first, or leave --from-embeddings out"
+        )
+    files, encoder = output.manifest_files(), encoder_of(run)
+    shards = [
+        EmbeddedShard(
+            manifest["shard"],
+            manifest["source"],
+            root=root,
+            manifest=files[manifest["shard"]],
+            encoder=encoder,
+        )
+        for manifest in output.manifests(list(files.values()))
+    ]
+    if not shards:
+        raise DataError(f"{root} holds no finished shard; let its run end first")
+    return shards, run
+
+
+def read_embedded(
+    shard: EmbeddedShard, batch_size: int, version: str, kept: KeptRows | None = None
+) -> Generator[PhotoBatch, None, None]:
+    """Yields the embeddings of a shard in batches, as `batches.read_batches` does photos.
+
+    Photos that have no embedding are the rows of errors that they were. Embeddings that cannot be
+    read are an unreadable shard.
+    """
+    try:
+        rows, errors, ending = _read(shard, version)
+    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+        why = f"the embeddings cannot be read ({error}); do the first run again"
+        row = ErrorRow(None, Stage.READ, Status.SHARD_UNREADABLE, why)
+        unread = ShardEnding(1, 0, TarStatus.UNREADABLE, why, version, read_failed=True)
+        yield PhotoBatch(shard, 0, (), (), None, (row,), unread)
+        return
+    done = kept.keys if kept else frozenset()
+    keys = rows["key"].to_pylist()
+    chosen = [row for row, key in enumerate(keys) if key not in done]
+    values = rows[EMBEDDING].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    values = values.reshape(len(keys), -1) if keys else np.zeros((0, 1), np.float16)
+    starts = range(0, max(1, len(chosen)), batch_size)
+    for index, start in enumerate(starts):
+        part = chosen[start : start + batch_size]
+        last = index == len(starts) - 1
+        numbers = values[part].astype(np.float32)
+        yield PhotoBatch(
+            shard=shard,
+            index=index,
+            keys=tuple(keys[row] for row in part),
+            known=tuple(map(_positions, rows.take(part).to_pylist())),
+            payload=Embeddings(numbers) if part else None,
+            errors=errors if last else (),
+            ending=_ended(ending, len(starts), kept) if last else None,
+        )
+
+
+def _ended(ending: ShardEnding, batches: int, kept: KeptRows | None) -> ShardEnding:
+    return ShardEnding(**{**vars(ending), "batches": batches, "kept": kept})
+
+
+def _read(shard: EmbeddedShard, version: str) -> tuple[pa.Table, tuple[ErrorRow, ...], ShardEnding]:
+    output = Output(shard.root)
+    manifest = output.manifest(shard.id, shard.manifest)
+    if manifest is None:
+        raise ValueError("its manifest is gone")
+    width = (json.loads(shard.encoder)["encoder"] or {}).get("embedding_dim")
+    wanted = embedding_schema(width or 1)
+    rows = _table(output.part(EMBEDDINGS, shard.id))
+    configuration = json.loads((rows.schema.metadata or {}).get(b"config", b"{}"))
+    if (found := encoder_of(configuration)) != shard.encoder:
+        raise ValueError(f"they are of {found}, wanted {shard.encoder}")
+    if rows.num_rows and width is None:  # the encoder states none
+        wanted = embedding_schema(rows.schema.field(EMBEDDING).type.list_size)
+    rows = rows.select(wanted.names)
+    rows = rows.cast(wanted) if rows.num_rows else wanted.empty_table()
+    numbers = rows[EMBEDDING].combine_chunks().flatten()
+    if any(rows[name].null_count for name in ("key", EMBEDDING)) or numbers.null_count:
+        raise ValueError("there are nulls among the keys or the embeddings")
+    table = _table(output.part(ERRORS, shard.id))
+    found_errors = [
+        ErrorRow(row["key"], Stage(row["stage"]), Status(row["status"]), str(row["message"]))
+        for row in table.select(["key", "stage", "status", "message"]).to_pylist()
+    ]
+    errors = tuple(row for row in found_errors if row.stage in BEFORE)
+    if any((row.key is None) != row.status.of_shard for row in errors):
+        raise ValueError("a photo among its errors has no key")
+    keys = [*rows["key"].to_pylist(), *(row.key for row in errors if row.key is not None)]
+    if len(set(keys)) != len(keys) or len(keys) != manifest["photos"]:
+        raise ValueError(f"{len(set(keys))} photos, and the manifest says {manifest['photos']}")
+    problems = [str(one) for one in manifest.get("problems", ())]
+    unsaid = [_NOT_UNDERSTOOD] * (manifest.get("not_understood", 0) - len(problems))
+    return (
+        rows,
+        errors,
+        ShardEnding(
+            batches=0,
+            photos=len(keys),
+            tar_status=TarStatus(manifest["tar_status"]),
+            tar_message=str(manifest.get("tar_message", "")),
+            version=version,
+            left_out=LeftOut.from_dict(manifest.get("left_out", {})),
+            problems=tuple(problems + unsaid),
+            read_failed=bool(manifest.get("read_failed")),
+        ),
+    )
+
+
+def _table(place: str) -> pa.Table:
+    filesystem, path = file_system(place)
+    local = path if "://" not in place else filesystem.cat_file(path)
+    return read_parquet(local, lists=[EMBEDDING])
+
+
+@dataclass(frozen=True)
+class _Written(PhotoPositions):
+    """Known positions as the first run wrote them."""
+
+    exif: Truth | None = None
+    truth: Truth | None = None
+    exif_source: Source | None = None
+    truth_source: Source | None = None
+
+
+def _positions(row: Mapping[str, Any]) -> PhotoPositions:
+    """Reads the columns of positions; raises ValueError for a place that is none."""
+
+    def place(kind: str) -> Truth | None:
+        pair = row[f"{kind}_latitude"], row[f"{kind}_longitude"]
+        return None if None in pair else Truth(*pair)
+
+    def source(kind: str) -> Source | None:
+        return row[f"{kind}_source"] and Source(row[f"{kind}_source"])
+
+    return _Written(
+        exif=place("exif"),
+        truth=place("truth"),
+        exif_source=source("exif"),
+        truth_source=source("truth"),
+    )
