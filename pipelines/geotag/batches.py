@@ -26,7 +26,7 @@ from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.thumbnails import Chosen
 from pipelines.geotag.decoding_ahead import DecodingAhead
-from pipelines.geotag.kept_rows import KeptRows
+from pipelines.geotag.kept_rows import EmbeddedPhotos, KeptRows
 from pipelines.geotag.late_results import (
     Failure,
     GalleryPlace,
@@ -59,15 +59,6 @@ class Embeddings(Columns):
     """What `sample` takes: image embeddings, float32 ``(N, E)``."""
 
     embeddings: np.ndarray
-
-
-@dataclass(frozen=True)
-class EmbeddedPhotos(Columns):
-    """Embeddings as they are kept, float16 ``(N, E)``, with keys and what is known of positions."""
-
-    keys: list[str]
-    known: list[PhotoPositions]
-    values: np.ndarray
 
 
 @dataclass(frozen=True)

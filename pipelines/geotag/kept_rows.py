@@ -12,6 +12,8 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
+from locdiffusion.decoding.answers import Columns
+from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.sphere.hilbert import hilbert_index
 from schemas import geoparquet
 from schemas.layers import Thumbnail
@@ -42,6 +44,15 @@ class KeptRows:
     def keys(self) -> frozenset[str]:
         """Keys of the photos."""
         return frozenset(self.predictions["key"].to_pylist())
+
+
+@dataclass(frozen=True)
+class EmbeddedPhotos(Columns):
+    """Embeddings as they are kept, float16 ``(N, E)``, with keys and what is known of positions."""
+
+    keys: list[str]
+    known: list[PhotoPositions]
+    values: np.ndarray
 
 
 def spatial_order(latitude: np.ndarray, longitude: np.ndarray, keys: Sequence[str]) -> np.ndarray:
