@@ -241,7 +241,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         "embeddings",
     )
     loader = EmbeddedLoader if ours.from_embeddings else GeotaggerLoader
-    extras = {name: getattr(ours, name) for name in extra_names}
+    extras = {name: getattr(ours, name) for name in named}
     return GeotagOptions(
         **job_settings(ours),
         input=tuple(ours.input),
