@@ -111,6 +111,7 @@ def read_embedded(
     """
     try:
         rows, errors, ending = _read(shard, version)
+        known = list(map(_positions, rows.drop_columns([EMBEDDING]).to_pylist()))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         why = f"the embeddings cannot be read ({error}); do the first run again"
         row = ErrorRow(None, Stage.READ, Status.SHARD_UNREADABLE, why)
@@ -131,7 +132,7 @@ def read_embedded(
             shard=shard,
             index=index,
             keys=tuple(keys[row] for row in part),
-            known=tuple(map(_positions, rows.take(part).to_pylist())),
+            known=tuple(known[row] for row in part),
             payload=Embeddings(numbers) if part else None,
             errors=errors if last else (),
             ending=_ended(ending, len(starts), kept) if last else None,

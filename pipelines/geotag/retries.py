@@ -16,7 +16,7 @@ from pipelines.geotag.kept_rows import KeptRows
 from pipelines.geotag.output import RETRIES, Output, RunConfiguration
 from pipelines.geotag.tables import EMBEDDINGS, FAILED, PREDICTIONS, REGIONS, THUMBNAILS
 from schemas.geotags import PREDICTION_SCHEMA
-from schemas.layers import REGION_SCHEMA, THUMBNAIL_SCHEMA, Thumbnail
+from schemas.layers import EMBEDDING, REGION_SCHEMA, THUMBNAIL_SCHEMA, Thumbnail, embedding_schema
 
 _SCHEMAS = {PREDICTIONS: PREDICTION_SCHEMA, REGIONS: REGION_SCHEMA, THUMBNAILS: THUMBNAIL_SCHEMA}
 
@@ -61,7 +61,9 @@ class Retries:
             if table.num_rows != rows[layer]:
                 raise ValueError(f"{table.num_rows} rows, wanted {rows[layer]}")
             table = table.replace_schema_metadata(None)
-            tables[layer] = table.cast(_SCHEMAS[layer]) if layer in _SCHEMAS else table
+            if (schema := _SCHEMAS.get(layer)) is None:
+                schema = embedding_schema(table.schema.field(EMBEDDING).type.list_size)
+            tables[layer] = table.cast(schema)
         embeddings = tables.get(EMBEDDINGS)
         if embeddings is not None:
             keys = tables[PREDICTIONS]["key"].combine_chunks()
