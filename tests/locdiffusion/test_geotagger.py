@@ -312,6 +312,7 @@ class TestLoad:
     def test_its_arguments_are_the_settings(self) -> None:
         taken = inspect.signature(Geotagger.load).parameters.values()
         wanted = [(field.name, field.default) for field in fields(GeotaggerSettings)]
+        wanted.append(("embeds", True))
         assert [(argument.name, argument.default) for argument in taken] == wanted
 
     def test_naming_it_is_allowed_another_is_refused(self, saved: str) -> None:
