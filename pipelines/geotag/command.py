@@ -7,7 +7,6 @@ by another call, with `--summarise`.
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections import Counter
@@ -29,7 +28,7 @@ from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.geotag.attempts import forgotten_if_stopped
 from pipelines.geotag.console import last_line, shown, summary_table, whole
 from pipelines.geotag.digest import RunDigest
-from pipelines.geotag.embeddings import kept_embeddings
+from pipelines.geotag.embeddings import kept_embeddings, recorded_embeddings
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
@@ -152,7 +151,7 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
         settings["encoder"] = asdict(spec)
     settings |= _extra_settings(options)
     if options.from_embeddings:
-        settings |= _kept_encoder(options, settings)
+        settings |= recorded_embeddings(_absolute(options.input[0]), settings)
     return RunConfiguration(
         geotagger.model_id, geotagger.checkpoint_hash, options.loader.seed, settings
     )
@@ -169,19 +168,6 @@ def _shards(options: GeotagOptions, left_out: LeftOut) -> Sequence[Shard]:
                 "add --from-embeddings"
             )
     return list_shards(options.input, tell, options.exclude, left_out, options.follow_links)
-
-
-def _kept_encoder(options: GeotagOptions, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a run records of the embeddings; UsageError if they are of another encoder."""
-    _, run = kept_embeddings(_absolute(options.input[0]))
-    found, wanted = run.get("encoder"), json.loads(json.dumps(settings.get("encoder")))
-    if found != wanted:
-        raise UsageError(
-            f"{options.input[0]} holds embeddings of the encoder {found}, and the checkpoint wants "
-            f"{wanted}; give a checkpoint of that encoder, or geotag the photos"
-        )
-    made: dict[str, Any] = {name: run[name] for name in ("bf16", "salvage") if name in run}
-    return made | {"from_embeddings": True}
 
 
 def _absolute(root: str) -> str:

@@ -101,6 +101,23 @@ def kept_embeddings(root: str) -> tuple[list[EmbeddedShard], dict[str, Any]]:
     return shards, run
 
 
+def recorded_embeddings(root: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What a run with these settings records of the embeddings in a directory.
+
+    Raises:
+        DataError: They are of another encoder than that of the settings.
+    """
+    _, run = kept_embeddings(root)
+    found, wanted = run.get("encoder"), json.loads(json.dumps(settings.get("encoder")))
+    if found != wanted:
+        raise DataError(
+            f"{root} holds embeddings of the encoder {found}, and the checkpoint wants {wanted}; "
+            "give a checkpoint of that encoder, or geotag the photos"
+        )
+    made: dict[str, Any] = {name: run[name] for name in ("bf16", "salvage") if name in run}
+    return made | {"from_embeddings": True}
+
+
 def read_embedded(
     shard: EmbeddedShard, batch_size: int, version: str, kept: KeptRows | None = None
 ) -> Generator[PhotoBatch, None, None]:
