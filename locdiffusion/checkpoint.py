@@ -23,9 +23,10 @@ from locdiffusion.density.base_measure import COLUMNS, ROWS, BaseMeasure, unifor
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.files import atomic_path, write_atomically
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
+from locdiffusion.model.fingerprint import check_fingerprint
 from locdiffusion.model.preprocessing import EncoderSpec
 from locdiffusion.model.tensor_files import read_safetensors
-from locdiffusion.model.weights import may_move, split_name
+from locdiffusion.model.weights import may_be_same
 from locdiffusion.temperature import (
     STORED_IN_HALF,
     CalibratedDenoiser,
@@ -62,6 +63,8 @@ class CheckpointConfig:
         temperature: Sizes of the temperature model.
         record: Data, recipe, seed and metrics of the training run, for people.
         format: Version of the file.
+        fingerprint: Fingerprint of the encoder, see `locdiffusion.model.fingerprint`; empty if the
+            version that wrote the file had none, or the encoder's weights were not at hand.
     """
 
     name: str
@@ -72,10 +75,12 @@ class CheckpointConfig:
     temperature: TemperatureConfig = field(default_factory=TemperatureConfig)
     record: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         """Checks that the parts fit together."""
         _check_format(self.format)
+        check_fingerprint(self.fingerprint, self.encoder.embedding_dim)
         if len(self.name) > MAX_NAME or not self.name.isprintable():
             raise CheckpointError(
                 f"The name of the checkpoint is {self.name[:80]!a}; want at most {MAX_NAME} "
@@ -275,7 +280,7 @@ def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
     Args:
         config: Configuration of the checkpoint.
         encoder: Name of an encoder; None is the checkpoint's own. The weights of a CLIP model may
-            have moved to another file, which is not compared with the first one.
+            have moved to another file, which `fingerprint.hold` compares with the first one.
 
     Returns:
         Name of the encoder to load.
@@ -284,9 +289,9 @@ def check_encoder(config: CheckpointConfig, encoder: str | None) -> str:
         CheckpointError: It is another encoder, whose embeddings the network cannot use.
     """
     own = config.encoder.name
-    if encoder is None or encoder == own:
+    if encoder is None:
         return own
-    if not (may_move(encoder) and split_name(encoder)[0] == split_name(own)[0]):
+    if not may_be_same(own, encoder):
         raise CheckpointError(
             f"The checkpoint '{config.name}' was trained on embeddings of '{own}', not of "
             f"'{encoder}'. Leave --encoder out, or give a checkpoint trained with '{encoder}' "

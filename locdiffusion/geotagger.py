@@ -27,6 +27,7 @@ from locdiffusion.diffusion.schedules import recentred_sigmas
 from locdiffusion.gallery.hybrid import HybridGallery
 from locdiffusion.gallery.places import embedded_gallery, read_gallery
 from locdiffusion.inference import log_density_around
+from locdiffusion.model.fingerprint import hold
 from locdiffusion.model.image_encoder import (
     EncoderSpec,
     ImageEncoder,
@@ -121,7 +122,8 @@ class Geotagger:
             ModelFileError: A checkpoint or weights at a URL cannot be copied.
             CheckpointError: The checkpoint cannot be used, or not with this encoder.
             DataError: The gallery cannot be used, or not with this checkpoint.
-            EncoderWeightsError: The encoder's weights cannot be had.
+            EncoderWeightsError: The encoder's weights cannot be had, or are not those that the
+                checkpoint was trained with.
             AreaError: The prior is meant as an area, and is none.
             PolygonError: The prior's file cannot be used.
         """
@@ -135,16 +137,20 @@ class Geotagger:
         local = None if encoder is None else local_encoder(encoder)
         name = check_encoder(loaded.config, local)
         places = None if gallery is None else _places(gallery, loaded)
+        trained = loaded.config.encoder
         if not embeds:
             degree = loaded.config.model.max_degree
             kept = None if places is None else embedded_gallery(places, degree)
-            return cls(loaded, UnloadedEncoder(loaded.config.encoder, device), wanted, kept)
-        image_encoder = load_image_encoder(name, device, bf16)
-        if replace(image_encoder.spec, name=loaded.config.encoder.name) != loaded.config.encoder:
+            return cls(loaded, UnloadedEncoder(trained, device), wanted, kept)
+        image_encoder = load_image_encoder(name, device, bf16, trained)
+        found = image_encoder.spec
+        known = trained if trained.activation else replace(trained, activation=found.activation)
+        if replace(found, name=trained.name) != known:
             raise CheckpointError(
                 f"{name} preprocesses differently from what the checkpoint was trained with: "
-                f"{image_encoder.spec} instead of {loaded.config.encoder}."
+                f"{found} instead of {trained}."
             )
+        hold(image_encoder, loaded.config.fingerprint, trained.name)
         degree = loaded.config.model.max_degree
         embedded = None if places is None else embedded_gallery(places, degree)
         return cls(loaded, image_encoder, wanted, embedded, own)

@@ -21,6 +21,7 @@ def render(config: CheckpointConfig, about: str) -> str:
     """
     record = config.record
     decode, recipe = config.decode, record.get("recipe", {})
+    activation = config.encoder.activation
     lines = [
         about.rstrip(),
         "",
@@ -35,7 +36,8 @@ def render(config: CheckpointConfig, about: str) -> str:
         "## Recipe",
         "",
         *(f"- {name}: {_photos(part)}" for name, part in record.get("data", {}).items()),
-        f"- encoder: `{config.encoder.name}`, {config.encoder.embedding_dim} numbers per photo",
+        f"- encoder: `{config.encoder.name}`, {config.encoder.embedding_dim} numbers per photo"
+        + (f", activation {activation.value}" if activation else ""),
         f"- L = {config.model.max_degree}, {record.get('parameters', 0):,} parameters",
         f"- {recipe.get('steps')} steps of {recipe.get('batch_size')} photos, peak learning rate "
         f"{recipe.get('learning_rate'):g}, seed {recipe.get('seed')}",

@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> Path:
     """Simulates, trains, calibrates and writes; returns the directory of the checkpoint."""
     from experiments.distillation import run as distillation
     from experiments.distillation.teacher import TeacherConfig
-    from locdiffusion.model.image_encoder import encoder_spec
+    from locdiffusion.model.deferred_encoder import DeferredEncoder
     from locdiffusion.train import run
     from locdiffusion.train.distributed import processes
 
@@ -71,8 +71,8 @@ def run(options: argparse.Namespace) -> Path:
         trainer = run.train(config, data, options.output, group, 10.0, 10)
         data = distillation.thinned(data)
         about = options.about.read_text("utf-8") if options.about else None
-        spec = encoder_spec(config.encoder)
-        return run.finish(trainer, data, spec, about, distillation.TEMPERATURE)
+        encoder = DeferredEncoder(config.encoder)
+        return run.finish(trainer, data, encoder, about, distillation.TEMPERATURE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -121,7 +121,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "other_half": {n: float(np.mean([c[n] for c in crossed])) for n in crossed[0]},
     }
     denoiser.temperatures.out.bias.add_(float(np.log(factor.value)))
-    changed = replace(config, record=config.record | {"refitted": record})
+    changed = replace(
+        config,
+        record=config.record | {"refitted": record},
+        fingerprint=config.fingerprint or tagger.encoder.fingerprint,
+    )
     checkpoint.save(options.output, changed, denoiser, loaded.base_measure)
     return record
 

@@ -44,7 +44,19 @@ class DeferredEncoder:
         Raises:
             EncoderWeightsError: The weights are missing.
         """
+        return self._encoder().embed(pixels)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the encoder; see `ImageEncoder.fingerprint`.
+
+        Raises:
+            EncoderWeightsError: The weights are missing.
+        """
+        return self._encoder().fingerprint
+
+    def _encoder(self) -> image_encoder.ImageEncoder:
         with self._lock:
             if self._loaded is None:
                 self._loaded = image_encoder.load_image_encoder(self._name, self._device)
-        return self._loaded.embed(pixels)
+            return self._loaded

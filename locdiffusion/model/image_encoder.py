@@ -12,14 +12,15 @@
 | `geoclip` | GeoCLIP's 512, unit length | PyPI `geoclip`; CLIP's from a cache or its hub |
 | `geoclip:LOCAL_FILE` | the same | CLIP ViT-L/14 from any file of OpenAI's weights |
 
-`MODEL` and `PRETRAINED` are names of `open_clip.list_pretrained()`. A file of OpenAI's weights
-needs a MODEL that ends in `-quickgelu`, which open_clip infers from tags only.
+`MODEL` and `PRETRAINED` are names of `open_clip.list_pretrained()`. A checkpoint decides activation
+and preprocessing of a file; without one see `open_clip_model.told_activation`.
 
 Pixels come from `EncoderSpec.preprocess` as uint8; they are normalised on the encoder's device.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
@@ -30,10 +31,12 @@ from torch import nn
 
 from locdiffusion.cpu import torch_threads
 from locdiffusion.model import geoclip, lite0, open_clip_model
+from locdiffusion.model.activation import activation_of, set_activation
 from locdiffusion.model.clip_image import named_file
 from locdiffusion.model.cuda import check_gpu, on_device, tensor_float32, uses_bf16
+from locdiffusion.model.fingerprint import fingerprint
 from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
-from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.model.preprocessing import Activation, EncoderSpec
 from locdiffusion.model.weights import GEOCLIP, OPEN_CLIP_PREFIX, split_name
 
 if TYPE_CHECKING:
@@ -75,6 +78,20 @@ class ImageEncoder:
         mean, std = torch.tensor(spec.mean), torch.tensor(spec.std)
         self._shift = (255.0 * mean).view(3, 1, 1).to(self.device)
         self._scale = (1.0 / (255.0 * std)).view(3, 1, 1).to(self.device)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Embedding of one generated picture; see `locdiffusion.model.fingerprint`."""
+        return fingerprint(self)
+
+    @property
+    def activation(self) -> Activation | None:
+        """Activation of the network, if it has one of the two and not both."""
+        return activation_of(self._network)
+
+    def set_activation(self, activation: Activation) -> None:
+        """Gives the network another activation, for a comparison."""
+        set_activation(self._network, activation)
 
     def preprocess(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Returns the pixels that the network takes, uint8 (S, S, 3); see `EncoderSpec`."""
@@ -144,13 +161,17 @@ class UnloadedEncoder(ImageEncoder):
         raise RuntimeError("no encoder was loaded; load the Geotagger with embeds=True")
 
 
-def load_image_encoder(name: str, device: str = "cpu", bf16: bool | None = False) -> ImageEncoder:
+def load_image_encoder(
+    name: str, device: str = "cpu", bf16: bool | None = False, wanted: EncoderSpec | None = None
+) -> ImageEncoder:
     """Loads a frozen encoder.
 
     Args:
         name: Name of one of the forms in the table of this module.
         device: Torch device, for example `cpu` or `cuda:0`.
         bf16: Whether the network runs in bfloat16; None: on a GPU that computes with it.
+        wanted: Encoder of a checkpoint. A model of open_clip takes its activation and preprocessing
+            from it, and not from the name; None takes those of the name.
 
     Raises:
         ValueError: The name is of no known form, or names a model or tag that open_clip lacks; or
@@ -160,7 +181,7 @@ def load_image_encoder(name: str, device: str = "cpu", bf16: bool | None = False
     if lite0.is_lite0(name):
         spec, network = lite0.spec(name), lite0.build(name)
     elif name.startswith(OPEN_CLIP_PREFIX):
-        spec, network = open_clip_model.load(name)
+        spec, network = open_clip_model.load(name, wanted)
     elif _is_geoclip(name):
         spec, network = geoclip.SPEC, geoclip.ImageNetwork(split_name(name)[1])
     else:

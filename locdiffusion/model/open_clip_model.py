@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import logging
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from locdiffusion.model.activation import activation_of, activation_of_file, set_activation
 from locdiffusion.model.clip_layouts import image_weights
 from locdiffusion.model.lite0 import EFFICIENTNET_LITE0
 from locdiffusion.model.model_folder import folder_weights, model_folder
-from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.model.preprocessing import Activation, EncoderSpec
 from locdiffusion.model.weights import (
     FOLDER,
     OPEN_CLIP_PREFIX,
+    QUICK_GELU_SUFFIX,
     WEIGHT_SUFFIXES,
     EncoderWeightsError,
     is_folder,
@@ -84,8 +86,8 @@ def choose(name: str) -> Choice:
         name: Name of one of `FORMS`.
 
     Raises:
-        ValueError: open_clip has no such model or tag.
-        EncoderWeightsError: The package or the local file is missing.
+        ValueError: open_clip has no such model.
+        EncoderWeightsError: The package is missing.
     """
     model, weights = split_name(name)
     model = model.removeprefix(OPEN_CLIP_PREFIX)
@@ -110,8 +112,6 @@ def choose(name: str) -> Choice:
         )
     tags = open_clip.list_pretrained_tags_by_model(model)
     tag_config = open_clip.get_pretrained_cfg(model, weights)
-    if not tag_config:
-        _check_weight_file(name, weights, tags)
     # A file tells its model only: settings that all published weights of the model share hold too.
     configs = [tag_config] if tag_config else [open_clip.get_pretrained_cfg(model, t) for t in tags]
     agreed = {
@@ -129,11 +129,13 @@ def choose(name: str) -> Choice:
     return Choice(name, model, weights, bool(tag_config), arguments)
 
 
-def load(name: str) -> tuple[EncoderSpec, nn.Module]:
+def load(name: str, wanted: EncoderSpec | None = None) -> tuple[EncoderSpec, nn.Module]:
     """Loads a model of open_clip, by its tag or from a file.
 
     Args:
         name: Name of one of `FORMS`.
+        wanted: Encoder of a checkpoint, which decides activation and preprocessing; None leaves
+            them to the name and the file, see `told_activation`.
 
     Returns:
         The preprocessing, and the network that maps normalised images, float32 (N, 3, S, S), to
@@ -143,14 +145,19 @@ def load(name: str) -> tuple[EncoderSpec, nn.Module]:
         ValueError: open_clip has no such model or tag.
         EncoderWeightsError: The package or the weights are missing, or of another model.
     """
-    choice = choose(name)
+    choice = _existing(name)
+    activation = told_activation(choice)[0] if wanted is None else _activation_of(wanted)
     try:
         clip = _with_weights(choice, _weight_file(choice))
     except EncoderWeightsError:
         raise
     except Exception as error:  # of the hub, the file or the model
         raise EncoderWeightsError(_no_weights(choice, error)) from error
-    return _spec(choice, clip), ImageTower(clip)
+    found = _spec(choice, clip, activation)
+    if wanted is not None:
+        sizes = {"embedding_dim": found.embedding_dim, "image_size": found.image_size}
+        found = replace(wanted, name=name, activation=found.activation, **sizes)
+    return found, ImageTower(clip)
 
 
 def spec(name: str) -> EncoderSpec:
@@ -163,8 +170,43 @@ def spec(name: str) -> EncoderSpec:
         ValueError: open_clip has no such model or tag.
         EncoderWeightsError: The package or the local file is missing.
     """
-    choice = choose(name)
-    return _spec(choice, shapes_only(choice.model, **choice.arguments))
+    choice = _existing(name)
+    clip = shapes_only(choice.model, **choice.arguments)
+    return _spec(choice, clip, told_activation(choice)[0])
+
+
+def told_activation(choice: Choice) -> tuple[Activation | None, str]:
+    """Finds what tells the activation of a model, when no checkpoint does.
+
+    Returns:
+        The activation, None where open_clip's configuration decides; and who told it, in words.
+
+    Raises:
+        ValueError: Name and file contradict each other.
+    """
+    if choice.from_hub:
+        return None, "its tag"
+    by_name = Activation.QUICK_GELU if choice.model.endswith(QUICK_GELU_SUFFIX) else None
+    by_file = activation_of_file(Path(choice.weights))
+    if by_name and by_file and by_name is not by_file:
+        raise ValueError(
+            f"{choice.name} says {by_name.value} and the file says {by_file.value}; name the model "
+            f"{choice.model.removesuffix(QUICK_GELU_SUFFIX)} if the file is right"
+        )
+    if by_name:
+        return by_name, "its name"
+    return by_file, "its file" if by_file else "open_clip's configuration of the model"
+
+
+def _activation_of(wanted: EncoderSpec) -> Activation | None:
+    """Returns the activation of a checkpoint's encoder.
+
+    Checkpoints of version 0.4.0 do not tell it: theirs was that of the tag, or of the model.
+    """
+    if wanted.activation:
+        return wanted.activation
+    choice = choose(wanted.name)
+    return activation_of(shapes_only(choice.model, **choice.arguments).visual)
 
 
 def shapes_only(model: str, **arguments: Any) -> Any:
@@ -217,9 +259,12 @@ def _with_weights(choice: Choice, path: Path) -> Any:
     return clip
 
 
-def _spec(choice: Choice, clip: Any) -> EncoderSpec:
+def _spec(choice: Choice, clip: Any, activation: Activation | None) -> EncoderSpec:
+    """Returns the spec of a model, and gives it the activation if it has the other one."""
     import open_clip
 
+    if activation and activation_of(clip.visual):
+        set_activation(clip.visual, activation)
     config = open_clip.get_model_preprocess_cfg(clip)
     sides = np.broadcast_to(config["size"], 2).tolist()
     if sides[0] != sides[1]:
@@ -234,19 +279,24 @@ def _spec(choice: Choice, clip: Any) -> EncoderSpec:
         std=config["std"],
         interpolation=config["interpolation"],
         framing=config["resize_mode"],
+        activation=activation_of(clip.visual),
     )
 
 
-def _check_weight_file(name: str, weights: str, tags: Sequence[str]) -> None:
-    """Raises an error unless `weights`, which is no tag, is an existing file."""
-    path = Path(weights)
-    if path.is_file():
-        return
+def _existing(name: str) -> Choice:
+    """Finds a model, and checks that its weights are those of a tag, or an existing file."""
+    import open_clip
+
+    choice = choose(name)
+    path = Path(weights := choice.weights)
+    if choice.from_hub or path.is_file():
+        return choice
     if "/" in weights or path.suffix in WEIGHT_SUFFIXES:
         raise EncoderWeightsError(
             f"{name} wants the weight file {weights}, and there is no such file: "
             "give a path relative to the current directory, or an absolute one"
         )
+    tags = open_clip.list_pretrained_tags_by_model(choice.model)
     raise ValueError(
         f"{name} names neither a file nor a tag of its model; its tags are {list(tags)}, "
         f"a file ends in one of {WEIGHT_SUFFIXES}"
@@ -260,8 +310,10 @@ def _no_weights(choice: Choice, error: Exception) -> str:
     if not choice.from_hub:
         return (
             f"the weight file of {name} could not be loaded into {model}; check that it holds a "
-            f"state dict of that model (OpenAI's need a MODEL ending in -quickgelu): {reason}"
+            f"state dict of that model: {reason}"
         )
+    if choice.arguments["force_quick_gelu"] and not model.endswith(QUICK_GELU_SUFFIX):
+        model += QUICK_GELU_SUFFIX
     return (
         f"the weights of {name} could not be had from open_clip's hub; without a network, fetch "
         f"the file elsewhere and pass open_clip:{model}/FILE.safetensors, or use "

@@ -44,9 +44,18 @@ class Framing(str, Enum):
     LONGEST = "longest"  # longest side to S, black bars
 
 
+class Activation(str, Enum):
+    """Activation of a CLIP image tower: published weights differ in it, and no file's shapes do."""
+
+    GELU = "gelu"
+    QUICK_GELU = "quick_gelu"  # x · sigmoid(1.702 x): OpenAI's, MetaCLIP's and DFN's
+
+
 @dataclasses.dataclass(frozen=True)
 class EncoderSpec:
-    """Encoder and preprocessing that give an embedding; every checkpoint stores it.
+    """Identity of an encoder: all that decides an embedding but the weights.
+
+    Every checkpoint stores it. The architecture is `weights.architecture(name)`.
 
     Attributes:
         name: Name that `load_image_encoder` takes.
@@ -58,6 +67,7 @@ class EncoderSpec:
         framing: How the photo becomes a square.
         detail: Side in pixels to which the square is reduced before it is enlarged to S, so that
             photos of any resolution are equally coarse. None does not reduce it.
+        activation: Activation of the network. None is that of the architecture, which has one only.
 
     Raises:
         ValueError: A field is out of its range.
@@ -71,6 +81,7 @@ class EncoderSpec:
     interpolation: Interpolation = Interpolation.BICUBIC
     framing: Framing = Framing.SHORTEST
     detail: int | None = None
+    activation: Activation | None = None
 
     def __post_init__(self) -> None:
         """Checks every field and converts lists and strings of JSON to their types."""
@@ -89,7 +100,12 @@ class EncoderSpec:
                     "in units of x / 255, so divide statistics of 0..255 pixels by 255"
                 )
             object.__setattr__(self, field, values)
-        for field, kind in (("interpolation", Interpolation), ("framing", Framing)):
+        kinds: dict[str, type[Enum]] = {
+            "interpolation": Interpolation,
+            "framing": Framing,
+            **({"activation": Activation} if self.activation is not None else {}),
+        }
+        for field, kind in kinds.items():
             known = [member.value for member in kind]
             value = getattr(self, field)
             if value not in known:
@@ -99,14 +115,14 @@ class EncoderSpec:
     def to_dict(self) -> dict[str, Any]:
         """Returns the fields as JSON types; `from_dict` is the inverse."""
         fields = dataclasses.asdict(self)
-        if self.detail is None:  # as versions without `detail` wrote it
-            del fields["detail"]
         return {
-            **fields,
+            # as versions without the optional fields wrote it
+            **{name: value for name, value in fields.items() if value is not None},
             "mean": list(self.mean),
             "std": list(self.std),
             "interpolation": self.interpolation.value,
             "framing": self.framing.value,
+            **({"activation": self.activation.value} if self.activation else {}),
         }
 
     @classmethod
@@ -117,7 +133,7 @@ class EncoderSpec:
             ValueError: A field is missing, unknown or out of its range.
         """
         known = {field.name for field in dataclasses.fields(cls)}
-        lacking = known - set(fields) - {"detail"}
+        lacking = known - set(fields) - {"detail", "activation"}
         if lacking or set(fields) - known:
             raise ValueError(
                 f"encoder spec has unknown fields {sorted(set(fields) - known)} and lacks "

@@ -11,12 +11,17 @@ from collections.abc import Iterator
 GEOCLIP = "geoclip"
 OPEN_CLIP_PREFIX = "open_clip:"
 FOLDER, HUB = "local-dir:", "hf-hub:"
+QUICK_GELU_SUFFIX = "-quickgelu"
+"""End of the names of open_clip's models with QuickGELU, which are otherwise those without it."""
 WEIGHT_SUFFIXES = (".pt", ".pth", ".bin", ".safetensors", ".index.json")
 HUB_TIMEOUT_S = 5.0
 
 
 class EncoderWeightsError(RuntimeError):
-    """The package or the weights of an encoder are missing; the message names the remedy."""
+    """The package or the weights of an encoder are missing, or are not those that are wanted.
+
+    The message names the remedy.
+    """
 
 
 def split_name(name: str) -> tuple[str, str]:
@@ -52,6 +57,26 @@ def may_move(name: str) -> bool:
     model, weights = split_name(name)
     local = weights.endswith(WEIGHT_SUFFIXES) or (is_folder(name) and bool(weights))
     return model == GEOCLIP or local
+
+
+def architecture(name: str) -> str:
+    """Returns the part of an encoder's name that tells the shapes of its weights.
+
+    `open_clip:ViT-L-14/openai` and `open_clip:ViT-L-14-quickgelu/FILE` are both
+    `open_clip:ViT-L-14`: the activation is not a part of it.
+    """
+    return split_name(name)[0].removesuffix(QUICK_GELU_SUFFIX)
+
+
+def may_be_same(own: str, given: str) -> bool:
+    """Whether an encoder's name may stand for the same weights as another one's.
+
+    Args:
+        own: Name of the encoder that is known.
+        given: Name of the other one. A file may hold any weights of its architecture.
+    """
+    same_weights = split_name(own)[1] == split_name(given)[1]
+    return architecture(own) == architecture(given) and (same_weights or may_move(given))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 The image encoder is frozen, so each photo is embedded once. The cache has one Parquet file per
 shard (key, latitude, longitude, embedding), named after the shard, the encoder and the shard's size
-and time. A sample that brings its embedding (`<key>.npy`) is not decoded at all.
+and time. A sample that brings its embedding (`<key>.npy`) is not decoded at all. If other photos
+were embedded, the file also holds the fingerprint of the encoder.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from locdiffusion.cli.terminal import progress_bar
 from locdiffusion.cpu import torch_threads
 from locdiffusion.files import atomic_path
 from locdiffusion.model.deferred_encoder import DeferredEncoder
+from locdiffusion.model.fingerprint import LEAST_COSINE, cosine
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.photos.labelled_samples import (
     check_builds,
@@ -38,6 +40,8 @@ from locdiffusion.sphere.geodesy import unit_vectors
 
 EMBEDDING_EXTENSION = "npy"
 PHOTOS_AT_ONCE = 64
+FINGERPRINT = b"fingerprint"
+"""Key of the encoder's fingerprint in the metadata of a file."""
 
 
 class EmbeddingRows(Protocol):
@@ -156,7 +160,7 @@ def embed_shards(
 
 
 def _embed_shard(shard: str, encoder: ImageEncoder | DeferredEncoder, target: Path) -> None:
-    keys, positions = [], []
+    keys, positions, made_here = [], [], False
     rows: list[NDArray[np.floating]] = []
     waiting: dict[int, NDArray[np.uint8]] = {}  # pixels of rows that are still to be embedded
 
@@ -178,6 +182,7 @@ def _embed_shard(shard: str, encoder: ImageEncoder | DeferredEncoder, target: Pa
             continue
         assert sample.image is not None
         waiting[len(rows)] = pixels_of(sample.image, encoder, place)
+        made_here = True
         rows.append(np.empty(0))
         if len(waiting) == PHOTOS_AT_ONCE:
             embed_waiting()
@@ -185,10 +190,11 @@ def _embed_shard(shard: str, encoder: ImageEncoder | DeferredEncoder, target: Pa
     if not keys:
         raise DataError(f"{shard} holds no sample.")
     latitude, longitude = np.array(positions).T
-    write_embedded(target, EmbeddedPhotos(keys, np.stack(rows), latitude, longitude))
+    photos = EmbeddedPhotos(keys, np.stack(rows), latitude, longitude)
+    write_embedded(target, photos, encoder.fingerprint if made_here else "")
 
 
-def write_embedded(target: Path, photos: EmbeddedPhotos) -> None:
+def write_embedded(target: Path, photos: EmbeddedPhotos, fingerprint: str = "") -> None:
     """Writes a file of the cache, with embeddings in half precision."""
     flat = pa.array(photos.embeddings.astype(np.float16).ravel())
     embeddings = pa.FixedSizeListArray.from_arrays(flat, photos.embeddings.shape[1])
@@ -200,6 +206,8 @@ def write_embedded(target: Path, photos: EmbeddedPhotos) -> None:
             "embedding": embeddings,
         }
     )
+    if fingerprint:
+        table = table.replace_schema_metadata({FINGERPRINT: fingerprint})
     with atomic_path(target) as temporary:
         # A dictionary of numbers that never repeat makes reading four times slower.
         pq.write_table(table, temporary, compression="zstd", use_dictionary=False)
@@ -246,6 +254,31 @@ def read_embedded(files: Sequence[Path]) -> EmbeddedPhotos:
         latitude=table["latitude"].to_numpy(),
         longitude=table["longitude"].to_numpy(),
     )
+
+
+def cached_fingerprint(files: Sequence[Path]) -> str:
+    """Returns the fingerprint of the encoder that made the embeddings of files of the cache.
+
+    Returns:
+        The fingerprint; empty if no file tells.
+
+    Raises:
+        DataError: Different encoders made them, such as two versions of one file of weights.
+    """
+    found: dict[str, Path] = {}
+    for file in files:
+        stored = (pq.read_schema(file).metadata or {}).get(FINGERPRINT)
+        if stored:
+            found.setdefault(stored.decode("ascii"), file)
+    for one, file in found.items():
+        first, first_file = next(iter(found.items()))
+        if not (alike := cosine(first, one)) >= LEAST_COSINE:
+            raise DataError(
+                f"{first_file} and {file} hold embeddings of different encoders: the cosine of "
+                f"their fingerprints is {alike:.4f}, wanted at least {LEAST_COSINE}. Delete those "
+                "of them that were made with other weights, and run again."
+            )
+    return next(iter(found), "")
 
 
 def embedding_rows(table: pa.Table) -> NDArray[np.float16]:

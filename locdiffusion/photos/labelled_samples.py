@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from locdiffusion.cli.terminal import tell
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.image_encoder import ImageEncoder
-from locdiffusion.model.weights import may_move, split_name
+from locdiffusion.model.weights import may_be_same
 from locdiffusion.photos.archive import Sample, ShardReader, late_documents
 from locdiffusion.photos.coordinates import NOTHING, Source
 from locdiffusion.photos.folder import PhotoFile, fingerprint
@@ -137,9 +137,9 @@ def check_builds(shards: Sequence[str], encoder: str) -> None:
         ):  # other shards than those of pipelines.build_shards
             continue
         stored = record.get("encoder") if isinstance(record, dict) else None
-        names = (str(stored), encoder)
-        moved = any(map(may_move, names)) and len({split_name(name)[0] for name in names}) == 1
-        if isinstance(stored, str) and stored != encoder and not moved:
+        if isinstance(stored, str) and not (
+            may_be_same(stored, encoder) or may_be_same(encoder, stored)
+        ):
             raise DataError(
                 f"The shards below {folder} hold embeddings of {stored!r}, and the encoder is "
                 f"{encoder!r}; train with --encoder {stored}, or build the shards again with "

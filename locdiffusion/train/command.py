@@ -165,7 +165,7 @@ def run(options: argparse.Namespace) -> Path | None:
         if not group.is_first:
             return None
         about = options.about.read_text() if options.about else None
-        return run.finish(trainer, data, encoder.spec, about)
+        return run.finish(trainer, data, encoder, about)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -22,8 +22,13 @@ from locdiffusion.config import to_dict
 from locdiffusion.files import write_atomically
 from locdiffusion.inference import natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
-from locdiffusion.model.preprocessing import EncoderSpec
-from locdiffusion.photos.embedding_cache import EmbeddedPhotos, embed_shards, read_embedded
+from locdiffusion.model.weights import EncoderWeightsError
+from locdiffusion.photos.embedding_cache import (
+    EmbeddedPhotos,
+    cached_fingerprint,
+    embed_shards,
+    read_embedded,
+)
 from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 from locdiffusion.train.batches import PhotoSource
@@ -75,12 +80,14 @@ class RunData:
         validation: Validation photos by the name of the part, `val` first.
         tests: Test photos, or files of the embedding cache, by the name of the set.
         sources: Descriptions of how the photos were made, by the name of the part.
+        fingerprint: Fingerprint of the encoder that embedded them here; empty if none was.
     """
 
     train: EmbeddedPhotos | PhotoSource
     validation: dict[str, EmbeddedPhotos]
     tests: Mapping[str, list[Path] | EmbeddedPhotos]
     sources: dict[str, list[dict[str, Any]]]
+    fingerprint: str = ""
 
 
 def load(
@@ -115,13 +122,14 @@ def load(
     files = {name: embedded(globs) for name, globs in patterns.items() if globs}
     test_files = {name: embedded(globs) for name, globs in tests.items()}
     group.wait()
+    fingerprint = cached_fingerprint([path for paths in files.values() for path in paths])
     train = _training_photos(files.pop("train"), config, group)
     validation = {n: _thinned(read_embedded(paths), val_photos) for n, paths in files.items()}
     if group.is_first:
         counts = ", ".join(f"{len(part):,} {name}" for name, part in validation.items())
         print(f"{len(train):,} training photos; validation: {counts}", flush=True)
     sources = {name: _describe(globs) for name, globs in patterns.items()}
-    return RunData(train, validation, test_files, sources)
+    return RunData(train, validation, test_files, sources, fingerprint)
 
 
 def _thinned(photos: EmbeddedPhotos, most: int | None) -> EmbeddedPhotos:
@@ -238,7 +246,7 @@ def _train_until_told(trainer: Trainer, save_every_s: float, scalars: Scalars | 
 def finish(
     trainer: Trainer,
     data: RunData,
-    encoder: EncoderSpec,
+    encoder: DeferredEncoder,
     about: str | None,
     temperature: TemperatureConfig | None = None,
 ) -> Path:
@@ -247,7 +255,7 @@ def finish(
     Args:
         trainer: Trainer at the end of its run.
         data: The photos.
-        encoder: Encoder that embedded them.
+        encoder: Encoder that embedded them. Its weights are loaded only if none embedded them here.
         about: Markdown that opens the model card; None writes a title only.
         temperature: Sizes of the temperature model; None takes the defaults.
 
@@ -274,15 +282,25 @@ def finish(
         config.model,
         config.noise,
         decode,
-        encoder,
+        encoder.spec,
         denoiser.temperatures.config,
         _record(trainer, metrics, data),
+        fingerprint=data.fingerprint or _fingerprint(encoder),
     )
     directory = trainer.directory / CHECKPOINT
     checkpoint.save(directory, saved, denoiser, base_measure)
     about = f"# Model card: `{saved.name}`" if about is None else about
     write_atomically(directory / model_card.CARD, model_card.render(saved, about))
     return directory
+
+
+def _fingerprint(encoder: DeferredEncoder) -> str:
+    """Takes the fingerprint of an encoder; empty if its weights are not on this machine."""
+    try:
+        return encoder.fingerprint
+    except EncoderWeightsError as error:
+        print(f"the checkpoint gets no fingerprint of its encoder: {error}", flush=True)
+        return ""
 
 
 def _with_temperatures(

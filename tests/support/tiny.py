@@ -126,7 +126,9 @@ def replace_encoders(
     """Has modules load this encoder instead of the real one; every one that is loaded."""
     loaded: list[TinyEncoder] = []
 
-    def load(name: str, device: str = "cpu", bf16: bool | None = None) -> TinyEncoder:
+    def load(
+        name: str, device: str = "cpu", bf16: bool | None = None, wanted: EncoderSpec | None = None
+    ) -> TinyEncoder:
         loaded.append(TinyEncoder(name))
         return loaded[-1]
 
