@@ -34,6 +34,11 @@ class DeferredEncoder:
         """Preprocessing and sizes of the encoder."""
         return image_encoder.encoder_spec(self._name)
 
+    @property
+    def activation_told_by(self) -> str:
+        """What told the activation of the network; see `open_clip_model.told_activation`."""
+        return image_encoder.activation_told_by(self._name)
+
     def preprocess(self, image: Image.Image) -> npt.NDArray[np.uint8]:
         """Returns the pixels that the network takes; see `ImageEncoder.preprocess`."""
         return self.spec.preprocess(image)

@@ -5,7 +5,17 @@ sound: other weights of the same shapes, or the other activation. A checkpoint t
 embedding that its encoder gives one picture, and every encoder is held against it when it is
 loaded, by the cosine of the two.
 
-PLACEHOLDER
+Measured on ViT-B/32 with random weights, seed 0, on a CPU, as 1 - cosine with itself:
+
+    weights in half precision          1e-7
+    computed in bfloat16               5e-5
+    the other activation               3e-5
+    the other one, all in bfloat16     8e-5
+    other random weights               about 1
+
+No threshold separates the second row from the third, so the other activation is tried too: the
+right one leaves the smaller difference. The threshold is for other weights. Trained weights
+were not at hand.
 """
 
 from __future__ import annotations
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
 LEAST_COSINE = 0.99
 ROUNDING = 1e-6
 """1 - cosine of equal encoders in single precision is below it; half precision is stored."""
-CLEARLY_BETTER = 0.5
+CLEARLY_BETTER = 0.8
 """The other activation is the right one if it leaves less than this part of 1 - cosine."""
 _ACTIVATIONS = {Activation.GELU: Activation.QUICK_GELU, Activation.QUICK_GELU: Activation.GELU}
 

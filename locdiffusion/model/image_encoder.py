@@ -210,5 +210,16 @@ def encoder_spec(name: str) -> EncoderSpec:
     return open_clip_model.spec(name)
 
 
+def activation_told_by(name: str) -> str:
+    """Returns what tells the activation of an encoder, in words.
+
+    Args:
+        name: Name that `encoder_spec` takes.
+    """
+    if not name.startswith(OPEN_CLIP_PREFIX):
+        return "its architecture"
+    return open_clip_model.told_activation(open_clip_model.choose(name))[1]
+
+
 def _is_geoclip(name: str) -> bool:
     return split_name(name)[0] == GEOCLIP and name != GEOCLIP + ":"

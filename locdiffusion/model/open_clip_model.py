@@ -155,8 +155,8 @@ def load(name: str, wanted: EncoderSpec | None = None) -> tuple[EncoderSpec, nn.
         raise EncoderWeightsError(_no_weights(choice, error)) from error
     found = _spec(choice, clip, activation)
     if wanted is not None:
-        sizes = {"embedding_dim": found.embedding_dim, "image_size": found.image_size}
-        found = replace(wanted, name=name, activation=found.activation, **sizes)
+        kept = ("mean", "std", "interpolation", "framing", "detail")
+        found = replace(found, **{field: getattr(wanted, field) for field in kept})
     return found, ImageTower(clip)
 
 
@@ -262,8 +262,10 @@ def _with_weights(choice: Choice, path: Path) -> Any:
 def _spec(choice: Choice, clip: Any, activation: Activation | None) -> EncoderSpec:
     """Returns the spec of a model, and gives it the activation if it has the other one."""
     import open_clip
+    from open_clip.transformer import VisionTransformer
 
-    if activation and activation_of(clip.visual):
+    # timm's towers have the activation of their architecture, whatever open_clip's settings say
+    if activation and isinstance(clip.visual, VisionTransformer):
         set_activation(clip.visual, activation)
     config = open_clip.get_model_preprocess_cfg(clip)
     sides = np.broadcast_to(config["size"], 2).tolist()
@@ -285,8 +287,6 @@ def _spec(choice: Choice, clip: Any, activation: Activation | None) -> EncoderSp
 
 def _existing(name: str) -> Choice:
     """Finds a model, and checks that its weights are those of a tag, or an existing file."""
-    import open_clip
-
     choice = choose(name)
     path = Path(weights := choice.weights)
     if choice.from_hub or path.is_file():
@@ -296,6 +296,8 @@ def _existing(name: str) -> Choice:
             f"{name} wants the weight file {weights}, and there is no such file: "
             "give a path relative to the current directory, or an absolute one"
         )
+    import open_clip
+
     tags = open_clip.list_pretrained_tags_by_model(choice.model)
     raise ValueError(
         f"{name} names neither a file nor a tag of its model; its tags are {list(tags)}, "

@@ -284,7 +284,7 @@ def finish(
         decode,
         encoder.spec,
         denoiser.temperatures.config,
-        _record(trainer, metrics, data),
+        _record(trainer, metrics, data) | {"activation_told_by": encoder.activation_told_by},
         fingerprint=data.fingerprint or _fingerprint(encoder),
     )
     directory = trainer.directory / CHECKPOINT

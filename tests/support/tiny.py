@@ -21,6 +21,7 @@ from locdiffusion.density.log_partition import PartitionConfig
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
+from locdiffusion.model.fingerprint import picture
 from locdiffusion.model.image_encoder import EncoderSpec, ImageEncoder
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import latitude_longitude, unit_vectors
@@ -34,7 +35,7 @@ PARTITION = PartitionConfig(rows=24, offsets=2, panels=3, nodes_per_panel=2, azi
 
 
 class TinyEncoder(ImageEncoder):
-    """A real `ImageEncoder` of one convolution; counts the photos it is asked to embed."""
+    """A real `ImageEncoder` of one convolution; counts the photos that it embeds."""
 
     def __init__(self, name: str = "tiny", seed: int = 0) -> None:
         spec = EncoderSpec(name, EMBEDDING_DIM, SIDE, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -45,7 +46,7 @@ class TinyEncoder(ImageEncoder):
         self.embedded = 0
 
     def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        self.embedded += len(pixels)
+        self.embedded += len(pixels) * (not np.array_equal(pixels, picture(SIDE)[None]))
         return super().embed(pixels)
 
 

@@ -304,7 +304,7 @@ class TestOpenClip:
         before = constants.HF_HUB_OFFLINE
         monkeypatch.setattr("huggingface_hub.get_session", Unreachable)
         monkeypatch.setattr(open_clip, "download_pretrained", download)
-        wanted = r"(?s)ViT-L-14/openai.*:ViT-L-14-quickgelu/FILE.*efficientnet_lite0.*Failed to down"
+        wanted = r"(?s)L-14/openai.*:ViT-L-14-quickgelu/FILE.*efficientnet_lite0.*Failed to down"
         with pytest.raises(EncoderWeightsError, match=wanted):
             load_image_encoder("open_clip:ViT-L-14/openai")
         assert offline == [True]
