@@ -13,7 +13,7 @@ from typing import Any
 from torch import nn
 
 from locdiffusion.model.preprocessing import Activation
-from locdiffusion.model.tensor_files import TensorFileError, read_tensors
+from locdiffusion.model.tensor_files import TensorFileError, tensor_names
 
 MAX_CONFIG_BYTES = 2**20
 OPENAI_SIZES = ("input_resolution", "context_length", "vocab_size")
@@ -43,9 +43,10 @@ def activation_of_file(path: Path) -> Activation | None:
     and by those that cannot be read.
     """
     try:
-        if len(read_tensors(path, OPENAI_SIZES)) == len(OPENAI_SIZES):
+        names = tensor_names(path)
+        if set(names) >= set(OPENAI_SIZES):
             return Activation.QUICK_GELU
-        if read_tensors(path, ("vision_model.pre_layrnorm.bias",)):
+        if any(name.endswith("vision_model.pre_layrnorm.bias") for name in names):
             vision = _config(path.with_name("config.json")).get("vision_config")
             # transformers leaves out what is its default
             act = vision.get("hidden_act", "quick_gelu") if isinstance(vision, dict) else None

@@ -184,8 +184,8 @@ def told_activation(choice: Choice) -> tuple[Activation | None, str]:
     Raises:
         ValueError: Name and file contradict each other.
     """
-    if choice.from_hub:
-        return None, "its tag"
+    if choice.from_hub or choice.folder:
+        return None, "its tag" if choice.from_hub else "the configuration in its folder"
     by_name = Activation.QUICK_GELU if choice.model.endswith(QUICK_GELU_SUFFIX) else None
     by_file = activation_of_file(Path(choice.weights))
     if by_name and by_file and by_name is not by_file:
@@ -203,7 +203,7 @@ def _activation_of(wanted: EncoderSpec) -> Activation | None:
 
     Checkpoints of version 0.4.0 do not tell it: theirs was that of the tag, or of the model.
     """
-    if wanted.activation:
+    if wanted.activation or is_folder(wanted.name):
         return wanted.activation
     choice = choose(wanted.name)
     return activation_of(shapes_only(choice.model, **choice.arguments).visual)
@@ -289,7 +289,7 @@ def _existing(name: str) -> Choice:
     """Finds a model, and checks that its weights are those of a tag, or an existing file."""
     choice = choose(name)
     path = Path(weights := choice.weights)
-    if choice.from_hub or path.is_file():
+    if choice.from_hub or choice.folder or path.is_file():
         return choice
     if "/" in weights or path.suffix in WEIGHT_SUFFIXES:
         raise EncoderWeightsError(

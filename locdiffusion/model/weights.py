@@ -73,10 +73,13 @@ def may_be_same(own: str, given: str) -> bool:
 
     Args:
         own: Name of the encoder that is known.
-        given: Name of the other one. A file may hold any weights of its architecture.
+        given: Name of the other one. A file may hold any weights of its architecture, and a folder
+            those of any folder.
     """
-    same_weights = split_name(own)[1] == split_name(given)[1]
-    return architecture(own) == architecture(given) and (same_weights or may_move(given))
+    moved = may_move(given)
+    if architecture(own) == architecture(given):
+        return moved or split_name(own)[1] == split_name(given)[1]
+    return is_folder(own) and is_folder(given) and moved
 
 
 @contextlib.contextmanager
