@@ -62,7 +62,11 @@ ONLY_IN = {
     ),
     "mpl_toolkits": (),
     "tqdm": ("locdiffusion.cli.terminal", "experiments"),  # a bar makes its labels safe there
-    "open_clip": ("locdiffusion.model.clip_layouts", "locdiffusion.model.open_clip_model"),
+    "open_clip": (
+        "locdiffusion.model.activation",
+        "locdiffusion.model.clip_layouts",
+        "locdiffusion.model.open_clip_model",
+    ),
     "geoclip": (),  # its files are read, its code is not run
     "transformers": (),
     "timm": ("locdiffusion.model.clip_layouts", "locdiffusion.model.lite0"),

@@ -21,17 +21,13 @@ were not at hand.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.model.preprocessing import Activation
+from locdiffusion.model.preprocessing import Activation, EncoderSpec
 from locdiffusion.model.weights import EncoderWeightsError
-
-if TYPE_CHECKING:
-    from locdiffusion.model.deferred_encoder import DeferredEncoder
-    from locdiffusion.model.image_encoder import ImageEncoder
 
 LEAST_COSINE = 0.99
 ROUNDING = 1e-6
@@ -39,6 +35,22 @@ ROUNDING = 1e-6
 CLEARLY_BETTER = 0.8
 """The other activation is the right one if it leaves less than this part of 1 - cosine."""
 _ACTIVATIONS = {Activation.GELU: Activation.QUICK_GELU, Activation.QUICK_GELU: Activation.GELU}
+
+
+class Encoder(Protocol):
+    """The parts of `ImageEncoder` that a comparison needs."""
+
+    spec: EncoderSpec
+
+    @property
+    def activation(self) -> Activation | None:
+        """Activation of the network, if it has one of the two."""
+
+    def set_activation(self, activation: Activation) -> None:
+        """Gives the network another activation."""
+
+    def embed(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Embeds preprocessed photos, uint8 (N, S, S, 3), as float32 (N, E)."""
 
 
 def picture(size: int) -> NDArray[np.uint8]:
@@ -52,7 +64,7 @@ def picture(size: int) -> NDArray[np.uint8]:
     return np.stack([256 * x // size, 256 * y // size, 255 * chequer], axis=-1).astype(np.uint8)
 
 
-def fingerprint(encoder: ImageEncoder | DeferredEncoder) -> str:
+def fingerprint(encoder: Encoder) -> str:
     """Takes the fingerprint of an encoder: E half-precision numbers of unit length, in base64."""
     unit = _unit(encoder.embed(picture(encoder.spec.image_size)[None])[0])
     return base64.b64encode(unit.astype("<f2").tobytes()).decode()
@@ -76,7 +88,7 @@ def cosine(one: str, other: str) -> float:
     return float(_unit(_numbers(one)) @ _unit(_numbers(other)))
 
 
-def hold(encoder: ImageEncoder, stored: str, own: str) -> None:
+def hold(encoder: Encoder, stored: str, own: str) -> None:
     """Holds an encoder against a fingerprint.
 
     Args:
