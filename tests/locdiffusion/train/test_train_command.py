@@ -20,6 +20,8 @@ from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model import image_encoder
 from locdiffusion.model.image_encoder import ImageEncoder
+from locdiffusion.model.preprocessing import Activation
+from locdiffusion.model.weights import EncoderWeightsError
 from locdiffusion.sphere.geodesy import latitude_longitude
 from locdiffusion.train import command as train
 from locdiffusion.train import run as training_run
@@ -190,15 +192,23 @@ class TestLargeConfiguration:
         self,
         archive: Path,
         tmp_path: Path,
-        encoders: list[TinyEncoder],
         monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
     ) -> None:
+        """The pictures of the shards are none, and nobody looks; only a fingerprint is missing."""
+
+        def missing(name: str, device: str) -> TinyEncoder:
+            raise EncoderWeightsError(f"no weights of {name}")
+
         monkeypatch.setattr(image_encoder, "encoder_spec", REAL_SPEC)
+        monkeypatch.setattr(image_encoder, "load_image_encoder", missing)
         assert train.main(self.command(archive, tmp_path)) == 0
-        assert encoders == []  # the pictures of the shards are none, and nobody looked
+        assert "gets no fingerprint of its encoder: no weights of" in capsys.readouterr().out
         config = checkpoint.read_config(str(tmp_path / "checkpoint"))
         assert (config.name, config.model.max_degree) == ("mp16_vit_l_14", 47)
         assert config.encoder == REAL_SPEC("open_clip:ViT-L-14/openai")
+        assert config.encoder.activation is Activation.QUICK_GELU and config.fingerprint == ""
+        assert config.record["activation_told_by"] == "its tag"
         assert config.record["recipe"]["partition"]["rows"] == 120
         assert list((tmp_path / "tensorboard").glob("events.*"))
         monkeypatch.setattr(geotagger, "load_image_encoder", random_clip)
@@ -260,7 +270,7 @@ def write_embedded_shard(path: Path, count: int, seed: int) -> None:
     write_tar(path, members)
 
 
-def random_clip(name: str, device: str, bf16: bool = False) -> ImageEncoder:
+def random_clip(name: str, device: str, *_: object) -> ImageEncoder:
     """ViT-L/14 with other layers: its own spec, so that a checkpoint takes it for the real one."""
     spec = REAL_SPEC(name)
     layers = [torch.nn.AvgPool2d(56), torch.nn.Flatten(), torch.nn.Linear(48, spec.embedding_dim)]
