@@ -50,6 +50,7 @@ class Status(str, Enum):
     TOO_SLOW = "too_slow"
     TOO_LARGE = "too_large"
     BAD_METADATA = "bad_metadata"
+    BAD_PRIOR = "bad_prior"
     INFERENCE_FAILED = "inference_failed"
     SHARD_TRUNCATED = "shard_truncated"
     SHARD_CORRUPT = "shard_corrupt"

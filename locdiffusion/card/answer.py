@@ -24,7 +24,7 @@ from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
 from schemas.samples import MAX_METADATA_BYTES, Truth
 
 SOURCES = {Source.EXIF: "EXIF", Source.XMP: "XMP"}
-SOURCES |= {Source.JSON: "its JSON", Source.TAKEOUT: "Google Takeout"}
+SOURCES |= {Source.JSON: "its JSON", Source.TAKEOUT: "Google Takeout", Source.TABLE: "its table"}
 """Sources of a true position as a card names them."""
 
 LOST_KM = 2500.0

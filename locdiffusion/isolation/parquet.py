@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,6 +27,12 @@ MOST_COLUMNS = 5_000
 """Most columns, and most groups of rows."""
 CPU_S, BYTES_PER_S = 60.0, 2_000_000
 """Seconds of CPU time for any file, and bytes of it that a second more suffices for."""
+
+
+HEADER = -1
+"""Number of a group that stands for the names and types of the columns alone."""
+ROW_GROUPS = b"row_groups"
+"""Metadata with the number of groups, where one of them was asked for."""
 
 
 class ParquetError(ValueError):
@@ -93,12 +99,54 @@ def read_parquets(
         child.close()
 
 
+def row_groups(path: str, choose: Callable[[Sequence[str]], Collection[str]]) -> Iterator[pa.Table]:
+    """Reads the groups of rows of a file, one after the other, as `read_parquet` does.
+
+    Args:
+        path: Path of a local file.
+        choose: Function from the names of the flat columns to those that are read.
+
+    Yields:
+        The table of each group; an empty one if there is none.
+
+    Raises:
+        OSError: The file cannot be opened.
+        ParquetError: The file is damaged, or all its groups are too large for its size.
+    """
+    size = os.path.getsize(path)
+    most = left = most_bytes(size)
+    limits = Limits(size + 2 * most, CPU_S + size / BYTES_PER_S, reply_bytes=most + size)
+    child = IsolatedFunction(packed_table, limits)
+
+    def read(columns: Collection[str] | None, group: int) -> pa.Table:
+        request = {"columns": columns and list(columns), "mapped": True, "group": group}
+        place = os.fsencode(os.path.abspath(path))
+        return pa.ipc.open_stream(child(json.dumps(request).encode() + b"\n" + place)).read_all()
+
+    try:
+        empty = read(None, HEADER)
+        columns = choose(empty.column_names)
+        count = int(empty.schema.metadata[ROW_GROUPS])
+        if not count:
+            yield empty
+        for group in range(count):
+            table = read(columns, group)
+            left -= table.nbytes
+            if left < 0:
+                raise ParquetError(f"its columns take more than {most >> 20:,} MiB of memory")
+            yield table
+    except (IsolatedError, OverrunError) as error:
+        raise ParquetError(str(error).removeprefix("ParquetError: ")) from error
+    finally:
+        child.close()
+
+
 def packed_table(request: bytes) -> bytes:
     """Reads a table as a child process does.
 
     Args:
-        request: A line of JSON, `columns`, `lists` and whether the file is `mapped`; then its path
-            or bytes.
+        request: A line of JSON, `columns`, whether the file is `mapped`, and perhaps `lists` and
+            the `group` of rows; then its path or bytes.
 
     Returns:
         The table as a stream of Arrow.
@@ -108,7 +156,8 @@ def packed_table(request: bytes) -> bytes:
     table = flat_table(
         _mapped(os.fsdecode(content)) if asked["mapped"] else pa.py_buffer(content),
         asked["columns"],
-        asked["lists"],
+        asked.get("lists", ()),
+        asked.get("group"),
     )
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as stream:
@@ -128,9 +177,18 @@ def _mapped(path: str | os.PathLike[str]) -> pa.Buffer:
 
 
 def flat_table(
-    buffer: pa.Buffer, columns: Collection[str] | None = None, lists: Collection[str] = ()
+    buffer: pa.Buffer,
+    columns: Collection[str] | None = None,
+    lists: Collection[str] = (),
+    group: int | None = None,
 ) -> pa.Table:
     """Reads flat columns in this process, which must be a child: a damaged file may end it.
+
+    Args:
+        buffer: Bytes of the file.
+        columns: Names of the columns to read, as far as they are there; None reads all.
+        lists: Names of columns of lists of a fixed length that are read, too.
+        group: Group of rows to read; HEADER reads none, None all.
 
     Raises:
         ParquetError: Two columns have one name, or the table is too large for its file.
@@ -145,9 +203,17 @@ def flat_table(
     for one in lists:
         if fields.names.count(one) == 1 and pa.types.is_fixed_size_list(fields.field(one).type):
             names.append(one)
-    table = opened.read(columns=names)
+    if group == HEADER:
+        table = pa.schema([fields.field(name) for name in names]).empty_table()
+    elif group is not None:
+        table = opened.read_row_group(group, columns=names)
+    else:
+        table = opened.read(columns=names)
     flat = [_plain(column) for column in table.columns]
-    table = pa.table(flat, table.column_names, metadata=opened.schema_arrow.metadata)
+    metadata = dict(opened.schema_arrow.metadata or {})
+    if group is not None:
+        metadata[ROW_GROUPS] = str(opened.metadata.num_row_groups).encode()
+    table = pa.table(flat, table.column_names, metadata=metadata)
     if table.nbytes > most_bytes(len(buffer)):
         raise ParquetError(
             f"its columns take {table.nbytes >> 20:,} MiB of memory, limit for a file of its size "

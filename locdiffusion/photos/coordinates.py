@@ -41,6 +41,7 @@ class Source(str, Enum):
     XMP = "xmp"
     JSON = "json"
     TAKEOUT = "takeout"
+    TABLE = "table"
     ESTIMATE = "estimate"
 
 

@@ -69,7 +69,7 @@ class FolderReader:
             why = f"the photo has {error}; store a smaller file"
             return ErrorRow(photo.key, Stage.READ, Status.TOO_MANY_BYTES, why)
         except OSError as error:
-            why = _leads_out(photo.url, error) or _no_file(photo.url)
+            why = self._lasting(photo, error)
             if not why:
                 self.read_failed = True
                 why = f"cannot be read ({error}); check that it is still there, and its rights"
@@ -92,6 +92,10 @@ class FolderReader:
             else:
                 self._pauses = list(PAUSES_S)
                 return image
+
+    def _lasting(self, photo: PhotoFile, error: OSError) -> str:
+        """Returns why there is nothing to read until a person acts; or empty."""
+        return _leads_out(photo.url, error) or _no_file(photo.url)
 
     def _document(self, photo: PhotoFile, path: str) -> tuple[bytes | None, Sidecar]:
         data = None

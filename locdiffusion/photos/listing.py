@@ -31,6 +31,8 @@ from locdiffusion.photos.left_out import LeftOut, number
 from locdiffusion.photos.names import NameKind, extension, is_archive, kind_of, stem
 from locdiffusion.photos.patterns import RIGHTS, find_locations, listing_errors
 from locdiffusion.photos.storage import DataError, version
+from locdiffusion.photos.table import TableGroup, is_table, list_groups
+from locdiffusion.photos.table_reader import TableReader
 from schemas.samples import IMAGE_EXTENSIONS
 
 ID_DIGITS, STEM_BYTES = 10, 100
@@ -52,6 +54,7 @@ class Shard:
         photos: Files of the group; empty for an archive.
         exclude: Patterns of members that are left out, as of `names.excluded`.
         problem: Why the folder cannot be listed; empty for all others.
+        table: Rows of the group of a table; None for all others.
         siblings: Other parts of the same Takeout export, the nearest first: documents about the
             photos of this part may lie there.
         listed: Version of an archive, where the listing told it; no worker asks for it then.
@@ -64,11 +67,13 @@ class Shard:
     problem: str = ""
     siblings: tuple[str, ...] = field(default=(), repr=False)
     listed: str = field(default="", repr=False, compare=False)
+    table: TableGroup | None = None
 
     @property
     def folder(self) -> str | None:
-        """Folder of a group; None for an archive."""
-        return self.url.rpartition("#")[0] if self.photos or self.problem else None
+        """Folder of a group, or the table; None for an archive."""
+        grouped = self.photos or self.problem or self.table
+        return self.url.rpartition("#")[0] if grouped else None
 
     @property
     def version(self) -> str:
@@ -77,6 +82,8 @@ class Shard:
         Looks at every file, and at the other parts of an export, whose documents may have changed.
         What was listed may be older than what is read: the next run then sees another version.
         """
+        if self.table:
+            return self.table.version
         if self.photos:
             return fingerprint(self.photos)
         return self.listed or _archive_version(self, lambda url: version(url)[1:])
@@ -94,6 +101,8 @@ class Shard:
             kept: Keys of photos of a group that are not read; of an archive all come.
             sleep: Waits so many seconds before another try to read a photo of a group.
         """
+        if self.table:
+            return TableReader((), group=self.table)
         if self.folder is None:
             return ShardReader(self.url, siblings=self.siblings, exclude=self.exclude)
         chosen = self.photos if photos is None else photos
@@ -120,12 +129,12 @@ def list_shards(
         follow_links: Whether links in folders are followed that lead out of them.
 
     Returns:
-        The shards, each once: archives sorted by URL, then groups of photos, then folders that
-        cannot be listed.
+        The shards, each once: archives sorted by URL, then groups of photos, then those of tables,
+        then folders that cannot be listed.
 
     Raises:
-        DataError: A pattern matches nothing, or names a folder without photos; or two URLs differ
-            in credentials or signatures only.
+        DataError: A pattern matches nothing, names a folder without photos, or a table that cannot
+            be used; or two URLs differ in credentials or signatures only.
     """
     _real_folder.cache_clear()  # links may lead elsewhere by now
     unread: dict[str, str] = {}
@@ -155,7 +164,8 @@ def list_shards(
             paths = [file.removeprefix(root.rstrip("/") + "/") for file in loose]
             contents.append(FolderContent.take(root, paths, *rules))
     beside = LeftOut()
-    for file in sorted(set(files).difference(loose)):
+    tables = [] if loose else sorted(filter(is_table, files))
+    for file in sorted(set(files).difference(loose, tables)):
         if _beside_photos(file, bool(loose)):
             beside.add(file)
         elif (same := archives.setdefault(_same_file(file), file)) != file:
@@ -166,10 +176,18 @@ def list_shards(
         left_out.update(LeftOut.joined([*(content.left_out for content in contents), beside]))
     shards = _archive_shards(archives.values(), tuple(exclude), marks)
     shards += [shard for content in contents for shard in _groups(content)]
+    for table in tables:
+        shards += _table_shards(table, follow_links)
     shards += [
         _unread(place, "", f"{place} cannot be listed ({why})") for place, why in unread.items()
     ]
     return _all_different(shards)
+
+
+def _table_shards(url: str, follow_links: bool) -> Iterator[Shard]:
+    for mark, group in list_groups(url, follow_links):
+        source = f"{url}#{mark}"
+        yield Shard(shard_id(stem(url.rpartition("/")[2]), source), source, table=group)
 
 
 def _archive_shards(

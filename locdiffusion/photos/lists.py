@@ -6,12 +6,15 @@ Benchmarks, galleries and lists of photos that must not be learnt are all read h
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
+import itertools
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -157,7 +160,7 @@ def read_list(url: str) -> NamedColumns:
         DataError: The file cannot be read, is empty, or a line of it has other columns than the
             header: a list with holes is worse than none.
     """
-    try:
+    with list_errors(url):
         with open_stream(url) as file:
             data = file.read(MAX_LIST_BYTES + 1)
         if len(data) > MAX_LIST_BYTES:
@@ -166,27 +169,50 @@ def read_list(url: str) -> NamedColumns:
         if url.lower().endswith(PARQUET_ENDINGS):
             table = read_parquet(data)
             return NamedColumns(url, digest, table, range(1, len(table) + 1))
-        table, lines = _text_table(url, data)
+        batches, lines = zip(*text_batches(url, io.BytesIO(data)), strict=True)
+        numbers = array("q", itertools.chain.from_iterable(lines))
+        return NamedColumns(url, digest, pa.Table.from_batches(batches), numbers)
+
+
+@contextlib.contextmanager
+def list_errors(url: str) -> Iterator[None]:
+    """Turns what reading a list raises into a DataError that names it."""
+    try:
+        yield
     except (OSError, UnicodeDecodeError, csv.Error, ParquetError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{url} cannot be read ({type(error).__name__}: {reason}); want a CSV or Parquet file."
         ) from error
-    return NamedColumns(url, digest, table, lines)
 
 
-def _text_table(url: str, data: bytes) -> tuple[pa.Table, Sequence[int]]:
-    """Parses separated text in batches, so that its cells are objects of Python for moments."""
-    parsed = _parsed(data)
+def text_batches(url: str, file: BinaryIO) -> Iterator[tuple[pa.RecordBatch, array[int]]]:
+    """Parses separated text in batches, so that its cells are objects of Python for moments.
+
+    Args:
+        url: Name of the file, for messages.
+        file: The file, which can be read from its beginning twice.
+
+    Yields:
+        Rows as columns of text, and the number of the line of each; one batch at least.
+
+    Raises:
+        DataError: The file is empty, or a line has other columns than the header.
+        csv.Error: A row or the header is too long.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    parsed = _parsed(file)
     header = next((row for _, row in parsed), None)
     if header is None:
         raise DataError(f"{url} is empty; check that it is the right file.")
     if len(header) > MAX_COLUMNS:
         raise csv.Error(f"it has {len(header):,} columns, wanted at most {MAX_COLUMNS:,}")
-    lines = array("q")
-    batches: list[pa.RecordBatch] = []
     schema = pa.schema([(name, pa.string()) for name in header])
-    while some := list(_some(parsed)):
+    some = list(_some(parsed))
+    if not some:
+        yield pa.RecordBatch.from_pylist([], schema), array("q")
+    while some:
+        lines = array("q")
         for line, row in some:
             if len(row) != len(header):
                 raise DataError(
@@ -196,14 +222,15 @@ def _text_table(url: str, data: bytes) -> tuple[pa.Table, Sequence[int]]:
             lines.append(line)
         cells = zip(*(row for _, row in some), strict=True)
         columns = [pa.array(column, pa.string()) for column in cells]
-        batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
-    return pa.Table.from_batches(batches, schema), lines
+        yield pa.RecordBatch.from_arrays(columns, schema=schema), lines
+        some = list(_some(parsed))
 
 
-def _parsed(data: bytes) -> Iterator[tuple[int, list[str]]]:
+def _parsed(data: BinaryIO) -> Iterator[tuple[int, list[str]]]:
     """Yields the rows that hold anything, with the number of their last line."""
-    file = io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="")
-    delimiter = "\t" if "\t" in file.readline(MAX_ROW_LENGTH) else ","
+    file = io.TextIOWrapper(data, "utf-8-sig", newline="")
+    header = file.readline(MAX_ROW_LENGTH)
+    delimiter = next((mark for mark in "\t,;" if mark in header), ",")
     file.seek(0)
     length = 0
 

@@ -30,6 +30,7 @@ IN_WORDS = {
     Status.TOO_SLOW: "that took too long to decode",
     Status.TOO_LARGE: "that took too much memory to decode",
     Status.BAD_METADATA: "with a bad document",
+    Status.BAD_PRIOR: "with a prior that is none",
     Status.INFERENCE_FAILED: "that the model failed on",
 }
 """What is wrong with a photo, in words that stand behind a number."""
