@@ -30,6 +30,7 @@ examples:
   locdiffusion geotag ~/Pictures 'takeout-*.zip' old.tar \\
       --checkpoint geoclip-distilled --output out    # everything in one output
   locdiffusion geotag 'photos/{000..099}.tar' more.tar.gz --output out
+  locdiffusion geotag photos.csv --output out --prior country:NO
   locdiffusion geotag 'photos/*.tar' --output out --regions --thumbnails 50
   locdiffusion geotag 'photos/*.tar' --output out --mode sampling --samples 32
   locdiffusion geotag 'photos/*.tar' --output out --embeddings
@@ -67,7 +68,11 @@ input:
   with the ending in a folder, without it in an archive. A known position may
   lie beside NAME.jpg in NAME.json: {"latitude": 52.5, "longitude": 13.4}, in
   the documents of Google Takeout (name all parts of an export), or in NAME.xmp.
-  No known position, in documents or in EXIF, is used for the answer; summary
+  A CSV or Parquet file that is named is a table with a row for each photo: a
+  column of places (uri, url, path or the like; paths below the folder of the
+  table, gs:// or s3://) and, if you like, `key`, `prior` (for this photo alone,
+  as --prior says it for all), `latitude`, `longitude` and `captured_at`.
+  No known position, in documents, tables or in EXIF, is used for the answer; summary
   and report compare it with them.
 
 output:
@@ -134,7 +139,7 @@ def geotag_parser() -> JobParser:
     group = parser.add_argument_group("input and output")
     add_input(
         group,
-        "folders of photos, tars or zips: paths, quoted globs, ranges {000..009}; local, gs:// or "
+        "folders of photos, tars, zips or tables of photos: paths, quoted globs, ranges {000..009}; local, gs:// or "
         "what fsspec opens",
     )
     add_flags(

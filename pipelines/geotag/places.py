@@ -18,7 +18,7 @@ class Places:
         self._real = functools.cache(_real)
         self.shards = shards
         # Those that can be listed.
-        self.folders = {self._real(shard.folder) for shard in shards if shard.photos}
+        self.folders = {self._real(shard.folder) for shard in shards if shard.photos or shard.table}
         self.around = {
             above: folder for folder in self.folders for above in _with_those_around(folder)
         }

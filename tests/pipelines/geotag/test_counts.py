@@ -176,7 +176,7 @@ def test_every_count_of_the_summary(archive: Path, output: Path) -> None:
     errors = [row for shard in shards for row in rows_of(output, "errors", shard)]
     by_status = Counter(row["status"] for row in errors)
     elsewhere = {"bad_metadata", "broken_image", "no_reader", "name_too_long"}
-    elsewhere |= {"too_slow", "too_large"}
+    elsewhere |= {"too_slow", "too_large", "bad_prior"}
     assert set(by_status) | elsewhere == {status.value for status in Status}
     assert summary["errors_by_status"] == by_status
     assert summary["predictions"] == len(predictions) > 40

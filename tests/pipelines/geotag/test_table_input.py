@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from locdiffusion.photos import table as photo_table
 from pipelines.geotag import command
 from support import without_pages
 from support.fake_geotagger import FakeLoader
@@ -124,29 +125,30 @@ def test_every_row_is_one_row_and_the_summary_adds_up(archive, tmp_path):
     assert f"{len(path)} photos kept from before" in again.console
 
 
-def test_only_changed_groups_are_done_again_and_rows_that_are_gone_go(archive, tmp_path):
-    """Keys repeat the photos, so that there are several groups."""
+def test_only_changed_groups_are_done_again_and_rows_that_are_gone_go(
+    archive, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(photo_table, "GROUP_MEAN", 4)
     names = names_of(archive)
-    path = [names[number % COUNT] for number in range(1500)]
-    key = [f"{number:05}" for number in range(1500)]
-    prior = [""] * 1500
-    table = write_table(archive / "t.parquet", path=path, key=key, prior=prior)
+    key = [f"k{name}" for name in names]
+    prior = [""] * COUNT
+    table = write_table(archive / "t.parquet", path=names, key=key, prior=prior)
     first = geotagged(tmp_path / "out", table)
-    assert first.status == 0 and len(first.keys) == 1500
-    parts = {part: part.stat().st_mtime_ns for part in (tmp_path / "out" / "predictions").iterdir()}
-    assert len(parts) >= 2
-    prior[3] = "land"
-    write_table(table, path=path[:-1], key=key[:-1], prior=prior[:-1])
+    assert first.status == 0 and len(first.keys) == COUNT
+    folder = tmp_path / "out" / "predictions"
+    parts = {part: part.stat().st_mtime_ns for part in folder.iterdir()}
+    assert len(parts) >= 5
+    prior[1] = "land"
+    write_table(table, path=names[:-1], key=key[:-1], prior=prior[:-1])
     second = geotagged(tmp_path / "out", table)
-    assert second.status == 0 and len(second.keys) == 1499
+    assert second.status == 0 and len(second.keys) == COUNT - 1
     kept = sum(part.exists() and part.stat().st_mtime_ns == was for part, was in parts.items())
     assert kept == len(parts) - 2
     was, now = answers(first), answers(second)
-    assert now["00003"][2] == pytest.approx(was["00003"][2] + len("land"))
-    del was["00003"], was["01499"], now["00003"]
+    assert now[key[1]][2] == pytest.approx(was[key[1]][2] + len("land"))
+    del was[key[1]], was[key[-1]], now[key[1]]
     assert now == was
-    whole = geotagged(tmp_path / "whole", table)
-    assert answers(whole) == answers(second)
+    assert answers(geotagged(tmp_path / "whole", table)) == answers(second)
 
 
 def test_beam_and_the_plain_loop_write_the_same_bytes(archive, tmp_path):
