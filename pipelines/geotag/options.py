@@ -72,8 +72,8 @@ input:
   column of places (uri, url, path or the like; paths below the folder of the
   table, gs:// or s3://) and, if you like, `key`, `prior` (for this photo alone,
   as --prior says it for all), `latitude`, `longitude` and `captured_at`.
-  No known position, in documents, tables or in EXIF, is used for the answer; summary
-  and report compare it with them.
+  No known position, in documents, tables or in EXIF, is used for the answer;
+  summary and report compare it with them.
 
 output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("out/predictions")
@@ -139,8 +139,8 @@ def geotag_parser() -> JobParser:
     group = parser.add_argument_group("input and output")
     add_input(
         group,
-        "folders of photos, tars, zips or tables of photos: paths, quoted globs, ranges {000..009}; local, gs:// or "
-        "what fsspec opens",
+        "folders of photos, tars, zips or tables of photos: paths, quoted globs, ranges "
+        "{000..009}; local, gs:// or what fsspec opens",
     )
     add_flags(
         group,
