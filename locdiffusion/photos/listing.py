@@ -102,7 +102,7 @@ class Shard:
             sleep: Waits so many seconds before another try to read a photo of a group.
         """
         if self.table:
-            return TableReader((), group=self.table)
+            return TableReader((), group=self.table, kept=kept, sleep=sleep)
         if self.folder is None:
             return ShardReader(self.url, siblings=self.siblings, exclude=self.exclude)
         chosen = self.photos if photos is None else photos

@@ -15,7 +15,7 @@ from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.folder_reader import FolderReader
 from locdiffusion.photos.names import MAX_NAME_LENGTH, shortened
 from locdiffusion.photos.sidecar import Sidecar
-from locdiffusion.photos.storage import DataError
+from locdiffusion.photos.storage import DataError, passes
 from locdiffusion.photos.table import TableGroup, TableRow, place_of
 from schemas.geotags import ErrorRow, Stage, Status
 
@@ -36,14 +36,18 @@ class TableReader(FolderReader):
             rows = self.group.rows()
         except DataError as error:
             self.status, self.message, self.read_failed = TarStatus.UNREADABLE, str(error), True
+            self.passing = passes(error.__cause__)
             yield ErrorRow(None, Stage.READ, Status.SHARD_UNREADABLE, str(error))
             return
         for number, row in enumerate(rows, self.group.first + 1):
-            yield self._photo_of(row, number)
+            if row.key not in self.kept:
+                yield self._photo_of(row, number)
+            elif problem := said_by(row, self._said(number)).problem:
+                self.problems.append(problem)
 
     def _photo_of(self, row: TableRow, number: int) -> Sample | ErrorRow:
         assert self.group is not None
-        said = f"row {number:,} of {self.group.url.rpartition('/')[2]}"
+        said = self._said(number)
         if len(row.key) > MAX_NAME_LENGTH:
             key, why = shortened(row.key), f"{said} has a key of more than {MAX_NAME_LENGTH:,}"
             return ErrorRow(key, Stage.READ, Status.NAME_TOO_LONG, f"{why} characters; shorten it")
@@ -63,6 +67,11 @@ class TableReader(FolderReader):
         sidecar = said_by(row, said)
         self.problems += filter(None, [sidecar.problem])
         return Sample(row.key, found.image, sidecar=sidecar, prior=prior)
+
+    def _said(self, number: int) -> str:
+        """Name of a row, for messages."""
+        assert self.group is not None
+        return f"row {number:,} of {self.group.url.rpartition('/')[2]}"
 
     def _lasting(self, photo: PhotoFile, error: OSError) -> str:
         """A file that a table names and nobody finds is not there; in a folder it was listed."""

@@ -151,6 +151,21 @@ def test_only_changed_groups_are_done_again_and_rows_that_are_gone_go(
     assert answers(geotagged(tmp_path / "whole", table)) == answers(second)
 
 
+def test_retry_failed_does_only_the_rows_in_errors(archive, tmp_path):
+    names = names_of(archive)[:6]
+    own = ["country:NO", "", "1,2,3km", "", "", ""]
+    table = write_table(archive / "t.csv", path=[*names[:5], "late.jpg"], prior=own)
+    assert geotagged(tmp_path / "out", table).statuses == {"late.jpg": "missing_image"}
+    late = archive / "late.jpg"
+    late.write_bytes((archive / names[5]).read_bytes())
+    try:
+        again = geotagged(tmp_path / "out", table, flags=("--retry-failed",))
+        assert answers(again) == answers(geotagged(tmp_path / "whole", table))
+    finally:
+        late.unlink()
+    assert len(again.keys) == 6 and not again.errors
+
+
 def test_beam_and_the_plain_loop_write_the_same_bytes(archive, tmp_path):
     own = ["", "country:NO", "1,2,3km", "country:XX"] * (COUNT // 4)
     table = write_table(archive / "t.csv", path=names_of(archive), prior=own)
