@@ -115,6 +115,7 @@ def list_shards(
     exclude: Sequence[str] = (),
     left_out: LeftOut | None = None,
     follow_links: bool = False,
+    tables: bool = False,
 ) -> list[Shard]:
     """Lists what paths, folders, globs and braces such as `{000..009}` name.
 
@@ -127,6 +128,7 @@ def list_shards(
         exclude: Patterns of what is left out, as of `names.excluded`.
         left_out: Receives the files in folders that are no photos.
         follow_links: Whether links in folders are followed that lead out of them.
+        tables: Whether a file that is named and ends as a table is read as one.
 
     Returns:
         The shards, each once: archives sorted by URL, then groups of photos, then those of tables,
@@ -164,8 +166,8 @@ def list_shards(
             paths = [file.removeprefix(root.rstrip("/") + "/") for file in loose]
             contents.append(FolderContent.take(root, paths, *rules))
     beside = LeftOut()
-    tables = [] if loose else sorted(filter(is_table, files))
-    for file in sorted(set(files).difference(loose, tables)):
+    listed = sorted(filter(is_table, files)) if tables and not loose else []
+    for file in sorted(set(files).difference(loose, listed)):
         if _beside_photos(file, bool(loose)):
             beside.add(file)
         elif (same := archives.setdefault(_same_file(file), file)) != file:
@@ -176,7 +178,7 @@ def list_shards(
         left_out.update(LeftOut.joined([*(content.left_out for content in contents), beside]))
     shards = _archive_shards(archives.values(), tuple(exclude), marks)
     shards += [shard for content in contents for shard in _groups(content)]
-    for table in tables:
+    for table in listed:
         shards += _table_shards(table, follow_links)
     shards += [
         _unread(place, "", f"{place} cannot be listed ({why})") for place, why in unread.items()

@@ -167,7 +167,7 @@ def _shards(options: GeotagOptions, left_out: LeftOut) -> Sequence[Shard]:
                 f"{place} is an output, wanted photos; to geotag the embeddings that it holds, "
                 "add --from-embeddings"
             )
-    return list_shards(options.input, tell, options.exclude, left_out, options.follow_links)
+    return list_shards(options.input, tell, options.exclude, left_out, options.follow_links, True)
 
 
 def _absolute(root: str) -> str:

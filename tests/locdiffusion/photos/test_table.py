@@ -154,7 +154,7 @@ def test_every_row_is_one_item_with_a_key_of_its_own(tmp_path):
 
 def test_the_same_rows_again_are_another_group(tmp_path):
     rows = [{"path": f"{n}.jpg", "key": f"{n}"} for n in range(3 * GROUP_MOST)]
-    shards = list_shards([csv_of(tmp_path / "t.csv", rows * 2)])
+    shards = list_shards([csv_of(tmp_path / "t.csv", rows * 2)], tables=True)
     assert len({shard.id for shard in shards}) == len(shards)
     repeated = [row for shard in shards for row in shard.table.rows() if row.repeats]
     assert len(repeated) == len(rows) and repeated[5].key == "5#2"
@@ -295,7 +295,7 @@ def test_a_prior_that_cannot_be_understood_costs_its_photo(tmp_path, prior):
 def test_a_text_that_is_no_table_is_refused_before_the_job(tmp_path, text, says):
     (tmp_path / "t.csv").write_bytes(text)
     with pytest.raises(DataError, match=says):
-        list_shards([str(tmp_path / "t.csv")])
+        list_shards([str(tmp_path / "t.csv")], tables=True)
 
 
 def test_a_parquet_that_is_none_is_refused_before_the_job(tmp_path):
@@ -303,20 +303,20 @@ def test_a_parquet_that_is_none_is_refused_before_the_job(tmp_path):
     for content in (b"", b"PAR1" * 10):
         table.write_bytes(content)
         with pytest.raises(DataError, match="cannot be read"):
-            list_shards([str(table)])
+            list_shards([str(table)], tables=True)
     parquet_of(table, {"image": pa.array([b"\xff\xd8"]), "key": ["a"]})
     with pytest.raises(DataError, match="the column 'image' holds binary, wanted text or numbers"):
-        list_shards([str(table)])
+        list_shards([str(table)], tables=True)
     parquet_of(table, {"image": pa.array([{"path": "a.jpg"}]), "n": ["a"]})
     with pytest.raises(DataError, match="none of which is known"):
-        list_shards([str(table)])
+        list_shards([str(table)], tables=True)
     pq.write_table(pa.table([["a"], ["b"]], ["path", "path"]), table)
     with pytest.raises(DataError, match="two columns"):
-        list_shards([str(table)])
+        list_shards([str(table)], tables=True)
     whole = Path(parquet_of(table, {"path": [f"{n}.jpg" for n in range(5000)]})).read_bytes()
     table.write_bytes(whole[:50] + b"\0" * 400 + whole[450:])
     with pytest.raises(DataError, match="cannot be read"):
-        list_shards([str(table)])
+        list_shards([str(table)], tables=True)
 
 
 def test_a_dictionary_of_huge_cells_is_refused_in_bounds(tmp_path):
@@ -327,7 +327,7 @@ def test_a_dictionary_of_huge_cells_is_refused_in_bounds(tmp_path):
         table = parquet_of(tmp_path / "t.parquet", {"path": column}, row_group_size=size)
         assert os.path.getsize(table) < 2**23
         with pytest.raises(DataError, match=r"MiB|memory|limit"):
-            list_shards([table])
+            list_shards([table], tables=True)
 
 
 def test_huge_cells_are_cut_and_are_errors(tmp_path):
@@ -354,9 +354,11 @@ def test_a_table_that_changes_after_it_was_listed_is_tried_again(tmp_path):
 def test_only_a_named_file_is_a_table(tmp_path):
     photo(tmp_path / "a.jpg")
     table = csv_of(tmp_path / "photos.csv", [{"path": "a.jpg"}])
-    (folder,) = list_shards([str(tmp_path)])
+    (folder,) = list_shards([str(tmp_path)], tables=True)
+    (other,) = list_shards([table])  # as for a command that reads no tables
+    assert other.table is None
     assert folder.table is None and [photo.key for photo in folder.photos] == ["a.jpg"]
-    (named,) = list_shards([table])
+    (named,) = list_shards([table], tables=True)
     assert named.table is not None and named.folder == table
     assert is_table("gs://b/LIST.Parquet") and not is_table("photos.csv.tar")
 
@@ -368,6 +370,6 @@ def test_of_many_rows_a_job_knows_little(tmp_path):
         {"uri": [f"gs://bucket/photos/{n:012}.jpg" for n in range(count)]},
         row_group_size=10_000,
     )
-    shards = list_shards([table])
+    shards = list_shards([table], tables=True)
     assert sum(shard.table.count for shard in shards) == count
     assert sum(len(pickle.dumps(shard)) for shard in shards) < 2 * count
