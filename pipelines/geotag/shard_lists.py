@@ -14,12 +14,13 @@ import io
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import astuple, fields
 from typing import Any
 
 from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.storage import open_stream
+from locdiffusion.photos.table import TableGroup
 from pipelines.geotag.output import SHARD_LISTS, Output
 
 NAMES_IN_GRAPH = 2_000
@@ -91,12 +92,15 @@ def _parts(shards: Sequence[Shard]) -> Iterator[list[Shard]]:
 def _record(shard: Shard) -> dict[str, Any]:
     """A shard as JSON has it: lists for tuples, and no field that is empty."""
     record = {one.name: getattr(shard, one.name) for one in fields(Shard)}
+    record["table"] = shard.table and astuple(shard.table)
     return {name: value for name, value in record.items() if value}
 
 
 def _shard(record: dict[str, Any]) -> Shard:
     values = {name: _tuples(value) for name, value in record.items()}
     values["photos"] = tuple(PhotoFile(*photo) for photo in values.get("photos", ()))
+    if "table" in values:
+        values["table"] = TableGroup(*values["table"])
     return Shard(**values)
 
 

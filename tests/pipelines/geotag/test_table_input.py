@@ -12,7 +12,10 @@ import pytest
 from PIL import Image
 
 from locdiffusion.photos import table as photo_table
+from locdiffusion.photos.listing import list_shards
 from pipelines.geotag import command
+from pipelines.geotag.output import Output
+from pipelines.geotag.shard_lists import read_list, write_lists
 from support import without_pages
 from support.fake_geotagger import FakeLoader
 from support.plain_run import Outcome, geotagged
@@ -176,6 +179,14 @@ def test_beam_and_the_plain_loop_write_the_same_bytes(archive, tmp_path):
     for layer in ("predictions", "errors", "regions"):
         (one,), (other,) = ((tmp_path / run / layer).iterdir() for run in ("plain", "beam"))
         assert one.name == other.name and one.read_bytes() == other.read_bytes()
+
+
+def test_groups_of_a_table_are_told_to_workers_in_lists(archive, tmp_path):
+    table = write_table(archive / "t.csv", path=names_of(archive))
+    shards = list_shards([str(table)], tables=True, follow_links=True)
+    output = Output(str(tmp_path / "out"))
+    found = [shard for file in write_lists(output, shards) for shard in read_list(file, output)]
+    assert found == shards and found[0].table == shards[0].table is not None
 
 
 def test_a_table_beside_a_folder_and_an_archive(archive, tmp_path):
