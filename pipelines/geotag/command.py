@@ -202,17 +202,19 @@ def run(job: Job) -> dict[str, Any] | None:
     start = time.monotonic()
     work = (job.options, job.load, job.configuration, job.output, job.unfinished)
     stages: dict[str, float] = {}
+    photos = 0
     shards = [shard.id for shard in job.shards]
     stopped = forgotten_if_stopped(job.output) if job.options.is_local else nullcontext()
     with stopped, told_in_one_line(job.options.is_local), Progress(job.output, shards):
         if job.options.is_local and find_spec("apache_beam") is None:
-            run_plain_loop(*work)
+            photos = run_plain_loop(*work)
         else:
-            from pipelines.geotag.counters import stage_seconds
+            from pipelines.geotag.counters import photos_done, stage_seconds
             from pipelines.geotag.transforms import launch
 
             result = launch(*work)
-            stages = stage_seconds(result) if job.options.wait else {}
+            if job.options.wait:
+                stages, photos = stage_seconds(result), photos_done(result)
     if not job.options.wait:
         from pipelines.beam.jobs import how_to_follow
 
@@ -221,19 +223,11 @@ def run(job: Job) -> dict[str, Any] | None:
     seconds = max(0.01, round(time.monotonic() - start, 2))
     digest = run_digest(job.output)
     summary = summarise(job.output, job.left_out, digest)
-    photos = _photos_done(job)
     now = zip(TIMES, (seconds, round(photos / seconds, 2), stages), strict=True)
     # Where nothing was left to do, what is known about the time is in the earlier summary.
     earlier = {} if photos else _earlier_times(job.output, summary["photos"])
     summary |= {**dict(now), **earlier, "configuration": job.configuration.to_dict()}
     return report(job.options, job.output, digest, summary, job.shards)
-
-
-def _photos_done(job: Job) -> int:
-    """Returns the number of photos of the shards that were left to do and now are done."""
-    files = job.output.manifest_files()
-    done = [files[shard.id] for shard in job.unfinished if shard.id in files]
-    return sum(manifest["photos"] for manifest in job.output.manifests(done))
 
 
 def _earlier_times(output: Output, photos: int) -> dict[str, Any]:

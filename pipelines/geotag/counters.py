@@ -11,7 +11,7 @@ from typing import Any
 
 from schemas.geotags import Stage
 
-MICROSECONDS = "microseconds"
+MICROSECONDS, PHOTOS = "microseconds", "photos"
 
 # Metric namespaces, and the names under which a summary tells the seconds of each step.
 READ, DECODE_PHOTO, WRITE = "read", "decode_photo", "write"
@@ -39,6 +39,12 @@ def held(lock: threading.Lock, microseconds: Any) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def photos_done(result: Any) -> int:
+    """Reads the number of photos that a finished job has done, over all workers."""
+    counters = result.metrics().query()["counters"]
+    return sum(one.result for one in counters if one.key.metric.name == PHOTOS)
 
 
 def stage_seconds(result: Any) -> dict[str, float]:

@@ -28,8 +28,9 @@ def run_plain_loop(
     configuration: RunConfiguration,
     output: Output,
     shards: Sequence[Shard],
-) -> None:
-    """Geotags the shards that are not finished, in this process."""
+) -> int:
+    """Geotags the shards that are not finished, in this process; returns how many photos."""
+    photos_before = TALLY.photos
     geotagger, extras = loaded(load).geotagger, options.extras
     wanted = extras.regions, extras.hybrid, LATE_THREADS
     retries = Retries(output, configuration)
@@ -65,3 +66,4 @@ def run_plain_loop(
                     TALLY.add(batch.rows)
                     batches.append(batch)
             write_shard(output, configuration, batches, extras)
+    return TALLY.photos - photos_before

@@ -11,7 +11,14 @@ from apache_beam.transforms.window import GlobalWindow
 from apache_beam.utils.windowed_value import WindowedValue
 
 from pipelines.geotag.batches import PhotoBatch
-from pipelines.geotag.counters import LATE_RESULTS, MICROSECONDS, WAIT_FOR_LATE, WRITE, counted
+from pipelines.geotag.counters import (
+    LATE_RESULTS,
+    MICROSECONDS,
+    PHOTOS,
+    WAIT_FOR_LATE,
+    WRITE,
+    counted,
+)
 from pipelines.geotag.late_results import LATE_THREADS
 from pipelines.geotag.output import Output, RunConfiguration, write_shard
 from pipelines.geotag.progress import TALLY
@@ -68,6 +75,9 @@ class ShardWriter:
 class GatherShard(beam.DoFn):
     """Holds the batches of a shard until all are there; a worker has one shard at a time."""
 
+    def __init__(self) -> None:
+        self.photos = Metrics.counter(WRITE, PHOTOS)
+
     def start_bundle(self) -> None:
         """Starts without batches."""
         self.held: dict[str, list[PhotoBatch]] = {}
@@ -75,6 +85,7 @@ class GatherShard(beam.DoFn):
     def process(self, batch: PhotoBatch) -> Iterator[Sequence[PhotoBatch]]:
         """Yields the batches of a shard once they are complete."""
         TALLY.add(batch.rows)
+        self.photos.inc(batch.rows)
         held = self.held.setdefault(batch.shard.id, [])
         held.append(batch)
         ending = next((one.ending for one in held if one.ending is not None), None)
