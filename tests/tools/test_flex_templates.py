@@ -44,7 +44,7 @@ def test_every_flag_of_the_parser_is_a_parameter_or_left_out_for_a_reason(templa
     told = set(parameters(template))
     today = {earlier: flag for flag, earlier in EARLIER[template].items()}
     named = {today.get(name, name) for name in told}
-    assert flags - named == {"help", "runner", "wait", "no-wait", "summarise"}
+    assert flags - named == {"help", "runner", "wait", "no-wait", "no-bf16", "summarise"}
     assert named <= flags
     assert {"help", "runner", "wait", "summarise", PATHS} == set(LEFT_OUT)
 
