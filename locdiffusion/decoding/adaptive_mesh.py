@@ -44,8 +44,9 @@ class Mesh:
     Attributes:
         rows: Number n of rows; the root cells are n x 2n squares of 180/n degrees.
         log_q0: Log of the mean q₀ of each root cell, ``(n, 2n)``.
-        log_share: Log of their shares of the sphere, with q₀, ``(n, 2n)``.
+        row_log_area, row_log_square: `log_areas` of the root cells of each row, ``(n,)``.
         corner_log_q0: Log q₀ at their corners, ``(n + 1, 2n + 1)``.
+        corner_log_weight: The same with `tilt`.
     """
 
     def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
@@ -65,9 +66,11 @@ class Mesh:
         ):
             self.base_measure = base_measure
             self.log_q0 = base_measure.on_grid(grid).double().cpu().numpy().reshape(n, 2 * n)
-        self.log_share = self.log_q0 + (np.log(area / 2.0) - np.log(2.0 * np.pi))[:, None]
+        y, side = np.arange(n) * UNITS, np.full(n, UNITS)
+        self.row_log_area, self.row_log_square = self.log_areas(y, side, side)
         corner = np.meshgrid(np.arange(2 * n + 1) * UNITS, np.arange(n + 1) * UNITS)
         self.corner_log_q0 = self.log_q0_at(*corner)
+        self.corner_log_weight = self.corner_log_q0 + self.tilt(corner[1])
 
     def log_q0_at(self, x: Float | Int, y: Float | Int) -> Float:
         """Looks log q₀ up at points in units."""
@@ -77,25 +80,23 @@ class Mesh:
         column = x * (columns / (2.0 * self.rows * UNITS))
         # 1 - cos θ = 2 sin²(θ/2)
         row = np.sin(y * (math.pi / (2.0 * self.rows * UNITS))) ** 2 * rows
-        place = (torch.from_numpy(np.asarray(a)) for a in np.broadcast_arrays(row, column))
+        place = (torch.from_numpy(np.asarray(a)) for a in (row, column))
         found: Float = self.base_measure.at(*place).double().cpu().numpy()
         return found
 
-    def log_area(self, cells: Cells) -> Float:
-        """Computes the log of the share of the sphere in each cell, ``(P,)``."""
-        unit = math.pi / (self.rows * UNITS)
-        middle, half = (cells.y + cells.height / 2.0) * unit, cells.height * (unit / 2.0)
-        share = np.sin(middle) * np.sin(half) * (cells.width / (2.0 * self.rows * UNITS))
-        logarithm: Float = np.log(share)
-        return logarithm
+    def log_areas(self, y: Int, width: Int, height: Int) -> tuple[Float, Float]:
+        """Computes logs ``(P,)`` of the shares of the sphere in cells, and in their squares.
 
-    def slenderness(self, cells: Cells) -> Float:
-        """Computes how many times higher than wide each cell is, at least 1, ``(P,)``."""
-        return np.maximum(cells.height / (cells.width * self.narrowing(cells)), 1.0)
+        Cells at a pole are thin wedges; the square of a cell has its longer side.
+        """
+        narrow = self.narrowing(y, height)
+        half = height * (math.pi / (2.0 * self.rows * UNITS))
+        share = narrow * np.sin(half) * (width / (2.0 * self.rows * UNITS))
+        return np.log(share), np.log(share * np.maximum(height / (width * narrow), 1.0))
 
-    def narrowing(self, cells: Cells) -> Float:
-        """Computes the length of a degree of longitude in each cell relative to the equator."""
-        narrow: Float = np.sin((cells.y + cells.height / 2.0) * (math.pi / (self.rows * UNITS)))
+    def narrowing(self, y: Int, height: Int) -> Float:
+        """Computes the length of a degree of longitude in cells relative to the equator."""
+        narrow: Float = np.sin((y + height / 2.0) * (math.pi / (self.rows * UNITS)))
         return narrow
 
     def tilt(self, y: ArrayLike) -> Float:
@@ -162,6 +163,7 @@ class Cells:
         field: F at the centres, ``(K, P)``.
         slack: How much higher F may be elsewhere in the cell, ``(K, P)``.
         log_q0: Log of the mean q₀, ``(P,)``.
+        log_area, log_square: Logs of shares of the sphere, see `Mesh.log_areas`, ``(P,)``.
         border: Whether q₀ excludes a part of the cell but not all, ``(P,)``.
     """
 
@@ -172,7 +174,23 @@ class Cells:
     field: Float
     slack: Float
     log_q0: Float
+    log_area: Float
+    log_square: Float
     border: NDArray[np.bool_]
+
+    def log_mass(self) -> Float:
+        """Computes log ∫ q₀ exp F dΩ / 4π of each cell, ``(K, P)``."""
+        return self.field + (self.log_area + self.log_q0)
+
+    def log_highest(self) -> Float:
+        """Bounds `log_mass` from above, with cells counted as squares, ``(K, P)``."""
+        return self.field + self.slack + (self.log_square + self.log_q0)
+
+    def log_limit(self) -> Float:
+        """Returns the log of the probability above which each cell is split, ``(P,)``."""
+        limit = np.where(self.border, math.log(BORDER_MASS), math.log(MOST_MASS))
+        limit[np.minimum(self.width, self.height) <= 1] = np.inf
+        return limit
 
     def take(self, chosen: NDArray[np.bool_] | Int) -> Cells:
         """Selects cells by mask or index."""
@@ -206,27 +224,26 @@ class AdaptiveDensity:
     def measure(cls, mesh: Mesh, of: Fields, rounds: int = 24) -> AdaptiveDensity:
         """Splits cells until none may hold more than `MOST_MASS`; drops those that hold little."""
         cells, log_z = _roots(mesh, of)
-        for _ in range(rounds):
-            # q₀ exp F dΩ / 4π of each cell, and Z so far
-            log_mass = cells.field + (mesh.log_area(cells) + cells.log_q0)
+        chosen = np.arange(len(cells.x))
+        log_mass, highest, limit = cells.log_mass(), cells.log_highest(), cells.log_limit()
+        for left in range(rounds, -1, -1):
+            # Z of each density so far
             whole = np.logaddexp(log_z, log_sum_exp(log_mass))
-            highest = log_mass + cells.slack - whole[:, None]
-            # Cells at a pole are thin wedges: count each as the square on its long side.
-            mass = np.exp(highest.clip(-80.0, 0.0)).mean(0) * mesh.slenderness(cells)
-            split = mass > np.where(cells.border, BORDER_MASS, MOST_MASS)
-            split &= np.minimum(cells.width, cells.height) > 1
-            if not split.any():
+            most = log_mean_exp(highest - whole[:, None])
+            split = most > limit
+            if not left or not split.any():
                 break
             # What is far too little now will not be much when the rest is known better.
-            done = mass < NEGLIGIBLE
+            done = most < math.log(NEGLIGIBLE)
             log_z = np.logaddexp(log_z, log_sum_exp(log_mass[:, done]))
-            cells = Cells.joined([cells.take(~split & ~done), _split(mesh, of, cells.take(split))])
-        whole = np.logaddexp(log_z, log_sum_exp(cells.field + mesh.log_area(cells) + cells.log_q0))
-        return cls(mesh, of, cells, whole)
-
-    def mass(self) -> Float:
-        """Computes the probability of each cell, ``(P,)``."""
-        return np.exp(self.log_density() + self.mesh.log_area(self.cells))
+            parts = _split(mesh, of, cells.take(chosen[split]))
+            kept = ~(split | done)
+            chosen = np.append(chosen[kept], np.arange(len(parts.x)) + len(cells.x))
+            log_mass = np.concatenate([log_mass[:, kept], parts.log_mass()], 1)
+            highest = np.concatenate([highest[:, kept], parts.log_highest()], 1)
+            limit = np.append(limit[kept], parts.log_limit())
+            cells = Cells.joined([cells, parts])
+        return cls(mesh, of, cells.take(chosen), whole)
 
     def log_density(self) -> Float:
         """Computes the mean log density of each cell, ``(P,)``."""
@@ -238,18 +255,31 @@ class AdaptiveDensity:
         most = 0.0 if self.mesh.base_measure is None else self.mesh.base_measure.bounds()[1]
         return self._mixed(self.cells.field + self.cells.slack) + most
 
-    def at_corners(self, cells: Cells, x: Int, y: Int) -> tuple[Float, Float]:
-        """Evaluates log density and log q₀ at corners ``(4, P)`` of cells."""
+    def at_corners(self, cells: Cells, x: Int, y: Int) -> Float:
+        """Evaluates the log density at corners ``(4, P)`` of cells; -inf where q₀ excludes them.
+
+        Args:
+            cells: P cells.
+            x: Their corners in units, clockwise from the north-western one, ``(4, P)``.
+            y: The same to the south.
+        """
         # Corners of root cells from tables, all others from the splines
-        on_roots = np.broadcast_to((cells.width == UNITS) & (cells.height == UNITS), x.shape)
-        field, log_q0 = np.empty((len(self.log_z), *x.shape)), np.empty(x.shape)
-        i, j = y[on_roots] // UNITS, x[on_roots] // UNITS
-        field[:, on_roots] = self.fields.corners()[:, i, j]
-        log_q0[on_roots] = self.mesh.corner_log_q0[i, j]
-        inner_x, inner_y = x[~on_roots].astype(float), y[~on_roots].astype(float)
-        field[:, ~on_roots] = self.fields(inner_x, inner_y)
-        log_q0[~on_roots] = self.mesh.log_q0_at(inner_x, inner_y)
-        return self._mixed(field) + log_q0 + self.mesh.tilt(y), log_q0
+        log_p = np.empty(x.shape)
+        is_root = (cells.width == UNITS) & (cells.height == UNITS)
+        roots, inner = np.flatnonzero(is_root), np.flatnonzero(~is_root)
+        if len(roots):
+            table = self._mixed(self.fields.corners()) + self.mesh.corner_log_weight
+            table[self.mesh.corner_log_q0 <= EXCLUDED] = -np.inf
+            columns = table.shape[1]
+            first = cells.y[roots] // UNITS * columns + cells.x[roots] // UNITS
+            step = np.array([0, 1, columns + 1, columns])[:, None]
+            log_p[:, roots] = table.ravel().take(first + step)
+        if len(inner):
+            inner_x, inner_y = x[:, inner].astype(float), y[:, inner].astype(float)
+            log_q0 = self.mesh.log_q0_at(inner_x, inner_y)
+            at = self._mixed(self.fields(inner_x, inner_y)) + log_q0 + self.mesh.tilt(inner_y)
+            log_p[:, inner] = np.where(log_q0 <= EXCLUDED, -np.inf, at)
+        return log_p
 
     def log_density_at(self, x: Float, y: Float) -> Float:
         """Evaluates the log density ``(...)`` at points in units."""
@@ -272,6 +302,14 @@ def log_sum_exp(values: Float) -> Float:
     return summed
 
 
+def log_mean_exp(values: Float) -> Float:
+    """Computes the log of the mean of exponentials over the first axis, each within e^±80."""
+    if len(values) == 1:
+        return values[0]
+    logarithm: Float = np.log(np.exp(values.clip(-80.0, 80.0)).mean(0))
+    return logarithm
+
+
 def _roots(mesh: Mesh, of: Fields) -> tuple[Cells, Float]:
     """Returns the root cells that may hold something, and log Z of all others, ``(K,)``."""
     n = mesh.rows
@@ -283,25 +321,25 @@ def _roots(mesh: Mesh, of: Fields) -> tuple[Cells, Float]:
     )
     steps = np.abs(np.diff(around, axis=1))
     slack = np.maximum(west_east, np.maximum(steps[:, 1:], steps[:, :-1]))
-    log_mass = field + mesh.log_share
-    highest = log_mass + slack - log_sum_exp(log_mass.reshape(len(field), -1))[:, None, None]
-    # Counted as squares, see `AdaptiveDensity.measure`
-    narrow = np.sin(np.pi * (np.arange(n) + 0.5) / n)[:, None]
-    square = np.exp(highest.clip(-80.0, 0.0)).mean(0) / narrow
-    kept = square >= NEGLIGIBLE
+    log_mass = field + (mesh.log_q0 + mesh.row_log_area[:, None])
+    whole = log_sum_exp(log_mass.reshape(len(field), -1))
+    highest = field + slack + (mesh.log_q0 + mesh.row_log_square[:, None])
+    kept = log_mean_exp(highest - whole[:, None, None]) >= math.log(NEGLIGIBLE)
     i, j = np.nonzero(kept)
     y, x, size = i * UNITS, j * UNITS, np.full(len(i), UNITS)
     border = np.zeros(len(i), bool)
     if mesh.base_measure is not None and mesh.base_measure.excludes:
         border = mesh.log_q0[kept] > EXCLUDED  # inside as well: no harm
         border &= _mean_q0(mesh, x, y, size, size)[1]
-    cells = Cells(x, y, size, size, field[:, kept], slack[:, kept], mesh.log_q0[kept], border)
+    areas = mesh.row_log_area[i], mesh.row_log_square[i]
+    log_q0 = mesh.log_q0[kept]
+    cells = Cells(x, y, size, size, field[:, kept], slack[:, kept], log_q0, *areas, border)
     return cells, log_sum_exp(log_mass[:, ~kept])
 
 
 def _split(mesh: Mesh, of: Fields, cells: Cells) -> Cells:
     """Splits cells into halves or quarters, so that they stay about as wide as they are high."""
-    wide = cells.width * mesh.narrowing(cells)
+    wide = cells.width * mesh.narrowing(cells.y, cells.height)
     across = (wide > 0.7 * cells.height) & (cells.width > 1)
     down = (cells.height > 0.7 * wide) & (cells.height > 1)
     across |= ~down & (cells.width > 1)
@@ -318,7 +356,8 @@ def _split(mesh: Mesh, of: Fields, cells: Cells) -> Cells:
     field = of(x + width / 2.0, y + height / 2.0)
     slack = np.maximum(np.abs(field - cells.field[:, parent]), cells.slack[:, parent] / 4.0)
     log_q0, border = _mean_q0(mesh, x, y, width, height)
-    return Cells(x, y, width, height, field, slack, log_q0, border)
+    areas = mesh.log_areas(y, width, height)
+    return Cells(x, y, width, height, field, slack, log_q0, *areas, border)
 
 
 def _mean_q0(

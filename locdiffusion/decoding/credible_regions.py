@@ -35,6 +35,9 @@ and count as -_EXCLUDED_DEPTH at corners that q₀ excludes."""
 _SMOOTHING = 0.05
 """Tolerance of the simplification of borders, in sides of the smallest cell that one cuts."""
 
+_WALKED = -2
+"""Stands for the next edge of one that a line already has."""
+
 _PARTS = 4
 """A cut cell's mass is measured at _PARTS x _PARTS points."""
 
@@ -107,7 +110,8 @@ class _Contour:
     def __init__(self, density: AdaptiveDensity, most: float) -> None:
         """Evaluates the corners of all cells that a region of probability `most` may contain."""
         self.density = density
-        mass, log_p = density.mass(), density.log_density()
+        log_p = density.log_density()
+        mass = np.exp(log_p + density.cells.log_area)
         order = np.argsort(-log_p)
         cumulative = np.cumsum(mass[order])
         self._sorted = cumulative, log_p[order]
@@ -118,9 +122,11 @@ class _Contour:
         x, y = self.cells.x, self.cells.y
         self.x = np.stack([x, x + self.cells.width, x + self.cells.width, x])
         self.y = np.stack([y, y, y + self.cells.height, y + self.cells.height])
-        self.corners, log_q0 = density.at_corners(self.cells, self.x, self.y)
-        self.excluded = log_q0 <= EXCLUDED
-        self._shares = np.full((_PARTS**2, len(near)), np.nan)
+        self.corners = density.at_corners(self.cells, self.x, self.y)
+        self.lowest, self.highest = self.corners.min(0), self.corners.max(0)
+        # Points of cells that a border has cut, their shares, and which cells these are
+        self._known = np.empty((3, _PARTS**2, 0))
+        self._place = np.full(len(near), -1)
 
     def _threshold(self, probability: float) -> float:
         return float(np.interp(probability, *self._sorted))
@@ -128,63 +134,58 @@ class _Contour:
     def region(self, level: float) -> tuple[shapely.Geometry, float]:
         """Draws the region that holds a level; returns it and the probability it holds."""
         # Fixed-point iteration on the level aimed at; bisection where that leaves the bracket
-        aim, best, holds, miss = level, 0.0, 0.0, np.inf
+        aim, holds, miss = level, 0.0, np.inf
         low, high = 0.0, 1.0
         for _ in range(12):
             threshold = self._threshold(aim)
-            found = self._mass_above(threshold)
+            border = self._border(threshold)
+            found = self._mass_within(*border)
             if abs(found - level) < miss:
-                best, holds, miss = threshold, found, abs(found - level)
+                best, holds, miss = border, found, abs(found - level)
             if miss < MASS_TOLERANCE or high - low < 1e-6:
                 break
             low, high = (aim, high) if found < level else (low, aim)
             aim += level - found
             if not low < aim < high:
                 aim = (low + high) / 2.0
-        return self._drawn(best), holds
+        return self._drawn(*best), holds
 
-    def _mass_above(self, threshold: float) -> float:
-        cut, full, pieces = self._pieces(threshold)
-        x, y = self._points(cut)
+    def _mass_within(self, cut: Int, full: Int, pieces: Float) -> float:
+        x, y, share = self._points(cut)
         inside = np.ones(x.shape, bool)
+        x0, y0 = pieces.T
+        dx, dy = np.roll(x0, -1, 0) - x0, np.roll(y0, -1, 0) - y0
+        beyond = dx * y0 - dy * x0
         for i in range(8):  # a piece is convex
-            (x0, y0), (x1, y1) = pieces[:, i].T, pieces[:, (i + 1) % 8].T
-            inside &= (x1 - x0) * (y - y0) >= (y1 - y0) * (x - x0)
-        drawn = (self._share(cut) * inside).sum(0)
-        return float(self.mass[full].sum() + drawn @ self.mass[cut])
+            inside &= dx[i] * y - dy[i] * x >= beyond[i]
+        return float(self.mass[full].sum() + (share * inside).sum(0) @ self.mass[cut])
 
-    def _pieces(self, threshold: float) -> tuple[Int, Int, Float]:
+    def _border(self, threshold: float) -> tuple[Int, Int, Float]:
         """Returns cells that the border cuts, cells inside it, and `_parts` of the former."""
+        within = self.lowest >= threshold
+        cut = np.flatnonzero((self.highest >= threshold) & ~within)
         # Where the density is steep the border lies half way between corners; where q₀ excludes one
         # of them, nearer to the other.
-        above = np.clip(self.corners - threshold, -_STEEP, _STEEP)
-        above = np.where(self.excluded, -_EXCLUDED_DEPTH, above)
-        inside = (above >= 0.0).sum(0)
-        cut = np.flatnonzero((inside > 0) & (inside < 4))
-        return (
-            cut,
-            np.flatnonzero(inside == 4),
-            _parts(self.x[:, cut], self.y[:, cut], above[:, cut]),
-        )
+        corners = self.corners[:, cut]
+        above = np.clip(corners - threshold, -_STEEP, _STEEP)
+        above[np.isneginf(corners)] = -_EXCLUDED_DEPTH
+        return cut, np.flatnonzero(within), _parts(self.x[:, cut], self.y[:, cut], above)
 
-    def _points(self, cells: Int) -> tuple[Float, Float]:
+    def _points(self, cells: Int) -> Float:
+        """Returns x and y of points in cells, and shares of the cell's mass, ``(3, 16, P)``."""
+        new = cells[self._place[cells] < 0]
         # Shifted differently in each cell: a border along a parallel must not pass many at once.
-        shift = np.mod(np.outer([0.7548776662, 0.5698402910], cells) + 0.5, 1.0)
+        shift = np.mod(np.outer([0.7548776662, 0.5698402910], new) + 0.5, 1.0)
         across, down = (a.ravel()[:, None] for a in np.meshgrid(*[np.arange(_PARTS)] * 2))
-        x = self.cells.x[cells] + (across + shift[0]) / _PARTS * self.cells.width[cells]
-        y = self.cells.y[cells] + (down + shift[1]) / _PARTS * self.cells.height[cells]
-        return x, y
-
-    def _share(self, cells: Int) -> Float:
-        """Computes the share ``(16, P)`` of a cell's mass at each of its points."""
-        unknown = cells[np.isnan(self._shares[0, cells])]
-        log_p = self.density.log_density_at(*self._points(unknown))
+        x = self.cells.x[new] + (across + shift[0]) / _PARTS * self.cells.width[new]
+        y = self.cells.y[new] + (down + shift[1]) / _PARTS * self.cells.height[new]
+        log_p = self.density.log_density_at(x, y)
         p = np.exp((log_p - log_p.max(0, initial=-np.inf)).clip(-80.0))
-        self._shares[:, unknown] = p / p.sum(0)
-        return self._shares[:, cells]
+        self._place[new] = np.arange(len(new)) + self._known.shape[2]
+        self._known = np.concatenate([self._known, np.stack([x, y, p / p.sum(0)])], 2)
+        return self._known[:, :, self._place[cells]]
 
-    def _drawn(self, threshold: float) -> shapely.Geometry:
-        cut, full, pieces = self._pieces(threshold)
+    def _drawn(self, cut: Int, full: Int, pieces: Float) -> shapely.Geometry:
         boxes = _merged(self.x[0, full], self.y[0, full], self.x[2, full], self.y[2, full])
         whole = _joined(np.concatenate([_walks(pieces), _walks(boxes)]))
         mesh = self.density.mesh
@@ -235,8 +236,38 @@ def _support(base_measure: BaseMeasure) -> shapely.Geometry:
 
 
 def _joined(edges: Float) -> shapely.Geometry:
-    """Unites polygons that do not overlap, from their edges ``(E, 2, 2)``."""
-    return shapely.build_area(shapely.multilinestrings(shapely.linestrings(_outline(edges))))
+    """Unites polygons that do not overlap, from their edges ``(E, 2, 2)`` of whole numbers."""
+    points, line = _lines(_outline(edges))
+    return shapely.build_area(shapely.multilinestrings(shapely.linestrings(points, indices=line)))
+
+
+def _lines(edges: Float) -> tuple[Float, Int]:
+    """Joins edges ``(E, 2, 2)`` end to end into lines that run from one branching to another.
+
+    Returns:
+        The points of all lines, ``(P, 2)``, and the number of the line of each, ``(P,)``.
+    """
+    key = (edges[..., 0].astype(np.int64) << 31) + edges[..., 1].astype(np.int64)
+    first_of, ends = np.unique(key, return_inverse=True)
+    start, end = ends.reshape(key.shape).T
+    out, into = (np.bincount(ends, minlength=len(first_of)) for ends in (start, end))
+    through = (out == 1) & (into == 1)
+    leaving = np.empty(len(first_of), np.int64)
+    leaving[start] = np.arange(len(start))
+    # The edge that goes on from each edge, -1 at a branching
+    onward = np.where(through[end], leaving[end], -1).tolist()
+    walked: list[int] = []
+    stops: list[int] = []
+    for edge in [*np.flatnonzero(~through[start]).tolist(), *range(len(onward))]:
+        if onward[edge] != _WALKED:
+            while edge >= 0 and onward[edge] != _WALKED:
+                walked.append(edge)
+                onward[edge], edge = _WALKED, onward[edge]
+            stops.append(len(walked))
+    # Each line is the starts of its edges and the end of the last.
+    order, last = np.array(walked, np.int64), np.array(stops, np.int64)
+    points = np.insert(edges[order, 0], last, edges[order[last - 1], 1], 0)
+    return points, np.repeat(np.arange(len(last)), np.diff(last, prepend=0) + 1)
 
 
 def _outline(edges: Float) -> Float:

@@ -56,17 +56,20 @@ def interpolated(surface: Tensor, row: Tensor, column: Tensor) -> Tensor:
         surface: A `closed` raster, ``(rows, columns + 2)``.
         row: Rows ``(...)`` on the raster; beyond the centres of the first and the last row the
             values are theirs.
-        column: Columns ``(...)`` on the raster before it was closed.
+        column: Columns on the raster before it was closed, of a shape that broadcasts with the
+            rows.
     """
     rows, columns = surface.shape
     # For grid_sample the centres of the outermost cells lie at ±1.
     x = (column + 0.5) * (2.0 / (columns - 1)) - 1.0
     y = (row - 0.5) * (2.0 / max(1, rows - 1)) - 1.0
-    place = torch.stack([x, y], -1).to(surface).view(1, 1, -1, 2)
+    shape = np.broadcast_shapes(row.shape, column.shape)
+    place = surface.new_empty((*shape, 2))
+    place[..., 0], place[..., 1] = x, y
     values = nn.functional.grid_sample(
-        surface[None, None], place, padding_mode="border", align_corners=True
+        surface[None, None], place.view(1, 1, -1, 2), padding_mode="border", align_corners=True
     )
-    return values.view(row.shape)
+    return values.view(shape)
 
 
 def grid_average(raster: NDArray[np.float64], grid: LatLonGrid) -> NDArray[np.float64]:

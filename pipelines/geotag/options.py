@@ -183,7 +183,7 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
         "--regions",
         **SWITCH,
         help="draw the areas that contain the place with probability 50 %% and 90 %%, as "
-        "polygons in a layer of their own; about 50 ms per photo",
+        "polygons in a layer of their own; about 40 ms of a core per photo",
     )
     add(
         "--embeddings",

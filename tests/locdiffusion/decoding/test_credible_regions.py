@@ -11,7 +11,15 @@ import torch
 from scipy.interpolate import CubicSpline
 from scipy.special import eval_legendre
 
-from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder, area_km2
+from locdiffusion.decoding.credible_regions import (
+    CredibleRegion,
+    RegionFinder,
+    _joined,
+    _merged,
+    _outline,
+    _walks,
+    area_km2,
+)
 from locdiffusion.density import shdd
 from locdiffusion.density.base_measure import BaseMeasure, land_measure, polygon_measure
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude, unit_vectors
@@ -312,6 +320,15 @@ def test_a_small_prior_between_the_nodes_is_found():
     finder = RegionFinder(L, polygon_measure(prior))
     region = find(finder, one_peak(-20.0, -50.0, 30.0))[1]
     assert prior.buffer(0.25).covers(region.geometry) and not region.geometry.is_empty
+
+
+def test_edges_joined_end_to_end_enclose_what_they_enclose_one_by_one(rng):
+    """Also where cells meet at a corner only, and where one lies in a hole of others."""
+    for share in (0.1, 0.4, 0.6, 0.9, 1.0):
+        y, x = np.nonzero(rng.uniform(size=(12, 17)) < share)
+        edges = _walks(_merged(x, y, x + 1, y + 1))
+        one_by_one = shapely.multilinestrings(shapely.linestrings(_outline(edges)))
+        assert _joined(edges).equals(shapely.build_area(one_by_one))
 
 
 @pytest.mark.parametrize(
