@@ -194,6 +194,11 @@ class Geotagger:
         return self.checkpoint.config.encoder
 
     @property
+    def encoder_fingerprint(self) -> str:
+        """Fingerprint of the image encoder, as the checkpoint has it; empty if it has none."""
+        return self.checkpoint.config.fingerprint
+
+    @property
     def preprocess(self) -> Callable[[Image.Image], NDArray[np.uint8]]:
         """Function from an upright photo to pixels ``(S, S, 3)``; it pickles without the model."""
         return self.encoder.spec.preprocess

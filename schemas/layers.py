@@ -42,7 +42,7 @@ EMBEDDING = "embedding"
 
 
 def embedding_schema(width: int) -> pa.Schema:
-    """The columns of embeddings: numbers in half precision, and what is known of positions."""
+    """The columns of embeddings: numbers in half precision, known positions, own priors."""
     texts, degrees = pa.string(), pa.float64()
     return pa.schema(
         [
@@ -55,6 +55,7 @@ def embedding_schema(width: int) -> pa.Schema:
             pa.field("truth_latitude", degrees),
             pa.field("truth_longitude", degrees),
             pa.field("truth_source", texts),
+            pa.field("prior", texts),
         ]
     )
 
@@ -118,7 +119,8 @@ def embedding_table(shard: str, values: Any, columns: Mapping[str, Any]) -> pa.T
     Args:
         shard: Id of the shard, for every row.
         values: Embeddings, float16 ``(N, E)``.
-        columns: `key` and the columns of positions, N values each; NaN and None where unknown.
+        columns: `key`, `prior` and the columns of positions, N values each; NaN and None where
+            unknown.
     """
     schema = embedding_schema(max(1, values.shape[1]))
     numbers = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), max(1, values.shape[1]))

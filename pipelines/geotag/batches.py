@@ -156,7 +156,8 @@ class PhotoBatch:
         if not isinstance(self.payload, Embeddings):
             return self
         values = self.payload.embeddings.astype(np.float16)
-        embedded = EmbeddedPhotos(list(self.keys), list(self.known), values)
+        priors = list(self.priors) or [None] * len(self)
+        embedded = EmbeddedPhotos(list(self.keys), list(self.known), priors, values)
         return replace(self, payload=Embeddings(values.astype(np.float32)), embedded=embedded)
 
     def without_quotes(self) -> PhotoBatch:

@@ -112,6 +112,8 @@ def _decided(options: GeotagOptions) -> GeotagOptions:
     Raises:
         UsageError: bfloat16 was asked for, and this machine is to compute and has no GPU for it.
     """
+    if options.from_embeddings:  # the encoder has computed already
+        return replace(options, loader=replace(options.loader, bf16=False))
     wanted = options.loader.bf16
     begun = None if options.overwrite else _output(options).read_json(RUN)
     if wanted is None and begun is not None:
@@ -122,7 +124,9 @@ def _decided(options: GeotagOptions) -> GeotagOptions:
         try:
             wanted = uses_bf16(options.loader.device, wanted)
         except ValueError as error:
-            raise UsageError(str(error)) from error
+            asked = options.loader.bf16 is not None
+            begun_so = f"--output {options.output} was begun in bfloat16, and goes on in it: "
+            raise UsageError(f"{'' if asked else begun_so}{error}") from error
     # Of the GPU of another machine nothing is known: it is told.
     return replace(options, loader=replace(options.loader, bf16=bool(wanted)))
 
@@ -150,8 +154,11 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
     if is_dataclass(spec) and not isinstance(spec, type):
         settings["encoder"] = asdict(spec)
     settings |= _extra_settings(options)
+    fingerprint = getattr(geotagger, "encoder_fingerprint", "")
     if options.from_embeddings:
-        settings |= recorded_embeddings(_absolute(options.input[0]), settings)
+        settings |= recorded_embeddings(_absolute(options.input[0]), settings, fingerprint)
+    elif options.extras.embeddings and fingerprint:
+        settings["fingerprint"] = fingerprint
     return RunConfiguration(
         geotagger.model_id, geotagger.checkpoint_hash, options.loader.seed, settings
     )

@@ -7,6 +7,7 @@ encoder is loaded. Files may be those of strangers, and are read within bounds.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 from collections.abc import Generator, Mapping
@@ -17,7 +18,10 @@ import numpy as np
 import pyarrow as pa
 
 from locdiffusion.files import file_system
+from locdiffusion.geography.areas import Areas
 from locdiffusion.isolation.parquet import read_parquet
+from locdiffusion.model.fingerprint import LEAST_COSINE, cosine
+from locdiffusion.model.weights import GEOCLIP, architecture, may_be_same, split_name
 from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.coordinates import Source
 from locdiffusion.photos.left_out import LeftOut
@@ -77,14 +81,7 @@ def kept_embeddings(root: str) -> tuple[list[EmbeddedShard], dict[str, Any]]:
     Raises:
         DataError: The directory holds none.
     """
-    output = Output(root)
-    run = output.read_json(RUN) or {}
-    if not run.get(EMBEDDINGS):
-        found = "is an output without embeddings" if run else "is no output of this command"
-        raise DataError(
-            f"{root} {found}, wanted one of `locdiffusion geotag --embeddings`; geotag the photos "
-            "with --embeddings first, or leave --from-embeddings out"
-        )
+    output, run = Output(root), _run(root)
     files, encoder = output.manifest_files(), encoder_of(run)
     shards = [
         EmbeddedShard(
@@ -101,15 +98,58 @@ def kept_embeddings(root: str) -> tuple[list[EmbeddedShard], dict[str, Any]]:
     return shards, run
 
 
-def recorded_embeddings(root: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _run(root: str) -> dict[str, Any]:
+    run = Output(root).read_json(RUN) or {}
+    if not run.get(EMBEDDINGS):
+        found = "is an output without embeddings" if run else "is no output of this command"
+        raise DataError(
+            f"{root} {found}, wanted one of `locdiffusion geotag --embeddings`; geotag the photos "
+            "with --embeddings first, or leave --from-embeddings out"
+        )
+    return run
+
+
+def _same_encoder(found: Any, wanted: Any, one: str, other: str) -> bool:
+    """Whether two specifications, with the fingerprints if there are any, are of one encoder.
+
+    Fingerprints decide between files, whose names say nothing. An older checkpoint names no
+    activation.
+    """
+    if not (isinstance(found, dict) and isinstance(wanted, dict)):
+        return bool(found == wanted)
+    known = bool(found.get("activation") and wanted.get("activation"))
+    besides = {"name"} if known else {"name", "activation"}
+    specs = [{k: v for k, v in one.items() if k not in besides} for one in (found, wanted)]
+    if specs[0] != specs[1]:
+        return False
+    names = str(found.get("name")), str(wanted.get("name"))
+    if one and other:
+        try:
+            alike = cosine(one, other) >= LEAST_COSINE
+        except ValueError:  # a stranger's
+            return False
+        return alike and (may_be_same(*names) or may_be_same(*names[::-1]))
+    models, weights = zip(*map(split_name, names), strict=True)
+    same = architecture(names[0]) == architecture(names[1])
+    return same and (weights[0] == weights[1] or set(models) == {GEOCLIP})
+
+
+def recorded_embeddings(
+    root: str, settings: Mapping[str, Any], fingerprint: str = ""
+) -> dict[str, Any]:
     """What a run with these settings records of the embeddings in a directory.
+
+    Args:
+        root: Output directory of the earlier run.
+        settings: Settings of the run, with the specification of the checkpoint's encoder.
+        fingerprint: Fingerprint of that encoder, if the checkpoint has one.
 
     Raises:
         DataError: They are of another encoder than that of the settings.
     """
-    _, run = kept_embeddings(root)
+    run = _run(root)
     found, wanted = run.get("encoder"), json.loads(json.dumps(settings.get("encoder")))
-    if found != wanted:
+    if not _same_encoder(found, wanted, str(run.get("fingerprint", "")), fingerprint):
         raise DataError(
             f"{root} holds embeddings of the encoder {found}, and the checkpoint wants {wanted}; "
             "give a checkpoint of that encoder, or geotag the photos"
@@ -129,6 +169,7 @@ def read_embedded(
     try:
         rows, errors, ending = _read(shard, version)
         known = list(map(_positions, rows.drop_columns([EMBEDDING]).to_pylist()))
+        priors = list(map(_prior, rows["prior"].to_pylist()))
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         why = f"the embeddings cannot be read ({error}); do the first run again"
         row = ErrorRow(None, Stage.READ, Status.SHARD_UNREADABLE, why)
@@ -151,6 +192,7 @@ def read_embedded(
             keys=tuple(keys[row] for row in part),
             known=tuple(known[row] for row in part),
             payload=Embeddings(numbers) if part else None,
+            priors=tuple(priors[row] for row in part) if any(priors) else (),
             errors=errors if last else (),
             ending=_ended(ending, len(starts), kept) if last else None,
         )
@@ -221,6 +263,14 @@ class _Written(PhotoPositions):
     truth: Truth | None = None
     exif_source: Source | None = None
     truth_source: Source | None = None
+
+
+@functools.lru_cache(maxsize=1024)
+def _prior(text: str | None) -> str | None:
+    """Checks the prior of one photo: a stranger's file names no other file to read."""
+    if not (text is None or text in ("land", "uniform", "checkpoint") or Areas.parse(text)):
+        raise ValueError(f"{text[:80]!r} is no prior of a single photo")
+    return text
 
 
 def _positions(row: Mapping[str, Any]) -> PhotoPositions:

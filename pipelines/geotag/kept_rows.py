@@ -48,10 +48,11 @@ class KeptRows:
 
 @dataclass(frozen=True)
 class EmbeddedPhotos(Columns):
-    """Embeddings as they are kept, float16 ``(N, E)``, with keys and what is known of positions."""
+    """Embeddings as they are kept, float16 ``(N, E)``, with keys, known positions, own priors."""
 
     keys: list[str]
     known: list[PhotoPositions]
+    priors: list[str | None]
     values: np.ndarray
 
 

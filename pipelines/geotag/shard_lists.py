@@ -21,6 +21,8 @@ from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.storage import open_stream
 from locdiffusion.photos.table import TableGroup
+from pipelines.geotag.embeddings import EmbeddedShard
+from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import SHARD_LISTS, Output
 
 NAMES_IN_GRAPH = 2_000
@@ -91,7 +93,7 @@ def _parts(shards: Sequence[Shard]) -> Iterator[list[Shard]]:
 
 def _record(shard: Shard) -> dict[str, Any]:
     """A shard as JSON has it: lists for tuples, and no field that is empty."""
-    record = {one.name: getattr(shard, one.name) for one in fields(Shard)}
+    record = {one.name: getattr(shard, one.name) for one in fields(shard)}
     record["table"] = shard.table and astuple(shard.table)
     return {name: value for name, value in record.items() if value}
 
@@ -101,7 +103,10 @@ def _shard(record: dict[str, Any]) -> Shard:
     values["photos"] = tuple(PhotoFile(*photo) for photo in values.get("photos", ()))
     if "table" in values:
         values["table"] = TableGroup(*values["table"])
-    return Shard(**values)
+    if "manifest" not in values:
+        return Shard(**values)
+    values["manifest"] = ManifestName(*values["manifest"])
+    return EmbeddedShard(**values)
 
 
 def _tuples(value: Any) -> Any:

@@ -179,7 +179,8 @@ def _embedding_table(
     ]
     values = np.concatenate([part.values for part in parts]) if parts else np.zeros((0, 0), "e")
     positions = _known_columns([PhotoPositions()] * len(keys) if no_positions else known)
-    table = embedding_table(shard, values, {"key": keys, **positions})
+    priors = [prior for part in parts for prior in part.priors]
+    table = embedding_table(shard, values, {"key": keys, "prior": priors, **positions})
     if before is not None and before.num_rows:
         table = pa.concat_tables([before, table] if table.num_rows else [before]).combine_chunks()
     return table.sort_by("key")

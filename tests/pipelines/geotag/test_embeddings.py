@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines.geotag import command
+from locdiffusion.cli.parser import UsageError
+from locdiffusion.model.preprocessing import EncoderSpec
+from locdiffusion.photos.storage import DataError
+from pipelines.geotag import command, plain_loop, shard_lists
+from pipelines.geotag.embeddings import recorded_embeddings
 from pipelines.geotag.options import parse
 from support.archives import photo, sound_members, truth, write_tar
 from support.fake_geotagger import FakeGeotagger, FakeLoader
@@ -155,3 +161,99 @@ def test_refusals(first: Path, tmp_path: Path, capsys: pytest.CaptureFixture) ->
     (first / "run.json").write_text("{}")
     assert run(first, "--from-embeddings", "--output", tmp_path / "two") == 2
     assert "wanted one of" in capsys.readouterr().err
+
+
+def test_shards_that_beam_reads_from_a_list_are_embedded_still(
+    first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(first.parent / "in")
+    monkeypatch.setattr(shard_lists, "NAMES_IN_GRAPH", 0)
+    assert run(first, "--from-embeddings", "--output", first.parent / "two") == 0
+    same(first, first.parent / "two", "predictions", "errors")
+
+
+def test_a_processor_goes_on_from_embeddings_in_bfloat16(first: Path, tmp_path: Path) -> None:
+    config = json.loads((first / "run.json").read_text())
+    (first / "run.json").write_text(json.dumps({**config, "bf16": True}))
+    words = [str(first), "--from-embeddings", "--output", str(tmp_path / "two")]
+    for _ in range(2):
+        job = command.build(parse(words), FakeLoader())
+        assert job.options.loader.bf16 is False and job.configuration.settings["bf16"]
+
+
+def test_a_processor_is_told_that_a_run_was_begun_in_bfloat16(first: Path) -> None:
+    config = json.loads((first / "run.json").read_text())
+    (first / "run.json").write_text(json.dumps({**config, "bf16": True}))
+    words = [f"{first.parent}/in/*.tar", "--embeddings", "--output", str(first)]
+    with pytest.raises(UsageError, match="was begun in bfloat16"):
+        command.build(parse(words), FakeLoader())
+
+
+def test_photos_keep_the_priors_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, decode = photos(tmp_path, 20), plain_loop.decode_photo
+
+    def with_prior(sample, *arguments, **named):  # type: ignore[no-untyped-def]
+        prior = f"{len(sample.key)},2,3km" if sample.key.endswith(("1", "3")) else None
+        return decode(replace(sample, prior=prior), *arguments, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plain_loop, "decode_photo", with_prior)
+        assert run(f"{archive}/*.tar", "--output", tmp_path / "one", "--embeddings") == 0
+    assert run(f"{archive}/*.tar", "--output", tmp_path / "without", "--embeddings") == 0
+    assert run(tmp_path / "one", "--from-embeddings", "--output", tmp_path / "two") == 0
+    same(tmp_path / "one", tmp_path / "two", "predictions", "errors")
+    radii = [rows(tmp_path / one, "predictions").radius_90_km for one in ("one", "without")]
+    assert (radii[0] != radii[1]).sum() == 8
+
+
+@pytest.mark.parametrize("prior", ["/etc/passwd", "country:XX", ""])
+def test_a_prior_of_a_stranger_opens_no_file(first: Path, tmp_path: Path, prior: str) -> None:
+    (part, _) = sorted((first / "embeddings").iterdir())
+    table = pq.read_table(part).drop_columns(["prior"])
+    pq.write_table(table.append_column("prior", pa.array([prior] * len(table))), part)
+    assert run(first, "--from-embeddings", "--output", tmp_path / "two") == 1
+    assert list(pandas.read_parquet(tmp_path / "two/errors").status) == ["shard_unreadable"]
+
+
+CLIP = EncoderSpec(
+    "open_clip:ViT-B-32/openai", 4, 224, (0.5,) * 3, (0.2,) * 3, activation="quick_gelu"
+)
+QUICK, FILE = "open_clip:ViT-B-32-quickgelu/openai", "open_clip:ViT-B-32/b/other.pt"
+
+
+def print_of(*numbers: float) -> str:
+    return base64.b64encode(np.array(numbers, "<f2").tobytes()).decode()
+
+
+@pytest.mark.parametrize(
+    ("changed", "prints", "same_encoder"),
+    [
+        ({}, ("", ""), True),
+        ({"name": QUICK}, ("", ""), True),
+        ({"name": QUICK, "activation": None}, ("", ""), True),
+        ({"activation": "gelu"}, ("", ""), False),
+        ({"mean": (0.4,) * 3}, ("", ""), False),
+        ({"name": FILE}, ("", ""), False),
+        ({"name": FILE}, (print_of(1, 0, 0, 0), ""), False),
+        ({"name": FILE}, (print_of(1, 0, 0, 0), print_of(1, 0.001, 0, 0)), True),
+        ({"name": FILE}, (print_of(1, 0, 0, 0), print_of(0, 1, 0, 0)), False),
+        ({}, (print_of(1, 0, 0, 0), print_of(0, 1, 0, 0)), False),
+        ({}, (print_of(1, 0, 0, 0), print_of(1, 0)), False),
+        ({}, (print_of(1, 0, 0, 0), "no base64"), False),
+        ({"name": "open_clip:ViT-B-16/openai"}, (print_of(1, 0, 0, 0),) * 2, False),
+    ],
+)
+def test_embeddings_are_taken_by_checkpoints_of_the_same_encoder(
+    first: Path, changed: dict[str, object], prints: tuple[str, str], same_encoder: bool
+) -> None:
+    config = json.loads((first / "run.json").read_text())
+    config |= {"encoder": {**asdict(CLIP), **changed}, "fingerprint": prints[0]}
+    (first / "run.json").write_text(json.dumps(config))
+    settings = {"encoder": asdict(CLIP)}
+    if same_encoder:
+        assert recorded_embeddings(str(first), settings, prints[1])["from_embeddings"]
+        return
+    with pytest.raises(DataError, match="holds embeddings of the encoder"):
+        recorded_embeddings(str(first), settings, prints[1])

@@ -15,6 +15,8 @@ from locdiffusion.photos.folder import PhotoFile, group_mark, group_photos
 from locdiffusion.photos.listing import Shard, list_shards, shard_id
 from pipelines.geotag import shard_lists
 from pipelines.geotag.command import main
+from pipelines.geotag.embeddings import EmbeddedShard
+from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import SHARD_LISTS, Output
 from pipelines.geotag.shard_lists import few, read_list, remove_lists, write_lists
 from pipelines.geotag.transforms import ListShards
@@ -35,6 +37,7 @@ ODD = (
             PhotoFile("gs://b/in", "\u2028.jpg", (), "['1', 'etag']"),
         ),
     ),
+    EmbeddedShard("e-4", "/x/e.tar", root="/x/out", manifest=ManifestName("e-4", "0" * 16)),
 )
 
 
@@ -53,7 +56,7 @@ def test_a_list_gives_back_what_was_written(
 ) -> None:
     monkeypatch.setattr(shard_lists, "NAMES_IN_FILE", names)
     files = write_lists(output, ODD)
-    assert len(files) == {1: 4, 3: 2, 20_000: 1}[names]
+    assert len(files) == {1: 5, 3: 3, 20_000: 1}[names]
     found = [shard for file in files for shard in read_list(file, output)]
     assert list(map(listed, found)) == list(map(listed, ODD))
     assert all(isinstance(one, PhotoFile) for shard in found for one in shard.photos)
