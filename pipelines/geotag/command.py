@@ -28,7 +28,7 @@ from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.geotag.attempts import forgotten_if_stopped
 from pipelines.geotag.console import last_line, shown, summary_table, whole
 from pipelines.geotag.digest import RunDigest
-from pipelines.geotag.embeddings import kept_embeddings, recorded_embeddings
+from pipelines.geotag.embeddings import kept_embeddings, recorded_embeddings, refuse_embeddings
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
@@ -37,7 +37,6 @@ from pipelines.geotag.plain_loop import run_plain_loop
 from pipelines.geotag.progress import Progress
 from pipelines.geotag.sample import Sample
 from pipelines.geotag.summary import run_digest, summarise
-from pipelines.geotag.tables import EMBEDDINGS
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 
 __all__ = ["build", "geotag", "main", "parser", "run", "summarise_only"]
@@ -167,13 +166,8 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
 def _shards(options: GeotagOptions, left_out: LeftOut) -> Sequence[Shard]:
     """Lists the shards of photos, or those whose embeddings an earlier run kept."""
     if options.from_embeddings and options.input:
-        return kept_embeddings(_absolute(options.input[0]))[0]
-    for place in options.input:
-        if "://" not in place and (Output(place).read_json(RUN) or {}).get(EMBEDDINGS):
-            raise UsageError(
-                f"{place} is an output, wanted photos; to geotag the embeddings that it holds, "
-                "add --from-embeddings"
-            )
+        return kept_embeddings(_absolute(options.input[0]), tell)
+    refuse_embeddings(options.input)
     return list_shards(options.input, tell, options.exclude, left_out, options.follow_links, True)
 
 

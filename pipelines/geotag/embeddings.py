@@ -7,10 +7,9 @@ encoder is loaded. Files may be those of strangers, and are read within bounds.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,21 +17,21 @@ import numpy as np
 import pyarrow as pa
 
 from locdiffusion.files import file_system
-from locdiffusion.geography.areas import Areas
 from locdiffusion.isolation.parquet import read_parquet
 from locdiffusion.model.fingerprint import LEAST_COSINE, cosine
 from locdiffusion.model.weights import GEOCLIP, architecture, may_be_same, split_name
 from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.coordinates import Source
-from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.left_out import LeftOut, number
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.photos.storage import DataError
 from locdiffusion.photos.storage import version as file_version
+from locdiffusion.photos.table_reader import own_prior
 from pipelines.geotag.batches import Embeddings, PhotoBatch, ShardEnding
 from pipelines.geotag.kept_rows import KeptRows
 from pipelines.geotag.manifests import ManifestName
-from pipelines.geotag.output import Output
+from pipelines.geotag.output import DIGEST, Output
 from pipelines.geotag.tables import EMBEDDINGS, ERRORS
 from pipelines.writing.directory import RUN
 from schemas.geotags import ErrorRow, Stage, Status
@@ -72,11 +71,26 @@ def encoder_of(configuration: Mapping[str, Any]) -> str:
     return json.dumps({name: configuration.get(name) for name in names}, sort_keys=True)
 
 
-def kept_embeddings(root: str) -> tuple[list[EmbeddedShard], dict[str, Any]]:
+def refuse_embeddings(places: Iterable[str]) -> None:
+    """Refuses outputs with embeddings as an input of photos.
+
+    Raises:
+        DataError: One of the places is such an output.
+    """
+    for place in places:
+        if "://" not in place and (Output(place).read_json(RUN) or {}).get(EMBEDDINGS):
+            raise DataError(
+                f"{place} is an output, wanted photos; to geotag the embeddings that it holds, "
+                "add --from-embeddings"
+            )
+
+
+def kept_embeddings(root: str, tell: Callable[[str], None]) -> list[EmbeddedShard]:
     """Lists the shards of an output that have embeddings.
 
-    Returns:
-        The shards, and the configuration of the run that kept the embeddings.
+    Args:
+        root: Output directory of the run that kept them.
+        tell: Receives a line if that run has not ended.
 
     Raises:
         DataError: The directory holds none.
@@ -95,7 +109,12 @@ def kept_embeddings(root: str) -> tuple[list[EmbeddedShard], dict[str, Any]]:
     ]
     if not shards:
         raise DataError(f"{root} holds no finished shard; let its run end first")
-    return shards, run
+    if not output.exists(DIGEST):  # which a run removes that has something to do
+        tell(
+            f"the run in {root} has not ended, and {number(len(shards), 'shard')} of it can be "
+            "geotagged; type its command again, then this one"
+        )
+    return shards
 
 
 def _run(root: str) -> dict[str, Any]:
@@ -169,7 +188,8 @@ def read_embedded(
     try:
         rows, errors, ending = _read(shard, version)
         known = list(map(_positions, rows.drop_columns([EMBEDDING]).to_pylist()))
-        priors = list(map(_prior, rows["prior"].to_pylist()))
+        # Checked: a stranger's file must not name another one to read.
+        priors = [own_prior(prior or "") for prior in rows["prior"].to_pylist()]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
         why = f"the embeddings cannot be read ({error}); do the first run again"
         row = ErrorRow(None, Stage.READ, Status.SHARD_UNREADABLE, why)
@@ -263,14 +283,6 @@ class _Written(PhotoPositions):
     truth: Truth | None = None
     exif_source: Source | None = None
     truth_source: Source | None = None
-
-
-@functools.lru_cache(maxsize=1024)
-def _prior(text: str | None) -> str | None:
-    """Checks the prior of one photo: a stranger's file names no other file to read."""
-    if not (text is None or text in ("land", "uniform", "checkpoint") or Areas.parse(text)):
-        raise ValueError(f"{text[:80]!r} is no prior of a single photo")
-    return text
 
 
 def _positions(row: Mapping[str, Any]) -> PhotoPositions:

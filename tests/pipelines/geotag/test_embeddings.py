@@ -208,7 +208,21 @@ def test_photos_keep_the_priors_of_their_own(
     assert (radii[0] != radii[1]).sum() == 8
 
 
-@pytest.mark.parametrize("prior", ["/etc/passwd", "country:XX", ""])
+def test_embeddings_of_a_run_that_has_not_ended_are_told(
+    first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    words = (first, "--from-embeddings", "--output", tmp_path / "two")
+    assert run(*words) == 0
+    assert "has not ended" not in capsys.readouterr().err
+    write_tar(tmp_path / "in/c.tar", sound_members(3, 900))
+    with monkeypatch.context() as patch:
+        patch.setattr(plain_loop, "write_shard", lambda *_: 1 / 0)
+        assert run(f"{tmp_path}/in/*.tar", "--output", first, "--embeddings") == 1
+    assert run(*words) == 0
+    assert "has not ended, and 2 shards of it can be geotagged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("prior", ["/etc/passwd", "country:XX"])
 def test_a_prior_of_a_stranger_opens_no_file(first: Path, tmp_path: Path, prior: str) -> None:
     (part, _) = sorted((first / "embeddings").iterdir())
     table = pq.read_table(part).drop_columns(["prior"])
