@@ -134,12 +134,10 @@ class Geotagger:
         loaded = load(local_checkpoint(checkpoint))
         own = loaded.base_measure
         loaded = replace(loaded, base_measure=load_base_measure(prior, own))
-        local = None if encoder is None else local_encoder(encoder)
-        name = check_encoder(loaded.config, local)
+        name = check_encoder(loaded.config, None if encoder is None else local_encoder(encoder))
         places = None if gallery is None else _places(gallery, loaded)
-        trained = loaded.config.encoder
+        trained, degree = loaded.config.encoder, loaded.config.model.max_degree
         if not embeds:
-            degree = loaded.config.model.max_degree
             kept = None if places is None else embedded_gallery(places, degree)
             return cls(loaded, UnloadedEncoder(trained, device), wanted, kept)
         image_encoder = load_image_encoder(name, device, bf16, trained)
@@ -151,7 +149,6 @@ class Geotagger:
                 f"{found} instead of {trained}."
             )
         hold(image_encoder, loaded.config.fingerprint, trained.name)
-        degree = loaded.config.model.max_degree
         embedded = None if places is None else embedded_gallery(places, degree)
         return cls(loaded, image_encoder, wanted, embedded, own)
 
