@@ -1,6 +1,7 @@
 """Image encoders against other people's code: efficientnet_lite_pytorch and open_clip."""
 
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -23,6 +24,8 @@ from locdiffusion.model.image_encoder import (
 )
 from locdiffusion.model.preprocessing import as_rgb
 from locdiffusion.model.weights import EncoderWeightsError
+from locdiffusion.photos.exif import upright
+from locdiffusion.photos.picture import decode_picture
 
 TINY = "LocDiffusion-Tiny"
 TINY_CONFIG = {
@@ -401,6 +404,41 @@ class TestPreprocess:
         difference = np.abs(ours - expected)
         assert difference[3:-3, 3:-3].max() <= 2
         assert difference.mean() < 0.5
+
+    @pytest.mark.parametrize(
+        "name",
+        [  # one for each way in which the pinned open_clip prepares a picture
+            "RN50/openai",
+            "ViT-L-14/laion2b_s32b_b82k",
+            "ViT-H-14/dfn5b",
+            "ViT-B-32-SigLIP2-256/webli",
+            "ViT-L-14-CLIPA/datacomp1b",
+            "MobileCLIP2-S0/dfndr2b",
+            "MobileCLIP2-S3/dfndr2b",
+            "PE-Core-B-16/meta",
+            "ViT-H-14-worldwide-378/metaclip2_worldwide",
+        ],
+    )
+    def test_a_published_model_sees_a_jpeg_as_in_open_clip(self, name: str) -> None:
+        """From the bytes on; of the large one, whose pixels are more, at half its scale."""
+        model, _, tag = name.partition("/")
+        spec = image_encoder.encoder_spec(f"open_clip:{name}")
+        published = open_clip.get_pretrained_cfg(model, tag)
+        fields = ("mean", "std", "interpolation", "resize_mode")
+        config = open_clip.transform.PreprocessCfg(
+            size=open_clip.get_model_config(model)["vision_cfg"]["image_size"],
+            **{field: published[field] for field in fields if published.get(field)},
+        )
+        transform = open_clip.transform.image_transform_v2(config, is_train=False)
+        mean, std = np.array(spec.mean), np.array(spec.std)
+        for size, mean_error in (((640, 460), 0.5), ((2800, 2100), 0.8)):
+            jpeg = io.BytesIO()
+            smooth_photo(*size).save(jpeg, "JPEG", quality=92)
+            ours = spec.preprocess(upright(decode_picture(jpeg.getvalue()))).astype(float)
+            normalised = transform(Image.open(jpeg)).permute(1, 2, 0).numpy()
+            difference = np.abs(ours - 255.0 * (normalised * std + mean))
+            assert difference[3:-3, 3:-3].max() <= 4
+            assert difference.mean() < mean_error
 
     def test_every_mode_gives_the_same_grey(self) -> None:
         grey = Image.new("L", (80, 70), 100)
