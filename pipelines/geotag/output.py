@@ -170,7 +170,8 @@ class Output(OutputDirectory):
                 self.write(RETRIES, f"{manifest['shard']}.json", data=to_json(manifest))
         known = {shard.id for shard in shards}
         rest = {shard: name for shard, name in found.items() if shard not in known}
-        gone, others = self._fates(rest, Places(shards))
+        places = Places(shards, configuration.settings.get("from_embeddings", False))
+        gone, others = self._fates(rest, places)
         kept = {**done, **rest}
         for stale in set(listed).difference(kept.values()):
             self.remove(MANIFESTS, stale.file)

@@ -12,13 +12,21 @@ from locdiffusion.photos.storage import exists
 
 
 class Places:
-    """The places from which the shards of a run come."""
+    """The places from which the shards of a run come.
 
-    def __init__(self, shards: Sequence[Shard]) -> None:
+    Args:
+        shards: Shards of the run.
+        embedded: Whether they are of kept embeddings: the photos may be gone, their rows are not.
+    """
+
+    def __init__(self, shards: Sequence[Shard], embedded: bool = False) -> None:
         self._real = functools.cache(_real)
         self.shards = shards
+        self.embedded = embedded
         # Those that can be listed.
         self.folders = {self._real(shard.folder) for shard in shards if shard.photos or shard.table}
+        if embedded:
+            self.folders |= {self._real(folder_of(shard.url)) for shard in shards} - {""}
         self.around = {
             above: folder for folder in self.folders for above in _with_those_around(folder)
         }
@@ -35,7 +43,7 @@ class Places:
 
     def is_there(self, source: str) -> bool:
         """Returns whether a source still exists, as far as this run may ask for it."""
-        return _host(source) not in self.asked or _is_there(source)
+        return self.embedded or _host(source) not in self.asked or _is_there(source)
 
     def _replaced(self, folder: str) -> bool:
         if folder in self.folders or self.folders.isdisjoint(_with_those_around(folder)):

@@ -145,7 +145,8 @@ def _cut(table: pa.Table) -> pa.Table:
         table = table.filter(pa.array(kept))
     size = np.asarray(pc.fill_null(pc.binary_length(table["thumbnail"]), 0), np.int64)
     if size.sum() > THUMBNAIL_BYTES:
-        fits = pa.array(np.cumsum(size) <= THUMBNAIL_BYTES)
+        # With the one that fills it: of what follows none fits in any larger part either.
+        fits = pa.array(np.cumsum(size) - size < THUMBNAIL_BYTES)
         jpeg = pc.if_else(fits, table["thumbnail"], pa.scalar(None, pa.binary()))
         at = table.schema.get_field_index("thumbnail")
         table = table.set_column(at, SCHEMA.field("thumbnail"), jpeg)

@@ -29,7 +29,7 @@ from pipelines.geotag.digest import RunDigest, accuracy_row, error_counts
 from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import DIGEST, Output
 from pipelines.geotag.sample import ranks
-from pipelines.geotag.shard_files import digest_shard
+from pipelines.geotag.shard_files import add_predictions, add_thumbnails, digest_shard, open_part
 from pipelines.geotag.summary import digest_shards, read_digest, run_digest, summarise
 from schemas.geotags import ErrorRow, Stage, Status, error_table
 from support import ROOT
@@ -149,6 +149,31 @@ def test_the_graph_the_files_and_the_rows_say_the_same(
         for level in ("50", "90"):
             radius = np.asarray(rows[f"radius_{level}_km"])[known]
             assert found[f"coverage_{level}"] == coverage(distance[known], radius)
+
+
+def test_which_thumbnails_fit_does_not_depend_on_the_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rng: np.random.Generator
+) -> None:
+    monkeypatch.setattr(samples, "THUMBNAIL_BYTES", 10)
+    parts = []
+    by_rank = sorted("abc", key=lambda shard: ranks(shard, np.arange(1))[0])
+    for shard, size in zip(by_rank, (6, 5, 1), strict=True):
+        digest = RunDigest()
+        write_predictions(tmp_path, shard, 1, rng)
+        write_thumbnails(tmp_path, shard, {f"{shard}-0": bytes(size)})
+        with open_part(str(tmp_path / f"predictions/part-{shard}.parquet")) as file:
+            add_predictions(digest, shard, file)
+        with open_part(str(tmp_path / f"thumbnails/part-{shard}.parquet")) as file:
+            add_thumbnails(digest.sample, file)
+        parts.append(pickle.dumps(digest))
+    found = set()
+    for first, *others in permutations(parts):
+        whole = pickle.loads(first)
+        for other in others:
+            whole.update(pickle.loads(other))
+            whole = pickle.loads(pickle.dumps(whole))  # which cuts
+        found.add(whole.to_bytes())
+    assert len(found) == 1
 
 
 def test_the_sample_is_the_lowest_ranks_of_all_rows(output: Output) -> None:

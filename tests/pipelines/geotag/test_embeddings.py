@@ -80,6 +80,37 @@ def test_200_photos_give_the_same_rows_without_photos(
     assert {path: path.stat().st_mtime_ns for path in second.rglob("part-*")} == before
 
 
+def test_lists_of_kept_embeddings_are_read_by_beam(
+    first: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(first.parent / "in")
+    monkeypatch.setattr(shard_lists, "NAMES_IN_GRAPH", 1)
+    second = first.parent / "two"
+    assert run(first, "--from-embeddings", "--output", second) == 0
+    same(first, second, "predictions", "errors")
+
+
+def test_a_folder_that_is_grouped_otherwise_is_not_there_twice(tmp_path: Path) -> None:
+    one, two, folder = tmp_path / "one", tmp_path / "two", tmp_path / "in"
+    folder.mkdir()
+    for number in range(4):
+        (folder / f"{number}.jpg").write_bytes(photo(number))
+        words = (folder, "--output", one, "--embeddings")
+        assert run(*words) == run(one, "--from-embeddings", "--output", two) == 0
+    same(one, two, "predictions", "errors")
+
+
+def test_rows_stay_whose_photos_are_gone(first: Path, tmp_path: Path) -> None:
+    assert run(first, "--from-embeddings", "--output", tmp_path / "two") == 0
+    write_tar(tmp_path / "more/c.tar", sound_members(5, 900))
+    assert run(tmp_path / "more/c.tar", "--output", tmp_path / "other", "--embeddings") == 0
+    shutil.rmtree(tmp_path / "in")
+    write_tar(tmp_path / "in/unlike.tar", sound_members(1, 990))  # so that a disk seems there
+    words = (tmp_path / "other", "--from-embeddings", "--output", tmp_path / "two")
+    assert run(*words) == 0
+    assert len(rows(tmp_path / "two", "predictions")) == 207
+
+
 def test_the_second_run_draws_what_the_first_did_not(first: Path, tmp_path: Path) -> None:
     words = (first, "--from-embeddings", "--output", tmp_path / "two", "--regions")
     assert run(*words, load=FakeLoader(seed=3)) == 0

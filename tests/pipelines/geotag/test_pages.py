@@ -176,7 +176,7 @@ def test_thumbnails_are_those_of_the_rows_and_not_too_many(run, monkeypatch):
     data = page_json(run / "map.html")
     shown = {data["key"][row]: base64.b64decode(jpeg) for row, jpeg in data["thumbnails"]}
     assert shown == {"seen-000001-3": b"one", "unseen-000000-9": b"three"}
-    monkeypatch.setattr("pipelines.geotag.sample.THUMBNAIL_BYTES", 6)
+    monkeypatch.setattr("pipelines.geotag.sample.THUMBNAIL_BYTES", 3)
     write_map_html(digest_of(run).sample, str(run / "map.html"))
     fewer = [base64.b64decode(jpeg) for _, jpeg in page_json(run / "map.html")["thumbnails"]]
     assert len(fewer) == 1 and fewer[0] in (b"one", b"three")
