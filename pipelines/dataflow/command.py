@@ -108,7 +108,7 @@ def launch(job: Settings, now: datetime) -> int:
         print(_command(job, flags))
         _show_graph(job, flags)
         return DONE
-    if job.smoke and job.pipeline == GEOTAG:
+    if job.smoke and job.pipeline == GEOTAG and job.reads_photos:
         from pipelines.dataflow.smoke import check_with_one_shard
 
         check_with_one_shard(job, now, lambda small: _submit(small, now))
@@ -138,7 +138,7 @@ def _show_graph(job: Settings, flags: Sequence[str]) -> None:
 
     steps = geotag_steps(flags) if job.pipeline == GEOTAG else build_shards_steps(flags)
     print(f"\nthe job, step by step:\n{steps}")
-    if job.smoke and job.pipeline == GEOTAG:
+    if job.smoke and job.pipeline == GEOTAG and job.reads_photos:
         print("\nbefore it, one shard would go through a job of its own (SMOKE=no: at once)")
     print("\nnothing was submitted, no bucket was looked into")
 

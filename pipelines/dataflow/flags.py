@@ -32,7 +32,8 @@ def _geotag(job: Settings) -> list[str]:
     flags += _if("--checkpoint", job.checkpoint) + _if("--encoder", job.encoder)
     batch = job.batch_size or (GPU_BATCH_SIZE if job.accelerator else 0)
     flags += _if("--batch-size", batch)
-    if gpu := job.accelerator:  # said, as the machine that submits does not see it
+    gpu = job.accelerator
+    if gpu and job.reads_photos:  # said, as the machine that submits does not see it
         flags.append("--bf16" if gpu.bf16 else "--no-bf16")
     return flags
 

@@ -106,6 +106,11 @@ class Settings:
         """The words of `flags`."""
         return shlex.split(self.flags)
 
+    @property
+    def reads_photos(self) -> bool:
+        """Whether photos are geotagged, and not embeddings that an earlier run kept."""
+        return "--from-embeddings" not in self.extra_flags
+
 
 EXPLANATIONS: Mapping[str, str] = {
     one.name.upper(): one.metadata["help"] for one in fields(Settings) if one.name != "pipeline"

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 
+from locdiffusion.cli.flags import add_flags
 from locdiffusion.cli.parser import RunFailed, UsageError
 from locdiffusion.cli.terminal import tell
-from locdiffusion.photos.listing import list_shards
+from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.storage import DataError
 from pipelines.dataflow.flags import job_name
 from pipelines.dataflow.settings import Settings
@@ -45,20 +47,32 @@ def first_shard(job: Settings) -> str:
     """Finds the first archive of the input, or the first photo where there are only folders.
 
     Raises:
-        UsageError: The input cannot be listed.
+        UsageError: The input cannot be listed, or all names in it hold blanks.
     """
+    flags = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    add_flags(flags, "--exclude", "--follow-links")
+    given, _ = flags.parse_known_args(job.extra_flags)
+    places = job.input.split()
     try:
-        shards = list_shards(job.input.split(), lambda _: None)
+        shards = list_shards(
+            places, lambda _: None, given.exclude, follow_links=given.follow_links, tables=True
+        )
     except DataError as error:
         raise UsageError(f"INPUT: {error}") from error
-    for shard in shards:
-        if not shard.photos and not shard.problem:
-            return shard.url
-    photos = (photo for shard in shards for photo in shard.photos)
-    photo = next(photos, None)
-    if photo is None:
-        raise UsageError(f"INPUT={job.input} holds no photos; {SKIP}")
-    return f"{photo.folder}/{photo.path}"
+    place = None
+    for place in _archives_first(shards):
+        if place.split() == [place]:  # INPUT has blanks between places
+            return place
+    why = f"holds only names with blanks, as {place}" if place else "holds no photos"
+    raise UsageError(f"INPUT={job.input} {why}; {SKIP}")
+
+
+def _archives_first(shards: Sequence[Shard]) -> Iterator[str]:
+    yield from (shard.url for shard in shards if shard.folder is None)
+    yield from (photo.url for shard in shards for photo in shard.photos)
+    for table in (shard.table for shard in shards if shard.table):
+        root = table.url.rpartition("/")[0]
+        yield from (row.uri if "://" in row.uri else f"{root}/{row.uri}" for row in table.rows())
 
 
 def check_with_one_shard(job: Settings, now: datetime, run: Callable[[Settings], int]) -> None:

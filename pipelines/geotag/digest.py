@@ -136,7 +136,7 @@ class RunDigest:
             rows, known = map(int, document["rows"])
             sample = table.select(SCHEMA.names).cast(SCHEMA)
             digest.sample = Sample(rows, known, [sample], _held=len(sample))
-        except (KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (LookupError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
             raise ValueError(f"it is no digest of a run: {error!r}") from error
         return digest
 

@@ -79,7 +79,7 @@ def digest_shard(output: Output, name: ManifestName) -> RunDigest:
                 elif layer == THUMBNAILS:
                     add_thumbnails(digest.sample, file)
                 digest.cover_file(layer, path.rpartition("/")[2], file.size)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             digest.tell(MISMATCHES, shard, f"shard {shard}: {path} cannot be read ({error})")
             continue
         for held, told in pairs:

@@ -412,6 +412,36 @@ def test_a_folder_is_tried_with_one_photo(fleet: Settings, tmp_path: Path) -> No
         smoke.first_shard(replace(fleet, input=str(tmp_path / "nowhere")))
 
 
+def test_the_first_shard_is_none_that_is_left_out_or_has_blanks(
+    fleet: Settings, tmp_path: Path
+) -> None:
+    for name in ("0 a.tar", "1.tar", "2.tar"):
+        write_tar(tmp_path / "in" / name, sound_members(2))
+    fleet = replace(fleet, input=f"{tmp_path}/in")
+    assert smoke.first_shard(fleet).endswith("/1.tar")
+    assert smoke.first_shard(replace(fleet, flags="--exclude 1.tar")).endswith("/2.tar")
+    with pytest.raises(UsageError, match=r"names with blanks, as .*/0 a.tar; .*SMOKE=no"):
+        smoke.first_shard(replace(fleet, flags="--exclude=1.tar --exclude=2.tar"))
+
+
+def test_a_table_is_tried_with_one_photo(fleet: Settings, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("uri\nx y.jpg\nb/z.jpg\n")
+    fleet = replace(fleet, input=f"{tmp_path}/t.csv")
+    assert smoke.first_shard(fleet) == f"{tmp_path}/b/z.jpg"
+
+
+def test_kept_embeddings_need_no_photo_and_no_arithmetic(
+    fleet: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cloud = Cloud()
+    monkeypatch.setattr(dataflow, "_submit", lambda job, _: cloud.run(job))
+    fleet = replace(fleet, flags="--from-embeddings --regions")
+    assert dataflow.launch(fleet, NOW) == 0
+    assert cloud.jobs == [fleet]
+    words = arguments(replace(fleet, input="gs://b/one", temp_location="gs://b/t"), NOW)
+    assert parse(words).from_embeddings
+
+
 @pytest.mark.parametrize(("said", "jobs"), [("yes", 2), ("no", 1)])
 def test_the_fleet_follows(
     fleet: Settings, said: str, jobs: int, monkeypatch: pytest.MonkeyPatch

@@ -229,6 +229,7 @@ def test_the_median_is_within_half_a_per_cent(rng: np.random.Generator) -> None:
         lambda root: (root / DIGEST).write_bytes(b"no digest"),
         lambda root: (root / DIGEST).write_bytes((root / DIGEST).read_bytes()[:-9]),
         lambda root: pq.write_table(pa.table({"key": ["a"]}), root / DIGEST),
+        lambda root: retype(root / DIGEST),
     ],
 )
 def test_a_digest_that_is_not_of_these_files_is_not_believed(
@@ -240,6 +241,20 @@ def test_a_digest_that_is_not_of_these_files_is_not_believed(
     monkeypatch.setattr(summaries, "digest_shard", lambda *one: read.append(one) or RunDigest())
     summarise(output)
     assert len(read) >= len(NAMES) - 1
+
+
+def retype(path: Path) -> None:
+    """Puts structures where latitudes were."""
+    table = pq.read_table(path)
+    at = table.schema.get_field_index("latitude")
+    pq.write_table(table.set_column(at, "latitude", pa.array([{"x": 1}] * len(table))), path)
+
+
+def test_a_part_whose_columns_are_of_other_types_is_named(output: Output) -> None:
+    path = Path(output.part("predictions", "a-001"))
+    retype(path)
+    (told,) = run_digest(output).told["mismatches"]
+    assert f"{path} cannot be read" in told[2][0]
 
 
 def test_processes_digest_many_shards(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
