@@ -194,7 +194,7 @@ def test_the_sample_is_the_lowest_ranks_of_all_rows(output: Output) -> None:
     table = sample.table.filter(sample.table["thumbnail"].is_valid())
     assert table["key"].to_pylist() == shown[: len(table)] and len(table) > 3
     sizes = [len(jpeg) for jpeg in table["thumbnail"].to_pylist()]
-    assert 300 - 60 < sum(sizes) <= 300
+    assert 300 <= sum(sizes) < 300 + 60
 
 
 def test_ranks_are_uniform_and_differ_by_shard() -> None:
