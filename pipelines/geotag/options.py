@@ -34,7 +34,7 @@ examples:
   locdiffusion geotag 'photos/*.tar' --output out --regions --thumbnails 50
   locdiffusion geotag 'photos/*.tar' --output out --mode sampling --samples 32
   locdiffusion geotag 'photos/*.tar' --output out --embeddings
-  locdiffusion geotag out --from-embeddings --output norway --prior norway.geojson
+  locdiffusion geotag out --from-embeddings --output norway --prior country:NO
   locdiffusion geotag 'photos/*.tar' --output out \\
       --direct_num_workers 4 --direct_running_mode multi_processing
   locdiffusion geotag 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out \\
