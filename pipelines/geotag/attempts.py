@@ -14,10 +14,12 @@ import os
 import tempfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
+from pipelines.geotag.kept_rows import KeptRows
 from pipelines.geotag.output import ATTEMPTS, Output
 from pipelines.writing.directory import to_json
 from schemas.geotags import ErrorRow, Stage, Status
@@ -94,6 +96,20 @@ def _deadly(shard: Shard, version: str) -> PhotoBatch:
     row = ErrorRow(None, Stage.READ, Status.SHARD_UNREADABLE, DEADLY)
     ending = ShardEnding(1, 0, TarStatus.UNREADABLE, DEADLY, version)
     return PhotoBatch(shard, 0, (), (), None, errors=(row,), ending=ending)
+
+
+def beside(deadly: PhotoBatch, kept: KeptRows | None) -> PhotoBatch:
+    """Adds the rows that stay to the only batch of a shard that is not read.
+
+    Args:
+        deadly: Batch that says why the shard is not read.
+        kept: Rows of an earlier run; None if there are none.
+    """
+    if kept is None or deadly.ending is None:
+        return deadly
+    photos = kept.predictions.num_rows
+    ending = replace(deadly.ending, photos=photos, thumbnails=kept.thumbnails, kept=kept)
+    return replace(deadly, ending=ending)
 
 
 @contextlib.contextmanager

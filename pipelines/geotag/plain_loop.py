@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import decode_photo
 from locdiffusion.photos.photo_process import isolated
-from pipelines.geotag.attempts import attempt
+from pipelines.geotag.attempts import attempt, beside
 from pipelines.geotag.batches import STAGES, read_batches, run_stage
 from pipelines.geotag.decoding_ahead import BATCHES_AHEAD, DecodingAhead
 from pipelines.geotag.embeddings import EmbeddedShard, read_embedded
@@ -40,9 +40,9 @@ def run_plain_loop(
         if output.kept(shard, configuration, version) is not None:
             continue
         with attempt(output, shard, version) as deadly:
-            batches = [] if deadly is None else [deadly]
-            ahead = DecodingAhead(BATCHES_AHEAD * options.batch_size)
             kept = retries.take(shard, version)
+            batches = [] if deadly is None else [beside(deadly, kept)]
+            ahead = DecodingAhead(BATCHES_AHEAD * options.batch_size)
             if isinstance(shard, EmbeddedShard):
                 photos = read_embedded(shard, options.batch_size, version, kept)
             else:

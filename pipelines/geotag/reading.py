@@ -15,7 +15,7 @@ from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.photo import PhotoRecord, decode_photo
 from locdiffusion.photos.photo_process import isolated
-from pipelines.geotag.attempts import attempt
+from pipelines.geotag.attempts import attempt, beside
 from pipelines.geotag.batches import PhotoBatch, read_batches
 from pipelines.geotag.counters import DECODE_PHOTO, MICROSECONDS, READ, WAIT_FOR_PHOTOS
 from pipelines.geotag.decoding_ahead import BATCHES_AHEAD, DecodingAhead
@@ -69,7 +69,10 @@ class ReadShard(beam.DoFn):
             return
         with self.held:
             deadly = self.held.enter_context(attempt(self.output, shard, version))
-            yield from self._read(shard, version) if deadly is None else (deadly,)
+            if deadly is None:
+                yield from self._read(shard, version)
+            else:
+                yield beside(deadly, self.retries.take(shard, version))
 
     def teardown(self) -> None:
         """Ends an attempt that an error in a later step has stopped in the middle."""

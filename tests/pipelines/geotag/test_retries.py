@@ -18,7 +18,7 @@ from locdiffusion.photos import archive, folder_reader, storage
 from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.photo import decode_photo
 from locdiffusion.photos.storage import PAUSES_S, ReadError
-from pipelines.geotag import command, plain_loop, reading
+from pipelines.geotag import attempts, command, plain_loop, reading
 from pipelines.geotag.attempts import attempt
 from pipelines.geotag.batches import PhotoBatch, read_batches
 from pipelines.geotag.output import Output
@@ -283,6 +283,30 @@ def test_what_fails_again_is_a_row_again(tmp_path: Path, monkeypatch: pytest.Mon
         written.append(results(tmp_path / "out"))
     assert written[0] == written[1]
     assert set(pandas.read_parquet(tmp_path / "out/errors").key.dropna()) >= again
+
+
+@pytest.mark.parametrize("beam", [False, True])
+def test_predictions_stay_where_a_retry_kills_its_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beam: bool
+) -> None:
+    root, some, _ = many(tmp_path)
+    if not beam:
+        monkeypatch.setattr(command, "find_spec", lambda name: None)
+    with failing(monkeypatch, some):
+        assert run(*words(root, tmp_path / "out")) == 0
+    before = results(tmp_path / "out")
+    with monkeypatch.context() as patch:
+        patch.setattr(attempts, "MOST_DEATHS", 0)
+        patch.setattr(Output, "create", lambda *_, data: False)  # as where a note is found
+        assert run(*words(root, tmp_path / "out"), "--retry-failed") == 0  # damage is accepted
+    after = results(tmp_path / "out")
+    layers = ("predictions", "regions", "thumbnails")
+    changed = [name for name in before if name.startswith(layers) and after[name] != before[name]]
+    assert changed == []
+    assert "killed" in str(pandas.read_parquet(tmp_path / "out/errors").message.tolist())
+    assert run(*words(root, tmp_path / "out"), "--retry-failed") == 0
+    assert run(*words(root, tmp_path / "whole")) == 0
+    assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
 @pytest.mark.usefixtures("plain")
