@@ -34,7 +34,7 @@ from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
 from pipelines.geotag.output import DIGEST, MAP_HTML, MAP_PNG, REPORT_HTML, Output, RunConfiguration
 from pipelines.geotag.plain_loop import run_plain_loop
-from pipelines.geotag.progress import Progress
+from pipelines.geotag.progress import TALLY, Progress
 from pipelines.geotag.sample import Sample
 from pipelines.geotag.summary import run_digest, summarise
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
@@ -203,7 +203,7 @@ def run(job: Job) -> dict[str, Any] | None:
     start = time.monotonic()
     work = (job.options, job.load, job.configuration, job.output, job.unfinished)
     stages: dict[str, float] = {}
-    photos = 0
+    photos, before = 0, TALLY.photos
     shards = [shard.id for shard in job.shards]
     stopped = forgotten_if_stopped(job.output) if job.options.is_local else nullcontext()
     with stopped, told_in_one_line(job.options.is_local), Progress(job.output, shards):
@@ -215,7 +215,9 @@ def run(job: Job) -> dict[str, Any] | None:
 
             result = launch(*work)
             if job.options.wait:
-                stages, photos = stage_seconds(result), photos_done(result)
+                stages = stage_seconds(result)
+                # Of a bundle that was repeated, a runner counts the last time alone.
+                photos = max(photos_done(result), TALLY.photos - before)
     if not job.options.wait:
         from pipelines.beam.jobs import how_to_follow
 

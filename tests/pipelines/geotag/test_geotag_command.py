@@ -413,8 +413,13 @@ def test_max_error_fraction(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
 def test_counts_that_do_not_add_up_exit_1(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    done = {"val-001": {"photos": 0}}
-    monkeypatch.setattr(Output, "kept", lambda self, shard, *rest: done.get(plain(shard.id)))
+    fields = {"photos": 0, "read_failed": False, "errors_by_status": {}}
+    fields |= {"config_hash": "c", "version": "v"}
+
+    def kept(output: Output, shard: Shard, *rest: object) -> dict[str, object] | None:
+        return {**fields, "shard": shard.id} if plain(shard.id) == "val-001" else None
+
+    monkeypatch.setattr(Output, "kept", kept)
     assert run(archive / "val-*.tar", tmp_path / "out") == 1
     assert "1 shard without a result: " in plain(capsys.readouterr().err)
 

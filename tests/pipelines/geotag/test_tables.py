@@ -144,12 +144,12 @@ def test_every_layer_must_be_there_and_add_up(archive: Path, tmp_path: Path) -> 
     output, shard = Output(str(tmp_path / "out")), Shard("s-0", str(archive))
     for layer in ("regions", "thumbnails"):
         written(tmp_path / "out", decoded(archive))
-        assert output.finished(shard, CONFIGURATION)
+        assert output.kept(shard, CONFIGURATION, shard.version)
         path = tmp_path / f"out/{layer}/part-s-0.parquet"
         pq.write_table(pq.read_table(path)[1:], path)
         assert "rows, the manifest says" in summarise(output)["mismatches"][0]
         path.unlink()
-        assert not output.finished(shard, CONFIGURATION)
+        assert not output.kept(shard, CONFIGURATION, shard.version)
         assert "cannot be read" in summarise(output)["mismatches"][0]
 
 
