@@ -44,7 +44,7 @@ def held(lock: threading.Lock, microseconds: Any) -> Iterator[None]:
 def photos_done(result: Any) -> int:
     """Reads the number of photos that a finished job has done, over all workers."""
     counters = result.metrics().query()["counters"]
-    return sum(one.result for one in counters if one.key.metric.name == PHOTOS)
+    return sum(one.result or 0 for one in counters if one.key.metric.name == PHOTOS)
 
 
 def stage_seconds(result: Any) -> dict[str, float]:
@@ -60,5 +60,7 @@ def stage_seconds(result: Any) -> dict[str, float]:
     for counter in result.metrics().query()["counters"]:
         name = counter.key.metric
         if name.namespace in STEPS and name.name == MICROSECONDS:
-            microseconds[name.namespace] += counter.result  # whole and regrouped shards: two steps
+            microseconds[name.namespace] += (
+                counter.result or 0
+            )  # whole and regrouped shards: two steps
     return {name: round(microseconds[name] / 1e6, 2) for name in STEPS if name in microseconds}
