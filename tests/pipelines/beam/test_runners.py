@@ -195,7 +195,7 @@ def test_what_fails_on_a_worker_is_told_here_and_goes_on_later(
     portable = ("--runner=PortableRunner", f"--job_endpoint={endpoint}", *SUBPROCESS)
     command = arguments(archive, tmp_path / "out", *portable)
     assert main(command, load=FailsElsewhere(os.getpid())) == 1
-    assert "error: OSError: no weights on this worker" in capsys.readouterr().err
+    assert "OSError: no weights on this worker" in capsys.readouterr().err
     assert main(arguments(archive, tmp_path / "out"), load=FakeLoader()) == 0
     assert_same(tmp_path / "out", reference)
 
