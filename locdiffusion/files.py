@@ -112,6 +112,11 @@ def write_json(target: str | os.PathLike[str], content: Any, sort_keys: bool = F
     write_atomically(target, text + "\n")
 
 
+def absolute(root: str) -> str:
+    """Returns a path or URL that means the same in another process's directory."""
+    return root if not root or "://" in root else os.path.abspath(root)
+
+
 def file_system(place: str) -> tuple[Any, str]:
     """Returns fsspec's file system of a place, and the path on it."""
     if "://" not in place:

@@ -15,6 +15,7 @@ from typing import Any
 
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.cli.terminal import tell
+from locdiffusion.files import absolute
 from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
@@ -23,13 +24,7 @@ from pipelines.build_shards.datasheet import datasheet
 from pipelines.build_shards.density_map import draw_density
 from pipelines.build_shards.embedding import Embedder
 from pipelines.build_shards.exclusions import read_exclusions
-from pipelines.build_shards.file_ranges import (
-    FileRange,
-    absolute,
-    file_bytes,
-    line_ranges,
-    whole_files,
-)
+from pipelines.build_shards.file_ranges import FileRange, file_bytes, line_ranges, whole_files
 from pipelines.build_shards.metadata import parser_of
 from pipelines.build_shards.options import BuildOptions, parse
 from pipelines.build_shards.options import build_shards_parser as parser

@@ -6,7 +6,6 @@ msgpack shard are one range each.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -48,11 +47,6 @@ def file_bytes(url: str) -> int | None:
             f"{url} cannot be looked at ({type(error).__name__}: {error}); check the path"
         ) from error
     return None if size is None else int(size)
-
-
-def absolute(root: str) -> str:
-    """Returns a path or URL that means the same in another process's directory."""
-    return root if not root or "://" in root else os.path.abspath(root)
 
 
 def line_ranges(

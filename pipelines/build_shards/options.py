@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from locdiffusion.cli.flags import add_flags, add_input, add_number
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
+from locdiffusion.files import absolute
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 from pipelines.build_shards.candidates import Workers
 from pipelines.build_shards.encoding import Encoding
-from pipelines.build_shards.file_ranges import absolute
 from pipelines.build_shards.filters import LICENCES, UNKNOWN, Filters
 from pipelines.build_shards.settings import Route, Rules, Source
 from pipelines.sources.download import FetchSettings

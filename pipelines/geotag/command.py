@@ -18,6 +18,7 @@ from typing import Any
 
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.cli.terminal import printable, tell
+from locdiffusion.files import absolute
 from locdiffusion.geography.polygons import PolygonError
 from locdiffusion.photos.image_formats import unreadable_endings
 from locdiffusion.photos.left_out import LeftOut, number
@@ -136,7 +137,7 @@ def _output(options: GeotagOptions, shards: Sequence[Shard] = ()) -> Output:
     Raises:
         UsageError: It is a folder of the input.
     """
-    root = _absolute(options.output)
+    root = absolute(options.output)
     here = os.path.realpath(root)
     folders = {shard.folder for shard in shards if shard.folder}
     if any(os.path.realpath(folder) == here for folder in folders):
@@ -155,7 +156,7 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
     settings |= _extra_settings(options)
     fingerprint = getattr(geotagger, "encoder_fingerprint", "")
     if options.from_embeddings:
-        settings |= recorded_embeddings(_absolute(options.input[0]), settings, fingerprint)
+        settings |= recorded_embeddings(absolute(options.input[0]), settings, fingerprint)
     elif options.extras.embeddings and fingerprint:
         settings["fingerprint"] = fingerprint
     return RunConfiguration(
@@ -166,13 +167,9 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
 def _shards(options: GeotagOptions, left_out: LeftOut) -> Sequence[Shard]:
     """Lists the shards of photos, or those whose embeddings an earlier run kept."""
     if options.from_embeddings and options.input:
-        return kept_embeddings(_absolute(options.input[0]), tell)
+        return kept_embeddings(absolute(options.input[0]), tell)
     refuse_embeddings(options.input)
     return list_shards(options.input, tell, options.exclude, left_out, options.follow_links, True)
-
-
-def _absolute(root: str) -> str:
-    return root if "://" in root else os.path.abspath(root)
 
 
 def _extra_settings(options: GeotagOptions) -> dict[str, Any]:
