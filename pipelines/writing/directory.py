@@ -196,7 +196,15 @@ class OutputDirectory:
         if filesystem.isfile(path):
             raise OutputError(f"--output {self.root} is a file, wanted a directory to create")
         ours = dict.fromkeys([*(folder.partition("/")[0] for folder in self.FOLDERS), *self.FILES])
-        found = [name for name in ours if filesystem.exists(f"{path}/{name}")]
+        # One listing, and not a question for each name: a storage takes three requests for one.
+        filesystem.invalidate_cache()
+        try:
+            names = filesystem.ls(path, detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            names = []
+        filesystem.invalidate_cache()
+        there = {name.rstrip("/").rpartition("/")[2] for name in names}
+        found = [name for name in ours if name in there and filesystem.exists(f"{path}/{name}")]
         if found:
             raise OutputError(
                 f"--output {self.root} already holds {', '.join(found)} but no {RUN}, so this "
