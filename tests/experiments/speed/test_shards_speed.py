@@ -11,7 +11,7 @@ import pytest
 from experiments.speed.pipeline.job import BEAM, LOOP, JobFailed
 from experiments.speed.shards import __main__ as bench
 from experiments.speed.shards import inputs, job
-from experiments.speed.shards.job import IMAGE_PART, METADATA_PART, Spent, Task
+from experiments.speed.shards.job import IMAGE_PART, METADATA_PART, YFCC_PART, Spent, Task
 from pipelines.build_shards.exclusions import read_exclusions
 from pipelines.sources import mp16
 from pipelines.sources.lines import read_lines
@@ -108,5 +108,6 @@ def test_the_whole_benchmark_runs(tmp_path: Path, capsys: pytest.CaptureFixture)
     assert "records/s" in told and "images/s" in told and "say nothing" in told
     assert json.loads((tmp_path / "a" / "bench.json").read_text())["parts"].keys() == {
         METADATA_PART,
+        YFCC_PART,
         IMAGE_PART,
     }
