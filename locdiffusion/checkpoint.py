@@ -37,11 +37,12 @@ from locdiffusion.temperature import (
 FORMAT = 2
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 BASE, TEMPERATURES = "base.log_weight", "temperatures."
+FAMILIARITY = "familiarity.quantiles"
 STORED_NAMES = {"negative_log_density": "rarity"}
 """Tensors of the temperature model that are stored under another name."""
 MAX_CONFIG_BYTES = 16 * 2**20
 """The record of a run takes some kilobytes."""
-MAX_NAME = 100
+MAX_NAME, MAX_TEXT = 100, 300
 SHIPPED = Path(__file__).parent / "checkpoints"
 DEFAULT = "overhead"
 
@@ -65,6 +66,8 @@ class CheckpointConfig:
         format: Version of the file.
         fingerprint: Fingerprint of the encoder, see `locdiffusion.model.fingerprint`; empty if the
             version that wrote the file had none, or the encoder's weights were not at hand.
+        purpose: Photos that the checkpoint is for, in a few words; empty if it does not say.
+        unlike: What to do with other photos, in a few words.
     """
 
     name: str
@@ -76,16 +79,21 @@ class CheckpointConfig:
     record: dict[str, Any] = field(default_factory=dict)
     format: int = FORMAT
     fingerprint: str = ""
+    purpose: str = ""
+    unlike: str = ""
 
     def __post_init__(self) -> None:
         """Checks that the parts fit together."""
         _check_format(self.format)
         check_fingerprint(self.fingerprint, self.encoder.embedding_dim)
-        if len(self.name) > MAX_NAME or not self.name.isprintable():
-            raise CheckpointError(
-                f"The name of the checkpoint is {self.name[:80]!a}; want at most {MAX_NAME} "
-                "characters, all of them visible: it stands in each row of a run."
-            )
+        texts = {"name": MAX_NAME, "purpose": MAX_TEXT, "unlike": MAX_TEXT}
+        for name, most in texts.items():
+            text = getattr(self, name)
+            if len(text) > most or not text.isprintable():
+                raise CheckpointError(
+                    f"The {name} of the checkpoint is {text[:80]!a}; want at most {most} "
+                    "characters, all of them visible: every run shows it."
+                )
         if self.model.embedding_dim != self.encoder.embedding_dim:
             raise CheckpointError(
                 f"The network takes {self.model.embedding_dim}-d embeddings but the encoder "
@@ -113,6 +121,15 @@ class Checkpoint:
     def network(self) -> CSUNet:
         """The network alone, at temperature 1."""
         return self.denoiser.network
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a run records of the photos that the checkpoint is for; empty if it does not say."""
+        config = self.config
+        known = self.denoiser.temperatures.familiarity.known
+        unfamiliar = config.temperature.unfamiliar if known else None
+        told = {"purpose": config.purpose, "unlike": config.unlike, "unfamiliar": unfamiliar}
+        return {name: value for name, value in told.items() if value}
 
     @property
     def model_id(self) -> str:
@@ -196,10 +213,14 @@ def load(path: str | None = None) -> Checkpoint:
         _check_sizes(config, tensors)
         base_measure = BaseMeasure(tensors.pop(BASE).double().exp().numpy())
         denoiser = _denoiser(config, base_measure)
+        # A checkpoint of before has no familiarity.
+        quantiles = tensors.pop(TEMPERATURES + FAMILIARITY, torch.zeros(0))
+        denoiser.temperatures.familiarity.quantiles = quantiles
         named = {
             name: tensors.pop(TEMPERATURES + STORED_NAMES.get(name, name))
             for name in denoiser.temperatures.state_dict()
-        }
+            if name != FAMILIARITY
+        } | {FAMILIARITY: quantiles}
         denoiser.network.load_state_dict(tensors)
         denoiser.temperatures.load_state_dict(named)
     except (RuntimeError, LookupError, ValueError, TypeError, OverflowError) as error:
@@ -219,6 +240,9 @@ def _check_sizes(config: CheckpointConfig, tensors: Mapping[str, torch.Tensor]) 
         TEMPERATURES + "gallery": (config.temperature.gallery, config.temperature.components),
         TEMPERATURES + "hidden.bias": (config.temperature.hidden,),
     }
+    known = tensors.get(TEMPERATURES + FAMILIARITY)
+    if known is not None and not (known.ndim == 1 and len(known) > 1 and known.isfinite().all()):
+        raise ValueError(f"{FAMILIARITY} has shape {tuple(known.shape)}, wanted finite numbers")
     if config.model.trunk_blocks > len(tensors):
         raise ValueError(f"{config.model.trunk_blocks} blocks in {len(tensors)} tensors")
     with torch.device("meta"):
@@ -266,6 +290,8 @@ def save(
     (directory / CONFIG).unlink(missing_ok=True)
     weights = {name: t.half() for name, t in denoiser.network.state_dict().items()}
     for name, tensor in denoiser.temperatures.state_dict().items():
+        if not len(tensor):  # a familiarity that was not fitted
+            continue
         key = TEMPERATURES + STORED_NAMES.get(name, name)
         weights[key] = tensor.half() if name in STORED_IN_HALF else tensor
     weights[BASE] = (base_measure or uniform_measure()).log_weight.half()

@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
 from locdiffusion.gallery.hybrid import HybridGallery
-from locdiffusion.gallery.places import embedded_gallery, read_gallery
+from locdiffusion.gallery.places import embedded_gallery, places_for
 from locdiffusion.inference import log_density_around
 from locdiffusion.model.fingerprint import hold
 from locdiffusion.model.image_encoder import (
@@ -35,10 +35,8 @@ from locdiffusion.model.image_encoder import (
     load_image_encoder,
 )
 from locdiffusion.model.model_files import local_checkpoint, local_encoder
-from locdiffusion.model.weights import GEOCLIP, split_name
 from locdiffusion.photos.exif import upright
 from locdiffusion.photos.picture import load_picture
-from locdiffusion.photos.storage import DataError
 from locdiffusion.settings import GeotaggerSettings, PosteriorMode
 
 Photo = Image.Image | str | os.PathLike[str]
@@ -135,7 +133,7 @@ class Geotagger:
         own = loaded.base_measure
         loaded = replace(loaded, base_measure=load_base_measure(prior, own))
         name = check_encoder(loaded.config, None if encoder is None else local_encoder(encoder))
-        places = None if gallery is None else _places(gallery, loaded)
+        places = None if gallery is None else places_for(gallery, loaded.config.encoder.name)
         trained, degree = loaded.config.encoder, loaded.config.model.max_degree
         if not embeds:
             kept = None if places is None else embedded_gallery(places, degree)
@@ -181,6 +179,11 @@ class Geotagger:
     def checkpoint_hash(self) -> str:
         """SHA-256 of the checkpoint's files."""
         return self.checkpoint.sha256
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What a run records of the photos that the checkpoint is for, see `Checkpoint.told`."""
+        return self.checkpoint.told
 
     @property
     def encoder_spec(self) -> EncoderSpec:
@@ -231,10 +234,21 @@ class Geotagger:
             return self._denoiser.from_image(condition)[:, None].cpu().numpy()
         return self._reverse_diffusion(condition, keys)
 
-    def decode(self, natural: NDArray[np.float32]) -> GeotagColumns:
-        """Decodes natural parameters ``(N, K, d)`` into answers for N photos."""
+    def decode(
+        self, natural: NDArray[np.float32], embeddings: NDArray[np.float32] | None = None
+    ) -> GeotagColumns:
+        """Decodes natural parameters into answers.
+
+        Args:
+            natural: Natural parameters of N photos, ``(N, K, d)``.
+            embeddings: Image embeddings ``(N, E)``, for the familiarity; None leaves it out.
+        """
         with torch_threads(1):
-            return self._decoder(self._tensor(natural))
+            columns = self._decoder(self._tensor(natural))
+            if embeddings is None or not self._denoiser.temperatures.familiarity.known:
+                return columns
+            familiarity = self._denoiser.familiarity(self._tensor(embeddings))
+            return replace(columns, familiarity=familiarity.cpu().numpy())
 
     def locate(
         self, natural: NDArray[np.float32]
@@ -267,9 +281,7 @@ class Geotagger:
     def hybrid(
         self, embeddings: NDArray[np.float32], natural: NDArray[np.float32], answers: GeotagColumns
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The gallery's places that agree best with photos and their densities.
-
-        See `gallery.hybrid` for the rule.
+        """The gallery's places that agree best with photos and densities, see `gallery.hybrid`.
 
         Args:
             embeddings: Image embeddings ``(N, E)``, from `embed`.
@@ -344,7 +356,7 @@ class Geotagger:
         embeddings = self.embed(stacked)
         natural = self.sample(embeddings, keys)
         drawn = self.regions(natural) if regions else None
-        columns = self.decode(natural)
+        columns = self.decode(natural, embeddings)
         places = None if self.gallery is None else self.hybrid(embeddings, natural, columns)
         return geotags(columns, keys, self.model_id, drawn, places)
 
@@ -374,18 +386,6 @@ class Geotagger:
         digest = hashlib.sha256(f"{self.settings.seed}/{key}".encode()).digest()
         generator = np.random.Generator(np.random.Philox(int.from_bytes(digest[:16], "little")))
         return generator.standard_normal((self.settings.samples, dimension), dtype=np.float32)
-
-
-def _places(gallery: str, checkpoint: Checkpoint) -> NDArray[np.float64]:
-    """Reads the places of a gallery, if the checkpoint's embeddings can be compared with places."""
-    name = checkpoint.config.encoder.name
-    if split_name(name)[0] != GEOCLIP:
-        raise DataError(
-            f"the gallery {gallery} needs the image encoder {GEOCLIP!r}, whose embeddings its "
-            f"places are compared with, and this checkpoint has {name!r}; choose the checkpoint "
-            "geoclip-distilled, or leave the gallery out."
-        )
-    return read_gallery(gallery)
 
 
 def _opened(photo: Photo) -> Image.Image:

@@ -14,10 +14,10 @@ import pyarrow as pa
 
 from schemas import geoparquet
 
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 """Version 1 lacks `land_probability`, `admin` and HYBRID_COLUMNS, and its rows are in the order of
 their keys. Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS,
-and ids of shards that do not depend on other shards."""
+and ids of shards that do not depend on other shards. Version 4 adds FAMILIARITY."""
 
 MAX_MESSAGE_LENGTH = 4096
 """Most characters of a message; what quotes a file or an error may be any length."""
@@ -26,6 +26,7 @@ THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 """Distances within which the field counts a prediction as right."""
 
 PROBABILITY_COLUMNS = tuple(f"prob_{kilometres}km" for kilometres in THRESHOLDS_KM)
+FAMILIARITY = "familiarity"
 HYBRID_COLUMNS = ("hybrid_latitude", "hybrid_longitude")
 OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
 FOUND_BY_COLUMNS = ("country_found_by", "exif_source", "truth_source")
@@ -98,6 +99,7 @@ PREDICTION_SCHEMA = pa.schema(
         *(_field(name, pa.float32()) for name in PROBABILITY_COLUMNS),
         _field("information_nats", pa.float32()),
         _field("land_probability", pa.float32()),
+        _field(FAMILIARITY, pa.float32(), nullable=True),
         _field("modes", pa.list_(MODE_TYPE)),
         _field("country_code", pa.string(), nullable=True),
         _field("country_found_by", pa.string(), nullable=True),
@@ -137,8 +139,8 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         model_id: Name of the model, in every row.
         columns: Columns by name, with N values each: `key`, NUMBER_COLUMNS, `modes` (N lists of
             objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known,
-            `country_code`, `admin` and FOUND_BY_COLUMNS (None where there is none) and
-            HYBRID_COLUMNS (degrees, NaN where there is none).
+            FAMILIARITY, `country_code`, `admin` and FOUND_BY_COLUMNS (None where there is none)
+            and HYBRID_COLUMNS (degrees, NaN where there is none).
 
     Returns:
         A table of PREDICTION_SCHEMA, with the `geo` metadata.
@@ -150,7 +152,7 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     count = len(columns["key"])
     longitude, latitude = columns["longitude"], columns["latitude"]
     unknown = dict.fromkeys(
-        ("country_code", "admin", *FOUND_BY_COLUMNS, *HYBRID_COLUMNS), [None] * count
+        (FAMILIARITY, "country_code", "admin", *FOUND_BY_COLUMNS, *HYBRID_COLUMNS), [None] * count
     )
     given = {
         **unknown,

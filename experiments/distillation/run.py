@@ -27,8 +27,9 @@ TEACHER = "teacher.safetensors"
 CALIBRATED = 2000
 """Largest number of queries for the calibration, which decodes each about thirty times."""
 
-TEMPERATURE = TemperatureConfig(gallery=2000)
-"""Settings of the temperatures; a small gallery suffices, as no region is left out of training."""
+TEMPERATURE = TemperatureConfig(gallery=2000, unfamiliar=0.0)
+"""Settings of the temperatures; a small gallery suffices, as no region is left out of training.
+Simulated queries do not tell which photos are familiar."""
 
 
 @dataclass(frozen=True)

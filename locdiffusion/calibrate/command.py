@@ -3,6 +3,11 @@
 All temperatures are multiplied by one factor, so that the 50 % and 90 % radii hold as many truths
 as they say (`coverage.fit_factor`). What that does for photos that the fit did not see is measured
 by fitting on one half of the photos and looking at the other half.
+
+What an older checkpoint lacks is added: the fingerprint of its encoder, and how alike photos of its
+kind are (`locdiffusion.temperature.familiarity`). Of photos that are unlike those that it is for,
+the checkpoint may know something all the same, as of pictures by another satellite. If it is better
+than chance on them, the familiarity is fitted anew to the archive; else they are left out.
 """
 
 from __future__ import annotations
@@ -22,11 +27,21 @@ from locdiffusion.cli.terminal import progress_bar, tell
 from locdiffusion.model.weights import EncoderWeightsError
 
 if TYPE_CHECKING:
+    from locdiffusion.calibrate.coverage import Factor
+    from locdiffusion.calibrate.parts import LocatedDensities
+    from locdiffusion.checkpoint import Checkpoint
+    from locdiffusion.decoding.decoder import Decoder
     from locdiffusion.model.image_encoder import ImageEncoder
     from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 
 FEWEST = 50
 """Photos with a known position that a fit wants at least."""
+
+FAMILIARITY = {
+    "fitted": "fitted on these photos",
+    "kept": "as it was",
+    "none": "none, as the checkpoint is no better than chance on these photos",
+}
 
 Positions = dict[str, dict[str, tuple[float, float]]]
 """Latitude and longitude in degrees by shard and key."""
@@ -34,7 +49,8 @@ Positions = dict[str, dict[str, tuple[float, float]]]
 ABOUT = """\
 Fits the radii of a checkpoint to an archive in which some positions are known, so that
 the 50 % and 90 % radii hold as many photos as they say, and writes a new checkpoint.
-The points hardly move; the stated uncertainty does.
+The points hardly move; the stated uncertainty does. An older checkpoint learns which
+photos are like those it is for (the column familiarity).
 
 examples:
   locdiffusion calibrate 'photos/*.tar' --predictions out --output MINE
@@ -68,6 +84,11 @@ def parser() -> Parser:
     group = made.add_argument_group("the fit")
     add_number(group, "--most", positive, 2000, "N", "use at most so many photos, drawn at random")
     add_flags(group, "--seed")
+    group.add_argument(
+        "--keep-radii", action="store_true", help="only add what an older checkpoint lacks"
+    )
+    group.add_argument("--purpose", metavar="TEXT", help="photos that the checkpoint is for")
+    group.add_argument("--unlike", metavar="TEXT", help="what to do with photos of another kind")
     return made
 
 
@@ -84,8 +105,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         ValueError: Too few photos have a position, or the output is a checkpoint already.
     """
     from locdiffusion import checkpoint
-    from locdiffusion.calibrate import fitting
-    from locdiffusion.calibrate.coverage import fit_factor
+    from locdiffusion.calibrate.coverage import Factor
     from locdiffusion.calibrate.parts import LocatedDensities
     from locdiffusion.geotagger import Geotagger
     from locdiffusion.inference import natural_parameters
@@ -96,38 +116,104 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     loaded, denoiser = tagger.checkpoint, tagger.checkpoint.denoiser
     config = loaded.config
     photos = _photos(options, tagger.encoder)
-    natural = natural_parameters(denoiser, photos.embeddings)
     decoder = loaded.decoder(options.device)
-
+    photos, found = _with_familiarity(photos, loaded, decoder)
+    natural = natural_parameters(denoiser, photos.embeddings)
     everybody = LocatedDensities(photos, natural)
-    table = fitting.factor_table(everybody, decoder)
-
-    def coverages(rows: np.ndarray, factor: float) -> dict[str, float]:
-        some = LocatedDensities(photos.take(rows), natural[rows])
-        found = fitting.measure(some, decoder, factor)
-        return {name: found[name] for name in ("coverage_50", "coverage_90", "nats")}
-
-    rows = np.random.default_rng(options.seed).permutation(len(photos))
-    halves = rows[: len(rows) // 2], rows[len(rows) // 2 :]
-    factor = fit_factor(table)
-    crossed = [coverages(halves[1 - i], fit_factor(table.take(halves[i])).value) for i in range(2)]
+    before = after = _coverages(everybody, decoder, 1.0)
+    factor = Factor(1.0, "--keep-radii")
+    if not options.keep_radii:
+        factor, after = _fitted(everybody, decoder, options.seed)
     record = {
         "photos": len(photos),
         "sha256": photos.fingerprint,
         "from": loaded.model_id,
         "factor": factor.value,
         "why": factor.why,
-        "before": coverages(rows, 1.0),
-        "other_half": {n: float(np.mean([c[n] for c in crossed])) for n in crossed[0]},
+        "before": before,
+        "other_half": after,
+        "familiarity": found,
     }
     denoiser.temperatures.out.bias.add_(float(np.log(factor.value)))
     changed = replace(
         config,
         record=config.record | {"refitted": record},
         fingerprint=config.fingerprint or tagger.encoder.fingerprint,
+        purpose=options.purpose or config.purpose,
+        unlike=options.unlike or config.unlike,
     )
     checkpoint.save(options.output, changed, denoiser, loaded.base_measure)
     return record
+
+
+def _with_familiarity(
+    photos: EmbeddedPhotos, loaded: Checkpoint, decoder: Decoder
+) -> tuple[EmbeddedPhotos, str]:
+    """Fits the familiarity in place, if it lacks or if the checkpoint knows other photos too.
+
+    Returns:
+        The photos to fit radii on, and what was done, one of FAMILIARITY.
+
+    Raises:
+        ValueError: Too few photos are like those that the checkpoint is for.
+    """
+    import torch
+
+    from locdiffusion.calibrate.fitting import better_than_chance
+    from locdiffusion.calibrate.parts import LocatedDensities
+    from locdiffusion.inference import natural_parameters
+
+    config, temperatures = loaded.config, loaded.denoiser.temperatures
+    familiarity, least = temperatures.familiarity, config.temperature.unfamiliar
+    unlike = temperatures.dissimilarity(
+        torch.from_numpy(photos.embeddings).to(temperatures.mean.device)
+    )
+    own, strange = familiarity.quantiles, np.ones(len(photos), np.bool_)
+    if familiarity.known:
+        strange = familiarity(unlike).cpu().numpy() < least
+    left = int(np.sum(strange))
+    if least and left >= FEWEST:
+        familiarity.quantiles = own[:0]  # what is known without a weight
+        others = photos.take(np.flatnonzero(strange))
+        natural = natural_parameters(loaded.denoiser, others.embeddings)
+        if better_than_chance(LocatedDensities(others, natural), decoder):
+            familiarity.fit([unlike])
+            return photos, "fitted"
+        familiarity.quantiles = own
+    if not familiarity.known:
+        return photos, "none"
+    what = f"{left:,} of {len(photos):,} photos are unlike those that the checkpoint is for"
+    if len(photos) - left < FEWEST:
+        about = f" ({config.purpose}); {config.unlike}" if config.purpose else ""
+        raise ValueError(f"{what}{about}; want at least {FEWEST} others to fit radii on.")
+    if left:
+        tell(f"{what}; they are left out")
+    return photos.take(np.flatnonzero(~strange)), "kept"
+
+
+def _coverages(densities: LocatedDensities, decoder: Decoder, factor: float) -> dict[str, float]:
+    from locdiffusion.calibrate.fitting import measure
+
+    found = measure(densities, decoder, factor)
+    return {name: found[name] for name in ("coverage_50", "coverage_90", "nats")}
+
+
+def _fitted(
+    everybody: LocatedDensities, decoder: Decoder, seed: int
+) -> tuple[Factor, dict[str, float]]:
+    """Fits the factor; returns it, and the means of what it does for halves it did not see."""
+    from locdiffusion.calibrate.coverage import fit_factor
+    from locdiffusion.calibrate.fitting import factor_table
+    from locdiffusion.calibrate.parts import LocatedDensities
+
+    table = factor_table(everybody, decoder)
+    rows = np.random.default_rng(seed).permutation(len(everybody.natural))
+    crossed = []
+    for fitted, other in ((rows[::2], rows[1::2]), (rows[1::2], rows[::2])):
+        some = LocatedDensities(everybody.photos.take(other), everybody.natural[other])
+        crossed.append(_coverages(some, decoder, fit_factor(table.take(fitted)).value))
+    means = {name: float(np.mean([one[name] for one in crossed])) for name in crossed[0]}
+    return fit_factor(table), means
 
 
 def _photos(options: argparse.Namespace, encoder: ImageEncoder) -> EmbeddedPhotos:
@@ -225,6 +311,7 @@ def _run(options: argparse.Namespace) -> int:
             f"truths within the {level} % radius: {100 * before[name]:.1f} % before, "
             f"{100 * after[name]:.1f} % after (fitted on one half, measured on the other)"
         )
+    print(f"familiarity: {FAMILIARITY[record['familiarity']]}")
     print(f"checkpoint: {options.output}")
     return DONE
 

@@ -9,6 +9,7 @@
 3. All log temperatures are shifted and stretched (`locdiffusion.calibrate.coverage`) until the 50 %
    and 90 % radii hold as many truths as they say. Likelihood alone would widen the radii of the
    first part to insure against the others.
+4. The photos of all parts say how alike training-like photos are, see `temperature.familiarity`.
 
 The fits must never see test photos.
 """
@@ -36,7 +37,7 @@ from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.inference import log_probability, natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.temperature import COLDEST, CalibratedDenoiser, TemperatureModel
+from locdiffusion.temperature import COLDEST, FEATURES, CalibratedDenoiser, TemperatureModel
 
 RADII_KM = (25.0, 50.0, 100.0, 150.0, 200.0, 300.0, 500.0, 750.0)
 COVERAGE_LOG_TEMPERATURES = np.linspace(np.log(COLDEST), np.log(8.0), 14)
@@ -54,7 +55,7 @@ Weighted = Sequence[tuple[CalibrationPart, Tensor]]
 def fit(
     denoiser: CalibratedDenoiser, validation: Sequence[EmbeddedPhotos], decoder: Decoder
 ) -> Decoder:
-    """Fits the temperatures in place, and ρ; see the module's docstring.
+    """Fits the temperatures and familiarity in place, and ρ; see the module's docstring.
 
     Args:
         denoiser: Network with its temperature model.
@@ -78,6 +79,9 @@ def fit(
     bias = stretch(temperatures.out.bias.double().cpu().numpy())
     temperatures.out.weight.mul_(stretch.factor)
     temperatures.out.bias.copy_(torch.from_numpy(bias))
+    if temperatures.config.unfamiliar:
+        unlike = FEATURES.index("dissimilarity")
+        temperatures.familiarity.fit([part.features[:, unlike] for part in parts])
     return decoder
 
 
@@ -182,6 +186,17 @@ def fit_radius(parts: Sequence[LocatedDensities], decoder: Decoder) -> float:
         if score > best_score + 1e-9:
             best, best_score = radius, score
     return best
+
+
+def better_than_chance(densities: LocatedDensities, decoder: Decoder) -> bool:
+    """Whether densities know more of where photos are from than the base measure alone.
+
+    The mean log likelihood of the truths must be larger by more than twice its standard error.
+    """
+    natural, vectors = densities.natural, densities.photos.vectors
+    blind = log_probability(decoder, torch.zeros_like(natural), vectors)
+    gain = log_probability(decoder, natural, vectors) - blind
+    return float(gain.mean()) > 2.0 * float(gain.std()) / len(gain) ** 0.5
 
 
 def factor_table(densities: LocatedDensities, decoder: Decoder) -> CoverageTable:

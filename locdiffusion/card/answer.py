@@ -150,7 +150,7 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
     key = str(path)
     embeddings = geotagger.embed(geotagger.preprocess(image)[None])
     natural = geotagger.sample(embeddings, [key])
-    columns = geotagger.decode(natural)
+    columns = geotagger.decode(natural, embeddings)
     places = geotagger.hybrid(embeddings, natural, columns) if geotagger.gallery else None
     [tag] = geotags(columns, [key], geotagger.model_id, hybrid=places)
 

@@ -156,6 +156,8 @@ class GeotagColumns(Columns):
         information_nats: Information gained over knowing nothing, ``(N,)`` float32.
         land_probability: Probability that the photo was taken on land, ``(N,)`` float32.
         modes: For each photo the answer itself, then the other places, likeliest first.
+        familiarity: Share of training-like photos that are less alike than each photo, ``(N,)``
+            float32; None if the checkpoint does not say.
     """
 
     latitude: NDArray[np.float64]
@@ -166,6 +168,7 @@ class GeotagColumns(Columns):
     information_nats: NDArray[np.float32]
     land_probability: NDArray[np.float32]
     modes: list[tuple[Mode, ...]]
+    familiarity: NDArray[np.float32] | None = None
 
     @classmethod
     def empty(cls) -> GeotagColumns:

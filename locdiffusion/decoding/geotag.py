@@ -44,6 +44,9 @@ class Geotag:
             place there.
         country_found_by: How the country was found: `inside` its borders, or the `nearest` within
             12 nautical miles of its coast; None without a country.
+        familiarity: Share of training-like photos that are less alike than this one, 0 to 1. Near
+            0 the checkpoint is not for such a photo, and the answer says nearly nothing; None if
+            the checkpoint does not tell.
         regions: The 50 % and the 90 % credible region, if they were asked for.
     """
 
@@ -65,6 +68,7 @@ class Geotag:
     hybrid_latitude: float | None = None
     hybrid_longitude: float | None = None
     country_found_by: str | None = None
+    familiarity: float | None = None
     regions: tuple[CredibleRegion, ...] = field(default=(), repr=False)
 
     def __str__(self) -> str:
@@ -142,6 +146,7 @@ def geotags(
         [None if math.isnan(number) else number for number in degrees.tolist()]
         for degrees in hybrid or [np.full(len(columns), np.nan)] * 2
     ]
+    familiar = columns.familiarity
     return [
         Geotag(
             key=keys[i],
@@ -152,6 +157,7 @@ def geotags(
             hybrid_latitude=places[0][i],
             hybrid_longitude=places[1][i],
             country_found_by=countries.found_by[i],
+            familiarity=None if familiar is None else float(familiar[i]),
             regions=() if regions is None else regions[i],
         )
         for i in range(len(columns))

@@ -30,6 +30,9 @@ DENSITY = ("#f6e8c300", "#dfa13ccc", "#8c510aff")
 CERTAINTY = ("#0d0887", "#5402a3", "#8b0aa5", "#b93289", "#db5c68", "#f48849", "#febd2a")
 """Scale of the 90 % radius, from certain to uncertain: dark to light, from "plasma"."""
 
+STRANGE = "#8f99a1"
+"""Photos of which nothing is known; CERTAINTY holds no grey."""
+
 PAGE = {
     "ink": INK,
     "faint": FAINT,
@@ -41,6 +44,8 @@ PAGE = {
     "answer": ANSWER,
     "truth": TRUTH_OVER_CERTAINTY,
     "certain": CERTAINTY[1],
+    "strange": STRANGE,
+    "warning": SERIES[1],
 }
 """The colours of the pages, by the names that their style sheets and programs use."""
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
 from locdiffusion.geography.polygons import PolygonError, file_identity
 from locdiffusion.model import geoclip
+from locdiffusion.model.weights import GEOCLIP, split_name
 from locdiffusion.photos.lists import LATITUDE, LONGITUDE, read_list
 from locdiffusion.photos.storage import DataError
 from locdiffusion.sphere.geodesy import wrap_longitude
@@ -23,6 +24,25 @@ OWN = "geoclip"
 ROWS_AT_ONCE = 2000
 MOST_PLACES = 1_000_000
 """Most places of a list, which take ten minutes; a kilobyte may repeat one ten million times."""
+
+
+def places_for(gallery: str, encoder: str) -> NDArray[np.float64]:
+    """Reads the places of a gallery, if an encoder's embeddings can be compared with places.
+
+    Args:
+        gallery: `geoclip`, or the path or URL of a list.
+        encoder: Name of the encoder.
+
+    Raises:
+        DataError: It is another encoder than GeoCLIP's, or the list cannot be used.
+    """
+    if split_name(encoder)[0] != GEOCLIP:
+        raise DataError(
+            f"the gallery {gallery} needs the image encoder {GEOCLIP!r}, whose embeddings its "
+            f"places are compared with, and this checkpoint has {encoder!r}; choose the checkpoint "
+            "geoclip-distilled, or leave the gallery out."
+        )
+    return read_gallery(gallery)
 
 
 def gallery_identity(gallery: str) -> str:

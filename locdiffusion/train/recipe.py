@@ -19,6 +19,8 @@ class TrainConfig:
 
     Attributes:
         name: Name of the checkpoint, the first part of its model id.
+        purpose: Photos that the checkpoint is for, in a few words that follow "is for".
+        unlike: What to do with other photos, in a few words.
         encoder: Frozen image encoder, see `locdiffusion.model.image_encoder`.
         model: Size of the network.
         noise: Noise levels of the diffusion.
@@ -59,6 +61,8 @@ class TrainConfig:
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
     bf16: bool = False
     stream: StreamConfig | None = None
+    purpose: str = ""
+    unlike: str = ""
 
     def __post_init__(self) -> None:
         """Checks the values."""

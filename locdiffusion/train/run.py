@@ -286,6 +286,8 @@ def finish(
         denoiser.temperatures.config,
         _record(trainer, metrics, data) | {"activation_told_by": encoder.activation_told_by},
         fingerprint=data.fingerprint or _fingerprint(encoder),
+        purpose=config.purpose,
+        unlike=config.unlike,
     )
     directory = trainer.directory / CHECKPOINT
     checkpoint.save(directory, saved, denoiser, base_measure)

@@ -354,7 +354,7 @@ def _decoded(
     late: LateThreads | None,
 ) -> Decoded:
     """Answers for all photos at once; regions and gallery photo by photo, as either may fail."""
-    answers = geotagger.decode(posteriors.natural)
+    answers = geotagger.decode(posteriors.natural, posteriors.embeddings)
     have: Callable[..., Any] = attempted if late is None else late.submit
     drawn, places = [], []
     for row in range(len(answers)):

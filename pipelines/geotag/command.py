@@ -153,7 +153,7 @@ def _configuration(options: GeotagOptions, geotagger: GeotaggerLike) -> RunConfi
     spec: Any = getattr(geotagger, "encoder_spec", None)
     if is_dataclass(spec) and not isinstance(spec, type):
         settings["encoder"] = asdict(spec)
-    settings |= _extra_settings(options)
+    settings |= _extra_settings(options) | getattr(geotagger, "told", {})
     fingerprint = getattr(geotagger, "encoder_fingerprint", "")
     if options.from_embeddings:
         settings |= recorded_embeddings(absolute(options.input[0]), settings, fingerprint)
@@ -190,13 +190,14 @@ def run(job: Job) -> dict[str, Any] | None:
     Raises:
         RunFailed: The job is done, and its result is not complete or not good enough.
     """
-    default = job.options.loader.checkpoint is None
-    knows = " (satellite views only; photos want --checkpoint geoclip-distilled)" if default else ""
     tell(
         f"{number(len(job.shards), 'shard')} -> {job.output.root}, model "
-        f"{job.configuration.model_id}{knows}, "
+        f"{job.configuration.model_id}, "
         f"{number(len(job.shards) - len(job.unfinished), 'shard')} kept from before"
     )
+    if purpose := job.configuration.settings.get("purpose"):
+        remedy = job.configuration.settings.get("unlike")
+        tell(f"this checkpoint is for {purpose}{f'; {remedy}' if remedy else ''}")
     start = time.monotonic()
     work = (job.options, job.load, job.configuration, job.output, job.unfinished)
     stages: dict[str, float] = {}
@@ -325,8 +326,9 @@ def draw_pages(output: Output, sample: Sample, summary: Mapping[str, Any]) -> bo
     try:
         from pipelines.geotag.pages import write_map_html, write_map_png, write_report_html
 
-        write_map_png(sample, output.path(MAP_PNG))
-        write_map_html(sample, output.path(MAP_HTML))
+        told = summary.get("configuration")
+        write_map_png(sample, output.path(MAP_PNG), told)
+        write_map_html(sample, output.path(MAP_HTML), told)
         write_report_html(sample, summary, output.path(REPORT_HTML))
     except Exception as error:
         why = f"{type(error).__name__}: {error}"

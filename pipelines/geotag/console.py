@@ -48,11 +48,34 @@ def shown(items: Iterable[str], total: int | None = None, most: int = MOST_SHOWN
     return [*listed[:most], *([f"and {more:,} more"] if more > 0 else [])]
 
 
+def unlike(count: int, told: Mapping[str, Any]) -> str:
+    """Says of how many photos nothing is known, and what to do with them.
+
+    Args:
+        count: Number of photos that are unlike those that the checkpoint is for.
+        told: `purpose` and `unlike` of the checkpoint, if it says them.
+    """
+    kind = f" ({told['purpose']})" if told.get("purpose") else ""
+    remedy = f"; {told['unlike']}" if told.get("unlike") else ""
+    return printable(
+        f"{number(count, 'photo')} unlike those that the checkpoint is for{kind}: their answers "
+        f"say nearly nothing{remedy}"
+    )
+
+
 def last_line(summary: Mapping[str, Any]) -> str:
-    """Returns how many photos were geotagged, how many not and why, and what was left out."""
+    """Returns how many photos were geotagged, how many not and why, and what was left out.
+
+    Photos unlike those that the checkpoint is for do not count as geotagged. A run of which they
+    are most ends with a line of its own.
+    """
     statuses = photo_errors(summary)
     why = [f"{count:,} {IN_WORDS[Status(name)]}" for name, count in statuses.items()]
-    text = f"{number(summary['photos'], 'photo')}: {summary['predictions']:,} geotagged"
+    strange = summary.get("unfamiliar", 0)
+    known = summary["predictions"] - strange
+    text = f"{number(summary['photos'], 'photo')}: {known:,} geotagged"
+    if strange:
+        text += f", {strange:,} with an answer that says nearly nothing"
     if why:
         text += f", {summary['photo_errors']:,} not ({', '.join(why)})"
     left_out = LeftOut.from_dict(summary["left_out"])
@@ -62,6 +85,8 @@ def last_line(summary: Mapping[str, Any]) -> str:
         if others := left_out.total - sum(count for _, count in first):
             kinds.append(f"{others:,} of other kinds")
         text += f"; {number(left_out.total, 'file')} left out ({', '.join(kinds)})"
+    if strange > known:
+        text += f"\nWRONG CHECKPOINT: {unlike(strange, summary.get('configuration', {}))}"
     return text
 
 
@@ -140,6 +165,10 @@ def _surprises(summary: Mapping[str, Any]) -> list[str]:
         )
         told = shown(f"{one['message']} (in {one['source']})" for one in summary["documents"])
         lines += [f"  {line}" for line in told]
+    if count := summary.get("unfamiliar"):
+        lines.append(
+            f"unfamiliar   {count:>10,}   {unlike(count, summary.get('configuration', {}))}"
+        )
     if count := summary["estimates"]:
         text = "with a position that LocDiffusion wrote, which is no truth"
         lines.append(f"estimates    {count:>10,}   {text}")

@@ -18,6 +18,9 @@ from typing import Any, NamedTuple
 from pipelines.geotag.tables import FAILED
 from schemas.geotags import Status
 
+SURPRISES = ("not_understood", "estimates", "unfamiliar")
+"""Counts that older manifests may lack: documents that are not understood, photos with a position
+of ours, and those that are unlike the photos that the checkpoint is for."""
 COUNTS = ("photos", "predictions", "photo_errors", "shard_errors")
 UNREAD = "unread"
 _NAME = re.compile(rf"(.+)\.([0-9a-f]{{16}})(?:-({UNREAD}|[0-9a-f]{{8}}))?\.json", re.DOTALL)
@@ -92,7 +95,7 @@ def is_manifest(document: Mapping[str, Any], shard_id: str) -> bool:
     if document.get("shard") != shard_id or not all(isinstance(table, dict) for table in tables):
         return False
     counts = [document.get(name) for name in COUNTS]
-    counts += [document.get(name, 0) for name in ("not_understood", "estimates")]
+    counts += [document.get(name, 0) for name in SURPRISES]
     counts += [count for table in tables if table for count in table.values()]
     texts = [document.get(name) for name in ("source", "tar_status")]
     return all(isinstance(count, int) and count >= 0 for count in counts) and all(

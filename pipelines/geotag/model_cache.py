@@ -38,8 +38,8 @@ class GeotaggerLike(Protocol):
     def sample(self, embeddings: np.ndarray, keys: Sequence[str]) -> np.ndarray:
         """Natural parameters, float32 ``(N, K, d)``, of embeddings and photo keys."""
 
-    def decode(self, natural: np.ndarray) -> GeotagColumns:
-        """Answers for N photos from natural parameters ``(N, K, d)``."""
+    def decode(self, natural: np.ndarray, embeddings: np.ndarray) -> GeotagColumns:
+        """Answers for N photos from natural parameters ``(N, K, d)`` and embeddings ``(N, E)``."""
 
     def regions(self, natural: np.ndarray) -> Sequence[Sequence[CredibleRegion]]:
         """Credible regions of N photos from natural parameters ``(N, K, d)``."""

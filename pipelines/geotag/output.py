@@ -384,6 +384,7 @@ def _manifest(
         # Their texts quote what stands in the documents.
         "problems": [] if without else list(ending.problems[:MOST_NAMED]),
         "estimates": made.estimates,
+        "unfamiliar": made.unfamiliar(configuration.settings.get("unfamiliar")),
         "photos": ending.photos,
         "predictions": predictions,
         "photo_errors": photo_errors.total(),

@@ -17,14 +17,14 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from locdiffusion.evaluate.known_positions import KINDS, SOURCE_COLUMNS
-from schemas.geotags import NUMBER_COLUMNS, OPTIONAL_COLUMNS, PREDICTION_SCHEMA
+from schemas.geotags import FAMILIARITY, NUMBER_COLUMNS, OPTIONAL_COLUMNS, PREDICTION_SCHEMA
 
 ROWS, KNOWN_ROWS = 100_000, 20_000
 """Most rows of a sample, and the most with a known position that it holds at least."""
 THUMBNAIL_BYTES = 8_000_000
 
 TEXT_COLUMNS = ("key", "shard", "country_code", "country_found_by", "admin", *SOURCE_COLUMNS)
-_KEPT = {*TEXT_COLUMNS, *NUMBER_COLUMNS, *OPTIONAL_COLUMNS, "modes"}
+_KEPT = {*TEXT_COLUMNS, *NUMBER_COLUMNS, *OPTIONAL_COLUMNS, FAMILIARITY, "modes"}
 COLUMNS = tuple(name for name in PREDICTION_SCHEMA.names if name in _KEPT)
 """Columns of the predictions that a sample keeps, in the order of their schema."""
 SCHEMA = pa.schema(

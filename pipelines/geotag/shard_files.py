@@ -19,7 +19,7 @@ from locdiffusion.photos.listing import shard_stem
 from locdiffusion.photos.tar import TarStatus
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.digest import CREDIBLE, LEFT_OUT, RunDigest, error_counts
-from pipelines.geotag.manifests import COUNTS, ManifestName
+from pipelines.geotag.manifests import COUNTS, SURPRISES, ManifestName
 from pipelines.geotag.output import Output
 from pipelines.geotag.sample import COLUMNS, Sample
 from pipelines.geotag.tables import ERRORS, FAILED, PREDICTIONS, THUMBNAILS
@@ -27,8 +27,6 @@ from pipelines.writing.directory import MANIFESTS
 from schemas.geotags import Status
 from schemas.layers import THUMBNAIL_SCHEMA
 
-SURPRISES = ("not_understood", "estimates")
-"""Fields of a manifest: documents that are not understood, photos with a position of ours."""
 TABLES = ("errors_by_status", "layers", *FAILED)
 """Fields of a manifest that count by name."""
 MISMATCHES = "mismatches"

@@ -26,9 +26,9 @@ from locdiffusion.evaluate.known_positions import KINDS
 from locdiffusion.files import file_system
 from locdiffusion.photos.left_out import MOST_NAMED, LeftOut
 from pipelines.geotag.digest import LEFT_OUT, MOST_TOLD_OF_OTHERS, RunDigest, accuracy_row
-from pipelines.geotag.manifests import COUNTS, ManifestName
+from pipelines.geotag.manifests import COUNTS, SURPRISES, ManifestName
 from pipelines.geotag.output import DIGEST, Output
-from pipelines.geotag.shard_files import MISMATCHES, SURPRISES, TABLES, digest_shard
+from pipelines.geotag.shard_files import MISMATCHES, TABLES, digest_shard
 from pipelines.geotag.tables import THUMBNAILS
 from pipelines.writing.directory import MANIFESTS, READERS
 from pipelines.writing.progress import Ticker, duration
@@ -141,9 +141,10 @@ def summarise(
         `message`), `read_again` (shards that could not be read completely, which another run will
         try again), `left_out` (files, as of `LeftOut.to_dict`), `not_understood` (documents),
         `documents` (what is wrong with the first of these), `estimates` (photos with a position
-        that this project wrote), `mismatches` (sentences, empty when every count adds up),
-        `unlisted` (number of entries that are left out of these lists, by list), `reveals` (what
-        the pages show: number of `names`, `thumbnails`, `truth_positions` and `exif_positions`),
+        that this project wrote), `unfamiliar` (photos unlike those that the checkpoint is for),
+        `mismatches` (sentences, empty when every count adds up), `unlisted` (number of entries that
+        are left out of these lists, by list), `reveals` (what the pages show: number of `names`,
+        `thumbnails`, `truth_positions` and `exif_positions`),
         `accuracy` against the truth and `accuracy_exif` against EXIF positions (`accuracy_row` for
         each group of shards and for all).
     """

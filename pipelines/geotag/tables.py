@@ -23,7 +23,13 @@ from locdiffusion.photos.positions import PhotoPositions
 from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
 from pipelines.geotag.kept_rows import joined_predictions, joined_regions, spatial_order, wide
 from pipelines.geotag.late_results import Failure, GalleryPlace
-from schemas.geotags import HYBRID_COLUMNS, OPTIONAL_COLUMNS, error_table, prediction_table
+from schemas.geotags import (
+    FAMILIARITY,
+    HYBRID_COLUMNS,
+    OPTIONAL_COLUMNS,
+    error_table,
+    prediction_table,
+)
 from schemas.layers import Region, embedding_table, region_table, thumbnail_table
 
 PREDICTIONS, ERRORS, REGIONS, THUMBNAILS = "predictions", "errors", "regions", "thumbnails"
@@ -118,6 +124,11 @@ class ShardTables:
         pairs = zip(*(column.to_pylist() for column in columns), strict=True)
         return sum("estimate" in pair for pair in pairs)
 
+    def unfamiliar(self, below: float | None) -> int:
+        """Number of photos whose familiarity is below a share; None is no share."""
+        familiarity = self.tables[PREDICTIONS][FAMILIARITY].drop_null().to_numpy()
+        return 0 if below is None else int(np.sum(familiarity < below))
+
 
 def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -> ShardTables:
     """Builds the tables of one shard from all its decoded batches, in any order."""
@@ -130,6 +141,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         "key": rows.keys,
         **answers.numbers(),
         "modes": answers.modes,
+        FAMILIARITY: [None] * len(rows) if answers.familiarity is None else answers.familiarity,
         **_known_columns([PhotoPositions()] * len(rows) if extras.no_positions else rows.known),
         "country_code": countries.codes,
         "country_found_by": countries.found_by,

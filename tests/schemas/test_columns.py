@@ -45,6 +45,7 @@ PROMISED = [
     "prob_2500km",
     "information_nats",
     "land_probability",
+    "familiarity",
     "modes",
     "country_code",
     "country_found_by",
@@ -82,6 +83,7 @@ def test_columns_are_those_of_the_design() -> None:
     assert by_type == {"float"}
     nullable = {field.name for field in PREDICTION_SCHEMA if field.nullable}
     assert nullable == {
+        "familiarity",
         "country_code",
         "country_found_by",
         "admin",

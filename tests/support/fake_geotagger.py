@@ -6,6 +6,7 @@ import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import shapely
@@ -36,6 +37,7 @@ class FakeGeotagger:
         self.model_id = "fake-1"
         self.checkpoint_hash = "f" * 64
         self.batch_sizes: list[int] = []
+        self.told: dict[str, Any] = {}
 
     def embed(self, pixels: np.ndarray) -> np.ndarray:
         assert pixels.dtype == np.uint8 and pixels.shape[1:] == (SIZE, SIZE, 3)
@@ -49,7 +51,8 @@ class FakeGeotagger:
         noise = [zlib.crc32(f"{self.seed}/{key}".encode()) / 2**32 for key in keys]
         return embeddings[:, None, :] + np.float32(0.01) * np.float32(noise)[:, None, None]
 
-    def decode(self, natural: np.ndarray) -> GeotagColumns:
+    def decode(self, natural: np.ndarray, embeddings: np.ndarray | None = None) -> GeotagColumns:
+        """The redder, the more familiar."""
         red, green, blue = natural[:, 0].astype(np.float64).T / 1.02
         latitude, longitude = 180 * red - 90, 360 * green - 180
         return GeotagColumns(
@@ -64,6 +67,7 @@ class FakeGeotagger:
                 (Mode(lat, lon, 0.75, 10.0), Mode(-lat, lon, 0.25, 20.0))
                 for lat, lon in zip(latitude, longitude, strict=True)
             ],
+            familiarity=None if embeddings is None else np.float32(embeddings[:, 0]),
         )
 
     def with_prior(self, prior: str | None) -> FakeGeotagger:
@@ -100,7 +104,8 @@ class FakeGeotagger:
 
     def columns(self, images: Sequence[Image.Image], keys: Sequence[str]) -> GeotagColumns:
         made = np.stack([self.preprocess(image) for image in images])
-        return self.decode(self.sample(self.embed(made), keys))
+        embeddings = self.embed(made)
+        return self.decode(self.sample(embeddings, keys), embeddings)
 
 
 @dataclass(frozen=True)
@@ -109,6 +114,19 @@ class FakeLoader:
 
     def __call__(self) -> FakeGeotagger:
         return FakeGeotagger(self.seed)
+
+
+@dataclass(frozen=True)
+class PickyLoader:
+    """Loads a Geotagger that is for photos which are red enough."""
+
+    unfamiliar: float
+
+    def __call__(self) -> FakeGeotagger:
+        made = FakeGeotagger()
+        purpose = {"purpose": "red photos", "unlike": "for blue ones use another"}
+        made.told = {**purpose, "unfamiliar": self.unfamiliar}
+        return made
 
 
 @dataclass(frozen=True)

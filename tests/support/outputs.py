@@ -70,9 +70,11 @@ def digest_of(root: Path) -> RunDigest:
     return whole
 
 
-def rows_of(root: Path, limit: int = 1000, known_only: bool = False) -> MapRows:
+def rows_of(
+    root: Path, limit: int = 1000, known_only: bool = False, told: dict[str, Any] | None = None
+) -> MapRows:
     """The rows that a page of a made-up run shows."""
-    return map_rows(digest_of(root).sample, limit, known_only=known_only)
+    return map_rows(digest_of(root).sample, limit, told, known_only=known_only)
 
 
 def write_maps(root: Path) -> None:

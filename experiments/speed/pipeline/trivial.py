@@ -44,7 +44,9 @@ class TrivialGeotagger:
         """Returns the embeddings as natural parameters ``(N, 1, 3)``."""
         return embeddings[:, None]
 
-    def decode(self, natural: NDArray[np.float32]) -> GeotagColumns:
+    def decode(
+        self, natural: NDArray[np.float32], embeddings: NDArray[np.float32]
+    ) -> GeotagColumns:
         """Reads latitude from red, longitude from green and the radius from blue."""
         red, green, blue = natural[:, 0].astype(np.float64).T
         latitude, longitude = 180 * red - 90, 360 * green - 180

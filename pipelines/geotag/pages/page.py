@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from locdiffusion.evaluate.known_positions import KINDS
 from locdiffusion.files import write_atomically
 from locdiffusion.geography.countries import NEAREST
 from pipelines.geotag.pages.filling import fill, script_json
-from pipelines.geotag.pages.rows import DATA, MapRows, colour_range_km, map_rows
+from pipelines.geotag.pages.rows import DATA, MapRows, map_rows
 from pipelines.geotag.sample import ROWS, Sample
-from schemas.geotags import NUMBER_COLUMNS, PROBABILITY_COLUMNS, THRESHOLDS_KM
+from schemas.geotags import FAMILIARITY, NUMBER_COLUMNS, PROBABILITY_COLUMNS, THRESHOLDS_KM
 
 TEMPLATE, SCRIPT = DATA / "map.html", DATA / "map.js"
 
@@ -26,12 +26,12 @@ UNIT = 10_000
 """Probabilities are packed as whole numbers of 1/10,000; the page shows two digits."""
 
 
-def write_map_html(sample: Sample, path: str) -> None:
+def write_map_html(sample: Sample, path: str, told: Mapping[str, Any] | None = None) -> None:
     """Writes one file that shows a run's predictions in a browser, without any request.
 
-    The file is local, or a URL that fsspec opens.
+    The file is local, or a URL that fsspec opens; `told` is what the checkpoint says it is for.
     """
-    data = script_json(page_data(map_rows(sample, ROWS)))
+    data = script_json(page_data(map_rows(sample, ROWS, told)))
     script = SCRIPT.read_text(encoding="utf-8")
     write_atomically(str(path), fill(TEMPLATE, {"MAP_DATA": data}, script).encode())
 
@@ -46,9 +46,10 @@ def page_data(rows: MapRows) -> dict[str, Any]:
     return {
         "title": rows.title(),
         "subtitle": rows.subtitle(),
+        "warning": rows.warning(),
         "palette": CERTAINTY,
         "colours": PAGE,
-        "range_km": colour_range_km(n["radius_90_km"]),
+        "range_km": rows.colour_range_km,
         "thresholds_km": THRESHOLDS_KM,
         "known_kinds": KINDS,
         "unit": UNIT,
@@ -71,6 +72,8 @@ def page_data(rows: MapRows) -> dict[str, Any]:
                 else packed(n[name], np.float32)
                 for name in NUMBER_COLUMNS
             },
+            FAMILIARITY: packed(n[FAMILIARITY], np.float32),
+            "unfamiliar": packed(rows.unfamiliar, np.uint8),
             "known_latitude": packed(known.latitude, np.float32),
             "known_longitude": packed(known.longitude, np.float32),
             "known_kind": packed(known.kind, np.uint8),

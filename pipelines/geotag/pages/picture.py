@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from locdiffusion.drawing.canvas import new_figure, png
-from locdiffusion.drawing.palette import CERTAINTY, FAINT, GRID, INK, SERIES
+from locdiffusion.drawing.palette import CERTAINTY, FAINT, GRID, INK, SERIES, STRANGE
 from locdiffusion.drawing.world_map import draw_world, equal_earth
 from locdiffusion.files import write_atomically
-from pipelines.geotag.pages.rows import ROUND_KM, MapRows, colour_range_km, map_rows
+from pipelines.geotag.pages.rows import ROUND_KM, MapRows, map_rows
 from pipelines.geotag.sample import ROWS, Sample
 from pipelines.geotag.shard_files import shard_group
 from schemas.geotags import THRESHOLDS_KM
@@ -28,12 +30,12 @@ MAX_TRUTH_LINES = 300
 GROUP_COLOURS = SERIES[:6]
 
 
-def write_map_png(sample: Sample, path: str) -> None:
+def write_map_png(sample: Sample, path: str, told: Mapping[str, Any] | None = None) -> None:
     """Draws a run's predictions on a world map, with its accuracy where the truth is known.
 
-    The file is local, or a URL that fsspec opens.
+    The file is local, or a URL that fsspec opens; `told` is what the checkpoint says it is for.
     """
-    write_atomically(str(path), png(draw_figure(map_rows(sample, ROWS))))
+    write_atomically(str(path), png(draw_figure(map_rows(sample, ROWS, told))))
 
 
 def draw_figure(rows: MapRows) -> Figure:
@@ -48,14 +50,15 @@ def draw_figure(rows: MapRows) -> Figure:
         _draw_accuracy(figure.add_axes((0.575, 0.075, 0.4, 0.255)), rows)
     title, subtitle = (0.962, 0.935) if with_truth else (0.935, 0.892)
     figure.text(0.025, title, rows.title(), fontsize=17, weight="bold", color=INK)
-    figure.text(0.025, subtitle, rows.subtitle(), fontsize=11, color=FAINT)
+    lines = [rows.subtitle(), *textwrap.wrap(rows.warning(), 150)]
+    figure.text(0.025, subtitle, "\n".join(lines), fontsize=11, color=FAINT, va="center")
     return figure
 
 
 def _colours(rows: MapRows) -> tuple[LinearSegmentedColormap, LogNorm]:
     from matplotlib.colors import LinearSegmentedColormap, LogNorm
 
-    low, high = colour_range_km(rows.numbers["radius_90_km"])
+    low, high = rows.colour_range_km
     return LinearSegmentedColormap.from_list("certainty", list(CERTAINTY)), LogNorm(
         low, high, clip=True
     )
@@ -66,11 +69,15 @@ def _draw_predictions(figure: Figure, axes: Axes, rows: MapRows) -> None:
     colours, norm = _colours(rows)
     radius_km = rows.numbers["radius_90_km"]
     order = np.argsort(-radius_km, kind="stable")  # the most certain on top
-    x, y = equal_earth(rows.numbers["longitude"][order], rows.numbers["latitude"][order])
+    x, y = equal_earth(rows.numbers["longitude"], rows.numbers["latitude"])
     size = float(np.clip(16_000 / max(len(rows), 1), 1.5, 26))
+    strange = rows.unfamiliar
+    if strange.any():
+        axes.scatter(x[strange], y[strange], s=size, c=STRANGE, linewidths=0, zorder=3)
+    order = order[~strange[order]]
     points = axes.scatter(
-        x,
-        y,
+        x[order],
+        y[order],
         s=size,
         c=radius_km[order],
         cmap=colours,
@@ -81,7 +88,7 @@ def _draw_predictions(figure: Figure, axes: Axes, rows: MapRows) -> None:
     )
     bar = figure.colorbar(points, cax=figure.add_axes((0.925, 0.5, 0.014, 0.33)), extend="both")
     bar.set_label("radius that holds 90 % of the probability, km", color=INK, fontsize=9)
-    low, high = colour_range_km(radius_km)
+    low, high = rows.colour_range_km
     ticks = [km for km in ROUND_KM if low <= km <= high]
     bar.set_ticks(ticks, labels=[f"{km:,g}" for km in ticks])
     bar.ax.minorticks_off()

@@ -10,7 +10,7 @@ from locdiffusion.calibrate.command import FEWEST
 from locdiffusion.evaluate.scores import Scores
 from locdiffusion.files import write_atomically
 from locdiffusion.photos.left_out import LeftOut, number
-from pipelines.geotag.console import photo_errors, revealed, whole
+from pipelines.geotag.console import photo_errors, revealed, unlike, whole
 from pipelines.geotag.digest import CREDIBLE
 from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percent, reliability_chart
 from pipelines.geotag.pages.filling import escaped, fill
@@ -22,6 +22,10 @@ from schemas.geotags import THRESHOLDS_KM
 TEMPLATE, QUALITY = DATA / "report.html", DATA / "quality.html"
 NO_TRUTH, REFIT = DATA / "no_truth.html", DATA / "refit.html"
 WITHHELD = "Known positions were left out of this run (<code>--no-positions</code>)."
+NO_BETTER = (
+    "Fitting the radii would not help: too few photos are of the kind that the checkpoint is for, "
+    "or the answers are no better than chance, as if each photo had that of another one."
+)
 SHOWN_KM = (25, 200, 750)
 
 
@@ -30,7 +34,8 @@ def write_report_html(sample: Sample, summary: Mapping[str, Any], path: str) -> 
 
     The file is local, or a URL that fsspec opens.
     """
-    rows = map_rows(sample, KNOWN_ROWS, known_only=True)
+    told = summary.get("configuration")
+    rows = map_rows(sample, KNOWN_ROWS, told, known_only=True)
     write_atomically(str(path), report_page(rows, summary).encode())
 
 
@@ -41,6 +46,9 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
     found = fill(QUALITY, _quality(scores)) if scores else fill(NO_TRUTH, {})
     if withheld:
         found = _section("Accuracy", f"<p>{WITHHELD}</p>")
+    if strange := summary.get("unfamiliar"):
+        text = escaped(f"{unlike(strange, rows.told)}.")
+        found = f'<p class="warning" role="note"><strong>{text}</strong></p>{found}'
     predicted = f"{summary['predictions']:,} of {summary['photos']:,} photos geotagged"
     known = f"{scores.photos:,} of them with a known position" if scores else ""
     return fill(
@@ -80,11 +88,11 @@ def _quality(scores: ReportScores) -> dict[str, str]:
         "BY_CERTAINTY": _groups(scores.by_certainty, "90 % radius"),
         "BY_COUNTRY": _groups(scores.by_country, "country", True),
         "BY_SHARDS": by_shards if len(scores.by_shards) > 1 else "",
-        **_calibration(overall),
+        **_calibration(overall, scores.better_than_chance),
     }
 
 
-def _calibration(overall: Scores) -> dict[str, str]:
+def _calibration(overall: Scores, better_than_chance: bool) -> dict[str, str]:
     """The slots of QUALITY for the coverage of the radii, and the remedy if it is off."""
     assert overall.coverage_50 and overall.coverage_90, "every prediction states its radii"
     found = (("50 % radius", 0.5, overall.coverage_50), ("90 % radius", 0.9, overall.coverage_90))
@@ -100,7 +108,10 @@ def _calibration(overall: Scores) -> dict[str, str]:
         size, sure = ("small", "too sure") if sum(off) < 0 else ("large", "not sure enough")
         verdict = f"The radii are too {size} here: the model is {sure} of itself on these photos."
         sentences.append(f"<strong>{verdict}</strong>")
-        remedy = fill(REFIT, {})
+        if better_than_chance:
+            remedy = fill(REFIT, {})
+        else:
+            sentences.append(NO_BETTER)
     else:
         sentences.append("<strong>The radii are as good as their word here.</strong>")
     return {

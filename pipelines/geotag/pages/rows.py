@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from numpy.typing import NDArray
 
 from locdiffusion.evaluate.known_positions import KINDS, KnownPositions, known_positions
 from locdiffusion.sphere.geodesy import great_circle_km
+from pipelines.geotag.console import unlike
 from pipelines.geotag.sample import TEXT_COLUMNS, Sample
-from schemas.geotags import NUMBER_COLUMNS, OPTIONAL_COLUMNS
+from schemas.geotags import FAMILIARITY, NUMBER_COLUMNS, OPTIONAL_COLUMNS
 
 DATA = Path(__file__).parent / "assets"
 ROUND_KM = tuple(float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5))
@@ -31,6 +33,7 @@ class MapRows:
         mode_counts: Number of modes of each row, ``(N,)``.
         modes: All modes in the order of the rows, ``(M, 4)`` with the columns `MODE_FIELDS`.
         thumbnails: JPEGs by number of the row.
+        told: What the checkpoint says that it is for, as `Checkpoint.told`.
     """
 
     total: int
@@ -39,6 +42,7 @@ class MapRows:
     mode_counts: NDArray[np.int64]
     modes: NDArray[np.float64]
     thumbnails: dict[int, bytes]
+    told: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.numbers["latitude"])
@@ -56,6 +60,11 @@ class MapRows:
             n["latitude"], n["longitude"], self.known.latitude, self.known.longitude
         )
 
+    @functools.cached_property
+    def unfamiliar(self) -> NDArray[np.bool_]:
+        """Whether each photo is unlike those that the checkpoint is for, ``(N,)``."""
+        return self.numbers[FAMILIARITY] < np.float32(self.told.get("unfamiliar") or 0.0)
+
     def title(self) -> str:
         """How many photos the run geotagged."""
         return f"{self.total:,} photo{'' if self.total == 1 else 's'} geotagged"
@@ -65,20 +74,37 @@ class MapRows:
         parts = []
         if len(self) < self.total:
             parts.append(f"{len(self):,} of them shown, evenly drawn")
-        if len(self):
-            parts.append(f"median 90 % radius {np.median(self.numbers['radius_90_km']):,.0f} km")
-        known = self.error_km[np.isfinite(self.error_km)]
+        radius_90_km = self.numbers["radius_90_km"][~self.unfamiliar]
+        if len(radius_90_km):
+            parts.append(f"median 90 % radius {np.median(radius_90_km):,.0f} km")
+        known = self.error_km[np.isfinite(self.error_km) & ~self.unfamiliar]
         if len(known):
             parts.append(
                 f"{len(known):,} with known position: median error {np.median(known):,.0f} km"
             )
         return " · ".join(parts)
 
+    def warning(self) -> str:
+        """How many of the rows are unlike what the checkpoint is for; empty if none is."""
+        count = int(self.unfamiliar.sum())
+        return f"In grey: {unlike(count, self.told)}." if count else ""
 
-def map_rows(sample: Sample, limit: int, *, known_only: bool = False) -> MapRows:
+    @property
+    def colour_range_km(self) -> tuple[float, float]:
+        """Ends of the colour scale of the 90 % radii."""
+        return colour_range_km(self.numbers["radius_90_km"][~self.unfamiliar])
+
+
+def map_rows(
+    sample: Sample, limit: int, told: Mapping[str, Any] | None = None, *, known_only: bool = False
+) -> MapRows:
     """Takes the first `limit` rows of a sample, and puts them in the order of the shards.
 
-    With `known_only`, rows without a known position are left out.
+    Args:
+        sample: Sample of a run.
+        limit: Most rows.
+        told: What the checkpoint says that it is for; the configuration of a run has it.
+        known_only: Whether rows without a known position are left out.
     """
     table = sample.table
     if known_only:
@@ -92,11 +118,12 @@ def map_rows(sample: Sample, limit: int, *, known_only: bool = False) -> MapRows
         text={name: table[name].to_pylist() for name in TEXT_COLUMNS},
         numbers={
             name: np.asarray(table[name], np.float64)
-            for name in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS)
+            for name in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS, FAMILIARITY)
         },
         mode_counts=np.asarray(pc.fill_null(pc.list_value_length(table["modes"]), 0), np.int64),
         modes=np.stack([np.asarray(column, np.float64) for column in modes], axis=1),
         thumbnails={row: jpeg for row, jpeg in jpegs if jpeg is not None},
+        told=told or {},
     )
 
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.calibrate.command import FEWEST
 from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.scores import Scores, score
 from locdiffusion.geography.countries import country_codes
+from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.digest import accuracy_row, error_counts
 from pipelines.geotag.pages.rows import MapRows
 from pipelines.geotag.shard_files import shard_group
@@ -22,6 +24,8 @@ RESAMPLES = 200
 MOST_GROUPS = 20
 CLASSES, PHOTOS_PER_CLASS = 5, 20
 """Most classes of the 90 % radius, and the fewest photos per class on average."""
+NEAR_KM = 750.0
+"""Answers of a smaller median error are near, as in the same country."""
 TOLERANCE = 0.05
 """Difference of a coverage that is tolerated, even if chance does not explain it."""
 OTHERS, SEA = "all others", "at sea"
@@ -54,6 +58,7 @@ class ReportScores:
         error_km: Errors in km in rising order, ``(n,)``.
         stated: Mean stated probability of being within each of `THRESHOLDS_KM`.
         by_shards, by_country, by_certainty: Scored rows in groups.
+        better_than_chance: Whether there is something to calibrate, see `better_than_chance`.
     """
 
     photos: int
@@ -64,6 +69,7 @@ class ReportScores:
     by_shards: tuple[Group, ...]
     by_country: tuple[Group, ...]
     by_certainty: tuple[Group, ...]
+    better_than_chance: bool
 
 
 def score_rows(rows: MapRows) -> ReportScores | None:
@@ -82,7 +88,26 @@ def score_rows(rows: MapRows) -> ReportScores | None:
         by_shards=_by_shards(rows),
         by_country=_by_country(rows),
         by_certainty=_by_certainty(rows),
+        better_than_chance=better_than_chance(rows),
     )
+
+
+def better_than_chance(rows: MapRows) -> bool:
+    """Whether photos are nearer to their own answers than to those of other photos.
+
+    Photos that are unlike those that the checkpoint is for do not count. Near answers are good
+    even if all are the same, as in an archive of one city.
+    """
+    some = np.flatnonzero(~rows.unfamiliar)
+    if len(some) < FEWEST:
+        return False
+    other = np.random.default_rng(0).permutation(some)
+    n, known = rows.numbers, rows.known
+    where = known.latitude[some], known.longitude[some]
+    chance_km = great_circle_km(n["latitude"][other], n["longitude"][other], *where)
+    columns = np.column_stack([rows.error_km[some], chance_km])
+    found, chance = Bootstrap(RESAMPLES).median_estimates(columns)
+    return found.high < chance.low or found.high < NEAR_KM
 
 
 def miss(stated: float, found: Estimate) -> float:

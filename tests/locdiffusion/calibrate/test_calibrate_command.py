@@ -6,9 +6,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
-from locdiffusion import checkpoint
+from locdiffusion import checkpoint, geotagger
 from locdiffusion.calibrate import command as calibrate
 from locdiffusion.evaluate.metrics import coverage
 from locdiffusion.inference import predict
@@ -17,8 +18,16 @@ from locdiffusion.overhead.command import main as cut
 from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.photos.labelled_samples import read_images
 from locdiffusion.photos.listing import list_shards
-from locdiffusion.sphere.geodesy import great_circle_km
-from support.tiny import TinyEncoder, write_coloured_shard
+from locdiffusion.sphere.geodesy import great_circle_km, latitude_longitude
+from support.archives import encode, write_tar
+from support.tiny import (
+    SIDE,
+    TinyEncoder,
+    random_points,
+    replace_encoders,
+    write_checkpoint,
+    write_coloured_shard,
+)
 
 
 def test_too_few_photos_and_other_mistakes_are_told(tmp_path, capsys):
@@ -98,6 +107,63 @@ def test_predictions_of_other_photos_are_told(tmp_path):
     command = [str(here), "--predictions", str(tmp_path / "out"), "--output", "x"]
     with pytest.raises(ValueError, match=r"0 of these.*'there.*'here.*the same paths"):
         calibrate._photos(calibrate.parser().parse_args(command), TinyEncoder())
+
+
+def shard_with_truths(path, tagger, truths, seed):
+    """A shard of 120 coloured photos whose truths a function makes of the model's answers."""
+    colours = np.random.default_rng(seed).integers(0, 256, (120, 3))
+    images = [Image.new("RGB", (SIDE, SIDE), tuple(map(int, colour))) for colour in colours]
+    answers = tagger.geotag(images)
+    members = []
+    for i, (image, (latitude, longitude)) in enumerate(zip(images, truths(answers), strict=True)):
+        members.append((f"{i:03d}.png", encode(image, "PNG")))
+        place = {"latitude": latitude, "longitude": longitude}
+        members.append((f"{i:03d}.json", json.dumps(place).encode()))
+    return str(write_tar(path, members))
+
+
+def right(answers):
+    return [(answer.latitude, answer.longitude) for answer in answers]
+
+
+def by_chance(answers):
+    latitude, longitude = latitude_longitude(random_points(len(answers), seed=5))
+    return zip(latitude.tolist(), longitude.tolist(), strict=True)
+
+
+def test_familiarity_is_fitted_where_the_model_knows_something(tmp_path, monkeypatch, capsys):
+    replace_encoders(monkeypatch, geotagger)
+    old = str(write_checkpoint(tmp_path / "old", TinyEncoder().spec))
+    tagger = geotagger.Geotagger.load(old)
+
+    def made(name, shard, *flags, before=old):
+        command = [shard, "--checkpoint", before, "--output", str(tmp_path / name), *flags]
+        status = calibrate.main(command)
+        return status, capsys.readouterr()
+
+    lucky = shard_with_truths(tmp_path / "lucky.tar", tagger, by_chance, seed=1)
+    status, told = made("blind", lucky, "--keep-radii")
+    assert status == 0 and "none, as the checkpoint is no better than chance" in told.out
+    assert checkpoint.load(str(tmp_path / "blind")).told == {}
+
+    texts = ["--purpose", "bright colours", "--unlike", "use another"]
+    sound = shard_with_truths(tmp_path / "sound.tar", tagger, right, seed=2)
+    status, told = made("new", sound, "--keep-radii", *texts)
+    assert status == 0 and "familiarity: fitted on these photos" in told.out
+    new = checkpoint.load(str(tmp_path / "new"))
+    wanted = {"purpose": "bright colours", "unlike": "use another", "unfamiliar": 0.02}
+    assert new.told == wanted and new.config.fingerprint
+    assert torch.equal(new.denoiser.temperatures.out.bias, tagger._denoiser.temperatures.out.bias)
+
+    # All quantiles as if photos had been far more alike: the same photos are now strange.
+    new.denoiser.temperatures.familiarity.quantiles -= 9.0
+    checkpoint.save(tmp_path / "narrow", new.config, new.denoiser, new.base_measure)
+    narrow = str(tmp_path / "narrow")
+    status, told = made("refused", lucky, before=narrow)
+    assert status == 2 and "120 of 120 photos are unlike those" in told.err
+    assert "(bright colours); use another; want at least 50" in told.err
+    status, told = made("wider", sound, before=narrow)
+    assert status == 0 and "familiarity: fitted on these photos" in told.out
 
 
 @pytest.mark.ci

@@ -19,7 +19,7 @@ from pipelines.geotag import output as output_module
 from pipelines.geotag import plain_loop
 from pipelines.geotag.manifests import ManifestName
 from support.archives import Members, photo, sound_members, tar_bytes, truth, write_tar, zip_bytes
-from support.fake_geotagger import FakeLoader
+from support.fake_geotagger import FakeLoader, PickyLoader
 
 pytestmark = pytest.mark.usefixtures("no_pages")
 
@@ -343,6 +343,36 @@ def test_the_last_line_says_what_became_of_everything(
     assert left_out["total"] == 5 and sum(left_out["by_kind"].values()) == 5
     assert run("--output", tmp_path / "out", "--summarise") == 0
     assert capsys.readouterr().out.splitlines()[-1] == wanted
+
+
+@pytest.mark.parametrize("unfamiliar", [0.0, 0.4, 1.1])
+def test_photos_that_the_checkpoint_is_not_for_do_not_look_like_success(
+    tmp_path: Path, capsys: pytest.CaptureFixture, unfamiliar: float
+) -> None:
+    path = write_tar(tmp_path / "s.tar", sound_members(20))
+    words = [str(path), "--output", str(tmp_path / "out")]
+    assert geotag.main(words, PickyLoader(unfamiliar)) == 0
+    told = capsys.readouterr()
+    assert "this checkpoint is for red photos; for blue ones use another" in told.err
+    found = pandas.read_parquet(tmp_path / "out/predictions")["familiarity"]
+    count = int((found < unfamiliar).sum())
+    assert (count == 0, count == 20) == (unfamiliar == 0.0, unfamiliar == 1.1)
+    summary = json.loads((tmp_path / "out/summary.json").read_text())
+    assert summary["unfamiliar"] == count and summary["predictions"] == 20
+    line = f"20 photos: {20 - count} geotagged"
+    lines = told.out.splitlines()
+    wrong = (
+        f"WRONG CHECKPOINT: {count} photos unlike those that the checkpoint is for (red photos): "
+        "their answers say nearly nothing; for blue ones use another"
+    )
+    if count > 10:
+        assert lines.pop() == wrong
+    else:
+        assert not any("WRONG" in line for line in lines)
+    if count:
+        line += f", {count} with an answer that says nearly nothing"
+        assert any(line.startswith(f"unfamiliar   {count:>10}") for line in lines)
+    assert lines[-1] == line
 
 
 def test_an_archive_in_an_archive_is_named_with_its_place(tmp_path: Path) -> None:

@@ -50,8 +50,8 @@ def test_one_bad_photo_costs_one_row_and_not_its_batch(tmp_path: Path) -> None:
 
 def test_a_result_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     class Broken(FakeGeotagger):
-        def decode(self, natural: np.ndarray) -> object:
-            columns = super().decode(natural)
+        def decode(self, natural: np.ndarray, embeddings: np.ndarray) -> object:
+            columns = super().decode(natural, embeddings)
             columns.radius_50_km[0] = np.nan
             return columns
 
@@ -112,7 +112,7 @@ def test_files_say_how_they_were_made(archive: Path, tmp_path: Path) -> None:
     for folder, wanted in (("predictions", PREDICTION_SCHEMA), ("errors", ERROR_SCHEMA)):
         schema = pq.read_schema(tmp_path / f"out/{folder}/part-s-0.parquet")
         assert schema.equals(wanted)
-        assert schema.metadata[b"schema_version"] == b"3" and schema.metadata[b"seed"] == b"7"
+        assert schema.metadata[b"schema_version"] == b"4" and schema.metadata[b"seed"] == b"7"
         assert schema.metadata[b"checkpoint_hash"] == b"f" * 64
         assert json.loads(schema.metadata[b"config"]) == CONFIGURATION.to_dict()
         if folder == "predictions":

@@ -8,9 +8,11 @@ import geopandas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.colors import to_hex
 from PIL import Image
 
 from locdiffusion.drawing import world_map
+from locdiffusion.drawing.palette import STRANGE
 from locdiffusion.geography.countries import country_codes
 from pipelines.geotag.pages import page, picture, rows, write_map_html, write_map_png
 from pipelines.geotag.pages.filling import fill
@@ -67,6 +69,28 @@ def test_maps_of_a_run_without_any_prediction(tmp_path, rng):
     write_predictions(tmp_path, "a-0", 0, rng)
     write_maps(tmp_path)
     assert page_json(tmp_path / "map.html")["title"] == "0 photos geotagged"
+
+
+def test_photos_of_another_kind_are_grey_and_told(tmp_path, rng):
+    """On both maps, and out of the scale of colours and the median of the radii."""
+    columns = {"radius_90_km": np.array([100.0] * 30 + [15_000.0] * 10)}
+    columns["radius_50_km"] = columns["radius_90_km"] / 2
+    write_predictions(tmp_path, "a-0", 40, rng, familiarity=[0.5] * 30 + [0.001] * 10, **columns)
+    told = {"purpose": "views <from> above", "unlike": "take a lift", "unfamiliar": 0.02}
+    sample = digest_of(tmp_path).sample
+    shown = rows.map_rows(sample, 1000, told)
+    warning = "In grey: 10 photos unlike those that the checkpoint is for (views <from> above)"
+    assert shown.warning().startswith(warning) and shown.warning().endswith("; take a lift.")
+    assert "median 90 % radius 100 km" in shown.subtitle()
+    assert rows.map_rows(sample, 1000).warning() == "", "no checkpoint said what it is for"
+    write_map_html(sample, str(tmp_path / "map.html"), told)
+    data = page_json(tmp_path / "map.html")
+    grey = unpacked(data["columns"]["unfamiliar"])
+    familiarity = unpacked(data["columns"]["familiarity"])
+    assert grey.sum() == 10 and (familiarity[grey == 1] < 0.02).all()
+    assert data["warning"] == shown.warning() and data["range_km"][1] < 1000
+    pale = [p for p in picture.draw_figure(shown).axes[0].collections if len(p.get_offsets()) == 10]
+    assert [to_hex(p.get_facecolor()[0]) for p in pale] == [STRANGE]
 
 
 def test_a_sample_is_the_same_in_any_order_and_keeps_the_total(run):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import re
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,43 @@ def test_the_verdict_on_the_radii(
     assert told in text
     command = "locdiffusion calibrate PHOTOS --predictions OUT"
     assert (command in text) == (too_sure != 1.0)
+
+
+def test_no_fit_is_proposed_where_the_answers_are_no_better_than_chance(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    exponential_run(tmp_path, 600, rng, 2.5)
+    rows = known_rows(tmp_path)
+    other = rng.permutation(len(rows))
+    mixed = {name: rows.numbers[name][other] for name in ("latitude", "longitude")}
+    text = words(report_page(replace(rows, numbers=rows.numbers | mixed), summary_of(600)))
+    assert "too small" in text and "no better than chance" in text
+    assert "calibrate" not in text
+
+
+def test_answers_of_one_city_are_better_than_chance(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    where = 1e-3 * rng.normal(size=(2, 600))
+    exponential_run(tmp_path, 600, rng, 2.5)
+    rows = known_rows(tmp_path)
+    near = {"latitude": where[0], "longitude": where[1]}
+    near |= {"truth_latitude": where[0, ::-1], "truth_longitude": where[1, ::-1]}
+    assert scoring.better_than_chance(replace(rows, numbers=rows.numbers | near))
+
+
+def test_photos_of_another_kind_are_told_and_no_fit_is_proposed(
+    tmp_path: Path, rng: np.random.Generator
+) -> None:
+    exponential_run(tmp_path, 600, rng, 2.5, familiarity=[0.0] * 580 + [0.5] * 20)
+    told = {"purpose": "maps of <Mars>", "unlike": "ask --checkpoint earth", "unfamiliar": 0.02}
+    rows = rows_of(tmp_path, 10_000, known_only=True, told=told)
+    assert rows.unfamiliar.sum() == 580
+    page = report_page(rows, summary_of(600, **told) | {"unfamiliar": 580})
+    text = words(page)
+    assert "580 photos unlike those that the checkpoint is for (maps of <Mars>)" in text
+    assert "ask --checkpoint earth" in text and "<Mars>" not in page
+    assert "locdiffusion calibrate" not in text and "too few photos are of the kind" in text
 
 
 def test_few_photos_are_no_ground_for_a_verdict(tmp_path: Path, rng: np.random.Generator) -> None:

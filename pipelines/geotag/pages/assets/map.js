@@ -41,6 +41,8 @@ const RAMP = Array.from({ length: 65 }, (_, step) => {
 const [lowKm, highKm] = D.range_km;
 const colourAt = (t) => RAMP[Math.round(64 * Math.max(0, Math.min(1, t)))];
 const doubt = Float32Array.from(C.radius_90_km, (km) => Math.log(Math.max(km, 1e-6) / lowKm) / Math.log(highKm / lowKm));
+const strange = (i) => C.unfamiliar[i] === 1;  // unlike the photos that the checkpoint is for
+const colourOf = (i) => strange(i) ? D.colours.strange : colourAt(doubt[i]);
 const bySurety = Uint32Array.from(doubt.keys()).sort((a, b) => doubt[a] - doubt[b] || a - b);
 
 const land = new Path2D();
@@ -76,6 +78,7 @@ function grouped(radius) {
   const level = {
     size: 0, owner: new Int32Array(N).fill(-1), lead: new Int32Array(N), count: new Int32Array(N),
     x: new Float64Array(N), y: new Float64Array(N), doubt: new Float64Array(N),
+    strange: new Float64Array(N),
   };
   for (const i of bySurety) {
     if (doubt[i] > most) break;
@@ -95,10 +98,11 @@ function grouped(radius) {
     level.owner[i] = best;
     level.count[best]++;  // sums here, means below
     level.x[best] += apart(x, xs[level.lead[best]]); level.y[best] += y; level.doubt[best] += within01(doubt[i]);
+    level.strange[best] += strange(i);
   }
   for (let g = 0; g < level.size; g++) {
     level.x[g] = xs[level.lead[g]] + level.x[g] / level.count[g];
-    level.y[g] /= level.count[g]; level.doubt[g] /= level.count[g];
+    level.y[g] /= level.count[g]; level.doubt[g] /= level.count[g]; level.strange[g] /= level.count[g];
   }
   return level;
 }
@@ -191,13 +195,13 @@ function findMarks() {
     const px = (level.x[g] + k - view.x) * view.scale + width / 2, py = (level.y[g] - view.y) * view.scale + height / 2;
     if (px < -30 || py < -30 || px > width + 30 || py > height + 30) continue;
     const count = level.count[g], size = count > 1 ? groupSize(count) : single;
-    shown.push({ level, g, px, py, size, count, lead: level.lead[g], doubt: level.doubt[g] });
+    shown.push({ level, g, px, py, size, count, lead: level.lead[g], doubt: level.doubt[g], grey: level.strange[g] > 0.5 });
   }
 }
 function drawMarks() {
   paint.font = "600 11px system-ui, sans-serif"; paint.lineWidth = 1.2;
-  for (const { px, py, size, count, doubt: mean } of shown) {
-    paint.fillStyle = colourAt(mean);
+  for (const { px, py, size, count, doubt: mean, grey } of shown) {
+    paint.fillStyle = grey ? D.colours.strange : colourAt(mean);
     if (count > 1) {
       paint.globalAlpha = 0.3; paint.beginPath(); paint.arc(px, py, size + 3, 0, 7); paint.fill();
     }
@@ -265,7 +269,7 @@ function drawSelected(i, k) {
     for (const [dx, dy] of [[6, 6], [6, -6]]) { paint.moveTo(tx - dx, ty - dy); paint.lineTo(tx + dx, ty + dy); }
     paint.stroke();
   }
-  paint.fillStyle = colourAt(doubt[i]); paint.strokeStyle = "#ffffff"; paint.lineWidth = 2.5;
+  paint.fillStyle = colourOf(i); paint.strokeStyle = "#ffffff"; paint.lineWidth = 2.5;
   paint.beginPath(); paint.arc(px, py, 8, 0, 7); paint.fill(); paint.stroke();
 }
 
@@ -316,6 +320,7 @@ function facts(i) {
   if (C.unit[i]) rows.push(["unit", D.units[C.unit[i] - 1]]);
   if (C.land_probability.length) rows.push(["on land", percent(C.land_probability[i])]);
   if (C.information_nats.length) rows.push(["information", `${C.information_nats[i].toFixed(1)} nats`]);
+  if (C.familiarity.length) rows.push(["familiarity", `${percent(C.familiarity[i])}${strange(i) ? ": unlike (grey)" : ""}`]);
   rows.push(["50 % radius (solid)", km(C.radius_50_km[i])], ["90 % radius (dashed)", km(C.radius_90_km[i])]);
   if (C.known_kind[i]) {
     const [latitude, longitude] = [C.known_latitude[i], C.known_longitude[i]];
@@ -359,7 +364,7 @@ function listGroup(members) {
   openCard(`${photos(members.length)} at this place`, members.length > LISTED ? `the ${LISTED} most certain` : "the most certain first");
   for (const i of members.slice(0, LISTED)) {
     const button = document.createElement("button"), dot = document.createElement("i");
-    dot.style.background = colourAt(doubt[i]);
+    dot.style.background = colourOf(i);
     button.append(dot, visible(D.key[i]));
     button.onclick = () => select(i);
     $("list").append(button);
@@ -479,6 +484,8 @@ $("filter").addEventListener("input", filter);
 document.title = D.title;
 document.querySelector("h1").textContent = D.title;
 $("subtitle").textContent = D.subtitle;
+$("warning").textContent = D.warning;
+$("warning").hidden = !D.warning;
 $("ramp").style.background = `linear-gradient(to right, ${D.palette.join(",")})`;
 const [lowEnd, highEnd] = $("ends").children;
 lowEnd.textContent = `≤ ${km(lowKm)}`; highEnd.textContent = `≥ ${km(highKm)}`;

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from locdiffusion import temperature
 from locdiffusion.density.base_measure import land_measure, positions_measure, uniform_measure
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.model.similarity import discriminants, largest
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.temperature import FEATURES, TemperatureConfig, TemperatureModel
+from locdiffusion.temperature import model as module
 from support.tiny import MODEL, learnable_photos, random_denoiser, random_points
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -38,7 +38,7 @@ def natural_at(vectors: np.ndarray, sharpness: float) -> torch.Tensor:
 def test_features_are_those_of_brute_force(
     model: TemperatureModel, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(temperature, "PHOTOS", at_once)
+    monkeypatch.setattr(module, "PHOTOS", at_once)
     asked = learnable_photos(20, seed=4)
     natural = natural_at(asked.vectors, 0.5)
     found = model.features(torch.from_numpy(asked.embeddings), natural).numpy()

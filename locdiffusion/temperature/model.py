@@ -14,7 +14,7 @@ photos by likelihood.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -28,11 +28,11 @@ from locdiffusion.density.base_measure import COLUMNS, ROWS, BaseMeasure, positi
 from locdiffusion.density.log_partition import FLOOR
 from locdiffusion.density.raster import looked_up
 from locdiffusion.density.transforms import PoleRotation, ProductTransform
-from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.model.similarity import discriminants, largest
 from locdiffusion.photos.embedding_cache import EmbeddingRows
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import gauss_legendre_grid
+from locdiffusion.temperature.familiarity import Familiarity
 
 _RANKS = (1, 2, 5, 20)
 FEATURES = (
@@ -76,12 +76,16 @@ class TemperatureConfig:
         components: Number of discriminants that are kept of each embedding.
         neighbours: Number of most similar photos that the features use.
         hidden: Width of the network.
+        unfamiliar: Familiarity below which a photo counts as unlike those of training, and its
+            density falls back to the base measure, see `temperature.familiarity`. 0 fits no
+            familiarity: where validation photos are simulated, they do not say what photos are.
     """
 
     gallery: int = 40_000
     components: int = 64
     neighbours: int = 10
     hidden: int = 32
+    unfamiliar: float = 0.02
 
     def __post_init__(self) -> None:
         """Checks the sizes."""
@@ -91,6 +95,8 @@ class TemperatureConfig:
                 f"{self.components}, hidden = {self.hidden}; want 1 ≤ neighbours ≤ gallery and the "
                 "others at least 1."
             )
+        if not 0.0 <= self.unfamiliar < 1.0:
+            raise ValueError(f"unfamiliar = {self.unfamiliar}; want a share from 0 to below 1.")
 
 
 class TemperatureModel(nn.Module):
@@ -104,6 +110,7 @@ class TemperatureModel(nn.Module):
         places: Unit vectors of their positions, ``(G, 3)``.
         negative_log_density: Negative log density of all training photos on a raster.
         feature_mean, feature_spread: Standardisation of the features, ``(F,)``.
+        familiarity: How alike training-like photos are.
     """
 
     mean: Tensor
@@ -146,6 +153,7 @@ class TemperatureModel(nn.Module):
         for name, shape in shapes.items():
             self.register_buffer(name, torch.zeros(shape))
         self.register_buffer("feature_spread", torch.ones(len(FEATURES)))
+        self.familiarity = Familiarity()
         self.hidden = nn.Linear(len(FEATURES), config.hidden)
         self.out = nn.Linear(config.hidden, 1)
         nn.init.zeros_(self.out.weight)
@@ -187,7 +195,8 @@ class TemperatureModel(nn.Module):
         config = config or TemperatureConfig()
         count = min(config.gallery, len(embeddings))
         components = min(config.components, embeddings.shape[1])
-        small = TemperatureConfig(count, components, min(config.neighbours, count), config.hidden)
+        neighbours = min(config.neighbours, count)
+        small = replace(config, gallery=count, components=components, neighbours=neighbours)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = cls(small, max_degree, embeddings.shape[1], base_measure)
@@ -218,6 +227,16 @@ class TemperatureModel(nn.Module):
         self._tree = cKDTree(self.directions.cpu().numpy())
 
     @torch.inference_mode()
+    def dissimilarity(self, condition: Tensor) -> Tensor:
+        """Computes the feature of this name ``(B,)`` alone, of embeddings ``(B, E)``."""
+        projected = (condition - self.mean) @ self.projection
+        alike = [
+            (nn.functional.pad(some, (0, 1), value=1.0) @ self.comparison).amax(1)
+            for (some,) in in_cache(PHOTOS, projected)
+        ]
+        return _unlike(projected.square().sum(1), torch.cat(alike))
+
+    @torch.inference_mode()
     def features(self, condition: Tensor, natural: Tensor) -> Tensor:
         """Computes the neighbour-consistency features.
 
@@ -231,9 +250,8 @@ class TemperatureModel(nn.Module):
         projected = (condition - self.mean) @ self.projection
         parts = [self._large_sums(*part) for part in in_cache(PHOTOS, projected, natural)]
         alike, index, node, height, sparse, information = map(torch.cat, zip(*parts, strict=True))
-        # log |p - g| = log √(|p|² - 2 (⟨p, g⟩ - |g|²/2))
         norm = projected.square().sum(1, keepdim=True)
-        unlike = (norm - 2.0 * alike).clamp(min=1e-6).sqrt().log()
+        unlike = _unlike(norm, alike)
         # ŷ, the peak of the density near its highest node
         by_degree, reach = self.rotation.by_degree(natural), 2.0 * math.pi / self.grid.rows
         peaks = climb(by_degree, node[:, None], height, self.rotation, reach)
@@ -301,13 +319,19 @@ class TemperatureModel(nn.Module):
             natural: Natural parameters of the densities at τ = 1, ``(B, d)``.
 
         Returns:
-            Temperatures τ, ``(B,)``.
+            Temperatures τ, ``(B,)``; those of unfamiliar photos are divided by their weight w.
         """
+        unlike = None
         if self.out.weight.any():
-            log_temperature = self.log_temperature(self.features(condition, natural))
+            features = self.features(condition, natural)
+            log_temperature = self.log_temperature(features)
+            unlike = features[:, FEATURES.index("dissimilarity")]
         else:  # all photos have one temperature: the features need not be computed
             log_temperature = self.out.bias.expand(len(natural))
         bounded = log_temperature.clamp(math.log(COLDEST), math.log(HOTTEST))
+        if self.familiarity.known:  # τ/w, beyond the bound
+            unlike = self.dissimilarity(condition) if unlike is None else unlike
+            bounded = bounded - self.familiarity.log_weight(unlike, self.config.unfamiliar)
         # Rounded, so that the last bit of a sum over the batch does not start another sample.
         return (bounded * 256.0).round().div(256.0).exp()
 
@@ -322,45 +346,10 @@ STORED_IN_HALF = ("mean", "projection", "gallery", "places", "negative_log_densi
 """Tensors that a checkpoint keeps in half precision."""
 
 
+def _unlike(norm: Tensor, alike: Tensor) -> Tensor:
+    """Computes log |p - g| = log √(|p|² - 2 (⟨p, g⟩ - |g|²/2)) from |p|² and the parenthesis."""
+    return (norm - 2.0 * alike).clamp(min=1e-6).sqrt().log()
+
+
 def _km(cosine: Tensor) -> Tensor:
     return EARTH_RADIUS_KM * torch.acos(cosine.clamp(-1.0, 1.0))
-
-
-class CalibratedDenoiser(nn.Module):
-    """Divides the network's densities by their temperatures, in density and sampling mode."""
-
-    def __init__(self, network: CSUNet, temperatures: TemperatureModel) -> None:
-        super().__init__()
-        self.network = network
-        self.temperatures = temperatures
-
-    @torch.inference_mode()
-    def temperature(self, condition: Tensor) -> Tensor:
-        """Computes the temperatures ``(B,)`` of photos with embeddings ``(B, E)``."""
-        found: Tensor = self.temperatures(condition, self.network.from_image(condition))
-        return found
-
-    def forward(
-        self, x: Tensor, sigma: Tensor, condition: Tensor, temperature: Tensor | None = None
-    ) -> Tensor:
-        """Computes natural parameters, as `CSUNet.forward` does.
-
-        Args:
-            x: Noisy codes, ``(B, d)``.
-            sigma: Noise levels or ``inf``, ``(B,)``.
-            condition: Image embeddings, ``(B, E)``.
-            temperature: Temperatures of the photos, ``(B,)``; None computes them.
-
-        Returns:
-            Natural parameters, ``(B, d)``.
-        """
-        if temperature is None:
-            temperature = self.temperature(condition)
-        natural: Tensor = self.network(x, sigma, condition, temperature)
-        return natural
-
-    def from_image(self, condition: Tensor) -> Tensor:
-        """Computes density mode: natural parameters ``(B, d)`` of embeddings ``(B, E)``."""
-        natural = self.network.from_image(condition)
-        temperature: Tensor = self.temperatures(condition, natural)
-        return natural / temperature[:, None]

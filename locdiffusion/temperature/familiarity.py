@@ -1,0 +1,78 @@
+"""Tells photos that are unlike those of training, of which a network knows nothing.
+
+The familiarity of a photo is the share of training-like photos that are less alike than it is.
+Training-like photos are held out from training and of its kind, also in other colours; how alike a
+photo is, is its distance to the most similar training photo (`TemperatureModel.dissimilarity`). The
+temperature cannot do this alone: it is fitted on photos of the kind of training, and on other kinds
+it is any number. So (our choice) F counts with a weight that falls with the familiarity f,
+
+    p(y) ∝ q₀(y) exp(w F(y)/τ),   w = min(1, f/f₀),
+
+where a share f₀ of training-like photos is below f₀. Of a photo of another kind the base measure is
+left: its radii are as wide as if it had not been looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+KNOTS = 1001
+"""Quantiles that are kept: steps of a thousandth."""
+
+LEAST_WEIGHT = 1e-3
+"""Weight of F where the familiarity is 0. What is left of F decides between equal places."""
+
+
+class Familiarity(nn.Module):
+    """Computes familiarities; before a fit they are not known, and all weights are 1.
+
+    Attributes:
+        quantiles: Quantiles of the dissimilarity of training-like photos at even shares from 0 to
+            1, ``(K,)``; empty before a fit.
+    """
+
+    quantiles: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("quantiles", torch.zeros(0))
+
+    @property
+    def known(self) -> bool:
+        """Whether there are quantiles to compare with."""
+        return len(self.quantiles) > 0
+
+    def fit(self, parts: Sequence[Tensor]) -> None:
+        """Takes the quantiles of training-like photos.
+
+        Args:
+            parts: Dissimilarities ``(N,)`` of each part of the photos. Parts count alike, however
+                many photos they have.
+        """
+        share = torch.linspace(0.0, 1.0, KNOTS, dtype=torch.float64)
+        each = [torch.quantile(part.double().cpu(), share) for part in parts]
+        self.quantiles = torch.quantile(torch.cat(each), share).to(parts[0])
+
+    def forward(self, dissimilarity: Tensor) -> Tensor:
+        """Computes familiarities ``(B,)``, 0 to 1, of dissimilarities ``(B,)``.
+
+        They are linear between two quantiles.
+        """
+        last = len(self.quantiles) - 1
+        upper = torch.searchsorted(self.quantiles, dissimilarity.contiguous()).clamp(1, last)
+        low, high = self.quantiles[upper - 1], self.quantiles[upper]
+        part = ((dissimilarity - low) / (high - low).clamp(min=1e-6)).clamp(0.0, 1.0)
+        # Rounded, so that the last bit of a sum over the batch is not seen.
+        return (1.0 - (upper - 1 + part) / last).mul(1e4).round().div(1e4)
+
+    def log_weight(self, dissimilarity: Tensor, unfamiliar: float) -> Tensor:
+        """Computes log w ``(B,)``.
+
+        Args:
+            dissimilarity: How unlike the photos are, ``(B,)``.
+            unfamiliar: Familiarity f₀ below which w is less than 1.
+        """
+        return (self(dissimilarity) / unfamiliar).clamp(LEAST_WEIGHT, 1.0).log()
