@@ -1,0 +1,311 @@
+r"""The fused density: the network's density times what the appearance map says about the photo.
+
+p'(y) = q₀ exp(a F) m(y) / Z of `likelihood` is no band-limited field, so it is integrated here on
+nodes of its own:
+
+1. *Wide* rings around the answer of the density, up to `REACH_KM`. Beyond m is 1, for nodes and for
+   truths alike (between `FADE_KM` and `REACH_KM` log m fades out), and the whole sphere's thin grid
+   gives the mass.
+2. *Near* rings around the highest wide node, fine enough for the narrowest peaks.
+
+A smooth partition of unity χ, from 1 at the highest node to 0 at the rim of the near rings, joins
+both: Z = Σ_near χ f + Σ_wide (1 - χ) f + ∫_beyond. Each integrand is smooth, so neither set of nodes
+sees an edge of the other.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.spatial import cKDTree
+from torch import Tensor, nn
+
+from experiments.appearance_map.appearance_map import AppearanceMap
+from experiments.appearance_map.cell_grid import CellTaps
+from experiments.appearance_map.likelihood import AppearanceLikelihood, PhotoTerms
+from experiments.appearance_map.photos import LocatedPhotos
+from locdiffusion.decoding.tables import DecoderTables
+from locdiffusion.density.log_partition import log_sum_exp
+from locdiffusion.density.transforms import RingTransform
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
+from locdiffusion.sphere.grids import polar_grid
+
+WIDE_KM = (0.0, 40.0, 90.0, 150.0, 220.0, 300.0, 390.0, 490.0, 600.0, 700.0, 800.0)
+NEAR_KM = (0.0, 8.0, 20.0, 38.0, 64.0, 100.0, 150.0, 220.0)
+"""Edges of the panels of both sets of rings."""
+
+FADE_KM, REACH_KM = 600.0, WIDE_KM[-1]
+WIDE_AZIMUTHS, NEAR_AZIMUTHS, NODES_PER_PANEL = 64, 48, 4
+
+PHOTOS_AT_ONCE = 16
+"""How many photos a CPU works on together."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The fields of N photos at n places each.
+
+    Attributes:
+        vectors: Unit vectors, ``(N, n, 3)``.
+        field: Network's field F, ``(N, n)``.
+        log_q0: Logarithm of the base measure, ``(N, n)``.
+        residual: Squared distance of the photo's and the map's appearance, ``(N, n)``.
+        log_v: Logarithm of the map's variance, ``(N, n)``.
+        fade: Share of log m that counts, 1 near the answer of the density, ``(N, n)``.
+        beyond: Whether a place is farther from the answer than `REACH_KM`, ``(N, n)``.
+    """
+
+    vectors: Tensor
+    field: Tensor
+    log_q0: Tensor
+    residual: Tensor
+    log_v: Tensor
+    fade: Tensor
+    beyond: Tensor
+
+    def take(self, rows: Tensor | slice) -> Places:
+        """Selects photos."""
+        return Places(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """The nodes of N photos, with constants as they are.
+
+    Attributes:
+        photos: Inputs of the gates.
+        wide, near: Fields on both sets of rings.
+        peak: Unit vectors of the centres of the near rings, ``(N, 3)``.
+        a, b: Exponents of the density and of the map, ``(N,)``.
+        log_wide, log_near: Values log f on both sets of rings.
+    """
+
+    photos: PhotoTerms
+    wide: Places
+    near: Places
+    peak: Tensor
+    a: Tensor
+    b: Tensor
+    log_wide: Tensor
+    log_near: Tensor
+
+
+class MapLookup(nn.Module):
+    """Compares photos with every cell of an appearance map, and interpolates between cells."""
+
+    comparison: Tensor
+    log_v: Tensor
+    slot: Tensor
+
+    def __init__(self, appearance_map: AppearanceMap) -> None:
+        """Builds the tables of a map."""
+        super().__init__()
+        appearance = torch.from_numpy(appearance_map.appearance)
+        grid = appearance_map.grid
+        # ⟨z, ẑ⟩ - |ẑ|²/2: one product with the whole map gives all distances.
+        offset = -0.5 * appearance.square().sum(1, keepdim=True)
+        self.register_buffer("comparison", torch.cat([appearance, offset], 1).T.contiguous())
+        log_v = torch.from_numpy(appearance_map.variance).log()
+        # One more entry for places without a map: nothing is known there.
+        self.register_buffer("log_v", torch.cat([log_v, torch.zeros(1)]))
+        self.register_buffer("slot", torch.from_numpy(_slots(appearance_map)))
+        self.taps = CellTaps(grid)
+
+    def residuals(self, appearance: Tensor) -> Tensor:
+        """Computes squared distances ``(B, M + 1)`` to all cells of photos ``(B, C)``.
+
+        The last column is that of places without a map, whose appearance is 0.
+        """
+        norm = appearance.square().sum(1, keepdim=True)
+        products = nn.functional.pad(appearance, (0, 1), value=1.0) @ self.comparison
+        return torch.cat([products.mul_(-2.0).add_(norm), norm], 1)
+
+    def at(self, residuals: Tensor, vectors: Tensor) -> tuple[Tensor, Tensor]:
+        """Interpolates at places ``(B, n, 3)``.
+
+        Returns:
+            Squared distances and logarithms of the variance, ``(B, n)`` each.
+        """
+        cell, weight = self.taps(vectors)
+        slot = self.slot[cell.flatten()].view(len(vectors), -1)
+        taken = residuals.gather(1, slot).view(cell.shape)
+        log_v = self.log_v[slot].view(cell.shape)
+        return (taken * weight).sum(-1).clamp_(min=0.0), (log_v * weight).sum(-1).clamp_(max=0.0)
+
+    def log_v_here(self, vectors: Tensor) -> Tensor:
+        """Looks the logarithm of the variance ``(B,)`` up at places ``(B, 3)``."""
+        cell, weight = self.taps(vectors)
+        return (self.log_v[self.slot[cell]] * weight).sum(-1).clamp_(max=0.0)
+
+
+def _slots(appearance_map: AppearanceMap) -> np.ndarray:
+    """Finds the entry of the map that stands for each cell ``(cells,)`` of the grid.
+
+    A cell without an entry takes that of the nearest cell if that is a neighbour, and M otherwise.
+    """
+    grid, held = appearance_map.grid, appearance_map.held
+    slot = np.full(len(grid), len(held), np.int64)
+    slot[held] = np.arange(len(held))
+    missing = np.flatnonzero(slot == len(held))
+    centres = grid.centres
+    reach = 1.8 * math.pi / grid.rows
+    tree = cKDTree(centres[held])
+    slot[missing] = tree.query(centres[missing], distance_upper_bound=reach)[1]
+    return slot
+
+
+class FusedDensity(nn.Module):
+    """Evaluates, normalises and decodes fused densities."""
+
+    def __init__(
+        self,
+        tables: DecoderTables,
+        appearance_map: AppearanceMap,
+        likelihood: AppearanceLikelihood | None = None,
+    ) -> None:
+        """Builds the nodes.
+
+        Args:
+            tables: Tables of the network's densities.
+            appearance_map: Map of the discriminants.
+            likelihood: Fitted constants and gates; None begins with a guess.
+        """
+        super().__init__()
+        self.tables = tables
+        self.map = MapLookup(appearance_map)
+        self.likelihood = likelihood or AppearanceLikelihood(appearance_map.values.shape[1])
+        self.wide, self.near = (
+            RingTransform(
+                polar_grid(np.array(edges) / EARTH_RADIUS_KM, NODES_PER_PANEL, azimuths),
+                tables.max_degree,
+            )
+            for edges, azimuths in ((WIDE_KM, WIDE_AZIMUTHS), (NEAR_KM, NEAR_AZIMUTHS))
+        )
+        thin = tables.search.thin
+        log_q0 = tables.log_q0.view(tables.grid.rows, tables.grid.columns)[::2, ::2]
+        log_area = (thin.row_weight / (4.0 * math.pi)).log()[:, None].expand(-1, thin.columns)
+        self.register_buffer("thin_log_mass", (log_q0 + log_area).flatten(), persistent=False)
+        for name, rings in (("wide", self.wide), ("near", self.near)):
+            area = (rings.row_weight / (4.0 * math.pi)).log().repeat_interleave(rings.columns)
+            self.register_buffer(f"{name}_log_area", area, persistent=False)
+
+    wide_log_area: Tensor
+    near_log_area: Tensor
+    thin_log_mass: Tensor
+
+    @torch.no_grad()
+    def nodes_of(self, photos: LocatedPhotos) -> Nodes:
+        """Lays both sets of rings and evaluates the fields on them."""
+        residuals = self.map.residuals(photos.appearance)
+        natural, answer = photos.natural, photos.answer
+        wide = self.around(self.wide, natural, residuals, answer, answer)
+        terms = self.photo_terms(photos, wide)
+        a, b = self.likelihood.exponents(terms)
+        log_wide = self.log_values(wide, terms, a, b)
+        top = log_wide.argmax(1)
+        peak = wide.vectors[torch.arange(len(top)), top]
+        near = self.around(self.near, natural, residuals, peak, answer)
+        return Nodes(terms, wide, near, peak, a, b, log_wide, self.log_values(near, terms, a, b))
+
+    def around(
+        self,
+        rings: RingTransform,
+        natural: Tensor,
+        residuals: Tensor,
+        centre: Tensor,
+        answer: Tensor,
+    ) -> Places:
+        """Evaluates all fields on rings.
+
+        Args:
+            rings: The rings.
+            natural: Natural parameters ``(B, d)``.
+            residuals: Squared distances to all cells of the map, ``(B, M + 1)``.
+            centre: Unit vectors of the centres of the rings, ``(B, 3)``.
+            answer: Unit vectors of the answers of the densities, ``(B, 3)``.
+        """
+        rotation = self.tables.rotation
+        field = rings(rotation.tilted(rotation.by_degree(natural), centre)).flatten(1)
+        return self._places(field, residuals, rings.around(centre), answer)
+
+    def points(
+        self, natural: Tensor, residuals: Tensor, vectors: Tensor, answer: Tensor
+    ) -> Places:
+        """Evaluates all fields at one point of each photo, ``(B, 3)``."""
+        rotation = self.tables.rotation
+        field = rotation.jet(rotation.by_degree(natural), vectors)[:, :1]
+        return self._places(field, residuals, vectors[:, None], answer)
+
+    def _places(self, field: Tensor, residuals: Tensor, vectors: Tensor, answer: Tensor) -> Places:
+        residual, log_v = self.map.at(residuals, vectors)
+        km = _km((vectors @ answer[:, :, None])[..., 0])
+        fade = _falling(km, FADE_KM, REACH_KM)
+        log_q0 = self.tables.log_q0_at(vectors)
+        return Places(vectors, field, log_q0, residual, log_v, fade, km >= REACH_KM)
+
+    def photo_terms(self, photos: LocatedPhotos, wide: Places) -> PhotoTerms:
+        """Computes the inputs of the gates from photos and their fields on the wide rings."""
+        least = (wide.residual.amin(1) / self.likelihood.components).clamp(min=1e-3).log()
+        columns = [
+            photos.log_temperature,
+            (photos.radius_50_km + 5.0).log(),
+            self.map.log_v_here(photos.answer),
+            least,
+        ]
+        return PhotoTerms(torch.stack(columns, 1), photos.appearance.square().sum(1))
+
+    def log_values(self, places: Places, photos: PhotoTerms, a: Tensor, b: Tensor) -> Tensor:
+        """Computes log f = log q₀ + a F + log m of places ``(N, n)``."""
+        log_m = self.likelihood.log_factor(places.residual, places.log_v, photos, b)
+        return places.log_q0 + a[:, None] * places.field + places.fade * log_m
+
+    def beyond(self, natural: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
+        """Evaluates F beyond the wide rings.
+
+        Returns:
+            F at the nodes of the thin grid, and log(q₀ dΩ/4π) of each, -inf within reach,
+            ``(B, nodes)`` each.
+        """
+        thin = self.tables.search.thin
+        field = thin.synthesis(natural).flatten(1)
+        within = answer @ thin.nodes.T > math.cos(REACH_KM / EARTH_RADIUS_KM)
+        return field, self.thin_log_mass.masked_fill(within, -torch.inf)
+
+    def log_masses(
+        self, wide: Places, near: Places, log_wide: Tensor, log_near: Tensor, peak: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Computes log(f dΩ/4π) of the nodes of both sets under the partition of unity.
+
+        Args:
+            wide: Fields on the wide rings.
+            near: Fields on the near rings.
+            log_wide: Values log f of the wide nodes, ``(B, n)``.
+            log_near: Values log f of the near nodes, ``(B, n')``.
+            peak: Unit vectors of the centres of the near rings, ``(B, 3)``.
+        """
+        rim = NEAR_KM[-1]
+        chi = _falling(_km((near.vectors @ peak[:, :, None])[..., 0]), rim / 2.0, rim)
+        rest = 1.0 - _falling(_km((wide.vectors @ peak[:, :, None])[..., 0]), rim / 2.0, rim)
+        log_chi = chi.clamp(min=1e-30).log().masked_fill(near.beyond, -torch.inf)
+        return (
+            log_wide + self.wide_log_area + rest.clamp(min=1e-30).log(),
+            log_near + self.near_log_area + log_chi,
+        )
+
+
+def log_total(*log_masses: Tensor) -> Tensor:
+    """Computes the logarithm ``(B,)`` of the sum of masses, each ``(B, n)``."""
+    return torch.logsumexp(torch.stack([log_sum_exp(part) for part in log_masses]), 0)
+
+
+def _km(cosine: Tensor) -> Tensor:
+    return EARTH_RADIUS_KM * torch.acos(cosine.clamp(-1.0, 1.0))
+
+
+def _falling(km: Tensor, one: float, zero: float) -> Tensor:
+    """Falls smoothly from 1 at a distance to 0 at another."""
+    t = ((km - one) / (zero - one)).clamp(0.0, 1.0)
+    return 1.0 - t * t * t * (10.0 - t * (15.0 - 6.0 * t))

@@ -1,0 +1,116 @@
+r"""How likely a photo's appearance is at a place, and how far that is believed.
+
+With z the C discriminants of a photo, ẑ(y) those of the map, v(y) their variance and
+
+    σ²(y) = s² + c·v(y),    log t(y) = -(ν + C)/2 · log(1 + \|z - ẑ(y)\|²/(ν σ²)) - C/2 · log σ²
+
+the density p(y) ∝ q₀ exp F becomes p'(y) = q₀ exp(a F) · m(y) / Z with
+
+    log m(y) = b · log(1 + t(y) / floor),    floor = exp(κ) · t of ẑ = 0 and a variance s₀²
+
+The floor is the likelihood of a photo of no place of the map. So m is 1 where the map explains the
+photo no better than that, and p' is p with a temperature. log a and log b are linear in
+`FEATURES`: few, because more of them diverge on some hundred photos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+FEATURES = ("log_temperature", "log_radius_50", "log_variance_here", "log_least_residual")
+"""Inputs of the gates: temperature of the photo, 50 % radius of the density, variance of the map at
+its answer, and least squared distance of the photo's appearance to the map's around it."""
+
+LOG_A, LOG_B = (-1.5, 0.7), (-4.0, 0.7)
+"""Bounds of log a and log b."""
+
+FARTHEST = 3.0
+"""Standardised features beyond this count as this much."""
+
+
+@dataclass(frozen=True)
+class PhotoTerms:
+    """What the likelihood needs to know of N photos besides places.
+
+    Attributes:
+        features: Inputs of the gates, ``(N, 4)``.
+        norm: Squared length of the discriminants, ``(N,)``.
+    """
+
+    features: Tensor
+    norm: Tensor
+
+    def take(self, rows: Tensor | slice) -> PhotoTerms:
+        """Selects photos."""
+        return PhotoTerms(self.features[rows], self.norm[rows])
+
+
+class AppearanceLikelihood(nn.Module):
+    """The constants and gates of the fused density: five constants and ten weights.
+
+    Attributes:
+        components: Number C of discriminants.
+        feature_mean, feature_spread: Standardisation of the features, ``(4,)``.
+    """
+
+    feature_mean: Tensor
+    feature_spread: Tensor
+
+    def __init__(self, components: int) -> None:
+        """Begins with a guess from which `fit` climbs."""
+        super().__init__()
+        self.components = components
+        self.register_buffer("feature_mean", torch.zeros(len(FEATURES)))
+        self.register_buffer("feature_spread", torch.ones(len(FEATURES)))
+        self.log_noise = nn.Parameter(torch.tensor(0.3))
+        self.log_signal = nn.Parameter(torch.tensor(1.0))
+        self.log_freedom = nn.Parameter(torch.tensor(3.0))
+        self.log_background = nn.Parameter(torch.tensor(2.0))
+        self.floor = nn.Parameter(torch.tensor(0.0))
+        self.gates = nn.Linear(len(FEATURES), 2)
+        nn.init.zeros_(self.gates.weight)
+        with torch.no_grad():
+            self.gates.bias.copy_(torch.tensor([-0.1, -1.2]))
+
+    def standardise(self, photos: PhotoTerms) -> None:
+        """Takes mean and spread of the features from photos, and the background from their z."""
+        self.feature_mean.copy_(photos.features.mean(0))
+        self.feature_spread.copy_(photos.features.std(0).clamp(min=1e-3))
+        with torch.no_grad():
+            self.log_background.copy_((photos.norm.mean() / self.components).log())
+
+    def exponents(self, photos: PhotoTerms) -> tuple[Tensor, Tensor]:
+        """Computes a and b, ``(N,)`` each."""
+        standard = (photos.features - self.feature_mean) / self.feature_spread
+        log_a, log_b = self.gates(standard.clamp(-FARTHEST, FARTHEST)).unbind(1)
+        return log_a.clamp(*LOG_A).exp(), log_b.clamp(*LOG_B).exp()
+
+    def log_student(self, residual: Tensor, log_variance: Tensor) -> Tensor:
+        """Computes log t but for a constant.
+
+        Args:
+            residual: Squared distance of appearances ``(...)``.
+            log_variance: Logarithm of σ² ``(...)``.
+        """
+        freedom = self.log_freedom.exp()
+        scaled = residual / freedom * (-log_variance).exp()
+        log_t = -0.5 * (freedom + self.components) * scaled.log1p()
+        return log_t - 0.5 * self.components * log_variance
+
+    def log_factor(self, residual: Tensor, log_v: Tensor, photos: PhotoTerms, b: Tensor) -> Tensor:
+        """Computes log m of places.
+
+        Args:
+            residual: Squared distance of the photo's and the map's appearance, ``(N, n)``.
+            log_v: Logarithm of the map's variance v, ``(N, n)``.
+            photos: The N photos.
+            b: Exponents of the map, ``(N,)``.
+        """
+        sigma2 = self.log_noise.exp() + self.log_signal.exp() * log_v.exp()
+        log_t = self.log_student(residual, sigma2.log())
+        background = self.log_student(photos.norm, self.log_background)
+        above = log_t - (background + self.floor)[:, None]
+        return b[:, None] * nn.functional.softplus(above)
