@@ -1,7 +1,7 @@
 """The appearance map: predicted discriminants and their variance on the cells of the land.
 
-Each cell has C bytes of discriminants, with one scale for each of them, and a byte of variance. Only
-cells that are land, beside land, or hold training photos are kept; a bit per cell says which.
+Each cell has C bytes of discriminants, with one scale for each of them, and a byte of variance.
+Only cells that are land, beside land, or hold training photos are kept; a bit per cell says which.
 """
 
 from __future__ import annotations
@@ -47,10 +47,7 @@ class AppearanceMap:
 
     @classmethod
     def fit(
-        cls,
-        kriging: Kriging,
-        cell_km: float,
-        on_tile: Callable[[int], object] = lambda cells: None,
+        cls, kriging: Kriging, cell_km: float, on_tile: Callable[[int], object] = lambda cells: None
     ) -> AppearanceMap:
         """Predicts all cells of the land from training photos.
 

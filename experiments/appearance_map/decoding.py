@@ -16,19 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from experiments.appearance_map.fused_density import (
-    PHOTOS_AT_ONCE,
-    FusedDensity,
-    Nodes,
-    log_total,
-)
+from experiments.appearance_map.fused_density import PHOTOS_AT_ONCE, FusedDensity, Nodes
 from experiments.appearance_map.photos import LocatedPhotos
 from locdiffusion.decoding.answers import Predictions
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, log_sum_exp
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from schemas.geotags import THRESHOLDS_KM
 
-SHIFTS, CANDIDATES = 5, 24
+SHIFTS, CANDIDATES = 3, 24
 SOFTNESS = 0.15
 """Width of the edge of a threshold, as a share of it: masses sit on nodes and not between them."""
 
@@ -51,7 +46,7 @@ class Masses:
         vectors: Unit vectors of the nodes, ``(N, n, 3)``.
         mass: Probabilities of the nodes, ``(N, n)``.
         density: Densities of the nodes against the uniform sphere, ``(N, n)``.
-        beyond: Probability beyond the rings, ``(N,)``.
+        beyond: Probability of the nodes of the thin grid together, ``(N,)``.
         log_beyond: Logarithm of the mass of each node of the thin grid, ``(N, nodes)``.
         log_z: Log Z, ``(N,)``.
         nodes: What the masses were computed from.
@@ -69,16 +64,21 @@ class Masses:
 @torch.no_grad()
 def masses(fused: FusedDensity, photos: LocatedPhotos) -> Masses:
     """Normalises the fused densities of a batch."""
-    nodes = fused.nodes_of(photos)
-    inside = fused.log_masses(nodes.wide, nodes.near, nodes.log_wide, nodes.log_near, nodes.peak)
+    nodes, likelihood = fused.nodes_of(photos), fused.likelihood
+    wide, near = (
+        likelihood.log_density(places, nodes.photos, nodes.a, nodes.b)
+        for places in (nodes.wide, nodes.near)
+    )
+    areas = fused.log_areas(nodes.wide, nodes.near, nodes.peak)
+    inside = torch.cat([wide[1] + areas[0], near[1] + areas[1]], 1)
     field, log_mass = fused.beyond(photos.natural, photos.answer)
     log_beyond = field.mul_(nodes.a[:, None]).add_(log_mass)
-    log_z = log_total(*inside, log_beyond)
+    log_z = torch.logaddexp(log_sum_exp(inside), log_sum_exp(log_beyond))
     log_beyond -= log_z[:, None]
     return Masses(
         torch.cat([nodes.wide.vectors, nodes.near.vectors], 1),
-        (torch.cat(inside, 1) - log_z[:, None]).exp(),
-        (torch.cat([nodes.log_wide, nodes.log_near], 1) - log_z[:, None]).exp(),
+        (inside - log_z[:, None]).exp(),
+        (torch.cat([wide[0], near[0]], 1) - log_z[:, None]).exp(),
         log_sum_exp(log_beyond).exp(),
         log_beyond,
         log_z,
@@ -119,7 +119,8 @@ def answered(
     residuals = fused.map.residuals(photos.appearance)
     truth = fused.points(photos.natural, residuals, photos.truth, photos.answer)
     nodes = found.nodes
-    log_p = fused.log_values(truth, nodes.photos, nodes.a, nodes.b)[:, 0] - found.log_z
+    values, _ = fused.likelihood.log_density(truth, nodes.photos, nodes.a, nodes.b)
+    log_p = values[:, 0] - found.log_z
     ball = _ball(found, radius_km)
     columns = {}
     for rule in rules:
@@ -140,8 +141,9 @@ def answered(
 def _ball(found: Masses, radius_km: float) -> Tensor:
     """Finds the points ``(N, 3)`` with most mass within a radius, by mean shift."""
     place = found.nodes.peak
+    rim = np.cos(radius_km / EARTH_RADIUS_KM)
     for _ in range(SHIFTS):
-        inside = km_between(found.vectors, place[:, None]) < radius_km
+        inside = (found.vectors @ place[:, :, None])[..., 0] > rim
         mean = ((found.mass * inside)[:, None] @ found.vectors)[:, 0]
         place = torch.nn.functional.normalize(mean, dim=1)
     return place
@@ -165,9 +167,7 @@ def _most_thresholds(found: Masses, ball: Tensor) -> Tensor:
     return points[torch.arange(len(best)), best]
 
 
-def _distances(
-    fused: FusedDensity, found: Masses, point: Tensor
-) -> tuple[np.ndarray, np.ndarray]:
+def _distances(fused: FusedDensity, found: Masses, point: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Computes 50 % and 90 % radii ``(N, 2)`` and probabilities within the thresholds."""
     km, mass = km_between(found.vectors, point[:, None]), found.mass
     radii = np.zeros((len(point), 2))
@@ -206,5 +206,3 @@ def km_between(vectors: Tensor, others: Tensor) -> Tensor:
     """Computes distances in km of unit vectors ``(..., 3)``, accurate for short ones."""
     half = (vectors - others).norm(dim=-1) / 2.0
     return 2.0 * EARTH_RADIUS_KM * torch.asin(half.clamp(max=1.0))
-
-

@@ -13,12 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from experiments.appearance_map.fused_density import (
-    PHOTOS_AT_ONCE,
-    FusedDensity,
-    Places,
-    log_total,
-)
+from experiments.appearance_map.fused_density import PHOTOS_AT_ONCE, FusedDensity, Places
 from experiments.appearance_map.likelihood import LOG_A, AppearanceLikelihood, PhotoTerms
 from experiments.appearance_map.photos import LocatedPhotos
 from locdiffusion.density.log_partition import log_sum_exp
@@ -42,9 +37,9 @@ class FitTable:
     Attributes:
         photos: Inputs of the gates.
         nodes: Fields of the wide and the near nodes, ``(N, n)`` each.
-        log_area: log(χ dΩ/4π) of the nodes, ``(N, n)``.
+        log_area: log(dΩ/4π) of the nodes, with their windows, ``(N, n)``.
         truth: Fields at the true points, ``(N, 1)`` each.
-        log_beyond: Log of the mass beyond the rings at `_KNOTS` of log a, ``(N, knots)``.
+        log_beyond: Log of the second integral of Z at `_KNOTS` of log a, ``(N, knots)``.
         weight: Weight of each photo, ``(N,)``.
     """
 
@@ -83,16 +78,14 @@ class FitTable:
         truth = fused.points(photos.natural, residuals, photos.truth, photos.answer)
         field, log_mass = fused.beyond(photos.natural, photos.answer)
         beyond = [log_sum_exp(float(t.exp()) * field + log_mass) for t in _KNOTS]
-        zero = [torch.zeros_like(found.wide.field), torch.zeros_like(found.near.field)]
-        log_area = fused.log_masses(found.wide, found.near, *zero, found.peak)
-        both = (found.wide, found.near)
+        log_area = fused.log_areas(found.wide, found.near, found.peak)
         columns = {
-            name: torch.cat([getattr(one, name) for one in both], 1)
+            name: torch.cat([getattr(one, name) for one in (found.wide, found.near)], 1)
             for name in Places.__dataclass_fields__
-            if name not in ("vectors", "beyond")
+            if name != "vectors"
         }
         nothing = torch.empty(len(photos), 0)
-        nodes = Places(vectors=nothing, beyond=nothing, **columns)
+        nodes = Places(vectors=nothing, **columns)
         return cls(
             found.photos,
             nodes,
@@ -129,17 +122,10 @@ class FitTable:
     def log_probability(self, likelihood: AppearanceLikelihood) -> Tensor:
         """Computes log p' at the true points, ``(N,)`` in nats against the uniform sphere."""
         a, b = likelihood.exponents(self.photos)
-        at_nodes = _log_values(likelihood, self.nodes, self.photos, a, b) + self.log_area
+        _, on_rings = likelihood.log_density(self.nodes, self.photos, a, b)
         beyond = _interpolated(self.log_beyond, a.log())
-        log_z = torch.logaddexp(log_total(at_nodes), beyond)
-        return _log_values(likelihood, self.truth, self.photos, a, b)[:, 0] - log_z
-
-
-def _log_values(
-    likelihood: AppearanceLikelihood, places: Places, photos: PhotoTerms, a: Tensor, b: Tensor
-) -> Tensor:
-    log_m = likelihood.log_factor(places.residual, places.log_v, photos, b)
-    return places.log_q0 + a[:, None] * places.field + places.fade * log_m
+        log_z = torch.logaddexp(log_sum_exp(on_rings + self.log_area), beyond)
+        return likelihood.log_density(self.truth, self.photos, a, b)[0][:, 0] - log_z
 
 
 def _interpolated(values: Tensor, log_a: Tensor) -> Tensor:

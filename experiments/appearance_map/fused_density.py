@@ -1,16 +1,18 @@
 r"""The fused density: the network's density times what the appearance map says about the photo.
 
 p'(y) = q₀ exp(a F) m(y) / Z of `likelihood` is no band-limited field, so it is integrated here on
-nodes of its own:
+nodes of its own. log m fades out between `FADE_KM` and `REACH_KM` from the answer of the density,
+for nodes and for truths alike; beyond, m is 1. With a window ψ that falls from 1 to 0 on the way,
 
-1. *Wide* rings around the answer of the density, up to `REACH_KM`. Beyond m is 1, for nodes and for
-   truths alike (between `FADE_KM` and `REACH_KM` log m fades out), and the whole sphere's thin grid
-   gives the mass.
-2. *Near* rings around the highest wide node, fine enough for the narrowest peaks.
+    Z = ∫ q₀ exp(a F) (m - 1 + ψ) + ∫ q₀ exp(a F) (1 - ψ)
 
-A smooth partition of unity χ, from 1 at the highest node to 0 at the rim of the near rings, joins
-both: Z = Σ_near χ f + Σ_wide (1 - χ) f + ∫_beyond. Each integrand is smooth, so neither set of nodes
-sees an edge of the other.
+1. The second integral has no map in it and leaves out the answer: the thin grid of the whole sphere
+   is enough.
+2. *Wide* rings around the answer of the density reach as far as the map counts.
+3. *Near* rings around the highest wide node are fine enough for the narrowest peaks. Another
+   window, χ, from 1 at the highest node to 0 at the rim of the near rings, joins both.
+
+Each integrand is smooth, so no set of nodes sees an edge of another.
 """
 
 from __future__ import annotations
@@ -25,50 +27,24 @@ from torch import Tensor, nn
 
 from experiments.appearance_map.appearance_map import AppearanceMap
 from experiments.appearance_map.cell_grid import CellTaps
-from experiments.appearance_map.likelihood import AppearanceLikelihood, PhotoTerms
+from experiments.appearance_map.likelihood import AppearanceLikelihood, PhotoTerms, Places
 from experiments.appearance_map.photos import LocatedPhotos
 from locdiffusion.decoding.tables import DecoderTables
-from locdiffusion.density.log_partition import log_sum_exp
 from locdiffusion.density.transforms import RingTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import polar_grid
 
-WIDE_KM = (0.0, 40.0, 90.0, 150.0, 220.0, 300.0, 390.0, 490.0, 600.0, 700.0, 800.0)
-NEAR_KM = (0.0, 8.0, 20.0, 38.0, 64.0, 100.0, 150.0, 220.0)
+WIDE_KM = (0.0, 70.0, 160.0, 270.0, 400.0, 550.0, 800.0)
+NEAR_KM = (0.0, 12.0, 35.0, 75.0, 135.0, 220.0)
 """Edges of the panels of both sets of rings."""
 
-FADE_KM, REACH_KM = 600.0, WIDE_KM[-1]
-WIDE_AZIMUTHS, NEAR_AZIMUTHS, NODES_PER_PANEL = 64, 48, 4
+WINDOW_KM, FADE_KM, REACH_KM = 200.0, 600.0, WIDE_KM[-1]
+WIDE_AZIMUTHS, NEAR_AZIMUTHS, NODES_PER_PANEL = 36, 24, 3
+
+_NOTHING = 1e-30
 
 PHOTOS_AT_ONCE = 16
 """How many photos a CPU works on together."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """The fields of N photos at n places each.
-
-    Attributes:
-        vectors: Unit vectors, ``(N, n, 3)``.
-        field: Network's field F, ``(N, n)``.
-        log_q0: Logarithm of the base measure, ``(N, n)``.
-        residual: Squared distance of the photo's and the map's appearance, ``(N, n)``.
-        log_v: Logarithm of the map's variance, ``(N, n)``.
-        fade: Share of log m that counts, 1 near the answer of the density, ``(N, n)``.
-        beyond: Whether a place is farther from the answer than `REACH_KM`, ``(N, n)``.
-    """
-
-    vectors: Tensor
-    field: Tensor
-    log_q0: Tensor
-    residual: Tensor
-    log_v: Tensor
-    fade: Tensor
-    beyond: Tensor
-
-    def take(self, rows: Tensor | slice) -> Places:
-        """Selects photos."""
-        return Places(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -80,7 +56,6 @@ class Nodes:
         wide, near: Fields on both sets of rings.
         peak: Unit vectors of the centres of the near rings, ``(N, 3)``.
         a, b: Exponents of the density and of the map, ``(N,)``.
-        log_wide, log_near: Values log f on both sets of rings.
     """
 
     photos: PhotoTerms
@@ -89,8 +64,6 @@ class Nodes:
     peak: Tensor
     a: Tensor
     b: Tensor
-    log_wide: Tensor
-    log_near: Tensor
 
 
 class MapLookup(nn.Module):
@@ -204,11 +177,11 @@ class FusedDensity(nn.Module):
         wide = self.around(self.wide, natural, residuals, answer, answer)
         terms = self.photo_terms(photos, wide)
         a, b = self.likelihood.exponents(terms)
-        log_wide = self.log_values(wide, terms, a, b)
-        top = log_wide.argmax(1)
+        likelihood = self.likelihood
+        top = likelihood.log_density(wide, terms, a, b)[0].argmax(1)
         peak = wide.vectors[torch.arange(len(top)), top]
         near = self.around(self.near, natural, residuals, peak, answer)
-        return Nodes(terms, wide, near, peak, a, b, log_wide, self.log_values(near, terms, a, b))
+        return Nodes(terms, wide, near, peak, a, b)
 
     def around(
         self,
@@ -231,9 +204,7 @@ class FusedDensity(nn.Module):
         field = rings(rotation.tilted(rotation.by_degree(natural), centre)).flatten(1)
         return self._places(field, residuals, rings.around(centre), answer)
 
-    def points(
-        self, natural: Tensor, residuals: Tensor, vectors: Tensor, answer: Tensor
-    ) -> Places:
+    def points(self, natural: Tensor, residuals: Tensor, vectors: Tensor, answer: Tensor) -> Places:
         """Evaluates all fields at one point of each photo, ``(B, 3)``."""
         rotation = self.tables.rotation
         field = rotation.jet(rotation.by_degree(natural), vectors)[:, :1]
@@ -244,7 +215,8 @@ class FusedDensity(nn.Module):
         km = _km((vectors @ answer[:, :, None])[..., 0])
         fade = _falling(km, FADE_KM, REACH_KM)
         log_q0 = self.tables.log_q0_at(vectors)
-        return Places(vectors, field, log_q0, residual, log_v, fade, km >= REACH_KM)
+        window = _falling(km, WINDOW_KM, REACH_KM)
+        return Places(vectors, field, log_q0, residual, log_v, fade, window)
 
     def photo_terms(self, photos: LocatedPhotos, wide: Places) -> PhotoTerms:
         """Computes the inputs of the gates from photos and their fields on the wide rings."""
@@ -257,48 +229,32 @@ class FusedDensity(nn.Module):
         ]
         return PhotoTerms(torch.stack(columns, 1), photos.appearance.square().sum(1))
 
-    def log_values(self, places: Places, photos: PhotoTerms, a: Tensor, b: Tensor) -> Tensor:
-        """Computes log f = log q₀ + a F + log m of places ``(N, n)``."""
-        log_m = self.likelihood.log_factor(places.residual, places.log_v, photos, b)
-        return places.log_q0 + a[:, None] * places.field + places.fade * log_m
-
     def beyond(self, natural: Tensor, answer: Tensor) -> tuple[Tensor, Tensor]:
-        """Evaluates F beyond the wide rings.
+        """Evaluates what the second integral needs at the nodes of the thin grid.
 
         Returns:
-            F at the nodes of the thin grid, and log(q₀ dΩ/4π) of each, -inf within reach,
-            ``(B, nodes)`` each.
+            F, and log(q₀ (1 - ψ) dΩ/4π), ``(B, nodes)`` each.
         """
         thin = self.tables.search.thin
         field = thin.synthesis(natural).flatten(1)
-        within = answer @ thin.nodes.T > math.cos(REACH_KM / EARTH_RADIUS_KM)
-        return field, self.thin_log_mass.masked_fill(within, -torch.inf)
+        rest = 1.0 - _falling(_km(answer @ thin.nodes.T), WINDOW_KM, REACH_KM)
+        return field, self.thin_log_mass + rest.clamp_(min=_NOTHING).log_()
 
-    def log_masses(
-        self, wide: Places, near: Places, log_wide: Tensor, log_near: Tensor, peak: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Computes log(f dΩ/4π) of the nodes of both sets under the partition of unity.
+    def log_areas(self, wide: Places, near: Places, peak: Tensor) -> tuple[Tensor, Tensor]:
+        """Computes log((1 - χ) dΩ/4π) of the wide nodes and log(χ dΩ/4π) of the near ones.
 
         Args:
             wide: Fields on the wide rings.
             near: Fields on the near rings.
-            log_wide: Values log f of the wide nodes, ``(B, n)``.
-            log_near: Values log f of the near nodes, ``(B, n')``.
             peak: Unit vectors of the centres of the near rings, ``(B, 3)``.
         """
         rim = NEAR_KM[-1]
-        chi = _falling(_km((near.vectors @ peak[:, :, None])[..., 0]), rim / 2.0, rim)
-        rest = 1.0 - _falling(_km((wide.vectors @ peak[:, :, None])[..., 0]), rim / 2.0, rim)
-        log_chi = chi.clamp(min=1e-30).log().masked_fill(near.beyond, -torch.inf)
-        return (
-            log_wide + self.wide_log_area + rest.clamp(min=1e-30).log(),
-            log_near + self.near_log_area + log_chi,
+        chi, other = (
+            _falling(_km((places.vectors @ peak[:, :, None])[..., 0]), rim / 2.0, rim)
+            for places in (near, wide)
         )
-
-
-def log_total(*log_masses: Tensor) -> Tensor:
-    """Computes the logarithm ``(B,)`` of the sum of masses, each ``(B, n)``."""
-    return torch.logsumexp(torch.stack([log_sum_exp(part) for part in log_masses]), 0)
+        rest = (1.0 - other).clamp_(min=_NOTHING).log_()
+        return self.wide_log_area + rest, self.near_log_area + chi.clamp_(min=_NOTHING).log_()
 
 
 def _km(cosine: Tensor) -> Tensor:

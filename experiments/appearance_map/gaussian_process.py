@@ -91,7 +91,9 @@ class Kriging:
         appearance = weights.T @ self.observed.appearance[near]
         return appearance, np.clip(1.0 - (weights * towards).sum(0), 0.0, 1.0)
 
-    def over(self, grid: CellGrid, held: NDArray[np.int64]) -> Iterator[tuple[Float, Float, Float]]:
+    def over(
+        self, grid: CellGrid, held: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.intp], Float, Float]]:
         """Predicts cells, tile by tile.
 
         Args:

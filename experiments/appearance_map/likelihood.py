@@ -32,6 +32,33 @@ FARTHEST = 3.0
 
 
 @dataclass(frozen=True)
+class Places:
+    """The fields of N photos at n places each.
+
+    Attributes:
+        vectors: Unit vectors, ``(N, n, 3)``.
+        field: Network's field F, ``(N, n)``.
+        log_q0: Logarithm of the base measure, ``(N, n)``.
+        residual: Squared distance of the photo's and the map's appearance, ``(N, n)``.
+        log_v: Logarithm of the map's variance, ``(N, n)``.
+        fade: Share of log m that counts, 1 near the answer of the density, ``(N, n)``.
+        window: The window ψ, ``(N, n)``.
+    """
+
+    vectors: Tensor
+    field: Tensor
+    log_q0: Tensor
+    residual: Tensor
+    log_v: Tensor
+    fade: Tensor
+    window: Tensor
+
+    def take(self, rows: Tensor | slice) -> Places:
+        """Selects photos."""
+        return Places(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
+
+@dataclass(frozen=True)
 class PhotoTerms:
     """What the likelihood needs to know of N photos besides places.
 
@@ -100,17 +127,30 @@ class AppearanceLikelihood(nn.Module):
         log_t = -0.5 * (freedom + self.components) * scaled.log1p()
         return log_t - 0.5 * self.components * log_variance
 
-    def log_factor(self, residual: Tensor, log_v: Tensor, photos: PhotoTerms, b: Tensor) -> Tensor:
-        """Computes log m of places.
-
-        Args:
-            residual: Squared distance of the photo's and the map's appearance, ``(N, n)``.
-            log_v: Logarithm of the map's variance v, ``(N, n)``.
-            photos: The N photos.
-            b: Exponents of the map, ``(N,)``.
-        """
-        sigma2 = self.log_noise.exp() + self.log_signal.exp() * log_v.exp()
-        log_t = self.log_student(residual, sigma2.log())
+    def log_factor(self, places: Places, photos: PhotoTerms, b: Tensor) -> Tensor:
+        """Computes log m ``(N, n)`` of places of N photos with exponents b ``(N,)``."""
+        sigma2 = self.log_noise.exp() + self.log_signal.exp() * places.log_v.exp()
+        log_t = self.log_student(places.residual, sigma2.log())
         background = self.log_student(photos.norm, self.log_background)
         above = log_t - (background + self.floor)[:, None]
-        return b[:, None] * nn.functional.softplus(above)
+        return places.fade * (b[:, None] * nn.functional.softplus(above))
+
+    def log_density(
+        self, places: Places, photos: PhotoTerms, a: Tensor, b: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluates the density, but for Z.
+
+        Args:
+            places: Fields at n places of each of N photos.
+            photos: The photos.
+            a: Exponents of the network's field, ``(N,)``.
+            b: Exponents of the map, ``(N,)``.
+
+        Returns:
+            log(q₀ exp(a F) m), and log(q₀ exp(a F) (m - 1 + ψ)), what rings integrate; ``(N, n)``
+            each.
+        """
+        log_m = self.log_factor(places, photos, b)
+        network = places.log_q0 + a[:, None] * places.field
+        less = ((places.window - 1.0) * (-log_m).exp()).clamp(min=1e-6 - 1.0)
+        return network + log_m, network + log_m + less.log1p()

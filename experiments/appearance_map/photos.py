@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -54,10 +54,9 @@ class LocatedPhotos:
             return self
         return self.take(torch.arange(count) * len(self) // count)
 
-    def with_appearance(self, appearance: Tensor) -> LocatedPhotos:
-        """Replaces the discriminants by others."""
-        values = [getattr(self, name) for name in self.__dataclass_fields__]
-        return LocatedPhotos(appearance, *values[1:])
+    def first_components(self, count: int) -> LocatedPhotos:
+        """Keeps the first discriminants only."""
+        return replace(self, appearance=self.appearance[:, :count])
 
 
 @dataclass(frozen=True)
@@ -78,9 +77,23 @@ class Projection:
         model = checkpoint.denoiser.temperatures
         return cls(model.mean.numpy(), model.projection.numpy())
 
+    def first(self, components: int) -> Projection:
+        """Keeps the first discriminants only.
+
+        Raises:
+            ValueError: There are fewer.
+        """
+        if not 1 <= components <= self.axes.shape[1]:
+            raise ValueError(
+                f"components is {components}; the checkpoint has {self.axes.shape[1]} "
+                "discriminants, want at least 1 and at most as many."
+            )
+        return Projection(self.mean, self.axes[:, :components])
+
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Projects embeddings ``(N, E)``."""
-        return (embeddings - self.mean) @ self.axes
+        found: NDArray[np.float32] = (embeddings - self.mean) @ self.axes
+        return found
 
 
 @torch.inference_mode()
@@ -107,7 +120,7 @@ def located(checkpoint: Checkpoint, decoder: Decoder, photos: EmbeddedPhotos) ->
     )
 
 
-def halves(photos: LocatedPhotos) -> tuple[Tensor, Tensor]:
-    """Divides photos into those to fit with and those to choose with, by parts of the Earth."""
-    fold = spatial_folds(photos.truth.double().numpy())
-    return torch.nonzero(fold < 2)[:, 0], torch.nonzero(fold >= 2)[:, 0]
+def halves(vectors: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Divides photos at ``(N, 3)`` into rows to fit with and to score, by parts of the Earth."""
+    fold = spatial_folds(vectors).numpy()
+    return np.flatnonzero(fold < 2), np.flatnonzero(fold >= 2)
