@@ -45,7 +45,7 @@ class KrigingConfig:
     noise: float = 0.1
     augmented_noise: float = 0.3
     average_km: float = 20.0
-    neighbours: int = 320
+    neighbours: int = 160
     tile_km: float = 160.0
 
     def __post_init__(self) -> None:
