@@ -92,8 +92,7 @@ class Projection:
 
     def __call__(self, embeddings: NDArray[np.float32]) -> NDArray[np.float32]:
         """Projects embeddings ``(N, E)``."""
-        found: NDArray[np.float32] = (embeddings - self.mean) @ self.axes
-        return found
+        return ((embeddings - self.mean) @ self.axes).astype(np.float32)
 
 
 @torch.inference_mode()

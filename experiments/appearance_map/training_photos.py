@@ -55,7 +55,7 @@ class Meter:
     def __exit__(self, *_: object) -> None:
         """Ends; `cost` is the cost of the block."""
         seconds = time.process_time() - self._began
-        _, peak = tracemalloc.get_traced_memory()
+        peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         self.cost = Cost(seconds, peak / 2**20)
 
