@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from support import SEED, without_pages
+from support import SEED, without_beam, without_pages
 from support.browser import MISSING, Browser, chromium
 
 
@@ -65,6 +65,13 @@ def tolerances() -> Tolerances:
 def no_pages() -> Iterator[None]:
     """Runs of the geotag command draw no maps and no report, which takes longer than they do."""
     with without_pages():
+        yield
+
+
+@pytest.fixture
+def plain_loop() -> Iterator[None]:
+    """Runs of the geotag command are without Beam, for tests of what it does not touch."""
+    with without_beam():
         yield
 
 

@@ -205,7 +205,7 @@ def run(job: Job) -> dict[str, Any] | None:
     shards = [shard.id for shard in job.shards]
     stopped = forgotten_if_stopped(job.output) if job.options.is_local else nullcontext()
     with stopped, told_in_one_line(job.options.is_local), Progress(job.output, shards):
-        if job.options.is_local and find_spec("apache_beam") is None:
+        if job.options.is_local and (not job.unfinished or find_spec("apache_beam") is None):
             photos = run_plain_loop(*work)
         else:
             from pipelines.geotag.counters import photos_done, stage_seconds

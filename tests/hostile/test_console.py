@@ -49,6 +49,7 @@ def test_no_command_obeys_its_words(command, word, capsys, tmp_path, monkeypatch
     assert "error: " in told.err
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_run_over_hostile_names_tells_nothing_that_is_obeyed(tmp_path, capsys):
     photos, out, copies = tmp_path / "photos\x1b[5m", tmp_path / "out", tmp_path / "copies"
     photos.mkdir()

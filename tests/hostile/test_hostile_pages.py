@@ -22,6 +22,8 @@ from support.fake_geotagger import FakeLoader
 from support.hostile.writing import NAMES
 from support.outputs import digest_of, summary_of, write_predictions
 
+pytestmark = pytest.mark.usefixtures("plain_loop")
+
 ATTACKS = {
     "script": "<script>window.owned = 1</script>",
     "end of script": "</script><script>window.owned = 1</script>",

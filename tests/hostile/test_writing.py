@@ -23,6 +23,8 @@ from support.fake_geotagger import FakeLoader
 from support.hostile import writing
 from support.pages import read_page
 
+pytestmark = pytest.mark.usefixtures("no_pages", "plain_loop")
+
 HERE = Position(-33.8568, 151.2153, 12.5, "LocDiffusion test-1, estimated", "within 12 km")
 ANY = ["--max-radius-90-km", "20000"]
 

@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-import pytest
 
 from pipelines.geotag import command
-from support import without_pages
+from support import without_beam, without_pages
 from support.fake_geotagger import FakeLoader
 
 Row = dict[str, Any]
@@ -64,8 +63,7 @@ class Outcome:
 @contextlib.contextmanager
 def plainly() -> Iterator[None]:
     """Lets the command run as where Beam is not installed, which is faster."""
-    with pytest.MonkeyPatch.context() as patch, without_pages():
-        patch.setattr(command, "find_spec", lambda name: None)
+    with without_beam(), without_pages():
         yield
 
 

@@ -10,17 +10,19 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import fsspec
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from gcp_storage_emulator.server import RequestHandler, create_server
+from gcp_storage_emulator.server import RequestHandler, Server, create_server
 
 from support import python_path
 
@@ -99,14 +101,32 @@ class Bucket:
 
     Attributes:
         url: `gs://` and its name.
+        server: the storage.
         requests: all so far, in order.
         fail: called with each request before it is answered; a number it returns is the HTTP status
             that is answered instead.
     """
 
     url: str
+    server: Server
     requests: list[Request] = field(default_factory=list)
     fail: Callable[[Request], int | None] = lambda request: None
+
+    def fill(self, objects: Mapping[str, bytes]) -> None:
+        """Uploads objects by name, with one request for each, where gcsfs makes several."""
+        host = os.environ["STORAGE_EMULATOR_HOST"].removeprefix("http://")
+        for name, data in objects.items():
+            query = urlencode({"uploadType": "media", "name": name})
+            bucket = self.url.removeprefix("gs://")
+            with closing(HTTPConnection(host)) as connection:
+                connection.request("POST", f"/upload/storage/v1/b/{bucket}/o?{query}", data)
+                assert connection.getresponse().status == 200
+        fsspec.filesystem("gs").invalidate_cache()
+
+    def empty(self) -> None:
+        """Removes every object."""
+        self.server.wipe(keep_buckets=True)
+        fsspec.filesystem("gs").invalidate_cache()
 
     def reads(self, name: str) -> list[tuple[int, int]]:
         """First and last byte of each read of an object's content."""
@@ -156,8 +176,9 @@ def storage(folder: Path, name: str = "photos-bucket") -> Iterator[Bucket]:
     Why that package and not a server of ours: it has been kept for years, needs nothing that is not
     there already, and knows the listing, upload and range rules that ours would have to repeat.
     """
-    bucket = Bucket(f"gs://{name}")
     port = free_port()
+    server = create_server("127.0.0.1", port, in_memory=True, default_bucket=name)
+    bucket = Bucket(f"gs://{name}", server)
     with pytest.MonkeyPatch.context() as patch:
         for key, value in storage_environment(folder, port).items():
             patch.setenv(key, value)
@@ -169,7 +190,6 @@ def storage(folder: Path, name: str = "photos-bucket") -> Iterator[Bucket]:
         watch = _watched(bucket)
         for method in ("do_GET", "do_POST", "do_PUT", "do_DELETE"):
             patch.setattr(RequestHandler, method, watch(getattr(RequestHandler, method)))
-        server = create_server("127.0.0.1", port, in_memory=True, default_bucket=name)
         with server:
             yield bucket
         GCSFileSystem.clear_instance_cache()

@@ -26,6 +26,8 @@ from schemas.samples import MAX_METADATA_BYTES, Truth
 from support.archives import photo, truth, write_tar
 from support.fake_geotagger import FakeLoader
 
+pytestmark = pytest.mark.usefixtures("no_pages", "plain_loop")
+
 
 def run(*inputs, output: Path, load=None, more=()) -> int:
     arguments = ["--input", *map(str, inputs), "--output", str(output), *more]

@@ -246,6 +246,7 @@ def photos_by_rate(output: Path) -> int:
     return round(summary["images_per_second"] * summary["seconds"])
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_the_table_prints_the_counts_of_the_file(
     archive: Path, output: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -379,6 +380,7 @@ def test_a_file_that_lies_is_named(
     assert any(message in plain(said) for said in document(mine / "summary.json")["mismatches"])
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("lie", [lie for lie in LIES if "deleted" in lie or "a manifest" in lie])
 def test_what_is_missing_is_done_again(
     archive: Path, output: Path, tmp_path: Path, lie: str
@@ -395,6 +397,7 @@ def test_what_is_missing_is_done_again(
     assert all(now[name] == data for name, data in before.items() if name != "summary.json")
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_a_shard_of_another_run_keeps_its_files_whatever_its_manifest_says(
     archive: Path, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -406,6 +409,7 @@ def test_a_shard_of_another_run_keeps_its_files_whatever_its_manifest_says(
     assert part(mine, PREDICTIONS).read_bytes() == part(output, PREDICTIONS).read_bytes()
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_what_lies_is_named_by_the_same_command_too(
     archive: Path, output: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -418,6 +422,7 @@ def test_what_lies_is_named_by_the_same_command_too(
     assert told.out.count("COUNT MISMATCH: ") == 2 and "the counts do not add up" in told.err
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_a_part_that_goes_while_the_job_runs(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

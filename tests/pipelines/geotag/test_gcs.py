@@ -26,7 +26,7 @@ from pipelines.geotag.command import main
 from pipelines.geotag.manifests import ManifestName, manifest_mark
 from pipelines.geotag.options import parse
 from pipelines.geotag.output import Output
-from support import without_pages
+from support import without_beam, without_pages
 from support.archives import bad_members, photo, sound_members, tar_bytes, zip_bytes
 from support.fake_geotagger import FakeLoader
 from support.outputs import plain, tree
@@ -49,13 +49,8 @@ def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
 @pytest.fixture
 def bucket(emulated: Bucket) -> Iterator[Bucket]:
     """An emptied bucket with the shards in it, and gcsfs knowing nothing of what was there."""
-    files = fsspec.filesystem("gs")
-    files.invalidate_cache()
-    if old := files.find(emulated.url):
-        files.rm(old)
-    for name, data in SHARDS.items():
-        files.pipe_file(f"{emulated.url}/in/{name}.tar", data)
-    files.invalidate_cache()
+    emulated.empty()
+    emulated.fill({f"in/{name}.tar": data for name, data in SHARDS.items()})
     emulated.requests.clear()
     yield emulated
     emulated.fail = lambda request: None
@@ -68,7 +63,7 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, data in SHARDS.items():
         (root / f"{name}.tar").write_bytes(data)
     command = [f"{root}/*.tar", "--output", f"{root}/out", "--accept-damaged"]
-    with without_pages():
+    with without_pages(), without_beam():
         assert main(command, load=FakeLoader()) == 0
     return root / "out"
 
@@ -176,6 +171,7 @@ def test_resuming_reads_and_writes_only_what_is_missing(bucket: Bucket, no_pages
     assert {**written(bucket), "summary.json": b""} == {**first, "summary.json": b""}
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_overwriting_and_refusing(
     bucket: Bucket, no_pages: None, capsys: pytest.CaptureFixture
 ) -> None:
@@ -194,6 +190,7 @@ def test_overwriting_and_refusing(
     assert all(second[name] != first[name] for name in names)
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_summarise_reads_the_bucket(bucket: Bucket, no_pages: None) -> None:
     assert run(bucket) == 0
     first = summary_of(bucket)
@@ -203,6 +200,7 @@ def test_summarise_reads_the_bucket(bucket: Bucket, no_pages: None) -> None:
     assert again == {name: first[name] for name in again} and again["photos"] == first["photos"]
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_a_folder_of_photos(bucket: Bucket, no_pages: None) -> None:
     for index in range(3):
         fsspec.filesystem("gs").pipe_file(f"{bucket.url}/photos/{index}.jpg", photo(index))
@@ -271,6 +269,7 @@ def beyond(first_byte: int, name: str) -> Callable[[Request], bool]:
     return late
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_a_hiccup_of_the_network_is_not_seen(
     bucket: Bucket, local: Path, small_blocks: int, no_pages: None
 ) -> None:
@@ -282,6 +281,7 @@ def test_a_hiccup_of_the_network_is_not_seen(
     assert len(offsets) == len(set(offsets)) + 1, "one was asked for twice"
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize(
     ("shard", "status", "why"),
     [("val-000", 404, "FileNotFoundError"), ("val-001", 403, "Forbidden")],
@@ -326,6 +326,7 @@ def test_what_cannot_be_read_on_costs_the_rest_of_its_shard_until_it_can(
     assert summary_of(bucket)["read_again"] == []
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_a_shard_that_is_gone_before_it_is_opened(
     bucket: Bucket, no_pages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -358,31 +359,28 @@ def test_a_start_asks_no_more_for_many_shards_than_for_few(
 ) -> None:
     folders = ("many/00", "many/01") if pattern.count("{") > 1 else ("many",)
     names = [f"{folder}/{n:02d}.tar" for folder in folders for n in range(40)]
-    files = fsspec.filesystem("gs")
-    # One after the other: the emulator answers one connection at a time.
-    files.pipe({f"{bucket.url}/{name}": SHARDS["val-000"] for name in names}, batch_size=1)
+    bucket.fill(dict.fromkeys(names, SHARDS["val-000"]))
     options = parse([f"{bucket.url}/{pattern}", "--output", f"{bucket.url}/out"])
     bucket.requests.clear()
     job = geotag.build(options, FakeLoader())
     assert len(job.unfinished) == len(names) and len(bucket.requests) < 60
-    files.pipe(
+    bucket.fill(
         {
-            place: b""
+            place.removeprefix(f"{bucket.url}/"): b"0"
             for shard in job.shards
             for mark in (manifest_mark(job.configuration.hash, shard.version),)
             for place in (
                 job.output.path("_manifest", ManifestName(shard.id, mark).file),
                 *(job.output.part(layer, shard.id) for layer in ("predictions", "errors")),
             )
-        },
-        batch_size=1,
+        }
     )
-    files.invalidate_cache()
     bucket.requests.clear()
     assert geotag.build(options, FakeLoader()).unfinished == ()
     assert len(bucket.requests) < 30, [request.path for request in bucket.requests]
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_what_changes_between_listing_and_reading_is_done_by_the_next_run(
     bucket: Bucket, no_pages: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -431,6 +429,7 @@ def test_a_bucket_that_is_not_there(
     assert told.startswith("error: ") and message in told and told.count("\n") == 1
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_a_bucket_that_may_not_be_read_or_written(
     bucket: Bucket, capsys: pytest.CaptureFixture
 ) -> None:

@@ -61,6 +61,7 @@ def rows(output: Path) -> geopandas.GeoDataFrame:
     return table.sort_values("key")
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_weights_in_a_file_and_in_the_cache_give_the_same_rows(
     photos: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +168,7 @@ def test_the_hybrid_columns_stand_beside_the_others(
     assert np.stack(found, 1).tolist() == told
 
 
+@pytest.mark.usefixtures("plain_loop")
 @needs_geoclip
 def test_another_gallery_is_another_run(
     photos: Path, tmp_path: Path, encoder: tuple[str, str], capsys: pytest.CaptureFixture[str]

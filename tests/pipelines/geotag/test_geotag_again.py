@@ -21,13 +21,7 @@ from pipelines.geotag.manifests import ManifestName
 from support.archives import Members, photo, sound_members, tar_bytes, truth, write_tar, zip_bytes
 from support.fake_geotagger import FakeLoader, PickyLoader
 
-pytestmark = pytest.mark.usefixtures("no_pages")
-
-
-@pytest.fixture(autouse=True)
-def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Beam, which would be most of the time; the plain loop writes the same bytes."""
-    monkeypatch.setattr(geotag, "find_spec", lambda name: None)
+pytestmark = pytest.mark.usefixtures("no_pages", "plain_loop")
 
 
 def run(*words: Path | str) -> int:

@@ -283,10 +283,12 @@ def test_a_stopped_run_goes_on(
     assert all(path.stat().st_mtime_ns == time for path, time in done.items())
     assert 0 < TALLY.photos - before < json.loads((output / "summary.json").read_text())["photos"]
     earlier = json.loads((output / "summary.json").read_text())
+    monkeypatch.setitem(sys.modules, "pipelines.geotag.transforms", None)  # without Beam, too
     assert run(archive / "*.tar", output) == 0  # nothing left to do: says the same
     assert json.loads((output / "summary.json").read_text()) == earlier
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_another_run_in_the_directory_is_refused(
     archive: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -382,6 +384,7 @@ def test_an_output_of_somebody_else_is_refused(
     assert "choose another --output" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize(
     ("members", "message"),
     [
@@ -403,6 +406,7 @@ def test_exit_1_where_nothing_came_out(
     assert len(geopandas.read_parquet(tmp_path / "out/predictions")) == 0
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_max_error_fraction(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_tar(tmp_path / "s.tar", [("a.jpg", b"text"), ("b.jpg", photo(1)), ("c.jpg", photo(2))])
     assert run(tmp_path / "s.tar", tmp_path / "out", "--max-error-fraction=0.3") == 1
@@ -410,6 +414,7 @@ def test_max_error_fraction(tmp_path: Path, capsys: pytest.CaptureFixture) -> No
     assert run(tmp_path / "s.tar", tmp_path / "out", "--max-error-fraction=0.4") == 0
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_counts_that_do_not_add_up_exit_1(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:

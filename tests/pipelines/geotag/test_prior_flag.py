@@ -14,6 +14,8 @@ from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag import command as geotag
 from support.tiny import replace_encoders, write_checkpoint, write_coloured_shard
 
+pytestmark = pytest.mark.usefixtures("no_pages", "plain_loop")
+
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:

@@ -38,12 +38,6 @@ def run(*words: Path | str) -> int:
     return command.main([*given, "--batch-size=3", "--accept-damaged"], load=FakeLoader())
 
 
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without Beam, which would be most of the time."""
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
-
-
 def results(output: Path) -> dict[str, bytes]:
     """All that was written but the summary, which tells the time."""
     return {name: data for name, data in tree(output).items() if name != "summary.json"}
@@ -273,7 +267,7 @@ def test_a_run_and_a_retry_give_the_bytes_of_one_run(
         assert run(*words(root, tmp_path / "out")) == 0 and seen == []
 
 
-@pytest.mark.usefixtures("plain")
+@pytest.mark.usefixtures("plain_loop")
 def test_what_fails_again_is_a_row_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, some, again = many(tmp_path)
     written = []
@@ -309,7 +303,7 @@ def test_predictions_stay_where_a_retry_kills_its_workers(
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
-@pytest.mark.usefixtures("plain")
+@pytest.mark.usefixtures("plain_loop")
 @pytest.mark.parametrize("layer", ["predictions", "errors", "regions", "_manifest"])
 def test_a_retry_that_is_stopped_while_it_writes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layer: str
@@ -332,7 +326,7 @@ def test_a_retry_that_is_stopped_while_it_writes(
     assert results(tmp_path / "out") == results(tmp_path / "whole")
 
 
-@pytest.mark.usefixtures("plain")
+@pytest.mark.usefixtures("plain_loop")
 def test_a_shard_that_has_changed_keeps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

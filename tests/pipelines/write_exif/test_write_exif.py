@@ -29,6 +29,8 @@ from support.fake_geotagger import FakeLoader
 from support.gps_photos import Form, packet
 from support.outputs import plain
 
+pytestmark = pytest.mark.usefixtures("no_pages", "plain_loop")
+
 HERE = Position(-33.8568, 151.2153, 12.5, "LocDiffusion test-1, estimated", "within 12 km")
 
 
