@@ -53,10 +53,10 @@ The points hardly move; the stated uncertainty does. An older checkpoint learns 
 photos are like those it is for (the column familiarity).
 
 examples:
-  locdiffusion calibrate 'photos/*.tar' --predictions out --output MINE
+  locdiffusion calibrate 'patches/*.tar' --predictions out --output MINE
   locdiffusion calibrate FOLDER --predictions FOLDER-geotags --output MINE
   locdiffusion calibrate 'scored/*.tar' --output MINE   # truth from <key>.json
-  locdiffusion geotag 'photos/*.tar' --output again --checkpoint MINE
+  locdiffusion geotag 'patches/*.tar' --output again --checkpoint MINE
 """
 
 MORE = """\

@@ -40,8 +40,8 @@ how to read a card:
   NAME.jpg has {"latitude": ..., "longitude": ...}; the model sees neither.
 
 which checkpoint:
-  overhead, the default, knows satellite views only: on other photos its answers
-  are noise. For photos from the ground: --checkpoint geoclip-distilled;
+  overhead, the default, knows satellite views only: of other photos it says
+  nearly nothing. For photos from the ground: --checkpoint geoclip-distilled;
   `locdiffusion help geotag` says what that needs.
 """
 

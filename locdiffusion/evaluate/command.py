@@ -38,7 +38,7 @@ examples:
       --test seen='DATA/seen/*.tar' unseen='DATA/unseen/*.tar' --output SCORES
   locdiffusion evaluate --input im2gps3ktest --truth im2gps3k_places365.csv \\
       --checkpoint geoclip-distilled
-  locdiffusion geotag 'photos/*.tar' --output out
+  locdiffusion geotag 'patches/*.tar' --output out
   locdiffusion evaluate --predictions out --output SCORES
   locdiffusion evaluate --output SCORES \\
       --predictions seen='out/predictions/part-seen-*.parquet'

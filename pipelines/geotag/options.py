@@ -29,25 +29,25 @@ examples:
   locdiffusion geotag patches       # satellite views; writes patches-geotags
   locdiffusion geotag ~/Pictures 'takeout-*.zip' old.tar \\
       --checkpoint geoclip-distilled --output out    # everything in one output
-  locdiffusion geotag 'photos/{000..099}.tar' more.tar.gz --output out
-  locdiffusion geotag photos.csv --output out --prior country:NO
-  locdiffusion geotag 'photos/*.tar' --output out --regions --thumbnails 50
-  locdiffusion geotag 'photos/*.tar' --output out --mode sampling --samples 32
-  locdiffusion geotag 'photos/*.tar' --output out --embeddings
+  locdiffusion geotag 'patches/{000..099}.tar' more.tar.gz --output out
+  locdiffusion geotag patches.csv --output out --prior country:NO
+  locdiffusion geotag 'patches/*.tar' --output out --regions --thumbnails 50
+  locdiffusion geotag 'patches/*.tar' --output out --mode sampling --samples 32
+  locdiffusion geotag 'patches/*.tar' --output out --embeddings
   locdiffusion geotag out --from-embeddings --output norway --prior country:NO
-  locdiffusion geotag 'photos/*.tar' --output out \\
+  locdiffusion geotag 'patches/*.tar' --output out \\
       --direct_num_workers 4 --direct_running_mode multi_processing
-  locdiffusion geotag 'gs://BUCKET/photos/*.tar' --output gs://BUCKET/out \\
+  locdiffusion geotag 'gs://BUCKET/patches/*.tar' --output gs://BUCKET/out \\
       --runner DataflowRunner --project PROJECT --region europe-west4 \\
       --temp_location gs://BUCKET/tmp --setup_file ./setup.py --no-wait
-  locdiffusion geotag 'gs://BUCKET/photos/*.tar' \\
+  locdiffusion geotag 'gs://BUCKET/patches/*.tar' \\
       --output gs://BUCKET/out --summarise
 """
 
 MORE = """\
 which checkpoint:
-  overhead            satellite views, north up, about 640 km wide; on other
-                      photos its answers are noise
+  overhead            satellite views, north up, about 640 km wide; of other
+                      photos it says nearly nothing, and that it does
   geoclip-distilled   photos from the ground; needs GeoCLIP's files
                       (pip install --no-deps geoclip) and CLIP ViT-L/14, fetched
                       at the first use, or named with --encoder geoclip:FILE

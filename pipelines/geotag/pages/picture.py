@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MAX_TRUTH_LINES = 300
+LINE_INCHES = 0.19
+"""Height of a line under the title."""
 
 GROUP_COLOURS = SERIES[:6]
 
@@ -41,8 +43,11 @@ def write_map_png(sample: Sample, path: str, told: Mapping[str, Any] | None = No
 def draw_figure(rows: MapRows) -> Figure:
     """Draws the figure of `map.png`: a map and, if any row has a known position, two panels."""
     with_truth = bool(np.isfinite(rows.error_km).any())
-    figure = new_figure(12, 10.2 if with_truth else 6.4)
+    inches = 10.2 if with_truth else 6.4
+    figure = new_figure(12, inches)
+    lines = [*filter(None, [rows.subtitle()]), *textwrap.wrap(rows.warning(), 150)]
     top, height = (0.395, 0.525) if with_truth else (0.02, 0.86)
+    height -= max(0, len(lines) - 1) * LINE_INCHES / inches
     world = figure.add_axes((0.015, top, 0.89, height))
     _draw_predictions(figure, world, rows)
     if with_truth:
@@ -50,8 +55,8 @@ def draw_figure(rows: MapRows) -> Figure:
         _draw_accuracy(figure.add_axes((0.575, 0.075, 0.4, 0.255)), rows)
     title, subtitle = (0.962, 0.935) if with_truth else (0.935, 0.892)
     figure.text(0.025, title, rows.title(), fontsize=17, weight="bold", color=INK)
-    lines = [rows.subtitle(), *textwrap.wrap(rows.warning(), 150)]
-    figure.text(0.025, subtitle, "\n".join(lines), fontsize=11, color=FAINT, va="center")
+    subtitle += 0.12 / inches
+    figure.text(0.025, subtitle, "\n".join(lines), fontsize=11, color=FAINT, va="top")
     return figure
 
 

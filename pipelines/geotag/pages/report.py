@@ -46,10 +46,10 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
     found = fill(QUALITY, _quality(scores)) if scores else fill(NO_TRUTH, {})
     if withheld:
         found = _section("Accuracy", f"<p>{WITHHELD}</p>")
-    if strange := summary.get("unfamiliar"):
+    if strange := summary.get("unfamiliar", 0):
         text = escaped(f"{unlike(strange, rows.told)}.")
         found = f'<p class="warning" role="note"><strong>{text}</strong></p>{found}'
-    predicted = f"{summary['predictions']:,} of {summary['photos']:,} photos geotagged"
+    predicted = f"{summary['predictions'] - strange:,} of {summary['photos']:,} photos geotagged"
     known = f"{scores.photos:,} of them with a known position" if scores else ""
     return fill(
         TEMPLATE,
@@ -162,6 +162,7 @@ def _run(summary: Mapping[str, Any]) -> str:
     counts = [
         ("photos", summary["photos"]),
         ("with a prediction", summary["predictions"]),
+        ("  unlike what the checkpoint is for", summary.get("unfamiliar", 0)),
         ("with an error", summary["photo_errors"]),
         *((f"  {status}", count) for status, count in photo_errors(summary).items()),
         *((f"shards {status}", count) for status, count in summary["shards"].items()),

@@ -66,8 +66,12 @@ class MapRows:
         return self.numbers[FAMILIARITY] < np.float32(self.told.get("unfamiliar") or 0.0)
 
     def title(self) -> str:
-        """How many photos the run geotagged."""
-        return f"{self.total:,} photo{'' if self.total == 1 else 's'} geotagged"
+        """How many photos the run geotagged, and of how many it knows nearly nothing."""
+        photos = f"{self.total:,} photo{'' if self.total == 1 else 's'}"
+        if not (count := int(self.unfamiliar.sum())):
+            return f"{photos} geotagged"
+        shown = " of those shown" if len(self) < self.total else ""
+        return f"{photos}; nearly nothing is known of {count:,}{shown}"
 
     def subtitle(self) -> str:
         """How many are shown, how certain they are and, where that is known, how good."""
