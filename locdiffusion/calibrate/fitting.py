@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from locdiffusion.calibrate.coverage import FACTOR_KNOTS, CoverageTable, fit_stretch
+from locdiffusion.calibrate.coverage import FACTOR_KNOTS, WIDEST, CoverageTable, fit_stretch
 from locdiffusion.calibrate.parts import (
     FOLDS,
     CalibrationPart,
@@ -47,6 +47,9 @@ FIT_STEPS = (0, 25, 50, 100, 200, 400)
 
 FIT_RATE, FIT_DECAY = 5e-3, 0.05
 """Learning rate and weight decay, chosen by cross-validation over the validation cells."""
+
+CHANCE, CHANCE_FACTORS = 3.0, (1.0, 2.2, WIDEST)
+"""Standard errors above the base measure that do not come about by chance, and factors tried."""
 
 Weighted = Sequence[tuple[CalibrationPart, Tensor]]
 """Parts with the weights ``(N,)`` of their photos."""
@@ -191,12 +194,14 @@ def fit_radius(parts: Sequence[LocatedDensities], decoder: Decoder) -> float:
 def better_than_chance(densities: LocatedDensities, decoder: Decoder) -> bool:
     """Whether densities know more of where photos are from than the base measure alone.
 
-    The mean log likelihood of the truths must be larger by more than twice its standard error.
+    At some factor on all temperatures, which calibration is to find, the mean log likelihood of the
+    truths must be larger by more than `CHANCE` standard errors.
     """
     natural, vectors = densities.natural, densities.photos.vectors
     blind = log_probability(decoder, torch.zeros_like(natural), vectors)
-    gain = log_probability(decoder, natural, vectors) - blind
-    return float(gain.mean()) > 2.0 * float(gain.std()) / len(gain) ** 0.5
+    gains = [log_probability(decoder, natural / by, vectors) - blind for by in CHANCE_FACTORS]
+    error = [gain.std() / len(gain) ** 0.5 for gain in gains]
+    return any(g.mean() > CHANCE * e for g, e in zip(gains, error, strict=True))
 
 
 def factor_table(densities: LocatedDensities, decoder: Decoder) -> CoverageTable:

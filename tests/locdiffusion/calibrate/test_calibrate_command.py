@@ -169,24 +169,33 @@ def test_familiarity_is_fitted_where_the_model_knows_something(tmp_path, monkeyp
 @pytest.mark.ci
 @pytest.mark.slow
 def test_shifted_archive_gets_honest_radii(tmp_path, capsys):
-    """Another map maker's Earth: 200 scored photos put the 90 % radius of the others right."""
+    """Another map maker's Earth: it is unlike the satellite's, so that nothing is said of it.
+
+    200 scored photos take it in, and the 90 % radius of the others is right.
+    """
     made = ["--split", "seen", "--count", "600", "--shard-size", "200", "--mosaic", "relief"]
     assert cut([*made, "--output", str(tmp_path / "relief")]) == 0
     first, *others = sorted((tmp_path / "relief").glob("*.tar"))
     output = tmp_path / "refitted"
     assert calibrate.main(["--input", str(first), "--output", str(output)]) == 0
-    assert "fitted on one half" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "fitted on one half" in told and "familiarity: fitted on these photos" in told
     encoder = load_image_encoder(checkpoint.read_config(None).encoder.name)
     photos = load_photos([str(path) for path in others], encoder, tmp_path / "cache")
 
-    def covered(name: str | None) -> float:
-        found = predict(checkpoint.load(name), photos)
+    def found(name: str | None) -> tuple[float, float, float]:
+        """Share of unfamiliar photos, coverage, mean log density at the truth."""
+        loaded = checkpoint.load(name)
+        familiarity = loaded.denoiser.familiarity(torch.from_numpy(photos.embeddings))
+        rows = predict(loaded, photos)
         truth = photos.latitude, photos.longitude
-        distance = great_circle_km(found.latitude, found.longitude, *truth)
-        return coverage(distance, found.radius_90_km)
+        distance = great_circle_km(rows.latitude, rows.longitude, *truth)
+        strange = float((familiarity < 0.02).float().mean())
+        return strange, coverage(distance, rows.radius_90_km), rows.log_density_km2.mean()
 
-    before, after = covered(None), covered(str(output))
-    assert abs(after - 0.9) <= 0.05 < abs(before - 0.9)
+    before, after = found(None), found(str(output))
+    assert before[0] > 0.5 and after[0] < 0.1
+    assert abs(after[1] - 0.9) <= 0.05 and after[2] > before[2] + 0.3
     record = json.loads((output / "config.json").read_text())["record"]["refitted"]
     assert record["photos"] == 200 and record["factor"] > 1
     assert np.isclose(record["other_half"]["coverage_90"], 0.9, atol=0.1)
