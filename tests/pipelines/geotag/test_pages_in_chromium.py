@@ -123,6 +123,28 @@ def test_a_thumbnail_is_shown_where_there_is_one(page: Page) -> None:
     assert page.run("$('thumbnail').hidden")
 
 
+def test_photos_of_another_kind_are_grey_and_told(
+    page: Page, browser: Browser, tmp_path: Path
+) -> None:
+    assert page.run("$('warning').hidden"), "a run that does not know what is familiar"
+    familiarity = [0.001] * 15 + [0.7] * 5
+    write_predictions(tmp_path, "a-0", 20, np.random.default_rng(1), familiarity=familiarity)
+    told = {"purpose": "<b>maps</b>", "unlike": "use another", "unfamiliar": 0.02}
+    write_map_html(digest_of(tmp_path).sample, str(tmp_path / "map.html"), told)
+    other = browser.open(tmp_path / "map.html", WIDTH, HEIGHT)
+    assert "15 photos unlike those" in other.run("$('warning').innerText")
+    assert "(<b>maps</b>)" in other.run("$('warning').innerText")
+    other.run("close(); home()")
+    grey = other.run("shown.filter((m) => m.count === 1).map((m) => [m.grey, D.key[m.lead]])")
+    assert grey and all(shown == (int(key[4:]) < 15) for shown, key in grey)
+    for key, said in (("a-0-0", True), ("a-0-19", False)):
+        find(other, key)
+        assert ("unlike (grey)" in card(other)) == said and "familiarity" in card(other)
+        colour = other.run("colourOf(selected) === D.colours.strange")
+        assert colour == said
+    assert_quiet(other)
+
+
 @pytest.mark.parametrize("key", [IMAGE_KEY, HOSTILE_KEY])
 def test_a_hostile_key_is_only_text(page: Page, key: str) -> None:
     find(page, key)
