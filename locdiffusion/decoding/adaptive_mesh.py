@@ -1,375 +1,386 @@
-"""Adaptive mesh: densities on cells of longitude and latitude, small where the probability is.
+"""Adaptive mesh: one density on a grid of meridians and parallels, close where the probability is.
 
 It integrates over regions of any size, from 10 km to the whole Earth; the decoder's product grid is
-too coarse for small ones. Coordinates are whole numbers of mesh units: x to the east from -180°, y
-to the south from the north pole. So cells of different size share their edges exactly, and no cell
-lies across a pole or the antimeridian.
+too coarse for small ones. As functions of colatitude θ and longitude φ, fields of degree L are
+trigonometric polynomials, so two small products evaluate a field on any such grid, without error:
+
+    F(θ_i, φ_j) = Σ_m [ Σ_k a_km cos kθ_i + b_km sin kθ_i ] T_m(φ_j)
+
+A first grid, the same for all photos, shows where probability may be and how sharply fields bend
+there. The strips between its lines are then divided a few times. Grids are degrees of longitude
+``(X + 1,)`` and of latitude ``(Y + 1,)``, both increasing; they have X·Y cells.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
-from scipy.ndimage import map_coordinates, spline_filter
+from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from locdiffusion.density.base_measure import EXCLUDED, BaseMeasure, log_or_excluded
+from locdiffusion.density.base_measure import EXCLUDED, BaseMeasure
+from locdiffusion.density.raster import picked
 from locdiffusion.density.shdd import max_degree_of
-from locdiffusion.density.transforms import ProductTransform
-from locdiffusion.sphere.grids import LatLonGrid
+from locdiffusion.density.transforms import pad
+from locdiffusion.sphere.harmonics import associated_legendre
 
 Float = NDArray[np.float64]
-Int = NDArray[np.int64]
 
-UNITS = 2**20
-"""Units per root cell: the finest cell is 0.1 m wide."""
+STEP = 0.2
+"""Widest strip, in standard deviations of the sharpest peak that it crosses."""
 
-MOST_MASS = 1e-3
-"""Cells that may hold more probability are split."""
+PITCH_DEG, WORTH_PITCH = 0.75, 1e-3
+"""Widest strip over a base measure with borders, whose raster has cells as wide, if one of its
+cells may hold so much probability; wider ones hold less."""
 
-NEGLIGIBLE = 1e-4 * MOST_MASS
-"""Cells that hold less are never split, whatever the other cells turn out to hold."""
+STEEP = 3.0
+"""Most nats by which a density may fall across a cell where a prior excludes places."""
 
-BORDER_MASS = MOST_MASS / 8.0
-"""`MOST_MASS` of cells in which q₀ falls to zero, so that regions follow that border."""
+WORTH_DIVIDING = 2e-4
+"""Strips are divided if one of their cells may hold more probability."""
 
+NEGLIGIBLE = 1e-8
+"""Strips of which no cell can hold more are joined, and count as empty."""
 
-class Mesh:
-    """Root cells for densities of degree L, and q₀ on them.
+MOST_PARTS, MOST_CELLS = 10, 400_000
+"""A strip is divided into so many parts at once; a grid of more cells is not made."""
 
-    Attributes:
-        rows: Number n of rows; the root cells are n x 2n squares of 180/n degrees.
-        log_q0: Log of the mean q₀ of each root cell, ``(n, 2n)``.
-        row_log_area, row_log_square: `log_areas` of the root cells of each row, ``(n,)``.
-        corner_log_q0: Log q₀ at their corners, ``(n + 1, 2n + 1)``.
-        corner_log_weight: The same with `tilt`.
-    """
-
-    def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
-        """Builds the tables for degree L over a base measure q₀; None is the uniform measure."""
-        # Nine nodes on the shortest wave: a cubic spline is then off by less than 1e-3 of it.
-        self.rows = n = 4 * (max_degree + 1) + 16
-        self.degree = 180.0 / n / UNITS
-        theta = np.pi * (np.arange(n) + 0.5) / n
-        longitude = np.pi * ((np.arange(2 * n) + 0.5) / n - 1.0)
-        area = 2.0 * math.sin(math.pi / (2 * n)) * np.sin(theta) * np.pi / n
-        grid = LatLonGrid(np.cos(theta), longitude, area)
-        self.transform = ProductTransform(grid, max_degree)
-        self.base_measure: BaseMeasure | None = None
-        self.log_q0 = np.zeros((n, 2 * n))
-        if base_measure is not None and bool(
-            (base_measure.log_weight != base_measure.log_weight[0, 0]).any()
-        ):
-            self.base_measure = base_measure
-            self.log_q0 = base_measure.on_grid(grid).double().cpu().numpy().reshape(n, 2 * n)
-        y, side = np.arange(n) * UNITS, np.full(n, UNITS)
-        self.row_log_area, self.row_log_square = self.log_areas(y, side, side)
-        corner = np.meshgrid(np.arange(2 * n + 1) * UNITS, np.arange(n + 1) * UNITS)
-        self.corner_log_q0 = self.log_q0_at(*corner)
-        self.corner_log_weight = self.corner_log_q0 + self.tilt(corner[1])
-
-    def log_q0_at(self, x: Float | Int, y: Float | Int) -> Float:
-        """Looks log q₀ up at points in units."""
-        if self.base_measure is None:
-            return np.zeros(np.broadcast(x, y).shape)
-        rows, columns = self.base_measure.log_weight.shape
-        column = x * (columns / (2.0 * self.rows * UNITS))
-        # 1 - cos θ = 2 sin²(θ/2)
-        row = np.sin(y * (math.pi / (2.0 * self.rows * UNITS))) ** 2 * rows
-        place = (torch.from_numpy(np.asarray(a)) for a in (row, column))
-        found: Float = self.base_measure.at(*place).double().cpu().numpy()
-        return found
-
-    def log_areas(self, y: Int, width: Int, height: Int) -> tuple[Float, Float]:
-        """Computes logs ``(P,)`` of the shares of the sphere in cells, and in their squares.
-
-        Cells at a pole are thin wedges; the square of a cell has its longer side.
-        """
-        narrow = self.narrowing(y, height)
-        half = height * (math.pi / (2.0 * self.rows * UNITS))
-        share = narrow * np.sin(half) * (width / (2.0 * self.rows * UNITS))
-        return np.log(share), np.log(share * np.maximum(height / (width * narrow), 1.0))
-
-    def narrowing(self, y: Int, height: Int) -> Float:
-        """Computes the length of a degree of longitude in cells relative to the equator."""
-        narrow: Float = np.sin((y + height / 2.0) * (math.pi / (self.rows * UNITS)))
-        return narrow
-
-    def tilt(self, y: ArrayLike) -> Float:
-        """Returns what is added to log densities, so that of equal ones the northern is higher."""
-        tilt: Float = 1e-7 * np.cos(np.asarray(y) * (math.pi / (self.rows * UNITS)))
-        return tilt
-
-    def longitude_latitude(self, points: Float) -> Float:
-        """Converts points ``(..., 2)`` in units to degrees."""
-        return np.stack(
-            [points[..., 0] * self.degree - 180.0, 90.0 - points[..., 1] * self.degree], -1
-        )
-
-    def measure(self, natural: Tensor) -> AdaptiveDensity:
-        """Measures the mixture of K densities with natural parameters ``(K, d)``."""
-        assert max_degree_of(natural.shape[-1]) == self.transform.max_degree
-        on_roots = self.transform.synthesis(natural).double().cpu().numpy()
-        return AdaptiveDensity.measure(self, Fields(on_roots))
-
-
-class Fields:
-    """K band-limited fields, interpolated by cubic splines.
-
-    As functions of colatitude and longitude, both from 0 to 2π, fields are trigonometric
-    polynomials, which are periodic and smooth at the poles.
-
-    Attributes:
-        on_roots: Values at the centres of the root cells, ``(K, n, 2n)``.
-    """
-
-    def __init__(self, on_roots: Float) -> None:
-        self.on_roots = on_roots
-        # F(-θ, φ) = F(θ, φ + π)
-        behind = np.roll(on_roots[:, ::-1], on_roots.shape[1], axis=2)
-        whole = np.concatenate([on_roots, behind], axis=1)
-        self._spline = [spline_filter(f, 3, mode="grid-wrap") for f in whole]
-
-    def corners(self) -> Float:
-        """Evaluates the fields at the corners of the root cells, ``(K, n + 1, 2n + 1)``."""
-        n = self.on_roots.shape[1]
-        values = np.stack(self._spline).swapaxes(1, 2)
-        for count in (n + 1, 2 * n + 1):  # half way between two nodes
-            wrapped = np.concatenate([values[..., -2:], values, values[..., :2]], axis=2)
-            one, two, three, four = (wrapped[..., i : i + count] for i in range(4))
-            values = ((one + 23.0 * (two + three) + four) / 48.0).swapaxes(1, 2)
-        return values.swapaxes(1, 2)
-
-    def __call__(self, x: Float, y: Float) -> Float:
-        """Evaluates the fields ``(K, ...)`` at points in units."""
-        at = np.stack([y / UNITS - 0.5, x / UNITS - 0.5])
-        values = [
-            map_coordinates(f, at, order=3, mode="grid-wrap", prefilter=False) for f in self._spline
-        ]
-        return np.stack(values)
-
-
-@dataclass(frozen=True)
-class Cells:
-    """P cells that cover the sphere.
-
-    Attributes:
-        x, y: North-western corners in units, ``(P,)``.
-        width, height: Sizes in units, ``(P,)``.
-        field: F at the centres, ``(K, P)``.
-        slack: How much higher F may be elsewhere in the cell, ``(K, P)``.
-        log_q0: Log of the mean q₀, ``(P,)``.
-        log_area, log_square: Logs of shares of the sphere, see `Mesh.log_areas`, ``(P,)``.
-        border: Whether q₀ excludes a part of the cell but not all, ``(P,)``.
-    """
-
-    x: Int
-    y: Int
-    width: Int
-    height: Int
-    field: Float
-    slack: Float
-    log_q0: Float
-    log_area: Float
-    log_square: Float
-    border: NDArray[np.bool_]
-
-    def log_mass(self) -> Float:
-        """Computes log ∫ q₀ exp F dΩ / 4π of each cell, ``(K, P)``."""
-        return self.field + (self.log_area + self.log_q0)
-
-    def log_highest(self) -> Float:
-        """Bounds `log_mass` from above, with cells counted as squares, ``(K, P)``."""
-        return self.field + self.slack + (self.log_square + self.log_q0)
-
-    def log_limit(self) -> Float:
-        """Returns the log of the probability above which each cell is split, ``(P,)``."""
-        limit = np.where(self.border, math.log(BORDER_MASS), math.log(MOST_MASS))
-        limit[np.minimum(self.width, self.height) <= 1] = np.inf
-        return limit
-
-    def take(self, chosen: NDArray[np.bool_] | Int) -> Cells:
-        """Selects cells by mask or index."""
-        return Cells(*(getattr(self, f.name)[..., chosen] for f in fields(self)))
-
-    @classmethod
-    def joined(cls, parts: list[Cells]) -> Cells:
-        """Concatenates cells."""
-        return cls(*(np.concatenate([getattr(p, f.name) for p in parts], -1) for f in fields(cls)))
+_OVERSHOOT = 0.2
+"""By this share of its second difference a field may rise above a node nearby. The shortest wave
+has four nodes of the first grid; half way between two of them it rises by 0.2 of that."""
 
 
 @dataclass(frozen=True)
 class AdaptiveDensity:
-    """The equal-weight mixture of K densities.
+    """A density on a grid.
 
     Attributes:
-        mesh: Mesh of the density's degree and base measure.
-        fields: Field F of each density.
-        cells: Cells on which the density was measured. Those with less than `NEGLIGIBLE` are not
-            among them: together they hold less than half a per cent, and no region reaches them, as
-            a density below 4e-3 of the mean is below each threshold.
-        log_z: Log Z of each density, ``(K,)``.
+        longitude: Meridians of the grid in degrees, ``(X + 1,)``.
+        latitude: Parallels of the grid in degrees, ``(Y + 1,)``.
+        log_density: Log density at the corners of cells, relative to the uniform one,
+            ``(Y + 1, X + 1)``. Where q₀ excludes a place, it is that of the nearest other place.
+        mass: Probability of each cell, ``(Y, X)``; their sum is 1.
     """
 
-    mesh: Mesh
-    fields: Fields
-    cells: Cells
-    log_z: Float
+    longitude: Float
+    latitude: Float
+    log_density: Float
+    mass: Float
 
-    @classmethod
-    def measure(cls, mesh: Mesh, of: Fields, rounds: int = 24) -> AdaptiveDensity:
-        """Splits cells until none may hold more than `MOST_MASS`; drops those that hold little."""
-        cells, log_z = _roots(mesh, of)
-        chosen = np.arange(len(cells.x))
-        log_mass, highest, limit = cells.log_mass(), cells.log_highest(), cells.log_limit()
-        for left in range(rounds, -1, -1):
-            # Z of each density so far
-            whole = np.logaddexp(log_z, log_sum_exp(log_mass))
-            most = log_mean_exp(highest - whole[:, None])
-            split = most > limit
-            if not left or not split.any():
-                break
-            # What is far too little now will not be much when the rest is known better.
-            done = most < math.log(NEGLIGIBLE)
-            log_z = np.logaddexp(log_z, log_sum_exp(log_mass[:, done]))
-            parts = _split(mesh, of, cells.take(chosen[split]))
-            kept = ~(split | done)
-            chosen = np.append(chosen[kept], np.arange(len(parts.x)) + len(cells.x))
-            log_mass = np.concatenate([log_mass[:, kept], parts.log_mass()], 1)
-            highest = np.concatenate([highest[:, kept], parts.log_highest()], 1)
-            limit = np.append(limit[kept], parts.log_limit())
-            cells = Cells.joined([cells, parts])
-        return cls(mesh, of, cells.take(chosen), whole)
 
-    def log_density(self) -> Float:
-        """Computes the mean log density of each cell, ``(P,)``."""
-        middle = self.cells.y + self.cells.height / 2.0
-        return self._mixed(self.cells.field) + self.cells.log_q0 + self.mesh.tilt(middle)
+@dataclass(frozen=True)
+class _Strips:
+    """Strips between parallels or between meridians.
 
-    def highest(self) -> Float:
-        """Bounds the log density in each cell from above, ``(P,)``."""
-        most = 0.0 if self.mesh.base_measure is None else self.mesh.base_measure.bounds()[1]
-        return self._mixed(self.cells.field + self.cells.slack) + most
+    Attributes:
+        at: Lines in degrees, ``(S + 1,)``.
+        bend: Most by which the slope of F changes across each strip, in nats per square degree.
+        empty: Whether a strip counts as empty, ``(S,)``.
+    """
 
-    def at_corners(self, cells: Cells, x: Int, y: Int) -> Float:
-        """Evaluates the log density at corners ``(4, P)`` of cells; -inf where q₀ excludes them.
+    at: Float
+    bend: Float
+    empty: NDArray[np.bool_]
+
+    def slack(self) -> Float:
+        """Computes how much higher than at its corners F may be within a cell, ``(S,)``."""
+        slack: Float = np.diff(self.at) ** 2 * self.bend / 8.0
+        return slack
+
+    def divided(
+        self, most: Float, pitch_deg: float, least: Float | float, borders: Float | None
+    ) -> _Strips:
+        """Divides strips that are too wide, and joins empty ones; itself if none is too wide.
 
         Args:
-            cells: P cells.
-            x: Their corners in units, clockwise from the north-western one, ``(4, P)``.
-            y: The same to the south.
+            most: Most probability that a cell of each strip may hold, ``(S,)``.
+            pitch_deg: Widest strip.
+            least: Parts into which the strips are divided at least, ``(S,)``.
+            borders: Lines along which strips are divided before all others.
         """
-        # Corners of root cells from tables, all others from the splines
-        log_p = np.empty(x.shape)
-        is_root = (cells.width == UNITS) & (cells.height == UNITS)
-        roots, inner = np.flatnonzero(is_root), np.flatnonzero(~is_root)
-        if len(roots):
-            table = self._mixed(self.fields.corners()) + self.mesh.corner_log_weight
-            table[self.mesh.corner_log_q0 <= EXCLUDED] = -np.inf
-            columns = table.shape[1]
-            first = cells.y[roots] // UNITS * columns + cells.x[roots] // UNITS
-            step = np.array([0, 1, columns + 1, columns])[:, None]
-            log_p[:, roots] = table.ravel().take(first + step)
-        if len(inner):
-            inner_x, inner_y = x[:, inner].astype(float), y[:, inner].astype(float)
-            log_q0 = self.mesh.log_q0_at(inner_x, inner_y)
-            at = self._mixed(self.fields(inner_x, inner_y)) + log_q0 + self.mesh.tilt(inner_y)
-            log_p[:, inner] = np.where(log_q0 <= EXCLUDED, -np.inf, at)
-        return log_p
-
-    def log_density_at(self, x: Float, y: Float) -> Float:
-        """Evaluates the log density ``(...)`` at points in units."""
-        return self._mixed(self.fields(x, y)) + self.mesh.log_q0_at(x, y)
-
-    def _mixed(self, field: Float) -> Float:
-        offset = self.log_z.reshape(-1, *[1] * (field.ndim - 1))
-        if len(field) == 1:
-            return (field - offset)[0]
-        mixed: Float = np.logaddexp.reduce(field - offset, axis=0) - math.log(len(field))
-        return mixed
+        empty = self.empty | (most < NEGLIGIBLE)
+        width = np.diff(self.at)
+        along_borders = np.sqrt((most / WORTH_PITCH).clip(max=1.0)) / pitch_deg
+        wanted = np.maximum(width * np.maximum(np.sqrt(self.bend) / STEP, along_borders), least)
+        wanted[empty | (most <= WORTH_DIVIDING)] = 1.0
+        if (wanted <= 1.0).all():
+            return self
+        # Many parts come in two goes of about as many.
+        parts = np.where(wanted > MOST_PARTS, np.sqrt(wanted).clip(max=MOST_PARTS), wanted)
+        parts = np.ceil(parts).astype(int).clip(1)
+        kept = np.ones(len(self.at), bool)
+        kept[1:-1] = ~(empty[1:] & empty[:-1])
+        lines = [self.at[kept]]
+        if borders is not None:
+            strip = np.searchsorted(self.at, borders) - 1
+            free = np.minimum(borders - self.at[strip], self.at[strip + 1] - borders) > 1e-6
+            free &= parts[strip] > 1
+            lines.append(borders[free])
+            parts[strip[free]] = 1
+        strip = np.repeat(np.arange(len(parts)), parts - 1)
+        number = np.arange(len(strip)) - np.searchsorted(strip, strip) + 1
+        lines.append(self.at[strip] + number * (width / parts)[strip])
+        at = np.sort(np.concatenate(lines))
+        strip = np.searchsorted(self.at, at[:-1], side="right") - 1
+        return _Strips(at, self.bend[strip], empty[strip])
 
 
-def log_sum_exp(values: Float) -> Float:
-    """Computes `logsumexp` over the last axis, each term at least e^-80 of the largest."""
-    if not values.shape[-1]:
-        return np.full(values.shape[:-1], -np.inf)
-    largest = values.max(-1, keepdims=True)
-    summed: Float = np.log(np.exp((values - largest).clip(-80.0)).sum(-1)) + largest[..., 0]
-    return summed
+class Mesh:
+    """Tables for densities of degree L over a base measure q₀."""
+
+    def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
+        """Builds the tables for degree L over a base measure q₀; None is the uniform measure."""
+        self.max_degree = max_degree
+        base = None if base_measure is None else _Base(base_measure)
+        self._base = base if base and (base.excludes or base.pitch_deg < math.inf) else None
+        self._series = _series_table(max_degree)
+        n = 2 * (max_degree + 1)
+        self._first = np.linspace(-180.0, 180.0, 2 * n + 1), np.linspace(-90.0, 90.0, n + 1)
+        self._waves = self._rows(self._first[1]), self._columns(self._first[0])
+        self._weight = _to_corners(self._area(*self._first)) * self._q0(*self._first)
+        # Log of the most that a cell beside each node may hold where F = log Z
+        room = np.log(_rectangles(*self._first))
+        if self._base is not None:
+            room += self._base.highest(*self._first)
+        self._room = _highest(np.pad(room, 1, mode="edge"))
+
+    def measure(self, natural: Tensor) -> AdaptiveDensity:
+        """Measures the equal-weight mixture of K densities with natural parameters ``(K, d)``."""
+        assert max_degree_of(natural.shape[-1]) == self.max_degree
+        padded = pad(natural, self.max_degree).permute(2, 0, 1).double().numpy()
+        series = (padded @ self._series).transpose(1, 2, 0)
+        x, y, most = self._surveyed(series)
+        finer = self._finer(x, y, most, None)
+        while True:
+            x, y = finer
+            # p_k ∝ exp(F_k) at corners, then their mixture with q₀
+            q0 = self._q0(x.at, y.at)
+            area = self._area(x.at, y.at) * ~(y.empty[:, None] | x.empty)
+            weight = _to_corners(area)
+            field = self._rows(y.at) @ series @ self._columns(x.at)
+            largest = _largest(field, weight)
+            p = np.exp((field - largest).clip(max=STEEP))
+            z = (p * (weight * q0)).sum((1, 2), keepdims=True)
+            density = (p / z).mean(0) * q0
+            slack = np.add.outer(y.slack(), x.slack())
+            cell = _highest(density) * area * np.exp(slack.clip(max=500.0))
+            most = cell.max(0), cell.max(1)
+            finer = self._finer(x, y, most, self._parts(density, cell))
+            if finer[0] is x and finer[1] is y:
+                break
+        # Corners and centres, weighed so that their errors cancel
+        centre = self._rows(_middle(y.at)) @ series @ self._columns(_middle(x.at))
+        p_centre = np.exp((centre - largest).clip(max=STEEP)) * _mean(q0)
+        mass = (np.stack([_mean(one * q0) for one in p]) + 2.0 * p_centre) * (area / 3.0)
+        z = mass.sum((1, 2), keepdims=True)
+        density = (p / z).mean(0) * q0
+        log_density = np.log(density.clip(np.finfo(float).tiny))
+        return AdaptiveDensity(x.at, y.at, log_density, (mass / z).mean(0))
+
+    def _surveyed(self, series: Float) -> tuple[_Strips, _Strips, tuple[Float, Float]]:
+        """Returns the strips of the first grid, and the most that their cells may hold."""
+        n = len(self._first[1]) - 1
+        field = self._waves[0] @ series @ self._waves[1]
+        # Second differences, around the Earth and across the poles
+        wide = np.concatenate([field[..., -2:-1], field, field[..., 1:2]], 2)
+        bend_x = np.abs(wide[..., 2:] + wide[..., :-2] - 2.0 * field)
+        beyond = np.concatenate([field[:, [1, -2], n:-1], field[:, [1, -2], : n + 1]], 2)
+        high = np.concatenate([beyond[:, :1], field, beyond[:, 1:]], 1)
+        bend_y = np.abs(high[:, 2:] + high[:, :-2] - 2.0 * field)
+        largest = _largest(field, self._weight)
+        z = (np.exp((field - largest).clip(max=STEEP)) * self._weight).sum((1, 2), keepdims=True)
+        most = field - (largest + np.log(z)) + _OVERSHOOT * (bend_x + bend_y) + self._room
+        matters = most > math.log(WORTH_DIVIDING)
+        most = np.exp(most.max(0).clip(max=500.0))
+        square = (180.0 / n) ** 2
+        bends = ((bend * matters).max(0) / square for bend in (bend_x, bend_y))
+        strips, held = [], []
+        for axis, at, bend in zip((0, 1), self._first, bends, strict=True):
+            held.append(_pairs(most.max(axis)))
+            strips.append(_Strips(at, _pairs(bend.max(axis)), np.zeros(len(at) - 1, bool)))
+        return strips[0], strips[1], (held[0], held[1])
+
+    def _finer(
+        self, x: _Strips, y: _Strips, most: tuple[Float, Float], parts: tuple[Float, Float] | None
+    ) -> tuple[_Strips, _Strips]:
+        """Divides the strips where it is needed; returns the same if nowhere, or for too many."""
+        base = self._base
+        pitch, borders = (base.pitch_deg, base.borders) if base else (math.inf, (None, None))
+        found = []
+        for axis, strips in enumerate((x, y)):
+            least = 0.0 if parts is None else parts[axis]
+            found.append(strips.divided(most[axis], pitch, least, borders[axis]))
+        fits = len(found[0].bend) * len(found[1].bend) <= MOST_CELLS
+        return (found[0], found[1]) if fits else (x, y)
+
+    def _parts(self, density: Float, cell: Float) -> tuple[Float, Float] | None:
+        """Returns into how many parts strips have to be divided that the density falls across."""
+        if self._base is None or not self._base.excludes:
+            return None
+        log_p = np.log(density.clip(np.finfo(float).tiny))
+        matters = cell > WORTH_DIVIDING
+        fall_x = (_pairs(np.abs(np.diff(log_p, axis=1))) * matters).max(0)
+        fall_y = (_pairs(np.abs(np.diff(log_p, axis=0)).T).T * matters).max(1)
+        # To less than half of what is allowed, so that one turn is enough
+        parts_x, parts_y = (np.where(f > STEEP, f * (2.0 / STEEP), 0.0) for f in (fall_x, fall_y))
+        return parts_x, parts_y
+
+    def _rows(self, latitude: Float) -> Float:
+        """Computes cos kθ and sin kθ, ``(R, 2L + 2)``."""
+        powers = _powers(np.radians(90.0 - latitude), self.max_degree)
+        return np.concatenate([powers.real, powers.imag]).T
+
+    def _columns(self, longitude: Float) -> Float:
+        """Computes T_m(φ) as of `harmonics.trigonometric`, ``(2L + 1, C)``."""
+        powers = _powers(np.radians(longitude), self.max_degree)
+        powers[1:] *= math.sqrt(2.0)
+        return np.concatenate([powers.imag[:0:-1], powers.real])
+
+    def _q0(self, longitude: Float, latitude: Float) -> Float:
+        """Computes q₀ at the nodes of a grid, ``(Y + 1, X + 1)``, or 1 for all."""
+        return np.ones((1, 1)) if self._base is None else self._base(longitude, latitude)
+
+    def _area(self, longitude: Float, latitude: Float) -> Float:
+        """Computes the share of the sphere in each cell that q₀ does not exclude, ``(Y, X)``."""
+        if self._base is None or not self._base.excludes:
+            return _rectangles(longitude, latitude)
+        return self._base.allowed_area(longitude, latitude)
 
 
-def log_mean_exp(values: Float) -> Float:
-    """Computes the log of the mean of exponentials over the first axis, each within e^±80."""
-    if len(values) == 1:
-        return values[0]
-    logarithm: Float = np.log(np.exp(values.clip(-80.0, 80.0)).mean(0))
-    return logarithm
+class _Base:
+    """A base measure on grids of longitude and latitude.
+
+    Attributes:
+        excludes: Whether places are excluded.
+        pitch_deg: Widest strip that follows the changes of q₀.
+        borders: Meridians and parallels between the cells of a raster that excludes places.
+    """
+
+    def __init__(self, base_measure: BaseMeasure) -> None:
+        self._measure = base_measure
+        self._log_weight = base_measure.log_weight.double().cpu()
+        self.excludes = base_measure.excludes
+        self.borders: tuple[Float, Float] | tuple[None, None] = (None, None)
+        weight = self._log_weight.numpy()
+        if self.excludes:
+            rows, columns = weight.shape
+            allowed = weight > EXCLUDED
+            self._integral = np.zeros((rows + 1, columns + 1))
+            self._integral[1:, 1:] = allowed.cumsum(0).cumsum(1) / allowed.size
+            parallels = np.degrees(np.arcsin(1.0 - 2.0 * np.arange(rows - 1, 0, -1) / rows))
+            self.borders = 360.0 * np.arange(1, columns) / columns - 180.0, parallels
+            nearest = distance_transform_edt(~allowed, return_distances=False, return_indices=True)
+            weight = weight[tuple(nearest)]
+        self._nearest = torch.from_numpy(weight)
+        self.pitch_deg = PITCH_DEG if np.ptp(weight) > 0.0 else math.inf
+
+    def __call__(self, longitude: Float, latitude: Float) -> Float:
+        """Looks q₀ up; where it excludes a place, that of the nearest other place."""
+        row, column = (torch.from_numpy(a) for a in self._place(longitude, latitude))
+        if self.excludes:
+            found = picked(self._nearest, row[:, None], column)
+        else:
+            found = self._measure.at(row[:, None], column)
+        q0: Float = np.exp(found.double().cpu().numpy())
+        return q0
+
+    def allowed_area(self, longitude: Float, latitude: Float) -> Float:
+        """Computes the share of the sphere in each cell that is not excluded, ``(Y, X)``."""
+        row, column = self._place(longitude, latitude)
+        rows, columns = self._log_weight.shape
+        i, j = row.astype(int).clip(max=rows - 1), column.astype(int).clip(max=columns - 1)
+        # From the north pole and -180° to each node
+        table = self._integral
+        south = table[i] + (row - i)[:, None] * (table[i + 1] - table[i])
+        whole = south[:, j] + (column - j) * (south[:, j + 1] - south[:, j])
+        area: Float = -np.diff(np.diff(whole, axis=0), axis=1)
+        return np.where(area < 1e-6 * _rectangles(longitude, latitude), 0.0, area)
+
+    def highest(self, longitude: Float, latitude: Float) -> Float:
+        """Returns the highest log q₀ in each cell of a grid, ``(Y, X)``."""
+        rows, columns = self._log_weight.shape
+        z = 1.0 - 2.0 * (np.arange(rows) + 0.5) / rows
+        i = np.searchsorted(latitude, np.degrees(np.arcsin(z))) - 1
+        j = np.searchsorted(longitude, 360.0 * (np.arange(columns) + 0.5) / columns - 180.0) - 1
+        found = np.full((len(latitude) - 1, len(longitude) - 1), EXCLUDED)
+        np.maximum.at(found, (i[:, None], j), self._log_weight.numpy())
+        if self.excludes:
+            return found
+        return np.maximum(found, _highest(np.log(self(longitude, latitude))))
+
+    def _place(self, longitude: Float, latitude: Float) -> tuple[Float, Float]:
+        rows, columns = self._log_weight.shape
+        row = (1.0 - np.sin(np.radians(latitude))) * (rows / 2.0)
+        return row, (longitude + 180.0) * (columns / 360.0)
 
 
-def _roots(mesh: Mesh, of: Fields) -> tuple[Cells, Float]:
-    """Returns the root cells that may hold something, and log Z of all others, ``(K,)``."""
-    n = mesh.rows
-    field = of.on_roots
-    west_east = np.abs(field - np.roll(field, 1, 2))
-    np.maximum(west_east, np.roll(west_east, -1, 2), out=west_east)
-    around = np.concatenate(
-        [np.roll(field[:, :1], n, 2), field, np.roll(field[:, -1:], n, 2)], axis=1
-    )
-    steps = np.abs(np.diff(around, axis=1))
-    slack = np.maximum(west_east, np.maximum(steps[:, 1:], steps[:, :-1]))
-    log_mass = field + (mesh.log_q0 + mesh.row_log_area[:, None])
-    whole = log_sum_exp(log_mass.reshape(len(field), -1))
-    highest = field + slack + (mesh.log_q0 + mesh.row_log_square[:, None])
-    kept = log_mean_exp(highest - whole[:, None, None]) >= math.log(NEGLIGIBLE)
-    i, j = np.nonzero(kept)
-    y, x, size = i * UNITS, j * UNITS, np.full(len(i), UNITS)
-    border = np.zeros(len(i), bool)
-    if mesh.base_measure is not None and mesh.base_measure.excludes:
-        border = mesh.log_q0[kept] > EXCLUDED  # inside as well: no harm
-        border &= _mean_q0(mesh, x, y, size, size)[1]
-    areas = mesh.row_log_area[i], mesh.row_log_square[i]
-    log_q0 = mesh.log_q0[kept]
-    cells = Cells(x, y, size, size, field[:, kept], slack[:, kept], log_q0, *areas, border)
-    return cells, log_sum_exp(log_mass[:, ~kept])
+def _series_table(max_degree: int) -> Float:
+    """Returns a_km and b_km of each harmonic, ``(2L + 1, L + 1, 2L + 2)``: by order and degree.
+
+    P̄_l|m| is a sum of cosines of colatitude for even orders, and of sines for odd ones.
+    """
+    n = 2 * (max_degree + 1)
+    theta = np.pi * (np.arange(n) + 0.5) / n
+    order = np.arange(-max_degree, max_degree + 1)
+    legendre = associated_legendre(np.cos(theta), max_degree)[:, :, np.abs(order)]
+    powers = _powers(theta, max_degree)
+    powers[1:] *= 2.0
+    waves = np.where(order % 2 == 0, powers.real[..., None], powers.imag[..., None])
+    # ∫ P̄ cos kθ dθ by the midpoint rule, which is exact here
+    table = np.einsum("kim,ilm->mlk", waves, legendre) * (math.sqrt(4.0 * math.pi) / n)
+    odd = (order % 2 == 1)[:, None, None]
+    return np.concatenate([np.where(odd, 0.0, table), np.where(odd, table, 0.0)], 2)
 
 
-def _split(mesh: Mesh, of: Fields, cells: Cells) -> Cells:
-    """Splits cells into halves or quarters, so that they stay about as wide as they are high."""
-    wide = cells.width * mesh.narrowing(cells.y, cells.height)
-    across = (wide > 0.7 * cells.height) & (cells.width > 1)
-    down = (cells.height > 0.7 * wide) & (cells.height > 1)
-    across |= ~down & (cells.width > 1)
-    parts = []
-    for i in (0, 1):
-        for j in (0, 1):
-            kept = np.flatnonzero((across | (i == 0)) & (down | (j == 0)))
-            width = np.where(across, cells.width // 2, cells.width)[kept]
-            height = np.where(down, cells.height // 2, cells.height)[kept]
-            parts.append(
-                (kept, cells.x[kept] + i * width, cells.y[kept] + j * height, width, height)
-            )
-    parent, x, y, width, height = (np.concatenate(column) for column in zip(*parts, strict=True))
-    field = of(x + width / 2.0, y + height / 2.0)
-    slack = np.maximum(np.abs(field - cells.field[:, parent]), cells.slack[:, parent] / 4.0)
-    log_q0, border = _mean_q0(mesh, x, y, width, height)
-    areas = mesh.log_areas(y, width, height)
-    return Cells(x, y, width, height, field, slack, log_q0, *areas, border)
+def _powers(angle: Float, max_degree: int) -> NDArray[np.complex128]:
+    """Computes exp(ikα) for k = 0..L, ``(L + 1, A)``."""
+    powers = np.empty((max_degree + 1, len(angle)), complex)
+    powers[0], powers[1:] = 1.0, np.exp(1j * angle)
+    return np.multiply.accumulate(powers, axis=0)
 
 
-def _mean_q0(
-    mesh: Mesh, x: Int, y: Int, width: Int, height: Int
-) -> tuple[Float, NDArray[np.bool_]]:
-    """Averages q₀ over 3 x 3 points in each cell: its log, and whether q₀ excludes some of them."""
-    if mesh.base_measure is None:
-        return np.zeros(len(x)), np.zeros(len(x), bool)
-    at = (np.arange(3) + 0.5) / 3.0
-    across = (x + np.outer(at, width))[:, None]
-    down = (y + np.outer(at, height))[None, :]
-    log_q0 = mesh.log_q0_at(across, down).reshape(9, -1)
-    border = (log_q0.min(0) <= EXCLUDED) & (log_q0.max(0) > EXCLUDED)
-    mean = np.exp(log_q0).mean(0)
-    return log_or_excluded(mean), border
+def _largest(field: Float, weight: Float) -> Float:
+    """Takes the maximum of each field ``(K, Y + 1, X + 1)`` where weights are positive.
+
+    Far higher values where q₀ excludes places are of no interest.
+    """
+    largest: Float = field.max((1, 2), keepdims=True, where=weight > 0.0, initial=-np.inf)
+    return largest
+
+
+def _rectangles(longitude: Float, latitude: Float) -> Float:
+    """Computes the share of the sphere in each cell of a grid, ``(Y, X)``."""
+    return np.outer(np.diff(np.sin(np.radians(latitude))), np.diff(longitude)) / 720.0
+
+
+def _middle(at: Float) -> Float:
+    return (at[1:] + at[:-1]) / 2.0
+
+
+def _pairs(values: Float) -> Float:
+    return np.maximum(values[1:], values[:-1])
+
+
+def _highest(corner: Float) -> Float:
+    """Takes the highest corner of each cell."""
+    return _pairs(_pairs(corner).T).T
+
+
+def _mean(corner: Float) -> Float:
+    """Takes the mean of the corners of each cell."""
+    if corner.size == 1:
+        return corner
+    two = corner[1:] + corner[:-1]
+    mean: Float = 0.25 * (two[:, 1:] + two[:, :-1])
+    return mean
+
+
+def _to_corners(cell: Float) -> Float:
+    """Gives a quarter of each cell's value to each of its corners, ``(Y + 1, X + 1)``."""
+    around = np.zeros((cell.shape[0] + 2, cell.shape[1] + 2))
+    around[1:-1, 1:-1] = cell
+    return _mean(around)

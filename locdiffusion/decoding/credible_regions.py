@@ -1,45 +1,57 @@
 """Credible regions: the smallest places that hold 50 % or 90 % of a posterior, as polygons.
 
-A region is where the density exceeds a threshold. Its border is drawn by straight lines through the
-cells of `locdiffusion.decoding.adaptive_mesh`, and the threshold is chosen so that the *drawn*
-region holds the probability. Polygons lie in the plane of longitude and latitude, with edges that
-are straight there, as in GeoJSON and GeoParquet. They are valid, cut at the antimeridian, and run
-along the edge at ±90° where they contain a pole.
+A region is where the density exceeds a threshold. Its border is drawn by contourpy on the grid of
+`locdiffusion.decoding.adaptive_mesh`, and the threshold is chosen so that the *drawn* region holds
+the probability. Polygons lie in the plane of longitude and latitude, with edges that are straight
+there, as in GeoJSON and GeoParquet. They are valid, cut at the antimeridian, and run along the edge
+at ±90° where they contain a pole.
 """
 
 from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from typing import Any
 
+import contourpy
 import numpy as np
 import shapely
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from locdiffusion.decoding.adaptive_mesh import AdaptiveDensity, Cells, Float, Int, Mesh
+from locdiffusion.decoding.adaptive_mesh import AdaptiveDensity, Mesh
 from locdiffusion.density.base_measure import EXCLUDED, BaseMeasure
 from locdiffusion.geography.polygons import polygons_of, signed_edges
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
+Float = NDArray[np.float64]
+
 LEVELS = (0.5, 0.9)
 """Probabilities of the regions."""
 
-MASS_TOLERANCE = 0.001
+MASS_TOLERANCE = 0.0005
 """How far the mass inside a region may be from its level."""
 
-_STEEP, _EXCLUDED_DEPTH = 1.0, 9.0
-"""Differences from the threshold in nats are clipped to ±_STEEP before the border is interpolated,
-and count as -_EXCLUDED_DEPTH at corners that q₀ excludes."""
+_DEEPEST, _BINS = 15.0, 2048
+"""Thresholds are looked for in this many nats below the peak, in so many steps."""
 
-_SMOOTHING = 0.05
-"""Tolerance of the simplification of borders, in sides of the smallest cell that one cuts."""
+_STEEP = 3.0
+"""Corners of cells that the border cuts count as at most so many nats below the threshold."""
 
-_WALKED = -2
-"""Stands for the next edge of one that a line already has."""
+_TILT = 1e-7
+"""So much is added to log densities at the north pole: of equal ones the northern is higher."""
 
-_PARTS = 4
-"""A cut cell's mass is measured at _PARTS x _PARTS points."""
+
+def _within(parts: int) -> Float:
+    """Returns the weights of a cell's corners at parts x parts points in it, ``(parts², 4)``."""
+    at = (np.arange(parts) + 0.5) / parts
+    along = np.stack([1.0 - at, at], -1)
+    weights: Float = np.einsum("ia,jb->ijab", along, along).reshape(-1, 4)
+    return weights
+
+
+_COARSE, _FINE = _within(2), _within(4)
+"""Points at which cells are counted for a first threshold, and cells that the border cuts."""
 
 
 @dataclass(frozen=True)
@@ -69,9 +81,8 @@ class RegionFinder:
     def __init__(self, max_degree: int, base_measure: BaseMeasure | None = None) -> None:
         """Builds the tables for degree L over a base measure q₀; None is the uniform measure."""
         self.mesh = Mesh(max_degree, base_measure)
-        self.support = (
-            _support(base_measure) if base_measure is not None and base_measure.excludes else None
-        )
+        excludes = base_measure is not None and base_measure.excludes
+        self.support = _support(base_measure) if base_measure is not None and excludes else None
         shapely.prepare(self.support)
         self._lock = threading.Lock()  # GEOS prepares further while it compares
 
@@ -88,7 +99,7 @@ class RegionFinder:
         return [self._regions(self.mesh.measure(one)) for one in natural]
 
     def _regions(self, density: AdaptiveDensity) -> tuple[CredibleRegion, ...]:
-        contour = _Contour(density, max(LEVELS))
+        contour = _Contour(density)
         return tuple(self._region(contour, level) for level in LEVELS)
 
     def _region(self, contour: _Contour, level: float) -> CredibleRegion:
@@ -96,9 +107,8 @@ class RegionFinder:
         if self.support is not None:
             with self._lock:
                 covered = shapely.covers(self.support, geometry)
-                if not covered:
-                    # The border may cross a bay of excluded places narrower than a cell.
-                    geometry = polygons_of(shapely.intersection(geometry, self.support))
+            if not covered:
+                geometry = polygons_of(shapely.intersection(geometry, self.support))
         # Normal form has a fixed first corner and part, and outer rings clockwise.
         geometry = shapely.reverse(shapely.normalize(geometry))
         return CredibleRegion(level, geometry, area_km2(geometry), probability)
@@ -107,210 +117,116 @@ class RegionFinder:
 class _Contour:
     """Superlevel sets of one density, drawn through its cells."""
 
-    def __init__(self, density: AdaptiveDensity, most: float) -> None:
-        """Evaluates the corners of all cells that a region of probability `most` may contain."""
-        self.density = density
-        log_p = density.log_density()
-        mass = np.exp(log_p + density.cells.log_area)
-        order = np.argsort(-log_p)
-        cumulative = np.cumsum(mass[order])
-        self._sorted = cumulative, log_p[order]
-        least = self._threshold(most + 0.5 * (1.0 - most)) - _STEEP
-        near = np.flatnonzero(density.highest() >= least)
-        self.cells: Cells = density.cells.take(near)
-        self.mass = mass[near]
-        x, y = self.cells.x, self.cells.y
-        self.x = np.stack([x, x + self.cells.width, x + self.cells.width, x])
-        self.y = np.stack([y, y, y + self.cells.height, y + self.cells.height])
-        self.corners = density.at_corners(self.cells, self.x, self.y)
-        self.lowest, self.highest = self.corners.min(0), self.corners.max(0)
-        # Points of cells that a border has cut, their shares, and which cells these are
-        self._known = np.empty((3, _PARTS**2, 0))
-        self._place = np.full(len(near), -1)
-
-    def _threshold(self, probability: float) -> float:
-        return float(np.interp(probability, *self._sorted))
+    def __init__(self, density: AdaptiveDensity) -> None:
+        x, y = density.longitude, density.latitude
+        log_p = density.log_density + _TILT * np.sin(np.radians(y))[:, None]
+        self._drawer = _drawer(x, y, log_p)
+        self._top = float(log_p.max()) + 1.0
+        self._mass = density.mass.ravel()
+        corners = log_p[:-1, :-1], log_p[:-1, 1:], log_p[1:, :-1], log_p[1:, 1:]
+        self._corners = np.stack(corners).reshape(4, -1)
+        self._least, self._most = self._corners.min(0), self._corners.max(0)
+        # Probability above each of many thresholds, each cell counted as four points
+        self._peak = float(self._most.max(where=self._mass > 0.0, initial=-np.inf))
+        step = min(_DEEPEST, self._peak - float(log_p.min())) / _BINS
+        points = _COARSE @ self._corners
+        number = ((self._peak - points) / step).clip(0, _BINS - 1).astype(np.intp)
+        mass = self._mass * _shares(points)
+        self._held = np.append(0.0, np.bincount(number.ravel(), mass.ravel(), _BINS).cumsum())
+        self._thresholds = self._peak - step * np.arange(_BINS + 1)
 
     def region(self, level: float) -> tuple[shapely.Geometry, float]:
         """Draws the region that holds a level; returns it and the probability it holds."""
-        # Fixed-point iteration on the level aimed at; bisection where that leaves the bracket
-        aim, holds, miss = level, 0.0, np.inf
-        low, high = 0.0, 1.0
-        for _ in range(12):
-            threshold = self._threshold(aim)
-            border = self._border(threshold)
-            found = self._mass_within(*border)
-            if abs(found - level) < miss:
-                best, holds, miss = border, found, abs(found - level)
-            if miss < MASS_TOLERANCE or high - low < 1e-6:
+        # Fixed-point iteration on the level aimed at, which settles most; then false position and
+        # bisection in turns, as the probability may fall by steps
+        low, high = (float(self._thresholds[-1]), 1.0), (self._peak, 0.0)
+        aim, holds = level, np.inf
+        for turn in range(80):
+            threshold = float(np.interp(aim, self._held, self._thresholds))
+            if turn > 2:
+                share = 0.5 if turn % 2 else (low[1] - level) / (low[1] - high[1])
+                threshold = low[0] + share * (high[0] - low[0])
+            found = self._mass_above(threshold)
+            if abs(found - level) < abs(holds - level):
+                best, holds = threshold, found
+            if abs(holds - level) < MASS_TOLERANCE:
                 break
-            low, high = (aim, high) if found < level else (low, aim)
+            if found < level:
+                high = min(high, (threshold, found))
+            else:
+                low = max(low, (threshold, found))
             aim += level - found
-            if not low < aim < high:
-                aim = (low + high) / 2.0
-        return self._drawn(*best), holds
+        return self._drawn(best), holds
 
-    def _mass_within(self, cut: Int, full: Int, pieces: Float) -> float:
-        x, y, share = self._points(cut)
-        inside = np.ones(x.shape, bool)
-        x0, y0 = pieces.T
-        dx, dy = np.roll(x0, -1, 0) - x0, np.roll(y0, -1, 0) - y0
-        beyond = dx * y0 - dy * x0
-        for i in range(8):  # a piece is convex
-            inside &= dx[i] * y - dy[i] * x >= beyond[i]
-        return float(self.mass[full].sum() + (share * inside).sum(0) @ self.mass[cut])
+    def _mass_above(self, threshold: float) -> float:
+        whole = self._least >= threshold
+        cut = np.flatnonzero((self._most > threshold) & ~whole)
+        corners = self._corners[:, cut].clip(min=threshold - _STEEP)
+        points = _FINE @ corners
+        # A point stands for the square around it, across which the density changes.
+        south_west, south_east, north_west, north_east = corners
+        change = np.abs(south_east + north_east - south_west - north_west)
+        change += np.abs(north_west + north_east - south_west - south_east)
+        above = ((points - threshold) / (change / 8.0 + 1e-15) + 0.5).clip(0.0, 1.0)
+        share = (above * _shares(points)).sum(0)
+        return float(self._mass[whole].sum() + share @ self._mass[cut])
 
-    def _border(self, threshold: float) -> tuple[Int, Int, Float]:
-        """Returns cells that the border cuts, cells inside it, and `_parts` of the former."""
-        within = self.lowest >= threshold
-        cut = np.flatnonzero((self.highest >= threshold) & ~within)
-        # Where the density is steep the border lies half way between corners; where q₀ excludes one
-        # of them, nearer to the other.
-        corners = self.corners[:, cut]
-        above = np.clip(corners - threshold, -_STEEP, _STEEP)
-        above[np.isneginf(corners)] = -_EXCLUDED_DEPTH
-        return cut, np.flatnonzero(within), _parts(self.x[:, cut], self.y[:, cut], above)
-
-    def _points(self, cells: Int) -> Float:
-        """Returns x and y of points in cells, and shares of the cell's mass, ``(3, 16, P)``."""
-        new = cells[self._place[cells] < 0]
-        # Shifted differently in each cell: a border along a parallel must not pass many at once.
-        shift = np.mod(np.outer([0.7548776662, 0.5698402910], new) + 0.5, 1.0)
-        across, down = (a.ravel()[:, None] for a in np.meshgrid(*[np.arange(_PARTS)] * 2))
-        x = self.cells.x[new] + (across + shift[0]) / _PARTS * self.cells.width[new]
-        y = self.cells.y[new] + (down + shift[1]) / _PARTS * self.cells.height[new]
-        log_p = self.density.log_density_at(x, y)
-        p = np.exp((log_p - log_p.max(0, initial=-np.inf)).clip(-80.0))
-        self._place[new] = np.arange(len(new)) + self._known.shape[2]
-        self._known = np.concatenate([self._known, np.stack([x, y, p / p.sum(0)])], 2)
-        return self._known[:, :, self._place[cells]]
-
-    def _drawn(self, cut: Int, full: Int, pieces: Float) -> shapely.Geometry:
-        boxes = _merged(self.x[0, full], self.y[0, full], self.x[2, full], self.y[2, full])
-        whole = _joined(np.concatenate([_walks(pieces), _walks(boxes)]))
-        mesh = self.density.mesh
-        degrees = shapely.transform(whole, mesh.longitude_latitude)
-        finest = np.minimum(self.cells.width[cut], self.cells.height[cut]).min(initial=2**20)
-        simple = shapely.simplify(degrees, _SMOOTHING * float(finest) * mesh.degree)
-        return polygons_of(simple if simple.is_valid else shapely.make_valid(degrees))
+    def _drawn(self, threshold: float) -> shapely.Geometry:
+        points, offsets = self._drawer.filled(threshold, self._top)
+        # A polygon is one outer ring and its holes.
+        sizes = np.concatenate([np.diff(one) for one in offsets])
+        ring = np.repeat(np.arange(len(sizes)), sizes)
+        polygon = np.repeat(np.arange(len(offsets)), [len(one) - 1 for one in offsets])
+        # Points on an edge at ±180° or ±90° may lie beyond it by a rounding.
+        corners = np.concatenate(points).clip((-180.0, -90.0), (180.0, 90.0))
+        rings = shapely.linearrings(corners, indices=ring)
+        polygons = shapely.polygons(rings, indices=polygon)
+        whole = polygons[0] if len(polygons) == 1 else shapely.multipolygons(polygons)
+        return whole if whole.is_valid else polygons_of(shapely.make_valid(whole))
 
 
-def _parts(x: Int, y: Int, above: Float) -> Float:
-    """Cuts cells where values ``(4, P)`` that are linear along their edges change sign.
+def _drawer(x: Float, y: Float, log_p: Float) -> Any:
+    """Returns a contour generator that interpolates linearly along the edges of cells.
 
-    Corners run clockwise from the north-western one. The parts with values of at least 0 have three
-    to six corners, some of them repeated, ``(P, 8, 2)``; two opposite corners inside are joined.
+    `contourpy.contour_generator` builds the same, after a search for masked values that takes
+    longer than to draw.
     """
-    # Each edge is cut from its western or northern end, so that both its cells cut it alike.
-    first, second = np.array([0, 1, 3, 0]), np.array([1, 2, 2, 3])
-    drop = above[first] - above[second]
-    share = (above[first] / np.where(drop == 0.0, 1.0, drop)).clip(0.02, 0.98)
-    points = np.empty((x.shape[1], 8, 2))
-    for axis, corner in enumerate((x, y)):
-        points[:, ::2, axis] = corner.T
-        points[:, 1::2, axis] = np.rint(corner[first] + share * (corner[second] - corner[first])).T
-    inside = above >= 0.0
-    used = np.empty((x.shape[1], 8), bool)
-    used[:, ::2], used[:, 1::2] = inside.T, (inside != inside[[1, 2, 3, 0]]).T
-    before = np.maximum.accumulate(np.where(used, np.arange(8), -1), axis=1)
-    before = np.where(before < 0, before[:, -1:], before)
-    return np.take_along_axis(points, before[..., None], axis=1)
+    generator: Any = contourpy.SerialContourGenerator
+    return generator(
+        *np.meshgrid(x, y),
+        log_p,
+        None,
+        corner_mask=False,
+        line_type=contourpy.LineType.SeparateCode,
+        fill_type=contourpy.FillType.OuterOffset,
+        quad_as_tri=False,
+        z_interp=contourpy.ZInterp.Linear,
+        x_chunk_size=0,
+        y_chunk_size=0,
+    )
 
 
-def _walks(corners: Float) -> Float:
-    """Returns the edges ``(P·C, 2, 2)``, start and end, of polygons ``(P, C, 2)``."""
-    return np.stack([corners, np.roll(corners, -1, axis=1)], 2).reshape(-1, 2, 2)
+def _shares(points: Float) -> Float:
+    """Parts each cell's probability among n points in it with log densities ``(n, P)``."""
+    p = np.exp(points - points.max(0, initial=-np.inf))
+    shares: Float = p / p.sum(0)
+    return shares
 
 
 def _support(base_measure: BaseMeasure) -> shapely.Geometry:
     """Draws the cells of a base measure's raster that it does not exclude, in degrees."""
     rows, columns = base_measure.log_weight.shape
-    row, column = np.nonzero(base_measure.log_weight.cpu().numpy() > EXCLUDED)
-    whole = _joined(_walks(_merged(column, row, column + 1, row + 1)))
+    allowed = np.pad(base_measure.log_weight.cpu().numpy() > EXCLUDED, ((0, 0), (1, 1)))
+    change = np.diff(allowed.astype(np.int8), axis=1)
+    row, west = np.nonzero(change > 0)
+    _, east = np.nonzero(change < 0)
+    whole = shapely.simplify(shapely.union_all(shapely.box(west, row, east, row + 1.0)), 0.0)
 
     def degrees(points: Float) -> Float:
         latitude = np.degrees(np.arcsin(1.0 - points[:, 1] * (2.0 / rows)))
         return np.stack([points[:, 0] * (360.0 / columns) - 180.0, latitude], -1)
 
     return shapely.transform(whole, degrees)
-
-
-def _joined(edges: Float) -> shapely.Geometry:
-    """Unites polygons that do not overlap, from their edges ``(E, 2, 2)`` of whole numbers."""
-    points, line = _lines(_outline(edges))
-    return shapely.build_area(shapely.multilinestrings(shapely.linestrings(points, indices=line)))
-
-
-def _lines(edges: Float) -> tuple[Float, Int]:
-    """Joins edges ``(E, 2, 2)`` end to end into lines that run from one branching to another.
-
-    Returns:
-        The points of all lines, ``(P, 2)``, and the number of the line of each, ``(P,)``.
-    """
-    key = (edges[..., 0].astype(np.int64) << 31) + edges[..., 1].astype(np.int64)
-    first_of, ends = np.unique(key, return_inverse=True)
-    start, end = ends.reshape(key.shape).T
-    out, into = (np.bincount(ends, minlength=len(first_of)) for ends in (start, end))
-    through = (out == 1) & (into == 1)
-    leaving = np.empty(len(first_of), np.int64)
-    leaving[start] = np.arange(len(start))
-    # The edge that goes on from each edge, -1 at a branching
-    onward = np.where(through[end], leaving[end], -1).tolist()
-    walked: list[int] = []
-    stops: list[int] = []
-    for edge in [*np.flatnonzero(~through[start]).tolist(), *range(len(onward))]:
-        if onward[edge] != _WALKED:
-            while edge >= 0 and onward[edge] != _WALKED:
-                walked.append(edge)
-                onward[edge], edge = _WALKED, onward[edge]
-            stops.append(len(walked))
-    # Each line is the starts of its edges and the end of the last.
-    order, last = np.array(walked, np.int64), np.array(stops, np.int64)
-    points = np.insert(edges[order, 0], last, edges[order[last - 1], 1], 0)
-    return points, np.repeat(np.arange(len(last)), np.diff(last, prepend=0) + 1)
-
-
-def _outline(edges: Float) -> Float:
-    """Removes the edges ``(E, 2, 2)`` that two polygons share.
-
-    Every edge has its polygon to the same side. Those along meridians and parallels are divided
-    wherever another one ends.
-    """
-    sheer = edges[:, 0] == edges[:, 1]
-    kept = [edges[~sheer.any(1)]]
-    for axis in (0, 1):
-        along = edges[sheer[:, axis] & ~sheer[:, 1 - axis]]
-        line, ends = along[:, 0, axis], along[:, :, 1 - axis]
-        sign = np.where(ends[:, 1] > ends[:, 0], 1, -1)
-        line, place = np.tile(line, 2), np.concatenate([ends.min(1), ends.max(1)])
-        order = np.lexsort((place, line))
-        line, place = line[order], place[order]
-        walked = np.cumsum(np.concatenate([sign, -sign])[order])
-        between = (walked[:-1] != 0) & (place[1:] > place[:-1])
-        part = np.empty((between.sum(), 2, 2))
-        part[:, :, axis] = line[:-1][between][:, None]
-        part[:, :, 1 - axis] = np.stack([place[:-1], place[1:]], 1)[between]
-        kept.append(part)
-    return np.concatenate(kept)
-
-
-def _merged(west: Int, north: Int, east: Int, south: Int) -> Float:
-    """Merges cells into boxes ``(B, 4, 2)``: runs along parallels, then along meridians."""
-    boxes = np.stack([west, north, east, south])
-    for a, b, c, d in ((0, 1, 2, 3), (1, 0, 3, 2)):
-        boxes = boxes[:, np.lexsort((boxes[a], boxes[d], boxes[b]))]
-        starts = np.ones(boxes.shape[1], bool)
-        starts[1:] = (
-            (boxes[a, 1:] != boxes[c, :-1])
-            | (boxes[b, 1:] != boxes[b, :-1])
-            | (boxes[d, 1:] != boxes[d, :-1])
-        )
-        first = np.flatnonzero(starts)
-        last = np.append(first[1:], boxes.shape[1])[: len(first)] - 1
-        far, boxes = boxes[c, last], boxes[:, first]
-        boxes[c] = far
-    corners = boxes[[0, 1, 2, 1, 2, 3, 0, 3]].T.astype(float)
-    return corners.reshape(-1, 4, 2)
 
 
 def area_km2(geometries: ArrayLike) -> float:
