@@ -32,8 +32,6 @@ _REPLY = struct.Struct("<B?Q")
 _RETURNED, _RAISED, _NO_MEMORY = range(3)
 _MOST_TEXT = 2**16
 _PIPE_BYTES = 2**20
-_MOST_HELD = 128 * 2**20
-"""Most bytes that a child may keep of a call; one that keeps more is replaced."""
 _LAST_S = 5.0
 """Most seconds until a child has ended that answers no more."""
 _SURROUNDINGS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
@@ -71,12 +69,18 @@ class Limits:
         cpu_s: Most seconds of CPU time of one call, whatever else the machine does.
         wall_s: Most seconds until the answer, for calls that wait for something.
         reply_bytes: Most bytes of an answer.
+        held_bytes: Most bytes that a child may keep of a call; one that keeps more is replaced.
     """
 
     memory_bytes: int = 1280 * 2**20
     cpu_s: float = 20.0
     wall_s: float = 600.0
     reply_bytes: int = 2**30
+    held_bytes: int = 128 * 2**20
+
+
+UNLIMITED = Limits(memory_bytes=2**50, cpu_s=1e6, wall_s=1e6, reply_bytes=2**40, held_bytes=2**50)
+"""Limits for work on files of our own."""
 
 
 class IsolatedFunction:
@@ -90,17 +94,21 @@ class IsolatedFunction:
         function: Function that pickle sends to the child: a top-level function, a method of an
             object, or a partial of one. It is called with one `bytes` and returns `bytes`.
         limits: Limits of one call; by default those of `Limits`.
+        own: Whether the bytes are our own, and children keep the rights of this process.
     """
 
-    def __init__(self, function: Callable[[bytes], bytes], limits: Limits | None = None) -> None:
+    def __init__(
+        self, function: Callable[[bytes], bytes], limits: Limits | None = None, own: bool = False
+    ) -> None:
         self.function = function
         self.limits = limits or Limits()
+        self.own = own
         self._idle: list[_Child] = []
         self._lock = threading.Lock()
         self._owner = os.getpid()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return IsolatedFunction, (self.function, self.limits)
+        return IsolatedFunction, (self.function, self.limits, self.own)
 
     def __call__(self, request: bytes) -> bytes:
         """Calls the function in a child process.
@@ -114,7 +122,7 @@ class IsolatedFunction:
         with self._lock:
             child = self._idle.pop() if self._idle else None
         if child is None:
-            return self._call(_Child(self.function, self.limits), request)
+            return self._call(self._child(), request)
         start = time.monotonic()
         try:
             return self._call(child, request)
@@ -123,7 +131,10 @@ class IsolatedFunction:
             if error.overrun is Overrun.TIME or not soon:
                 raise
         # It may have died while it waited, or of what an earlier call left behind.
-        return self._call(_Child(self.function, self.limits), request)
+        return self._call(self._child(), request)
+
+    def _child(self) -> _Child:
+        return _Child(self.function, self.limits, "" if self.own else _become_other_user())
 
     def _call(self, child: _Child, request: bytes) -> bytes:
         try:
@@ -163,13 +174,13 @@ class IsolatedFunction:
 class _Child:
     """One child process; `leaves` says that it keeps too much memory to be called again."""
 
-    def __init__(self, function: Callable[[bytes], bytes], limits: Limits) -> None:
+    def __init__(self, function: Callable[[bytes], bytes], limits: Limits, become: str) -> None:
         self.leaves = False
         self._limits = limits
         replies, ours = os.pipe()
         # Not the working directory, in which an archive may lie with a module of its own.
         path = [os.path.abspath(place) for place in sys.path if place]
-        code = _START.format(become=_become_other_user(), path=path, replies=ours)
+        code = _START.format(become=become, path=path, replies=ours)
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-I", "-c", code],
@@ -296,7 +307,7 @@ def answer_calls(replies: int) -> None:
         del request
         signal.setitimer(signal.ITIMER_PROF, 0.0)
         length, held = len(answer), _data_bytes() - len(answer)
-        answers.write(_REPLY.pack(kind, held > at_first + _MOST_HELD, length))
+        answers.write(_REPLY.pack(kind, held > at_first + limits.held_bytes, length))
         answers.write(answer)
         answers.flush()
         del answer

@@ -88,6 +88,13 @@ def test_imports_nothing_from_the_working_directory(
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
+def test_a_child_for_bytes_of_our_own_stays_who_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOCDIFFUSION_CHILD_USER", "nobody")
+    function = pickle.loads(pickle.dumps(IsolatedFunction(isolated.user, own=True)))
+    assert function(b"").startswith(b"0 ")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may become another user")
 def test_a_child_of_root_runs_as_the_user_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert IsolatedFunction(isolated.user)(b"").startswith(b"0 ")
     place = Path(isolated.__file__)
