@@ -137,7 +137,7 @@ class Geotagger:
         trained, degree = loaded.config.encoder, loaded.config.model.max_degree
         if not embeds:
             kept = None if places is None else embedded_gallery(places, degree)
-            return cls(loaded, UnloadedEncoder(trained, device), wanted, kept)
+            return cls(loaded, UnloadedEncoder(trained, device), wanted, kept, own)
         image_encoder = load_image_encoder(name, device, bf16, trained)
         found = image_encoder.spec
         known = trained if trained.activation else replace(trained, activation=found.activation)

@@ -394,6 +394,16 @@ class TestAnotherPrior:
             swedish.with_prior(name)
         assert swedish.with_prior("checkpoint") is not own
 
+    def test_is_the_same_where_no_encoder_is_loaded(self, saved: str) -> None:
+        embeddings = np.random.default_rng(0).normal(size=(3, EMBEDDING_DIM)).astype(np.float32)
+        loaded = [Geotagger.load(saved, prior="country:SE", embeds=one) for one in (True, False)]
+        for prior in (None, "checkpoint", "land"):
+            found = []
+            for one in (tagger.with_prior(prior) for tagger in loaded):
+                found.append(one.decode(one.sample(embeddings, KEYS[:3])).numbers())
+            for name, column in found[0].items():
+                np.testing.assert_array_equal(column, found[1][name])
+
     def test_that_is_none_is_refused(self, saved: str, density: Geotagger) -> None:
         with pytest.raises(AreaError, match="no country"):
             density.with_prior("country:NORWAY")
