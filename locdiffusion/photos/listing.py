@@ -167,6 +167,11 @@ def list_shards(
             contents.append(FolderContent.take(root, paths, *rules))
     beside = LeftOut()
     listed = sorted(filter(is_table, files)) if tables and not loose else []
+    if listed and exclude:
+        raise DataError(
+            f"{listed[0]} is a table, wanted photos that --exclude may leave out; take their "
+            "rows out of the table, and geotag it without --exclude"
+        )
     for file in sorted(set(files).difference(loose, listed)):
         if _beside_photos(file, bool(loose)):
             beside.add(file)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from locdiffusion.photos import table as photo_table
 from locdiffusion.photos.listing import list_shards
+from locdiffusion.photos.storage import DataError
 from pipelines.geotag import command
 from pipelines.geotag.output import Output
 from pipelines.geotag.shard_lists import read_list, write_lists
@@ -202,3 +203,9 @@ def test_a_table_without_photos_is_refused_before_the_job(archive, tmp_path):
     found = geotagged(tmp_path / "out", table)
     assert found.status == 2 and "none of which is known as the place of the photo" in found.console
     assert not (tmp_path / "out").exists()
+
+
+def test_exclude_is_refused_with_a_table(archive: Path) -> None:
+    table = write_table(archive / "excluded.csv", path=names_of(archive))
+    with pytest.raises(DataError, match="take their rows out of the table"):
+        list_shards([str(table)], tables=True, exclude=["*.jpg"])
