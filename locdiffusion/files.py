@@ -26,6 +26,7 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+_LOCAL = LocalFileSystem()
 LEFT_OVER = ".locdiffusion-*.tmp"
 
 CHAINS = (
@@ -120,7 +121,7 @@ def absolute(root: str) -> str:
 def file_system(place: str) -> tuple[Any, str]:
     """Returns fsspec's file system of a place, and the path on it."""
     if "://" not in place:
-        return LocalFileSystem(), os.path.abspath(place)
+        return _LOCAL, os.path.abspath(place)
     if is_chain(place):
         filesystem, path = fsspec.core.url_to_fs(place)
         return filesystem, path

@@ -20,6 +20,7 @@ from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.tar import TarStatus
 from pipelines.geotag.batches import PhotoBatch, ShardEnding
 from pipelines.geotag.kept_rows import KeptRows
+from pipelines.geotag.manifests import is_count
 from pipelines.geotag.output import ATTEMPTS, Output
 from pipelines.writing.directory import to_json
 from schemas.geotags import ErrorRow, Stage, Status
@@ -51,26 +52,21 @@ def attempt(output: Output, shard: Shard, version: str) -> Iterator[PhotoBatch |
         None if the shard may be read; else its only batch, which says why not.
     """
     name = f"{shard.id}.json"
-    with _in_work(alone=False):
-        if output.create(ATTEMPTS, name, data=_note(shard, version, 1)):
-            try:
-                yield None
-            finally:
-                output.remove(ATTEMPTS, name)
-            return
-    note = output.read_json(ATTEMPTS, name) or {}
-    known = note.get("version") == version and isinstance(note.get("deaths"), int)
-    deaths = note["deaths"] if known else 0
-    if deaths >= MOST_DEATHS:
-        yield _deadly(shard, version)
-        output.remove(ATTEMPTS, name)  # the next attempt, if it is wished for, is the first
-        return
-    with _in_work(alone=deaths > 0):
-        output.write(ATTEMPTS, name, data=_note(shard, version, deaths + 1))
-        try:
-            yield None
-        finally:
-            output.remove(ATTEMPTS, name)
+    with contextlib.ExitStack() as held:
+        held.enter_context(_in_work(alone=False))
+        if not output.create(ATTEMPTS, name, data=_note(shard, version, 1)):
+            held.close()
+            note = output.read_json(ATTEMPTS, name) or {}
+            known = note.get("version") == version and is_count(note.get("deaths"))
+            deaths = note["deaths"] if known else 0
+            if deaths >= MOST_DEATHS:
+                yield _deadly(shard, version)
+                output.remove(ATTEMPTS, name)  # the next attempt, if it is wished for, is the first
+                return
+            held.enter_context(_in_work(alone=deaths > 0))
+            output.write(ATTEMPTS, name, data=_note(shard, version, deaths + 1))
+        held.callback(output.remove, ATTEMPTS, name)
+        yield None
 
 
 @contextlib.contextmanager

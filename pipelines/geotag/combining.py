@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import apache_beam as beam
 from pipelines.geotag.digest import RunDigest
 from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import DIGEST, Output
-from pipelines.geotag.shard_files import MISMATCHES, digest_shard
+from pipelines.geotag.shard_files import MISMATCHES, digest_shards
 from pipelines.geotag.summary import read_digest
 
 FANOUT = 16
@@ -35,7 +34,7 @@ class DigestRun(beam.PTransform):
             | "Spread" >> beam.Reshuffle()
         )
         digests = [
-            shards | f"Digest{which}" >> beam.Map(functools.partial(digest_shard, self.output))
+            shards | f"Digest{which}" >> beam.Map(_digested, self.output)
             for which, shards in (("New", names), ("Kept", kept))
         ]
         return (
@@ -54,6 +53,10 @@ def _kept(_: bytes, output: Output, new: Iterable[ManifestName]) -> Iterator[Man
         if digest is not None and digest.covers(output.sizes_of_shards()):
             return
     yield from (name for shard, name in output.manifest_files().items() if shard not in done)
+
+
+def _digested(name: ManifestName, output: Output) -> RunDigest:
+    return digest_shards(output, [name])
 
 
 def _write(digest: RunDigest, output: Output) -> None:

@@ -37,12 +37,10 @@ from pipelines.geotag.output import DIGEST, MAP_HTML, MAP_PNG, REPORT_HTML, Outp
 from pipelines.geotag.plain_loop import run_plain_loop
 from pipelines.geotag.progress import TALLY, Progress
 from pipelines.geotag.sample import Sample
-from pipelines.geotag.summary import run_digest, summarise
+from pipelines.geotag.summary import TIMES, run_digest, summarise, with_earlier
 from pipelines.writing.directory import RUN, SUMMARY, OutputError, to_json
 
 __all__ = ["build", "geotag", "main", "parser", "run", "summarise_only"]
-
-TIMES = ("seconds", "images_per_second", "stage_seconds")
 
 
 @dataclass(frozen=True)
@@ -225,18 +223,10 @@ def run(job: Job) -> dict[str, Any] | None:
     digest = run_digest(job.output)
     summary = summarise(job.output, job.left_out, digest)
     now = zip(TIMES, (seconds, round(photos / seconds, 2), stages), strict=True)
-    # Where nothing was left to do, what is known about the time is in the earlier summary.
-    earlier = {} if photos else _earlier_times(job.output, summary["photos"])
-    summary |= {**dict(now), **earlier, "configuration": job.configuration.to_dict()}
+    summary |= {**dict(now), "configuration": job.configuration.to_dict()}
+    if not photos:  # what is known about the time is in the earlier summary
+        summary = with_earlier(job.output, summary)
     return report(job.options, job.output, digest, summary, job.shards)
-
-
-def _earlier_times(output: Output, photos: int) -> dict[str, Any]:
-    """Returns the times of the earlier summary, if it is about as many photos."""
-    earlier = output.read_json(SUMMARY) or {}
-    if earlier.get("photos") != photos:
-        return {}
-    return {name: earlier[name] for name in TIMES if name in earlier}
 
 
 def summarise_only(options: GeotagOptions) -> dict[str, Any]:
@@ -261,9 +251,8 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
     shards = _shards(options, left_out)
     digest = run_digest(output)
     summary = summarise(output, left_out, digest)
-    if not shards and (earlier := output.read_json(SUMMARY)):  # which knew the folders
-        summary["left_out"] = earlier.get("left_out", summary["left_out"])
-    summary |= {**_earlier_times(output, summary["photos"]), "configuration": configuration}
+    # Without --input, the earlier summary knew the folders.
+    summary = with_earlier(output, summary, left_out=not shards) | {"configuration": configuration}
     if shards:
         _tell_others(output.not_in(shards), "the rows of those that are gone go with the next run")
     else:

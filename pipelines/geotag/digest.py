@@ -7,6 +7,7 @@ whole, and of long lists the first are kept in a fixed order. Knows no Beam.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections import Counter, defaultdict
 from collections.abc import Mapping
@@ -21,7 +22,9 @@ from numpy.typing import NDArray
 from locdiffusion.evaluate.metrics import within_thresholds
 from locdiffusion.photos.left_out import MOST_KINDS, MOST_NAMED
 from locdiffusion.photos.names import OTHER_KINDS
-from pipelines.geotag.sample import SCHEMA, Sample
+from pipelines.geotag.manifests import is_counts
+from pipelines.geotag.sample import SCHEMA, Sample, check_rows
+from pipelines.geotag.tables import UNREADABLE
 from schemas.geotags import SCHEMA_VERSION, THRESHOLDS_KM
 
 CREDIBLE = {"radius_50_km": "coverage_50", "radius_90_km": "coverage_90"}
@@ -74,25 +77,32 @@ class RunDigest:
 
     def tell(self, name: str, shard: str, *texts: str) -> None:
         """Adds an entry about a shard to a list."""
-        self.told[name].append((shard, sum(told[0] == shard for told in self.told[name]), [*texts]))
+        before = itertools.takewhile(lambda told: told[0] == shard, reversed(self.told[name]))
+        self.told[name].append((shard, sum(1 for _ in before), [*texts]))
         self.counts["told"][name] += 1
 
     def update(self, other: RunDigest) -> None:
         """Adds the digest of other shards."""
         for name, counts in other.counts.items():
             self.counts[name].update(counts)
-        _spill(self.counts[LEFT_OUT], MOST_KINDS, OTHER_KINDS)
         for name, entries in other.told.items():
-            most = MOST_TOLD.get(name, MOST_TOLD_OF_OTHERS)
-            self.told[name] = sorted([*self.told[name], *entries])[:most]
+            self.told[name] += entries
         for kind, groups in other.accuracy.items():
-            ours = self.accuracy.setdefault(kind, {})
             for group, counts in groups.items():
-                ours.setdefault(group, Counter()).update(counts)
-            _spill(ours, MOST_GROUPS, OTHER_GROUPS)
+                self.accuracy.setdefault(kind, {}).setdefault(group, Counter()).update(counts)
         self.sample.update(other.sample)
         self.files += other.files
         self.cover = (self.cover + other.cover) % 2**128
+        self.bound()
+
+    def bound(self) -> None:
+        """Cuts tables and lists to what a digest keeps of them."""
+        _spill(self.counts[LEFT_OUT], MOST_KINDS, OTHER_KINDS)
+        for name, entries in self.told.items():
+            entries.sort()
+            del entries[MOST_TOLD.get(name, MOST_TOLD_OF_OTHERS) :]
+        for groups in self.accuracy.values():
+            _spill(groups, MOST_GROUPS, OTHER_GROUPS)
 
     def to_bytes(self) -> bytes:
         """The digest as a Parquet file: the sample, and the rest as JSON in its metadata."""
@@ -121,28 +131,29 @@ class RunDigest:
         Raises:
             ValueError: It is something else.
         """
-        table = pq.read_table(pa.BufferReader(data))
         try:
+            table = pq.read_table(pa.BufferReader(data))
             document = json.loads((table.schema.metadata or {})[b"digest"])
             if document["schema_version"] != SCHEMA_VERSION:
-                raise ValueError(f"it is of version {document['schema_version']}")
-            digest = cls(files=int(document["files"]), cover=int(document["cover"], 16))
+                raise ValueError(f"version {document['schema_version']}")
+            digest = cls(files=document["files"], cover=int(document["cover"], 16))
             for name, counts in document["counts"].items():
-                digest.counts[name] = _counted(counts)
+                digest.counts[name] = Counter({**counts})
             for name, told in document["told"].items():
                 digest.told[name] = [(str(s), int(i), [*map(str, t)]) for s, i, t in told]
             for kind, groups in document["accuracy"].items():
-                digest.accuracy[kind] = {group: _counted(one) for group, one in groups.items()}
-            rows, known = map(int, document["rows"])
-            sample = table.select(SCHEMA.names).cast(SCHEMA)
+                digest.accuracy[kind] = {group: Counter({**one}) for group, one in groups.items()}
+            rows, known = document["rows"]
+            tables = [one for groups in digest.accuracy.values() for one in groups.values()]
+            whole = {"rows": rows, "known": known, "files": digest.files}
+            for table_of_counts in (*tables, *digest.counts.values(), whole):
+                if not is_counts(table_of_counts):
+                    raise ValueError(f"the counts {dict(table_of_counts)!r:.200}")
+            sample = check_rows(table.select(SCHEMA.names).cast(SCHEMA))
             digest.sample = Sample(rows, known, [sample], _held=len(sample))
-        except (LookupError, TypeError, AttributeError, RecursionError, pa.ArrowException) as error:
-            raise ValueError(f"it is no digest of a run: {error!r}") from error
+        except UNREADABLE as error:
+            raise ValueError(f"found {error!r}, wanted what a run writes there") from error
         return digest
-
-
-def _counted(table: Mapping[str, Any]) -> Counter[str]:
-    return Counter({name: int(count) for name, count in table.items()})
 
 
 def _spill(table: dict[str, Any], most: int, others: str) -> None:

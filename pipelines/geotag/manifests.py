@@ -15,14 +15,18 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from pipelines.geotag.tables import FAILED
+from locdiffusion.photos.tar import TarStatus
+from pipelines.geotag.tables import FAILED, LAYERS
 from schemas.geotags import Status
 
 SURPRISES = ("not_understood", "estimates", "unfamiliar")
 """Counts that older manifests may lack: documents that are not understood, photos with a position
 of ours, and those that are unlike the photos that the checkpoint is for."""
 COUNTS = ("photos", "predictions", "photo_errors", "shard_errors")
+MOST_COUNT = 2**80
+"""A number that no count of ours reaches, not even a sum of some."""
 UNREAD = "unread"
+_STATUSES, _TAR_STATUSES = ({one.value for one in kind} for kind in (Status, TarStatus))
 _NAME = re.compile(rf"(.+)\.([0-9a-f]{{16}})(?:-({UNREAD}|[0-9a-f]{{8}}))?\.json", re.DOTALL)
 
 
@@ -83,21 +87,45 @@ def formats_digest(formats: Iterable[str]) -> str:
     return hashlib.sha256("\n".join(sorted(formats)).encode()).hexdigest()[:8]
 
 
-def is_manifest(document: Mapping[str, Any], shard_id: str) -> bool:
-    """Returns whether a document is the manifest of this shard, with every field that is read."""
-    left_out = document.get("left_out", {})
+def as_manifest(document: Mapping[str, Any] | None, shard_id: str) -> dict[str, Any] | None:
+    """Returns a document if it is the manifest of this shard, with every field that is read.
+
+    Older versions lack some of them.
+    """
+    left_out = (document or {}).get("left_out", {})
+    if document is None or document.get("shard") != shard_id or not isinstance(left_out, dict):
+        return None
     tables = [
         document.get("errors_by_status"),
-        left_out.get("by_kind", {}) if isinstance(left_out, dict) else None,
-        document.get("layers", {}),  # older versions have none
+        document.get("layers", {}),
+        left_out.get("by_kind", {}),
         *(document.get(name, {}) for name in FAILED),
     ]
-    if document.get("shard") != shard_id or not all(isinstance(table, dict) for table in tables):
-        return False
+    lists = [
+        left_out.get("named", []),
+        *(document.get(name, []) for name in ("problems", "readable_formats")),
+        [document.get(name) for name in ("source", "tar_status")],
+        [document.get(name, "") for name in ("tar_message", "version", "config_hash")],
+    ]
+    if not all(map(is_counts, tables)) or not all(map(is_texts, lists)):
+        return None
     counts = [document.get(name) for name in COUNTS]
     counts += [document.get(name, 0) for name in SURPRISES]
-    counts += [count for table in tables if table for count in table.values()]
-    texts = [document.get(name) for name in ("source", "tar_status")]
-    return all(isinstance(count, int) and count >= 0 for count in counts) and all(
-        isinstance(text, str) for text in texts
-    )
+    named = _STATUSES.issuperset(tables[0] or ()) and set(LAYERS).issuperset(tables[1] or ())
+    named = named and document["tar_status"] in _TAR_STATUSES
+    return dict(document) if named and all(map(is_count, counts)) else None
+
+
+def is_counts(value: object) -> bool:
+    """Whether a value of JSON is a table of counts."""
+    return isinstance(value, dict) and all(map(is_count, value.values()))
+
+
+def is_count(value: object) -> bool:
+    """Whether a value of JSON is a count."""
+    return type(value) is int and 0 <= value < MOST_COUNT
+
+
+def is_texts(value: object) -> bool:
+    """Whether a value of JSON is a list of texts."""
+    return isinstance(value, list) and all(isinstance(text, str) for text in value)

@@ -6,7 +6,7 @@
     _manifest/<shard>.<mark>.json       written last: a shard without one is not done
     _attempts/<shard>.json              only while the shard is in work, see `attempts`
     _retries/<shard>.json               its manifest, until photos in errors are done again
-    _shards/<digest>.jsonl.gz           only while a large job runs, see `shard_lists`
+    _shards/<job>-<number>.jsonl.gz     only while a large job runs, see `shard_lists`
     run.json                            written first: the configuration of the run
     digest.parquet                      what the summary and the pages need, see `digest`
     summary.json, `PAGES`               written by `pipelines.geotag` after the job
@@ -34,9 +34,9 @@ from pipelines.geotag.batches import PhotoBatch, ShardEnding
 from pipelines.geotag.manifests import (
     UNREAD,
     ManifestName,
+    as_manifest,
     first_of_each,
     formats_digest,
-    is_manifest,
     manifest_mark,
 )
 from pipelines.geotag.places import Places, folder_of
@@ -182,6 +182,8 @@ class Output(OutputDirectory):
         noted, todo = self._retried(), {shard.id for shard in unfinished}
         for left in noted - todo:  # by a stopped run
             self.remove(RETRIES, f"{left}.json")
+        for left in () if unfinished else self.names(SHARD_LISTS, self.FOLDERS[SHARD_LISTS]):
+            self.remove(SHARD_LISTS, left)  # of jobs that nobody waited for
         ours = {f"part-{shard}.parquet" for shard in {*kept, *(noted & todo)}}
         for layer, names in parts.items():
             for name in names - ours:
@@ -197,7 +199,7 @@ class Output(OutputDirectory):
             manifest = self.manifest(shard.id, ManifestName(shard.id, mark, state))
             if manifest is not None:
                 part = f"part-{shard.id}.parquet"
-                whole = all(self.exists(layer, part) for layer in manifest["layers"])
+                whole = all(self.exists(layer, part) for layer in manifest.get("layers", ()))
                 return manifest if whole else None
         return None
 
@@ -209,8 +211,7 @@ class Output(OutputDirectory):
             file: Name of the manifest; without it, the folder is listed.
         """
         file = file or self.manifest_files().get(name)
-        document = file and self.read_json(MANIFESTS, file.file)
-        return document if document and is_manifest(document, name) else None
+        return as_manifest(file and self.read_json(MANIFESTS, file.file), name)
 
     def manifest_files(self) -> dict[str, ManifestName]:
         """The name of the manifest of each shard that is done, in the order of the shards."""

@@ -13,8 +13,9 @@ import pyarrow.parquet as pq
 from locdiffusion.files import file_system
 from locdiffusion.photos.listing import Shard
 from pipelines.geotag.kept_rows import KeptRows
+from pipelines.geotag.manifests import as_manifest
 from pipelines.geotag.output import RETRIES, Output, RunConfiguration
-from pipelines.geotag.tables import EMBEDDINGS, FAILED, PREDICTIONS, REGIONS, THUMBNAILS
+from pipelines.geotag.tables import EMBEDDINGS, FAILED, PREDICTIONS, REGIONS, THUMBNAILS, UNREADABLE
 from schemas.geotags import PREDICTION_SCHEMA
 from schemas.layers import EMBEDDING, REGION_SCHEMA, THUMBNAIL_SCHEMA, Thumbnail, embedding_schema
 
@@ -41,12 +42,13 @@ class Retries:
         half, nothing stays.
         """
         name = f"{shard.id}.json"
-        if name not in self._noted or (note := self.output.read_json(RETRIES, name)) is None:
+        if name not in self._noted:
             return None
+        note = as_manifest(self.output.read_json(RETRIES, name), shard.id) or {}
         if (note.get("config_hash"), note.get("version")) == (self.configuration.hash, version):
             try:
                 return self._read(shard.id, note["layers"], note)
-            except (OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+            except UNREADABLE:
                 pass  # the whole shard is done again
         self.output.remove(RETRIES, name)
         return None

@@ -1,38 +1,63 @@
-"""Checks the files of a shard against its manifest, and digests them. Knows no Beam."""
+"""Checks the files of shards against their manifests, and digests them. Knows no Beam.
+
+Files are read shard by shard; what they hold is added up for many shards at once.
+"""
 
 from __future__ import annotations
 
+import functools
+import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
 
 from locdiffusion.evaluate.known_positions import KINDS
 from locdiffusion.files import file_system
-from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.listing import shard_stem
 from locdiffusion.photos.tar import TarStatus
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.digest import CREDIBLE, LEFT_OUT, RunDigest, error_counts
-from pipelines.geotag.manifests import COUNTS, SURPRISES, ManifestName
+from pipelines.geotag.manifests import COUNTS, SURPRISES, ManifestName, as_manifest
 from pipelines.geotag.output import Output
-from pipelines.geotag.sample import COLUMNS, Sample
-from pipelines.geotag.tables import ERRORS, FAILED, PREDICTIONS, THUMBNAILS
-from pipelines.writing.directory import MANIFESTS
+from pipelines.geotag.sample import COLUMNS, ROWS_SCHEMA, rows_of_shard, with_thumbnails
+from pipelines.geotag.tables import ERRORS, FAILED, PREDICTIONS, THUMBNAILS, UNREADABLE
+from pipelines.writing.directory import MANIFESTS, READERS, json_object
 from schemas.geotags import Status
-from schemas.layers import THUMBNAIL_SCHEMA
 
 TABLES = ("errors_by_status", "layers", *FAILED)
 """Fields of a manifest that count by name."""
 MISMATCHES = "mismatches"
-THUMBNAIL_ROWS = 256
 READ_AT_ONCE_BYTES = 2**22
 """Most bytes of a part that is read at once: one request to a storage, not one for each column."""
+SHARDS_AT_ONCE, BYTES_AT_ONCE = 256, 2**24
+"""Shards, and bytes of their files, after which what was read is added up."""
+
+
+@dataclass
+class ShardFiles:
+    """What the files of a shard hold.
+
+    Attributes:
+        shard: Id of the shard.
+        manifest: Its manifest; None if there is none.
+        sizes: Size in bytes of each file that could be read, by folder and name.
+        rows: Table of ROWS_SCHEMA of the predictions; None if they could not be read.
+        wrong: Sentences that say what is wrong with the files.
+    """
+
+    shard: str
+    manifest: Mapping[str, Any] | None = None
+    sizes: dict[tuple[str, str], int] = field(default_factory=dict)
+    rows: pa.Table | None = None
+    wrong: list[str] = field(default_factory=list)
 
 
 def shard_group(shard: str) -> str:
@@ -41,90 +66,121 @@ def shard_group(shard: str) -> str:
     return re.sub(r"[-_.]?\d+\Z", "", stem) or stem
 
 
-def digest_shard(output: Output, name: ManifestName) -> RunDigest:
-    """Digests a shard that is done, from the manifest of this name and its parts.
+def digest_shards(output: Output, names: Sequence[ManifestName]) -> RunDigest:
+    """Digests shards that are done, from the manifests of these names and their parts.
 
     What is wrong with them is told in the digest's list of mismatches.
     """
-    digest, shard = RunDigest(), name.shard
-    place = output.path(MANIFESTS, name.file)
-    filesystem, path = file_system(place)
-    filesystem.invalidate_cache()  # other workers write too
-    manifest = output.manifest(shard, name)
-    if manifest is None:
-        digest.tell(MISMATCHES, shard, f"{place} is not what was written there; delete it")
-        return digest
-    digest.cover_file(MANIFESTS, name.file, filesystem.size(path))
-    _add_manifest(digest, manifest)
-    if manifest["photos"] != manifest["predictions"] + manifest["photo_errors"]:
-        digest.tell(
-            MISMATCHES,
-            shard,
-            f"shard {shard}: {manifest['photos']} photos are not {manifest['predictions']} "
-            f"predictions + {manifest['photo_errors']} errors",
-        )
-    stated = {PREDICTIONS: manifest["predictions"], ERRORS: 0, **other_layers(manifest)}
-    for layer, count in stated.items():
-        path = output.part(layer, shard)
-        try:
-            with open_part(path) as file:
-                if layer == ERRORS:
-                    pairs = _errors(manifest, file)
-                else:
-                    pairs = [(f"{file.metadata.num_rows} rows", f"{count} rows")]
-                if layer == PREDICTIONS:
-                    add_predictions(digest, shard, file)
-                elif layer == THUMBNAILS:
-                    add_thumbnails(digest.sample, file)
-                digest.cover_file(layer, path.rpartition("/")[2], file.size)
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
-            digest.tell(MISMATCHES, shard, f"shard {shard}: {path} cannot be read ({error})")
-            continue
-        for held, told in pairs:
-            if held != told:
-                text = f"shard {shard}: {path} holds {held}, the manifest says {told}"
-                digest.tell(MISMATCHES, shard, text)
-    if digest.told[MISMATCHES]:
-        digest.accuracy = {}
+    digest = RunDigest()
+    read: list[ShardFiles] = []
+    size = 0
+    for files in _read_ahead(output, names):
+        read.append(files)
+        size += sum(files.sizes.values())
+        if len(read) >= SHARDS_AT_ONCE or size >= BYTES_AT_ONCE:
+            add_shards(digest, read)
+            read, size = [], 0
+    add_shards(digest, read)
     return digest
 
 
-class Part(pq.ParquetFile):
-    """The file of a shard in a layer; `size` is its size in bytes."""
+def _read_ahead(output: Output, names: Sequence[ManifestName]) -> Iterator[ShardFiles]:
+    """Reads shards in their order; those on a cloud storage with several threads."""
+    read = functools.partial(read_shard, output)
+    local = isinstance(file_system(output.root)[0], LocalFileSystem)
+    with ThreadPoolExecutor(READERS) as pool:
+        for start in range(0, len(names), READERS):  # no more shards at a time than readers
+            yield from (map if local else pool.map)(read, names[start : start + READERS])
 
-    size: int
+
+def read_shard(output: Output, name: ManifestName) -> ShardFiles:
+    """Reads the manifest of this name and the parts of its shard, and checks them."""
+    files = ShardFiles(name.shard)
+    place = output.path(MANIFESTS, name.file)
+    file_system(place)[0].invalidate_cache()  # other workers write too
+    content = output.read_bytes(MANIFESTS, name.file)
+    manifest = as_manifest(json_object(content), name.shard)
+    if content is None or manifest is None:
+        files.wrong.append(f"{place} is not what was written there; delete it")
+        return files
+    files.manifest, files.sizes[MANIFESTS, name.file] = manifest, len(content)
+    if manifest["photos"] != manifest["predictions"] + manifest["photo_errors"]:
+        files.wrong.append(
+            f"shard {name.shard}: {manifest['photos']} photos are not {manifest['predictions']} "
+            f"predictions + {manifest['photo_errors']} errors"
+        )
+    stated = {PREDICTIONS: manifest["predictions"], ERRORS: 0, **other_layers(manifest)}
+    for layer, count in stated.items():
+        path = output.part(layer, name.shard)
+        try:
+            part, size = open_part(path)
+            if layer == ERRORS:
+                pairs = _errors(manifest, part)
+            else:
+                pairs = [(f"{part.metadata.num_rows} rows", f"{count} rows")]
+            if layer == PREDICTIONS:
+                files.rows = read_predictions(part)
+            elif layer == THUMBNAILS and files.rows is not None:
+                files.rows = with_thumbnails(files.rows, part.read(["key", "jpeg"]))
+            files.sizes[layer, path.rpartition("/")[2]] = size
+        except UNREADABLE as error:
+            files.wrong.append(f"shard {name.shard}: {path} cannot be read ({error})")
+            continue
+        for held, told in pairs:
+            if held != told:
+                files.wrong.append(
+                    f"shard {name.shard}: {path} holds {held}, the manifest says {told}"
+                )
+    return files
 
 
-@contextmanager
-def open_part(path: str) -> Iterator[Part]:
-    """Opens a part, wherever it is.
+def add_shards(digest: RunDigest, shards: Sequence[ShardFiles]) -> None:
+    """Adds shards to a digest."""
+    for files in shards:
+        if files.manifest is not None:
+            _add_manifest(digest, files.manifest)
+        for (folder, name), size in files.sizes.items():
+            digest.cover_file(folder, name, size)
+        for text in files.wrong:
+            digest.tell(MISMATCHES, files.shard, text)
+    read = {files.shard: files.rows for files in shards if files.rows is not None}
+    digest.sample.add(read)
+    _add_errors(digest, {f.shard: read[f.shard] for f in shards if f.shard in read and not f.wrong})
+    digest.bound()
+
+
+def open_part(path: str) -> tuple[pq.ParquetFile, int]:
+    """Opens a part, wherever it is; returns its size in bytes, too.
 
     Raises:
         OSError: There is no such file.
         ValueError: It is no Parquet file.
     """
     filesystem, there = file_system(path)
-    with filesystem.open(there, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(0)
-        whole = pa.BufferReader(file.read()) if size <= READ_AT_ONCE_BYTES else None
-        with Part(whole or file, pre_buffer=True) as part:
-            part.size = size
-            yield part
+    local = isinstance(filesystem, LocalFileSystem)
+    if local and not os.path.isfile(there):  # on a pipe, opening might never end
+        raise FileNotFoundError(f"there is no file {there}")
+    file = pa.OSFile(there) if local else pa.PythonFile(filesystem.open(there, "rb"), mode="r")
+    size = file.size()
+    whole = file.read_buffer() if size <= READ_AT_ONCE_BYTES else file
+    return pq.ParquetFile(whole, pre_buffer=True), size
 
 
 def _add_manifest(digest: RunDigest, manifest: Mapping[str, Any]) -> None:
     """Adds what a manifest counts and tells."""
     shard, source = manifest["shard"], manifest["source"]
     counts = digest.counts
-    counts["totals"].update({name: manifest[name] for name in COUNTS})
-    counts["totals"].update({name: manifest.get(name, 0) for name in SURPRISES})
-    counts["shards"][manifest["tar_status"]] += 1
-    for name in TABLES:
-        counts[name].update(other_layers(manifest) if name == "layers" else manifest.get(name, {}))
-    left_out = LeftOut.from_dict(manifest.get("left_out", {}))
-    counts[LEFT_OUT].update(left_out.counts)
-    for name in left_out.named:
+    tables = {
+        "totals": {name: manifest.get(name, 0) for name in (*COUNTS, *SURPRISES)},
+        "shards": {manifest["tar_status"]: 1},
+        **{name: manifest.get(name, {}) for name in TABLES},
+        "layers": other_layers(manifest),
+        LEFT_OUT: manifest.get("left_out", {}).get("by_kind", {}),
+    }
+    for table, ours in tables.items():
+        for name, count in ours.items():  # faster than Counter.update
+            counts[table][name] += count
+    for name in manifest.get("left_out", {}).get("named", ()):
         digest.tell(LEFT_OUT, shard, f"{source}/{name}")
     for why in manifest.get("problems", ()):
         digest.tell("problems", shard, source.rpartition("#")[0] or source, why)
@@ -142,37 +198,26 @@ def other_layers(manifest: Mapping[str, Any]) -> dict[str, int]:
     return {layer: rows for layer, rows in layers.items() if layer not in (PREDICTIONS, ERRORS)}
 
 
-def add_predictions(digest: RunDigest, shard: str, file: pq.ParquetFile) -> None:
-    """Adds the predictions of a shard: rows to the sample, errors where positions are known."""
-    names = set(file.schema_arrow.names)
-    kinds = [kind for kind in KINDS if f"{kind}_latitude" in names]
-    first = 0
-    columns = [name for name in COLUMNS if name in names]
-    for batch in file.iter_batches(columns=columns, use_threads=False):  # shards are parallel
-        digest.sample.add(shard, first, batch)
-        first += len(batch)
-        for kind in kinds:
-            _add_errors(digest, shard, kind, batch)
+def read_predictions(part: pq.ParquetFile) -> pa.Table:
+    """Reads what a sample keeps of predictions; a table of ROWS_SCHEMA."""
+    return rows_of_shard(part.read(columns=list(COLUMNS), use_threads=False))
 
 
-def _add_errors(digest: RunDigest, shard: str, kind: str, batch: pa.RecordBatch) -> None:
-    if batch[f"{kind}_latitude"].null_count == len(batch):
-        return
-    names = ("latitude", "longitude", f"{kind}_latitude", f"{kind}_longitude", *CREDIBLE)
-    columns = [np.asarray(batch[name], np.float64) for name in names]
-    rows = np.stack([great_circle_km(*columns[:4]), *columns[4:]], axis=1)
-    rows = rows[np.isfinite(rows[:, 0])]
-    if len(rows):
-        groups = digest.accuracy.setdefault(kind, {})
-        groups.setdefault(shard_group(shard), Counter()).update(error_counts(rows))
-
-
-def add_thumbnails(sample: Sample, file: pq.ParquetFile) -> None:
-    """Adds thumbnails to the sample of their shard."""
-    for batch in file.iter_batches(THUMBNAIL_ROWS, columns=["key", "jpeg"]):
-        sample.add_thumbnails(
-            *(batch[name].cast(THUMBNAIL_SCHEMA.field(name).type) for name in ("key", "jpeg"))
-        )
+def _add_errors(digest: RunDigest, tables: Mapping[str, pa.Table]) -> None:
+    """Adds the distances to known positions, by group of shards; tables by shard."""
+    table = pa.concat_tables([ROWS_SCHEMA.empty_table(), *tables.values()])
+    groups, of_shard = np.unique([shard_group(shard) for shard in tables], return_inverse=True)
+    group = np.repeat(of_shard, [len(one) for one in tables.values()])
+    for kind in KINDS:
+        known = np.asarray(table[f"{kind}_latitude"].is_valid())
+        columns = ("latitude", "longitude", f"{kind}_latitude", f"{kind}_longitude", *CREDIBLE)
+        degrees = [np.asarray(table[name], np.float64)[known] for name in columns]
+        rows = np.stack([great_circle_km(*degrees[:4]), *degrees[4:]], axis=1)
+        finite = np.isfinite(rows[:, 0])
+        rows, of_row = rows[finite], group[known][finite]
+        for one in np.unique(of_row):
+            counts = digest.accuracy.setdefault(kind, {}).setdefault(str(groups[one]), Counter())
+            counts.update(error_counts(rows[of_row == one]))
 
 
 def _errors(manifest: Mapping[str, Any], file: pq.ParquetFile) -> list[tuple[str, str]]:

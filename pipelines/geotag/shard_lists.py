@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple, fields
 from typing import Any
 
@@ -22,8 +22,9 @@ from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.storage import open_stream
 from locdiffusion.photos.table import TableGroup
 from pipelines.geotag.embeddings import EmbeddedShard
-from pipelines.geotag.manifests import ManifestName
+from pipelines.geotag.manifests import ManifestName, is_texts
 from pipelines.geotag.output import SHARD_LISTS, Output
+from pipelines.geotag.tables import UNREADABLE
 
 NAMES_IN_GRAPH = 2_000
 """Most shards and photos that a graph itself holds: some hundred kilobytes."""
@@ -41,13 +42,12 @@ def few(shards: Sequence[Shard]) -> bool:
 
 
 def write_lists(output: Output, shards: Sequence[Shard]) -> list[str]:
-    """Writes the lists of these shards; returns the names of the files."""
-    files = []
-    for part in _parts(shards):
+    """Writes the lists of these shards; returns the names of the files, which no other job has."""
+    files, job = [], secrets.token_hex(8)
+    for number, part in enumerate(_parts(shards)):
         text = "".join(f"{json.dumps(_record(shard))}\n" for shard in part)
-        data = gzip.compress(text.encode(), compresslevel=4, mtime=0)
-        files.append(f"{hashlib.sha256(data).hexdigest()[:16]}.jsonl.gz")
-        output.write(SHARD_LISTS, files[-1], data=data)
+        files.append(f"{job}-{number:06d}.jsonl.gz")
+        output.write(SHARD_LISTS, files[-1], data=gzip.compress(text.encode(), compresslevel=4))
     return files
 
 
@@ -58,19 +58,26 @@ def read_list(file: str, output: Output) -> list[Shard]:
         OSError: There is no such file, or it cannot be read.
         ValueError: It is no list of shards.
     """
-    with open_stream(output.path(SHARD_LISTS, file)) as stream:
+    place = output.path(SHARD_LISTS, file)
+    with open_stream(place) as stream:
         unpacked = gzip.GzipFile(fileobj=io.BytesIO(stream.read(MOST_BYTES)))
+    try:
         lines = unpacked.read(MOST_BYTES + 1)
-    if len(lines) > MOST_BYTES:
-        raise ValueError(f"{file} holds more than {MOST_BYTES:,} bytes, and is no list of ours")
-    return [_shard(json.loads(line)) for line in lines.splitlines()]
+        if len(lines) > MOST_BYTES:
+            raise ValueError(f"it holds more than {MOST_BYTES:,} bytes")
+        return [_shard(json.loads(line)) for line in lines.splitlines()]
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{place} is no list of shards that this command wrote ({error!r}); stop the job, then "
+            "type its command again"
+        ) from error
 
 
-def remove_lists(output: Output) -> None:
-    """Deletes the lists, once no worker needs them any more."""
-    for file in output.names(SHARD_LISTS, output.FOLDERS[SHARD_LISTS]):
+def remove_lists(output: Output, files: Iterable[str]) -> None:
+    """Deletes lists that no worker needs any more."""
+    for file in files:
         output.remove(SHARD_LISTS, file)
-    with contextlib.suppress(OSError):  # no local folder, or one with somebody's files
+    with contextlib.suppress(OSError):  # no local folder, or one with files of another job
         os.rmdir(output.path(SHARD_LISTS))
 
 
@@ -100,6 +107,8 @@ def _record(shard: Shard) -> dict[str, Any]:
 
 def _shard(record: dict[str, Any]) -> Shard:
     values = {name: _tuples(value) for name, value in record.items()}
+    if not is_texts([values["id"], values["url"]]):
+        raise ValueError(f"it holds the shard {values['id']!r} at {values['url']!r}")
     values["photos"] = tuple(PhotoFile(*photo) for photo in values.get("photos", ()))
     if "table" in values:
         values["table"] = TableGroup(*values["table"])

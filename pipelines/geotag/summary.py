@@ -7,37 +7,31 @@ name and size; else a digest is made of the files, each of which is checked. Kno
 from __future__ import annotations
 
 import functools
-import multiprocessing
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import (
-    FIRST_COMPLETED,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    wait,
-)
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from fsspec.implementations.local import LocalFileSystem
-
+from locdiffusion.cli.terminal import tell
 from locdiffusion.cpu import usable_cores
 from locdiffusion.evaluate.known_positions import KINDS
-from locdiffusion.files import file_system
+from locdiffusion.isolation import UNLIMITED, IsolatedFunction
 from locdiffusion.photos.left_out import MOST_NAMED, LeftOut
+from pipelines.geotag.console import summary_table
 from pipelines.geotag.digest import LEFT_OUT, MOST_TOLD_OF_OTHERS, RunDigest, accuracy_row
 from pipelines.geotag.manifests import COUNTS, SURPRISES, ManifestName
 from pipelines.geotag.output import DIGEST, Output
-from pipelines.geotag.shard_files import MISMATCHES, TABLES, digest_shard
-from pipelines.geotag.tables import THUMBNAILS
-from pipelines.writing.directory import MANIFESTS, READERS
+from pipelines.geotag.shard_files import MISMATCHES, TABLES, digest_shards
+from pipelines.geotag.tables import THUMBNAILS, UNREADABLE
+from pipelines.writing.directory import MANIFESTS, SUMMARY
 from pipelines.writing.progress import Ticker, duration
 
 OVERALL = "all"
 TOLD_OF_TARS = ("shard", "source", "status", "message")
-CHUNK = 250
+TIMES = ("seconds", "images_per_second", "stage_seconds")
+CHUNK = 500
 """Shards that a process digests at a time."""
-MOST_DIGEST_BYTES = 2**28
 
 
 def run_digest(output: Output) -> RunDigest:
@@ -75,13 +69,29 @@ def run_digest(output: Output) -> RunDigest:
 
 def read_digest(output: Output) -> RunDigest | None:
     """Reads the digest that a run has left; None if there is none, or it is something else."""
-    try:
-        filesystem, path = file_system(output.path(DIGEST))
-        with filesystem.open(path, "rb") as file:
-            content = file.read(MOST_DIGEST_BYTES + 1)
-        return RunDigest.from_bytes(content) if len(content) <= MOST_DIGEST_BYTES else None
-    except (OSError, ValueError):
+    if (content := output.read_bytes(DIGEST)) is None:
         return None
+    try:
+        digest = RunDigest.from_bytes(content)
+        summary_table(summarise(output, digest=digest))  # or what it counts is not a run's
+        return digest
+    except UNREADABLE as error:
+        where = output.path(DIGEST)
+        tell(f"{where} holds something else than a digest ({error}); all files are read instead")
+        return None
+
+
+def with_earlier(output: Output, summary: dict[str, Any], left_out: bool = False) -> dict[str, Any]:
+    """Adds what stays of the earlier summary: times of as many photos, and perhaps `left_out`."""
+    earlier = output.read_json(SUMMARY) or {}
+    names = [*(TIMES if earlier.get("photos") == summary["photos"] else ())]
+    names += ["left_out"] * left_out
+    found = summary | {name: earlier[name] for name in names if name in earlier}
+    try:
+        summary_table(found)  # or it is not of ours
+    except UNREADABLE:
+        return summary
+    return found
 
 
 def _digests(output: Output, names: Sequence[ManifestName]) -> Iterator[tuple[RunDigest, int]]:
@@ -91,36 +101,23 @@ def _digests(output: Output, names: Sequence[ManifestName]) -> Iterator[tuple[Ru
     if workers < 2:
         yield from ((digest_shards(output, chunk), len(chunk)) for chunk in chunks)
         return
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
-        running: dict[Future[RunDigest], int] = {}
-        try:
-            for chunk in chunks:
-                running[pool.submit(digest_shards, output, chunk)] = len(chunk)
-                if len(running) > 2 * workers:  # so that few digests wait
-                    yield from _done(running)
-            while running:
-                yield from _done(running)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    # Children of their own: those of multiprocessing would run the user's script again.
+    child = IsolatedFunction(functools.partial(digest_in_child, output), UNLIMITED, own=True)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for start in range(0, len(chunks), 4 * workers):  # so that few digests wait
+            some = chunks[start : start + 4 * workers]
+            digests = pool.map(child, [json.dumps(chunk).encode() for chunk in some])
+            yield from zip(map(RunDigest.from_bytes, digests), map(len, some), strict=True)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        child.close()
 
 
-def _done(running: dict[Future[RunDigest], int]) -> Iterator[tuple[RunDigest, int]]:
-    for future in wait(running, return_when=FIRST_COMPLETED).done:
-        yield future.result(), running.pop(future)
-
-
-def digest_shards(output: Output, names: Sequence[ManifestName]) -> RunDigest:
-    """Digests some shards; those on a cloud storage with several threads."""
-    whole = RunDigest()
-    readers = 1 if isinstance(file_system(output.root)[0], LocalFileSystem) else READERS
-    with ThreadPoolExecutor(readers) as pool:
-        for start in range(0, len(names), readers):  # no more digests at a time than readers
-            few = names[start : start + readers]
-            for digest in pool.map(functools.partial(digest_shard, output), few):
-                whole.update(digest)
-    return whole
+def digest_in_child(output: Output, names: bytes) -> bytes:
+    """Digests shards for another process; takes names of manifests as JSON."""
+    shards = [ManifestName(*name) for name in json.loads(names)]
+    return digest_shards(output, shards).to_bytes()
 
 
 def summarise(

@@ -7,6 +7,7 @@ a reader that wants one country skips most of a file. Knows no Beam.
 from __future__ import annotations
 
 import functools
+import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -38,6 +39,10 @@ LAYERS = (PREDICTIONS, ERRORS, REGIONS, THUMBNAILS, EMBEDDINGS)
 
 FAILED = REGIONS_FAILED, HYBRID_FAILED = ("regions_failed", "hybrid_failed")
 """Fields of a manifest: number of photos with a prediction whose extra failed, by reason."""
+
+UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, ArithmeticError, LookupError)
+UNREADABLE += (TypeError, AttributeError, EOFError, RecursionError, zlib.error, pa.ArrowException)
+"""What reading a file of ours may raise that is damaged or made up."""
 
 ROW_GROUP_ROWS = {PREDICTIONS: 5_000, ERRORS: 5_000, REGIONS: 1_000, THUMBNAILS: 1_000}
 ROW_GROUP_ROWS[EMBEDDINGS] = 5_000

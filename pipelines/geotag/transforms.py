@@ -70,12 +70,12 @@ class ListShards(beam.PTransform):
     def __init__(self, output: Output, shards: Sequence[Shard]) -> None:
         super().__init__()
         self.output = output
-        self.names = None if few(shards) else write_lists(output, shards)
-        self.shards = shards if self.names is None else ()
+        self.names = [] if few(shards) else write_lists(output, shards)
+        self.shards = () if self.names else shards
 
     def expand(self, start: beam.Pipeline) -> beam.PCollection[Shard]:
         """Puts the shards, or the names of their lists, into the graph."""
-        if self.names is None:
+        if not self.names:
             return start | "Shards" >> beam.Create(self.shards)
         files = start | "Lists" >> beam.Create(self.names) | "Spread" >> beam.Reshuffle()
         return files | "ReadLists" >> beam.FlatMap(read_list, self.output)
@@ -98,11 +98,10 @@ def launch(
         KeyboardInterrupt: The job goes on, although nobody waits for it any more.
     """
     geotag = Geotag(load, configuration, output, options.batch_size, options.extras)
-    remove_lists(output)  # of an earlier job
+    lists = ListShards(output, shards)
 
     def build(pipeline: beam.Pipeline) -> None:
-        shards_read = pipeline | "ListShards" >> ListShards(output, shards)
-        _ = shards_read | "Geotag" >> geotag | "DigestRun" >> DigestRun(output)
+        _ = pipeline | "ListShards" >> lists | "Geotag" >> geotag | "DigestRun" >> DigestRun(output)
 
     done = options.is_local  # or else workers may still need the lists
     try:
@@ -110,5 +109,5 @@ def launch(
         done = done or options.wait
     finally:
         if done:
-            remove_lists(output)
+            remove_lists(output, lists.names)
     return result

@@ -31,8 +31,8 @@ R = TypeVar("R")
 
 MANIFESTS = "_manifest"
 RUN, SUMMARY = "run.json", "summary.json"
-MOST_JSON_BYTES = 2**28
-"""Most bytes of a JSON file that is read: a hundred times those of the largest runs."""
+MOST_BYTES = 2**28
+"""Most bytes of a file that is read as a whole: a hundred times those of the largest runs."""
 READERS = 16
 """Threads that read small files: from a cloud storage one after the other would take too long."""
 
@@ -111,41 +111,40 @@ class OutputDirectory:
 
     def names(self, folder: str, pattern: str) -> list[str]:
         """Sorted names of the files in a folder that match a pattern; hidden ones are left out."""
+        return sorted(self.sizes(folder, pattern, look=False))
+
+    def sizes(self, folder: str, pattern: str, look: bool = True) -> dict[str, int]:
+        """Sizes in bytes of the files that `names` names; 0 on a disk without a `look` at each."""
         filesystem, path = file_system(self.path(folder))
         try:
             if isinstance(filesystem, LocalFileSystem):
-                with os.scandir(path) as entries:  # ls would look at each file
-                    names = [entry.name for entry in entries if entry.is_file()]
+                with os.scandir(path) as entries:
+                    files = [entry for entry in entries if entry.is_file()]
+                sizes = {file.name: file.stat().st_size if look else 0 for file in files}
             else:
                 filesystem.invalidate_cache()
-                names = [name.rpartition("/")[2] for name in filesystem.ls(path, detail=False)]
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        return sorted(n for n in names if fnmatch.fnmatchcase(n, pattern) and n[:1] != ".")
-
-    def sizes(self, folder: str, pattern: str) -> dict[str, int]:
-        """Sizes in bytes of the files in a folder that match a pattern, as `names` names them."""
-        filesystem, path = file_system(self.path(folder))
-        filesystem.invalidate_cache()
-        try:
-            found = filesystem.ls(path, detail=True)
+                found = filesystem.ls(path, detail=True)
+                sizes = {file["name"].rpartition("/")[2]: file["size"] for file in found}
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        sizes = {file["name"].rpartition("/")[2]: file["size"] for file in found}
         return {n: s for n, s in sizes.items() if fnmatch.fnmatchcase(n, pattern) and n[:1] != "."}
+
+    def read_bytes(self, *names: str) -> bytes | None:
+        """A file of up to MOST_BYTES, or None if there is no such file."""
+        filesystem, path = file_system(self.path(*names))
+        local = isinstance(filesystem, LocalFileSystem)
+        if local and not os.path.isfile(path):
+            return None  # on a pipe, reading might never end
+        try:
+            with open(path, "rb") if local else filesystem.open(path, "rb") as file:
+                content: bytes = file.read(MOST_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return content if len(content) <= MOST_BYTES else None
 
     def read_json(self, *names: str) -> dict[str, Any] | None:
         """A JSON object, or None if there is no such file or it holds something else."""
-        filesystem, path = file_system(self.path(*names))
-        if isinstance(filesystem, LocalFileSystem) and not os.path.isfile(path):
-            return None  # on a pipe, reading might never end
-        try:
-            with filesystem.open(path, "rb") as file:
-                content = file.read(MOST_JSON_BYTES + 1)
-            document = json.loads(content) if len(content) <= MOST_JSON_BYTES else None
-        except (FileNotFoundError, NotADirectoryError, ValueError, RecursionError):
-            return None
-        return document if isinstance(document, dict) else None
+        return json_object(self.read_bytes(*names))
 
     def manifest(self, name: str) -> dict[str, Any] | None:
         """The manifest of a shard; None if there is none, or the file is not one."""
@@ -253,6 +252,15 @@ def at_once(work: Callable[[T], R], items: Collection[T]) -> Iterator[R]:
     if items:
         with ThreadPool(READERS) as pool:
             yield from pool.imap(work, items, chunksize=16)
+
+
+def json_object(content: bytes | None) -> dict[str, Any] | None:
+    """Reads a JSON object; None if it is nothing, or something else."""
+    try:
+        document = json.loads(content or b"")
+    except (ValueError, RecursionError):
+        return None
+    return document if isinstance(document, dict) else None
 
 
 def to_json(document: Mapping[str, Any]) -> bytes:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,11 +16,13 @@ from locdiffusion.photos.listing import Shard
 from locdiffusion.sphere.geodesy import destination
 from pipelines.geotag.batches import PhotoBatch, read_batches, run_stage
 from pipelines.geotag.digest import RunDigest
+from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import Output
 from pipelines.geotag.pages import write_map_html, write_map_png
 from pipelines.geotag.pages.rows import MapRows, map_rows
-from pipelines.geotag.shard_files import add_predictions, add_thumbnails, open_part
-from schemas.geotags import THRESHOLDS_KM, Stage, prediction_table
+from pipelines.geotag.sample import with_thumbnails
+from pipelines.geotag.shard_files import ShardFiles, add_shards, open_part, read_predictions
+from schemas.geotags import THRESHOLDS_KM, ErrorRow, Stage, Status, error_table, prediction_table
 from schemas.layers import Thumbnail, thumbnail_table
 from support.fake_geotagger import FakeGeotagger
 
@@ -55,18 +59,21 @@ def manifest_of(root: Path, shard: str) -> Path:
     return Path(root, "_manifest", Output(str(root)).manifest_files()[shard].file)
 
 
+def files_of(root: Path, shard: str) -> ShardFiles:
+    """Reads the parts of a shard of a made-up run without manifests."""
+    output = Output(str(root))
+    rows = read_predictions(open_part(output.part("predictions", shard))[0])
+    thumbnails = output.part("thumbnails", shard)
+    if Path(thumbnails).exists():
+        rows = with_thumbnails(rows, open_part(thumbnails)[0].read())
+    return ShardFiles(shard, rows=rows)
+
+
 def digest_of(root: Path) -> RunDigest:
     """Digests the parts of a made-up run, which has no manifests."""
-    output, whole = Output(str(root)), RunDigest()
+    whole = RunDigest()
     for path in sorted((root / "predictions").glob("part-*.parquet")):
-        digest, shard = RunDigest(), path.stem.removeprefix("part-")
-        with open_part(str(path)) as file:
-            add_predictions(digest, shard, file)
-        thumbnails = output.part("thumbnails", shard)
-        if Path(thumbnails).exists():
-            with open_part(thumbnails) as file:
-                add_thumbnails(digest.sample, file)
-        whole.update(digest)
+        add_shards(whole, [files_of(root, path.stem.removeprefix("part-"))])
     return whole
 
 
@@ -126,6 +133,43 @@ def write_thumbnails(directory, shard, jpeg_of):
     (directory / "thumbnails").mkdir(exist_ok=True)
     table = thumbnail_table(shard, [Thumbnail(*item) for item in jpeg_of.items()])
     pq.write_table(table, directory / f"thumbnails/part-{shard}.parquet")
+
+
+def write_run(root: Path, rng: np.random.Generator, names: list[str]) -> Output:
+    """A made-up run, some shards of which are damaged, with its manifests."""
+    output = Output(str(root))
+    for number, shard in enumerate(names):
+        count = int(rng.integers(3, 30))
+        write_predictions(root, shard, count, rng)
+        shown = {f"{shard}-{row}": bytes(rng.integers(5, 60)) for row in range(0, count, 2)}
+        write_thumbnails(root, shard, shown)
+        damaged = number % 5 == 1
+        rows = [ErrorRow("x", Stage.PHOTO, Status.BROKEN_IMAGE, "broken")]
+        rows += [ErrorRow(None, Stage.READ, Status.SHARD_CORRUPT, "corrupt")] * damaged
+        (root / "errors").mkdir(exist_ok=True)
+        pq.write_table(error_table(shard, rows), root / f"errors/part-{shard}.parquet")
+        manifest = {
+            "shard": shard,
+            "source": f"/archive/{shard}.tar",
+            "tar_status": "corrupt" if damaged else "complete",
+            "tar_message": "corrupt at byte 512" if damaged else "",
+            "read_failed": number == 3,
+            "version": "1",
+            "config_hash": "2",
+            "left_out": {"by_kind": {f".k{number}": 1, ".mov": 2}, "named": [f"{number}.zip"]},
+            "problems": ["x.json: no position"] * (number % 3),
+            "not_understood": number % 3,
+            "photos": count + 1,
+            "predictions": count,
+            "photo_errors": 1,
+            "shard_errors": int(damaged),
+            "errors_by_status": Counter(row.status.value for row in rows),
+            "layers": {"predictions": count, "errors": len(rows), "thumbnails": len(shown)},
+        }
+        output.write(
+            "_manifest", ManifestName.of(manifest).file, data=json.dumps(manifest).encode()
+        )
+    return output
 
 
 def summary_of(photos: int, **configuration: Any) -> dict[str, Any]:

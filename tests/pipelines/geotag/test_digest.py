@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import subprocess
 import sys
@@ -26,53 +25,14 @@ from pipelines.geotag import sample as samples
 from pipelines.geotag import summary as summaries
 from pipelines.geotag.combining import Combined, DigestRun
 from pipelines.geotag.digest import RunDigest, accuracy_row, error_counts
-from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import DIGEST, Output
 from pipelines.geotag.sample import ranks
-from pipelines.geotag.shard_files import add_predictions, add_thumbnails, digest_shard, open_part
-from pipelines.geotag.summary import digest_shards, read_digest, run_digest, summarise
-from schemas.geotags import ErrorRow, Stage, Status, error_table
+from pipelines.geotag.shard_files import add_shards, digest_shards
+from pipelines.geotag.summary import read_digest, run_digest, summarise
 from support import ROOT
-from support.outputs import manifest_of, write_predictions, write_thumbnails
+from support.outputs import files_of, manifest_of, write_predictions, write_run, write_thumbnails
 
 NAMES = [f"{group}-{number:03d}" for group in ("a", "b", "c") for number in range(4)]
-
-
-def write_run(root: Path, rng: np.random.Generator, names: list[str] = NAMES) -> Output:
-    """A made-up run, some shards of which are damaged, with its manifests."""
-    output = Output(str(root))
-    for number, shard in enumerate(names):
-        count = int(rng.integers(3, 30))
-        write_predictions(root, shard, count, rng)
-        shown = {f"{shard}-{row}": bytes(rng.integers(5, 60)) for row in range(0, count, 2)}
-        write_thumbnails(root, shard, shown)
-        damaged = number % 5 == 1
-        rows = [ErrorRow("x", Stage.PHOTO, Status.BROKEN_IMAGE, "broken")]
-        rows += [ErrorRow(None, Stage.READ, Status.SHARD_CORRUPT, "corrupt")] * damaged
-        (root / "errors").mkdir(exist_ok=True)
-        pq.write_table(error_table(shard, rows), root / f"errors/part-{shard}.parquet")
-        manifest = {
-            "shard": shard,
-            "source": f"/archive/{shard}.tar",
-            "tar_status": "corrupt" if damaged else "complete",
-            "tar_message": "corrupt at byte 512" if damaged else "",
-            "read_failed": number == 3,
-            "version": "1",
-            "config_hash": "2",
-            "left_out": {"by_kind": {f".k{number}": 1, ".mov": 2}, "named": [f"{number}.zip"]},
-            "problems": ["x.json: no position"] * (number % 3),
-            "not_understood": number % 3,
-            "photos": count + 1,
-            "predictions": count,
-            "photo_errors": 1,
-            "shard_errors": int(damaged),
-            "errors_by_status": Counter(row.status.value for row in rows),
-            "layers": {"predictions": count, "errors": len(rows), "thumbnails": len(shown)},
-        }
-        output.write(
-            "_manifest", ManifestName.of(manifest).file, data=json.dumps(manifest).encode()
-        )
-    return output
 
 
 @pytest.fixture
@@ -85,7 +45,7 @@ def output(tmp_path: Path, rng: np.random.Generator, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(digests, "MOST_KINDS", 5)
     monkeypatch.setattr(digests, "MOST_TOLD_OF_OTHERS", 2)
     monkeypatch.setitem(digests.MOST_TOLD, "problems", 3)
-    return write_run(tmp_path, rng)
+    return write_run(tmp_path, rng, NAMES)
 
 
 def test_every_order_of_merging_gives_the_same_bytes(
@@ -101,7 +61,7 @@ def test_every_order_of_merging_gives_the_same_bytes(
         for part in parts:
             accumulator = combined.create_accumulator()
             for shard in part:
-                accumulator = combined.add_input(accumulator, digest_shard(output, names[shard]))
+                accumulator = combined.add_input(accumulator, digest_shards(output, [names[shard]]))
             digested.append(pickle.loads(pickle.dumps(accumulator)))
         first = combined.merge_accumulators(digested[:2])
         whole = combined.extract_output(combined.merge_accumulators([*digested[2:], first]))
@@ -156,15 +116,12 @@ def test_which_thumbnails_fit_does_not_depend_on_the_order(
 ) -> None:
     monkeypatch.setattr(samples, "THUMBNAIL_BYTES", 10)
     parts = []
-    by_rank = sorted("abc", key=lambda shard: ranks(shard, np.arange(1))[0])
+    by_rank = sorted("abc", key=lambda shard: ranks({shard: 1})[0])
     for shard, size in zip(by_rank, (6, 5, 1), strict=True):
         digest = RunDigest()
         write_predictions(tmp_path, shard, 1, rng)
         write_thumbnails(tmp_path, shard, {f"{shard}-0": bytes(size)})
-        with open_part(str(tmp_path / f"predictions/part-{shard}.parquet")) as file:
-            add_predictions(digest, shard, file)
-        with open_part(str(tmp_path / f"thumbnails/part-{shard}.parquet")) as file:
-            add_thumbnails(digest.sample, file)
+        add_shards(digest, [files_of(tmp_path, shard)])
         parts.append(pickle.dumps(digest))
     found = set()
     for first, *others in permutations(parts):
@@ -182,7 +139,7 @@ def test_the_sample_is_the_lowest_ranks_of_all_rows(output: Output) -> None:
     for shard in NAMES:
         table = pq.read_table(output.part("predictions", shard))
         shown = set(pq.read_table(output.part("thumbnails", shard))["key"].to_pylist())
-        rank = ranks(shard, np.arange(len(table))).tolist()
+        rank = ranks({shard: len(table)})[0].tolist()
         truth = table["truth_latitude"].is_valid().to_pylist()
         keys = table["key"].to_pylist()
         every += [(r, k, t, k in shown) for r, k, t in zip(rank, keys, truth, strict=True)]
@@ -198,7 +155,7 @@ def test_the_sample_is_the_lowest_ranks_of_all_rows(output: Output) -> None:
 
 
 def test_ranks_are_uniform_and_differ_by_shard() -> None:
-    shares = [ranks(shard, np.arange(20_000)) / 2.0**64 for shard in ("a", "b")]
+    shares = np.split(ranks({"a": 20_000, "b": 20_000})[0] / 2.0**64, 2)
     for share in shares:
         counts = np.histogram(share, 20, (0, 1))[0]
         assert np.sum((counts - 1000) ** 2 / 1000) < 50  # χ² of 19 degrees: p < 2e-4
@@ -238,7 +195,9 @@ def test_a_digest_that_is_not_of_these_files_is_not_believed(
     summarise(output)
     change(Path(output.root))
     read = []
-    monkeypatch.setattr(summaries, "digest_shard", lambda *one: read.append(one) or RunDigest())
+    monkeypatch.setattr(
+        summaries, "digest_shards", lambda _, names: read.extend(names) or RunDigest()
+    )
     summarise(output)
     assert len(read) >= len(NAMES) - 1
 
@@ -261,7 +220,23 @@ def test_processes_digest_many_shards(output: Output, monkeypatch: pytest.Monkey
     wanted = run_digest(output).to_bytes()
     output.remove(DIGEST)
     monkeypatch.setattr(summaries, "CHUNK", 3)
+    monkeypatch.setattr(summaries, "usable_cores", lambda: 2)
     assert run_digest(output).to_bytes() == wanted
+
+
+def test_processes_run_no_script_of_the_user_again(output: Output, tmp_path: Path) -> None:
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "from pipelines.geotag import summary\n"
+        "from pipelines.geotag.output import Output\n"
+        "summary.CHUNK, summary.usable_cores = 3, lambda: 2\n"
+        f"digest = summary.run_digest(Output({output.root!r}))\n"
+        "print(digest.sample.rows)\n"
+    )
+    wanted = run_digest(output).sample.rows
+    output.remove(DIGEST)
+    ran = subprocess.run([sys.executable, script], cwd=ROOT, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout) == (0, f"{wanted}\n"), ran.stderr
 
 
 def test_a_process_that_digests_shards_loads_no_torch() -> None:
