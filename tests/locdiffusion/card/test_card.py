@@ -210,6 +210,13 @@ class TestRows:
         assert "not know" not in made_up(0, 0, 900.0).certainty()
         assert dict(made_up(0, 0, 900.0).rows())["country"].startswith("none: at sea")
 
+    def test_say_how_familiar_the_photo_is(self) -> None:
+        known = made_up(0, 0, 900.0)
+        assert "familiarity" not in dict(known.rows())
+        strange = dataclasses.replace(known.geotag, familiarity=0.001)
+        rows = dict(dataclasses.replace(known, geotag=strange).rows())
+        assert rows["familiarity"] == "< 1 % of its kind are less alike"
+
     def test_probabilities_are_never_certainties(self) -> None:
         assert [percent(p) for p in (0.0, 0.004, 0.01, 0.456, 0.99, 0.999, 1.0)] == [
             "< 1 %", "< 1 %", "1 %", "46 %", "99 %", "> 99 %", "> 99 %",
