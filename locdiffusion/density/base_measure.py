@@ -333,12 +333,17 @@ def positions_measure(
 def _smoothed(counts: NDArray[np.int64], smoothing_km: float) -> NDArray[np.float64]:
     sigma = smoothing_km / EARTH_RADIUS_KM
     max_degree = min(math.ceil(4.0 / sigma), ROWS - 1)
-    transform = ProductTransform(_raster_grid(), max_degree)
+    transform = _raster_transform(max_degree)
     damping = torch.from_numpy(heat_flow(max_degree, smoothing_km)).float()
     mass = torch.from_numpy(counts / counts.sum()).float()[None]
     # c_lm ← c_lm exp(-l(l + 1)σ²/2)
     smooth = transform.synthesis(transform.analysis(mass) * damping)[0]
     return smooth.clamp(min=0.0).double().numpy()
+
+
+@functools.lru_cache(1)  # a run asks for the same one up to three times
+def _raster_transform(max_degree: int) -> ProductTransform:
+    return ProductTransform(_raster_grid(), max_degree)
 
 
 def _raster_grid() -> LatLonGrid:

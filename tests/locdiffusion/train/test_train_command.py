@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from locdiffusion import checkpoint, geotagger, recipes
+from locdiffusion.calibrate import fitting
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model import image_encoder
@@ -40,6 +42,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = ("model.max_degree=7", "batch_size=16", "evaluate_every=4")
 FLAGS = ["--encoder", "tiny", *(word for setting in SETTINGS for word in ("--set", setting))]
 REAL_SPEC = image_encoder.encoder_spec
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_fits() -> Iterator[None]:
+    """The temperatures are fitted in few steps; tests of the fit itself take all."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fitting, "FIT_STEPS", (0, 5, 10))
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +80,9 @@ def command(data: Path, output: Path, *more: str, steps: int = 10) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def run(one_thread: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run(
+    one_thread: None, short_fits: None, data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """An undisturbed run."""
     output = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
