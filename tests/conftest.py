@@ -75,6 +75,15 @@ def plain_loop() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def quick_beam() -> Iterator[None]:
+    """Beam builds the graph of a job in half the time."""
+    from support.quick_beam import remembering
+
+    with remembering():
+        yield
+
+
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     """A real browser; tests that ask for it are skipped where there is none."""

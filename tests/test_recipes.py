@@ -24,6 +24,7 @@ from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.photos.listing import list_shards
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.bigquery import TABLES, bigquery_schema
+from support import without_beam, without_pages
 from support.archives import truth, write_tar
 from support.pages import commands, read_page, run_command
 
@@ -48,7 +49,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recipes]:
     root = tmp_path_factory.mktemp("recipes")
     lay_out(root)
     ran = Recipes(root, {}, {}, [], {})
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, without_beam(), without_pages():
         patch.chdir(root)
         for number, (language, code) in enumerate(BLOCKS):
             try:

@@ -16,6 +16,11 @@ from locdiffusion.model.image_encoder import load_image_encoder
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
 
 
+@pytest.fixture(scope="session", autouse=True)
+def jobs_start_quickly(quick_beam: None) -> None:
+    """All jobs of these tests: most of them are over before Beam has looked at them."""
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real checkpoint of a network that has learnt nothing but has opinions."""

@@ -17,6 +17,7 @@ from matplotlib.backends import backend_agg  # noqa: F401
 from pipelines.geotag import reading
 from pipelines.geotag.command import main
 from support.fake_geotagger import FakeLoader
+from support.quick_beam import remembering
 
 
 def attempt(arguments: Sequence[str], parent: Connection) -> None:
@@ -43,4 +44,5 @@ def attempt(arguments: Sequence[str], parent: Connection) -> None:
 
     reading.decode_photo, os.replace = asking_decode, asking_rename  # type: ignore[assignment]
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    sys.exit(main(arguments, load=FakeLoader()))
+    with remembering():
+        sys.exit(main(arguments, load=FakeLoader()))

@@ -18,6 +18,7 @@ import pipelines.beam.jobs
 import pipelines.build_shards.transforms  # noqa: F401
 from pipelines.build_shards import candidates
 from pipelines.build_shards import command as build_shards
+from support.quick_beam import remembering
 
 PHOTO_SECONDS = 0.002
 WRITE_SECONDS = 0.01
@@ -48,4 +49,5 @@ def attempt(flags: Sequence[str], events: Connection) -> None:
     os.replace, candidates.encode_isolated = slow_rename, slow_encode
     build_shards.draw_density = lambda counts, title: b"map"
     sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
-    sys.exit(build_shards.main(flags))
+    with remembering():
+        sys.exit(build_shards.main(flags))

@@ -280,28 +280,22 @@ class TestEnding:
 
 
 class TestCompletion:
-    def complete(self, *typed: str) -> list[str]:
+    def complete(self, script: str, *typed: str) -> list[str]:
         """What bash offers for the last of the words that are typed."""
         words = " ".join(f"'{word}'" for word in typed)
         code = f"COMP_WORDS=({words}); COMP_CWORD={len(typed) - 1}; _locdiffusion; "
         code += 'echo "${COMPREPLY[@]}"'
-        script = subprocess.run(
-            [sys.executable, "-m", "locdiffusion", "completion", "bash"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
         done = subprocess.run(["bash", "-c", script + code], capture_output=True, text=True)
         assert done.stderr == ""
         return done.stdout.split()
 
     def test_commands_flags_and_choices(self) -> None:
-        assert self.complete("locdiffusion", "ge") == ["geotag"]
-        assert self.complete("locdiffusion", "help", "ev") == ["evaluate"]
-        assert self.complete("locdiffusion", "card", "--che") == ["--checkpoint"]
-        assert self.complete("locdiffusion", "geotag", "a", "--mode", "s") == ["sampling"]
-        assert self.complete("locdiffusion", "geotag", "photos/") == []
+        script = started("completion", "bash").stdout
+        assert self.complete(script, "locdiffusion", "ge") == ["geotag"]
+        assert self.complete(script, "locdiffusion", "help", "ev") == ["evaluate"]
+        assert self.complete(script, "locdiffusion", "card", "--che") == ["--checkpoint"]
+        assert self.complete(script, "locdiffusion", "geotag", "a", "--mode", "s") == ["sampling"]
+        assert self.complete(script, "locdiffusion", "geotag", "photos/") == []
 
     def test_other_shells(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["completion", "zsh"]) == 0
