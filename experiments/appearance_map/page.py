@@ -41,6 +41,8 @@ def render(record: Record) -> str:
         _cost(record),
         "## Fitted constants of the first map",
         markdown(["constant", "value"], [[k, f"{v:.3f}"] for k, v in first.constants.items()]),
+        "Shifts of both exponents that fit the radii, constant and by the standardised radius: "
+        f"{record.shifts[0]:+.3f} and {record.shifts[1]:+.3f}.",
     ]
     return "\n\n".join(parts) + "\n"
 

@@ -22,6 +22,7 @@ from experiments.appearance_map.gaussian_process import Kriging, KrigingConfig
 from experiments.appearance_map.likelihood import FEATURES
 from experiments.appearance_map.log_z import Gap, gap
 from experiments.appearance_map.photos import LocatedPhotos, Projection, halves, located
+from experiments.appearance_map.radii import fit_radii
 from experiments.appearance_map.timing import StepCost, time_steps
 from experiments.appearance_map.training_photos import Cost, Meter, TrainingFiles, observe
 from experiments.baselines.evidence import Evidence, fit_radius, fit_settings
@@ -38,6 +39,7 @@ from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded
 from locdiffusion.sphere.geodesy import latitude_longitude
 
 DENSITY = "density alone"
+RADII_FITTED = "ball, radii fitted"
 ALL_SETS, FIRST_SET = "neighbours + KDE", "neighbours + KDE, fitted on the first set"
 _TIMED = 256
 
@@ -110,6 +112,7 @@ class Record:
         rivals: Scores by method and set.
         maps: Maps; the first one is the one that is compared, checked and timed.
         differences: By rival and set: first map, first rule, minus the rival.
+        shifts: Shifts of the exponents that fit the radii of the first map.
         log_z: Error of log Z by set.
         step: CPU time of the fused step.
     """
@@ -121,6 +124,7 @@ class Record:
     rivals: dict[str, dict[str, Scores]]
     maps: list[MapRecord]
     differences: dict[str, dict[str, Difference]]
+    shifts: tuple[float, float]
     log_z: dict[str, Gap]
     step: StepCost
 
@@ -219,11 +223,7 @@ class Trial:
             f"{len(made.held):,} cells of {size.cell_km:g} km, {written / 1e6:.1f} MB"
         )
         fused = FusedDensity(self.decoder.tables, made)
-        parts = [
-            (photos.first_components(size.components), FIRST_WEIGHT if not i else 1.0)
-            for i, photos in enumerate(self.fitted.values())
-        ]
-        nats = fit(fused, parts)[-1]
+        nats = fit(fused, self._weighted(size.components))[-1]
         self.say(f"  gates fitted: {nats:.3f} nats")
         radius = self.decoder.config.radius_km
         found: dict[Rule, dict[str, Predictions]] = {rule: {} for rule in rules}
@@ -245,6 +245,32 @@ class Trial:
             scores,
         )
         return fused, record, found
+
+    def with_radii(
+        self, fused: FusedDensity, record: MapRecord
+    ) -> tuple[MapRecord, tuple[float, float]]:
+        """Fits the radii in place, and adds the scores that follow to the record of a map.
+
+        Returns:
+            The record, and the shifts d₀ and d₁ of `radii`.
+        """
+        components, radius = record.size.components, self.decoder.config.radius_km
+        parts = self._weighted(components)
+        shifts = fit_radii(fused, parts, radius)
+        self.say(f"  radii fitted: shifts {shifts[0]:.3f} and {shifts[1]:.3f}")
+        found = {
+            name: decode(fused, photos.first_components(components), radius, [Rule.BALL])
+            for name, photos in self.scored.items()
+        }
+        scores = self.score({name: answers[Rule.BALL] for name, answers in found.items()})
+        return replace(record, scores={**record.scores, RADII_FITTED: scores}), shifts
+
+    def _weighted(self, components: int) -> list[tuple[LocatedPhotos, float]]:
+        """Lists the photos to fit with, each set with its weight."""
+        return [
+            (photos.first_components(components), FIRST_WEIGHT if not i else 1.0)
+            for i, photos in enumerate(self.fitted.values())
+        ]
 
     def score(self, answers: Mapping[str, Predictions]) -> dict[str, Scores]:
         """Scores answers to the scored photos."""

@@ -1,5 +1,6 @@
 """The fused density: normalised, level with the network where the map says nothing, and sharper."""
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -16,6 +17,7 @@ from experiments.appearance_map.gaussian_process import Kriging, KrigingConfig
 from experiments.appearance_map.log_z import gap
 from experiments.appearance_map.photos import LocatedPhotos
 from experiments.appearance_map.places import Observations
+from experiments.appearance_map.radii import fit_radii
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density import shdd
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
@@ -24,32 +26,33 @@ from support import tiny
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-L, COMPONENTS, NOISE = 31, 12, 0.1
+L, COMPONENTS, NOISE, WIDTH_KM = 31, 12, 1.0, 150.0
 AXES = 25.0 * tiny.random_points(COMPONENTS, 7)
 """Waves of the appearance, about 1,600 km long."""
 
 
 def appearance_at(vectors):
-    return np.sin(vectors @ AXES.T)
+    return 4.0 * np.sin(vectors @ AXES.T)
 
 
 def photos_near(count, seed):
-    """Photos in Europe whose density is 700 km wide and 100 km off."""
+    """Photos in Europe whose density is as wide as it is wrong."""
     rng = np.random.default_rng(seed)
     latitude, longitude = rng.uniform(42.0, 52.0, count), rng.uniform(5.0, 30.0, count)
     truth = unit_vectors(latitude, longitude)
-    centre = unit_vectors(latitude + rng.normal(0.0, 1.0, count), longitude + 0.5)
+    off = np.degrees(WIDTH_KM / 6371.0) * rng.normal(size=(2, count))
+    centre = unit_vectors(latitude + off[0], longitude + off[1] / np.cos(np.radians(latitude)))
     appearance = appearance_at(truth) + NOISE * rng.normal(size=(count, COMPONENTS))
     # A von Mises-Fisher density: F = κ cos γ, of degree 1.
     natural = np.zeros((count, (L + 1) ** 2))
-    natural[:, 1:4] = (6371.0 / 700.0) ** 2 / 3.0 * shdd.encode_vectors(centre, 1)[:, 1:]
+    natural[:, 1:4] = (6371.0 / WIDTH_KM) ** 2 / 3.0 * shdd.encode_vectors(centre, 1)[:, 1:]
     return LocatedPhotos(
         torch.from_numpy(appearance).float(),
         torch.from_numpy(natural).float(),
         torch.zeros(count),
         torch.from_numpy(centre).float(),
-        torch.full((count,), 700.0),
-        torch.full((count,), 1500.0),
+        torch.full((count,), 1.18 * WIDTH_KM),
+        torch.full((count,), 2.15 * WIDTH_KM),
         torch.from_numpy(truth).float(),
     )
 
@@ -132,6 +135,22 @@ def test_a_fit_is_worth_it_on_other_photos(decoder, appearance_map, fused):
     raw.likelihood.standardise(table.photos)
     fitted = table.log_probability(fused.likelihood).mean()
     assert fitted > table.log_probability(raw.likelihood).mean()
+
+
+@pytest.mark.parametrize("wrong", [0.5, -0.5])
+def test_radii_that_are_too_small_or_too_large_are_mended(decoder, appearance_map, fused, wrong):
+    made = FusedDensity(decoder.tables, appearance_map, copy.deepcopy(fused.likelihood))
+    with torch.no_grad():
+        made.likelihood.gates.bias += wrong
+    shift, _ = fit_radii(made, [(photos_near(80, 1), 1.0)], 750.0)
+    assert shift * wrong < 0.0
+    photos = photos_near(150, 12)
+    found = decode(made, photos, 750.0, [Rule.BALL])[Rule.BALL]
+    answer = torch.from_numpy(unit_vectors(found.latitude, found.longitude))
+    error = km_between(answer, photos.truth.double()).numpy()
+    # 150 photos: two standard errors of a share are 8 points, fit and photos together 12.
+    assert abs(np.mean(error <= found.radius_50_km) - 0.5) < 0.14
+    assert abs(np.mean(error <= found.radius_90_km) - 0.9) < 0.10
 
 
 def test_beyond_the_reach_truths_and_nodes_have_the_same_floor(fused):
