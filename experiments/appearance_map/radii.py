@@ -54,8 +54,8 @@ def fit_radii(
                 best, least = (float(shift), float(slope)), loss
     gates = fused.likelihood.gates
     with torch.no_grad():
-        gates.bias += best[0]
-        gates.weight[:, _RADIUS] += best[1]
+        gates.bias.add_(best[0])
+        gates.weight[:, _RADIUS].add_(best[1])
     return best
 
 
