@@ -271,7 +271,7 @@ class TestTemperatures:
         found = table(few.natural, few.photos).at(t)
         np.testing.assert_allclose(found, direct, atol=0.01, rtol=0.005)
 
-    @pytest.mark.parametrize("wrong", [0.4, 0.7, 1.0, 2.0])
+    @pytest.mark.parametrize("wrong", [0.4, pytest.param(0.7, marks=pytest.mark.slow), 1.0, 2.0])
     def test_the_factor_puts_the_coverage_right(self, wrong: float, world: World) -> None:
         """Under- and over-confident densities come back, within the errors of two shares."""
         decoder = Decoder(DEGREE)

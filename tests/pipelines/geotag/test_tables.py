@@ -275,6 +275,7 @@ def test_a_stopped_run_goes_on_with_all_layers(
     assert (predictions.land_probability > 0).all() and predictions.admin.isna().all()
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_runs_with_and_without_layers_do_not_mix(tars: str, tmp_path: Path, capsys: Any) -> None:
     assert run(tars, tmp_path / "out", *FLAGS) == 0
     for flags, message in (
@@ -326,6 +327,7 @@ def units(path: Path, **names: list[Any]) -> str:
     return str(path)
 
 
+@pytest.mark.usefixtures("plain_loop")
 def test_admin_names_the_unit_around_each_point(tars: str, tmp_path: Path, capsys: Any) -> None:
     path = units(tmp_path / "units.geojson", district=["west", "south"], code=["W", "S"])
     output = tmp_path / "out"
