@@ -24,7 +24,7 @@ from pipelines.geotag.manifests import COUNTS, SURPRISES, ManifestName
 from pipelines.geotag.output import DIGEST, Output
 from pipelines.geotag.shard_files import MISMATCHES, TABLES, digest_shards
 from pipelines.geotag.tables import THUMBNAILS, UNREADABLE
-from pipelines.writing.directory import MANIFESTS, SUMMARY
+from pipelines.writing.directory import MANIFESTS, SUMMARY, OutputError
 from pipelines.writing.progress import Ticker, duration
 
 OVERALL = "all"
@@ -109,6 +109,9 @@ def _digests(output: Output, names: Sequence[ManifestName]) -> Iterator[tuple[Ru
             some = chunks[start : start + 4 * workers]
             digests = pool.map(child, [json.dumps(chunk).encode() for chunk in some])
             yield from zip(map(RunDigest.from_bytes, digests), map(len, some), strict=True)
+    except RuntimeError as error:  # what a child raised, or its end
+        why = f"a process that read it failed: {error}"
+        raise OutputError(f"{output.root} has no summary ({why}); try again") from error
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         child.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from pipelines.geotag.output import DIGEST, Output
 from pipelines.geotag.sample import ranks
 from pipelines.geotag.shard_files import add_shards, digest_shards
 from pipelines.geotag.summary import read_digest, run_digest, summarise
+from pipelines.writing.directory import OutputError
 from support import ROOT
 from support.outputs import files_of, manifest_of, write_predictions, write_run, write_thumbnails
 
@@ -222,6 +224,14 @@ def test_processes_digest_many_shards(output: Output, monkeypatch: pytest.Monkey
     monkeypatch.setattr(summaries, "CHUNK", 3)
     monkeypatch.setattr(summaries, "usable_cores", lambda: 2)
     assert run_digest(output).to_bytes() == wanted
+
+
+def test_a_process_that_fails_is_told(output: Output, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(summaries, "CHUNK", 3)
+    monkeypatch.setattr(summaries, "usable_cores", lambda: 2)
+    monkeypatch.setattr(summaries, "digest_in_child", json.loads)  # which takes no such arguments
+    with pytest.raises(OutputError, match=r"has no summary .*TypeError.*; try again"):
+        run_digest(output)
 
 
 def test_processes_run_no_script_of_the_user_again(output: Output, tmp_path: Path) -> None:
