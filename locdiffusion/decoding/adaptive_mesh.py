@@ -17,20 +17,19 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from locdiffusion.density.base_measure import EXCLUDED, BaseMeasure
-from locdiffusion.density.raster import picked
+from locdiffusion.density.raster import interpolated_grid
 from locdiffusion.density.shdd import max_degree_of
 from locdiffusion.density.transforms import pad
 from locdiffusion.sphere.harmonics import associated_legendre
 
 Float = NDArray[np.float64]
 
-STEP = 0.2
+STEP = 0.25
 """Widest strip, in standard deviations of the sharpest peak that it crosses."""
 
 PITCH_DEG, WORTH_PITCH = 0.75, 1e-3
@@ -261,7 +260,7 @@ class _Base:
     """
 
     def __init__(self, base_measure: BaseMeasure) -> None:
-        self._measure = base_measure
+        self._surface = base_measure.surface.double().cpu().numpy()
         self._log_weight = base_measure.log_weight.double().cpu()
         self.excludes = base_measure.excludes
         self.borders: tuple[Float, Float] | tuple[None, None] = (None, None)
@@ -275,18 +274,17 @@ class _Base:
             self.borders = 360.0 * np.arange(1, columns) / columns - 180.0, parallels
             nearest = distance_transform_edt(~allowed, return_distances=False, return_indices=True)
             weight = weight[tuple(nearest)]
-        self._nearest = torch.from_numpy(weight)
+        self._nearest = np.exp(weight)
         self.pitch_deg = PITCH_DEG if np.ptp(weight) > 0.0 else math.inf
 
     def __call__(self, longitude: Float, latitude: Float) -> Float:
         """Looks q₀ up; where it excludes a place, that of the nearest other place."""
-        row, column = (torch.from_numpy(a) for a in self._place(longitude, latitude))
-        if self.excludes:
-            found = picked(self._nearest, row[:, None], column)
-        else:
-            found = self._measure.at(row[:, None], column)
-        q0: Float = np.exp(found.double().cpu().numpy())
-        return q0
+        row, column = self._place(longitude, latitude)
+        if not self.excludes:
+            return interpolated_grid(self._surface, row, column)
+        rows, columns = self._nearest.shape
+        i, j = row.astype(int).clip(max=rows - 1), column.astype(int).clip(max=columns - 1)
+        return self._nearest[i][:, j]
 
     def allowed_area(self, longitude: Float, latitude: Float) -> Float:
         """Computes the share of the sphere in each cell that is not excluded, ``(Y, X)``."""

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from locdiffusion.sphere.grids import LatLonGrid
 
+Float = NDArray[np.float64]
+
 
 def raster_place(vectors: Tensor, rows: int, columns: int) -> tuple[Tensor, Tensor]:
     """Converts unit vectors ``(..., 3)`` to rows and columns ``(...)``."""
@@ -70,6 +72,19 @@ def interpolated(surface: Tensor, row: Tensor, column: Tensor) -> Tensor:
         surface[None, None], place.view(1, 1, -1, 2), padding_mode="border", align_corners=True
     )
     return values.view(shape)
+
+
+def interpolated_grid(surface: Float, row: Float, column: Float) -> Float:
+    """Interpolates as `interpolated` at all crossings of rows ``(R,)`` and columns ``(C,)``."""
+
+    def parted(place: Float, count: int) -> tuple[NDArray[np.int64], Float]:
+        first = place.astype(int).clip(0, count - 2)
+        return first, (place - first).clip(0.0, 1.0)
+
+    (i, down), (j, across) = parted(row - 0.5, len(surface)), parted(column + 0.5, surface.shape[1])
+    along = surface[i] + down[:, None] * (surface[i + 1] - surface[i])
+    west: Float = along[:, j]
+    return west + across * (along[:, j + 1] - west)
 
 
 def grid_average(raster: NDArray[np.float64], grid: LatLonGrid) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ from locdiffusion.density.base_measure import (
     uniform_measure,
 )
 from locdiffusion.density.log_partition import LogPartition
-from locdiffusion.density.raster import raster_centres
+from locdiffusion.density.raster import interpolated_grid, raster_centres
 from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.geography.countries import COUNTRIES, country_codes
 from locdiffusion.geography.polygons import PolygonError, raster_share
@@ -515,3 +515,12 @@ def test_sampling_keeps_to_the_prior_too(country_patches):
     assert np.all(shapely.distance(points, chile) < 0.3)
     for regions in geotagger.regions(natural):
         assert all(shapely.simplify(chile, 0.01).buffer(0.5).covers(r.geometry) for r in regions)
+
+
+def test_a_grid_is_interpolated_as_its_points_are():
+    """Beyond the outermost centres too; places are float32 in one of the two."""
+    base = land_measure()
+    row, column = np.linspace(0.0, ROWS, 101), np.linspace(0.0, COLUMNS, 203)
+    grid = interpolated_grid(base.surface.double().numpy(), row, column)
+    points = base.at(torch.from_numpy(row)[:, None], torch.from_numpy(column)).exp().numpy()
+    np.testing.assert_allclose(grid, points, atol=1e-3)
