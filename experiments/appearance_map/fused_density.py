@@ -9,7 +9,7 @@ for nodes and for truths alike; beyond, m is 1. With a window ψ that falls from
 1. The second integral has no map in it and leaves out the answer: the thin grid of the whole sphere
    is enough.
 2. *Wide* rings around the answer of the density reach as far as the map counts.
-3. *Near* rings around the highest wide node are fine enough for the narrowest peaks. Another
+3. *Near* rings around the highest node are fine enough for the narrowest peaks. Another
    window, χ, from 1 at the highest node to 0 at the rim of the near rings, joins both.
 
 Each integrand is smooth, so no set of nodes sees an edge of another.
@@ -40,6 +40,9 @@ NEAR_KM = (0.0, 12.0, 35.0, 75.0, 135.0, 220.0)
 
 WINDOW_KM, FADE_KM, REACH_KM = 200.0, 600.0, WIDE_KM[-1]
 WIDE_AZIMUTHS, NEAR_AZIMUTHS, NODES_PER_PANEL = 36, 24, 3
+
+RECENTRED = 2
+"""How often the near rings are laid. Once is not enough for peaks narrower than the wide nodes."""
 
 _NOTHING = 1e-30
 
@@ -177,10 +180,12 @@ class FusedDensity(nn.Module):
         wide = self.around(self.wide, natural, residuals, answer, answer)
         terms = self.photo_terms(photos, wide)
         a, b = self.likelihood.exponents(terms)
-        likelihood = self.likelihood
-        top = likelihood.log_density(wide, terms, a, b)[0].argmax(1)
-        peak = wide.vectors[torch.arange(len(top)), top]
-        near = self.around(self.near, natural, residuals, peak, answer)
+        # The highest wide node is near the peak; the highest node around that one is at it.
+        peak, near = answer, wide
+        for _ in range(RECENTRED):
+            log_density, _ = self.likelihood.log_density(near, terms, a, b)
+            peak = near.vectors[torch.arange(len(peak)), log_density.argmax(1)]
+            near = self.around(self.near, natural, residuals, peak, answer)
         return Nodes(terms, wide, near, peak, a, b)
 
     def around(

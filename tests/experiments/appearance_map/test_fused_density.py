@@ -80,7 +80,7 @@ def fused(decoder, appearance_map):
 
 def test_all_masses_sum_to_one(fused):
     found = masses(fused, photos_near(10, 2))
-    assert_allclose(found.mass.sum(1) + found.beyond, 1.0, atol=1e-4)
+    assert_allclose(found.mass.sum(1) + found.beyond, 1.0, atol=1e-3)
 
 
 def test_log_z_agrees_with_a_dense_grid(fused):
@@ -94,6 +94,23 @@ def test_rings_that_miss_the_peak_are_found_out(decoder, appearance_map, fused, 
     monkeypatch.setattr(fused_density, "NEAR_KM", (0.0, 1.0, 2.0))
     coarse = FusedDensity(decoder.tables, appearance_map, fused.likelihood)
     assert gap(coarse, photos_near(4, 2), spacing_km=8.0).worst > 0.1
+
+
+def test_peaks_narrower_than_the_wide_nodes_need_the_near_rings_twice(
+    decoder, appearance_map, fused, monkeypatch
+):
+    sharp = FusedDensity(decoder.tables, appearance_map, copy.deepcopy(fused.likelihood))
+    with torch.no_grad():
+        sharp.likelihood.log_noise.fill_(-4.0)
+        sharp.likelihood.log_signal.fill_(-4.0)
+        sharp.likelihood.log_background.fill_(-2.0)
+        sharp.likelihood.log_freedom.fill_(9.0)
+    photos = photos_near(8, 2)
+    twice = gap(sharp, photos, spacing_km=2.0)
+    monkeypatch.setattr(fused_density, "RECENTRED", 1)
+    once = gap(sharp, photos, spacing_km=2.0)
+    assert twice.worst < 0.02
+    assert once.mean > 3.0 * twice.mean
 
 
 def test_without_the_map_the_density_is_the_networks(decoder, appearance_map):
