@@ -22,6 +22,7 @@ from locdiffusion.checkpoint import CONFIG, WEIGHTS, CheckpointConfig, Checkpoin
 from locdiffusion.config import to_dict
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNetConfig
+from support import SEED
 from support.tiny import (
     MODEL,
     TinyEncoder,
@@ -53,7 +54,10 @@ def test_same_configuration_and_same_outputs(sound: Path) -> None:
     loaded = checkpoint.load(str(sound))
     assert loaded.config == checkpoint_config(SPEC) == checkpoint.read_config(str(sound))
     denoiser = random_denoiser()
-    x, condition = torch.randn(3, MODEL.dimension), torch.randn(3, MODEL.embedding_dim)
+    drawn = torch.Generator().manual_seed(SEED)
+    x, condition = (
+        torch.randn(3, size, generator=drawn) for size in (MODEL.dimension, MODEL.embedding_dim)
+    )
     sigma = torch.tensor([2.0, 9.0, torch.inf])
     assert torch.equal(loaded.denoiser(x, sigma, condition), denoiser(x, sigma, condition))
     assert torch.equal(loaded.denoiser.temperature(condition), denoiser.temperature(condition))
