@@ -241,8 +241,13 @@ def _check_sizes(config: CheckpointConfig, tensors: Mapping[str, torch.Tensor]) 
         TEMPERATURES + "hidden.bias": (config.temperature.hidden,),
     }
     known = tensors.get(TEMPERATURES + FAMILIARITY)
-    if known is not None and not (known.ndim == 1 and len(known) > 1 and known.isfinite().all()):
-        raise ValueError(f"{FAMILIARITY} has shape {tuple(known.shape)}, wanted finite numbers")
+    if known is not None and not (
+        known.ndim == 1 and len(known) > 1 and known.isfinite().all() and (known.diff() >= 0).all()
+    ):
+        raise ValueError(
+            f"{FAMILIARITY} of shape {tuple(known.shape)} has other values than at least two "
+            "finite numbers in rising order"
+        )
     if config.model.trunk_blocks > len(tensors):
         raise ValueError(f"{config.model.trunk_blocks} blocks in {len(tensors)} tensors")
     with torch.device("meta"):

@@ -75,7 +75,9 @@ class Familiarity(nn.Module):
 
         Args:
             dissimilarity: How unlike the photos are, ``(B,)``.
-            unfamiliar: Familiarity f₀ below which w is less than 1.
+            unfamiliar: Familiarity f₀ below which w is less than 1; where it is 0, none is.
         """
-        weight = (self(dissimilarity) / unfamiliar) ** STEEPNESS
+        familiarity = self(dissimilarity)
+        least = torch.tensor(unfamiliar).to(familiarity)
+        weight = torch.where(familiarity < least, familiarity / least, 1.0) ** STEEPNESS
         return weight.clamp(LEAST_WEIGHT, 1.0).log()

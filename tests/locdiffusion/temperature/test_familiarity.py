@@ -94,6 +94,14 @@ def test_the_weight_falls_with_the_familiarity(one_temperature: bool) -> None:
     assert weight.max() == 1.0 and weight.min() < 2e-3
 
 
+@pytest.mark.parametrize("unfamiliar", [0.0, 1e-60])
+def test_without_a_threshold_every_weight_is_one(unfamiliar: float) -> None:
+    familiarity = Familiarity()
+    familiarity.fit([torch.linspace(0.0, 1.0, 100)])
+    found = familiarity.log_weight(torch.tensor([-1.0, 0.5, 2.0]), unfamiliar)
+    assert torch.equal(found, torch.zeros(3))
+
+
 @pytest.mark.parametrize("mode", ["density", "sampling"])
 def test_of_a_strange_photo_nearly_nothing_is_said(mode: str) -> None:
     keys = [str(row) for row in range(len(STRANGE))]
@@ -123,7 +131,11 @@ def test_a_checkpoint_keeps_it_and_one_of_before_has_none(tmp_path: Path) -> Non
     assert not old.denoiser.temperatures.familiarity.known and "unfamiliar" not in old.told
 
 
-@pytest.mark.parametrize("quantiles", [torch.zeros(2, 2), torch.tensor([0.0, torch.nan])])
+DAMAGED = [torch.zeros(2, 2), torch.zeros(1), torch.tensor([0.0, torch.nan])]
+DAMAGED += [torch.tensor([0.0, 2.0, 1.0])]
+
+
+@pytest.mark.parametrize("quantiles", DAMAGED)
 def test_damaged_quantiles_are_refused(tmp_path: Path, quantiles: torch.Tensor) -> None:
     denoiser = fitted()
     denoiser.temperatures.familiarity.quantiles = quantiles
