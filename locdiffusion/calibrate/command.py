@@ -114,7 +114,11 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         raise ValueError(f"{options.output} holds a checkpoint; give another --output.")
     tagger = Geotagger.load(options.checkpoint, encoder=options.encoder, device=options.device)
     loaded, denoiser = tagger.checkpoint, tagger.checkpoint.denoiser
-    config = loaded.config
+    config = replace(
+        loaded.config,
+        purpose=options.purpose or loaded.config.purpose,
+        unlike=options.unlike or loaded.config.unlike,
+    )
     photos = _photos(options, tagger.encoder)
     decoder = loaded.decoder(options.device)
     photos, found = _with_familiarity(photos, loaded, decoder)
@@ -139,8 +143,6 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         config,
         record=config.record | {"refitted": record},
         fingerprint=config.fingerprint or tagger.encoder.fingerprint,
-        purpose=options.purpose or config.purpose,
-        unlike=options.unlike or config.unlike,
     )
     checkpoint.save(options.output, changed, denoiser, loaded.base_measure)
     return record
@@ -162,9 +164,12 @@ def _with_familiarity(
     from locdiffusion.calibrate.fitting import better_than_chance
     from locdiffusion.calibrate.parts import LocatedDensities
     from locdiffusion.inference import natural_parameters
+    from locdiffusion.temperature import TemperatureConfig
 
     config, temperatures = loaded.config, loaded.denoiser.temperatures
     familiarity, least = temperatures.familiarity, config.temperature.unfamiliar
+    if not familiarity.known and not least:  # fitted on simulated photos, and these are real
+        least = TemperatureConfig.unfamiliar
     unlike = temperatures.dissimilarity(
         torch.from_numpy(photos.embeddings).to(temperatures.mean.device)
     )
@@ -178,6 +183,7 @@ def _with_familiarity(
         natural = natural_parameters(loaded.denoiser, others.embeddings)
         if better_than_chance(LocatedDensities(others, natural), decoder):
             familiarity.fit([unlike])
+            temperatures.config = replace(temperatures.config, unfamiliar=least)
             return photos, "fitted"
         familiarity.quantiles = own
     if not familiarity.known:

@@ -1,6 +1,7 @@
 """`python -m locdiffusion.calibrate`: radii that fit an archive, from those of its photos."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -154,6 +155,15 @@ def test_familiarity_is_fitted_where_the_model_knows_something(tmp_path, monkeyp
     wanted = {"purpose": "bright colours", "unlike": "use another", "unfamiliar": 0.02}
     assert new.told == wanted and new.config.fingerprint
     assert torch.equal(new.denoiser.temperatures.out.bias, tagger._denoiser.temperatures.out.bias)
+
+    # A checkpoint that was made of simulated photos, which asked for no familiarity.
+    temperatures = tagger._denoiser.temperatures
+    temperatures.config = replace(temperatures.config, unfamiliar=0.0)
+    own = tagger.checkpoint
+    checkpoint.save(tmp_path / "simulated", own.config, own.denoiser, own.base_measure)
+    status, told = made("real", sound, "--keep-radii", before=str(tmp_path / "simulated"))
+    assert status == 0 and "familiarity: fitted on these photos" in told.out
+    assert checkpoint.load(str(tmp_path / "real")).told == {"unfamiliar": 0.02}
 
     # All quantiles as if photos had been far more alike: the same photos are now strange.
     new.denoiser.temperatures.familiarity.quantiles -= 9.0
