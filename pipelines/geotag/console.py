@@ -63,6 +63,11 @@ def unlike(count: int, told: Mapping[str, Any]) -> str:
     )
 
 
+def _most_unlike(summary: Mapping[str, Any]) -> bool:
+    """Whether most answers say nearly nothing; the last line then says what to do instead."""
+    return 2 * summary.get("unfamiliar", 0) > summary["predictions"]
+
+
 def last_line(summary: Mapping[str, Any]) -> str:
     """Returns how many photos were geotagged, how many not and why, and what was left out.
 
@@ -85,7 +90,7 @@ def last_line(summary: Mapping[str, Any]) -> str:
         if others := left_out.total - sum(count for _, count in first):
             kinds.append(f"{others:,} of other kinds")
         text += f"; {number(left_out.total, 'file')} left out ({', '.join(kinds)})"
-    if strange > known:
+    if _most_unlike(summary):
         text += f"\nWRONG CHECKPOINT: {unlike(strange, summary.get('configuration', {}))}"
     return text
 
@@ -166,9 +171,8 @@ def _surprises(summary: Mapping[str, Any]) -> list[str]:
         told = shown(f"{one['message']} (in {one['source']})" for one in summary["documents"])
         lines += [f"  {line}" for line in told]
     if count := summary.get("unfamiliar"):
-        lines.append(
-            f"unfamiliar   {count:>10,}   {unlike(count, summary.get('configuration', {}))}"
-        )
+        told = {} if _most_unlike(summary) else summary.get("configuration", {})
+        lines.append(f"unfamiliar   {count:>10,}   {unlike(count, told)}")
     if count := summary["estimates"]:
         text = "with a position that LocDiffusion wrote, which is no truth"
         lines.append(f"estimates    {count:>10,}   {text}")

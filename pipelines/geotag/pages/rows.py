@@ -19,7 +19,8 @@ from pipelines.geotag.sample import TEXT_COLUMNS, Sample
 from schemas.geotags import FAMILIARITY, NUMBER_COLUMNS, OPTIONAL_COLUMNS
 
 DATA = Path(__file__).parent / "assets"
-ROUND_KM = tuple(float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5))
+ROUND_KM = tuple(float(f"{digit}e{power}") for power in range(-3, 5) for digit in (1, 2, 5))[:-1]
+"""Round distances up to 20,000 km; no radius is larger than half the way around the Earth."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class MapRows:
             parts.append(f"{len(self):,} of them shown, evenly drawn")
         radius_90_km = self.numbers["radius_90_km"][~self.unfamiliar]
         if len(radius_90_km):
-            parts.append(f"median 90 % radius {np.median(radius_90_km):,.0f} km")
+            of = "of the others: " if self.unfamiliar.any() else ""
+            parts.append(f"{of}median 90 % radius {np.median(radius_90_km):,.0f} km")
         known = self.error_km[np.isfinite(self.error_km) & ~self.unfamiliar]
         if len(known):
             parts.append(

@@ -81,7 +81,7 @@ def test_photos_of_another_kind_are_grey_and_told(tmp_path, rng):
     shown = rows.map_rows(sample, 1000, told)
     warning = "In grey: 10 photos unlike those that the checkpoint is for (views <from> above)"
     assert shown.warning().startswith(warning) and shown.warning().endswith("; take a lift.")
-    assert "median 90 % radius 100 km" in shown.subtitle()
+    assert shown.subtitle().startswith("of the others: median 90 % radius 100 km")
     assert rows.map_rows(sample, 1000).warning() == "", "no checkpoint said what it is for"
     write_map_html(sample, str(tmp_path / "map.html"), told)
     data = page_json(tmp_path / "map.html")
@@ -118,7 +118,12 @@ def test_many_groups_are_merged_without_losing_a_row(tmp_path, rng):
 
 @pytest.mark.parametrize(
     ("radius_km", "wanted"),
-    [([120, 300, 900], (100, 1000)), ([], (10, 10_000)), ([300] * 5, (200, 1000))],
+    [
+        ([120, 300, 900], (100, 1000)),
+        ([], (10, 10_000)),
+        ([300] * 5, (200, 1000)),
+        ([19_455], (5_000, 20_000)),
+    ],
 )
 def test_colour_range_has_round_ends_around_the_radii(radius_km, wanted):
     assert rows.colour_range_km(np.asarray(radius_km, float)) == wanted
