@@ -23,8 +23,12 @@ TEMPLATE, QUALITY = DATA / "report.html", DATA / "quality.html"
 NO_TRUTH, REFIT = DATA / "no_truth.html", DATA / "refit.html"
 WITHHELD = "Known positions were left out of this run (<code>--no-positions</code>)."
 NO_BETTER = (
-    "Fitting the radii would not help: too few photos are of the kind that the checkpoint is for, "
-    "or the answers are no better than chance, as if each photo had that of another one."
+    "Fitting the radii alone would not help: too few photos are of the kind that the checkpoint is "
+    "for, or their answers are no better than chance, as if each photo had that of another one."
+)
+MAY_KNOW = (
+    "The checkpoint may know something of them all the same, as of views by another satellite: "
+    "<code>locdiffusion calibrate</code> tries it, and then takes in photos of their kind."
 )
 SHOWN_KM = (25, 200, 750)
 
@@ -47,8 +51,10 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
     if withheld:
         found = _section("Accuracy", f"<p>{WITHHELD}</p>")
     if strange := summary.get("unfamiliar", 0):
-        text = escaped(f"{unlike(strange, rows.told)}.")
-        found = f'<p class="warning" role="note"><strong>{text}</strong></p>{found}'
+        text = f"<strong>{escaped(unlike(strange, rows.told))}.</strong>"
+        if rows.unfamiliar.sum() >= FEWEST:
+            text += f" {MAY_KNOW}"
+        found = f'<p class="warning" role="note">{text}</p>{found}'
     predicted = f"{summary['predictions'] - strange:,} of {summary['photos']:,} photos geotagged"
     known = f"{scores.photos:,} of them with a known position" if scores else ""
     return fill(

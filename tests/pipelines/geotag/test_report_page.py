@@ -118,10 +118,14 @@ def test_photos_of_another_kind_are_told_and_no_fit_is_proposed(
     rows = rows_of(tmp_path, 10_000, known_only=True, told=told)
     assert rows.unfamiliar.sum() == 580
     page = report_page(rows, summary_of(600, **told) | {"unfamiliar": 580})
+    assert "locdiffusion calibrate tries it" in words(page)
+    familiar = replace(rows, numbers=rows.numbers | {"familiarity": np.ones(len(rows))})
+    few = report_page(familiar, summary_of(600, **told) | {"unfamiliar": 3})
+    assert "locdiffusion calibrate tries it" not in words(few), "no position of theirs is known"
     text = words(page)
     assert "580 photos unlike those that the checkpoint is for (maps of <Mars>)" in text
     assert "ask --checkpoint earth" in text and "<Mars>" not in page
-    assert "locdiffusion calibrate" not in text and "too few photos are of the kind" in text
+    assert "locdiffusion calibrate PHOTOS" not in text and "too few photos are of the kind" in text
 
 
 def test_few_photos_are_no_ground_for_a_verdict(tmp_path: Path, rng: np.random.Generator) -> None:
