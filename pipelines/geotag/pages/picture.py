@@ -103,6 +103,7 @@ def _draw_predictions(figure: Figure, axes: Axes, rows: MapRows) -> None:
 
 def _draw_truth_lines(axes: Axes, rows: MapRows) -> None:
     from matplotlib.collections import LineCollection
+    from matplotlib.colors import to_rgba
 
     rim = draw_world(axes)
     known = np.flatnonzero(np.isfinite(rows.error_km))
@@ -114,15 +115,10 @@ def _draw_truth_lines(axes: Axes, rows: MapRows) -> None:
     start = equal_earth(true_longitude, true_latitude)
     end = equal_earth(true_longitude + step, n["latitude"][chosen])
     lines = np.stack([np.column_stack(start), np.column_stack(end)], axis=1)
-    colours, norm = _colours(rows)
-    drawn = LineCollection(
-        list(lines),
-        array=n["radius_90_km"][chosen],
-        cmap=colours,
-        norm=norm,
-        linewidths=0.8,
-        zorder=2,
-    )
+    scale, norm = _colours(rows)
+    colours = scale(norm(n["radius_90_km"][chosen]))
+    colours[rows.unfamiliar[chosen]] = to_rgba(STRANGE)
+    drawn = LineCollection(list(lines), colors=colours, linewidths=0.8, zorder=2)
     drawn.set_clip_path(rim)
     axes.add_collection(drawn)
     axes.scatter(*start, s=7, c="white", edgecolors=INK, linewidths=0.5, zorder=3)

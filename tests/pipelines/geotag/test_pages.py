@@ -8,6 +8,7 @@ import geopandas
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.colors import to_hex
 from PIL import Image
 
@@ -89,8 +90,13 @@ def test_photos_of_another_kind_are_grey_and_told(tmp_path, rng):
     familiarity = unpacked(data["columns"]["familiarity"])
     assert grey.sum() == 10 and (familiarity[grey == 1] < 0.02).all()
     assert data["warning"] == shown.warning() and data["range_km"][1] < 1000
-    pale = [p for p in picture.draw_figure(shown).axes[0].collections if len(p.get_offsets()) == 10]
+    figure = picture.draw_figure(shown)
+    pale = [p for p in figure.axes[0].collections if len(p.get_offsets()) == 10]
     assert [to_hex(p.get_facecolor()[0]) for p in pale] == [STRANGE]
+    known = np.isfinite(shown.error_km)
+    [lines] = (p for p in figure.axes[2].collections if isinstance(p, LineCollection))
+    grey_lines = [to_hex(colour) == STRANGE for colour in lines.get_edgecolor()]
+    assert grey_lines == list(shown.unfamiliar[known]) and 0 < sum(grey_lines) < known.sum()
 
 
 def test_a_sample_is_the_same_in_any_order_and_keeps_the_total(run):
