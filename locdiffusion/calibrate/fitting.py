@@ -9,7 +9,7 @@
 3. All log temperatures are shifted and stretched (`locdiffusion.calibrate.coverage`) until the 50 %
    and 90 % radii hold as many truths as they say. Likelihood alone would widen the radii of the
    first part to insure against the others.
-4. The photos of all parts say how alike training-like photos are, see `temperature.familiarity`.
+4. The familiarity is fitted to the photos of all parts, see `temperature.familiarity`.
 
 The fits must never see test photos.
 """

@@ -1,7 +1,7 @@
 """How far a photo's density is trusted: its temperature, and whether the photo is of a known kind.
 
 `model` gives each photo a temperature, `familiarity` tells photos that are unlike those of training
-from the others, and `denoiser` divides the network's densities by both.
+from the others, and `denoiser` applies both to the network's densities.
 """
 
 from locdiffusion.temperature.denoiser import CalibratedDenoiser

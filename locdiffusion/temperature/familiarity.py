@@ -1,16 +1,17 @@
-"""Tells photos that are unlike those of training, of which a network knows nothing.
+"""Tells photos that are unlike those of training, about which a network knows nothing.
 
-The familiarity of a photo is the share of training-like photos that are less alike than it is.
-Training-like photos are held out from training and of its kind, also in other colours; how alike a
-photo is, is its distance to the most similar training photo (`TemperatureModel.dissimilarity`). The
-temperature cannot do this alone: it is fitted on photos of the kind of training, and on other kinds
-it is any number. So (our choice) F counts with a weight that falls with the familiarity f,
+A photo is compared with the training photo that is most similar to it: the log of their distance
+is its dissimilarity (`TemperatureModel.dissimilarity`). The familiarity of the photo is the share
+of training-like photos whose dissimilarity is larger. Training-like photos were held out from
+training and are of the same kind, some in other colours. The temperature cannot tell other kinds:
+it is fitted on training-like photos, and for others it may have any value. So (our choice) F counts
+with a weight that falls with the familiarity f,
 
     p(y) ∝ q₀(y) exp(w F(y)/τ),   w = min(1, f/f₀)⁸,
 
-where a share f₀ of training-like photos is below f₀. Of a photo of another kind the base measure is
-left: its radii are as wide as if it had not been looked at. The power was chosen on validation
-photos: of those below f₀ 98 % have a 90 % radius above 5,000 km.
+and f < f₀ holds for a share f₀ of training-like photos. For a photo of another kind only the base
+measure is left: its radii are as wide as if nobody had looked at it. The power was chosen on
+validation photos: of those below f₀ 98 % have a 90 % radius above 5,000 km.
 """
 
 from __future__ import annotations
@@ -51,8 +52,8 @@ class Familiarity(nn.Module):
         """Takes the quantiles of training-like photos.
 
         Args:
-            parts: Dissimilarities ``(N,)`` of each part of the photos. Parts count alike, however
-                many photos they have.
+            parts: Dissimilarities ``(N,)`` of each part of the photos. All parts have the same
+                weight, however many photos they hold.
         """
         share = torch.linspace(0.0, 1.0, KNOTS, dtype=torch.float64)
         each = [torch.quantile(part.double().cpu(), share) for part in parts]
@@ -74,7 +75,7 @@ class Familiarity(nn.Module):
         """Computes log w ``(B,)``.
 
         Args:
-            dissimilarity: How unlike the photos are, ``(B,)``.
+            dissimilarity: Dissimilarities of the photos, ``(B,)``.
             unfamiliar: Familiarity f₀ below which w is less than 1; where it is 0, none is.
         """
         familiarity = self(dissimilarity)

@@ -78,7 +78,7 @@ class TemperatureConfig:
         hidden: Width of the network.
         unfamiliar: Familiarity below which a photo counts as unlike those of training, and its
             density falls back to the base measure, see `temperature.familiarity`. 0 fits no
-            familiarity: where validation photos are simulated, they do not say what photos are.
+            familiarity: simulated validation photos do not tell what real ones are like.
     """
 
     gallery: int = 40_000
@@ -110,7 +110,7 @@ class TemperatureModel(nn.Module):
         places: Unit vectors of their positions, ``(G, 3)``.
         negative_log_density: Negative log density of all training photos on a raster.
         feature_mean, feature_spread: Standardisation of the features, ``(F,)``.
-        familiarity: How alike training-like photos are.
+        familiarity: Computes the familiarity of photos from their dissimilarity.
     """
 
     mean: Tensor

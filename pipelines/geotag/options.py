@@ -47,7 +47,7 @@ examples:
 MORE = """\
 which checkpoint:
   overhead            satellite views, north up, about 640 km wide; of other
-                      photos it says nearly nothing, and that it does
+                      photos it says nearly nothing, and tells so
   geoclip-distilled   photos from the ground; needs GeoCLIP's files
                       (pip install --no-deps geoclip) and CLIP ViT-L/14, fetched
                       at the first use, or named with --encoder geoclip:FILE
