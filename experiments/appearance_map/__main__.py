@@ -43,9 +43,9 @@ files in --output:
   map.safetensors  the first map        record.json  all numbers
   findings.md      the page (--page writes it elsewhere)
 
-The shards are those of 'make benchmark-data', and 'make appearance-map' runs all
-this. With 65,000 training photos that are embedded already it takes 6 minutes of
-CPU time on one core.
+The shards are those of 'make benchmark-data', and 'make appearance-map' runs
+all this. With 65,000 training photos that are embedded already it takes 6
+minutes of CPU time on one core.
 """
 
 

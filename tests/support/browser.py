@@ -164,7 +164,8 @@ class Page:
             time.sleep(0.01)
 
     def next_frame(self) -> None:
-        """Waits until what was asked for has been drawn."""
+        """Waits until what was asked for has been drawn; a tab behind another one is not."""
+        self.call("Page.bringToFront")
         self.run("new Promise((r) => requestAnimationFrame(() => requestAnimationFrame(r)))")
 
     def mouse(self, kind: str, at: Position, **parameters: Any) -> None:
