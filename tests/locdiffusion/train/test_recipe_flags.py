@@ -150,7 +150,8 @@ class TestConfigurations:
         [
             (
                 None,
-                r"'.*mine\.json'; want one of \['geoclip_distilled', 'mp16_vit_l_14', 'sample'\]",
+                r"'.*mine\.json'; want one of "
+                r"\['geoclip_distilled', 'mp16_vit_l_14', 'paper', 'sample'\]",
             ),
             ("{", "is not JSON"),
             ("[1]", "holds no object"),

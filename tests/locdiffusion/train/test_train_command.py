@@ -145,6 +145,27 @@ class TestEndToEnd:
         assert sum(encoder.embedded for encoder in encoders) == 0  # the cache served both
 
 
+def test_the_form_of_the_paper_trains_and_samples(data: Path, tmp_path: Path) -> None:
+    flags = (
+        "--recipe",
+        "paper",
+        "--set",
+        "model.widths=[16, 8]",
+        "--set",
+        "model.condition_dim=16",
+    )
+    assert train.main(command(data, tmp_path, *flags)) == 0
+    config = checkpoint.read_config(str(tmp_path / "checkpoint"))
+    assert (config.name, config.model.trunk_blocks) == ("paper", 0)
+    settings = config.record["recipe"]
+    assert settings["smoothing"]["km"] == settings["smoothing"]["broad_share"] == 0.0
+    tagger = Geotagger.load(str(tmp_path / "checkpoint"), mode="sampling", samples=3, steps=2)
+    photos = [coloured_photo(50.0, 10.0), coloured_photo(-30.0, 140.0)]
+    one, other = tagger.geotag(photos)
+    assert np.isfinite([one.radius_90_km, other.radius_90_km]).all()
+    assert one.latitude != other.latitude
+
+
 class TestStreamed:
     FLAGS = ("--set", "stream.lanes=4", "--set", "stream.buffer=32")
 
