@@ -86,7 +86,8 @@ class AnsweredPhoto:
         rows += [(f"within {km:,} km", percent(p)) for km, p in self.probabilities()]
         rows.append(("information", f"{tag.information_nats:.1f} nats (0: knows nothing)"))
         if tag.familiarity is not None:
-            rows.append(("familiarity", f"{percent(tag.familiarity)} of its kind are less alike"))
+            share = percent(tag.familiarity)
+            rows.append(("familiarity", f"more like training than {share} of its kind"))
         for i, mode in enumerate(tag.modes):
             where = place_text(mode.latitude, mode.longitude)
             share = f"{percent(mode.probability)} within {km_text(mode.radius_km)}"

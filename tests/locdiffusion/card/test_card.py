@@ -215,7 +215,7 @@ class TestRows:
         assert "familiarity" not in dict(known.rows())
         strange = dataclasses.replace(known.geotag, familiarity=0.001)
         rows = dict(dataclasses.replace(known, geotag=strange).rows())
-        assert rows["familiarity"] == "< 1 % of its kind are less alike"
+        assert rows["familiarity"] == "more like training than < 1 % of its kind"
 
     def test_probabilities_are_never_certainties(self) -> None:
         assert [percent(p) for p in (0.0, 0.004, 0.01, 0.456, 0.99, 0.999, 1.0)] == [
