@@ -230,10 +230,7 @@ class TemperatureModel(nn.Module):
     def dissimilarity(self, condition: Tensor) -> Tensor:
         """Computes the feature of this name ``(B,)`` alone, of embeddings ``(B, E)``."""
         projected = (condition - self.mean) @ self.projection
-        alike = [
-            (nn.functional.pad(some, (0, 1), value=1.0) @ self.comparison).amax(1)
-            for (some,) in in_cache(PHOTOS, projected)
-        ]
+        alike = [self._similarity(some).amax(1) for (some,) in in_cache(PHOTOS, projected)]
         return _unlike(projected.square().sum(1), torch.cat(alike))
 
     @torch.inference_mode()
@@ -287,6 +284,10 @@ class TemperatureModel(nn.Module):
         km = 2.0 * EARTH_RADIUS_KM * np.arcsin(np.minimum(chord / 2.0, 1.0))
         return torch.from_numpy(km).to(answer)
 
+    def _similarity(self, projected: Tensor) -> Tensor:
+        """Computes ⟨p, g⟩ - |g|²/2 of photos ``(B, C)`` and the whole gallery, ``(B, G)``."""
+        return nn.functional.pad(projected, (0, 1), value=1.0) @ self.comparison
+
     def _large_sums(self, projected: Tensor, natural: Tensor) -> tuple[Tensor, ...]:
         """Computes what needs the whole gallery or the whole sphere, with densities softened.
 
@@ -295,8 +296,7 @@ class TemperatureModel(nn.Module):
             the densities ``(B, 3)``, F there ``(B, 1)``, the mean negative log density of training
             photos and the information ``(B,)``.
         """
-        similarity = nn.functional.pad(projected, (0, 1), value=1.0) @ self.comparison
-        alike, index = largest(similarity, self.config.neighbours)
+        alike, index = largest(self._similarity(projected), self.config.neighbours)
         # log q₀ + F/4 on the grid
         field = self.grid.synthesis(natural / _SOFTENING)
         flat = field.flatten(1).add_(self.log_q0)

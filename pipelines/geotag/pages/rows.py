@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from locdiffusion.evaluate.known_positions import KINDS, KnownPositions, known_positions
+from locdiffusion.photos.left_out import number
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.console import unlike
 from pipelines.geotag.sample import TEXT_COLUMNS, Sample
@@ -68,7 +69,7 @@ class MapRows:
 
     def title(self) -> str:
         """How many photos the run geotagged, and of how many it knows nearly nothing."""
-        photos = f"{self.total:,} photo{'' if self.total == 1 else 's'}"
+        photos = number(self.total, "photo")
         if not (count := int(self.unfamiliar.sum())):
             return f"{photos} geotagged"
         shown = " of those shown" if len(self) < self.total else ""
