@@ -46,6 +46,8 @@ CLAUSES = {
     "decoding": "point, radii, regions",
     "gallery": "known places, hybrid",
     "diffusion": "noise levels, samplers",
+    "appearance": "map of what photos look like",
+    "albums": "photos of one camera",
     "temperature": "how far to trust F",
     "checkpoint": "weights and settings",
     "inference": "many photos at once",

@@ -133,12 +133,12 @@ def run(options: argparse.Namespace) -> None:
     import pyarrow.parquet as pq
 
     from experiments.appearance_map.decoding import Rule
-    from experiments.appearance_map.gaussian_process import KrigingConfig
     from experiments.appearance_map.page import render
     from experiments.appearance_map.training_photos import TrainingFiles
     from experiments.appearance_map.trial import DENSITY, Record, Trial, sizes_of
     from experiments.report.__main__ import splits_of
     from experiments.speed.head.timing import machine
+    from locdiffusion.appearance.gaussian_process import KrigingConfig
     from locdiffusion.checkpoint import load
     from locdiffusion.config import to_dict
     from locdiffusion.files import write_atomically, write_json

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from experiments.appearance_map.fused_density import PHOTOS_AT_ONCE, FusedDensity, Places
-from experiments.appearance_map.likelihood import LOG_A, AppearanceLikelihood, PhotoTerms
 from experiments.appearance_map.photos import LocatedPhotos
+from locdiffusion.appearance.likelihood import LOG_A, AppearanceLikelihood, PhotoTerms
 from locdiffusion.density.log_partition import log_sum_exp
 
 ROUNDS, STEPS = 2, 30

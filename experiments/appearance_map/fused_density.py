@@ -25,10 +25,10 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
-from experiments.appearance_map.appearance_map import AppearanceMap
-from experiments.appearance_map.cell_grid import CellTaps
-from experiments.appearance_map.likelihood import AppearanceLikelihood, PhotoTerms, Places
 from experiments.appearance_map.photos import LocatedPhotos
+from locdiffusion.appearance.appearance_map import AppearanceMap
+from locdiffusion.appearance.cell_grid import CellTaps
+from locdiffusion.appearance.likelihood import AppearanceLikelihood, PhotoTerms, Places
 from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.transforms import RingTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from experiments.appearance_map.decoding import Rule, decode
 from experiments.appearance_map.fused_density import PHOTOS_AT_ONCE, FusedDensity
-from experiments.appearance_map.likelihood import FARTHEST, FEATURES
 from experiments.appearance_map.photos import LocatedPhotos
+from locdiffusion.appearance.likelihood import FARTHEST, FEATURES
 from locdiffusion.calibrate.coverage import LEVELS, CoverageTable
 from locdiffusion.evaluate.scores import errors_km
 from locdiffusion.sphere.geodesy import latitude_longitude

@@ -14,12 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from experiments.appearance_map.appearance_map import AppearanceMap
 from experiments.appearance_map.decoding import Rule, decode
 from experiments.appearance_map.fitting import fit
 from experiments.appearance_map.fused_density import FusedDensity
-from experiments.appearance_map.gaussian_process import Kriging, KrigingConfig
-from experiments.appearance_map.likelihood import FEATURES
 from experiments.appearance_map.log_z import Gap, gap
 from experiments.appearance_map.photos import LocatedPhotos, Projection, halves, located
 from experiments.appearance_map.radii import fit_radii
@@ -28,6 +25,9 @@ from experiments.appearance_map.training_photos import Cost, Meter, TrainingFile
 from experiments.baselines.evidence import Evidence, fit_radius, fit_settings
 from experiments.baselines.neighbours import NEIGHBOURS, Neighbours
 from experiments.baselines.network import Budget
+from locdiffusion.appearance.appearance_map import AppearanceMap
+from locdiffusion.appearance.gaussian_process import Kriging, KrigingConfig
+from locdiffusion.appearance.likelihood import FEATURES
 from locdiffusion.calibrate.fitting import FIRST_WEIGHT
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.decoding.answers import Predictions

@@ -9,15 +9,15 @@ import torch
 from numpy.testing import assert_allclose
 
 from experiments.appearance_map import fused_density
-from experiments.appearance_map.appearance_map import AppearanceMap
 from experiments.appearance_map.decoding import Rule, decode, km_between, masses
 from experiments.appearance_map.fitting import FitTable, fit
 from experiments.appearance_map.fused_density import REACH_KM, FusedDensity
-from experiments.appearance_map.gaussian_process import Kriging, KrigingConfig
 from experiments.appearance_map.log_z import gap
 from experiments.appearance_map.photos import LocatedPhotos
-from experiments.appearance_map.places import Observations
 from experiments.appearance_map.radii import fit_radii
+from locdiffusion.appearance.appearance_map import AppearanceMap
+from locdiffusion.appearance.gaussian_process import Kriging, KrigingConfig
+from locdiffusion.appearance.places import Observations
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density import shdd
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from experiments.appearance_map.appearance_map import AppearanceMap, land_cells
-from experiments.appearance_map.cell_grid import CellGrid
-from experiments.appearance_map.gaussian_process import Kriging, KrigingConfig, matern
-from experiments.appearance_map.places import Observations, PlaceSums
+from locdiffusion.appearance.appearance_map import AppearanceMap, land_cells
+from locdiffusion.appearance.cell_grid import CellGrid
+from locdiffusion.appearance.gaussian_process import Kriging, KrigingConfig, matern
+from locdiffusion.appearance.places import Observations, PlaceSums
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors
 from support import tiny
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from experiments.appearance_map.__main__ import MAP, PAGE, RECORD, main, parse
-from experiments.appearance_map.appearance_map import AppearanceMap
 from experiments.appearance_map.trial import MapSize, sizes_of
+from locdiffusion.appearance.appearance_map import AppearanceMap
 from locdiffusion.photos.embedding_cache import write_embedded
 from support import tiny
 

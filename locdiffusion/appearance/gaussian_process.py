@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 from scipy.spatial import cKDTree
 
-from experiments.appearance_map.cell_grid import CellGrid
-from experiments.appearance_map.places import Observations
+from locdiffusion.appearance.cell_grid import CellGrid
+from locdiffusion.appearance.places import Observations
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 Float = NDArray[np.float64]

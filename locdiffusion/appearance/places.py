@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from experiments.appearance_map.cell_grid import CellGrid
+from locdiffusion.appearance.cell_grid import CellGrid
 
 Float32 = NDArray[np.float32]
 Float = NDArray[np.float64]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from experiments.appearance_map.cell_grid import CellGrid, CellTaps, cubic_weights
+from locdiffusion.appearance.cell_grid import CellGrid, CellTaps, cubic_weights
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors
 from support import tiny
 

@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from experiments.appearance_map.cell_grid import CellGrid
-from experiments.appearance_map.gaussian_process import Kriging
+from locdiffusion.appearance.cell_grid import CellGrid
+from locdiffusion.appearance.gaussian_process import Kriging
 from locdiffusion.density.base_measure import land_share
 from locdiffusion.density.raster import looked_up, raster_centres
 

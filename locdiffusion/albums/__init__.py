@@ -1,0 +1,1 @@
+"""Albums: photos of one camera locate each other by their times and by those with a position."""

@@ -1,0 +1,1 @@
+"""What photos look like by place: a map of predicted appearance, and a likelihood of photos."""
