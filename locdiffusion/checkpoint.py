@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from locdiffusion.appearance.model import AppearanceModel
 from locdiffusion.config import from_dict, to_dict
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.base_measure import COLUMNS, ROWS, BaseMeasure, uniform_measure
@@ -34,10 +35,13 @@ from locdiffusion.temperature import (
     TemperatureModel,
 )
 
-FORMAT = 2
+FORMAT, FORMAT_WITH_MAP = 2, 3
+"""Versions of the files. One that does not know the appearance map must refuse it."""
+
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 BASE, TEMPERATURES = "base.log_weight", "temperatures."
 FAMILIARITY = "familiarity.quantiles"
+APPEARANCE = "appearance."
 STORED_NAMES = {"negative_log_density": "rarity"}
 """Tensors of the temperature model that are stored under another name."""
 MAX_CONFIG_BYTES = 16 * 2**20
@@ -63,7 +67,7 @@ class CheckpointConfig:
         encoder: Image encoder whose embeddings the network was trained on.
         temperature: Sizes of the temperature model.
         record: Data, recipe, seed and metrics of the training run, for people.
-        format: Version of the file.
+        format: Version of the file; 3 if it has an appearance map.
         fingerprint: Fingerprint of the encoder, see `locdiffusion.model.fingerprint`; empty if the
             version that wrote the file had none, or the encoder's weights were not at hand.
         purpose: Photos that the checkpoint is for, in a few words; empty if it does not say.
@@ -110,12 +114,14 @@ class Checkpoint:
         denoiser: Network and temperature model, in evaluation mode, on the CPU.
         base_measure: Base measure q₀ of the answers.
         sha256: SHA-256 of both files together.
+        appearance: What photos look like by place, on the CPU; None if nothing is known of it.
     """
 
     config: CheckpointConfig
     denoiser: CalibratedDenoiser
     base_measure: BaseMeasure
     sha256: str
+    appearance: AppearanceModel | None = None
 
     @property
     def network(self) -> CSUNet:
@@ -190,9 +196,9 @@ def read_config(path: str | None) -> CheckpointConfig:
 
 
 def _check_format(found: object) -> None:
-    if found != FORMAT:
+    if found not in (FORMAT, FORMAT_WITH_MAP):
         raise CheckpointError(
-            f"The checkpoint has format {found}; this version reads {FORMAT}. "
+            f"The checkpoint has format {found}; this version reads {FORMAT} to {FORMAT_WITH_MAP}. "
             "Use the version of locdiffusion that wrote it, or a newer one."
         )
 
@@ -209,7 +215,9 @@ def load(path: str | None = None) -> Checkpoint:
     directory = resolve(path)
     config = read_config(path)
     try:
-        tensors = {n: t.float() for n, t in read_safetensors(directory / WEIGHTS).items()}
+        stored = read_safetensors(directory / WEIGHTS)
+        appearance = _appearance(config, stored)
+        tensors = {n: t.float() for n, t in stored.items()}
         _check_sizes(config, tensors)
         base_measure = BaseMeasure(tensors.pop(BASE).double().exp().numpy())
         denoiser = _denoiser(config, base_measure)
@@ -230,7 +238,26 @@ def load(path: str | None = None) -> Checkpoint:
             "copy both files again from the same checkpoint."
         ) from error
     denoiser.eval().requires_grad_(False)
-    return Checkpoint(config, denoiser, base_measure, _sha256(directory))
+    return Checkpoint(config, denoiser, base_measure, _sha256(directory), appearance)
+
+
+def _appearance(
+    config: CheckpointConfig, tensors: dict[str, torch.Tensor]
+) -> AppearanceModel | None:
+    """Takes the appearance map out of the tensors of a checkpoint."""
+    names = [name for name in tensors if name.startswith(APPEARANCE)]
+    if bool(names) != (config.format == FORMAT_WITH_MAP):
+        raise ValueError(f"format {config.format} with {len(names)} tensors of an appearance map")
+    if not names:
+        return None
+    found = {name.removeprefix(APPEARANCE): tensors.pop(name) for name in names}
+    model = AppearanceModel.from_tensors(found)
+    if model.map.components != config.temperature.components:
+        raise ValueError(
+            f"size mismatch: the appearance map has {model.map.components} discriminants, wanted "
+            f"{config.temperature.components}"
+        )
+    return model.eval()
 
 
 def _check_sizes(config: CheckpointConfig, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -278,6 +305,7 @@ def save(
     config: CheckpointConfig,
     denoiser: CalibratedDenoiser,
     base_measure: BaseMeasure | None = None,
+    appearance: AppearanceModel | None = None,
 ) -> None:
     """Writes a checkpoint, the configuration last: a half-written checkpoint is not readable.
 
@@ -285,11 +313,14 @@ def save(
 
     Args:
         directory: Directory of the checkpoint; it is made if it is missing.
-        config: Configuration. The sizes of the temperature model are taken from the denoiser.
+        config: Configuration. The sizes of the temperature model are taken from the denoiser, and
+            the format follows from what there is.
         denoiser: Network and temperature model.
         base_measure: Base measure q₀ of the answers; None is the uniform measure.
+        appearance: What photos look like by place, if it is known.
     """
-    stored = replace(config, temperature=denoiser.temperatures.config)
+    version = FORMAT if appearance is None else FORMAT_WITH_MAP
+    stored = replace(config, temperature=denoiser.temperatures.config, format=version)
     text = json.dumps(to_dict(stored), indent=1, sort_keys=True) + "\n"  # a record may hold NaN
     directory.mkdir(parents=True, exist_ok=True)
     (directory / CONFIG).unlink(missing_ok=True)
@@ -300,6 +331,8 @@ def save(
         key = TEMPERATURES + STORED_NAMES.get(name, name)
         weights[key] = tensor.half() if name in STORED_IN_HALF else tensor
     weights[BASE] = (base_measure or uniform_measure()).log_weight.half()
+    if appearance is not None:
+        weights |= {APPEARANCE + n: tensor for n, tensor in appearance.tensors().items()}
     with atomic_path(directory / WEIGHTS) as temporary:
         save_file({n: t.contiguous().clone() for n, t in weights.items()}, temporary)
     write_atomically(directory / CONFIG, text)

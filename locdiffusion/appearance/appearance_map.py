@@ -6,16 +6,17 @@ Only cells that are land, beside land, or hold training photos are kept; a bit p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from locdiffusion.appearance.cell_grid import CellGrid
+from locdiffusion.appearance.cell_grid import LARGEST_CELL_KM, CellGrid
 from locdiffusion.appearance.gaussian_process import Kriging
 from locdiffusion.density.base_measure import land_share
 from locdiffusion.density.raster import looked_up, raster_centres
@@ -25,6 +26,18 @@ UNKNOWN = 0.97
 
 LEAST_LOG_VARIANCE = -8.0
 _STEPS = 127
+
+SMALLEST_STORED_KM = 20.0
+"""Smallest cell of a map in a file. Below, its tables grow to some hundred megabytes."""
+
+STORED = {
+    "held": (np.uint8, 1),
+    "values": (np.int8, 2),
+    "scale": (np.float32, 1),
+    "log_variance": (np.uint8, 1),
+    "cell_km": (np.float64, 1),
+}
+"""Types and numbers of axes of the arrays of a map in a file."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +88,11 @@ class AppearanceMap:
         return cls(grid, held[kept], values[kept], scale, log_variance)
 
     @property
+    def components(self) -> int:
+        """Number C of discriminants."""
+        return len(self.scale)
+
+    @property
     def appearance(self) -> NDArray[np.float32]:
         """Predicted discriminants, float32 ``(M, C)``."""
         return self.values * self.scale
@@ -91,20 +109,50 @@ class AppearanceMap:
             self.grid, self.held, self.values[:, few], self.scale[few], self.log_variance
         )
 
-    def save(self, file: Path) -> int:
-        """Writes the map; returns the size of the file in bytes."""
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Returns all that is stored, by name; a bit per cell of the grid tells which are kept."""
         bits = np.zeros(len(self.grid), bool)
         bits[self.held] = True
-        save_file(
-            {
-                "held": np.packbits(bits),
-                "values": np.ascontiguousarray(self.values),
-                "scale": np.ascontiguousarray(self.scale),
-                "log_variance": self.log_variance,
-                "cell_km": np.array([self.grid.cell_km]),
-            },
-            file,
-        )
+        return {
+            "held": np.packbits(bits),
+            "values": np.ascontiguousarray(self.values),
+            "scale": self.scale,
+            "log_variance": self.log_variance,
+            "cell_km": np.array([self.grid.cell_km]),
+        }
+
+    @classmethod
+    def from_arrays(cls, arrays: Mapping[str, NDArray[Any]]) -> AppearanceMap:
+        """Reads what `arrays` returned.
+
+        Args:
+            arrays: Arrays by name.
+
+        Raises:
+            ValueError: An array is missing, unknown, of another type or shape, or not finite.
+        """
+        _check_types(arrays)
+        cell_km, scale = arrays["cell_km"], arrays["scale"]
+        # The tables of smaller cells may need any memory.
+        if cell_km.shape != (1,) or not SMALLEST_STORED_KM <= cell_km[0] <= LARGEST_CELL_KM:
+            raise ValueError(
+                f"cell_km is {cell_km[:3]}, wanted one number from {SMALLEST_STORED_KM:g} to "
+                f"{LARGEST_CELL_KM:g}"
+            )
+        grid = CellGrid(float(cell_km[0]))
+        _check_shape(arrays, "held", (-(-len(grid) // 8),))
+        held = np.flatnonzero(np.unpackbits(arrays["held"], count=len(grid)))
+        _check_shape(arrays, "values", (len(held), len(scale)))
+        _check_shape(arrays, "log_variance", (len(held),))
+        if not arrays["values"].size:
+            raise ValueError("the map has no cell, or no discriminant")
+        if not (np.isfinite(scale).all() and (scale > 0.0).all()):
+            raise ValueError("scale must hold finite numbers above 0")
+        return cls(grid, held, arrays["values"], scale, arrays["log_variance"])
+
+    def save(self, file: Path) -> int:
+        """Writes the map; returns the size of the file in bytes."""
+        save_file(self.arrays(), file)
         return file.stat().st_size
 
     @classmethod
@@ -114,23 +162,29 @@ class AppearanceMap:
         Raises:
             ValueError: The tensors of the file do not fit each other.
         """
-        found = load_file(file)
         try:
-            grid = CellGrid(float(found["cell_km"][0]))
-            held = np.flatnonzero(np.unpackbits(found["held"], count=len(grid)))
-            made = cls(grid, held, found["values"], found["scale"], found["log_variance"])
-            sound = made.values.shape == (len(held), len(made.scale))
-            sound &= made.log_variance.shape == (len(held),)
-        except (KeyError, IndexError) as error:
+            return cls.from_arrays(load_file(file))
+        except ValueError as error:
             raise ValueError(
-                f"{file} is no appearance map ({error}); fit one with --output."
+                f"{file} is no appearance map ({error}); fit the map again."
             ) from error
-        if not sound:
+
+
+def _check_types(arrays: Mapping[str, NDArray[Any]]) -> None:
+    if set(arrays) != set(STORED):
+        raise ValueError(f"a map has the tensors {sorted(STORED)}, found {sorted(arrays)}")
+    for name, (kind, axes) in STORED.items():
+        found = arrays[name]
+        if found.dtype != kind or found.ndim != axes:
             raise ValueError(
-                f"{file} marks {len(held)} cells but has values of shape {made.values.shape} and "
-                f"variances of shape {made.log_variance.shape}; fit the map again."
+                f"{name} has type {found.dtype} and shape {found.shape}, wanted {np.dtype(kind)} "
+                f"with {axes} axes"
             )
-        return made
+
+
+def _check_shape(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> None:
+    if arrays[name].shape != shape:
+        raise ValueError(f"size mismatch: {name} has shape {arrays[name].shape}, wanted {shape}")
 
 
 def land_cells(grid: CellGrid) -> NDArray[np.bool_]:

@@ -26,6 +26,7 @@ from support import SEED
 from support.tiny import (
     MODEL,
     TinyEncoder,
+    appearance_model,
     checkpoint_config,
     random_denoiser,
     random_network,
@@ -197,8 +198,8 @@ class TestDamage:
             checkpoint.read_config(str(copy))
 
     def test_a_newer_format_says_so_though_it_has_unknown_settings(self, copy: Path) -> None:
-        edit_config(copy, format=3, novelty=True)
-        with pytest.raises(CheckpointError, match=r"format 3; this version reads 2\. Use the ver"):
+        edit_config(copy, format=4, novelty=True)
+        with pytest.raises(CheckpointError, match=r"format 4; this version reads 2 to 3\. Use the"):
             checkpoint.load(str(copy))
 
     def test_a_network_for_other_embeddings_than_its_encoder_gives(self) -> None:
@@ -229,6 +230,83 @@ class TestDamage:
         with pytest.raises(KeyboardInterrupt):
             checkpoint.save(copy, checkpoint_config(SPEC), random_denoiser(1))
         with pytest.raises(CheckpointError, match=CONFIG):
+            checkpoint.load(str(copy))
+
+
+class TestAppearance:
+    """Nothing of a stranger's map is built before its sizes are those that they must be."""
+
+    @pytest.fixture(scope="class")
+    def mapped(self, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        directory, denoiser = tmp_path_factory.mktemp("mapped"), random_denoiser()
+        checkpoint.save(
+            directory, checkpoint_config(SPEC), denoiser, appearance=appearance_model(denoiser)
+        )
+        return directory
+
+    @pytest.fixture
+    def copy(self, mapped: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(mapped, tmp_path / "copy"))
+
+    def test_the_same_map_and_the_same_likelihood(self, mapped: Path) -> None:
+        loaded = checkpoint.load(str(mapped))
+        assert loaded.config.format == 3 and loaded.appearance is not None
+        wanted = appearance_model(random_denoiser()).tensors()
+        found = loaded.appearance.tensors()
+        assert found.keys() == wanted.keys()
+        for name, tensor in wanted.items():
+            assert found[name].dtype == tensor.dtype and torch.equal(found[name], tensor), name
+
+    def test_without_a_map_the_files_are_as_they_were(self, sound: Path) -> None:
+        assert checkpoint.read_config(str(sound)).format == 2
+        assert checkpoint.load(str(sound)).appearance is None
+
+    def test_an_older_version_refuses_it(self, copy: Path) -> None:
+        """It would answer without the map: version 3 alone may hold one."""
+        edit_config(copy, format=2)
+        with pytest.raises(CheckpointError, match=r"format 2 with .* tensors of an appearance map"):
+            checkpoint.load(str(copy))
+
+    @pytest.mark.parametrize(
+        ("name", "changed", "said"),
+        [
+            ("values", lambda t: t[:, :3].contiguous(), "values has shape .*, wanted"),
+            ("values", lambda t: t.float(), "values has type float32"),
+            ("scale", lambda t: t * torch.nan, "scale must hold finite"),
+            ("scale", lambda t: -t, "scale must hold finite numbers above 0"),
+            ("scale", lambda t: t[:0], "wanted"),
+            ("log_variance", lambda t: t[1:], "log_variance has shape"),
+            ("held", lambda t: t[:-1], "held has shape"),
+            ("held", lambda t: t & 0, "values has shape"),
+            ("cell_km", lambda t: t * 1e-6, "cell_km is"),
+            ("cell_km", lambda t: t * torch.nan, "cell_km is"),
+            ("likelihood.floor", lambda t: t * torch.inf, "no finite numbers"),
+            ("likelihood.gates.weight", lambda t: t[:, :1].contiguous(), "size mismatch"),
+            ("likelihood.feature_spread", lambda t: t * 0, "must be positive"),
+        ],
+    )
+    def test_a_strangers_map(self, copy: Path, name: str, changed: Any, said: str) -> None:
+        weights = load_file(copy / WEIGHTS)
+        weights["appearance." + name] = changed(weights["appearance." + name])
+        save_file(weights, copy / WEIGHTS)
+        with pytest.raises(CheckpointError, match=f"does not hold the weights.*{said}"):
+            checkpoint.load(str(copy))
+
+    @pytest.mark.parametrize("name", ["scale", "likelihood.floor"])
+    def test_a_tensor_is_missing(self, copy: Path, name: str) -> None:
+        weights = load_file(copy / WEIGHTS)
+        del weights["appearance." + name]
+        save_file(weights, copy / WEIGHTS)
+        with pytest.raises(CheckpointError, match=r"does not hold"):
+            checkpoint.load(str(copy))
+
+    def test_a_map_of_other_discriminants(self, copy: Path) -> None:
+        weights = load_file(copy / WEIGHTS)
+        for name in ("values", "scale"):
+            few = weights["appearance." + name][..., :3]
+            weights["appearance." + name] = few.contiguous()
+        save_file(weights, copy / WEIGHTS)
+        with pytest.raises(CheckpointError, match="has 3 discriminants, wanted 4"):
             checkpoint.load(str(copy))
 
 

@@ -15,6 +15,10 @@ from PIL import Image
 from torch import nn
 
 from locdiffusion import checkpoint
+from locdiffusion.appearance.appearance_map import AppearanceMap
+from locdiffusion.appearance.gaussian_process import Kriging, KrigingConfig
+from locdiffusion.appearance.model import AppearanceModel
+from locdiffusion.appearance.places import PlaceSums
 from locdiffusion.decoding.decoder import DecodeConfig
 from locdiffusion.density.base_measure import uniform_measure
 from locdiffusion.density.log_partition import PartitionConfig
@@ -119,6 +123,16 @@ def random_denoiser(seed: int = 0) -> CalibratedDenoiser:
         temperatures.out.weight.copy_(0.3 * torch.randn_like(temperatures.out.weight))
         temperatures.out.bias.fill_(0.2)
     return denoiser.eval().requires_grad_(False)
+
+
+def appearance_model(denoiser: CalibratedDenoiser, seed: int = 0) -> AppearanceModel:
+    """A map of what learnable photos look like, for the discriminants of a denoiser."""
+    photos, temperatures = learnable_photos(200, seed=seed + 70), denoiser.temperatures
+    sums = PlaceSums(TEMPERATURE.components, 50.0)
+    mean, axes = temperatures.mean.numpy(), temperatures.projection.numpy()
+    sums.add((photos.embeddings - mean) @ axes, photos.vectors, 0.1)
+    config = KrigingConfig(length_km=3000.0, neighbours=40, tile_km=2000.0)
+    return AppearanceModel(AppearanceMap.fit(Kriging(sums.observations(), config), 1000.0)).eval()
 
 
 def replace_encoders(
