@@ -143,7 +143,7 @@ class Checkpoint:
         return f"{self.config.name}-{self.sha256[:12]}"
 
     def decoder(self, device: str | torch.device = "cpu") -> Decoder:
-        """Builds the decoder of the answers on a device."""
+        """Builds the decoder of the densities alone on a device."""
         config = self.config
         return Decoder(config.model.max_degree, config.decode, self.base_measure).to(device)
 

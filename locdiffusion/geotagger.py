@@ -17,16 +17,15 @@ from PIL import Image
 from locdiffusion.checkpoint import Checkpoint, CheckpointError, check_encoder, load
 from locdiffusion.cpu import torch_threads
 from locdiffusion.decoding.answers import GeotagColumns
-from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
+from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.decoding.geotag import Geotag, geotags
-from locdiffusion.decoding.point_only import Locator
 from locdiffusion.density.base_measure import BaseMeasure, load_base_measure
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
 from locdiffusion.gallery.hybrid import HybridGallery
 from locdiffusion.gallery.places import embedded_gallery, places_for
-from locdiffusion.inference import log_density_around
+from locdiffusion.inference import Answerer, log_density_around
 from locdiffusion.model.fingerprint import hold
 from locdiffusion.model.image_encoder import (
     EncoderSpec,
@@ -77,8 +76,8 @@ class Geotagger:
         self.settings = settings or GeotaggerSettings()
         self.gallery = gallery
         self.device = encoder.device
+        self._answerer = Answerer.of_checkpoint(checkpoint, self.device)
         self._denoiser = checkpoint.denoiser.to(self.device)
-        self._decoder = checkpoint.decoder(self.device)
         self._own = checkpoint.base_measure if own is None else own
         self._under = functools.lru_cache(PRIORS_HELD)(self._with_measure_of)
 
@@ -241,22 +240,22 @@ class Geotagger:
 
         Args:
             natural: Natural parameters of N photos, ``(N, K, d)``.
-            embeddings: Image embeddings ``(N, E)``, for the familiarity; None leaves it out.
+            embeddings: Image embeddings ``(N, E)``. Without, the answers are those of the densities
+                alone, without the appearance map of the checkpoint and without familiarity.
         """
         with torch_threads(1):
-            columns = self._decoder(self._tensor(natural))
-            if embeddings is None or not self._denoiser.temperatures.familiarity.known:
-                return columns
-            familiarity = self._denoiser.familiarity(self._tensor(embeddings))
-            return replace(columns, familiarity=familiarity.cpu().numpy())
+            return self._answerer(self._tensor(natural), self._optional(embeddings))
 
     def locate(
-        self, natural: NDArray[np.float32]
+        self, natural: NDArray[np.float32], embeddings: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Computes positions without radii, at a tenth of the cost of `decode`.
 
+        With an appearance map the positions are those of `decode`, at its cost.
+
         Args:
             natural: Natural parameters of density mode, ``(N, 1, d)``.
+            embeddings: Image embeddings ``(N, E)``; None leaves the appearance map out.
 
         Returns:
             Latitude and longitude ``(N,)`` in degrees.
@@ -265,17 +264,19 @@ class Geotagger:
             ValueError: Sampling mode, or a prior that excludes places; see `Locator`.
         """
         with torch_threads(1):
-            return self._locator(self._tensor(natural))
+            return self._answerer.locate(self._tensor(natural), self._optional(embeddings))
 
-    def regions(self, natural: NDArray[np.float32]) -> list[tuple[CredibleRegion, ...]]:
+    def regions(
+        self, natural: NDArray[np.float32], embeddings: NDArray[np.float32] | None = None
+    ) -> list[tuple[CredibleRegion, ...]]:
         """Draws the 50 % and 90 % credible regions of N photos, on the CPU.
 
         Args:
             natural: Natural parameters, ``(N, K, d)``.
+            embeddings: Image embeddings ``(N, E)``; None leaves the appearance map out.
         """
-        ready = torch.from_numpy(np.require(natural, np.float32, ["C", "W"]))
         with torch_threads(1):
-            return self._region_finder(ready)
+            return self._answerer.regions(self._tensor(natural), self._optional(embeddings))
 
     @torch.inference_mode()
     def hybrid(
@@ -301,7 +302,7 @@ class Geotagger:
         where = answers.latitude, answers.longitude, answers.radius_50_km
         with torch_threads(1):
             several = densities.shape[1] > 1
-            log_z = self._decoder.tables.log_normaliser(densities).cpu() if several else None
+            log_z = self._answerer.tables.log_normaliser(densities).cpu() if several else None
             return self.gallery.find(queries, densities.cpu(), *where, log_z)
 
     def log_density_around(
@@ -310,24 +311,17 @@ class Geotagger:
         centre: tuple[float, float],
         distance_deg: NDArray[np.float64],
         bearings: int,
+        embedding: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float64]:
         """Computes the log density of one photo on circles, see `inference.log_density_around`."""
+        photo = self._tensor(natural), centre, distance_deg, bearings, self._optional(embedding)
         with torch_threads(1):
-            densities = self._tensor(natural)
-            return log_density_around(self._decoder, densities, centre, distance_deg, bearings)
+            return log_density_around(self._answerer, *photo)
 
     @functools.cached_property
     def _mean(self) -> FocusedMean:
         degree, measure = self.checkpoint.config.model.max_degree, self.checkpoint.base_measure
         return FocusedMean(degree, measure).to(self.device)
-
-    @functools.cached_property
-    def _locator(self) -> Locator:
-        return Locator(self._decoder).to(self.device)
-
-    @functools.cached_property
-    def _region_finder(self) -> RegionFinder:
-        return RegionFinder(self.checkpoint.config.model.max_degree, self.checkpoint.base_measure)
 
     def geotag(
         self, photos: Sequence[Photo], keys: Sequence[str] | None = None, *, regions: bool = False
@@ -355,7 +349,7 @@ class Geotagger:
         stacked = np.stack(pixels) if pixels else np.zeros((0, size, size, 3), np.uint8)
         embeddings = self.embed(stacked)
         natural = self.sample(embeddings, keys)
-        drawn = self.regions(natural) if regions else None
+        drawn = self.regions(natural, embeddings) if regions else None
         columns = self.decode(natural, embeddings)
         places = None if self.gallery is None else self.hybrid(embeddings, natural, columns)
         return geotags(columns, keys, self.model_id, drawn, places)
@@ -381,6 +375,9 @@ class Geotagger:
         """Moves an array to the device; copies read-only arrays, such as those of a pickle."""
         ready = np.require(values, np.float32, ["C_CONTIGUOUS", "WRITEABLE"])
         return torch.from_numpy(ready).to(self.device)
+
+    def _optional(self, values: NDArray[np.float32] | None) -> torch.Tensor | None:
+        return None if values is None else self._tensor(values)
 
     def _noise(self, key: str, dimension: int) -> NDArray[np.float32]:
         digest = hashlib.sha256(f"{self.settings.seed}/{key}".encode()).digest()

@@ -1,6 +1,9 @@
-"""Computes densities and answers of many photos in memory: for training and evaluation."""
+"""Computes densities and answers of photos in memory: for geotagging, training and evaluation."""
 
 from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,14 +12,129 @@ from torch import Tensor
 
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.decoding.answers import GeotagColumns, Predictions
+from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
 from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.decoding.point_only import Locator
+from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, mixed_log
 from locdiffusion.density.transforms import ProductTransform, pole_frame
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import unit_vectors
 from locdiffusion.sphere.grids import LatLonGrid
-from locdiffusion.temperature import CalibratedDenoiser
+from locdiffusion.temperature import CalibratedDenoiser, TemperatureModel
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What N photos look like, compared with photos of training.
+
+    Attributes:
+        appearance: Discriminants of the embeddings, ``(N, C)``.
+        trust: Share of the map's evidence that counts, 0 for photos of another kind, ``(N,)``.
+        familiarity: Share of training-like photos that are less alike, ``(N,)``; None if the
+            checkpoint does not say.
+    """
+
+    appearance: Tensor
+    trust: Tensor
+    familiarity: Tensor | None
+
+    @classmethod
+    def of(cls, temperatures: TemperatureModel, embeddings: Tensor) -> Seen:
+        """Compares embeddings ``(N, E)``."""
+        appearance = temperatures.discriminants(embeddings)
+        familiarity, least = temperatures.familiarity, temperatures.config.unfamiliar
+        if not familiarity.known:
+            return cls(appearance, torch.ones_like(appearance[:, 0]), None)
+        unlike = temperatures.dissimilarity(embeddings)
+        return cls(appearance, familiarity.log_weight(unlike, least).exp(), familiarity(unlike))
+
+
+class Answerer:
+    """Answers photos.
+
+    Its methods take natural parameters of densities ``(N, K, d)`` and the embeddings ``(N, E)`` of
+    the same photos.
+
+    Attributes:
+        decoder: Decoder of the densities.
+        temperatures: Model that compares embeddings with photos of training; None compares none.
+    """
+
+    def __init__(self, decoder: Decoder, temperatures: TemperatureModel | None = None) -> None:
+        """Joins parts that are on one device.
+
+        Args:
+            decoder: Decoder of the densities.
+            temperatures: Temperature model of the checkpoint.
+        """
+        self.decoder, self.temperatures = decoder, temperatures
+
+    @classmethod
+    def of_checkpoint(cls, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Answerer:
+        """Builds what a checkpoint answers with; its temperature model is moved to the device."""
+        return cls(checkpoint.decoder(device), checkpoint.denoiser.to(device).temperatures)
+
+    @property
+    def tables(self) -> DecoderTables:
+        """Tables that evaluate the densities."""
+        return self.decoder.tables
+
+    @torch.inference_mode()
+    def seen(self, embeddings: Tensor | None) -> Seen | None:
+        """Compares photos with those of training; None if either is not at hand."""
+        if embeddings is None or self.temperatures is None:
+            return None
+        return Seen.of(self.temperatures, embeddings)
+
+    def __call__(self, natural: Tensor, embeddings: Tensor | None = None) -> GeotagColumns:
+        """Answers photos; with embeddings the columns hold the familiarity, if it is known."""
+        seen = self.seen(embeddings)
+        columns: GeotagColumns = self.decoder(natural)
+        if seen is None or seen.familiarity is None:
+            return columns
+        return replace(columns, familiarity=seen.familiarity.cpu().numpy())
+
+    def locate(
+        self, natural: Tensor, embeddings: Tensor | None = None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Finds latitude and longitude ``(N,)`` in degrees, without radii where that is cheaper.
+
+        Raises:
+            ValueError: Several densities for a photo, or a base measure that excludes places.
+        """
+        found: tuple[NDArray[np.float64], NDArray[np.float64]] = self._locator(natural)
+        return found
+
+    def log_probability(
+        self, natural: Tensor, vectors: NDArray[np.float64], embeddings: Tensor | None = None
+    ) -> NDArray[np.float64]:
+        """Evaluates log p of one point per photo.
+
+        Args:
+            natural: Natural parameters ``(N, K, d)``.
+            vectors: Unit vectors of the points, ``(N, 3)``.
+            embeddings: Embeddings of the photos ``(N, E)``; None leaves the map out.
+
+        Returns:
+            Nats against the uniform probability of the sphere, ``(N,)``.
+        """
+        return self.tables.log_probability(natural, vectors)
+
+    def regions(
+        self, natural: Tensor, embeddings: Tensor | None = None
+    ) -> list[tuple[CredibleRegion, ...]]:
+        """Draws the credible regions of N photos, on the CPU."""
+        return self._region_finder(natural)
+
+    @functools.cached_property
+    def _locator(self) -> Locator:
+        return Locator(self.decoder).to(self.tables.area.device)
+
+    @functools.cached_property
+    def _region_finder(self) -> RegionFinder:
+        return RegionFinder(self.tables.max_degree, self.tables.base_measure)
 
 
 @torch.inference_mode()
@@ -42,37 +160,60 @@ def natural_parameters(
 
 
 def decode_all(
-    decoder: Decoder, natural: Tensor, batch: int = 128
-) -> tuple[NDArray[np.float64], ...]:
-    """Decodes densities ``(N, d)``: latitudes, longitudes, 50 % and 90 % radii, each ``(N,)``."""
-    columns = _columns(decoder, natural, batch)
-    return columns.latitude, columns.longitude, columns.radius_50_km, columns.radius_90_km
+    answerer: Answerer,
+    natural: Tensor,
+    embeddings: NDArray[np.float32] | None = None,
+    batch: int = 128,
+) -> GeotagColumns:
+    """Answers many photos.
 
-
-def _columns(decoder: Decoder, natural: Tensor, batch: int) -> GeotagColumns:
-    starts = range(0, len(natural), batch)
-    return GeotagColumns.joined([decoder(natural[i : i + batch, None]) for i in starts])
+    Args:
+        answerer: Answers the photos.
+        natural: Natural parameters, ``(N, d)``.
+        embeddings: Image embeddings, ``(N, E)``; None answers by the densities alone.
+        batch: Number of photos in a batch.
+    """
+    parts = [
+        answerer(natural[rows, None], _batch(embeddings, rows, natural))
+        for rows in _batches(len(natural), batch)
+    ]
+    return GeotagColumns.joined(parts)
 
 
 def log_probability(
-    decoder: Decoder, natural: Tensor, vectors: NDArray[np.float64], batch: int = 128
+    answerer: Answerer,
+    natural: Tensor,
+    vectors: NDArray[np.float64],
+    embeddings: NDArray[np.float32] | None = None,
+    batch: int = 128,
 ) -> NDArray[np.float64]:
     """Computes log p at one point per photo.
 
     Args:
-        decoder: Decoder of the densities.
+        answerer: Answers the photos.
         natural: Natural parameters, ``(N, d)``.
         vectors: Unit vectors of the points, ``(N, 3)``.
+        embeddings: Image embeddings, ``(N, E)``; None takes the densities alone.
         batch: Number of photos in a batch.
 
     Returns:
         Log densities ``(N,)`` in nats against the uniform sphere.
     """
     parts = [
-        decoder.tables.log_probability(natural[i : i + batch, None], vectors[i : i + batch])
-        for i in range(0, len(natural), batch)
+        answerer.log_probability(
+            natural[rows, None], vectors[rows], _batch(embeddings, rows, natural)
+        )
+        for rows in _batches(len(natural), batch)
     ]
     return np.concatenate(parts)
+
+
+def _batches(count: int, batch: int) -> list[slice]:
+    return [slice(start, start + batch) for start in range(0, count, batch)]
+
+
+def _batch(embeddings: NDArray[np.float32] | None, rows: slice, like: Tensor) -> Tensor | None:
+    return None if embeddings is None else torch.from_numpy(embeddings[rows]).to(like)
 
 
 def predict(checkpoint: Checkpoint, photos: EmbeddedPhotos, device: str = "cpu") -> Predictions:
@@ -84,34 +225,49 @@ def predict(checkpoint: Checkpoint, photos: EmbeddedPhotos, device: str = "cpu")
         device: Torch device.
     """
     natural = natural_parameters(checkpoint.denoiser.to(device), photos.embeddings)
-    return predictions(checkpoint.decoder(device), natural, photos.vectors)
+    return predictions(
+        Answerer.of_checkpoint(checkpoint, device), natural, photos.vectors, photos.embeddings
+    )
 
 
 def predictions(
-    decoder: Decoder, natural: Tensor, vectors: NDArray[np.float64], batch: int = 128
+    answerer: Answerer,
+    natural: Tensor,
+    vectors: NDArray[np.float64],
+    embeddings: NDArray[np.float32] | None = None,
 ) -> Predictions:
-    """Answers densities ``(N, d)`` whose true points are the unit vectors ``(N, 3)``."""
-    columns = _columns(decoder, natural, batch)
-    log_density = log_probability(decoder, natural, vectors) - LOG_SPHERE_AREA_KM2
+    """Answers photos whose true points are known.
+
+    Args:
+        answerer: Answers the photos.
+        natural: Natural parameters, ``(N, d)``.
+        vectors: Unit vectors of the true points, ``(N, 3)``.
+        embeddings: Image embeddings, ``(N, E)``; None answers by the densities alone.
+    """
+    columns = decode_all(answerer, natural, embeddings)
+    log_p = log_probability(answerer, natural, vectors, embeddings)
+    log_density = log_p - LOG_SPHERE_AREA_KM2
     return Predictions.from_numbers({**columns.numbers(), "log_density_km2": log_density})
 
 
 @torch.inference_mode()
 def log_density_around(
-    decoder: Decoder,
+    answerer: Answerer,
     natural: Tensor,
     centre: tuple[float, float],
     distance_deg: NDArray[np.float64],
     bearings: int,
+    embedding: Tensor | None = None,
 ) -> NDArray[np.float64]:
     """Computes the log density of one photo on circles around a point, for maps.
 
     Args:
-        decoder: Decoder of the densities.
+        answerer: Answers the photo.
         natural: Natural parameters of K densities, which are mixed with equal weight, ``(K, d)``.
         centre: Latitude and longitude of the point in degrees.
         distance_deg: Radii of the circles in degrees, ``(T,)``.
         bearings: Number B of points on each circle, clockwise from the north.
+        embedding: Image embedding of the photo ``(E,)``; None takes the densities alone.
 
     Returns:
         Log densities ``(T, B)`` in nats per km².
@@ -121,7 +277,7 @@ def log_density_around(
     # The frame's columns are south, east and up: its longitude counts from south to east.
     longitude = np.pi - 2.0 * np.pi * np.arange(bearings) / bearings
     nodes = LatLonGrid(np.cos(np.radians(distance_deg)), longitude, np.ones(len(distance_deg)))
-    tables = decoder.tables
+    tables = answerer.tables
     circles = ProductTransform(nodes, tables.max_degree).to(natural.device)
     at_pole = tables.rotation(natural, vector.expand(len(natural), 3).to(natural))
     places = torch.from_numpy(nodes.vectors) @ frame.T

@@ -23,7 +23,7 @@ from locdiffusion.decoding.answers import Predictions
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.diffusion.schedules import geometric_sigmas
 from locdiffusion.evaluate.metrics import error_summary
-from locdiffusion.inference import predictions
+from locdiffusion.inference import Answerer, predictions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, great_circle_km
 
@@ -42,7 +42,7 @@ def measure(fitted: Fitted, photos: EmbeddedPhotos, budget: Budget) -> dict[str,
     part = subset(photos, budget.measured, budget.seed)
     if fitted.variant.loss is Loss.KL:
         natural = density(fitted, part)
-        said = predictions(_decoder(fitted), natural, part.vectors)
+        said = predictions(Answerer(_decoder(fitted)), natural, part.vectors)
         summary = error_summary(_error_km(said, part))
         return {"density": summary | {"nll_km2": -float(said.log_density_km2.mean())}}
     means = points(_at_infinity(fitted, part), fitted.variant)
@@ -74,7 +74,8 @@ def accuracy_by_radius(
     natural = density(fitted, part)
     rows, decoder = [], _decoder(fitted)
     for radius in ANSWER_RADII_KM:
-        said = predictions(decoder.with_config(DecodeConfig(radius)), natural, part.vectors)
+        answerer = Answerer(decoder.with_config(DecodeConfig(radius)))
+        said = predictions(answerer, natural, part.vectors)
         rows.append({"radius_km": radius} | error_summary(_error_km(said, part)))
     return rows
 

@@ -34,7 +34,7 @@ from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.metrics import within_thresholds
 from locdiffusion.evaluate.scores import Scores, errors_km, score
-from locdiffusion.inference import predictions
+from locdiffusion.inference import Answerer, predictions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded
 from locdiffusion.sphere.geodesy import latitude_longitude
 
@@ -165,7 +165,7 @@ class Trial:
     def density(self) -> dict[str, Predictions]:
         """Answers the scored photos with the density alone."""
         return {
-            name: predictions(self.decoder, photos.natural, photos.truth.double().numpy())
+            name: predictions(Answerer(self.decoder), photos.natural, photos.truth.double().numpy())
             for name, photos in self.scored.items()
         }
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from locdiffusion.calibrate.coverage import Factor
     from locdiffusion.calibrate.parts import LocatedDensities
     from locdiffusion.checkpoint import Checkpoint
-    from locdiffusion.decoding.decoder import Decoder
+    from locdiffusion.inference import Answerer
     from locdiffusion.model.image_encoder import ImageEncoder
     from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 
@@ -108,7 +108,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     from locdiffusion.calibrate.coverage import Factor
     from locdiffusion.calibrate.parts import LocatedDensities
     from locdiffusion.geotagger import Geotagger
-    from locdiffusion.inference import natural_parameters
+    from locdiffusion.inference import Answerer, natural_parameters
 
     if (options.output / checkpoint.CONFIG).exists():
         raise ValueError(f"{options.output} holds a checkpoint; give another --output.")
@@ -120,14 +120,14 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         unlike=options.unlike or loaded.config.unlike,
     )
     photos = _photos(options, tagger.encoder)
-    decoder = loaded.decoder(options.device)
-    photos, found = _with_familiarity(photos, loaded, decoder)
+    answerer = Answerer.of_checkpoint(loaded, options.device)
+    photos, found = _with_familiarity(photos, loaded, answerer)
     natural = natural_parameters(denoiser, photos.embeddings)
     everybody = LocatedDensities(photos, natural)
-    before = after = _coverages(everybody, decoder, 1.0)
+    before = after = _coverages(everybody, answerer, 1.0)
     factor = Factor(1.0, "--keep-radii")
     if not options.keep_radii:
-        factor, after = _fitted(everybody, decoder, options.seed)
+        factor, after = _fitted(everybody, answerer, options.seed)
     record = {
         "photos": len(photos),
         "sha256": photos.fingerprint,
@@ -144,12 +144,12 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         record=config.record | {"refitted": record},
         fingerprint=config.fingerprint or tagger.encoder.fingerprint,
     )
-    checkpoint.save(options.output, changed, denoiser, loaded.base_measure)
+    checkpoint.save(options.output, changed, denoiser, loaded.base_measure, loaded.appearance)
     return record
 
 
 def _with_familiarity(
-    photos: EmbeddedPhotos, loaded: Checkpoint, decoder: Decoder
+    photos: EmbeddedPhotos, loaded: Checkpoint, answerer: Answerer
 ) -> tuple[EmbeddedPhotos, str]:
     """Fits the familiarity in place, if it lacks or if the checkpoint knows other photos too.
 
@@ -181,7 +181,7 @@ def _with_familiarity(
         familiarity.quantiles = own[:0]  # what is known without a weight
         others = photos.take(np.flatnonzero(strange))
         natural = natural_parameters(loaded.denoiser, others.embeddings)
-        if better_than_chance(LocatedDensities(others, natural), decoder):
+        if better_than_chance(LocatedDensities(others, natural), answerer):
             familiarity.fit([unlike])
             temperatures.config = replace(temperatures.config, unfamiliar=least)
             return photos, "fitted"
@@ -197,27 +197,27 @@ def _with_familiarity(
     return photos.take(np.flatnonzero(~strange)), "kept"
 
 
-def _coverages(densities: LocatedDensities, decoder: Decoder, factor: float) -> dict[str, float]:
+def _coverages(densities: LocatedDensities, answerer: Answerer, factor: float) -> dict[str, float]:
     from locdiffusion.calibrate.fitting import measure
 
-    found = measure(densities, decoder, factor)
+    found = measure(densities, answerer, factor)
     return {name: found[name] for name in ("coverage_50", "coverage_90", "nats")}
 
 
 def _fitted(
-    everybody: LocatedDensities, decoder: Decoder, seed: int
+    everybody: LocatedDensities, answerer: Answerer, seed: int
 ) -> tuple[Factor, dict[str, float]]:
     """Fits the factor; returns it, and the means of what it does for halves it did not see."""
     from locdiffusion.calibrate.coverage import fit_factor
     from locdiffusion.calibrate.fitting import factor_table
     from locdiffusion.calibrate.parts import LocatedDensities
 
-    table = factor_table(everybody, decoder)
+    table = factor_table(everybody, answerer)
     rows = np.random.default_rng(seed).permutation(len(everybody.natural))
     crossed = []
     for fitted, other in ((rows[::2], rows[1::2]), (rows[1::2], rows[::2])):
         some = LocatedDensities(everybody.photos.take(other), everybody.natural[other])
-        crossed.append(_coverages(some, decoder, fit_factor(table.take(fitted)).value))
+        crossed.append(_coverages(some, answerer, fit_factor(table.take(fitted)).value))
     means = {name: float(np.mean([one[name] for one in crossed])) for name in crossed[0]}
     return fit_factor(table), means
 

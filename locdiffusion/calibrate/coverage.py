@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from locdiffusion.calibrate.parts import Float, LocatedDensities
-from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.inference import Answerer
 
 LEVELS = (0.5, 0.9)
 """Nominal coverage of the two radii of an answer."""
@@ -57,19 +57,19 @@ class CoverageTable:
 
     @classmethod
     def measure(
-        cls, densities: LocatedDensities, log_temperature: Float, decoder: Decoder, knots: Float
+        cls, densities: LocatedDensities, log_temperature: Float, answerer: Answerer, knots: Float
     ) -> CoverageTable:
         """Decodes every photo at every knot.
 
         Args:
             densities: N photos and their densities at τ = 1.
             log_temperature: Fitted log temperature of each photo, ``(N,)``.
-            decoder: Decoder of the answers.
+            answerer: Answers the photos.
             knots: Log temperatures of the table, ``(K,)`` increasing.
         """
         margins = []
         for knot in knots:
-            error, *radii = densities.errors_and_radii(decoder, float(np.exp(knot)))
+            error, *radii = densities.errors_and_radii(answerer, float(np.exp(knot)))
             margins.append([np.log((radius + 1e-6) / (error + 1e-6)) for radius in radii])
         margin: Float = np.moveaxis(np.array(margins), 0, -1)
         return cls(np.asarray(knots, np.float64), margin, log_temperature, densities.weight)

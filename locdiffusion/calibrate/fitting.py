@@ -35,7 +35,7 @@ from locdiffusion.calibrate.parts import (
 )
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.evaluate.metrics import coverage, error_summary
-from locdiffusion.inference import log_probability, natural_parameters
+from locdiffusion.inference import Answerer, log_probability, natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.temperature import COLDEST, FEATURES, CalibratedDenoiser, TemperatureModel
 
@@ -74,11 +74,12 @@ def fit(
         natural = natural_parameters(denoiser.network, photos.embeddings)
         features = temperature_features(temperatures, photos, natural)
         densities = LocatedDensities(photos, natural, weight)
-        parts.append(CalibrationPart.measure(densities, features, decoder))
+        parts.append(CalibrationPart.measure(densities, features, Answerer(decoder)))
     fit_temperatures(temperatures, parts)
     radius = fit_radius([part.calibrated(denoiser) for part in parts], decoder)
     decoder = decoder.with_config(replace(decoder.config, radius_km=radius))
-    stretch = fit_stretch([_coverage_table(temperatures, part, decoder) for part in parts])
+    answerer = Answerer(decoder)
+    stretch = fit_stretch([_coverage_table(temperatures, part, answerer) for part in parts])
     bias = stretch(temperatures.out.bias.double().cpu().numpy())
     temperatures.out.weight.mul_(stretch.factor)
     temperatures.out.bias.copy_(torch.from_numpy(bias))
@@ -89,11 +90,11 @@ def fit(
 
 
 def _coverage_table(
-    model: TemperatureModel, part: CalibrationPart, decoder: Decoder
+    model: TemperatureModel, part: CalibrationPart, answerer: Answerer
 ) -> CoverageTable:
     log_temperature = model.log_temperature(part.features).double().cpu().numpy()
     knots = COVERAGE_LOG_TEMPERATURES
-    return CoverageTable.measure(part.densities, log_temperature, decoder, knots)
+    return CoverageTable.measure(part.densities, log_temperature, answerer, knots)
 
 
 def fit_temperature(table: LikelihoodTable) -> float:
@@ -181,59 +182,60 @@ def fit_radius(parts: Sequence[LocatedDensities], decoder: Decoder) -> float:
     """
     best, best_score = RADII_KM[0], -1.0
     for radius in RADII_KM:
-        decoder = decoder.with_config(replace(decoder.config, radius_km=radius))
+        answerer = Answerer(decoder.with_config(replace(decoder.config, radius_km=radius)))
         score = 0.0
         for part in parts:
-            within = error_summary(part.errors_and_radii(decoder)[0])["within"]
+            within = error_summary(part.errors_and_radii(answerer)[0])["within"]
             score += part.weight * float(np.mean(list(within.values())))
         if score > best_score + 1e-9:
             best, best_score = radius, score
     return best
 
 
-def better_than_chance(densities: LocatedDensities, decoder: Decoder) -> bool:
+def better_than_chance(densities: LocatedDensities, answerer: Answerer) -> bool:
     """Whether densities know more of where photos are from than the base measure alone.
 
     At some factor on all temperatures, which calibration is to find, the mean log likelihood of the
     truths must be larger by more than `CHANCE` standard errors.
     """
     natural, vectors = densities.natural, densities.photos.vectors
-    blind = log_probability(decoder, torch.zeros_like(natural), vectors)
-    gains = [log_probability(decoder, natural / by, vectors) - blind for by in CHANCE_FACTORS]
+    blind = log_probability(answerer, torch.zeros_like(natural), vectors)
+    gains = [log_probability(answerer, natural / by, vectors) - blind for by in CHANCE_FACTORS]
     error = [gain.std() / len(gain) ** 0.5 for gain in gains]
     return any(g.mean() > CHANCE * e for g, e in zip(gains, error, strict=True))
 
 
-def factor_table(densities: LocatedDensities, decoder: Decoder) -> CoverageTable:
+def factor_table(densities: LocatedDensities, answerer: Answerer) -> CoverageTable:
     """Decodes photos at the factors from which `coverage.fit_factor` chooses.
 
     Args:
         densities: N photos with their calibrated densities.
-        decoder: Decoder of the answers.
+        answerer: Answers the photos.
     """
     unchanged = np.zeros(len(densities.natural))
-    return CoverageTable.measure(densities, unchanged, decoder, FACTOR_KNOTS)
+    return CoverageTable.measure(densities, unchanged, answerer, FACTOR_KNOTS)
 
 
 def measure(
-    densities: LocatedDensities, decoder: Decoder, temperature: float = 1.0
+    densities: LocatedDensities, answerer: Answerer, temperature: float = 1.0
 ) -> dict[str, Any]:
     """Measures accuracy, coverage and likelihood on photos with known position.
 
     Args:
         densities: Photos with their calibrated densities.
-        decoder: Decoder of the answers.
+        answerer: Answers the photos.
         temperature: Further factor on all temperatures.
 
     Returns:
         Figures of `error_summary`, and ``coverage_50``, ``coverage_90`` and ``nats``: the mean of
         -log p at the truth against the uniform sphere, lower is better.
     """
-    error, radius_50, radius_90 = densities.errors_and_radii(decoder, temperature)
-    natural, vectors = densities.natural / temperature, densities.photos.vectors
+    error, radius_50, radius_90 = densities.errors_and_radii(answerer, temperature)
+    natural, photos = densities.natural / temperature, densities.photos
+    log_p = log_probability(answerer, natural, photos.vectors, photos.embeddings)
     return {
         **error_summary(error),
         "coverage_50": coverage(error, radius_50),
         "coverage_90": coverage(error, radius_90),
-        "nats": float(-log_probability(decoder, natural, vectors).mean()),
+        "nats": float(-log_p.mean()),
     }

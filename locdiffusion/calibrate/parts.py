@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
-from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.raster import raster_cells
-from locdiffusion.inference import decode_all, log_probability, natural_parameters
+from locdiffusion.inference import Answerer, decode_all, log_probability, natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import great_circle_km
 from locdiffusion.temperature import COLDEST, CalibratedDenoiser, TemperatureModel
@@ -39,21 +38,21 @@ class LocatedDensities:
     weight: float = 1.0
 
     def errors_and_radii(
-        self, decoder: Decoder, temperature: float = 1.0
+        self, answerer: Answerer, temperature: float = 1.0
     ) -> tuple[Float, Float, Float]:
         """Decodes the densities at one temperature.
 
         Args:
-            decoder: Decoder of the answers.
+            answerer: Answers the photos.
             temperature: τ by which all natural parameters are divided.
 
         Returns:
             Great-circle errors in km and the stated radii of 50 % and 90 %, ``(N,)`` each.
         """
-        latitude, longitude, *radii = decode_all(decoder, self.natural / temperature)
         photos = self.photos
-        error = great_circle_km(latitude, longitude, photos.latitude, photos.longitude)
-        return error, radii[0], radii[1]
+        said = decode_all(answerer, self.natural / temperature, photos.embeddings)
+        error = great_circle_km(said.latitude, said.longitude, photos.latitude, photos.longitude)
+        return error, said.radius_50_km, said.radius_90_km
 
 
 @dataclass(frozen=True)
@@ -69,11 +68,11 @@ class LikelihoodTable:
     nats: Tensor
 
     @classmethod
-    def measure(cls, densities: LocatedDensities, decoder: Decoder) -> LikelihoodTable:
+    def measure(cls, densities: LocatedDensities, answerer: Answerer) -> LikelihoodTable:
         """Evaluates the true points at `LOG_TEMPERATURES`, with a cubic spline between them."""
         vectors = densities.photos.vectors
         rows = [
-            -log_probability(decoder, densities.natural / float(np.exp(t)), vectors)
+            -log_probability(answerer, densities.natural / float(np.exp(t)), vectors)
             for t in LOG_TEMPERATURES
         ]
         fine = np.linspace(LOG_TEMPERATURES[0], LOG_TEMPERATURES[-1], 8 * len(LOG_TEMPERATURES) - 7)
@@ -109,10 +108,10 @@ class CalibrationPart:
 
     @classmethod
     def measure(
-        cls, densities: LocatedDensities, features: Tensor, decoder: Decoder
+        cls, densities: LocatedDensities, features: Tensor, answerer: Answerer
     ) -> CalibrationPart:
         """Measures the likelihood of densities with features ``(N, F)``."""
-        likelihood = LikelihoodTable.measure(densities, decoder)
+        likelihood = LikelihoodTable.measure(densities, answerer)
         return cls(densities, features, likelihood, spatial_folds(densities.photos.vectors))
 
     def weights(self, chosen: Tensor) -> Tensor:

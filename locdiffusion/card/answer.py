@@ -160,7 +160,8 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
     def log_density(
         centre: tuple[float, float], distance_deg: NDArray[np.float64], bearings: int
     ) -> NDArray[np.float64]:
-        return geotagger.log_density_around(natural[0], centre, distance_deg, bearings)
+        circles = centre, distance_deg, bearings
+        return geotagger.log_density_around(natural[0], *circles, embeddings[0])
 
     stated = stated_positions(path, stored)
     problem = stated.sidecar.problem if stated.sidecar else ""

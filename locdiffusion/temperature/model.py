@@ -226,10 +226,14 @@ class TemperatureModel(nn.Module):
         self.directions.copy_(nn.functional.normalize(self.places, dim=1))
         self._tree = cKDTree(self.directions.cpu().numpy())
 
+    def discriminants(self, condition: Tensor) -> Tensor:
+        """Projects embeddings ``(B, E)`` to what tells places apart, ``(B, C)``."""
+        return (condition - self.mean) @ self.projection
+
     @torch.inference_mode()
     def dissimilarity(self, condition: Tensor) -> Tensor:
         """Computes the feature of this name ``(B,)`` alone, of embeddings ``(B, E)``."""
-        projected = (condition - self.mean) @ self.projection
+        projected = self.discriminants(condition)
         alike = [self._similarity(some).amax(1) for (some,) in in_cache(PHOTOS, projected)]
         return _unlike(projected.square().sum(1), torch.cat(alike))
 
@@ -244,7 +248,7 @@ class TemperatureModel(nn.Module):
         Returns:
             Features ``(B, F)`` in the order of `FEATURES`.
         """
-        projected = (condition - self.mean) @ self.projection
+        projected = self.discriminants(condition)
         parts = [self._large_sums(*part) for part in in_cache(PHOTOS, projected, natural)]
         alike, index, node, height, sparse, information = map(torch.cat, zip(*parts, strict=True))
         norm = projected.square().sum(1, keepdim=True)

@@ -20,7 +20,7 @@ from locdiffusion.calibrate import fitting
 from locdiffusion.calibrate.parts import LocatedDensities
 from locdiffusion.config import to_dict
 from locdiffusion.files import write_atomically
-from locdiffusion.inference import natural_parameters
+from locdiffusion.inference import Answerer, natural_parameters
 from locdiffusion.model.deferred_encoder import DeferredEncoder
 from locdiffusion.model.weights import EncoderWeightsError
 from locdiffusion.photos.embedding_cache import (
@@ -272,10 +272,10 @@ def finish(
         name: part if isinstance(part, EmbeddedPhotos) else read_embedded(part)
         for name, part in data.tests.items()
     }
-    metrics = {}
+    metrics, answerer = {}, Answerer(decoder, denoiser.temperatures)
     for name, part in (data.validation | tests).items():
         natural = natural_parameters(denoiser, part.embeddings)
-        metrics[name] = fitting.measure(LocatedDensities(part, natural), decoder)
+        metrics[name] = fitting.measure(LocatedDensities(part, natural), answerer)
     _print_metrics(metrics)
     saved = checkpoint.CheckpointConfig(
         config.name,

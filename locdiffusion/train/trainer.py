@@ -27,7 +27,7 @@ from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.diffusion.losses import shdd_kl
 from locdiffusion.diffusion.schedules import training_sigmas
 from locdiffusion.evaluate.metrics import error_summary
-from locdiffusion.inference import decode_all, log_probability, natural_parameters
+from locdiffusion.inference import Answerer, decode_all, log_probability, natural_parameters
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import great_circle_km
@@ -181,10 +181,11 @@ class Trainer:
             limit: Number of validation photos that are used.
         """
         natural = natural_parameters(self.average, self.val.embeddings[:limit])
-        answer = decode_all(self.decoder, natural)
+        answerer = Answerer(self.decoder)
+        answer = decode_all(answerer, natural)
         truth = self.val.latitude[:limit], self.val.longitude[:limit]
-        summary = error_summary(great_circle_km(answer[0], answer[1], *truth))
-        log_p = log_probability(self.decoder, natural, self.val.vectors[:limit])
+        summary = error_summary(great_circle_km(answer.latitude, answer.longitude, *truth))
+        log_p = log_probability(answerer, natural, self.val.vectors[:limit])
         return {
             "val_nats": float(-log_p.mean()),
             "val_median_km": summary["median_km"],

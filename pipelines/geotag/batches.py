@@ -360,7 +360,7 @@ def _decoded(
     for row in range(len(answers)):
         one = posteriors.take(slice(row, row + 1))
         if regions:
-            drawn.append(have(regions_of, geotagger, one.natural))
+            drawn.append(have(regions_of, geotagger, one.natural, one.embeddings))
         if hybrid:
             answer = answers.take(slice(row, row + 1))
             places.append(have(place_of, geotagger, one.embeddings, one.natural, answer))

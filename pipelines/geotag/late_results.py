@@ -118,9 +118,11 @@ def settled(results: list[Any] | None) -> list[Any] | None:
     return [result.result() if isinstance(result, Late) else result for result in results]
 
 
-def regions_of(geotagger: GeotaggerLike, natural: np.ndarray) -> tuple[Region, ...]:
-    """Draws the regions of one photo from natural parameters ``(1, K, d)``."""
-    (found,) = geotagger.regions(natural)
+def regions_of(
+    geotagger: GeotaggerLike, natural: np.ndarray, embeddings: np.ndarray
+) -> tuple[Region, ...]:
+    """Draws the regions of one photo from natural parameters ``(1, K, d)`` and ``(1, E)``."""
+    (found,) = geotagger.regions(natural, embeddings)
     return tuple(written_region(one) for one in found)
 
 

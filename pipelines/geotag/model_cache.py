@@ -41,8 +41,10 @@ class GeotaggerLike(Protocol):
     def decode(self, natural: np.ndarray, embeddings: np.ndarray) -> GeotagColumns:
         """Answers for N photos from natural parameters ``(N, K, d)`` and embeddings ``(N, E)``."""
 
-    def regions(self, natural: np.ndarray) -> Sequence[Sequence[CredibleRegion]]:
-        """Credible regions of N photos from natural parameters ``(N, K, d)``."""
+    def regions(
+        self, natural: np.ndarray, embeddings: np.ndarray
+    ) -> Sequence[Sequence[CredibleRegion]]:
+        """Credible regions of N photos from natural parameters and embeddings, as `decode`."""
 
     def hybrid(
         self, embeddings: np.ndarray, natural: np.ndarray, answers: GeotagColumns

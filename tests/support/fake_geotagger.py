@@ -76,7 +76,9 @@ class FakeGeotagger:
             raise MemoryError("no room for its tables")
         return self if prior is None else FakeGeotagger(self.seed, prior)
 
-    def regions(self, natural: np.ndarray) -> list[tuple[CredibleRegion, ...]]:
+    def regions(
+        self, natural: np.ndarray, embeddings: np.ndarray | None = None
+    ) -> list[tuple[CredibleRegion, ...]]:
         """Boxes around the answers, cut at the antimeridian; a photo without blue breaks it."""
         columns, found = self.decode(natural), []
         for row in range(len(columns)):

@@ -76,7 +76,9 @@ class SimulatedGeotagger(TrivialGeotagger):
             self.held.append((start, time.perf_counter()))
         return super().embed(pixels)
 
-    def regions(self, natural: NDArray[np.float32]) -> list[tuple[CredibleRegion, ...]]:
+    def regions(
+        self, natural: NDArray[np.float32], embeddings: NDArray[np.float32]
+    ) -> list[tuple[CredibleRegion, ...]]:
         """Draws the regions of one of the made-up densities."""
         import torch
 

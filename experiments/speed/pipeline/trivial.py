@@ -65,7 +65,9 @@ class TrivialGeotagger:
             ],
         )
 
-    def regions(self, natural: NDArray[np.float32]) -> Sequence[tuple[CredibleRegion, ...]]:
+    def regions(
+        self, natural: NDArray[np.float32], embeddings: NDArray[np.float32]
+    ) -> Sequence[tuple[CredibleRegion, ...]]:
         """Returns no regions."""
         return [()] * len(natural)
 

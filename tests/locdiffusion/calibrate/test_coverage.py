@@ -20,6 +20,7 @@ from locdiffusion.calibrate.coverage import (
 from locdiffusion.calibrate.parts import LocatedDensities
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.density.shdd import encode_vectors
+from locdiffusion.inference import Answerer
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import latitude_longitude
 from support.tiny import random_points
@@ -156,11 +157,11 @@ class TestCoverageTable:
         place = latitude_longitude(near / np.linalg.norm(near, axis=1, keepdims=True))
         photos = EmbeddedPhotos(["x"] * count, np.zeros((count, 1), np.float32), *place)
         knots = np.linspace(-1.0, 1.0, 9)
-        densities, decoder = LocatedDensities(photos, natural), Decoder(degree)
-        table = CoverageTable.measure(densities, np.zeros(count), decoder, knots)
+        densities, answerer = LocatedDensities(photos, natural), Answerer(Decoder(degree))
+        table = CoverageTable.measure(densities, np.zeros(count), answerer, knots)
         assert table.margin.shape == (2, count, 9)
         for log_temperature, off in ((knots[2], 0.0), (knots[6], 0.0), (0.11, 1.01 / count)):
-            direct = fitting.measure(densities, decoder, float(np.exp(log_temperature)))
+            direct = fitting.measure(densities, answerer, float(np.exp(log_temperature)))
             found = table.coverage(np.full(count, log_temperature))
             wanted = [direct["coverage_50"], direct["coverage_90"]]
             np.testing.assert_allclose(found, wanted, atol=off + 1e-9)

@@ -22,7 +22,7 @@ from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.geotag import Geotag, percent
 from locdiffusion.density.base_measure import BaseMeasure
 from locdiffusion.geotagger import Geotagger
-from locdiffusion.inference import log_density_around
+from locdiffusion.inference import Answerer, log_density_around
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors
 from schemas.samples import Truth
 from support.tiny import MODEL, TinyEncoder, coloured_photo, write_checkpoint
@@ -330,7 +330,7 @@ def test_density_on_circles_is_the_decoders() -> None:
     decoder = Decoder(MODEL.max_degree, base_measure=base)
     natural = torch.from_numpy(rng.normal(scale=0.4, size=(3, MODEL.dimension))).float()
     distance = np.array([0.3, 20.0, 100.0, 179.0])
-    found = log_density_around(decoder, natural, (-40.0, 170.0), distance, 6)
+    found = log_density_around(Answerer(decoder), natural, (-40.0, 170.0), distance, 6)
     for i in range(4):
         for j in range(6):
             km = np.radians(distance[i]) * EARTH_RADIUS_KM

@@ -163,7 +163,7 @@ def test_the_hybrid_columns_stand_beside_the_others(
         both["latitude"].to_numpy(),
         both["longitude"].to_numpy(),
         both["radius_50_km"].to_numpy(),
-        tagger._decoder.tables.log_normaliser(natural),
+        tagger._answerer.tables.log_normaliser(natural),
     )
     assert np.stack(found, 1).tolist() == told
 

@@ -28,7 +28,7 @@ LONG_S = 60.0
 class Picky(FakeGeotagger):
     """Fails for a third of the photos, too."""
 
-    def regions(self, natural: np.ndarray) -> list:
+    def regions(self, natural: np.ndarray, embeddings: np.ndarray | None = None) -> list:
         if natural[0, 0, 0] % 0.03 < 0.01:
             raise MemoryError("a large region")
         return super().regions(natural)
@@ -68,7 +68,7 @@ def test_the_model_is_free_while_regions_are_drawn(
     free = threading.Event()
 
     class Slow(FakeGeotagger):
-        def regions(self, natural: np.ndarray) -> list:
+        def regions(self, natural: np.ndarray, embeddings: np.ndarray | None = None) -> list:
             assert free.wait(LONG_S), "the step waits for its regions"
             return super().regions(natural)
 
