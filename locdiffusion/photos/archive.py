@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from locdiffusion.photos.archive_formats import read_archive, why_unopened, why_unread
 from locdiffusion.photos.blocks import ArchiveDamage, ArchiveLimit, TarStatus
-from locdiffusion.photos.documents import Documents, telling
+from locdiffusion.photos.documents import Documents, joined, telling
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.names import (
     EXCLUDED,
@@ -274,7 +274,7 @@ class ShardReader:
                 if documents:
                     name = telling(documents, self.documents.said)
                     sample.document, sample.metadata = name, group.documents[name]
-                    sample.sidecar = self.documents.said[name]
+                    sample.sidecar = joined(documents, self.documents.said)
                 if sample.sidecar is None or sample.sidecar.known is None:
                     self._lacking.append(photo.name)
                 yield sample

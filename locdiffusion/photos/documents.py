@@ -17,6 +17,14 @@ def telling(names: Sequence[str], documents: Mapping[str, Sidecar]) -> str:
     return next(known, None) or next(estimated, names[0])
 
 
+def joined(names: Sequence[str], documents: Mapping[str, Sidecar]) -> Sidecar:
+    """Joins documents about one photo: the telling one, with what others tell of the time."""
+    sidecar = documents[telling(names, documents)]
+    for name in names:
+        sidecar = sidecar.with_capture_of(documents[name])
+    return sidecar
+
+
 @dataclass
 class Documents:
     """Documents met so far. Only what they say is kept, not their bytes.
@@ -71,7 +79,7 @@ class Documents:
         for photo, names in found.items():
             name = telling(names, self.said)
             if photo in lacking or name not in self.beside:  # a nearer one than that beside it
-                self.late[keys[photo]] = self.said[name]
+                self.late[keys[photo]] = joined(names, self.said)
         lacking = [photo for photo in lacking if photo not in found]
         for url in siblings:
             if not lacking:
@@ -79,7 +87,7 @@ class Documents:
             documents = load(url)
             found = match_documents(lacking, documents)
             for photo, names in found.items():
-                self.late[keys[photo]] = documents[telling(names, documents)]
+                self.late[keys[photo]] = joined(names, documents)
                 said = (documents[name].problem for name in names)
                 self.problems += filter(None, said)
             lacking = [photo for photo in lacking if photo not in found]

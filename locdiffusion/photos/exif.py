@@ -1,17 +1,18 @@
-"""Reads what EXIF says of a photo: which way is up, and where the camera was.
+"""Reads what EXIF says of a photo: which way is up, and where, when and with what it was taken.
 
 A broken EXIF block costs only what cannot be read of it: the picture stays as it was stored, or has
-no position. Only the tags that are named here are read; see `photos.tiff`.
+no position or no time. Only the tags that are named here are read; see `photos.tiff`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from PIL import ExifTags, Image
 
+from locdiffusion.photos.capture_time import Camera, CaptureTime, TimeSource, parse_time
 from locdiffusion.photos.carriers import CARRIERS, Blocks, blocks_of_info
 from locdiffusion.photos.coordinates import (
     NOTHING,
@@ -43,11 +44,29 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-_ORIENTATION = int(ExifTags.Base.Orientation)
+_TAG = ExifTags.Base
+_ORIENTATION = int(_TAG.Orientation)
 _METHOD = int(ExifTags.GPS.GPSProcessingMethod)
 _LATITUDE = int(ExifTags.GPS.GPSLatitude), int(ExifTags.GPS.GPSLatitudeRef)
 _LONGITUDE = int(ExifTags.GPS.GPSLongitude), int(ExifTags.GPS.GPSLongitudeRef)
 _TEXTS = (ASCII, UNDEFINED, UTF8)
+
+
+def _time_tags(kind: str) -> tuple[int, int, int]:
+    date, offset, fraction = (f"{tag}{kind}" for tag in ("DateTime", "OffsetTime", "SubsecTime"))
+    return _TAG[date], _TAG[offset], _TAG[fraction]
+
+
+_TIMES = {
+    TimeSource.EXIF_ORIGINAL: _time_tags("Original"),
+    TimeSource.EXIF_DIGITIZED: _time_tags("Digitized"),
+    TimeSource.EXIF_MODIFIED: _time_tags(""),
+}
+"""Tags of a time, of its offset and of its sub-seconds, by source."""
+
+_GPS_DATE, _GPS_TIME = int(ExifTags.GPS.GPSDateStamp), int(ExifTags.GPS.GPSTimeStamp)
+_CAMERA = (_TAG.Make, _TAG.Model, _TAG.BodySerialNumber, _TAG.CameraOwnerName)
+"""Tags of make, model, serial number of the body, and owner."""
 _GPS_TAGS = (*_LATITUDE, *_LONGITUDE, _METHOD)
 
 _CHARSETS = (b"ASCII\0\0\0", b"UNICODE\0", b"JIS\0\0\0\0\0", bytes(8))
@@ -102,6 +121,64 @@ def read_gps(block: bytes) -> Reading:
     except TiffError as error:
         return Reading(problem=f"the EXIF, which may hold a position, cannot be read: {error}")
     return NOTHING
+
+
+def read_times(block: bytes) -> dict[TimeSource, CaptureTime]:
+    """Reads the times in an EXIF block, by their source; GPS has UTC.
+
+    Args:
+        block: Bytes of the block, from its TIFF header on.
+    """
+    found: dict[TimeSource, CaptureTime] = {}
+    with contextlib.suppress(TiffError):
+        tiff = Tiff.parse(block)
+        texts = _texts(tiff, {tag for tags in _TIMES.values() for tag in tags})
+        for source, tags in _TIMES.items():
+            time = parse_time(texts[tags[0]], source, texts[tags[1]], texts[tags[2]])
+            if time is not None:
+                found[source] = time
+        for at in _gps_directories(tiff):
+            time = _gps_time(tiff, tiff.find(at, (_GPS_DATE, _GPS_TIME)))
+            if time is not None:
+                found.setdefault(TimeSource.GPS, time)
+    return found
+
+
+def _gps_time(tiff: Tiff, fields: Mapping[int, Field]) -> CaptureTime | None:
+    if _GPS_DATE not in fields or _GPS_TIME not in fields:
+        return None
+    numbers = tiff.numbers(fields[_GPS_TIME])
+    if len(numbers) != 3 or not all(0 <= number <= 60 for number in numbers):
+        return None
+    minutes, seconds = divmod(3600 * numbers[0] + 60 * numbers[1] + numbers[2], 60)
+    clock = f"{minutes // 60:02.0f}:{minutes % 60:02.0f}:{seconds:09.6f}"
+    return parse_time(f"{tiff.text(fields[_GPS_DATE])} {clock}Z", TimeSource.GPS)
+
+
+def read_camera(block: bytes) -> Camera:
+    """Reads the names and numbers of the camera in an EXIF block.
+
+    Args:
+        block: Bytes of the block, from its TIFF header on.
+    """
+    with contextlib.suppress(TiffError):
+        texts = _texts(Tiff.parse(block), _CAMERA)
+        return Camera(*(texts[tag] for tag in _CAMERA))
+    return Camera()
+
+
+def _texts(tiff: Tiff, tags: Collection[int]) -> dict[int, str]:
+    """Reads texts of the first directory and that of EXIF; empty where there is none to read."""
+    found = dict.fromkeys(tags, "")
+    for pointer in (None, EXIF_IFD):
+        with contextlib.suppress(TiffError):
+            for at in _targets(tiff, tiff.first, pointer) if pointer else [tiff.first]:
+                for tag, field in tiff.find(at, tags).items():
+                    with contextlib.suppress(TiffError):
+                        found[tag] = found[tag] or (
+                            tiff.text(field) if field.kind in _TEXTS else ""
+                        )
+    return found
 
 
 def _gps_directories(tiff: Tiff) -> list[int]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.blocks import TarStatus
-from locdiffusion.photos.documents import telling
+from locdiffusion.photos.documents import joined, telling
 from locdiffusion.photos.folder import FOLLOW, PhotoFile, legible
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.sidecar import Sidecar, read_sidecar
@@ -77,8 +77,9 @@ class FolderReader:
         read = {path: self._document(photo, path) for path in photo.documents}
         if not read:
             return Sample(photo.key, image)
-        name = telling(photo.documents, {path: sidecar for path, (_, sidecar) in read.items()})
-        return Sample(photo.key, image, *read[name])
+        said = {path: sidecar for path, (_, sidecar) in read.items()}
+        data, _ = read[telling(photo.documents, said)]
+        return Sample(photo.key, image, data, joined(photo.documents, said))
 
     def _image(self, photo: PhotoFile) -> bytes:
         """Reads a photo, in several tries unless the photos before it have used them up."""

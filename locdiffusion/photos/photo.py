@@ -1,4 +1,4 @@
-"""Decodes the bytes of a sample to pixels and positions, or says why that fails."""
+"""Decodes the bytes of a sample to pixels, position and time, or says why that fails."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import numpy as np
 from PIL import Image
 
+from locdiffusion.photos.capture_time import UNKNOWN, Capture
 from locdiffusion.photos.coordinates import Reading
 from locdiffusion.photos.exif import upright
 from locdiffusion.photos.picture import NO_MEMORY, PhotoError, decode_picture
-from locdiffusion.photos.positions import PhotoPositions, own_position
+from locdiffusion.photos.positions import PhotoPositions, own_capture, own_position
 from locdiffusion.photos.thumbnails import small_jpeg
 from schemas.geotags import ErrorRow, Stage, Status
 
@@ -30,7 +31,7 @@ class PhotoRecord:
     Attributes:
         key: Key of the sample.
         pixels: Preprocessed pixels, uint8 ``(S, S, 3)``.
-        known: What its file and its document say of the place where it was taken.
+        known: What its file and its document say of place and time.
         thumbnail: Small JPEG, if it was asked for and could be made.
         prior: Where it may come from, if it has a prior of its own.
     """
@@ -49,11 +50,13 @@ class Decoded(NamedTuple):
         pixels: Preprocessed pixels, uint8 ``(S, S, 3)``.
         own: What the file says of its position.
         thumbnail: Small JPEG, if it was asked for and could be made.
+        capture: What the file says of the time and the camera.
     """
 
     pixels: np.ndarray
     own: Reading
     thumbnail: bytes | None = None
+    capture: Capture = UNKNOWN
 
 
 class Decoder(Protocol):
@@ -81,7 +84,8 @@ def decoded(
     """
     image, own = open_image(data, salvage)
     pixels = preprocessed(image, preprocess)
-    return Decoded(pixels, own, small_jpeg(image) if thumbnail else None)
+    picture = small_jpeg(image) if thumbnail else None
+    return Decoded(pixels, own, picture, own_capture(data))
 
 
 def decode_photo(
@@ -108,7 +112,7 @@ def decode_photo(
         found = decode(sample.image, preprocess, thumbnail, salvage)
     except PhotoError as error:
         return ErrorRow(sample.key, Stage.PHOTO, error.status, str(error))
-    known = PhotoPositions(found.own, sample.sidecar)
+    known = PhotoPositions(found.own, sample.sidecar, found.capture)
     return PhotoRecord(sample.key, found.pixels, known, found.thumbnail, sample.prior)
 
 

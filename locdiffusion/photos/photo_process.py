@@ -2,7 +2,7 @@
 
 Decoders in C read bytes of strangers. In a child such bytes can take no more than the limits, and
 a crash costs the photo that caused it. `photo.decoded` is the plain reference: both give the same
-pixels, positions and errors. What a child answers is JSON and bytes, and is checked.
+pixels, positions, times and errors. What a child answers is JSON and bytes, and is checked.
 """
 
 from __future__ import annotations
@@ -10,13 +10,16 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import re
 import struct
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from locdiffusion.isolation import IsolatedError, IsolatedFunction, Limits, Overrun, OverrunError
+from locdiffusion.photos.capture_time import Capture, CaptureTime, TimeSource
 from locdiffusion.photos.coordinates import Reading, Source
 from locdiffusion.photos.photo import Decoded, Preprocess, decoded
 from locdiffusion.photos.picture import COPY_AGAIN, PhotoError
@@ -39,6 +42,7 @@ _REMEDIES = {
     Overrun.CRASH: (Status.BROKEN_IMAGE, f"its decoder crashed ({{}}); {COPY_AGAIN}"),
 }
 _THUMBNAIL, _SALVAGE = 1, 2
+_CAMERA = re.compile(r"([0-9a-f]{12})?\Z").match
 _HEADER = struct.Struct("<I")
 _MOST_HEADER_BYTES = 16 * MOST_TEXT
 """Most bytes of JSON, in which a character may take twelve."""
@@ -116,12 +120,15 @@ def answer(preprocess: Preprocess, request: bytes) -> bytes:
     except PhotoError as error:
         return _packed({"status": error.status.value, "message": str(error)[:MOST_TEXT]})
     position, source, problem = found.own.position, found.own.source, found.own.problem
+    time = found.capture.time
     header = {
         "shape": found.pixels.shape,
         "thumbnail": None if found.thumbnail is None else len(found.thumbnail),
         "position": position and [position.latitude, position.longitude],
         "source": source and source.value,
         "problem": problem[:MOST_TEXT],
+        "camera": found.capture.camera,
+        "time": time and [time.local.isoformat(), time.source.value, time.offset_min],
     }
     return _packed(header, found.pixels.tobytes(), found.thumbnail or b"")
 
@@ -169,7 +176,8 @@ def _unpacked(data: bytes, like: np.ndarray) -> Decoded:
     if not 0 <= size <= _MOST_THUMBNAIL_BYTES:
         raise ValueError(size)
     pixels = np.frombuffer(data, np.uint8, like.size, start).reshape(like.shape)
-    return Decoded(pixels, _reading(header), None if thumbnail is None else data[end:])
+    picture = None if thumbnail is None else data[end:]
+    return Decoded(pixels, _reading(header), picture, _capture(header))
 
 
 def _reading(header: dict[str, Any]) -> Reading:
@@ -179,6 +187,18 @@ def _reading(header: dict[str, Any]) -> Reading:
         None if source is None else Source(source),
         str(header["problem"])[:MOST_TEXT],
     )
+
+
+def _capture(header: dict[str, Any]) -> Capture:
+    time, camera = header["time"], str(header["camera"])
+    if not _CAMERA(camera):
+        raise ValueError(camera)
+    if time is None:
+        return Capture(camera=camera)
+    local, source, offset = time
+    when = datetime.fromisoformat(local)
+    offset = None if offset is None else int(offset)
+    return Capture(CaptureTime(when, TimeSource(source), offset), camera)
 
 
 isolated = IsolatedDecoder()

@@ -1,4 +1,4 @@
-"""Decides what is known of the place where a photo was taken: its own position, and its document's.
+"""Decides what is known of a photo from its file and its document: place, time and camera.
 
 Everything that asks for a known position asks here: geotagging, training, calibration, evaluation,
 cards, and the writing of geotags, which leaves a photo with a position of its own untouched.
@@ -7,13 +7,14 @@ cards, and the writing of geotags, which leaves a photo with a position of its o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from locdiffusion.photos.capture_time import UNKNOWN, Capture, CaptureTime, TimeSource, likeliest
 from locdiffusion.photos.carriers import find_blocks
 from locdiffusion.photos.coordinates import NOTHING, Reading, Source
-from locdiffusion.photos.exif import read_gps
+from locdiffusion.photos.exif import read_camera, read_gps, read_times
 from locdiffusion.photos.sidecar import Sidecar
-from locdiffusion.photos.xmp import read_xmp
+from locdiffusion.photos.xmp import read_xmp, read_xmp_capture
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.samples import Truth
 
@@ -38,6 +39,29 @@ def own_position(data: bytes) -> Reading:
         if one.known is not None and not _repeats(one.known, estimate.position):
             return one
     return next((one for one in (estimate, *found) if one != NOTHING), NOTHING)
+
+
+def own_capture(data: bytes) -> Capture:
+    """Reads when a photo was taken, and with which camera, out of its file.
+
+    The times of its EXIF and its XMP count in this order: `DateTimeOriginal` of the EXIF, XMP,
+    `DateTimeDigitized`, GPS, and `DateTime`, which is that of the last change as a rule.
+
+    Args:
+        data: Bytes of the file.
+    """
+    blocks = find_blocks(data)
+    times: dict[TimeSource, CaptureTime] = {}
+    camera = ""
+    for block in blocks.exif:
+        times = read_times(block) | times
+        camera = camera or read_camera(block).id
+    original, told = times.get(TimeSource.EXIF_ORIGINAL), UNKNOWN
+    if original is None or original.offset_min is None or not camera:
+        for packet in blocks.xmp:
+            told = told.or_else(read_xmp_capture(packet))
+    later = (TimeSource.EXIF_DIGITIZED, TimeSource.GPS, TimeSource.EXIF_MODIFIED)
+    return Capture(likeliest([original, told.time, *map(times.get, later)]), camera or told.camera)
 
 
 def _joined(readings: Iterable[Reading]) -> Reading:
@@ -65,15 +89,17 @@ def _repeats(one: Truth | None, estimate: Truth | None) -> bool:
 
 @dataclass(frozen=True)
 class PhotoPositions:
-    """What one photo and its document say of the place where it was taken.
+    """What one photo and its document say of the place where it was taken, and of the time.
 
     Attributes:
         own: Position in the photo's file.
         sidecar: What the photo's document says, if it has one.
+        own_capture: Time and camera in the photo's file.
     """
 
     own: Reading = NOTHING
     sidecar: Sidecar | None = None
+    own_capture: Capture = UNKNOWN
 
     @property
     def exif(self) -> Truth | None:
@@ -98,11 +124,21 @@ class PhotoPositions:
             return Source.ESTIMATE
         return self._document.source
 
+    @property
+    def capture(self) -> Capture:
+        """When the photo was taken, and with which camera."""
+        return self.own_capture.told_by(self.sidecar.capture if self.sidecar else UNKNOWN)
+
     def with_late(self, sidecar: Sidecar | None) -> PhotoPositions:
         """Returns these positions with the nearest document, met later, unless it knows less."""
-        if sidecar is None or (sidecar.known is None and self._document.known is not None):
+        if sidecar is None:
             return self
-        return PhotoPositions(self.own, sidecar)
+        before = self.sidecar
+        if before is not None:
+            keep = sidecar.known is None and before.known is not None
+            nearer, farther = (before, sidecar) if keep else (sidecar, before)
+            sidecar = nearer.with_capture_of(farther)
+        return replace(self, sidecar=sidecar)
 
     @property
     def _document(self) -> Reading:

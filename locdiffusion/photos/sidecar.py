@@ -1,4 +1,4 @@
-"""Reads the documents beside photos: positions as other programs export them, and our own.
+"""Reads the documents beside photos: places and times as other programs export them, and our own.
 
 JSON is understood as Google Takeout, exiftool, Flickr, OpenSfM and servers of photos write it, and
 as GeoJSON; XMP as darktable, digiKam and Lightroom write it.
@@ -13,9 +13,19 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from locdiffusion.photos.capture_time import (
+    UNKNOWN,
+    Camera,
+    Capture,
+    CaptureTime,
+    TimeSource,
+    from_timestamp,
+    likeliest,
+    parse_time,
+)
 from locdiffusion.photos.coordinates import (
     ESTIMATED_BY,
     NOTHING,
@@ -27,8 +37,8 @@ from locdiffusion.photos.coordinates import (
     place,
 )
 from locdiffusion.photos.names import extension
-from locdiffusion.photos.xmp import read_xmp
-from schemas.samples import MAX_METADATA_BYTES
+from locdiffusion.photos.xmp import read_xmp, read_xmp_capture
+from schemas.samples import MAX_METADATA_BYTES, Truth
 
 _LATITUDES = ("latitude", "lat", "gpslatitude", "maplatitude", "latitudee7")
 _LONGITUDES = ("longitude", "lon", "lng", "long", "gpslongitude", "maplongitude", "longitudee7")
@@ -38,6 +48,18 @@ _HOLDERS = (
     *("features", "photo", "media_metadata", "photo_metadata", "exif_data"),
 )
 """Members in which programs keep a position or what holds it, in the order in which they count."""
+
+_TIMES = (
+    *("captured_at", "subsecdatetimeoriginal", "datetimeoriginal", "capture_time"),
+    *("date_taken", "datetaken", "date_captured"),
+)
+"""Members with a capture time: our own, of exiftool, OpenSfM, Flickr and COCO."""
+
+_CAMERA = ("make", "model", "serialnumber", "ownername")
+"""Members that tell the camera, as exiftool calls them."""
+
+_LEAST_MILLISECONDS = 1e11
+"""Least number of a time that counts milliseconds; seconds since 1970 stay below until 5138."""
 
 _TAKEOUT = ("geodata", "geodataexif", "phototakentime")
 _OURS = ("model_id", "radius_90_km")
@@ -57,10 +79,14 @@ class Sidecar(Reading):
     """What a document says about its photo.
 
     Attributes:
-        taken_at: Time at which the photo was taken, in seconds since 1970 in UTC, if it is known.
+        capture: When the photo was taken, and with which camera, as far as the document tells.
     """
 
-    taken_at: float | None = None
+    capture: Capture = UNKNOWN
+
+    def with_capture_of(self, other: Sidecar) -> Sidecar:
+        """Returns this document with what another about the same photo tells of the time."""
+        return replace(self, capture=self.capture.or_else(other.capture))
 
 
 def read_sidecar(name: str, data: bytes) -> Sidecar:
@@ -74,6 +100,7 @@ def read_sidecar(name: str, data: bytes) -> Sidecar:
         What the document says; its `problem` is that it cannot be understood, or has a position
         that cannot be. A document of another kind that has no position is no problem.
     """
+    capture = UNKNOWN
     try:
         if len(data) > MAX_METADATA_BYTES:
             raise CoordinateError(
@@ -81,21 +108,25 @@ def read_sidecar(name: str, data: bytes) -> Sidecar:
                 "the position in it"
             )
         if extension(name) == "xmp":
-            return _xmp(data)
-        return _json(_parsed(data))
+            capture = read_xmp_capture(data)
+            return Sidecar(*_xmp(data), capture=capture)
+        document = _parsed(data)
+        objects = list(_objects("", document, _MAX_DEPTH))
+        capture = _capture([one for _, one in objects])
+        return Sidecar(*_json(document, objects), capture=capture)
     except CoordinateError as error:
-        return Sidecar(problem=f"{name}: {error}")
+        return Sidecar(problem=f"{name}: {error}", capture=capture)
     except RecursionError:
         return Sidecar(problem=f"{name}: the document is nested too deep; write {_EXAMPLE}")
 
 
-def _xmp(data: bytes) -> Sidecar:
+def _xmp(data: bytes) -> tuple[Truth | None, Source | None]:
     if b"<" not in data:
         raise CoordinateError(f"the document is no XMP; it begins with {data[:40]!r}")
     found = read_xmp(data)
     if found.problem:
         raise CoordinateError(found.problem)
-    return Sidecar(found.position, found.source)
+    return found.position, found.source
 
 
 def _parsed(data: bytes) -> _Object:
@@ -136,8 +167,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _json(document: _Object) -> Sidecar:
-    objects = list(_objects("", document, _MAX_DEPTH))
+def _json(
+    document: _Object, objects: Sequence[tuple[str, _Object]]
+) -> tuple[Truth | None, Source | None]:
     source = Source.TAKEOUT if any(name in document for name in _TAKEOUT) else Source.JSON
     method = next(filter(None, (_method(one) for _, one in objects)), "")
     try:
@@ -146,7 +178,7 @@ def _json(document: _Object) -> Sidecar:
     except CoordinateError as error:
         both = f"write both latitude and longitude, as in {_EXAMPLE}, or neither"
         raise CoordinateError(f"{error}; {both}") from None
-    return Sidecar(found.position, found.source, taken_at=_taken_at(document.get("phototakentime")))
+    return found.position, found.source
 
 
 def _objects(holder: str, value: Any, depth: int) -> Iterator[tuple[str, _Object]]:
@@ -220,7 +252,30 @@ def _number(value: Any) -> float:
         return math.inf
 
 
-def _taken_at(found: Any) -> float | None:
-    stamp = found.get("timestamp") if isinstance(found, dict) else None
-    text = str(stamp) if isinstance(stamp, str | int) else ""
-    return float(text) if _TIMESTAMP(text) else None
+def _capture(objects: Sequence[_Object]) -> Capture:
+    """Reads time and camera of a document; the first of its objects that tells them counts."""
+    camera = (Camera(*(_text(one.get(name)) for name in _CAMERA)).id for one in objects)
+    times = (_time(one, name) for one in objects for name in _TIMES)
+    takeout = (_takeout_time(one.get("phototakentime")) for one in objects)
+    return Capture(likeliest((*times, *takeout)), next(filter(None, camera), ""))
+
+
+def _time(found: _Object, name: str) -> CaptureTime | None:
+    value = found.get(name)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        number = _number(value)
+        seconds = number / 1000 if abs(number) >= _LEAST_MILLISECONDS else number
+        return from_timestamp(seconds, TimeSource.JSON)
+    beside = (_text(found.get(f"{tag}original")) for tag in ("offsettime", "subsectime"))
+    exif = name == "datetimeoriginal"
+    return parse_time(_text(value), TimeSource.JSON, *(beside if exif else ()))
+
+
+def _takeout_time(found: Any) -> CaptureTime | None:
+    stamp = _text(found.get("timestamp")) if isinstance(found, dict) else ""
+    return from_timestamp(int(stamp), TimeSource.TAKEOUT) if _TIMESTAMP(stamp) else None
+
+
+def _text(value: Any) -> str:
+    """Returns a text, or a number as text; empty for anything else."""
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

@@ -1,10 +1,10 @@
 """Tables of photos: a row for each, with its place and perhaps key, position, time and prior.
 
 A table is CSV, tab-separated text or Parquet, with columns by their names: a URI, and if there are
-such columns `key`, `latitude` and `longitude` (the known position), `captured_at` (checked, and
-kept for what will order photos by time) and `prior`. A table may come from anybody. What it lists
-is a name: a path below the folder of the table, or a place in a bucket; a path that leads out of
-the folder is read only where links out of folders are followed, and no web address is.
+such columns `key`, `latitude` and `longitude` (the known position), `captured_at` and `prior`. A
+table may come from anybody. What it lists is a name: a path below the folder of the table, or a
+place in a bucket; a path that leads out of the folder is read only where links out of folders are
+followed, and no web address is.
 
 Rows are cut into groups where the hash of a URI says so, as photos in folders are: a row that is
 added or changed changes its group and no other. A job knows a group by its range of rows and their

@@ -5,12 +5,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timezone
 
 from locdiffusion.geography.areas import AreaError, Areas
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.blocks import TarStatus
-from locdiffusion.photos.coordinates import Angle, CoordinateError, Source, parse_angle, place
+from locdiffusion.photos.capture_time import Capture, TimeSource, parse_time, read_clock
+from locdiffusion.photos.coordinates import (
+    NOTHING,
+    Angle,
+    CoordinateError,
+    Source,
+    parse_angle,
+    place,
+)
 from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.folder_reader import FolderReader
 from locdiffusion.photos.names import MAX_NAME_LENGTH, shortened
@@ -116,12 +123,20 @@ def said_by(row: TableRow, said: str) -> Sidecar:
         row: Row of a table.
         said: Name of the row, for messages.
     """
+    found, time, problems = NOTHING, None, []
     try:
-        angles = [_angle(text) for text in (row.latitude, row.longitude)]
-        found, taken_at = place(angles, Source.TABLE), _seconds(row.captured_at)
-    except (CoordinateError, ValueError) as error:
-        return Sidecar(problem=f"{said}: {error}")
-    return Sidecar(found.position, found.source, taken_at=taken_at)
+        found = place([_angle(text) for text in (row.latitude, row.longitude)], Source.TABLE)
+    except CoordinateError as error:
+        problems.append(str(error))
+    if row.captured_at:
+        time = parse_time(row.captured_at, TimeSource.TABLE)
+        if read_clock(row.captured_at) is None:
+            problems.append(
+                f"captured_at is {row.captured_at[:40]!r}, wanted a time such as "
+                "2024-05-17T10:30:00+02:00"
+            )
+    problem = f"{said}: {'; '.join(problems)}" if problems else ""
+    return Sidecar(found.position, found.source, problem, Capture(time))
 
 
 def _angle(text: str) -> Angle | None:
@@ -129,16 +144,3 @@ def _angle(text: str) -> Angle | None:
         return Angle((float(text),), signed=True) if text else None
     except ValueError:
         return parse_angle(text)
-
-
-def _seconds(text: str) -> float | None:
-    """Seconds since 1970 of a time with its zone; None where there is none, or no zone."""
-    if not text:
-        return None
-    try:
-        time = datetime.fromisoformat(text.replace("Z", "+00:00"))
-        return None if time.tzinfo is None else time.astimezone(timezone.utc).timestamp()
-    except (ValueError, OverflowError):
-        raise ValueError(
-            f"captured_at is {text[:40]!r}, wanted a time such as 2024-05-17T10:30:00+02:00"
-        ) from None

@@ -1,13 +1,21 @@
-"""Reads the position out of an XMP packet, without entities or anything else that could grow.
+"""Reads place, time and camera out of an XMP packet, without entities or whatever could grow.
 
 XMP specification, part 2, section 3.3 (the Exif schema); part 1, chapter 7 (RDF).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from xml.parsers import expat
 
+from locdiffusion.photos.capture_time import (
+    UNKNOWN,
+    Camera,
+    Capture,
+    TimeSource,
+    likeliest,
+    parse_time,
+)
 from locdiffusion.photos.coordinates import (
     NOTHING,
     Angle,
@@ -35,6 +43,13 @@ _OF_OTHERS = {_IPTC + "LocationShown", "http://ns.adobe.com/xap/1.0/mm/ Pantry"}
 _LATITUDE, _LONGITUDE, _METHOD = "gpslatitude", "gpslongitude", "gpsprocessingmethod"
 _REFERENCES = ("gpslatituderef", "gpslongituderef")
 _WANTED = (_LATITUDE, _LONGITUDE, _METHOD, *_REFERENCES)
+_TIMES = ("datetimeoriginal", "datecreated", "createdate")
+_CAMERA = (
+    *(("make",), ("model",)),
+    *(("bodyserialnumber", "serialnumber"), ("cameraownername", "ownername")),
+)
+"""Properties of the schemas tiff, exif, exifEX, aux, photoshop, xmp; of each the first counts."""
+
 _ANGLES = tuple(" " + name for name in (_LATITUDE, _LONGITUDE, "gpslongtitude"))
 _DEEP = 100
 _LONGEST_NAMESPACE = 1000
@@ -58,7 +73,7 @@ def read_xmp(packet: bytes) -> Reading:
     if not any(word in small for word in _MENTIONS):
         return NOTHING
     try:
-        told, elsewhere = _properties(packet)
+        told, elsewhere = _properties(packet, _WANTED)
         for holder in sorted(told, key=lambda name: (name == _CREATED, name != _EXIF)):
             found = told[holder]
             angles = [
@@ -75,6 +90,25 @@ def read_xmp(packet: bytes) -> Reading:
     return NOTHING
 
 
+def read_xmp_capture(packet: bytes) -> Capture:
+    """Reads when the photo that a packet describes was taken, and with which camera.
+
+    Args:
+        packet: Bytes of the packet, with or without its wrapper.
+    """
+    wanted = (*_TIMES, *(name for names in _CAMERA for name in names))
+    try:
+        told, _ = _properties(packet, wanted)
+    except CoordinateError:
+        return UNKNOWN
+    found: dict[str, str] = {}
+    for properties in told.values():
+        found = {name: value for name, value in properties.items() if value} | found
+    camera = [next((found[one] for one in names if one in found), "") for names in _CAMERA]
+    times = (parse_time(found.get(name, ""), TimeSource.XMP) for name in _TIMES)
+    return Capture(likeliest(times), Camera(*camera).id)
+
+
 def _angle(text: str, letter: str) -> Angle:
     """Reads an angle, whose letter stands in its text; one beside it may not say otherwise."""
     angle = parse_angle(text)
@@ -83,24 +117,29 @@ def _angle(text: str, letter: str) -> Angle:
     return angle
 
 
-def _property(path: Sequence[str], name: str) -> tuple[str, str] | None:
+def _property(path: Sequence[str], name: str, wanted: Collection[str]) -> tuple[str, str] | None:
     """Returns who tells a property of the photo, a namespace or `_CREATED`, and its name.
 
     Args:
         path: Names of the elements around it.
         name: Namespace and name of the property; None if it is not wanted, or of another place.
+        wanted: Names of the wanted properties, in small letters.
     """
     namespace, _, word = name.rpartition(" ")
     word = _SPELLINGS.get(word.lower(), word.lower())
-    if word not in _WANTED:
+    if word not in wanted:
         return None
     if path[-2:] == _DESCRIPTION and len(path) <= MAX_DEPTH:
         return namespace, word
     return (_CREATED, word) if _CREATED in path[: MAX_DEPTH + 1] else None
 
 
-def _properties(packet: bytes) -> tuple[dict[str, dict[str, str]], str]:
+def _properties(packet: bytes, wanted: Collection[str]) -> tuple[dict[str, dict[str, str]], str]:
     """Reads the wanted properties of the photo itself, not those of places that it shows.
+
+    Args:
+        packet: Bytes of the packet.
+        wanted: Names of the wanted properties, in small letters.
 
     Returns:
         The properties by name, for each that tells them; and what holds a latitude or longitude
@@ -118,7 +157,7 @@ def _properties(packet: bytes) -> tuple[dict[str, dict[str, str]], str]:
 
     def note(name: str, words: list[str]) -> bool:
         nonlocal inside, elsewhere
-        if known := _property(path, name):
+        if known := _property(path, name, wanted):
             values.append((known, words))
             inside = words
         elif name.lower().endswith(_ANGLES) and _OF_OTHERS.isdisjoint(path):

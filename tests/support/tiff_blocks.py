@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 
-from locdiffusion.photos.tiff import ASCII, GPS_IFD, LONG, RATIONAL, UNDEFINED
+from locdiffusion.photos.tiff import ASCII, EXIF_IFD, GPS_IFD, LONG, RATIONAL, UNDEFINED
 from support.archives import photo
 
 Field = tuple[int, int, int, bytes]
@@ -33,6 +33,15 @@ def gps_block(*fields: Field, order: str = "<", through: int | None = None) -> b
         pointer = (tag, LONG, 1, struct.pack(order + "I", here + 18))
         data += block(order, pointer, start=here)
     return data + block(order, *sorted(fields), start=len(data))
+
+
+def exif_texts(*inside: tuple[int, bytes], first: tuple[tuple[int, bytes], ...] = ()) -> bytes:
+    """A block with texts in the directory of EXIF, and others in the first one."""
+    fields = [(tag, *text(words)) for tag, words in sorted(inside)]
+    above = [(tag, *text(words)) for tag, words in sorted(first)]
+    size = len(block("<", *above, (EXIF_IFD, LONG, 1, bytes(4))))
+    pointer = (EXIF_IFD, LONG, 1, struct.pack("<I", size))
+    return block("<", *above, pointer) + block("<", *fields, start=size)
 
 
 def rationals(*values: tuple[int, int], order: str = "<") -> tuple[int, int, bytes]:

@@ -102,6 +102,12 @@ def test_a_photo_that_does_harm_is_an_error_and_the_next_is_decoded(
         {"position": [float("nan"), 0.0]},
         {"position": [1.0, 2.0, 3.0]},
         {"source": "elsewhere"},
+        {"camera": "serial 1234"},
+        {"time": ["2024-05-17T12:30:05", "elsewhere", None]},
+        {"time": ["2024-05-17T12:30:05+02:00", "gps", 0]},
+        {"time": ["0001-01-01T00:00:00", "gps", 0]},
+        {"time": ["2024-05-17T12:30:05", "gps", 10**9]},
+        {"time": []},
         {"status": "fine"},
         {"status": "shard_corrupt", "message": ""},
         {"status": "broken_image"},
@@ -110,7 +116,8 @@ def test_a_photo_that_does_harm_is_an_error_and_the_next_is_decoded(
 )
 def test_an_answer_that_is_none_is_a_crash(change: dict) -> None:
     header = {"shape": [8, 8, 3], "thumbnail": None, "position": [1.0, 2.0], "source": "exif"}
-    header["problem"] = ""
+    header |= {"problem": "", "camera": "0123456789ab"}
+    header["time"] = ["2024-05-17T12:30:05.250000", "exif_original", 120]
 
     def answer(header: object) -> bytes:
         text = json.dumps(header).encode()
@@ -118,6 +125,8 @@ def test_an_answer_that_is_none_is_a_crash(change: dict) -> None:
 
     sound = photo_process.read_answer(answer(header), HERE)
     assert sound.own == Reading(Truth(1.0, 2.0), Source.EXIF)
+    assert str(sound.capture.time) == "2024-05-17T12:30:05.250000+02:00"
+    assert sound.capture.camera == "0123456789ab"
     for data in (answer(header | change), answer([header]), b"", b"\xff\xff\xff\xff{}"):
         with pytest.raises(PhotoError, match="its decoder crashed") as raised:
             photo_process.read_answer(data, HERE)

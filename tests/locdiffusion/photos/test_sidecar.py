@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from locdiffusion.photos.capture_time import Capture, TimeSource, from_timestamp
 from locdiffusion.photos.coordinates import Source
 from locdiffusion.photos.sidecar import Sidecar, read_sidecar
 from schemas.samples import MAX_METADATA_BYTES, Truth
@@ -104,6 +105,7 @@ def test_south_and_west() -> None:
 
 
 UNKNOWN = {"latitude": 0.0, "longitude": 0.0, "altitude": 0.0, "latitudeSpan": 0.0}
+TAKEN = Capture(from_timestamp(1551123684, TimeSource.TAKEOUT))
 TIME = {"timestamp": "1551123684", "formatted": "Feb 25, 2019, 7:41:24 PM UTC"}
 
 
@@ -123,7 +125,7 @@ class TestTakeout:
     def test_the_owner_comes_first(self, owner: Any, camera: Any, wanted: Truth | None) -> None:
         document = {"title": "a.jpg", "geoData": owner, "geoDataExif": camera}
         found = read({**document, "photoTakenTime": TIME})
-        assert found.position == wanted and found.taken_at == 1551123684 and not found.problem
+        assert found.position == wanted and found.capture == TAKEN and not found.problem
         assert found.source is (Source.TAKEOUT if wanted else None)
 
     @pytest.mark.parametrize("stamp", [None, "", "soon", True, 1e400, [], "9" * 40])

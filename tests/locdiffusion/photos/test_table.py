@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from locdiffusion.photos.archive import Sample
+from locdiffusion.photos.capture_time import Capture, CaptureTime, TimeSource
 from locdiffusion.photos.coordinates import Source
 from locdiffusion.photos.listing import list_shards
 from locdiffusion.photos.storage import DataError
@@ -112,7 +113,8 @@ def test_a_parquet_of_any_column_types(tmp_path):
     sample, error = items(table)
     assert sample.sidecar.position == Truth(52.5, 13.0)
     assert sample.sidecar.source is Source.TABLE
-    assert sample.sidecar.taken_at == moment.timestamp()
+    time = CaptureTime(moment.replace(tzinfo=None), TimeSource.TABLE, 0)
+    assert sample.sidecar.capture == Capture(time)
     assert (error.key, error.status) == ("8", Status.MISSING_IMAGE)
     assert "row 2 of t.parquet names no photo" in error.message
 
@@ -245,9 +247,8 @@ def test_a_position_or_time_that_cannot_be_costs_itself_only(
     reader = TableReader((), group=group)
     (sample,) = reader
     assert isinstance(sample, Sample)
-    assert bool(sample.sidecar.position) is not bool(problem)
+    assert bool(sample.sidecar.position) is (not problem or "wanted a time" in problem)
     if problem:
-        assert sample.sidecar.position is None
         assert problem in reader.problems[0] and "row 1 of t.csv" in reader.problems[0]
 
 
