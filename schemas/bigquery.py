@@ -36,6 +36,8 @@ _SCALARS = {
     pa.float64(): "FLOAT",
     pa.float32(): "FLOAT",
     pa.int64(): "INTEGER",
+    pa.int16(): "INTEGER",
+    pa.timestamp("us"): "DATETIME",
     pa.bool_(): "BOOLEAN",
     pa.binary(): "BYTES",
 }

@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from schemas import geoparquet
 
-SCHEMA_VERSION = "4"
+SCHEMA_VERSION = "5"
 """Version 1 lacks `land_probability`, `admin` and HYBRID_COLUMNS, and its rows are in the order of
 their keys. Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS,
-and ids of shards that do not depend on other shards. Version 4 adds FAMILIARITY."""
+and ids of shards that do not depend on other shards. Version 4 adds FAMILIARITY, version 5
+CAPTURE_COLUMNS."""
 
 MAX_MESSAGE_LENGTH = 4096
 """Most characters of a message; what quotes a file or an error may be any length."""
@@ -30,6 +31,14 @@ FAMILIARITY = "familiarity"
 HYBRID_COLUMNS = ("hybrid_latitude", "hybrid_longitude")
 OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
 FOUND_BY_COLUMNS = ("country_found_by", "exif_source", "truth_source")
+CAPTURE_FIELDS = (
+    pa.field("captured_at", pa.timestamp("us")),
+    pa.field("captured_utc_offset_min", pa.int16()),
+    pa.field("captured_at_source", pa.string()),
+    pa.field("camera", pa.string()),
+)
+"""When a photo was taken, by the wall clock of its camera, and with which."""
+CAPTURE_COLUMNS = tuple(field.name for field in CAPTURE_FIELDS)
 MODE_FIELDS = ("latitude", "longitude", "probability", "radius_km")
 MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
 
@@ -109,6 +118,7 @@ PREDICTION_SCHEMA = pa.schema(
         _field("exif_source", pa.string(), nullable=True),
         *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS[2:]),
         _field("truth_source", pa.string(), nullable=True),
+        *CAPTURE_FIELDS,
         _field("model_id", pa.string()),
     ]
 )
@@ -139,7 +149,8 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         model_id: Name of the model, in every row.
         columns: Columns by name, with N values each: `key`, NUMBER_COLUMNS, `modes` (N lists of
             objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known,
-            FAMILIARITY, `country_code`, `admin` and FOUND_BY_COLUMNS (None where there is none)
+            FAMILIARITY, `country_code`, `admin`, FOUND_BY_COLUMNS and CAPTURE_COLUMNS (None where
+            there is none)
             and HYBRID_COLUMNS (degrees, NaN where there is none).
 
     Returns:
@@ -152,7 +163,15 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     count = len(columns["key"])
     longitude, latitude = columns["longitude"], columns["latitude"]
     unknown = dict.fromkeys(
-        (FAMILIARITY, "country_code", "admin", *FOUND_BY_COLUMNS, *HYBRID_COLUMNS), [None] * count
+        (
+            FAMILIARITY,
+            "country_code",
+            "admin",
+            *FOUND_BY_COLUMNS,
+            *CAPTURE_COLUMNS,
+            *HYBRID_COLUMNS,
+        ),
+        [None] * count,
     )
     given = {
         **unknown,

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from schemas import geoparquet
+from schemas.geotags import CAPTURE_FIELDS
 
 THUMBNAIL_SIDE = 96
 """Length of a thumbnail's longer side in pixels, at most."""
@@ -42,7 +43,7 @@ EMBEDDING = "embedding"
 
 
 def embedding_schema(width: int) -> pa.Schema:
-    """The columns of embeddings: numbers in half precision, known positions, own priors."""
+    """The columns of embeddings: numbers in half precision, known positions, times, own priors."""
     texts, degrees = pa.string(), pa.float64()
     return pa.schema(
         [
@@ -55,6 +56,7 @@ def embedding_schema(width: int) -> pa.Schema:
             pa.field("truth_latitude", degrees),
             pa.field("truth_longitude", degrees),
             pa.field("truth_source", texts),
+            *CAPTURE_FIELDS,
             pa.field("prior", texts),
         ]
     )
@@ -119,8 +121,8 @@ def embedding_table(shard: str, values: Any, columns: Mapping[str, Any]) -> pa.T
     Args:
         shard: Id of the shard, for every row.
         values: Embeddings, float16 ``(N, E)``.
-        columns: `key`, `prior` and the columns of positions, N values each; NaN and None where
-            unknown.
+        columns: `key`, `prior` and the columns of positions and times, N values each; NaN and None
+            where unknown.
     """
     schema = embedding_schema(max(1, values.shape[1]))
     numbers = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), max(1, values.shape[1]))

@@ -13,11 +13,12 @@ from PIL import Image
 
 from locdiffusion.decoding.geotag import Geotag, geotags, km_text, percent, place_text
 from locdiffusion.geotagger import Geotagger
+from locdiffusion.photos.capture_time import CaptureTime
 from locdiffusion.photos.coordinates import Source
 from locdiffusion.photos.exif import upright
 from locdiffusion.photos.names import document_names
 from locdiffusion.photos.picture import load_picture
-from locdiffusion.photos.positions import PhotoPositions, own_position
+from locdiffusion.photos.positions import PhotoPositions, own_capture, own_position
 from locdiffusion.photos.sidecar import read_sidecar
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM
@@ -59,6 +60,7 @@ class AnsweredPhoto:
             `inference.log_density_around`.
         about: What the checkpoint is for, in its own words; empty if it does not say.
         problem: Reason why the photo's document says nothing; empty if it does, or there is none.
+        time: Time at which the photo was taken, if the photo or its document states one.
     """
 
     path: Path
@@ -68,6 +70,7 @@ class AnsweredPhoto:
     log_density: Callable[[tuple[float, float], NDArray[np.float64], int], NDArray[np.float64]]
     about: str
     problem: str = ""
+    time: CaptureTime | None = None
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -100,6 +103,8 @@ class AnsweredPhoto:
                 (f"truth ({self.known.source})", place_text(place.latitude, place.longitude))
             )
             rows.append(("error", f"{km_text(self.known.error_km)}, {self.verdict()}"))
+        if self.time is not None:
+            rows.append(("taken", f"{self.time} ({self.time.source.value})"))
         rows.append(("model", tag.model_id))
         return rows
 
@@ -123,8 +128,10 @@ class AnsweredPhoto:
         return "outside the 90 % radius"
 
     def to_geojson(self) -> dict[str, Any]:
-        """A GeoJSON Feature of the geotag, with the true position if it is known."""
+        """A GeoJSON Feature of the geotag, with the true position and the time if it is known."""
         feature = self.geotag.to_geojson()
+        if self.time is not None:
+            feature["properties"]["captured_at"] = str(self.time)
         if self.known is not None:
             feature["properties"] |= {
                 "truth_latitude": self.known.place.latitude,
@@ -165,18 +172,20 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
 
     stated = stated_positions(path, stored)
     problem = stated.sidecar.problem if stated.sidecar else ""
-    return AnsweredPhoto(path, image, tag, _known(stated, tag), log_density, about, problem)
+    known, time = _known(stated, tag), stated.capture.time
+    return AnsweredPhoto(path, image, tag, known, log_density, about, problem, time)
 
 
 def stated_positions(path: Path, image: Image.Image) -> PhotoPositions:
-    """Reads what an opened photo and the nearest document beside it say of its position."""
-    own = own_position(path.read_bytes())
+    """Reads what a photo and the nearest document beside it say of its position and its time."""
+    data = path.read_bytes()
+    own, capture = own_position(data), own_capture(data)
     documents = (path.with_name(name) for name in document_names(path.name))
     for document in filter(Path.is_file, documents):
         with document.open("rb") as stream:
             sidecar = read_sidecar(document.name, stream.read(MAX_METADATA_BYTES + 1))
-        return PhotoPositions(own, sidecar)
-    return PhotoPositions(own)
+        return PhotoPositions(own, sidecar, capture)
+    return PhotoPositions(own, own_capture=capture)
 
 
 def _known(stated: PhotoPositions, tag: Geotag) -> Known | None:

@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from locdiffusion.isolation.parquet import read_parquet
 from locdiffusion.model.fingerprint import LEAST_COSINE, cosine
 from locdiffusion.model.weights import GEOCLIP, architecture, may_be_same, split_name
 from locdiffusion.photos.blocks import TarStatus
+from locdiffusion.photos.capture_time import UNKNOWN, Capture, CaptureTime, TimeSource
 from locdiffusion.photos.coordinates import Source
 from locdiffusion.photos.left_out import LeftOut, number
 from locdiffusion.photos.listing import Shard
@@ -34,7 +36,7 @@ from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import DIGEST, Output
 from pipelines.geotag.tables import EMBEDDINGS, ERRORS
 from pipelines.writing.directory import RUN
-from schemas.geotags import ErrorRow, Stage, Status
+from schemas.geotags import CAPTURE_COLUMNS, ErrorRow, Stage, Status
 from schemas.layers import EMBEDDING, embedding_schema
 from schemas.samples import Truth
 
@@ -277,16 +279,17 @@ def _table(place: str) -> pa.Table:
 
 @dataclass(frozen=True)
 class _Written(PhotoPositions):
-    """Known positions as the first run wrote them."""
+    """Known positions and times as the first run wrote them."""
 
     exif: Truth | None = None
     truth: Truth | None = None
     exif_source: Source | None = None
     truth_source: Source | None = None
+    capture: Capture = UNKNOWN
 
 
 def _positions(row: Mapping[str, Any]) -> PhotoPositions:
-    """Reads the columns of positions; raises ValueError for a place that is none."""
+    """Reads the columns of positions and times; raises ValueError for one that is none."""
 
     def place(kind: str) -> Truth | None:
         pair = row[f"{kind}_latitude"], row[f"{kind}_longitude"]
@@ -300,4 +303,12 @@ def _positions(row: Mapping[str, Any]) -> PhotoPositions:
         truth=place("truth"),
         exif_source=source("exif"),
         truth_source=source("truth"),
+        capture=_capture(*(row[name] for name in CAPTURE_COLUMNS)),
     )
+
+
+def _capture(
+    local: datetime | None, offset_min: int | None, source: str | None, camera: str | None
+) -> Capture:
+    time = None if local is None else CaptureTime(local, TimeSource(source), offset_min)
+    return Capture(time, camera or "")

@@ -84,8 +84,8 @@ output:
   map.html, map.png                  the answers on the globe
   report.html                        how good it is where positions are known
   summary.json                       counts, damage, files left out, accuracy
-  map.html shows the names of photos, and their known positions if there are
-  any: before you share it, see `reveals` in summary.json, and --no-positions.
+  map.html shows names of photos, when they were taken, and known positions:
+  before you share it, see `reveals` in summary.json, and --no-positions.
 
 read more:
   docs/OUTPUT.md (files and columns), docs/RECIPES.md (GeoPandas, DuckDB, QGIS),
@@ -196,8 +196,9 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
     add(
         "--no-positions",
         **SWITCH,
-        help="leave out what is known of positions, in EXIF and in documents, so that the output, "
-        "its map and its report may be shared without them; accuracy is not computed then",
+        help="leave out what is known of positions, in EXIF and in documents, and the zones of "
+        "capture times, so that the output, its map and its report may be shared without them; "
+        "accuracy is not computed then",
     )
     add(
         "--admin",

@@ -25,7 +25,8 @@ ROWS, KNOWN_ROWS = 100_000, 20_000
 THUMBNAIL_BYTES = 8_000_000
 
 TEXT_COLUMNS = ("key", "shard", "country_code", "country_found_by", "admin", *SOURCE_COLUMNS)
-_KEPT = {*TEXT_COLUMNS, *NUMBER_COLUMNS, *OPTIONAL_COLUMNS, FAMILIARITY, "modes"}
+TIME_COLUMNS = ("captured_at", "captured_utc_offset_min")
+_KEPT = {*TEXT_COLUMNS, *NUMBER_COLUMNS, *OPTIONAL_COLUMNS, *TIME_COLUMNS, FAMILIARITY, "modes"}
 COLUMNS = tuple(name for name in PREDICTION_SCHEMA.names if name in _KEPT)
 """Columns of the predictions that a sample keeps, in the order of their schema."""
 SCHEMA = pa.schema(

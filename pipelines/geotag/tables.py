@@ -20,11 +20,13 @@ import pyarrow.parquet as pq
 from locdiffusion.geography.borders import read_borders
 from locdiffusion.geography.countries import find_countries
 from locdiffusion.geography.polygons import PolygonIndex, file_identity
+from locdiffusion.photos.capture_time import Capture
 from locdiffusion.photos.positions import PhotoPositions
 from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
 from pipelines.geotag.kept_rows import joined_predictions, joined_regions, spatial_order, wide
 from pipelines.geotag.late_results import Failure, GalleryPlace
 from schemas.geotags import (
+    CAPTURE_COLUMNS,
     FAMILIARITY,
     HYBRID_COLUMNS,
     OPTIONAL_COLUMNS,
@@ -59,7 +61,8 @@ class Extras:
         admin_name: Column of that file with the names; None to find it.
         hybrid: Whether the Geotagger has a gallery, whose places go into HYBRID_COLUMNS.
         salvage: Whether pictures that break off are geotagged from the rows that are there.
-        no_positions: Whether known positions, of EXIF and of documents, are left out.
+        no_positions: Whether known positions, of EXIF and of documents, are left out, and with them
+            the zones of times.
         embeddings: Whether embeddings are kept, in half precision, from which the run goes on.
     """
 
@@ -147,7 +150,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         **answers.numbers(),
         "modes": answers.modes,
         FAMILIARITY: [None] * len(rows) if answers.familiarity is None else answers.familiarity,
-        **_known_columns([PhotoPositions()] * len(rows) if extras.no_positions else rows.known),
+        **_known_columns(rows.known, extras.no_positions),
         "country_code": countries.codes,
         "country_found_by": countries.found_by,
     }
@@ -195,7 +198,7 @@ def _embedding_table(
         for key, one in zip(p.keys, p.known, strict=True)
     ]
     values = np.concatenate([part.values for part in parts]) if parts else np.zeros((0, 0), "e")
-    positions = _known_columns([PhotoPositions()] * len(keys) if no_positions else known)
+    positions = _known_columns(known, no_positions)
     priors = [prior for part in parts for prior in part.priors]
     table = embedding_table(shard, values, {"key": keys, "prior": priors, **positions})
     if before is not None and before.num_rows:
@@ -213,16 +216,39 @@ def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted((Counter(one) + Counter(other)).items()))
 
 
-def _known_columns(known: Sequence[PhotoPositions]) -> dict[str, Any]:
-    """Returns the known positions in degrees, NaN where unknown, and where they were read."""
+def _known_columns(known: Sequence[PhotoPositions], no_positions: bool) -> dict[str, Any]:
+    """Returns the known positions in degrees, NaN where unknown, where they were read, and times.
+
+    Args:
+        known: What is known of N photos.
+        no_positions: Whether positions and zones are left out.
+    """
+    captures = _capture_columns([one.capture for one in known], no_positions)
+    known = [PhotoPositions()] * len(known) if no_positions else known
     nowhere = (np.nan, np.nan)
     pairs = [[astuple(p) if p else nowhere for p in (one.exif, one.truth)] for one in known]
     degrees = np.array(pairs, np.float64).reshape(len(known), len(OPTIONAL_COLUMNS))
     sources = ("exif_source", "truth_source")
-    return dict(zip(OPTIONAL_COLUMNS, degrees.T, strict=True)) | {
-        name: [source and source.value for source in (getattr(one, name) for one in known)]
-        for name in sources
-    }
+    return (
+        dict(zip(OPTIONAL_COLUMNS, degrees.T, strict=True))
+        | {
+            name: [source and source.value for source in (getattr(one, name) for one in known)]
+            for name in sources
+        }
+        | captures
+    )
+
+
+def _capture_columns(captures: Sequence[Capture], no_positions: bool) -> dict[str, list[Any]]:
+    """Returns CAPTURE_COLUMNS; a zone tells a part of the Earth, and goes with the positions."""
+    times = [capture.time for capture in captures]
+    columns = (
+        [time and time.local for time in times],
+        [None if time is None or no_positions else time.offset_min for time in times],
+        [time and time.source.value for time in times],
+        [capture.camera or None for capture in captures],
+    )
+    return dict(zip(CAPTURE_COLUMNS, columns, strict=True))
 
 
 def _place_columns(places: Sequence[GalleryPlace | Failure]) -> dict[str, np.ndarray]:

@@ -58,6 +58,10 @@ PROMISED = [
     "truth_latitude",
     "truth_longitude",
     "truth_source",
+    "captured_at",
+    "captured_utc_offset_min",
+    "captured_at_source",
+    "camera",
     "model_id",
 ]
 
@@ -87,7 +91,8 @@ def test_columns_are_those_of_the_design() -> None:
         "country_code",
         "country_found_by",
         "admin",
-        *(name for name in PROMISED if name.startswith(("hybrid", "exif", "truth"))),
+        "camera",
+        *(name for name in PROMISED if name.startswith(("hybrid", "exif", "truth", "captured"))),
     }
 
 

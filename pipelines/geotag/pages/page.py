@@ -74,6 +74,8 @@ def page_data(rows: MapRows) -> dict[str, Any]:
             },
             FAMILIARITY: packed(n[FAMILIARITY], np.float32),
             "unfamiliar": packed(rows.unfamiliar, np.uint8),
+            "captured_at": packed(n["captured_at"], np.float64),
+            "captured_utc_offset_min": packed(n["captured_utc_offset_min"], np.float32),
             "known_latitude": packed(known.latitude, np.float32),
             "known_longitude": packed(known.longitude, np.float32),
             "known_kind": packed(known.kind, np.uint8),

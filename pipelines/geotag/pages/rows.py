@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
@@ -16,7 +17,7 @@ from locdiffusion.evaluate.known_positions import KINDS, KnownPositions, known_p
 from locdiffusion.photos.left_out import number
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.geotag.console import unlike
-from pipelines.geotag.sample import TEXT_COLUMNS, Sample
+from pipelines.geotag.sample import TEXT_COLUMNS, TIME_COLUMNS, Sample
 from schemas.geotags import FAMILIARITY, NUMBER_COLUMNS, OPTIONAL_COLUMNS
 
 DATA = Path(__file__).parent / "assets"
@@ -31,7 +32,8 @@ class MapRows:
     Attributes:
         total: Number of rows of the run, of which `len(self)` are here.
         text: TEXT_COLUMNS by name, N values each, None where empty.
-        numbers: Columns of numbers by name, ``(N,)`` float64 each; NaN where empty.
+        numbers: Columns of numbers by name, ``(N,)`` float64 each; NaN where empty. The wall clock
+            of capture times is in seconds since 1970.
         mode_counts: Number of modes of each row, ``(N,)``.
         modes: All modes in the order of the rows, ``(M, 4)`` with the columns `MODE_FIELDS`.
         thumbnails: JPEGs by number of the row.
@@ -126,12 +128,19 @@ def map_rows(
         numbers={
             name: np.asarray(table[name], np.float64)
             for name in (*NUMBER_COLUMNS, *OPTIONAL_COLUMNS, FAMILIARITY)
-        },
+        }
+        | dict(zip(TIME_COLUMNS, _clocks(table), strict=True)),
         mode_counts=np.asarray(pc.fill_null(pc.list_value_length(table["modes"]), 0), np.int64),
         modes=np.stack([np.asarray(column, np.float64) for column in modes], axis=1),
         thumbnails={row: jpeg for row, jpeg in jpegs if jpeg is not None},
         told=told or {},
     )
+
+
+def _clocks(table: pa.Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Wall clock in seconds since 1970 and offset in minutes of each row, NaN where unknown."""
+    microseconds, offset_min = (table[name].cast(pa.int64()) for name in TIME_COLUMNS)
+    return np.asarray(microseconds, np.float64) / 1e6, np.asarray(offset_min, np.float64)
 
 
 def colour_range_km(radius_km: NDArray[np.float64]) -> tuple[float, float]:

@@ -20,7 +20,7 @@ const mercatorY = (latitude) => {
 const latitudeAt = (y) => Math.atan(Math.sinh(Math.PI * (1 - 2 * y))) / RAD;
 
 // ---- data -----------------------------------------------------------------------------------
-const ARRAYS = { Float32Array, Uint8Array, Uint16Array, Uint32Array, Int16Array };
+const ARRAYS = { Float32Array, Float64Array, Uint8Array, Uint16Array, Uint32Array, Int16Array };
 function unpacked({ type, base64 }) {
   const text = atob(base64), bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
@@ -312,6 +312,13 @@ function openCard(title, subtitle) {
   $("thumbnail").hidden = true;
 }
 function close() { selected = -1; $("detail").hidden = true; redraw(); }
+function clock(i) {  // wall clock where the photo was taken, and its zone where that is known
+  const local = new Date(1000 * C.captured_at[i]).toISOString().slice(0, 19).replace("T", " ");
+  const offset = C.captured_utc_offset_min.length ? C.captured_utc_offset_min[i] : NaN;
+  if (Number.isNaN(offset)) return local;
+  const [hours, minutes] = [Math.floor(Math.abs(offset) / 60), Math.abs(offset) % 60].map((n) => `${n}`.padStart(2, "0"));
+  return `${local} UTC${offset < 0 ? "\u2212" : "+"}${hours}:${minutes}`;
+}
 function facts(i) {
   const rows = [
     ["latitude, longitude", degrees(C.latitude[i], C.longitude[i])],
@@ -321,6 +328,7 @@ function facts(i) {
   if (C.land_probability.length) rows.push(["on land", percent(C.land_probability[i])]);
   if (C.information_nats.length) rows.push(["information", `${C.information_nats[i].toFixed(1)} nats`]);
   if (C.familiarity.length) rows.push(["familiarity", `${percent(C.familiarity[i])}${strange(i) ? ": unlike (grey)" : ""}`]);
+  if (C.captured_at.length && !Number.isNaN(C.captured_at[i])) rows.push(["taken", clock(i)]);
   rows.push(["50 % radius (solid)", km(C.radius_50_km[i])], ["90 % radius (dashed)", km(C.radius_90_km[i])]);
   if (C.known_kind[i]) {
     const [latitude, longitude] = [C.known_latitude[i], C.known_longitude[i]];
