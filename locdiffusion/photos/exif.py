@@ -52,9 +52,9 @@ _LONGITUDE = int(ExifTags.GPS.GPSLongitude), int(ExifTags.GPS.GPSLongitudeRef)
 _TEXTS = (ASCII, UNDEFINED, UTF8)
 
 
-def _time_tags(kind: str) -> tuple[int, int, int]:
-    date, offset, fraction = (f"{tag}{kind}" for tag in ("DateTime", "OffsetTime", "SubsecTime"))
-    return _TAG[date], _TAG[offset], _TAG[fraction]
+def _time_tags(kind: str) -> tuple[int, ...]:
+    names = (f"{tag}{kind}" for tag in ("DateTime", "OffsetTime", "SubsecTime"))
+    return tuple(int(getattr(_TAG, name)) for name in names)
 
 
 _TIMES = {

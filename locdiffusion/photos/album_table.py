@@ -1,0 +1,164 @@
+"""Photos of albums, as a table lists them: when each was taken, and where if that is known.
+
+A table is CSV, tab-separated text or Parquet, with columns by their names, as `exiftool -csv`
+writes them too (with `-n` or without). A row with a position is an anchor, one without is asked. A
+row is never refused because of its clock or its position: what cannot be read of it is not known.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+from numpy.typing import NDArray
+
+from locdiffusion.photos.capture_time import Camera, CaptureTime, TimeSource, parse_time
+from locdiffusion.photos.coordinates import CoordinateError, Source, parse_angle, place
+from locdiffusion.photos.lists import LATITUDE, LONGITUDE, Column, NamedColumns, read_list
+from locdiffusion.photos.storage import DataError
+
+KEY = Column("photo's name", ("key", "sourcefile", "path", "uri", "filename", "file", "image"))
+ALBUM = Column("album", ("album", "directory", "folder"))
+TIME = Column(
+    "capture time", ("captured_at", "subsecdatetimeoriginal", "datetimeoriginal", "createdate")
+)
+OFFSET = Column("offset from UTC", ("offset", "offsettimeoriginal", "offsettime"))
+OFFSET_MIN = Column("offset from UTC in minutes", ("captured_utc_offset_min",))
+CAMERA = Column("camera", ("camera",))
+NAMES_OF_CAMERAS = (
+    Column("make", ("make",)),
+    Column("model", ("model",)),
+    Column("serial number", ("serialnumber", "bodyserialnumber")),
+    Column("owner", ("ownername", "cameraownername")),
+)
+LATITUDE = Column(LATITUDE.what, (*LATITUDE.names, "gpslatitude"))
+LONGITUDE = Column(LONGITUDE.what, (*LONGITUDE.names, "gpslongitude"))
+LETTERS = tuple(Column("hemisphere", (f"{axis}ref",)) for axis in ("gpslatitude", "gpslongitude"))
+
+_ANSWER = Column("radius of an answer", ("radius_90_km",))
+_EPOCH = datetime(1970, 1, 1)
+_NOWHERE = (np.nan, np.nan)
+
+
+@dataclass(frozen=True)
+class AlbumTable:
+    """The N photos of a table, in its order.
+
+    Attributes:
+        key: Name of each photo.
+        album: Name of the album of each photo: that of the table, or else the photo's folder.
+        camera: Name or hash of the camera of each photo, empty where unknown.
+        time: When each photo was taken, None where unknown.
+        latitude, longitude: Known positions in degrees, ``(N,)``; NaN where unknown.
+        unread: Number of rows whose position is there and cannot be read.
+    """
+
+    key: list[str]
+    album: list[str]
+    camera: list[str]
+    time: list[CaptureTime | None]
+    latitude: NDArray[np.float64]
+    longitude: NDArray[np.float64]
+    unread: int
+
+    def __len__(self) -> int:
+        """Number of photos N."""
+        return len(self.key)
+
+    @property
+    def hours(self) -> NDArray[np.float64]:
+        """Hours since 1970, ``(N,)``: of UTC where `zoned`, else of the clock; NaN for none."""
+        times = (None if time is None else time.utc or time.local for time in self.time)
+        hours = (np.nan if at is None else (at - _EPOCH) / timedelta(hours=1) for at in times)
+        return np.fromiter(hours, np.float64, len(self))
+
+    @property
+    def zoned(self) -> NDArray[np.bool_]:
+        """Whether the offset of each photo's time is known, ``(N,)``."""
+        known = (time is not None and time.offset_min is not None for time in self.time)
+        return np.fromiter(known, np.bool_, len(self))
+
+
+def read_album_table(url: str) -> AlbumTable:
+    """Reads a table of photos.
+
+    Args:
+        url: Path of the file, or a URL that fsspec opens.
+
+    Raises:
+        DataError: The table cannot be read, has no column of times, or has answers of this project
+            instead of known positions.
+    """
+    rows = read_list(url)
+    if rows.has(_ANSWER):
+        raise DataError(
+            f"{url} has a column {_ANSWER.names[0]!r}, so its positions are answers, wanted known "
+            "ones; keep the columns of truth_ or exif_, as latitude and longitude"
+        )
+    times = rows.text(TIME)
+    keys = _texts(rows, KEY)
+    folders = [posixpath.dirname(key) for key in keys]
+    places = [_place(*row) for row in zip(*_positions(rows), strict=True)]
+    known = [_NOWHERE if at is None else at for at in places]
+    degrees = np.array(known, np.float64).reshape(-1, 2)
+    return AlbumTable(
+        key=keys,
+        album=_texts(rows, ALBUM) if rows.has(ALBUM) else folders,
+        camera=_cameras(rows),
+        time=[_time(*row) for row in zip(times, _offsets(rows), strict=True)],
+        latitude=degrees[:, 0],
+        longitude=degrees[:, 1],
+        unread=places.count(None),
+    )
+
+
+def _texts(rows: NamedColumns, column: Column) -> list[str]:
+    return rows.text(column) if rows.has(column) else [""] * len(rows)
+
+
+def _cameras(rows: NamedColumns) -> list[str]:
+    if rows.has(CAMERA):
+        return rows.text(CAMERA)
+    names = (_texts(rows, column) for column in NAMES_OF_CAMERAS)
+    return [Camera(*words).id for words in zip(*names, strict=True)]
+
+
+def _offsets(rows: NamedColumns) -> list[str]:
+    """Offsets from UTC as ISO 8601 writes them, empty where unknown."""
+    if not rows.has(OFFSET_MIN):
+        return _texts(rows, OFFSET)
+    return [_iso_offset(minutes) for minutes in rows.text(OFFSET_MIN)]
+
+
+def _iso_offset(minutes: str) -> str:
+    try:
+        ahead = int(float(minutes))
+    except (ValueError, OverflowError):
+        return ""
+    sign = "-" if ahead < 0 else "+"
+    return f"{sign}{abs(ahead) // 60:02d}:{abs(ahead) % 60:02d}"
+
+
+def _time(text: str, offset: str) -> CaptureTime | None:
+    return parse_time(text, TimeSource.TABLE, offset)
+
+
+def _positions(rows: NamedColumns) -> list[list[str]]:
+    """Latitudes, longitudes and the hemispheres of both, as texts."""
+    return [_texts(rows, column) for column in (LATITUDE, LONGITUDE, *LETTERS)]
+
+
+def _place(*words: str) -> tuple[float, float] | None:
+    """Reads a position; NaN where there is none, None where it cannot be read."""
+    latitude, longitude, north, east = words
+    try:
+        angles = [
+            parse_angle(text, letter[:1]) if text and text.lower() != "nan" else None
+            for text, letter in ((latitude, north), (longitude, east))
+        ]
+        found = place(angles, Source.TABLE).position
+    except CoordinateError:
+        return None
+    return _NOWHERE if found is None else (found.latitude, found.longitude)
