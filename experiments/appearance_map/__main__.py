@@ -33,7 +33,7 @@ MORE = """\
 what happens:
   1. photos of all shards are embedded, unless the cache holds them
   2. training photos are averaged by place, and the map is predicted from them
-  3. half of each validation set fits five constants and ten weights, by
+  3. half of each validation set fits five constants and eight weights, by
      likelihood; the other half is scored. No test photo is read. Two more
      numbers make the radii hold as many truths as they say
   4. the same with fewer photos, other cells and fewer discriminants
@@ -132,10 +132,9 @@ def run(options: argparse.Namespace) -> None:
     # Imported here, so that --help answers at once.
     import pyarrow.parquet as pq
 
-    from experiments.appearance_map.decoding import Rule
     from experiments.appearance_map.page import render
     from experiments.appearance_map.training_photos import TrainingFiles
-    from experiments.appearance_map.trial import DENSITY, Record, Trial, sizes_of
+    from experiments.appearance_map.trial import DENSITY, RULES, Record, Trial, sizes_of
     from experiments.report.__main__ import splits_of
     from experiments.speed.head.timing import machine
     from locdiffusion.appearance.gaussian_process import KrigingConfig
@@ -163,10 +162,10 @@ def run(options: argparse.Namespace) -> None:
         config = replace(config, length_km=options.length_km)
     options.output.mkdir(parents=True, exist_ok=True)
     sizes = sizes_of(total, options.counts, options.cells, options.components)
-    rules = list(Rule)
+    rules = list(RULES)
     fused, first, answers = trial.fused(sizes[0], config, rules, options.output / MAP)
     first, shifts = trial.with_radii(fused, first)
-    log_z, step = trial.log_z(fused, options.log_z_photos), trial.step(fused, rules[0])
+    log_z, step = trial.log_z(fused, options.log_z_photos), trial.step(fused)
     rivals = {DENSITY: trial.density()}
     if not options.no_neighbours:
         rivals |= trial.neighbours()

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from experiments.appearance_map.decoding import masses
-from experiments.appearance_map.fused_density import REACH_KM, FusedDensity
-from experiments.appearance_map.photos import LocatedPhotos
+from locdiffusion.calibrate.fused_fitting import FusedPart
+from locdiffusion.decoding.fused_decoder import FusedDecoder
+from locdiffusion.decoding.fused_density import REACH_KM
 from locdiffusion.density.log_partition import log_sum_exp
 from locdiffusion.density.transforms import RingTransform
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
@@ -44,30 +44,32 @@ class Gap:
 
 
 @torch.no_grad()
-def gap(fused: FusedDensity, photos: LocatedPhotos, spacing_km: float = SPACING_KM) -> Gap:
-    """Compares log Z of photos with that of a dense grid around their answers."""
-    rings = _dense_rings(fused.tables.max_degree, spacing_km)
+def gap(fused: FusedDecoder, part: FusedPart, spacing_km: float = SPACING_KM) -> Gap:
+    """Compares log Z of photos with that of a dense grid around their centres."""
+    density = fused.density
+    rings = _dense_rings(density.tables.max_degree, spacing_km)
     found, dense = [], []
-    for row in range(len(photos)):
-        photo = photos.take(slice(row, row + 1))
-        ours = masses(fused, photo)
-        residuals = fused.map.residuals(photo.appearance)
-        terms, parts = ours.nodes, []
-        for part in rings:
-            places = fused.around(part, photo.natural, residuals, photo.answer, photo.answer)
-            values, _ = fused.likelihood.log_density(places, terms.photos, terms.a, terms.b)
-            area = (part.row_weight / (4.0 * np.pi)).log().repeat_interleave(part.columns)
-            parts.append(log_sum_exp(values + area))
-        found.append(float(ours.log_z))
-        dense.append(float(torch.cat(parts).logsumexp(0)))
+    for row in range(len(part)):
+        one = part.take(slice(row, row + 1))
+        nodes, _ = fused.laid(*fused.checked(one.natural[:, None], one.appearance, one.trust))
+        ours, _, log_z = density.normalised(nodes)
+        a, b = density.likelihood.exponents(nodes.photos)
+        sums = []
+        for zone in rings:
+            places = density.around(zone, nodes, nodes.centre)
+            values, _ = density.likelihood.log_density(places, nodes.photos, a, b)
+            area = (zone.row_weight / (4.0 * np.pi)).log().repeat_interleave(zone.columns)
+            sums.append(log_sum_exp(values + area))
+        found.append(float(log_z))
+        dense.append(float(torch.cat(sums).logsumexp(0)))
     difference = np.subtract(found, dense)
-    nodes = sum(part.rows * part.columns for part in rings)
+    count = sum(zone.rows * zone.columns for zone in rings)
     return Gap(
-        len(photos),
+        len(part),
         float(np.abs(difference).mean()),
         float(np.abs(difference).max()),
         float(difference.mean()),
-        nodes / ours.vectors.shape[1],
+        count / ours.vectors.shape[1],
     )
 
 

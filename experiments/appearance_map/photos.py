@@ -1,4 +1,4 @@
-"""Photos with known position, and what network, temperature and decoder say about them."""
+"""Photos with known position, their discriminants and what the network says about them."""
 
 from __future__ import annotations
 
@@ -7,56 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from locdiffusion.calibrate.fused_fitting import FusedPart
 from locdiffusion.calibrate.parts import spatial_folds
 from locdiffusion.checkpoint import Checkpoint
-from locdiffusion.decoding.answers import GeotagColumns
-from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.inference import natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.sphere.geodesy import unit_vectors
-
-PHOTOS_AT_ONCE = 128
-
-
-@dataclass(frozen=True)
-class LocatedPhotos:
-    """N photos with the density that the product answers with.
-
-    Attributes:
-        appearance: Discriminants, ``(N, C)``.
-        natural: Natural parameters at the temperatures, ``(N, d)``.
-        log_temperature: Logarithms of the temperatures, ``(N,)``.
-        answer: Unit vectors of the answers of the densities, ``(N, 3)``.
-        radius_50_km, radius_90_km: Radii of the densities, ``(N,)``.
-        truth: Unit vectors of the true positions, ``(N, 3)``.
-    """
-
-    appearance: Tensor
-    natural: Tensor
-    log_temperature: Tensor
-    answer: Tensor
-    radius_50_km: Tensor
-    radius_90_km: Tensor
-    truth: Tensor
-
-    def __len__(self) -> int:
-        """Number of photos."""
-        return len(self.natural)
-
-    def take(self, rows: Tensor | slice) -> LocatedPhotos:
-        """Selects photos."""
-        return LocatedPhotos(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
-
-    def first(self, count: int) -> LocatedPhotos:
-        """Keeps evenly spaced photos, at most so many."""
-        if len(self) <= count:
-            return self
-        return self.take(torch.arange(count) * len(self) // count)
-
-    def first_components(self, count: int) -> LocatedPhotos:
-        """Keeps the first discriminants only."""
-        return replace(self, appearance=self.appearance[:, :count])
 
 
 @dataclass(frozen=True)
@@ -96,27 +52,17 @@ class Projection:
 
 
 @torch.inference_mode()
-def located(checkpoint: Checkpoint, decoder: Decoder, photos: EmbeddedPhotos) -> LocatedPhotos:
-    """Computes the densities and answers of photos as the product does."""
-    denoiser, project = checkpoint.denoiser, Projection.of_checkpoint(checkpoint)
-    natural, temperature, columns = [], [], []
-    for start in range(0, len(photos), PHOTOS_AT_ONCE):
-        condition = torch.from_numpy(photos.embeddings[start : start + PHOTOS_AT_ONCE])
-        untempered = denoiser.network.from_image(condition)
-        tau = denoiser.temperatures(condition, untempered)
-        natural.append(untempered / tau[:, None])
-        temperature.append(tau.log())
-        columns.append(decoder(natural[-1][:, None]))
-    said = GeotagColumns.joined(columns)
-    return LocatedPhotos(
-        torch.from_numpy(project(photos.embeddings)),
-        torch.cat(natural),
-        torch.cat(temperature),
-        torch.from_numpy(unit_vectors(said.latitude, said.longitude)).float(),
-        torch.from_numpy(np.asarray(said.radius_50_km)).float(),
-        torch.from_numpy(np.asarray(said.radius_90_km)).float(),
-        torch.from_numpy(photos.vectors).float(),
-    )
+def located(checkpoint: Checkpoint, photos: EmbeddedPhotos) -> FusedPart:
+    """Computes the densities and discriminants of photos as the product does."""
+    appearance = Projection.of_checkpoint(checkpoint)(photos.embeddings)
+    natural = natural_parameters(checkpoint.denoiser, photos.embeddings)
+    trust = torch.ones(len(photos))
+    return FusedPart(natural, torch.from_numpy(appearance), trust, photos.vectors)
+
+
+def first_components(part: FusedPart, count: int) -> FusedPart:
+    """Keeps the first discriminants of photos only."""
+    return replace(part, appearance=part.appearance[:, :count])
 
 
 def halves(vectors: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -11,15 +11,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from experiments.appearance_map.decoding import Rule, decode
-from experiments.appearance_map.fitting import fit
-from experiments.appearance_map.fused_density import FusedDensity
 from experiments.appearance_map.log_z import Gap, gap
-from experiments.appearance_map.photos import LocatedPhotos, Projection, halves, located
-from experiments.appearance_map.radii import fit_radii
+from experiments.appearance_map.photos import Projection, first_components, halves, located
 from experiments.appearance_map.timing import StepCost, time_steps
 from experiments.appearance_map.training_photos import Cost, Meter, TrainingFiles, observe
 from experiments.baselines.evidence import Evidence, fit_radius, fit_settings
@@ -28,9 +24,15 @@ from experiments.baselines.network import Budget
 from locdiffusion.appearance.appearance_map import AppearanceMap
 from locdiffusion.appearance.gaussian_process import Kriging, KrigingConfig
 from locdiffusion.appearance.likelihood import FEATURES
+from locdiffusion.appearance.model import AppearanceModel
 from locdiffusion.calibrate.fitting import FIRST_WEIGHT
+from locdiffusion.calibrate.fused_fitting import FusedPart, fit_likelihood, fit_radii
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.decoding.answers import Predictions
+from locdiffusion.decoding.fused_decoder import FusedDecoder
+from locdiffusion.decoding.fused_density import Nodes
+from locdiffusion.decoding.node_masses import NodeMasses
+from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.metrics import within_thresholds
 from locdiffusion.evaluate.scores import Scores, errors_km, score
@@ -39,9 +41,20 @@ from locdiffusion.photos.embedding_cache import EmbeddedPhotos, read_embedded
 from locdiffusion.sphere.geodesy import latitude_longitude
 
 DENSITY = "density alone"
-RADII_FITTED = "ball, radii fitted"
+THRESHOLDS, BALL, RADII_FITTED = "thresholds", "ball", "thresholds, radii fitted"
 ALL_SETS, FIRST_SET = "neighbours + KDE", "neighbours + KDE, fitted on the first set"
 _TIMED = 256
+
+
+class BallDecoder(FusedDecoder):
+    """Decides as the plain decoder does: by the mass within ρ, nearer mass counting more."""
+
+    def answer(self, rings: NodeMasses, nodes: Nodes) -> Tensor:
+        """Decides the answers ``(N, 3)``."""
+        return rings.most_within(nodes.peak, self.decoder.config.radius_km)
+
+
+RULES: dict[str, type[FusedDecoder]] = {THRESHOLDS: FusedDecoder, BALL: BallDecoder}
 
 
 @dataclass(frozen=True)
@@ -152,20 +165,20 @@ class Trial:
         self.checkpoint, self.training, self.say = checkpoint, training, say
         self.decoder = checkpoint.decoder()
         self.embedded: dict[str, tuple[EmbeddedPhotos, EmbeddedPhotos]] = {}
-        self.fitted: dict[str, LocatedPhotos] = {}
-        self.scored: dict[str, LocatedPhotos] = {}
+        self.fitted: dict[str, FusedPart] = {}
+        self.scored: dict[str, FusedPart] = {}
         for name, files in validation.items():
             photos = read_embedded(files)
             parts = [photos.take(_some(rows, photos_per_set)) for rows in halves(photos.vectors)]
             self.embedded[name] = (parts[0], parts[1])
-            self.fitted[name] = located(checkpoint, self.decoder, parts[0])
-            self.scored[name] = located(checkpoint, self.decoder, parts[1])
+            self.fitted[name] = located(checkpoint, parts[0])
+            self.scored[name] = located(checkpoint, parts[1])
             say(f"{name}: {len(parts[0])} photos to fit with, {len(parts[1])} to score")
 
     def density(self) -> dict[str, Predictions]:
         """Answers the scored photos with the density alone."""
         return {
-            name: predictions(Answerer(self.decoder), photos.natural, photos.truth.double().numpy())
+            name: predictions(Answerer(self.decoder), photos.natural, photos.truth)
             for name, photos in self.scored.items()
         }
 
@@ -202,14 +215,14 @@ class Trial:
         return found
 
     def fused(
-        self, size: MapSize, config: KrigingConfig, rules: Sequence[Rule], file: Path
-    ) -> tuple[FusedDensity, MapRecord, dict[Rule, dict[str, Predictions]]]:
-        """Makes a map, fits its gates and answers the scored photos.
+        self, size: MapSize, config: KrigingConfig, rules: Sequence[str], file: Path
+    ) -> tuple[FusedDecoder, MapRecord, dict[str, dict[str, Predictions]]]:
+        """Makes a map, fits its likelihood and answers the scored photos.
 
         Args:
             size: Size of the map.
             config: Settings of the Gaussian process.
-            rules: Rules of the answers.
+            rules: Names of the rules of the answers, of `RULES`.
             file: File to which the map is written.
         """
         project = Projection.of_checkpoint(self.checkpoint).first(size.components)
@@ -222,16 +235,13 @@ class Trial:
             f"map of {observed.photos:,} photos at {len(observed.vectors):,} places: "
             f"{len(made.held):,} cells of {size.cell_km:g} km, {written / 1e6:.1f} MB"
         )
-        fused = FusedDensity(self.decoder.tables, made)
-        nats = fit(fused, self._weighted(size.components))[-1]
-        self.say(f"  gates fitted: {nats:.3f} nats")
-        radius = self.decoder.config.radius_km
-        found: dict[Rule, dict[str, Predictions]] = {rule: {} for rule in rules}
-        for name, photos in self.scored.items():
-            some = photos.first_components(size.components)
-            for rule, answers in decode(fused, some, radius, rules).items():
-                found[rule][name] = answers
-        scores = {rule.value: self.score(answers) for rule, answers in found.items()}
+        model = AppearanceModel(made)
+        decoders = {rule: RULES[rule](self.decoder, model) for rule in rules}
+        fused = decoders[rules[0]]
+        nats = fit_likelihood(fused, self._weighted(size.components))[-1]
+        self.say(f"  likelihood fitted: {nats:.3f} nats")
+        found = {rule: self._answers(decoder) for rule, decoder in decoders.items()}
+        scores = {rule: self.score(answers) for rule, answers in found.items()}
         record = MapRecord(
             size,
             observed.photos,
@@ -246,30 +256,35 @@ class Trial:
         )
         return fused, record, found
 
+    def _answers(self, fused: FusedDecoder) -> dict[str, Predictions]:
+        """Answers the scored photos."""
+        found, components = {}, fused.density.lookup.components
+        for name, photos in self.scored.items():
+            some = first_components(photos, components)
+            inputs = some.natural[:, None], some.appearance, some.trust
+            nats = fused.log_probability(*inputs, some.truth) - LOG_SPHERE_AREA_KM2
+            numbers = {**fused(*inputs).numbers(), "log_density_km2": nats}
+            found[name] = Predictions.from_numbers(numbers)
+        return found
+
     def with_radii(
-        self, fused: FusedDensity, record: MapRecord
+        self, fused: FusedDecoder, record: MapRecord
     ) -> tuple[MapRecord, tuple[float, float]]:
         """Fits the radii in place, and adds the scores that follow to the record of a map.
 
         Returns:
-            The record, and the shifts d₀ and d₁ of `radii`.
+            The record, and the shifts d₀ and d₁ of `calibrate.fused_fitting`.
         """
-        components, radius = record.size.components, self.decoder.config.radius_km
-        parts = self._weighted(components)
-        shifts = fit_radii(fused, parts, radius)
+        shifts = fit_radii(fused, self._weighted(record.size.components))
         self.say(f"  radii fitted: shifts {shifts[0]:.3f} and {shifts[1]:.3f}")
-        found = {
-            name: decode(fused, photos.first_components(components), radius, [Rule.BALL])
-            for name, photos in self.scored.items()
-        }
-        scores = self.score({name: answers[Rule.BALL] for name, answers in found.items()})
+        scores = self.score(self._answers(fused))
         return replace(record, scores={**record.scores, RADII_FITTED: scores}), shifts
 
-    def _weighted(self, components: int) -> list[tuple[LocatedPhotos, float]]:
+    def _weighted(self, components: int) -> list[FusedPart]:
         """Lists the photos to fit with, each set with its weight."""
         return [
-            (photos.first_components(components), FIRST_WEIGHT if not i else 1.0)
-            for i, photos in enumerate(self.fitted.values())
+            replace(first_components(part, components), weight=1.0 if i else FIRST_WEIGHT)
+            for i, part in enumerate(self.fitted.values())
         ]
 
     def score(self, answers: Mapping[str, Predictions]) -> dict[str, Scores]:
@@ -295,28 +310,21 @@ class Trial:
             found[name] = Difference(estimates[:-1], estimates[-1])
         return found
 
-    def log_z(self, fused: FusedDensity, checked: int) -> dict[str, Gap]:
+    def log_z(self, fused: FusedDecoder, checked: int) -> dict[str, Gap]:
         """Compares log Z with a dense grid on some photos of each set."""
-        return {name: gap(fused, photos.first(checked)) for name, photos in self.scored.items()}
+        return {name: gap(fused, photos.thinned(checked)) for name, photos in self.scored.items()}
 
-    def step(self, fused: FusedDensity, rule: Rule) -> StepCost:
+    def step(self, fused: FusedDecoder) -> StepCost:
         """Times the fused step on photos of the first set."""
         name = next(iter(self.scored))
         photos, embedded = self.scored[name], self.embedded[name][1]
         rows = np.arange(min(_TIMED, len(embedded)))
-        return time_steps(
-            self.checkpoint,
-            self.decoder,
-            fused,
-            photos.take(torch.from_numpy(rows)),
-            embedded.embeddings[rows],
-            rule,
-        )
+        return time_steps(self.checkpoint, fused, photos.take(rows), embedded.embeddings[rows])
 
 
-def constants(fused: FusedDensity) -> dict[str, float]:
+def constants(fused: FusedDecoder) -> dict[str, float]:
     """Lists the fitted constants and the weights of the gates by name."""
-    likelihood = fused.likelihood
+    likelihood = fused.density.likelihood
     found = {name: float(value) for name, value in likelihood.named_parameters() if not value.ndim}
     for row, exponent in enumerate(("log_a", "log_b")):
         found[exponent] = float(likelihood.gates.bias[row])
@@ -355,5 +363,5 @@ def _some(rows: NDArray[np.int64], most: int) -> NDArray[np.int64]:
     return rows if len(rows) <= most else rows[np.arange(most) * len(rows) // most]
 
 
-def _truth(photos: LocatedPhotos) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return latitude_longitude(photos.truth.double().numpy())
+def _truth(photos: FusedPart) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return latitude_longitude(photos.truth)

@@ -137,17 +137,30 @@ class CellTaps:
         Returns:
             Numbers of the cells ``(..., 16)`` and their weights ``(..., 16)``, which sum to 1.
         """
+        row, column, columns, weight = self.placed(vectors)
+        first = self.first.to(vectors.device)[row]
+        cell = first[..., None] + torch.remainder(column, columns[..., None])
+        return cell.flatten(-2), weight
+
+    def placed(self, vectors: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Finds rows and columns of the 4 × 4 cells around places.
+
+        Args:
+            vectors: Unit vectors ``(..., 3)``.
+
+        Returns:
+            Rows ``(..., 4)``, columns ``(..., 4, 4)``, which are to be wrapped around, the number
+            of columns in each row ``(..., 4)``, and the weights ``(..., 16)``.
+        """
         x, y, z = vectors.unbind(-1)
         place = torch.atan2(torch.hypot(x, y), z) * (self.rows / math.pi) - 0.5
         turn = torch.atan2(y, x) / (2.0 * math.pi) + 0.5
         above = place.floor()
         by_row = cubic_weights(place - above)
-        row = above.int()[..., None] + torch.arange(-1, 3, dtype=torch.int32)
-        row = row.clamp_(0, self.rows - 1)
-        columns, first = self.columns[row], self.first[row]
+        offset = torch.arange(-1, 3, dtype=torch.int32, device=vectors.device)
+        row = (above.int()[..., None] + offset).clamp_(0, self.rows - 1)
+        columns = self.columns.to(vectors.device)[row]
         along = turn[..., None] * columns - 0.5
         left = along.floor()
         weight = by_row[..., None] * cubic_weights(along - left)
-        column = left.int()[..., None] + torch.arange(-1, 3, dtype=torch.int32)
-        cell = first[..., None] + torch.remainder(column, columns[..., None])
-        return cell.flatten(-2), weight.flatten(-2)
+        return row, left.int()[..., None] + offset, columns, weight.flatten(-2)

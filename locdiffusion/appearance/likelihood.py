@@ -20,9 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-FEATURES = ("log_temperature", "log_radius_50", "log_variance_here", "log_least_residual")
-"""Inputs of the gates: temperature of the photo, 50 % radius of the density, variance of the map at
-its answer, and least squared distance of the photo's appearance to the map's around it."""
+FEATURES = ("log_radius_50", "log_variance_here", "log_least_residual")
+"""Inputs of the gates: 50 % radius of the density, variance of the map at its centre, and least
+squared distance of the photo's appearance to the map's around it."""
 
 LOG_A, LOG_B = (-1.5, 0.7), (-4.0, 0.7)
 """Bounds of log a and log b."""
@@ -37,7 +37,7 @@ class Places:
 
     Attributes:
         vectors: Unit vectors, ``(N, n, 3)``.
-        field: Network's field F, ``(N, n)``.
+        field: Network's field F, or log p/q₀, ``(N, n)``.
         log_q0: Logarithm of the base measure, ``(N, n)``.
         residual: Squared distance of the photo's and the map's appearance, ``(N, n)``.
         log_v: Logarithm of the map's variance, ``(N, n)``.
@@ -63,24 +63,26 @@ class PhotoTerms:
     """What the likelihood needs to know of N photos besides places.
 
     Attributes:
-        features: Inputs of the gates, ``(N, 4)``.
+        features: Inputs of the gates, ``(N, 3)``.
         norm: Squared length of the discriminants, ``(N,)``.
+        trust: Share of log a and of b that counts, from 0 to 1, ``(N,)``.
     """
 
     features: Tensor
     norm: Tensor
+    trust: Tensor
 
     def take(self, rows: Tensor | slice) -> PhotoTerms:
         """Selects photos."""
-        return PhotoTerms(self.features[rows], self.norm[rows])
+        return PhotoTerms(self.features[rows], self.norm[rows], self.trust[rows])
 
 
 class AppearanceLikelihood(nn.Module):
-    """The constants and gates of the fused density: five constants and ten weights.
+    """The constants and gates of the fused density: five constants and eight weights.
 
     Attributes:
         components: Number C of discriminants.
-        feature_mean, feature_spread: Standardisation of the features, ``(4,)``.
+        feature_mean, feature_spread: Standardisation of the features, ``(3,)``.
     """
 
     feature_mean: Tensor
@@ -110,10 +112,11 @@ class AppearanceLikelihood(nn.Module):
             self.log_background.copy_((photos.norm.mean() / self.components).log())
 
     def exponents(self, photos: PhotoTerms) -> tuple[Tensor, Tensor]:
-        """Computes a and b, ``(N,)`` each."""
+        """Computes a and b, ``(N,)`` each; they are 1 and 0 for photos that are not trusted."""
         standard = (photos.features - self.feature_mean) / self.feature_spread
         log_a, log_b = self.gates(standard.clamp(-FARTHEST, FARTHEST)).unbind(1)
-        return log_a.clamp(*LOG_A).exp(), log_b.clamp(*LOG_B).exp()
+        a = (photos.trust * log_a.clamp(*LOG_A)).exp()
+        return a, photos.trust * log_b.clamp(*LOG_B).exp()
 
     def log_student(self, residual: Tensor, log_variance: Tensor) -> Tensor:
         """Computes log t but for a constant.

@@ -157,10 +157,7 @@ class Decoder(nn.Module):
         return GeotagColumns.joined([self._decoded(part) for (part,) in parts])
 
     def _decoded(self, natural: Tensor) -> GeotagColumns:
-        densities = self.tables.search(natural, self.config.candidates)
-        wide = torch.nonzero(~densities.settled)[:, 0]
-        mixtures = self.tables.mixtures(natural, densities, wide)
-        places, reached = self._climbed(mixtures, *self._candidates(mixtures, densities))
+        mixtures, places, reached = self.places(natural)
         around = self.answer_rings(mixtures, places[:, 0])
         places[:, 0], mass = around.answer, reached.mass
         if self.answer_rings.polishes:
@@ -181,6 +178,28 @@ class Decoder(nn.Module):
                 self.config.modes,
             ),
         )
+
+    def places(
+        self, natural: Tensor, climb_settled: bool = True
+    ) -> tuple[Mixtures, Tensor, NewtonStep]:
+        """Finds the places with most probability.
+
+        Args:
+            natural: Natural parameters ``(N, K, d)``.
+            climb_settled: Whether to climb also for photos whose mass lies around one peak; the
+                mean of that mass is near the answer.
+
+        Returns:
+            The densities, the places ``(N, modes + 1, 3)`` with the best one first, and their
+            scores.
+        """
+        densities = self.tables.search(natural, self.config.candidates)
+        wide = torch.nonzero(~densities.settled)[:, 0]
+        mixtures = self.tables.mixtures(natural, densities, wide)
+        candidates, likely = self._candidates(mixtures, densities)
+        if not climb_settled:
+            likely &= ~densities.settled[:, None]
+        return mixtures, *self._climbed(mixtures, candidates, likely)
 
     def _candidates(self, mixtures: Mixtures, densities: Densities) -> tuple[Tensor, Tensor]:
         """Gathers points at which the score may be highest.

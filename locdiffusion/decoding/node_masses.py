@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -34,6 +33,9 @@ from schemas.geotags import THRESHOLDS_KM
 
 SHIFTS = 3
 """How many mean shifts `NodeMasses.most_within` takes."""
+
+REFINED, STRIP = 3, 1.05
+"""Steps by which a radius is refined, and how wide the strip is whose mass gives the slope."""
 
 THRESHOLD_WEIGHTS = (0.3, 0.3, 0.2, 0.1, 0.1)
 """What it is worth that an answer lies within each of `THRESHOLDS_KM`."""
@@ -83,13 +85,14 @@ class NodeMasses:
         """Computes the probability within a distance of points ``(N, P, 3)``, ``(N, P)``."""
         return self._within(self.km_from(points), _chord_km(radius_km))
 
-    def _within(self, km: Tensor, radius_km: float) -> Tensor:
+    def _within(self, km: Tensor, radius_km: float | Tensor) -> Tensor:
+        """Sums masses within radii: ``(N, P)`` of chords ``(N, P, n)``, all lengths chords."""
         # Overlap of two discs: all of the smaller one, or nothing, and a ramp as wide as it
-        small, large = (f(self.radius_km, self.radius_km.new_tensor(radius_km)) for f in _MIN_MAX)
-        most = self.mass * (small / self.radius_km).square()
-        slope = 0.5 / small
-        share = ((large * slope + 0.5)[:, None] - km * slope[:, None]).clamp_(0.0, 1.0)
-        return torch.linalg.vecdot(share, most[:, None])
+        disc = self.radius_km[:, None]
+        radius = torch.as_tensor(radius_km, dtype=disc.dtype, device=disc.device)
+        small, large = torch.minimum(disc, radius), torch.maximum(disc, radius)
+        share = ((large - km) / (2.0 * small)).add_(0.5).clamp_(0.0, 1.0)
+        return torch.linalg.vecdot(share, self.mass[:, None] * (small / disc).square())
 
     def most_within(self, start: Tensor, radius_km: float) -> Tensor:
         """Finds the points ``(N, 3)`` with most mass within a radius, nearer mass counting more.
@@ -173,33 +176,30 @@ class NodeMasses:
             km: Chords of the nodes from a point of each photo in km, ``(N, n)``.
             levels: Shares of the mass.
         """
-        # Each mass stands at one place of its disc, outward and sideways: rings make no steps.
-        outward, sideways = (part * self.radius_km for part in _scattered(km.shape[1]).to(km))
-        middle, order = torch.hypot(km + outward, sideways).sort(1)
-        mass = self.mass.gather(1, order).double()
-        below = (mass.cumsum(1) - mass / 2.0) / mass.sum(1, keepdim=True)
-        wanted = below.new_tensor(list(levels)).expand(len(km), -1).contiguous()
-        index = torch.searchsorted(below, wanted).clamp(1, km.shape[1] - 1)
-        low, high = below.gather(1, index - 1), below.gather(1, index)
-        share = ((wanted - low) / (high - low).clamp(min=1e-12)).clamp(0.0, 1.0)
-        near, far = (middle.double().gather(1, i) for i in (index - 1, index))
-        chord = (near + share * (far - near)) / (2.0 * EARTH_RADIUS_KM)
-        found: NDArray[np.float64] = (
-            2.0 * EARTH_RADIUS_KM * chord.clamp(max=1.0).asin().cpu().numpy()
-        )
+        nearer, order = km.sort(1)
+        mass = self.mass.gather(1, order)
+        below = mass.cumsum(1) / mass.sum(1, keepdim=True)
+        chords = []
+        for level in levels:
+            wanted = below.new_full((len(km), 1), level)
+            index = torch.searchsorted(below, wanted).clamp(max=km.shape[1] - 1)
+            chords.append(self._refined(km, nearer.gather(1, index), level))
+        share = torch.cat(chords, 1).double() / (2.0 * EARTH_RADIUS_KM)
+        found: NDArray[np.float64] = (2.0 * EARTH_RADIUS_KM) * share.clamp(
+            max=1.0
+        ).asin().cpu().numpy()
         return found
 
-
-_MIN_MAX = torch.minimum, torch.maximum
-
-
-@lru_cache(maxsize=8)
-def _scattered(count: int) -> Tensor:
-    """Spreads places evenly over the unit disc, ``(2, count)``; so do those of few neighbours."""
-    # An additive recurrence in two dimensions, whose ratio is the plastic number
-    index, ratio = np.arange(count) + 0.5, 1.3247179572447460
-    radius, turn = np.sqrt((index / ratio) % 1.0), 2.0 * np.pi * ((index / ratio**2) % 1.0)
-    return torch.from_numpy(np.stack([radius * np.cos(turn), radius * np.sin(turn)]))
+    def _refined(self, km: Tensor, chord: Tensor, level: float) -> Tensor:
+        """Refines a quantile ``(N, 1)``: the discs of nodes may lie within it in part."""
+        total = self.mass.sum(1, keepdim=True)
+        chord = chord.clamp(min=1.0)
+        for _ in range(REFINED):
+            wider = STRIP * chord
+            held, more = (self._within(km[:, None], r[..., None]) / total for r in (chord, wider))
+            step = (level - held) * (wider - chord) / (more - held).clamp(min=1e-6)
+            chord = chord + torch.minimum(torch.maximum(step, -chord / 2.0), chord / 2.0)
+        return chord
 
 
 def _chord_km(arc_km: float) -> float:
