@@ -13,7 +13,6 @@ to exploit: `experiments.appearance_map.log_z` compares log Z with a dense grid.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -235,6 +234,8 @@ def _climb(likelihood: AppearanceLikelihood, fields: LikelihoodFields) -> float:
     )
 
     def loss() -> Tensor:
+        if not all(parameter.isfinite().all() for parameter in parameters):
+            raise ValueError("The fit of the gates diverged; use more photos of each part.")
         optimizer.zero_grad()
         sum_ = torch.zeros(())
         for start in range(0, len(fields.weight), _CHUNK):
@@ -249,8 +250,6 @@ def _climb(likelihood: AppearanceLikelihood, fields: LikelihoodFields) -> float:
     optimizer.step(loss)
     found = -float(loss())
     likelihood.requires_grad_(False)
-    if not math.isfinite(found):
-        raise ValueError("The fit of the gates diverged; use more photos of each validation part.")
     return found
 
 

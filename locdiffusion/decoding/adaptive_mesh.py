@@ -140,7 +140,7 @@ class Mesh:
         n = 2 * (max_degree + 1)
         self._first = np.linspace(-180.0, 180.0, 2 * n + 1), np.linspace(-90.0, 90.0, n + 1)
         self._waves = self._rows(self._first[1]), self._columns(self._first[0])
-        self._weight = _to_corners(self._area(*self._first)) * self._q0(*self._first)
+        self._weight = _to_corners(self.area(*self._first)) * self.q0(*self._first)
         # Log of the most that a cell beside each node may hold where F = log Z
         room = np.log(_rectangles(*self._first))
         if self._base is not None:
@@ -157,8 +157,8 @@ class Mesh:
         while True:
             x, y = finer
             # p_k ∝ exp(F_k) at corners, then their mixture with q₀
-            q0 = self._q0(x.at, y.at)
-            area = self._area(x.at, y.at) * ~(y.empty[:, None] | x.empty)
+            q0 = self.q0(x.at, y.at)
+            area = self.area(x.at, y.at) * ~(y.empty[:, None] | x.empty)
             weight = _to_corners(area)
             field = self._rows(y.at) @ series @ self._columns(x.at)
             largest = _largest(field, weight)
@@ -179,6 +179,13 @@ class Mesh:
         density = (p / z).mean(0) * q0
         log_density = np.log(density.clip(np.finfo(float).tiny))
         return AdaptiveDensity(x.at, y.at, log_density, (mass / z).mean(0))
+
+    def field(self, natural: Tensor, longitude: Float, latitude: Float) -> Float:
+        """Evaluates the fields of natural parameters ``(K, d)`` on a grid, ``(K, Y, X)``."""
+        padded = pad(natural, self.max_degree).permute(2, 0, 1).double().cpu().numpy()
+        series = (padded @ self._series).transpose(1, 2, 0)
+        found: Float = self._rows(latitude) @ series @ self._columns(longitude)
+        return found
 
     def _surveyed(self, series: Float) -> tuple[_Strips, _Strips, tuple[Float, Float]]:
         """Returns the strips of the first grid, and the most that their cells may hold."""
@@ -239,11 +246,11 @@ class Mesh:
         powers[1:] *= math.sqrt(2.0)
         return np.concatenate([powers.imag[:0:-1], powers.real])
 
-    def _q0(self, longitude: Float, latitude: Float) -> Float:
+    def q0(self, longitude: Float, latitude: Float) -> Float:
         """Computes q₀ at the nodes of a grid, ``(Y + 1, X + 1)``, or 1 for all."""
         return np.ones((1, 1)) if self._base is None else self._base(longitude, latitude)
 
-    def _area(self, longitude: Float, latitude: Float) -> Float:
+    def area(self, longitude: Float, latitude: Float) -> Float:
         """Computes the share of the sphere in each cell that q₀ does not exclude, ``(Y, X)``."""
         if self._base is None or not self._base.excludes:
             return _rectangles(longitude, latitude)

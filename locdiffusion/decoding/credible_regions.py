@@ -96,9 +96,10 @@ class RegionFinder:
             One tuple for each photo with one region for each of `LEVELS`.
         """
         natural = natural.float().cpu()
-        return [self._regions(self.mesh.measure(one)) for one in natural]
+        return [self.regions(self.mesh.measure(one)) for one in natural]
 
-    def _regions(self, density: AdaptiveDensity) -> tuple[CredibleRegion, ...]:
+    def regions(self, density: AdaptiveDensity) -> tuple[CredibleRegion, ...]:
+        """Finds the regions of a density on a grid, one for each of `LEVELS`."""
         contour = _Contour(density)
         return tuple(self._region(contour, level) for level in LEVELS)
 

@@ -8,6 +8,8 @@ mass elsewhere, around the place that it would answer with. There the map is rea
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -16,8 +18,10 @@ from torch import Tensor, nn
 from locdiffusion.appearance.model import AppearanceModel
 from locdiffusion.cpu import in_cache
 from locdiffusion.decoding.answers import GeotagColumns
+from locdiffusion.decoding.credible_regions import LEVELS, CredibleRegion, RegionFinder
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.fused_density import FusedDensity, Nodes
+from locdiffusion.decoding.fused_mesh import FusedMesh
 from locdiffusion.decoding.node_masses import NodeMasses
 
 PHOTOS_AT_ONCE = 32
@@ -107,6 +111,38 @@ class FusedDecoder(nn.Module):
             parts = [self.density.log_density_at(nodes, log_z, part) for part in some]
             found.append(torch.cat(parts, 1))
         return torch.cat(found)
+
+    @torch.inference_mode()
+    def regions(
+        self, natural: Tensor, appearance: Tensor, trust: Tensor
+    ) -> list[tuple[CredibleRegion, ...]]:
+        """Draws the 50 % and 90 % credible regions of photos.
+
+        Args:
+            natural: Natural parameters ``(N, K, d)``.
+            appearance: Discriminants of the photos, ``(N, C)``.
+            trust: Share of the map's say that counts, ``(N,)``.
+        """
+        checked, found = self.checked(natural, appearance, trust), []
+        for row in range(len(natural)):
+            one = [values[row : row + 1] for values in checked]
+            nodes, _ = self.laid(one[0], one[1], one[2])
+            rings, beyond, _ = self.density.normalised(nodes)
+            if len(nodes.far):
+                rings = rings.joined(beyond)
+            km = rings.km_from(nodes.peak[:, None])[:, 0]
+            radii = rings.quantiles_km(km, LEVELS)[0]
+            found.append(self._finder.regions(self._mesh.measure(one[0][0], nodes, radii)))
+        return found
+
+    @functools.cached_property
+    def _finder(self) -> RegionFinder:
+        tables = self.decoder.tables
+        return RegionFinder(tables.max_degree, tables.base_measure)
+
+    @functools.cached_property
+    def _mesh(self) -> FusedMesh:
+        return FusedMesh(self._finder.mesh, self.density)
 
     def laid(
         self, natural: Tensor, appearance: Tensor, trust: Tensor, *, whole_sphere: bool = False

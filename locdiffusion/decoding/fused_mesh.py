@@ -1,0 +1,131 @@
+"""Fused mesh: the fused density of one photo on a grid of meridians and parallels, for regions.
+
+The lines of the network's density (`locdiffusion.decoding.adaptive_mesh`) are joined with lines
+around the highest node, which are close within the 90 % radius and wider and wider up to where the
+map is read.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+from torch import Tensor
+
+from locdiffusion.decoding.adaptive_mesh import AdaptiveDensity, Mesh
+from locdiffusion.decoding.fused_density import REACH_KM, FusedDensity, Nodes
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude, unit_vectors
+
+Float = NDArray[np.float64]
+
+LINES = 8
+"""Lines between the highest node and the 50 % radius."""
+
+CLOSEST_KM, GROWTH, MARGIN = 1.0, 1.3, 1.3
+"""Least distance of two lines, how it grows beyond `MARGIN` times the 90 % radius."""
+
+_DEGREE_KM = math.pi * EARTH_RADIUS_KM / 180.0
+_MOST_TURN = 175.0  # degrees of longitude to either side, so that lines do not overlap
+
+
+class FusedMesh:
+    """Measures fused densities on grids."""
+
+    def __init__(self, mesh: Mesh, density: FusedDensity) -> None:
+        """Takes the mesh of the network's densities, and the fused density."""
+        self.mesh, self.density = mesh, density
+
+    @torch.inference_mode()
+    def measure(self, natural: Tensor, nodes: Nodes, radii_km: Float) -> AdaptiveDensity:
+        """Measures the density of one photo.
+
+        Args:
+            natural: Natural parameters ``(K, d)``.
+            nodes: Nodes of this photo alone.
+            radii_km: 50 % and 90 % radius around the highest node, ``(2,)``.
+        """
+        a, b = (float(each) for each in self.density.likelihood.exponents(nodes.photos))
+        coarse = self.mesh.measure(a * natural)
+        peak = nodes.peak[0].double().cpu().numpy()
+        latitude, longitude = (float(degrees) for degrees in latitude_longitude(peak))
+        offset = _offsets_km(radii_km)
+        parallels = latitude + offset / _DEGREE_KM
+        turn = offset / (_DEGREE_KM * max(math.cos(math.radians(latitude)), 1e-3))
+        meridians = longitude + turn[np.abs(turn) < _MOST_TURN]
+        x = _joined(coarse.longitude, (meridians + 180.0) % 360.0 - 180.0)
+        y = _joined(coarse.latitude, parallels[np.abs(parallels) < 90.0])
+        log_z = nodes.mixtures.log_z[0].double().cpu().numpy()
+        mesh, area = self.mesh, self.mesh.area(x, y)
+        log_ratio = self._log_ratio(natural, log_z, nodes, (a, b), x, y)
+        middle_x, middle_y = (x[1:] + x[:-1]) / 2.0, (y[1:] + y[:-1]) / 2.0
+        at_centre = self._log_ratio(natural, log_z, nodes, (a, b), middle_x, middle_y)
+        top = max(log_ratio.max(where=_touched(area), initial=-np.inf), -1e300)
+        q0 = mesh.q0(x, y)
+        density = np.exp((log_ratio - top).clip(max=3.0)) * q0
+        centre = np.exp((at_centre - top).clip(max=3.0)) * _mean(q0)
+        # Corners and centres, weighed so that their errors cancel
+        mass = (_mean(density) + 2.0 * centre) * (area / 3.0)
+        total = mass.sum()
+        log_density = np.log((density / total).clip(np.finfo(float).tiny))
+        return AdaptiveDensity(x, y, np.broadcast_to(log_density, log_ratio.shape), mass / total)
+
+    def _log_ratio(
+        self,
+        natural: Tensor,
+        log_z: Float,
+        nodes: Nodes,
+        exponents: tuple[float, float],
+        longitude: Float,
+        latitude: Float,
+    ) -> Float:
+        """Computes a·log p/q₀ + log m on a grid, ``(Y, X)``."""
+        field = self.mesh.field(natural, longitude, latitude) - log_z[:, None, None]
+        found = exponents[0] * (logsumexp(field, axis=0) - math.log(len(field)))
+        vectors = unit_vectors(*np.meshgrid(latitude, longitude, indexing="ij"))
+        near = vectors @ nodes.centre[0].double().cpu().numpy() > math.cos(
+            REACH_KM / EARTH_RADIUS_KM
+        )
+        if near.any():
+            at = torch.from_numpy(vectors[near]).to(nodes.centre)[None]
+            log_m = self.density.log_factor_at(nodes, at)[0]
+            found[near] += log_m.double().cpu().numpy()
+        return found
+
+
+def _offsets_km(radii_km: Float) -> Float:
+    """Returns distances of lines from the highest node, symmetric about 0."""
+    step = max(CLOSEST_KM, float(radii_km[0]) / LINES)
+    offsets, fine = [0.0], min(MARGIN * float(radii_km[1]), REACH_KM)
+    while offsets[-1] < REACH_KM:
+        if offsets[-1] > fine:
+            step *= GROWTH
+        offsets.append(offsets[-1] + step)
+    positive = np.array(offsets[1:])
+    return np.concatenate([-positive[::-1], [0.0], positive])
+
+
+def _joined(lines: Float, more: Float) -> Float:
+    """Joins increasing lines; of two that nearly coincide one is kept, the outermost always."""
+    both = np.sort(np.concatenate([lines, more[(more > lines[0]) & (more < lines[-1])]]))
+    kept = np.diff(both, prepend=-np.inf) > 1e-4
+    kept[-1] = True
+    kept[-2] &= both[-1] - both[-2] > 1e-4
+    return both[kept]
+
+
+def _touched(area: Float) -> NDArray[np.bool_]:
+    """Tells which corners touch a cell that has an area."""
+    around = np.pad(area > 0.0, 1)
+    return around[1:, 1:] | around[:-1, 1:] | around[1:, :-1] | around[:-1, :-1]
+
+
+def _mean(corner: Float) -> Float:
+    """Takes the mean of the corners of each cell."""
+    if corner.size == 1:
+        return corner
+    two = corner[1:] + corner[:-1]
+    mean: Float = 0.25 * (two[:, 1:] + two[:, :-1])
+    return mean
