@@ -10,10 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from locdiffusion.appearance.model import AppearanceModel
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.decoding.answers import GeotagColumns, Predictions
 from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
 from locdiffusion.decoding.decoder import Decoder
+from locdiffusion.decoding.fused_decoder import FusedDecoder
 from locdiffusion.decoding.point_only import Locator
 from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, mixed_log
@@ -55,26 +57,36 @@ class Answerer:
     """Answers photos.
 
     Its methods take natural parameters of densities ``(N, K, d)`` and the embeddings ``(N, E)`` of
-    the same photos.
+    the same photos. Without embeddings, or without a map, the densities alone are the answer.
 
     Attributes:
         decoder: Decoder of the densities.
         temperatures: Model that compares embeddings with photos of training; None compares none.
+        fused: Decoder of densities and appearance map together; None without a map.
     """
 
-    def __init__(self, decoder: Decoder, temperatures: TemperatureModel | None = None) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        temperatures: TemperatureModel | None = None,
+        appearance: AppearanceModel | None = None,
+    ) -> None:
         """Joins parts that are on one device.
 
         Args:
             decoder: Decoder of the densities.
-            temperatures: Temperature model of the checkpoint.
+            temperatures: Temperature model of the checkpoint; a map needs it.
+            appearance: What photos look like by place; None if that is not known.
         """
         self.decoder, self.temperatures = decoder, temperatures
+        device = decoder.tables.area.device
+        self.fused = None if appearance is None else FusedDecoder(decoder, appearance).to(device)
 
     @classmethod
     def of_checkpoint(cls, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Answerer:
         """Builds what a checkpoint answers with; its temperature model is moved to the device."""
-        return cls(checkpoint.decoder(device), checkpoint.denoiser.to(device).temperatures)
+        temperatures = checkpoint.denoiser.to(device).temperatures
+        return cls(checkpoint.decoder(device), temperatures, checkpoint.appearance)
 
     @property
     def tables(self) -> DecoderTables:
@@ -91,7 +103,10 @@ class Answerer:
     def __call__(self, natural: Tensor, embeddings: Tensor | None = None) -> GeotagColumns:
         """Answers photos; with embeddings the columns hold the familiarity, if it is known."""
         seen = self.seen(embeddings)
-        columns: GeotagColumns = self.decoder(natural)
+        if self.fused is None or seen is None:
+            columns: GeotagColumns = self.decoder(natural)
+        else:
+            columns = self.fused(natural, seen.appearance, seen.trust)
         if seen is None or seen.familiarity is None:
             return columns
         return replace(columns, familiarity=seen.familiarity.cpu().numpy())
@@ -104,8 +119,11 @@ class Answerer:
         Raises:
             ValueError: Several densities for a photo, or a base measure that excludes places.
         """
-        found: tuple[NDArray[np.float64], NDArray[np.float64]] = self._locator(natural)
-        return found
+        if self.fused is None or embeddings is None:
+            found: tuple[NDArray[np.float64], NDArray[np.float64]] = self._locator(natural)
+            return found
+        columns = self(natural, embeddings)
+        return columns.latitude, columns.longitude
 
     def log_probability(
         self, natural: Tensor, vectors: NDArray[np.float64], embeddings: Tensor | None = None
@@ -120,7 +138,10 @@ class Answerer:
         Returns:
             Nats against the uniform probability of the sphere, ``(N,)``.
         """
-        return self.tables.log_probability(natural, vectors)
+        seen = self.seen(embeddings)
+        if self.fused is None or seen is None:
+            return self.tables.log_probability(natural, vectors)
+        return self.fused.log_probability(natural, seen.appearance, seen.trust, vectors)
 
     def regions(
         self, natural: Tensor, embeddings: Tensor | None = None
@@ -280,9 +301,17 @@ def log_density_around(
     tables = answerer.tables
     circles = ProductTransform(nodes, tables.max_degree).to(natural.device)
     at_pole = tables.rotation(natural, vector.expand(len(natural), 3).to(natural))
-    places = torch.from_numpy(nodes.vectors) @ frame.T
+    places = (torch.from_numpy(nodes.vectors) @ frame.T).to(natural)
+    seen = answerer.seen(None if embedding is None else embedding[None])
+    if answerer.fused is not None and seen is not None:
+        photo = natural[None], seen.appearance, seen.trust
+        return _per_km2(answerer.fused.log_density_at(*photo, places[None])[0], nodes)
     # log p = log q₀ + log (1/K) Σ_k exp(F_k - log Z_k)
     field = circles.synthesis(at_pole).flatten(1) - tables.log_normaliser(natural[:, None])
-    log_p = mixed_log(field) + tables.log_q0_at(places.to(natural))
+    return _per_km2(mixed_log(field) + tables.log_q0_at(places), nodes)
+
+
+def _per_km2(log_p: Tensor, nodes: LatLonGrid) -> NDArray[np.float64]:
+    """Takes log densities ``(nodes,)`` against the uniform sphere to nats per km², by circle."""
     density: NDArray[np.float64] = log_p.double().cpu().numpy() - LOG_SPHERE_AREA_KM2
-    return density.reshape(len(distance_deg), bearings)
+    return density.reshape(len(nodes.cos_theta), len(nodes.longitude))

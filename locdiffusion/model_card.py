@@ -38,6 +38,7 @@ def render(config: CheckpointConfig, about: str) -> str:
         *(f"- {name}: {_photos(part)}" for name, part in record.get("data", {}).items()),
         f"- encoder: `{config.encoder.name}`, {config.encoder.embedding_dim} numbers per photo"
         + (f", activation {activation.value}" if activation else ""),
+        *_map_lines(record.get("appearance")),
         f"- L = {config.model.max_degree}, {record.get('parameters', 0):,} parameters",
         f"- {recipe.get('steps')} steps of {recipe.get('batch_size')} photos, peak learning rate "
         f"{recipe.get('learning_rate'):g}, seed {recipe.get('seed')}",
@@ -63,6 +64,16 @@ def _metrics_table(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"{100 * m['coverage_50']:.1f} / {100 * m['coverage_90']:.1f} | {m['nats']:.2f} |"
         )
     return lines
+
+
+def _map_lines(record: Mapping[str, Any] | None) -> list[str]:
+    if record is None:
+        return []
+    varied = record["augmented_photos"]
+    return [
+        f"- appearance map: {record['cells']:,} cells of {record['settings']['cell_km']:g} km from "
+        f"{record['photos']:,} photos" + (f", {varied:,} in varied colours" if varied else "")
+    ]
 
 
 def _photos(part: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def run(options: argparse.Namespace) -> Path:
     from experiments.distillation import run as distillation
     from experiments.distillation.teacher import TeacherConfig
     from locdiffusion.model.deferred_encoder import DeferredEncoder
-    from locdiffusion.train import run
+    from locdiffusion.train import finish, run
     from locdiffusion.train.distributed import processes
 
     config = chosen_recipe(options)
@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> Path:
         data = distillation.thinned(data)
         about = options.about.read_text("utf-8") if options.about else None
         encoder = DeferredEncoder(config.encoder)
-        return run.finish(trainer, data, encoder, about, distillation.TEMPERATURE)
+        return finish.finish(trainer, data, encoder, about, distillation.TEMPERATURE)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

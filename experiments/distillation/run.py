@@ -20,8 +20,8 @@ from locdiffusion.config import to_dict
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.temperature import TemperatureConfig
 from locdiffusion.train.distributed import Processes
+from locdiffusion.train.finish import RunData
 from locdiffusion.train.recipe import TrainConfig
-from locdiffusion.train.run import RunData
 
 TEACHER = "teacher.safetensors"
 CALIBRATED = 2000

@@ -25,7 +25,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from locdiffusion.calibrate import fused_fitting
 from locdiffusion.calibrate.coverage import FACTOR_KNOTS, WIDEST, CoverageTable, fit_stretch
+from locdiffusion.calibrate.fused_fitting import FusedPart
 from locdiffusion.calibrate.parts import (
     FOLDS,
     CalibrationPart,
@@ -190,6 +192,27 @@ def fit_radius(parts: Sequence[LocatedDensities], decoder: Decoder) -> float:
         if score > best_score + 1e-9:
             best, best_score = radius, score
     return best
+
+
+def fit_appearance(
+    answerer: Answerer, denoiser: CalibratedDenoiser, validation: Sequence[EmbeddedPhotos]
+) -> None:
+    """Fits constants and gates of the appearance map in place, see `calibrate.fused_fitting`.
+
+    Args:
+        answerer: Answers the photos, with a map.
+        denoiser: Network with its fitted temperatures.
+        validation: Parts of the validation data, the one from the regions of training first.
+    """
+    parts = []
+    assert answerer.fused is not None
+    for number, photos in enumerate(validation):
+        natural = natural_parameters(denoiser, photos.embeddings)
+        seen = answerer.seen(torch.from_numpy(photos.embeddings).to(natural))
+        assert seen is not None
+        weight = 1.0 if number else FIRST_WEIGHT
+        parts.append(FusedPart(natural, seen.appearance, seen.trust, photos.vectors, weight))
+    fused_fitting.fit(answerer.fused, parts)
 
 
 def better_than_chance(densities: LocatedDensities, answerer: Answerer) -> bool:

@@ -33,6 +33,8 @@ examples:
       --device cuda --train 'gs://BUCKET/train/*.tar' \\
       --val 'gs://BUCKET/val/*.tar' --output RUN
   tensorboard --logdir RUN                             # curves while it runs
+  locdiffusion train --add-map-to overhead --train 'DATA/train/*.tar' \\
+      --val 'DATA/val/*.tar' --output RUN              # trains nothing
 """
 
 MORE = """\
@@ -68,6 +70,12 @@ def parser() -> Parser:
     add_flags(run, "--device")
     run.add_argument(
         "--overwrite", action="store_true", help="start anew in --output; the embeddings are kept"
+    )
+    run.add_argument(
+        "--add-map-to",
+        metavar="CHECKPOINT",
+        help="train nothing: copy this checkpoint and give it an appearance map of --train, fitted "
+        "on --val, --val-regions and --val-looks; network, temperatures and familiarity stay",
     )
     run.add_argument(
         "--about",
@@ -146,12 +154,12 @@ def run(options: argparse.Namespace) -> Path | None:
     Returns:
         Directory of the checkpoint; None in all processes but the first.
     """
-    from locdiffusion.train import run
+    from locdiffusion.train import finish, run
     from locdiffusion.train.distributed import processes
 
-    recipe = chosen_recipe(options)
-    named = ("train", "val", "val_regions", "val_looks")
-    patterns = {name: getattr(options, name) for name in named}
+    if options.add_map_to:
+        return _map_added(options)
+    recipe, patterns = chosen_recipe(options), _patterns(options)
     with processes(options.device) as group:
         config, encoder = run.completed(recipe, group.device)
         cache = options.embeddings or options.output / "embeddings"
@@ -164,8 +172,52 @@ def run(options: argparse.Namespace) -> Path | None:
         )
         if not group.is_first:
             return None
-        about = options.about.read_text() if options.about else None
-        return run.finish(trainer, data, encoder, about)
+        return finish.finish(trainer, data, encoder, _about(options))
+
+
+def _map_added(options: argparse.Namespace) -> Path:
+    """Copies a checkpoint with an appearance map of the training photos.
+
+    Raises:
+        ValueError: The output holds a checkpoint, or the photos were embedded by another encoder.
+    """
+    from locdiffusion import checkpoint
+    from locdiffusion.appearance.training_photos import AppearanceConfig
+    from locdiffusion.model.deferred_encoder import DeferredEncoder
+    from locdiffusion.model.fingerprint import LEAST_COSINE, cosine
+    from locdiffusion.model.model_files import local_checkpoint
+    from locdiffusion.train import finish, run
+    from locdiffusion.train.distributed import processes
+
+    target = options.output / finish.CHECKPOINT
+    if (target / checkpoint.CONFIG).exists() and not options.overwrite:
+        raise ValueError(
+            f"{target} is a checkpoint already; give another --output, or --overwrite."
+        )
+    loaded = checkpoint.load(local_checkpoint(options.add_map_to))
+    own = loaded.config.fingerprint
+    with processes(options.device) as group:
+        encoder = DeferredEncoder(loaded.config.encoder.name, str(group.device))
+        cache, tests = options.embeddings or options.output / "embeddings", _named(options.test)
+        photos = _patterns(options), tests, None, encoder, cache, group, options.val_photos
+        data = run.load(*photos)
+        if own and data.fingerprint and cosine(own, data.fingerprint) < LEAST_COSINE:
+            raise ValueError(
+                f"The photos in {cache} were embedded by another {encoder.spec.name} than that of "
+                f"{options.add_map_to}; give another --embeddings."
+            )
+        loaded.denoiser.to(group.device)
+        config = chosen_recipe(options).appearance or AppearanceConfig()
+        made = finish.with_map(loaded, data, config)
+        return finish.write(made, data, options.output, _about(options))
+
+
+def _patterns(options: argparse.Namespace) -> dict[str, list[str]]:
+    return {name: getattr(options, name) for name in ("train", "val", "val_regions", "val_looks")}
+
+
+def _about(options: argparse.Namespace) -> str | None:
+    return options.about.read_text("utf-8") if options.about else None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from locdiffusion.appearance.training_photos import AppearanceConfig
 from locdiffusion.config import FORMERLY
 from locdiffusion.density.base_measure import BaseConfig
 from locdiffusion.density.log_partition import PartitionConfig
@@ -41,6 +42,8 @@ class TrainConfig:
         bf16: Whether the network computes in bfloat16, on a GPU. The loss stays in float32.
         stream: Reading of training photos from disk while training: none keeps all in memory,
             default streams them.
+        appearance: Map of what photos look like by place, made from the training photos after the
+            training: none makes none.
     """
 
     name: str = "overhead"
@@ -61,6 +64,7 @@ class TrainConfig:
     smoothing: SmoothingConfig = field(default_factory=SmoothingConfig)
     bf16: bool = False
     stream: StreamConfig | None = None
+    appearance: AppearanceConfig | None = None
     purpose: str = ""
     unlike: str = ""
 

@@ -1,28 +1,22 @@
-"""One run of `locdiffusion train`: load the photos, train, calibrate, write the checkpoint."""
+"""One run of `locdiffusion train`: load the photos and train; `finish` does the rest."""
 
 from __future__ import annotations
 
 import json
-import platform
 import shutil
 import signal
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import torch
 
-from locdiffusion import checkpoint, model_card
-from locdiffusion.calibrate import fitting
-from locdiffusion.calibrate.parts import LocatedDensities
-from locdiffusion.config import to_dict
-from locdiffusion.files import write_atomically
-from locdiffusion.inference import Answerer, natural_parameters
+from locdiffusion.appearance.training_photos import DATASET, TrainingFile, is_augmented
 from locdiffusion.model.deferred_encoder import DeferredEncoder
-from locdiffusion.model.weights import EncoderWeightsError
 from locdiffusion.photos.embedding_cache import (
     EmbeddedPhotos,
     cached_fingerprint,
@@ -30,9 +24,8 @@ from locdiffusion.photos.embedding_cache import (
     read_embedded,
 )
 from locdiffusion.photos.patterns import expand_patterns
-from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
-from locdiffusion.train.batches import PhotoSource
 from locdiffusion.train.distributed import Processes, check_bf16
+from locdiffusion.train.finish import CHECKPOINT, RunData
 from locdiffusion.train.photo_statistics import Statistics
 from locdiffusion.train.recipe import TrainConfig
 from locdiffusion.train.streaming import StreamedPhotos, StreamOrder
@@ -41,7 +34,6 @@ from locdiffusion.train.tensorboard import MISSING, Scalars
 from locdiffusion.train.trainer import Trainer
 from locdiffusion.train.training_state import PROGRESS, STATE
 
-CHECKPOINT = "checkpoint"
 Patterns = Mapping[str, Sequence[str]]
 
 
@@ -71,29 +63,10 @@ def completed(config: TrainConfig, device: torch.device) -> tuple[TrainConfig, D
     return config, encoder
 
 
-@dataclass(frozen=True)
-class RunData:
-    """The photos of a run.
-
-    Attributes:
-        train: Training photos, in memory, streamed, or from another source.
-        validation: Validation photos by the name of the part, `val` first.
-        tests: Test photos, or files of the embedding cache, by the name of the set.
-        sources: Descriptions of how the photos were made, by the name of the part.
-        fingerprint: Fingerprint of the encoder that embedded them here; empty if none was.
-    """
-
-    train: EmbeddedPhotos | PhotoSource
-    validation: dict[str, EmbeddedPhotos]
-    tests: Mapping[str, list[Path] | EmbeddedPhotos]
-    sources: dict[str, list[dict[str, Any]]]
-    fingerprint: str = ""
-
-
 def load(
     patterns: Patterns,
     tests: Patterns,
-    config: TrainConfig,
+    config: TrainConfig | None,
     encoder: DeferredEncoder,
     cache: Path,
     group: Processes,
@@ -104,7 +77,7 @@ def load(
     Args:
         patterns: Shards of `train` and `val`, and optionally of `val_regions` and `val_looks`.
         tests: Shards of each test set by its name.
-        config: The recipe.
+        config: The recipe; None if no network is trained, which needs no training photos in memory.
         encoder: Frozen image encoder.
         cache: Directory of the embeddings.
         group: This process and the others that train with it.
@@ -123,13 +96,16 @@ def load(
     test_files = {name: embedded(globs) for name, globs in tests.items()}
     group.wait()
     fingerprint = cached_fingerprint([path for paths in files.values() for path in paths])
-    train = _training_photos(files.pop("train"), config, group)
+    augmented = map(is_augmented, expand_patterns(patterns["train"]))
+    training = [*map(TrainingFile, files.pop("train"), augmented)]
+    train = None if config is None else _training_photos([f.path for f in training], config, group)
     validation = {n: _thinned(read_embedded(paths), val_photos) for n, paths in files.items()}
     if group.is_first:
         counts = ", ".join(f"{len(part):,} {name}" for name, part in validation.items())
-        print(f"{len(train):,} training photos; validation: {counts}", flush=True)
+        photos = sum(pq.read_metadata(file.path).num_rows for file in training)
+        print(f"{photos:,} training photos; validation: {counts}", flush=True)
     sources = {name: _describe(globs) for name, globs in patterns.items()}
-    return RunData(train, validation, test_files, sources, fingerprint)
+    return RunData(train, validation, test_files, sources, fingerprint, training)
 
 
 def _thinned(photos: EmbeddedPhotos, most: int | None) -> EmbeddedPhotos:
@@ -156,7 +132,7 @@ def _describe(patterns: Sequence[str]) -> list[dict[str, Any]]:
     """Reads the `dataset.json` beside the shards, which says how the data were made."""
     found = []
     for directory in dict.fromkeys(Path(p).parent for p in patterns):
-        file = directory / "dataset.json"
+        file = directory / DATASET
         if file.is_file():
             found.append(json.loads(file.read_text()))
     return found
@@ -193,6 +169,7 @@ def train(
         Stopped: A signal arrived; the state is saved.
         ValueError: The directory holds another run.
     """
+    assert data.train is not None
     trainer = Trainer(config, data.train, data.validation["val"], output, group)
     resumed = trainer.resume()
     scalars = None
@@ -241,109 +218,3 @@ def _train_until_told(trainer: Trainer, save_every_s: float, scalars: Scalars | 
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def finish(
-    trainer: Trainer,
-    data: RunData,
-    encoder: DeferredEncoder,
-    about: str | None,
-    temperature: TemperatureConfig | None = None,
-) -> Path:
-    """Calibrates, measures and writes the checkpoint.
-
-    Args:
-        trainer: Trainer at the end of its run.
-        data: The photos.
-        encoder: Encoder that embedded them. Its weights are loaded only if none embedded them here.
-        about: Markdown that opens the model card; None writes a title only.
-        temperature: Sizes of the temperature model; None takes the defaults.
-
-    Returns:
-        Directory of the checkpoint.
-    """
-    config = trainer.config
-    base_measure = trainer.base_measure
-    denoiser = _with_temperatures(trainer, data.train, temperature)
-    decoder = fitting.fit(denoiser, list(data.validation.values()), trainer.decoder)
-    decode = decoder.config
-    print(f"fitted on validation: temperatures, ρ {decode.radius_km:g} km", flush=True)
-    tests = {
-        name: part if isinstance(part, EmbeddedPhotos) else read_embedded(part)
-        for name, part in data.tests.items()
-    }
-    metrics, answerer = {}, Answerer(decoder, denoiser.temperatures)
-    for name, part in (data.validation | tests).items():
-        natural = natural_parameters(denoiser, part.embeddings)
-        metrics[name] = fitting.measure(LocatedDensities(part, natural), answerer)
-    _print_metrics(metrics)
-    saved = checkpoint.CheckpointConfig(
-        config.name,
-        config.model,
-        config.noise,
-        decode,
-        encoder.spec,
-        denoiser.temperatures.config,
-        _record(trainer, metrics, data) | {"activation_told_by": encoder.activation_told_by},
-        fingerprint=data.fingerprint or _fingerprint(encoder),
-        purpose=config.purpose,
-        unlike=config.unlike,
-    )
-    directory = trainer.directory / CHECKPOINT
-    checkpoint.save(directory, saved, denoiser, base_measure)
-    about = f"# Model card: `{saved.name}`" if about is None else about
-    write_atomically(directory / model_card.CARD, model_card.render(saved, about))
-    return directory
-
-
-def _fingerprint(encoder: DeferredEncoder) -> str:
-    """Takes the fingerprint of an encoder; empty if its weights are not on this machine."""
-    try:
-        return encoder.fingerprint
-    except EncoderWeightsError as error:
-        print(f"the checkpoint gets no fingerprint of its encoder: {error}", flush=True)
-        return ""
-
-
-def _with_temperatures(
-    trainer: Trainer, train: EmbeddedPhotos | PhotoSource, temperature: TemperatureConfig | None
-) -> CalibratedDenoiser:
-    """Joins the averaged network, as a checkpoint stores it, with an unfitted temperature model."""
-    config = trainer.config
-    temperatures = TemperatureModel.of_training(
-        train.embeddings,
-        train.vectors,
-        config.model.max_degree,
-        trainer.base_measure,
-        temperature,
-        seed=config.seed,
-    )
-    return CalibratedDenoiser(
-        checkpoint.as_stored(trainer.average), temperatures.to(trainer.device)
-    )
-
-
-def _record(trainer: Trainer, metrics: dict[str, Any], data: RunData) -> dict[str, Any]:
-    """The record of the run that `config.json` keeps."""
-    world = trainer.processes.share.world
-    return {
-        "environment": f"Python {platform.python_version()}, torch {torch.__version__}, "
-        f"{trainer.device}, {torch.get_num_threads()} threads"
-        + (f", {world} processes" if world > 1 else ""),
-        "parameters": sum(p.numel() for p in trainer.average.parameters()),
-        "recipe": to_dict(trainer.config),
-        "metrics": metrics,
-        "history": trainer.history,
-        "data": {
-            name: {"photos": len(part), "sha256": part.fingerprint, "source": data.sources[name]}
-            for name, part in ({"train": data.train} | data.validation).items()
-        },
-    }
-
-
-def _print_metrics(metrics: dict[str, dict[str, Any]]) -> None:
-    print(f"{'split':<12}{'n':>7}{'median km':>11}   within 1/25/200/750/2500 km   cover 50/90")
-    for name, m in metrics.items():
-        within = "/".join(f"{100 * v:.0f}" for v in m["within"].values())
-        cover = f"{100 * m['coverage_50']:.0f}/{100 * m['coverage_90']:.0f}"
-        print(f"{name:<12}{m['n']:>7}{m['median_km']:>11.0f}   {within:<28}  {cover}")

@@ -30,7 +30,6 @@ from support.tiny import (
     checkpoint_config,
     random_denoiser,
     random_network,
-    write_checkpoint,
 )
 
 SPEC = TinyEncoder().spec
@@ -38,7 +37,9 @@ SPEC = TinyEncoder().spec
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_checkpoint(tmp_path_factory.mktemp("checkpoint") / "sound", SPEC)
+    directory = tmp_path_factory.mktemp("checkpoint") / "sound"
+    checkpoint.save(directory, checkpoint_config(SPEC), random_denoiser())
+    return directory
 
 
 @pytest.fixture
@@ -94,7 +95,8 @@ def test_what_training_measured_on_the_embeddings_is_stored(tmp_path: Path) -> N
 
 
 def test_same_content_same_bytes_and_same_id(sound: Path, tmp_path: Path) -> None:
-    again = write_checkpoint(tmp_path / "again", SPEC)
+    again = tmp_path / "again"
+    checkpoint.save(again, checkpoint_config(SPEC), random_denoiser())
     for name in (WEIGHTS, CONFIG):
         assert (again / name).read_bytes() == (sound / name).read_bytes()
     loaded = checkpoint.load(str(again))

@@ -25,13 +25,14 @@ from locdiffusion.density.base_measure import uniform_measure
 from locdiffusion.geography.areas import AreaError
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.settings import GeotaggerSettings, PosteriorMode
-from locdiffusion.sphere.geodesy import great_circle_km
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km
 from schemas.geotags import THRESHOLDS_KM
 from support.tiny import (
     EMBEDDING_DIM,
     MODEL,
     SIDE,
     TinyEncoder,
+    appearance_model,
     checkpoint_config,
     coloured_photo,
     random_denoiser,
@@ -62,6 +63,16 @@ def sampling(one_thread: None) -> Geotagger:
     return tagger(mode="sampling", samples=SAMPLES, steps=STEPS)
 
 
+@pytest.fixture(scope="module", params=["density", "sampling"])
+def mapped(request: pytest.FixtureRequest, one_thread: None) -> Geotagger:
+    """Knows what photos look like by place."""
+    encoder, denoiser, base = TinyEncoder(), random_denoiser(), uniform_measure()
+    config, appearance = checkpoint_config(encoder.spec), appearance_model(denoiser)
+    loaded = Checkpoint(config, denoiser, base, "0" * 64, appearance)
+    settings = GeotaggerSettings(mode=request.param, samples=SAMPLES, steps=STEPS)
+    return Geotagger(loaded, encoder, settings)
+
+
 @pytest.fixture(scope="module")
 def embeddings() -> npt.NDArray[np.float32]:
     return np.random.default_rng(2).normal(size=(6, EMBEDDING_DIM)).astype(np.float32)
@@ -76,9 +87,9 @@ def photos(count: int) -> list[Image.Image]:
 
 
 def assert_same_rows(one: GeotagColumns, other: GeotagColumns) -> None:
-    """Up to the rounding of a matrix product of another size: a few metres here."""
+    """Up to the rounding of a matrix product of another size: little of a radius."""
     apart = great_circle_km(one.latitude, one.longitude, other.latitude, other.longitude)
-    assert np.max(apart) < 0.1
+    assert np.max(apart / one.radius_50_km) < 1e-3
     np.testing.assert_allclose(one.radius_90_km, other.radius_90_km, rtol=1e-3)
     np.testing.assert_allclose(one.probability, other.probability, atol=1e-4)
 
@@ -90,6 +101,57 @@ def assert_same_answers(one: Sequence[Geotag], other: Sequence[Geotag]) -> None:
         assert great_circle_km(a.latitude, a.longitude, b.latitude, b.longitude) < 0.1
         assert a.radius_90_km == pytest.approx(b.radius_90_km, rel=1e-3)
         assert a.prob_2500km == pytest.approx(b.prob_2500km, abs=1e-4)
+
+
+class TestAppearanceMap:
+    """With embeddings every answer is that of density and map together."""
+
+    def test_decode(self, mapped: Geotagger, embeddings: npt.NDArray[np.float32]) -> None:
+        natural = mapped.sample(embeddings, KEYS)
+        alone, fused = mapped.decode(natural), mapped.decode(natural, embeddings)
+        assert np.all(np.abs(fused.information_nats - alone.information_nats) > 1e-3)
+        for row in range(6):
+            one = slice(row, row + 1)
+            assert_same_rows(mapped.decode(natural[one], embeddings[one]), fused.take(one))
+
+    def test_locate(self, mapped: Geotagger, embeddings: npt.NDArray[np.float32]) -> None:
+        natural = mapped.sample(embeddings, KEYS)
+        wanted = mapped.decode(natural, embeddings)
+        latitude, longitude = mapped.locate(natural, embeddings)
+        np.testing.assert_array_equal([latitude, longitude], [wanted.latitude, wanted.longitude])
+
+    def test_density_on_circles(
+        self, mapped: Geotagger, embeddings: npt.NDArray[np.float32]
+    ) -> None:
+        """A fine ring holds what the whole answer says of it."""
+        natural = mapped.sample(embeddings, KEYS)
+        answer = mapped.decode(natural, embeddings)
+        edges = np.linspace(0.0, 180.0, 361)
+        middle = (edges[1:] + edges[:-1]) / 2.0
+        area = -2.0 * np.pi * EARTH_RADIUS_KM**2 * np.diff(np.cos(np.radians(edges)))
+        for row in range(2):
+            centre = float(answer.latitude[row]), float(answer.longitude[row])
+            log_p = mapped.log_density_around(natural[row], centre, middle, 48, embeddings[row])
+            held = (np.exp(log_p).mean(1) * area).cumsum()
+            assert held[-1] == pytest.approx(1.0, abs=0.01)
+            at = np.interp(answer.radius_50_km[row], np.radians(edges[1:]) * EARTH_RADIUS_KM, held)
+            assert at == pytest.approx(0.5, abs=0.02)
+
+    def test_regions(self, mapped: Geotagger, embeddings: npt.NDArray[np.float32]) -> None:
+        """They hold what they say of the fused density."""
+        natural = mapped.sample(embeddings, KEYS)
+        alone, fused = mapped.regions(natural[:1]), mapped.regions(natural[:1], embeddings[:1])
+        for one, other in zip(alone[0], fused[0], strict=True):
+            assert one.area_km2 != other.area_km2
+            assert other.probability == pytest.approx(other.level, abs=0.01)
+
+    def test_a_prior_keeps_the_map(
+        self, mapped: Geotagger, embeddings: npt.NDArray[np.float32]
+    ) -> None:
+        natural, other = mapped.sample(embeddings, KEYS), mapped.with_prior("land")
+        alone, fused = other.decode(natural), other.decode(natural, embeddings)
+        assert np.all(np.abs(fused.information_nats - alone.information_nats) > 1e-3)
+        assert fused.land_probability.min() > 0.6
 
 
 class TestDensity:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,7 @@ from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.image_encoder import load_image_encoder
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
+from support.tiny import mapped, random_points
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -34,8 +36,11 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=generator))
-    size = TemperatureConfig(gallery=1, components=1, neighbours=1, hidden=1)
+    size = TemperatureConfig(gallery=1, components=2, neighbours=1, hidden=1)
     temperatures = TemperatureModel(size, 7, config.embedding_dim, uniform_measure())
-    denoiser = CalibratedDenoiser(network, temperatures)
-    save(path, CheckpointConfig("tiny", config, NoiseConfig(), DecodeConfig(), spec), denoiser)
+    temperatures.projection.copy_(0.1 * torch.randn(config.embedding_dim, 2, generator=generator))
+    vectors = random_points(200, seed=1)
+    appearance = mapped(vectors[:, :2].astype(np.float32), vectors)
+    whole = CheckpointConfig("tiny", config, NoiseConfig(), DecodeConfig(), spec)
+    save(path, whole, CalibratedDenoiser(network, temperatures), appearance=appearance)
     return path

@@ -125,12 +125,19 @@ def random_denoiser(seed: int = 0) -> CalibratedDenoiser:
     return denoiser.eval().requires_grad_(False)
 
 
-def appearance_model(denoiser: CalibratedDenoiser, seed: int = 0) -> AppearanceModel:
+def appearance_model(denoiser: CalibratedDenoiser) -> AppearanceModel:
     """A map of what learnable photos look like, for the discriminants of a denoiser."""
-    photos, temperatures = learnable_photos(200, seed=seed + 70), denoiser.temperatures
-    sums = PlaceSums(TEMPERATURE.components, 50.0)
-    mean, axes = temperatures.mean.numpy(), temperatures.projection.numpy()
-    sums.add((photos.embeddings - mean) @ axes, photos.vectors, 0.1)
+    photos = learnable_photos(200, seed=70)
+    appearance = denoiser.temperatures.discriminants(torch.from_numpy(photos.embeddings))
+    return mapped(appearance.numpy(), photos.vectors)
+
+
+def mapped(
+    appearance: npt.NDArray[np.float32], vectors: npt.NDArray[np.float64]
+) -> AppearanceModel:
+    """A coarse map of appearances ``(N, C)`` at places ``(N, 3)``."""
+    sums = PlaceSums(appearance.shape[1], 50.0)
+    sums.add(appearance, vectors, 0.1)
     config = KrigingConfig(length_km=3000.0, neighbours=40, tile_km=2000.0)
     return AppearanceModel(AppearanceMap.fit(Kriging(sums.observations(), config), 1000.0)).eval()
 
@@ -153,8 +160,10 @@ def replace_encoders(
 
 
 def write_checkpoint(directory: Path, spec: EncoderSpec, seed: int = 0) -> Path:
-    """A checkpoint of random weights."""
-    checkpoint.save(directory, checkpoint_config(spec), random_denoiser(seed))
+    """A checkpoint of random weights, with an appearance map."""
+    denoiser = random_denoiser(seed)
+    config, appearance = checkpoint_config(spec), appearance_model(denoiser)
+    checkpoint.save(directory, config, denoiser, appearance=appearance)
     return directory
 
 

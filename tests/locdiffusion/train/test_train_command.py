@@ -26,8 +26,7 @@ from locdiffusion.model.preprocessing import Activation
 from locdiffusion.model.weights import EncoderWeightsError
 from locdiffusion.sphere.geodesy import latitude_longitude
 from locdiffusion.train import command as train
-from locdiffusion.train import run as training_run
-from locdiffusion.train import trainer, training_state
+from locdiffusion.train import finish, trainer, training_state
 from support.archives import truth, write_tar
 from support.tiny import (
     TinyEncoder,
@@ -314,7 +313,7 @@ def test_validation_photos_can_be_fewer(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kept: list[Any] = []
-    monkeypatch.setattr(training_run, "finish", lambda trainer, data, *_: kept.append(data))
+    monkeypatch.setattr(finish, "finish", lambda trainer, data, *_: kept.append(data))
     for most in ("10", "24", "99"):
         output = tmp_path / most
         assert train.main(command(data, output, "--val-photos", most, steps=1)) == 0
@@ -333,7 +332,7 @@ def test_validation_photos_of_other_regions_and_looks_are_parts_of_the_calibrati
         parts.append([len(part) for part in photos])
         return decoder
 
-    monkeypatch.setattr(training_run.fitting, "fit", fit)
+    monkeypatch.setattr(finish.fitting, "fit", fit)
     more = ("--val-regions", str(data / "unseen" / "*.tar"))
     more += ("--val-looks", *(str(data / name / "*000.tar") for name in ("train", "val")))
     assert train.main(command(data, tmp_path, *more, steps=1)) == 0
@@ -347,7 +346,7 @@ class TestScalars:
     @pytest.fixture(autouse=True)
     def without_checkpoint(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Ends runs where their training ends."""
-        monkeypatch.setattr(training_run, "finish", lambda trainer, *_: trainer.directory)
+        monkeypatch.setattr(finish, "finish", lambda trainer, *_: trainer.directory)
 
     def test_are_written_and_begin_anew_with_the_run(
         self, data: Path, run: Path, tmp_path: Path
@@ -494,3 +493,61 @@ def test_help_explains_itself_without_loading_torch() -> None:
         "  mp16_vit_l_14",
     ):
         assert part in done.stdout
+
+
+class TestAppearanceMap:
+    """A checkpoint gets a map of its training photos; all else of it stays."""
+
+    SETTINGS = ("cell_km=1000", "kriging.length_km=3000", "kriging.tile_km=2000")
+
+    @pytest.fixture(scope="class")
+    def mapped(self, run: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+        output = tmp_path_factory.mktemp("mapped")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(image_encoder, "encoder_spec", lambda name: TinyEncoder(name).spec)
+            assert train.main(self.command(run, data, output)) == 0
+        return output / "checkpoint"
+
+    def command(self, run: Path, data: Path, output: Path, *more: str) -> list[str]:
+        settings = [w for one in self.SETTINGS for w in ("--set", f"appearance.{one}")]
+        photos = ["--train", f"{data}/train/*.tar", "--val", f"{data}/val/*.tar"]
+        kept = ["--embeddings", str(data / "embeddings"), "--output", str(output)]
+        return ["--add-map-to", str(run / "checkpoint"), *photos, *kept, *settings, *more]
+
+    def test_network_temperatures_and_familiarity_stay(self, run: Path, mapped: Path) -> None:
+        before, after = (checkpoint.load(str(path)) for path in (run / "checkpoint", mapped))
+        assert before.appearance is None and after.appearance is not None
+        wanted, found = (one.denoiser.state_dict() for one in (before, after))
+        assert wanted.keys() == found.keys()
+        assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+        assert after.config.decode == before.config.decode
+
+    def test_the_record_and_the_card_tell_of_it(self, run: Path, mapped: Path) -> None:
+        record = checkpoint.read_config(str(mapped)).record
+        told = record["appearance"]
+        assert (told["photos"], told["augmented_photos"]) == (64, 0)
+        assert told["settings"]["cell_km"] == 1000.0 and told["fitted_on"]["val"]["photos"] == 24
+        assert set(record["metrics"]) == {"val"}, "the others were measured without the map"
+        said = f"appearance map: {told['cells']:,} cells of 1000 km from 64 photos"
+        assert said in (mapped / "MODEL_CARD.md").read_text()
+
+    def test_photos_are_answered_with_it(self, mapped: Path) -> None:
+        tagger = Geotagger(checkpoint.load(str(mapped)), TinyEncoder())
+        embeddings = np.random.default_rng(0).normal(size=(9, 12)).astype(np.float32)
+        natural = tagger.sample(embeddings, [str(i) for i in range(9)])
+        alone, fused = tagger.decode(natural), tagger.decode(natural, embeddings)
+        assert not np.array_equal(alone.radius_50_km, fused.radius_50_km)
+        assert fused.familiarity is not None and alone.familiarity is None
+
+    def test_a_checkpoint_is_not_written_over(
+        self, run: Path, data: Path, mapped: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        assert train.main(self.command(run, data, mapped.parent)) == 2
+        assert "is a checkpoint already; give another --output" in capsys.readouterr().err
+
+    def test_a_training_makes_one_if_its_recipe_says_so(self, data: Path, tmp_path: Path) -> None:
+        settings = [w for one in self.SETTINGS for w in ("--set", f"appearance.{one}")]
+        assert train.main([*command(data, tmp_path, steps=1), *settings]) == 0
+        loaded = checkpoint.load(str(tmp_path / "checkpoint"))
+        assert loaded.appearance is not None
+        assert loaded.config.record["appearance"]["photos"] == 64
