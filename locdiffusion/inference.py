@@ -147,7 +147,10 @@ class Answerer:
         self, natural: Tensor, embeddings: Tensor | None = None
     ) -> list[tuple[CredibleRegion, ...]]:
         """Draws the credible regions of N photos, on the CPU."""
-        return self._region_finder(natural)
+        seen = self.seen(embeddings)
+        if self.fused is None or seen is None:
+            return self._region_finder(natural)
+        return self.fused.regions(natural, seen.appearance, seen.trust)
 
     @functools.cached_property
     def _locator(self) -> Locator:

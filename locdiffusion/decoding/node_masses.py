@@ -104,12 +104,14 @@ class NodeMasses:
             start: Unit vectors near the points, ``(N, 3)``.
             radius_km: Radius ρ of the kernel.
         """
-        place, rim = start, math.cos(min(math.pi, radius_km / EARTH_RADIUS_KM))
+        place, rim = start, _chord_km(radius_km)
         for _ in range(SHIFTS):
-            inside = (self.vectors @ place[:, :, None])[..., 0] > rim
-            mean = ((self.mass * inside)[:, None] @ self.vectors)[:, 0]
+            # A node leaves little by little, so that rounding does not move the answer.
+            inside = (rim - self.km_from(place[:, None])[:, 0]) / (2.0 * self.radius_km) + 0.5
+            weight = self.mass * inside.clamp_(0.0, 1.0)
+            mean = (weight[:, None] @ self.vectors)[:, 0]
             place = torch.where(
-                inside.any(1, keepdim=True), torch.nn.functional.normalize(mean, dim=1), place
+                weight.any(1, keepdim=True), torch.nn.functional.normalize(mean, dim=1), place
             )
         return place
 
