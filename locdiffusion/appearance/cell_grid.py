@@ -137,7 +137,8 @@ class CellTaps:
         Returns:
             Numbers of the cells ``(..., 16)`` and their weights ``(..., 16)``, which sum to 1.
         """
-        row, column, columns, weight = self.placed(vectors)
+        row, west, columns, weight = self.placed(vectors)
+        column = west[..., None] + torch.arange(4, dtype=torch.int32, device=west.device)
         first = self.first.to(vectors.device)[row]
         cell = first[..., None] + torch.remainder(column, columns[..., None])
         return cell.flatten(-2), weight
@@ -149,8 +150,9 @@ class CellTaps:
             vectors: Unit vectors ``(..., 3)``.
 
         Returns:
-            Rows ``(..., 4)``, columns ``(..., 4, 4)``, which are to be wrapped around, the number
-            of columns in each row ``(..., 4)``, and the weights ``(..., 16)``.
+            Rows ``(..., 4)``, the first of four columns in each row ``(..., 4)``, which are to be
+            wrapped around, the number of columns in each row ``(..., 4)``, and the weights of the
+            cells ``(..., 16)``.
         """
         x, y, z = vectors.unbind(-1)
         place = torch.atan2(torch.hypot(x, y), z) * (self.rows / math.pi) - 0.5
@@ -163,4 +165,4 @@ class CellTaps:
         along = turn[..., None] * columns - 0.5
         left = along.floor()
         weight = by_row[..., None] * cubic_weights(along - left)
-        return row, left.int()[..., None] + offset, columns, weight.flatten(-2)
+        return row, left.int() - 1, columns, weight.flatten(-2)

@@ -20,8 +20,8 @@ from locdiffusion.appearance.appearance_map import AppearanceMap
 from locdiffusion.appearance.cell_grid import CellTaps
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
-TAPS = 2
-"""Rows and columns beside a place that an interpolation reads."""
+TAPS, READ = 2, 4
+"""Most rows or columns to one side of a place that an interpolation reads, and how many in all."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Comparison:
     Attributes:
         top: Number of the northernmost row of the grid, ``(N, 1)``.
         west: Number of the first column in each row, ``(N, H)``; it may be below 0.
-        width: Number of columns in each row, ``(N, H)``; 0 for rows beyond a pole.
+        width: Number of columns in each row, ``(N, H)``.
         start: Place of the first column of each row among all cells, ``(N, H)``.
         residual: Squared distance of the photo's and the cell's discriminants, ``(N, W)``.
         log_v: Logarithm of the variance of each cell, ``(N, W)``.
@@ -124,7 +124,8 @@ class MapLookup(nn.Module):
         per_radian = columns / (2.0 * math.pi)
         west = ((longitude - half + math.pi) * per_radian).floor().int() - TAPS
         width = (2.0 * half * per_radian).ceil().int() + 2 * TAPS + 1
-        return top, row, west, torch.minimum(width, columns)
+        # Where a row is whole its first columns stand behind its last once more.
+        return top, row, west, torch.minimum(width, columns + READ - 1)
 
     def at(self, compared: Comparison, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """Interpolates between cells.
@@ -137,15 +138,17 @@ class MapLookup(nn.Module):
         Returns:
             Squared distances and logarithms of the variance, ``(N, n)`` each.
         """
-        row, column, columns, weight = self.taps.placed(vectors)
-        n, height = len(vectors), compared.width.shape[1]
-        of_row = (row - compared.top[:, :, None]).clamp_(0, height - 1).flatten(1).long()
+        row, first, columns, weight = self.taps.placed(vectors)
+        of_row = (row - compared.top[:, :, None]).clamp_(0, compared.width.shape[1] - 1)
+        of_row = of_row.flatten(1).long()
         west, width, start = (
-            getattr(compared, name).gather(1, of_row).view(row.shape)[..., None]
+            getattr(compared, name).gather(1, of_row).view(row.shape)
             for name in ("west", "width", "start")
         )
-        along = torch.remainder(column - west, columns[..., None])
-        number = (start + torch.minimum(along, width - 1)).clamp_(min=0).view(n, -1).long()
+        along = torch.remainder(first - west, columns)
+        along = torch.minimum(along, width - READ).clamp_(min=0).add_(start).long()
+        number = along[..., None] + torch.arange(READ, device=along.device)
+        number = number.view(len(vectors), -1).clamp_(max=compared.residual.shape[1] - 1)
         residual, log_v = (
             torch.linalg.vecdot(table.gather(1, number).view(weight.shape), weight)
             for table in (compared.residual, compared.log_v)

@@ -30,7 +30,7 @@ PHOTOS_AT_ONCE = 32
 POINTS_AT_ONCE = 256
 """How many points of photos a CPU evaluates together."""
 
-CANDIDATES, THINNED = 24, 4
+CANDIDATES, THINNED = 12, 4
 """How many of the densest nodes may become the answer: each fourth, since neighbours are alike."""
 
 NEGLIGIBLE = 1e-4

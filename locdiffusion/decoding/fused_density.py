@@ -37,15 +37,15 @@ from locdiffusion.density.transforms import RingTransform, register_table
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import polar_grid
 
-WIDE_KM = (0.0, 70.0, 160.0, 270.0, 400.0, 550.0, 800.0, 1150.0)
+WIDE_KM = (0.0, 80.0, 200.0, 350.0, 550.0, 800.0, 1150.0)
 NEAR_KM = (0.0, 12.0, 35.0, 75.0, 135.0, 220.0)
 """Edges of the panels of both sets of rings."""
 
 FADE_KM, REACH_KM, WINDOW_KM, RIM_KM = 600.0, 800.0, 500.0, WIDE_KM[-1]
-WIDE_AZIMUTHS, NEAR_AZIMUTHS, NODES_PER_PANEL = 36, 24, 3
+WIDE_AZIMUTHS, NEAR_AZIMUTHS, NODES_PER_PANEL = 32, 24, 3
 
-RECENTRED = 2
-"""How often the near rings are laid. Once is not enough for peaks narrower than the wide nodes."""
+SEARCH_KM, SEARCH_AZIMUTHS = NEAR_KM[:4], 16
+"""Rings around the highest wide node, which find peaks that are narrower than the wide nodes."""
 
 FLATTENED = 0.5
 """Where the exponent a is smaller, mass that p has not may lie beyond the wide rings."""
@@ -105,12 +105,16 @@ class FusedDensity(nn.Module):
         self.tables = tables
         self.lookup = MapLookup(model.map, REACH_KM)
         self.likelihood: AppearanceLikelihood = model.likelihood
-        self.wide, self.near = (
+        self.wide, self.search, self.near = (
             RingTransform(
                 polar_grid(np.array(edges) / EARTH_RADIUS_KM, NODES_PER_PANEL, azimuths),
                 tables.max_degree,
             )
-            for edges, azimuths in ((WIDE_KM, WIDE_AZIMUTHS), (NEAR_KM, NEAR_AZIMUTHS))
+            for edges, azimuths in (
+                (WIDE_KM, WIDE_AZIMUTHS),
+                (SEARCH_KM, SEARCH_AZIMUTHS),
+                (NEAR_KM, NEAR_AZIMUTHS),
+            )
         )
         radii = []
         for name, rings in (("wide", self.wide), ("near", self.near)):
@@ -168,10 +172,10 @@ class FusedDensity(nn.Module):
             wide = self._around(self.wide, *laid, centre, whole)
         # The highest wide node is near the peak; the highest node around that one is at it.
         near, peak = wide, centre
-        for _ in range(RECENTRED):
+        for rings in (self.search, self.near):
             log_density, _ = self.likelihood.log_density(near, photos, a, b)
             peak = near.vectors[torch.arange(len(centre)), log_density.argmax(1)]
-            near = self._around(self.near, *laid, peak, whole)
+            near = self._around(rings, *laid, peak, whole)
         far = torch.nonzero(~whole)[:, 0]
         field = self._far_field(natural, mixtures, far)
         rest = 1.0 - falling(km_of_chord(centre[far], self.grid_nodes), WINDOW_KM, RIM_KM)

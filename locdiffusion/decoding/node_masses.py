@@ -91,7 +91,8 @@ class NodeMasses:
         disc = self.radius_km[:, None]
         radius = torch.as_tensor(radius_km, dtype=disc.dtype, device=disc.device)
         small, large = torch.minimum(disc, radius), torch.maximum(disc, radius)
-        share = ((large - km) / (2.0 * small)).add_(0.5).clamp_(0.0, 1.0)
+        slope = 0.5 / small
+        share = (large * slope + 0.5).sub(km * slope).clamp_(0.0, 1.0)
         return torch.linalg.vecdot(share, self.mass[:, None] * (small / disc).square())
 
     def most_within(self, start: Tensor, radius_km: float) -> Tensor:
@@ -152,7 +153,8 @@ class NodeMasses:
                 apart than the smallest threshold: within it the density is that of its centre.
         """
         km = self.km_from(answer[:, None])
-        probability = torch.stack([self._within(km, _chord_km(t))[:, 0] for t in THRESHOLDS_KM], 1)
+        chords = km.new_tensor([_chord_km(threshold) for threshold in THRESHOLDS_KM])
+        probability = self._within(km, chords[:, None])
         if at_answer is not None:
             share = math.sin(THRESHOLDS_KM[0] / EARTH_RADIUS_KM / 2.0) ** 2
             probability[:, 0] = at_answer.exp() * share
@@ -181,25 +183,22 @@ class NodeMasses:
         nearer, order = km.sort(1)
         mass = self.mass.gather(1, order)
         below = mass.cumsum(1) / mass.sum(1, keepdim=True)
-        chords = []
-        for level in levels:
-            wanted = below.new_full((len(km), 1), level)
-            index = torch.searchsorted(below, wanted).clamp(max=km.shape[1] - 1)
-            chords.append(self._refined(km, nearer.gather(1, index), level))
-        share = torch.cat(chords, 1).double() / (2.0 * EARTH_RADIUS_KM)
+        wanted = below.new_tensor(list(levels)).expand(len(km), -1).contiguous()
+        index = torch.searchsorted(below, wanted).clamp(max=km.shape[1] - 1)
+        chord = self._refined(km[:, None], nearer.gather(1, index), wanted)
+        share = chord.double() / (2.0 * EARTH_RADIUS_KM)
         found: NDArray[np.float64] = (2.0 * EARTH_RADIUS_KM) * share.clamp(
             max=1.0
         ).asin().cpu().numpy()
         return found
 
-    def _refined(self, km: Tensor, chord: Tensor, level: float) -> Tensor:
-        """Refines a quantile ``(N, 1)``: the discs of nodes may lie within it in part."""
-        total = self.mass.sum(1, keepdim=True)
-        chord = chord.clamp(min=1.0)
+    def _refined(self, km: Tensor, chord: Tensor, levels: Tensor) -> Tensor:
+        """Refines quantiles ``(N, P)``: the discs of nodes may lie within them in part."""
+        wanted, chord = levels * self.mass.sum(1, keepdim=True), chord.clamp(min=1.0)
         for _ in range(REFINED):
-            wider = STRIP * chord
-            held, more = (self._within(km[:, None], r[..., None]) / total for r in (chord, wider))
-            step = (level - held) * (wider - chord) / (more - held).clamp(min=1e-6)
+            both = torch.cat([chord, STRIP * chord], 1)
+            held, more = self._within(km, both[..., None]).chunk(2, 1)
+            step = (wanted - held) * ((STRIP - 1.0) * chord) / (more - held).clamp(min=1e-6)
             chord = chord + torch.minimum(torch.maximum(step, -chord / 2.0), chord / 2.0)
         return chord
 

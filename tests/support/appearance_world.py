@@ -69,7 +69,7 @@ def appearance_map(cell_km=100.0) -> AppearanceMap:
 def fused() -> FusedDecoder:
     """Decoder whose likelihood is fitted; whoever changes it makes a copy."""
     made = unfitted()
-    fit_likelihood(made, [photos(80, 1)])
+    fit_likelihood(made, [photos(50, 1)])
     return made
 
 
