@@ -120,10 +120,12 @@ def test_same_rows_as_the_library_with_a_real_network(
     photos = {name.rpartition(".")[0]: data for name, data in members if name[-4:] != "json"}
     images = [Image.open(io.BytesIO(data)) for data in photos.values()]
     model = Geotagger.load(str(tiny_checkpoint), mode=mode, samples=3, steps=2)
-    wanted = model.geotag(images, list(photos))
+    wanted = model.geotag(images, list(photos), regions=True)
+    areas = [wanted[0].region(level).area_km2 for level in (0.5, 0.9)]
     for batch_size in (1, 4):
         output = tmp_path / f"out-{batch_size}"
-        arguments = ["--input", f"{tmp_path}/*.tar", "--output", str(output), *settings]
+        flags = ["--output", str(output), "--regions", *settings]
+        arguments = ["--input", f"{tmp_path}/*.tar", *flags]
         assert main([*arguments, f"--batch_size={batch_size}"]) == 0
         found = geopandas.read_parquet(output / "predictions").set_index("key").loc[list(photos)]
         place = [[one.latitude for one in wanted], [one.longitude for one in wanted]]
@@ -133,6 +135,8 @@ def test_same_rows_as_the_library_with_a_real_network(
             theirs = [getattr(one, name) for one in wanted]
             np.testing.assert_allclose(found[name], theirs, rtol=1e-3, atol=1e-3)
         assert (found.model_id == model.model_id).all()
+        drawn = geopandas.read_parquet(output / "regions").set_index("key").loc[next(iter(photos))]
+        np.testing.assert_allclose(drawn.sort_values("level")["area_km2"], areas, rtol=2e-3)
 
 
 def test_in_python_the_same_as_the_command(
