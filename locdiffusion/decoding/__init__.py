@@ -12,6 +12,7 @@ It uses the conventions of `locdiffusion.density`, and:
 Rooms: `tables` (what densities of one degree and base measure share), `decoder` (the algorithm and
 its configuration), `coarse_search`, `mode_seeking`, `answer_rings` (its three stages), `peaks`
 (maxima of fields), `distance_profile` (radii), `answers` and `geotag` (answers as columns and as
-objects), `node_masses` (answers of densities that are known at nodes), `point_only` (answers
-without radii), `adaptive_mesh` and `credible_regions` (regions).
+objects), `point_only` (answers without radii), `adaptive_mesh` and `credible_regions` (regions).
+With an appearance map: `fused_decoder`, `fused_density` (nodes and log Z), `fused_mesh` (regions);
+`node_masses` decides the answers of densities that are known at nodes.
 """

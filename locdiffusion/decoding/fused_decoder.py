@@ -3,7 +3,9 @@
 The plain decoder says where a density lies: around its highest peak for most photos; where there is
 mass elsewhere, around the place that it would answer with. There the map is read
 (`locdiffusion.decoding.fused_density`), and the answer is decided from the nodes
-(`locdiffusion.decoding.node_masses`).
+(`locdiffusion.decoding.node_masses`): it is the place that is expected to meet most of the reported
+thresholds. On validation photos that rule is as good as the plain decoder's, and it suits galleries
+too (`experiments/appearance_map/findings.md`).
 """
 
 from __future__ import annotations

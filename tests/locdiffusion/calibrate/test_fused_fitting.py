@@ -35,6 +35,7 @@ def test_a_fit_is_worth_it_on_other_photos():
     assert fitted > before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wrong", [0.5, -0.5])
 def test_radii_that_are_too_small_or_too_large_are_mended(wrong):
     made = copy.deepcopy(world.fused())
@@ -51,7 +52,7 @@ def test_radii_that_are_too_small_or_too_large_are_mended(wrong):
 
 
 def test_a_fit_tells_what_it_found_and_uses_at_most_so_many_photos(monkeypatch):
-    monkeypatch.setattr("locdiffusion.calibrate.fused_fitting.MOST_PHOTOS", 30)
+    monkeypatch.setattr("locdiffusion.calibrate.fused_fitting.MOST_PHOTOS", 16)
     monkeypatch.setattr("locdiffusion.calibrate.fused_fitting.STEPS", 3)
     made = world.unfitted()
     found = fit(made, [world.photos(60, 1), world.photos(20, 3)])
