@@ -248,15 +248,34 @@ class TemperatureModel(nn.Module):
         Returns:
             Features ``(B, F)`` in the order of `FEATURES`.
         """
-        projected = self.discriminants(condition)
-        parts = [self._large_sums(*part) for part in in_cache(PHOTOS, projected, natural)]
-        alike, index, node, height, sparse, information = map(torch.cat, zip(*parts, strict=True))
-        norm = projected.square().sum(1, keepdim=True)
-        unlike = _unlike(norm, alike)
+        parts = [self._large_sums(*part) for part in in_cache(PHOTOS, natural)]
+        node, height, sparse, information = map(torch.cat, zip(*parts, strict=True))
         # ŷ, the peak of the density near its highest node
         by_degree, reach = self.rotation.by_degree(natural), 2.0 * math.pi / self.grid.rows
         peaks = climb(by_degree, node[:, None], height, self.rotation, reach)
-        answer = peaks.vectors[:, 0]
+        sharpness = 0.5 * natural.square().sum(1).clamp(min=1e-6).log()
+        compared = self.compared(condition, peaks.vectors[:, 0])
+        return torch.cat([compared, torch.stack([sparse, information, sharpness], 1)], 1)
+
+    @torch.inference_mode()
+    def compared(self, condition: Tensor, answer: Tensor) -> Tensor:
+        """Computes the features that need no more of a density than its answer.
+
+        Args:
+            condition: Embeddings, ``(B, E)``.
+            answer: Highest places of the densities as unit vectors, ``(B, 3)``.
+
+        Returns:
+            All features but the last three of `FEATURES`, ``(B, F - 3)``.
+        """
+        projected = self.discriminants(condition)
+        parts = [
+            largest(self._similarity(some), self.config.neighbours)
+            for (some,) in in_cache(PHOTOS, projected)
+        ]
+        alike, index = map(torch.cat, zip(*parts, strict=True))
+        norm = projected.square().sum(1, keepdim=True)
+        unlike = _unlike(norm, alike)
         # d(ŷ, y_g) of the similar photos, and of the nearest ones
         km = _km(torch.einsum("bkj,bj->bk", self.directions[index], answer))
         similar = (km + 20.0).log()
@@ -274,9 +293,6 @@ class TemperatureModel(nn.Module):
             0.5 * norm.clamp(min=1e-6).log()[:, 0],
             *(nearest[:, ranks] + 10.0).log().unbind(1),
             looked_up(self.negative_log_density, answer),
-            sparse,
-            information,
-            0.5 * natural.square().sum(1).clamp(min=1e-6).log(),
         ]
         return torch.stack(columns, 1)
 
@@ -292,15 +308,13 @@ class TemperatureModel(nn.Module):
         """Computes ⟨p, g⟩ - |g|²/2 of photos ``(B, C)`` and the whole gallery, ``(B, G)``."""
         return nn.functional.pad(projected, (0, 1), value=1.0) @ self.comparison
 
-    def _large_sums(self, projected: Tensor, natural: Tensor) -> tuple[Tensor, ...]:
-        """Computes what needs the whole gallery or the whole sphere, with densities softened.
+    def _large_sums(self, natural: Tensor) -> tuple[Tensor, ...]:
+        """Computes what needs the whole sphere, with densities softened.
 
         Returns:
-            Similarity and index of the most similar photos ``(B, neighbours)``, the highest node of
-            the densities ``(B, 3)``, F there ``(B, 1)``, the mean negative log density of training
-            photos and the information ``(B,)``.
+            The highest node of the densities ``(B, 3)``, F there ``(B, 1)``, the mean negative log
+            density of training photos and the information ``(B,)``.
         """
-        alike, index = largest(self._similarity(projected), self.config.neighbours)
         # log q₀ + F/4 on the grid
         field = self.grid.synthesis(natural / _SOFTENING)
         flat = field.flatten(1).add_(self.log_q0)
@@ -312,7 +326,7 @@ class TemperatureModel(nn.Module):
         weight = flat.sub_(highest).clamp(min=FLOOR).exp_()
         total, sparse = (weight @ self.sums).unbind(1)
         information = (flat.mul_(weight) @ self.sums[:, 0]) / total - total.log()
-        return alike, index, node, highest, sparse / total, information
+        return node, highest, sparse / total, information
 
     @torch.inference_mode()
     def forward(self, condition: Tensor, natural: Tensor) -> Tensor:
