@@ -7,10 +7,16 @@ run with n network calls each; one more gives the density at the end. The answer
 from the mixture of the K densities, and from the first one alone. Results go to DIR/results.json,
 one entry per setting, written after each; a study that was stopped continues.
 
-**Two placings of levels.** *recentred*: from σ_max of training to σ*, the level at which the place
-is decided (`locdiffusion.diffusion.schedules`), evenly in log σ, as the geotagger samples.
-*standard*: the levels of DDPM from σ = 157 to 0.01; at most of them nothing is decided, or nothing
-is left to decide.
+**Three placings of levels.** *recentred*: from σ_max of training to σ*, the level at which the
+place is decided (`locdiffusion.diffusion.schedules`), evenly in log σ, as the geotagger samples.
+*sharp*: from σ_max to σ_min, the lowest level of training, which is below σ*. *standard*: the
+levels of DDPM from σ = 157 to 0.01; at most of them nothing is decided, or nothing is left to
+decide.
+
+**Guidance** w multiplies what the network makes of the image at every step, and x_σ/σ² stays: with
+w > 1 the samples go where the image points more strongly. The last call is made without.
+
+**Ambiguous photos.** `--ambiguous N` takes of all photos the N whose density has least information.
 
 **What all settings share.** The start noise is the same. The last call reads the density at the
 level at which the sampler ended, but not below σ_min of training: at σ = 0.01 it would be a point.
@@ -23,6 +29,7 @@ sample of a small σ ends on a node.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -43,14 +50,14 @@ from locdiffusion.diffusion.denoiser import Denoiser
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
 from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas
-from locdiffusion.drawing.palette import SERIES
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.files import write_atomically
+from locdiffusion.inference import natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import great_circle_km
 
 SAMPLERS = ("ddim", "dpm_solver", "ancestral")
-PLACINGS = ("recentred", "standard")
+PLACINGS = ("recentred", "sharp", "standard")
 STEPS = (1, 2, 4, 8, 16, 32, 64, 250)
 RESULTS, FIGURE = "results.json", "accuracy_against_steps.png"
 _PHOTOS_AT_ONCE = 32
@@ -64,14 +71,18 @@ class Setting:
         sampler: Name of the sampler, one of `SAMPLERS`.
         placing: Placing of the noise levels, one of `PLACINGS`.
         steps: Network calls of one reverse diffusion, without the last call for the density.
+        guidance: Factor w on what the network makes of the image.
     """
 
     sampler: str
     placing: str
     steps: int
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
-        """Checks the names."""
+        """Checks the names and the guidance."""
+        if self.guidance <= 0:
+            raise ValueError(f"guidance is {self.guidance}; want a positive factor.")
         for value, known in ((self.sampler, SAMPLERS), (self.placing, PLACINGS)):
             if value not in known:
                 raise ValueError(f"{value!r} is unknown; want one of {', '.join(known)}.")
@@ -79,12 +90,17 @@ class Setting:
     @property
     def name(self) -> str:
         """Key of this setting in the results."""
-        return f"{self.sampler}-{self.placing}-{self.steps}"
+        guided = f"-guided-{self.guidance:g}" if self.guidance != 1.0 else ""
+        return f"{self.sampler}-{self.placing}-{self.steps}{guided}"
 
     def sigmas(self, noise: NoiseConfig, dimension: int) -> list[float]:
         """Computes the ``steps + 1`` levels, largest first, for codes of `dimension` numbers."""
         if self.placing == "standard":
             return [float(s) for s in standard_sigmas(self.steps)]
+        if self.placing == "sharp":
+            return [
+                float(s) for s in np.geomspace(noise.sigma_max, noise.sigma_min, self.steps + 1)
+            ]
         return [float(s) for s in recentred_sigmas(self.steps, dimension, noise)]
 
 
@@ -116,7 +132,6 @@ class Study:
         self.noise = checkpoint.config.noise
         degree = checkpoint.config.model.max_degree
         self.decoder = checkpoint.decoder()
-        self._denoiser = in_trained_range(checkpoint.denoiser, self.noise)
         self._mean = FocusedMean(degree, checkpoint.base_measure)
 
     def identity(self) -> dict[str, Any]:
@@ -147,7 +162,8 @@ class Study:
         Returns:
             For the mixture of all samples: `error_summary`, ``coverage_50``,
             ``coverage_90``, ``nats_per_km2`` (mean -log density of the truth; lower is better); the
-            summary of the first sample alone under ``single``; ``calls_per_photo``;
+            summary of the first sample alone under ``single``; under ``gain`` the difference to
+            density mode in nats and in the share within 25 km; ``calls_per_photo``;
             ``seconds_per_photo`` of the sampling without the decoding.
         """
         began = time.perf_counter()
@@ -161,6 +177,7 @@ class Study:
             **asdict(setting),
             **self._measured(natural),
             "single": error_summary(single[0]),
+            "gain": self._gain(natural),
             "calls_per_photo": self.samples * (setting.steps + 1),
             "seconds_per_photo": seconds / len(self.photos),
         }
@@ -178,26 +195,62 @@ class Study:
 
         sigmas = setting.sigmas(self.noise, shape[1])
         x = noise(-1) * sigmas[0]
-        denoise = focused_mean_denoiser(self._denoiser, condition, self._mean)
+        temperature = self.checkpoint.denoiser.temperature(embeddings)
+        temperature = temperature.repeat_interleave(self.samples, 0)
+        guided = self._denoiser(temperature / setting.guidance)
+        denoise = focused_mean_denoiser(guided, condition, self._mean)
         if setting.sampler == "ancestral":
             x = ancestral(denoise, x, sigmas, noise)
         else:
             x = (ddim if setting.sampler == "ddim" else dpm_solver)(denoise, x, sigmas)
         last = torch.full((len(x),), max(sigmas[-1], self.noise.sigma_min))
-        return self._denoiser(x, last, condition).view(len(embeddings), self.samples, -1)
+        natural = self._denoiser(temperature)(x, last, condition)
+        return natural.view(len(embeddings), self.samples, -1)
+
+    def _denoiser(self, temperature: Tensor) -> Denoiser:
+        """Makes the denoiser of photos with known temperatures, ``(B,)``, for every σ."""
+
+        def denoise(x: Tensor, sigma: Tensor, condition: Tensor) -> Tensor:
+            natural: Tensor = self.checkpoint.denoiser(x, sigma, condition, temperature)
+            return natural
+
+        return in_trained_range(denoise, self.noise)
 
     def _measured(self, natural: Tensor) -> dict[str, Any]:
         distance, radius_50, radius_90 = self._decoded(natural)
-        log_p = [
-            self.decoder.tables.log_probability(natural[rows], self.photos.vectors[rows])
-            for rows in _slices(len(natural))
-        ]
         return {
             **error_summary(distance),
             "coverage_50": coverage(distance, radius_50),
             "coverage_90": coverage(distance, radius_90),
-            "nats_per_km2": LOG_SPHERE_AREA_KM2 - float(np.mean(np.concatenate(log_p))),
+            "nats_per_km2": LOG_SPHERE_AREA_KM2 - float(self._log_p(natural).mean()),
         }
+
+    def _log_p(self, natural: Tensor) -> NDArray[np.float64]:
+        """Computes log p at the truths, ``(N,)``, of ``(N, K, d)``."""
+        parts = [
+            self.decoder.tables.log_probability(natural[rows], self.photos.vectors[rows])
+            for rows in _slices(len(natural))
+        ]
+        return np.concatenate(parts)
+
+    @functools.cached_property
+    @torch.inference_mode()
+    def _one_call(self) -> Tensor:
+        """Natural parameters of density mode, ``(N, 1, d)``."""
+        return natural_parameters(self.checkpoint.denoiser, self.photos.embeddings)[:, None]
+
+    def _gain(self, natural: Tensor) -> dict[str, Any]:
+        """Compares ``(N, K, d)`` with density mode, photo by photo: means and standard errors."""
+        near = [self._decoded(n)[0] <= 25.0 for n in (natural, self._one_call)]
+        differences = {
+            "nats": self._log_p(natural) - self._log_p(self._one_call),
+            "within_25": near[0].astype(np.float64) - near[1],
+        }
+        found = {}
+        for name, difference in differences.items():
+            error = float(difference.std()) / np.sqrt(len(difference))
+            found[name] = {"mean": float(difference.mean()), "standard_error": float(error)}
+        return found
 
     def _decoded(self, natural: Tensor) -> tuple[NDArray[np.float64], ...]:
         """Decodes ``(N, K, d)``: errors, and 50 % and 90 % radii, in kilometres."""
@@ -263,69 +316,6 @@ def _line(name: str, entry: dict[str, Any]) -> str:
     )
 
 
-def draw(results: dict[str, Any], path: Path) -> None:
-    """Draws accuracy within 200 km and median error against the network calls of one sample.
-
-    Solid: mixture of all samples. Dotted: one sample alone. Grey line: density mode.
-
-    Args:
-        results: Results of `run_study`.
-        path: PNG file to write.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11.0, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = (("within 200 km, %", _within_200), ("median error, km", _median))
-    for axes, (label, value) in zip(figure.subplots(1, 2), panels, strict=True):
-        axes.axhline(value(results["density"]), color="0.55", lw=1.2, label="density mode (1 call)")
-        for sampler, colour in zip(SAMPLERS, SERIES, strict=False):
-            for placing, marker in zip(PLACINGS, ("o", "s"), strict=True):
-                curve = _curve(results, sampler, placing)
-                if not curve:
-                    continue
-                steps = [entry["steps"] for entry in curve]
-                hollow = {"markerfacecolor": "white"} if placing == "standard" else {}
-                style = {"color": colour, "marker": marker, "markersize": 5, **hollow}
-                name = f"{sampler.replace('_', '-')}, {placing}"
-                axes.plot(steps, [value(e) for e in curve], label=name, **style)
-                alone = [value(entry["single"]) for entry in curve]
-                axes.plot(steps, alone, lw=0.9, ls=":", **{**style, "markersize": 2.5})
-        axes.set_xscale("log", base=2)
-        ticks = sorted({entry["steps"] for entry in results["settings"].values()})
-        axes.set_xticks(ticks, [str(tick) for tick in ticks])
-        axes.minorticks_off()
-        axes.set_xlabel("steps of the sampler (network calls of one sample)")
-        axes.set_ylabel(label)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    figure.axes[0].legend(frameon=False, fontsize=8, loc="best")
-    count, samples = results["study"]["photos"], results["study"]["samples"]
-    figure.suptitle(
-        f"{count} photos; solid: mixture of {samples} samples, dotted: one sample alone",
-        fontsize=10,
-    )
-    figure.savefig(path, dpi=130, metadata={"Software": None})
-
-
-def _curve(results: dict[str, Any], sampler: str, placing: str) -> list[dict[str, Any]]:
-    entries = [
-        entry
-        for entry in results["settings"].values()
-        if (entry["sampler"], entry["placing"]) == (sampler, placing)
-    ]
-    return sorted(entries, key=lambda entry: int(entry["steps"]))
-
-
-def _within_200(entry: dict[str, Any]) -> float:
-    return 100.0 * float(entry["within"]["200"])
-
-
-def _median(entry: dict[str, Any]) -> float:
-    return float(entry["median_km"])
-
-
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Parses the command line."""
     parser = argparse.ArgumentParser(
@@ -340,7 +330,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--limit", type=int, default=200, help="photos, drawn at random (%(default)s)")
     add("--samples", type=int, default=8, help="samples K per photo (default %(default)s)")
     add("--samplers", nargs="+", default=SAMPLERS[:2], choices=SAMPLERS, help="(all but ancestral)")
-    add("--placings", nargs="+", default=PLACINGS, choices=PLACINGS, help="of noise levels (both)")
+    add("--placings", nargs="+", default=PLACINGS, choices=PLACINGS, help="of noise levels (all)")
+    add("--guidance", nargs="+", type=float, default=[1.0], help="factors on the image's part (1)")
+    add("--ambiguous", type=int, metavar="N", help="of the drawn photos those of least information")
     add("--steps", nargs="+", type=int, default=STEPS, help=f"{' '.join(map(str, STEPS))}")
     add("--threads", type=int, default=1, help="threads of torch (default %(default)s)")
     add("--seed", type=int, default=0, help="seed of photos and noise (default %(default)s)")
@@ -353,9 +345,20 @@ def drawn(photos: EmbeddedPhotos, count: int, seed: int) -> EmbeddedPhotos:
     return photos.take(np.sort(order[:count]))
 
 
+def ambiguous(checkpoint: Checkpoint, photos: EmbeddedPhotos, count: int) -> EmbeddedPhotos:
+    """Takes the photos whose density has least information, at most `count`, in their order."""
+    natural = natural_parameters(checkpoint.denoiser, photos.embeddings)
+    decoder = checkpoint.decoder()
+    information = np.concatenate(
+        [decoder(natural[rows, None]).information_nats for rows in _slices(len(natural))]
+    )
+    return photos.take(np.sort(np.argsort(information, kind="stable")[:count]))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(argv)
+    from experiments.sampling_figure import draw
     from locdiffusion.checkpoint import load
     from locdiffusion.cpu import torch_threads
     from locdiffusion.model.image_encoder import load_image_encoder
@@ -364,7 +367,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     try:
         settings = [
-            Setting(sampler, placing, steps)
+            Setting(sampler, placing, steps, guidance)
+            for guidance in options.guidance
             for steps in options.steps
             for placing in options.placings
             for sampler in options.samplers
@@ -374,6 +378,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         photos = load_photos(expand_patterns(options.photos), encoder, options.embeddings)
         photos = drawn(photos, options.limit, options.seed)
         with torch_threads(options.threads):
+            if options.ambiguous is not None:
+                photos = ambiguous(checkpoint, photos, options.ambiguous)
             study = Study(checkpoint, photos, options.samples, options.seed)
             draw(run_study(study, settings, options.output), options.output / FIGURE)
     except ValueError as error:

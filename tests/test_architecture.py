@@ -57,7 +57,7 @@ ONLY_IN = {
         "locdiffusion.drawing",
         "experiments.distillation.report",
         "locdiffusion.evaluate",
-        "experiments.sampling_steps",
+        "experiments.sampling_figure",
         "experiments.report",
         "pipelines.geotag.pages",
         "pipelines.build_shards.density_map",

@@ -21,13 +21,15 @@ from experiments.ablations.plan import Budget, Encoding, Loss
 from experiments.ablations.sampled import sample, subset, vote
 from locdiffusion.decoding.answers import Predictions
 from locdiffusion.decoding.decoder import DecodeConfig, Decoder
+from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.diffusion.schedules import geometric_sigmas
 from locdiffusion.evaluate.metrics import error_summary
-from locdiffusion.inference import Answerer, predictions
+from locdiffusion.inference import Answerer, log_probability, predictions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, great_circle_km
 
 ANSWER_RADII_KM = (25.0, 50.0, 100.0, 200.0, 350.0, 500.0, 750.0, 1000.0, 1500.0, 2000.0)
+TEMPERATURES = (0.2, 0.28, 0.4, 0.57, 0.8, 1.0, 1.13, 1.6, 2.26)
 DENSITY_DEGREE = 23
 """Degree of the decoder for densities of degree 1; its tables resolve 100 km."""
 
@@ -37,14 +39,19 @@ def measure(fitted: Fitted, photos: EmbeddedPhotos, budget: Budget) -> dict[str,
 
     Returns:
         `error_summary` by name of the answer (``density``, or ``mean`` and ``vote``). ``density``
-        also has ``nll_km2``, the mean -log density of the truth in nats per km².
+        also has ``nll_km2``, the mean -log density of the truth in nats per km², and
+        ``tempered_nll_km2``, the least one that one temperature for all photos gives.
     """
     part = subset(photos, budget.measured, budget.seed)
     if fitted.variant.loss is Loss.KL:
         natural = density(fitted, part)
         said = predictions(Answerer(_decoder(fitted)), natural, part.vectors)
         summary = error_summary(_error_km(said, part))
-        return {"density": summary | {"nll_km2": -float(said.log_density_km2.mean())}}
+        nll = {
+            "nll_km2": -float(said.log_density_km2.mean()),
+            "tempered_nll_km2": _tempered_nll_km2(fitted, natural, part),
+        }
+        return {"density": summary | nll}
     means = points(_at_infinity(fitted, part), fitted.variant)
     voters = subset(part, budget.voters, budget.seed)
     config = noise_range(fitted.variant, budget.pure_fraction)
@@ -54,6 +61,13 @@ def measure(fitted: Fitted, photos: EmbeddedPhotos, budget: Budget) -> dict[str,
         "mean": error_summary(unit_error_km(means, part)),
         "vote": error_summary(unit_error_km(votes, voters)),
     }
+
+
+def _tempered_nll_km2(fitted: Fitted, natural: Tensor, photos: EmbeddedPhotos) -> float:
+    """Computes the least mean -log density that one of `TEMPERATURES` gives."""
+    answerer = Answerer(_decoder(fitted))
+    nats = [-log_probability(answerer, natural / t, photos.vectors).mean() for t in TEMPERATURES]
+    return float(min(nats)) + LOG_SPHERE_AREA_KM2
 
 
 @torch.inference_mode()

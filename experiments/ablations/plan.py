@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
+
+from locdiffusion.train.label_smoothing import SmoothingConfig
 
 
 class Encoding(str, Enum):
@@ -175,6 +177,26 @@ def all_runs() -> tuple[Run, ...]:
             for km in (75, 150, 300)
         ),
         Run("smoothing-foot", "smoothing", Variant(smoothing_km=75.0, broad_share=0.3)),
+    )
+
+
+def network_runs(max_degree: int, scattered: SmoothingConfig) -> tuple[Run, ...]:
+    """Lists the networks of the product, and a plain one, with and without scattered places.
+
+    Args:
+        max_degree: Degree L.
+        scattered: Smoothing of the places; the amounts at the start of a training are used.
+    """
+    networks = {
+        "unet": Variant(max_degree=max_degree),
+        "unet-trunk": Variant(max_degree=max_degree, trunk_blocks=2),
+        "mlp": Variant(max_degree=max_degree, network=Network.MLP),
+    }
+    places = {"": (0.0, 0.0), "-scattered": (scattered.km, scattered.broad_share)}
+    return tuple(
+        Run(f"{name}{suffix}", "networks", replace(variant, smoothing_km=km, broad_share=share))
+        for suffix, (km, share) in places.items()
+        for name, variant in networks.items()
     )
 
 

@@ -31,7 +31,7 @@ def load(options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     def photos(patterns: Sequence[str]) -> Any:
         return load_photos(expand_patterns(patterns), encoder, options.embeddings)
 
-    train = subset(photos(options.train), options.limit, options.seed)
+    train = subset(photos(options.train), options.limit, 0)
     return train, {"val": photos(options.val), "val_regions": photos(options.val_regions)}
 
 
@@ -47,19 +47,19 @@ def _work(run: Any, budget: Any, path: Path) -> None:
 
 
 def finished(
-    options: argparse.Namespace, budget: Any, todo: list[tuple[Any, Path]], photos: Any
+    options: argparse.Namespace, todo: list[tuple[Any, Any, Path]], photos: Any
 ) -> Iterator[Any]:
     """Yields each run as it ends; with one job in this process, else in several."""
     if options.jobs == 1:
         _worker["photos"] = photos
         with torch_threads(1):
-            for run, path in todo:
+            for run, budget, path in todo:
                 _work(run, budget, path)
                 yield run
         return
     spawn = get_context("spawn")  # torch's threads do not survive a fork
     with ProcessPoolExecutor(options.jobs, spawn, _start, (options,)) as pool:
-        jobs = {pool.submit(_work, run, budget, path): run for run, path in todo}
+        jobs = {pool.submit(_work, *job): job[0] for job in todo}
         try:
             for job in as_completed(jobs):
                 job.result()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from experiments.report.naming import title
 from experiments.report.record import OURS, MainTable
-from experiments.sampling_steps import draw as draw_sampling
+from experiments.sampling_figure import draw as draw_sampling
 from locdiffusion.drawing.palette import GRID, INK, SERIES
 from locdiffusion.evaluate.plots import plot_accuracy_by_distance, plot_coverage, plot_reliability
 

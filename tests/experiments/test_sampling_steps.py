@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from experiments.sampling_figure import draw
 from experiments.sampling_steps import (
     FIGURE,
     RESULTS,
     Setting,
     Study,
-    draw,
+    ambiguous,
     drawn,
     in_trained_range,
     main,
@@ -19,6 +20,7 @@ from experiments.sampling_steps import (
 )
 from locdiffusion import checkpoint
 from locdiffusion.diffusion.schedules import NoiseConfig, decision_sigma
+from locdiffusion.inference import natural_parameters
 from locdiffusion.model.image_encoder import EncoderSpec
 from support import tiny
 
@@ -75,15 +77,18 @@ def test_levels_out_of_the_trained_range_follow_bayes_rule():
 def test_the_network_is_called_as_often_as_the_results_say(study, monkeypatch):
     rows = []
     inner = study._denoiser
-    monkeypatch.setattr(
-        study, "_denoiser", lambda x, sigma, c: rows.append(len(x)) or inner(x, sigma, c)
-    )
+
+    def counted(temperature):
+        denoise = inner(temperature)
+        return lambda x, sigma, c: rows.append(len(x)) or denoise(x, sigma, c)
+
+    monkeypatch.setattr(study, "_denoiser", counted)
     entry = study.run(Setting("dpm_solver", "recentred", 4))
     assert sum(rows) == entry["calls_per_photo"] * len(study.photos) == 5 * 3 * 5
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "dpm_solver", "ancestral"])
-@pytest.mark.parametrize("placing", ["recentred", "standard"])
+@pytest.mark.parametrize("placing", ["recentred", "sharp", "standard"])
 def test_an_entry_holds_what_was_measured(study, sampler, placing):
     entry = study.run(Setting(sampler, placing, 2))
     assert entry["n"] == entry["single"]["n"] == 5
@@ -92,6 +97,40 @@ def test_an_entry_holds_what_was_measured(study, sampler, placing):
     assert np.isfinite(entry["nats_per_km2"])
     assert entry["median_km"] > 0
     assert json.loads(json.dumps(entry)) == entry
+
+
+def test_guidance_is_a_temperature_of_the_image(study):
+    """The mixture of many guided samples is no sharper at the end: the last call has none."""
+    plain, guided = (study.run(Setting("ddim", "recentred", 1, w)) for w in (1.0, 3.0))
+    assert plain["nats_per_km2"] != guided["nats_per_km2"]
+    assert Setting("ddim", "recentred", 1, 3.0).name == "ddim-recentred-1-guided-3"
+    with pytest.raises(ValueError, match="guidance is 0"):
+        Setting("ddim", "recentred", 1, 0.0)
+
+
+def test_gains_are_differences_to_density_mode(study):
+    density, entry = study.density_mode(), study.run(Setting("ddim", "recentred", 2))
+    gained = density["nats_per_km2"] - entry["nats_per_km2"]
+    assert entry["gain"]["nats"]["mean"] == pytest.approx(gained, abs=1e-5)
+    points = entry["within"]["25"] - density["within"]["25"]
+    assert entry["gain"]["within_25"]["mean"] == pytest.approx(points, abs=1e-9)
+    assert entry["gain"]["nats"]["standard_error"] > 0
+
+
+def test_sharp_levels_end_below_the_deciding_one():
+    noise = NoiseConfig()
+    sharp, recentred = (Setting("ddim", p, 4).sigmas(noise, 1024) for p in ("sharp", "recentred"))
+    assert sharp[0] == pytest.approx(noise.sigma_max) == recentred[0]
+    assert sharp[-1] == pytest.approx(noise.sigma_min) and sharp[-1] < recentred[-1]
+
+
+def test_ambiguous_photos_know_least(loaded):
+    photos = tiny.learnable_photos(12, 3)
+    natural = natural_parameters(loaded.denoiser, photos.embeddings)
+    information = loaded.decoder()(natural[:, None]).information_nats
+    chosen = ambiguous(loaded, photos, 4)
+    rows = [photos.keys.index(key) for key in chosen.keys]
+    assert rows == sorted(rows) and set(rows) == set(np.argsort(information)[:4])
 
 
 def test_the_same_seed_gives_the_same_numbers(loaded, study):
