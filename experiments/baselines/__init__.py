@@ -4,11 +4,13 @@ Each rival is a module that says what it predicts. The rest is shared:
 
 * `kernel_mixture` is the posterior of all rivals, with answers, radii and densities;
 * `evidence` fits the settings of that posterior, on validation photos only;
+* `calibration` gives each photo a temperature, and the rival a decision rule, as ours has them;
 * `network` holds the network trunk and the training loop;
-* `registry` lists the rivals by name in `RIVALS`, and fits and asks one in `fit_and_predict`.
+* `registry` lists the rivals by name in `RIVALS`; its `fit` trains and asks one, and its `answer`
+  makes answers of what it said.
 """
 
 from experiments.baselines.network import Budget
-from experiments.baselines.registry import RIVALS, fit_and_predict
+from experiments.baselines.registry import RIVALS
 
-__all__ = ["RIVALS", "Budget", "fit_and_predict"]
+__all__ = ["RIVALS", "Budget"]

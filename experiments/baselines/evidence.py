@@ -2,8 +2,8 @@
 
 Every rival gives points with logits and concentrations. Three numbers make a mixture of them: a
 temperature of the logits, a factor on the concentrations, and a uniform share. They are fitted on
-validation photos by negative log likelihood. Then ρ is chosen as in
-`locdiffusion.calibrate.fitting.fit_radius`.
+validation photos by negative log likelihood. What follows, a temperature for each photo and a
+decision rule, is in `experiments.baselines.calibration`.
 """
 
 from __future__ import annotations
@@ -72,12 +72,23 @@ class Evidence:
             np.take_along_axis(self.kappa, order, 1),
         )
 
-    def mixture(self, settings: Settings) -> KernelMixture:
-        """Builds the posterior."""
+    def take(self, rows: slice) -> Evidence:
+        """Selects photos."""
+        return Evidence(self.points[rows], self.logits[rows], self.kappa[rows])
+
+    def mixture(self, settings: Settings, temperature: Float | None = None) -> KernelMixture:
+        """Builds the posterior.
+
+        Args:
+            settings: Settings of all photos.
+            temperature: Temperature τ of each photo, ``(N,)``: kernels to the power 1/τ, and
+                weights likewise. None is 1 for all.
+        """
+        tau = 1.0 if temperature is None else temperature[:, None]
         return KernelMixture(
             self.points,
-            softmax(self.logits / settings.temperature),
-            self.kappa * settings.concentration,
+            softmax(self.logits / (settings.temperature * tau)),
+            self.kappa * settings.concentration / tau,
             settings.uniform_share,
         )
 

@@ -17,6 +17,7 @@ low-discrepancy sequence gives these points, so an answer never depends on its b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from locdiffusion.decoding.answers import Predictions
+from locdiffusion.decoding.node_masses import THRESHOLD_WEIGHTS
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
 from locdiffusion.density.transforms import pole_frame
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, latitude_longitude
@@ -104,6 +106,23 @@ class KernelMixture:
         parts = [_climbed(chunk, window) for chunk in self._chunks()]
         return np.concatenate([np.zeros((0, 3)), *parts])
 
+    def most_thresholds(self, candidates: Float) -> Float:
+        """Finds the candidates ``(N, 3)`` with the most thresholds met, as expected.
+
+        Args:
+            candidates: P candidates for each photo as unit vectors, shape ``(N, P, 3)``.
+        """
+        chosen = []
+        for i, chunk in enumerate(self._chunks()):
+            places = candidates[i * _CHUNK : (i + 1) * _CHUNK]
+            gap = gaps(places, _nodes(chunk))
+            value = np.zeros(gap.shape[:2])
+            for weight, km in zip(THRESHOLD_WEIGHTS, THRESHOLDS_KM, strict=True):
+                near = 2.0 * np.sin(0.5 * km / EARTH_RADIUS_KM) ** 2
+                value += weight * np.mean(gap <= near, axis=2)
+            chosen.append(places[np.arange(len(places)), value.argmax(1)])
+        return np.concatenate([np.zeros((0, 3)), *chosen])
+
     def distances_km(self, places: Float) -> Float:
         """Computes sorted distances ``(N, NODES)`` of places ``(N, 3)`` to points of equal mass."""
         parts = []
@@ -112,14 +131,39 @@ class KernelMixture:
             parts.append(np.sort(EARTH_RADIUS_KM * angle_between(here, _nodes(chunk)), axis=1))
         return np.concatenate([np.zeros((0, NODES)), *parts])
 
+    def means(self, field: Callable[[Float], Float], count: int = 128) -> Float:
+        """Estimates the mean log density and the mean of a field under each posterior.
+
+        Args:
+            field: Function of places ``(n, count, 3)`` with values ``(n, count)``.
+            count: Number of points of equal mass from which the means are computed.
+
+        Returns:
+            Information in nats against the uniform sphere and mean of the field, ``(N, 2)``.
+        """
+        parts = []
+        for chunk in self._chunks():
+            nodes = _nodes(chunk, count)
+            means = [values.mean(1) for values in (chunk.log_density(nodes), field(nodes))]
+            parts.append(np.stack(means, 1))
+        return np.concatenate([np.zeros((0, 2)), *parts])
+
     def predictions(self, truth: Float, radius_km: float) -> Predictions:
-        """Computes answers, radii, probabilities, and the density at the truth.
+        """Computes answers with their radii and probabilities, and the density at the truth.
 
         Args:
             truth: True places as unit vectors, shape ``(N, 3)``.
             radius_km: Decoding radius ρ in kilometres.
         """
-        places = self.answers(radius_km)
+        return self.predictions_at(self.answers(radius_km), truth)
+
+    def predictions_at(self, places: Float, truth: Float) -> Predictions:
+        """Computes radii and probabilities of given answers, and the density at the truth.
+
+        Args:
+            places: Answers as unit vectors, shape ``(N, 3)``.
+            truth: True places as unit vectors, shape ``(N, 3)``.
+        """
         distance = self.distances_km(places)
         latitude, longitude = latitude_longitude(places)
         within = [np.mean(distance <= threshold, axis=1) for threshold in THRESHOLDS_KM]
@@ -194,10 +238,10 @@ def _best(points: Float, value: Float, count: int) -> Float:
     return np.take_along_axis(points, order[..., None], 1)
 
 
-def _nodes(mixture: KernelMixture) -> Float:
-    """Computes points of equal mass ``(N, NODES, 3)``, the uniform share included."""
+def _nodes(mixture: KernelMixture, count: int = NODES) -> Float:
+    """Computes points of equal mass ``(N, count, 3)``, the uniform share included."""
     n, k = mixture.weights.shape
-    choice, level, turn = _low_discrepancy(NODES).T
+    choice, level, turn = _low_discrepancy(count).T
     mass = np.cumsum((1.0 - mixture.uniform_share) * mixture.weights, 1)
     kernel = np.stack([np.searchsorted(row, choice, side="right") for row in mass])
     centres = np.concatenate([mixture.points, np.tile([[[0.0, 0.0, 1.0]]], (n, 1, 1))], 1)

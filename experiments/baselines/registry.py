@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
+from experiments.baselines.calibration import Calibration, balanced
 from experiments.baselines.cells import GridSoftmax
-from experiments.baselines.evidence import Evidence, fit_radius, fit_settings
+from experiments.baselines.evidence import Evidence
 from experiments.baselines.flow_matching import FlowMatching
 from experiments.baselines.harmonic_regression import HarmonicRegression
 from experiments.baselines.neighbours import NEIGHBOURS, Neighbours
@@ -16,6 +18,7 @@ from experiments.baselines.network import Budget
 from experiments.baselines.regression import DirectRegression, MixtureDensity
 from locdiffusion.decoding.answers import Predictions
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
+from locdiffusion.temperature import TemperatureModel
 
 
 class Rival(Protocol):
@@ -49,28 +52,36 @@ RIVALS: Mapping[str, Callable[[], Rival]] = {
 """Each rival's factory; the names are those of the report."""
 
 
-def fit_and_predict(
+@dataclass(frozen=True)
+class Fitted:
+    """A trained rival.
+
+    Attributes:
+        rival: The rival.
+        record: ``rival``, ``parameters``, ``train_seconds`` (choices included) and ``choices``, as
+            JSON values.
+    """
+
+    rival: Rival
+    record: dict[str, Any]
+
+
+def fit(
     name: str,
     train: EmbeddedPhotos,
-    val: EmbeddedPhotos,
-    tests: Mapping[str, EmbeddedPhotos],
+    calibration: Sequence[EmbeddedPhotos],
     budget: Budget,
     rival: Rival | None = None,
-) -> tuple[dict[str, Predictions], dict[str, Any]]:
-    """Fits a rival, calibrates it on validation photos and asks it about test photos.
+) -> Fitted:
+    """Trains a rival.
 
     Args:
         name: Name of the rival in `RIVALS`.
         train: Training photos.
-        val: Validation photos, which choose hyper-parameters, settings and ρ.
-        tests: Test photos by split; their positions enter only the density at the truth.
+        calibration: Parts of the validation photos, the one from the regions of training first.
+            They choose hyper-parameters.
         budget: Budget of the training.
         rival: Rival that replaces the one in `RIVALS`, for example of another size.
-
-    Returns:
-        Predictions by split, and a record with ``rival``, ``parameters``, ``train_seconds``
-        (choices included), ``predict_seconds`` by split, ``choices`` with settings and ρ, and
-        ``val_nats``.
 
     Raises:
         KeyError: There is no such rival.
@@ -79,24 +90,53 @@ def fit_and_predict(
         raise KeyError(f"No rival {name!r}; there are {sorted(RIVALS)}.")
     rival = rival or RIVALS[name]()
     start = time.perf_counter()
-    rival.fit(train, val, budget)
-    train_seconds = time.perf_counter() - start
-    evidence = rival.evidence(val)
-    settings, nats = fit_settings(evidence, val.vectors)
-    radius_km = fit_radius(evidence.mixture(settings), val.vectors)
-    predictions: dict[str, Predictions] = {}
-    predict_seconds = {}
-    for split, photos in tests.items():
-        start = time.perf_counter()
-        mixture = rival.evidence(photos).mixture(settings)
-        predictions[split] = mixture.predictions(photos.vectors, radius_km)
-        predict_seconds[split] = round(time.perf_counter() - start, 2)
+    rival.fit(train, balanced(calibration), budget)
     record = {
         "rival": name,
         "parameters": rival.parameters,
-        "train_seconds": round(train_seconds, 2),
-        "predict_seconds": predict_seconds,
-        "choices": {**rival.choices, **asdict(settings), "radius_km": radius_km},
-        "val_nats": nats,
+        "train_seconds": round(time.perf_counter() - start, 2),
+        "choices": rival.choices,
     }
-    return predictions, record
+    return Fitted(rival, record)
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a trained rival says about photos, which needs no more training.
+
+    Attributes:
+        calibration: Evidence of each part of the validation photos.
+        tests: Evidence of the test photos by split.
+        record: Record of the rival, see `Fitted`.
+    """
+
+    calibration: list[Evidence]
+    tests: dict[str, Evidence]
+    record: dict[str, Any]
+
+
+def answer(
+    said: Said,
+    calibration: Sequence[EmbeddedPhotos],
+    tests: Mapping[str, EmbeddedPhotos],
+    temperatures: TemperatureModel,
+) -> tuple[dict[str, Predictions], dict[str, Any]]:
+    """Calibrates a trained rival on validation photos and answers test photos.
+
+    Args:
+        said: What the rival says about them.
+        calibration: Parts of the validation photos.
+        tests: Test photos by split; their positions enter only the density at the truth.
+        temperatures: Unfitted temperature model of the training photos, see `temperatures_of`.
+
+    Returns:
+        Predictions by split, and the record of the rival with all that calibration chose and its
+        ``val_nats``.
+    """
+    own = copy.deepcopy(temperatures)
+    calibrated = Calibration(said.calibration, calibration, own)
+    found = {
+        split: calibrated.predictions(said.tests[split], photos) for split, photos in tests.items()
+    }
+    choices = {**said.record["choices"], **calibrated.record}
+    return found, {**said.record, "choices": choices, "val_nats": calibrated.nats}

@@ -15,7 +15,7 @@ import json
 import re
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
+    rivals = commands.add_parser("rivals", help="train rivals, which `table` then asks only")
+    _training_flags(rivals)
     _table_flags(commands.add_parser("table", help="fit every rival, answer and score every split"))
     _figure_flags(commands.add_parser("figures", help="draw posterior maps and all other figures"))
     page = commands.add_parser("render", help="write the page from the JSON files and figures")
     _shared_flags(page)
+    page.add_argument("--networks", type=Path, metavar="DIR", help="ablations of --networks")
+    page.add_argument(
+        "--ambiguous", type=Path, metavar="FILE", help="results.json of ambiguous photos"
+    )
     page.add_argument("--log-z", type=Path, metavar="FILE", help="check of log Z on a finer grid")
     page.add_argument("--benchmark", type=Path, metavar="FILE", help="record of the benchmark")
     page.add_argument("--findings", type=Path, metavar="FILE", help="Markdown with the findings")
@@ -51,14 +57,14 @@ def _shared_flags(parser: argparse.ArgumentParser) -> None:
     add("--sampling", type=Path, metavar="FILE", help="results.json of experiments.sampling_steps")
 
 
-def _table_flags(parser: argparse.ArgumentParser) -> None:
+def _training_flags(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add(
         "--output",
         type=Path,
         required=True,
         metavar="DIR",
-        help="output directory; resumed if it holds a table",
+        help="output directory; resumed if it holds rivals or a table",
     )
     add(
         "--train",
@@ -72,9 +78,8 @@ def _table_flags(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="GLOB",
-        help="shards that choose the rivals' settings",
+        help="validation shards, one GLOB per part, that of the regions of training first",
     )
-    add("--test", nargs="+", required=True, metavar="NAME=GLOB", help="splits of the table")
     add(
         "--embeddings",
         type=Path,
@@ -86,6 +91,13 @@ def _table_flags(parser: argparse.ArgumentParser) -> None:
     add("--rivals", nargs="+", metavar="NAME", help="names of the rivals (default: all)")
     add("--steps", type=int, help="steps of the rivals' training (default: as our checkpoint)")
     add("--threads", type=int, default=2, help="threads of torch (default %(default)s)")
+
+
+def _table_flags(parser: argparse.ArgumentParser) -> None:
+    _training_flags(parser)
+    add = parser.add_argument
+    add("--test", nargs="+", required=True, metavar="NAME=GLOB", help="splits of the table")
+    add("--paper", metavar="DIR", help="checkpoint of the recipe 'paper', for a row of its own")
     add("--resamples", type=int, default=1000, help="bootstrap resamples (default %(default)s)")
 
 
@@ -98,58 +110,76 @@ def _figure_flags(parser: argparse.ArgumentParser) -> None:
     add("--photos", type=int, default=12, help="number of posterior maps (default %(default)s)")
 
 
+def rivals(options: argparse.Namespace) -> list[Path]:
+    """Trains rivals and asks them about the validation photos."""
+    from experiments.report.rival_files import FOLDER
+    from experiments.report.table import budget_like, train_rival
+    from locdiffusion.checkpoint import load
+    from locdiffusion.cpu import torch_threads
+
+    names = _known(options.rivals)
+    checkpoint = load(options.checkpoint)
+    photos = _photos(options, checkpoint, {})
+    budget = budget_like(checkpoint, options.steps)
+    with torch_threads(options.threads):
+        for name in names:
+            train_rival(options.output, name, photos, budget)
+    return [options.output / FOLDER / name for name in names]
+
+
 def table(options: argparse.Namespace) -> list[Path]:
     """Makes the main table."""
-    from experiments.baselines import RIVALS
     from experiments.report.record import MAIN_TABLE, SplitData
     from experiments.report.table import budget_like, make_answers, make_table
     from locdiffusion.checkpoint import load
     from locdiffusion.cpu import torch_threads
     from locdiffusion.evaluate.bootstrap import Bootstrap
-    from locdiffusion.model.image_encoder import load_image_encoder
-    from locdiffusion.photos.embedding_cache import load_photos
-    from locdiffusion.photos.patterns import expand_patterns
 
-    rivals = _known(options.rivals, tuple(RIVALS))
-    named = splits_of(options.test)
+    names, named = _known(options.rivals), splits_of(options.test)
     checkpoint = load(options.checkpoint)
-    encoder = load_image_encoder(checkpoint.config.encoder.name)
-    sources = {"train": options.train, "calibration": options.calibration, **named}
-    photos = {
-        name: load_photos(expand_patterns(patterns), encoder, options.embeddings)
-        for name, patterns in sources.items()
-    }
-    data = [
-        SplitData(name, len(part), part.fingerprint, describe(sources[name]))
-        for name, part in photos.items()
-    ]
-    train, val = photos["train"], photos["calibration"]
-    splits = {name: photos[name] for name in named}
+    paper = None if options.paper is None else load(options.paper)
+    photos = _photos(options, checkpoint, named)
+    sets = [("train", photos.train, options.train)]
+    for part, pattern in zip(photos.calibration, options.calibration, strict=True):
+        sets.append(("calibration", part, [pattern]))
+    sets += [(name, part, named[name]) for name, part in photos.splits.items()]
+    data = [SplitData(n, len(part), part.fingerprint, describe(made)) for n, part, made in sets]
     budget = budget_like(checkpoint, options.steps)
     options.output.mkdir(parents=True, exist_ok=True)
     with torch_threads(options.threads):
-        methods = make_answers(options.output, checkpoint, train, val, splits, budget, rivals)
-        print(f"scoring {len(methods)} methods on {len(splits)} splits", file=sys.stderr)
-        made = make_table(
-            options.output,
-            methods,
-            checkpoint,
-            budget,
-            train,
-            data,
-            tuple(named),
-            Bootstrap(options.resamples),
-        )
+        methods = make_answers(options.output, checkpoint, photos, budget, names, paper)
+        print(f"scoring {len(methods)} methods on {len(photos.splits)} splits", file=sys.stderr)
+        bootstrap = Bootstrap(options.resamples)
+        made = make_table(options.output, methods, checkpoint, budget, photos, data, bootstrap)
     made.write(options.output / MAIN_TABLE)
     return [options.output / MAIN_TABLE]
 
 
-def _known(names: Sequence[str] | None, rivals: Sequence[str]) -> Sequence[str]:
+def _photos(options: argparse.Namespace, checkpoint: Any, tests: Mapping[str, list[str]]) -> Any:
+    """Reads the photos of the options, and those of test splits by name."""
+    from experiments.report.table import Photos
+    from locdiffusion.model.image_encoder import load_image_encoder
+    from locdiffusion.photos.embedding_cache import load_photos
+    from locdiffusion.photos.patterns import expand_patterns
+
+    encoder = load_image_encoder(checkpoint.config.encoder.name)
+
+    def read(patterns: Sequence[str]) -> Any:
+        return load_photos(expand_patterns(patterns), encoder, options.embeddings)
+
+    calibration = [read([pattern]) for pattern in options.calibration]
+    splits = {name: read(patterns) for name, patterns in tests.items()}
+    return Photos(read(options.train), calibration, splits)
+
+
+def _known(names: Sequence[str] | None) -> Sequence[str]:
     """Selects rivals by name; all by default."""
-    unknown = sorted(set(names or ()) - set(rivals))
+    from experiments.baselines import RIVALS
+
+    unknown = sorted(set(names or ()) - set(RIVALS))
     if unknown:
-        raise ValueError(f"No rival is named {unknown[0]!r}; there are {', '.join(rivals)}.")
-    return names or rivals
+        raise ValueError(f"No rival is named {unknown[0]!r}; there are {', '.join(RIVALS)}.")
+    return names or tuple(RIVALS)
 
 
 def figures(options: argparse.Namespace) -> list[Path]:
@@ -204,7 +234,9 @@ def render(options: argparse.Namespace) -> list[Path]:
     inputs = page.Inputs(
         table=read_table(options.output),
         ablations=read_records(options.ablations),
+        networks=read_records(options.networks),
         sampling=read_json(options.sampling),
+        ambiguous=read_json(options.ambiguous),
         log_z=read_json(options.log_z),
         benchmark=read_json(options.benchmark),
         findings=findings.read_text("utf-8"),
@@ -261,7 +293,7 @@ def describe(patterns: Sequence[str]) -> list[dict[str, Any]]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit status."""
     options = parse(argv)
-    commands = {"table": table, "figures": figures, "render": render}
+    commands = {"rivals": rivals, "table": table, "figures": figures, "render": render}
     try:
         written = commands[options.command](options)
     except KeyboardInterrupt:

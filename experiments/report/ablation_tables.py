@@ -58,6 +58,51 @@ def ablations(records: Mapping[str, Record]) -> list[str]:
     return lines
 
 
+def networks(records: Mapping[str, Record]) -> list[str]:
+    """Formats the comparison of networks over seeds: mean and range of each number."""
+    if not records:
+        return [NOT_MEASURED]
+    by_name: dict[str, list[Record]] = {}
+    for record in records.values():
+        by_name.setdefault(record["name"], []).append(record)
+    first = next(iter(records.values()))
+    heads = ["network", "places", "parameters", "seeds"]
+    for split in first["results"]:
+        heads += [f"{split}: median km", *(f"% {km} km" for km in _SHOWN_KM), "nats/km²"]
+    rows = [_over_seeds(found) for found in by_name.values()]
+    budget, settings = first["budget"], first["settings"]
+    photos = first["data"]["train"]["photos"]
+    intro = (
+        f"{budget['steps']} steps of {budget['batch_size']} from {photos:,} photos at the sizes of "
+        f"the shipped recipe (L = {settings['max_degree']}, widths "
+        f"{'/'.join(map(str, budget['widths']))}, image branch {budget['condition_dim']}). "
+        f"Measured on {budget['measured']:,} photos of each validation split: one network call, no "
+        "map. Mean over the seeds, smallest and largest in brackets. nats/km²: at the best one "
+        "temperature."
+    )
+    return [intro, "", markdown(heads, rows)]
+
+
+def _over_seeds(records: list[Record]) -> list[str]:
+    settings = records[0]["settings"]
+    network = settings["network"]
+    if blocks := settings.get("trunk_blocks", 0):
+        network += f", trunk of {blocks} blocks"
+    cells = [network, _smoothing(settings), f"{records[0]['parameters']:,}", f"{len(records)}"]
+    for split in records[0]["results"]:
+        found = [record["results"][split]["density"] for record in records]
+        cells.append(_range([one["median_km"] for one in found], 0))
+        for km in _SHOWN_KM:
+            cells.append(_range([100.0 * one["within"][km] for one in found], 1))
+        cells.append(_range([one["tempered_nll_km2"] for one in found], 2))
+    return cells
+
+
+def _range(values: list[float], digits: int) -> str:
+    mean = sum(values) / len(values)
+    return f"{mean:,.{digits}f} ({min(values):,.{digits}f}-{max(values):,.{digits}f})"
+
+
 def _preface(records: Mapping[str, Record]) -> str:
     first = next(iter(records.values()))
     budget, data = first["budget"], first["data"]

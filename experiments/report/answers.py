@@ -36,6 +36,15 @@ class Answered:
     longitude: NDArray[np.float64]
     predictions: Predictions
 
+    def take(self, rows: NDArray[np.int64]) -> Answered:
+        """Selects photos by their numbers."""
+        return Answered(
+            [self.keys[row] for row in rows],
+            self.latitude[rows],
+            self.longitude[rows],
+            self.predictions.take(rows),
+        )
+
     @property
     def errors_km(self) -> NDArray[np.float64]:
         """Computes distances between answer and truth in kilometres, shape ``(N,)``."""

@@ -160,8 +160,8 @@ def _panels(count: int) -> tuple[Any, list[Axes]]:
 
 
 def read_records(folder: Path | None) -> dict[str, dict[str, Any]]:
-    """Reads the records of a folder of ablations by name; none without a folder."""
+    """Reads the records of a folder of ablations by file; none without a folder."""
     if folder is None or not folder.is_dir():
         return {}
-    found = [json.loads(file.read_text("utf-8")) for file in sorted(folder.glob("*.json"))]
-    return {record["name"]: record for record in found}
+    files = sorted(folder.glob("*.json"))
+    return {file.stem: json.loads(file.read_text("utf-8")) for file in files}

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 TITLES = {
     "locdiffusion": "LocDiffusion (ours)",
+    "one_temperature": "ours, one temperature for all photos",
+    "without_map": "ours, the density alone (no map)",
+    "small_mlp": "our loss, base, scattering: MLP, 8,000 patches",
+    "paper": "the paper's form: CS-UNet alone, sampled",
     "nearest_neighbour": "1-NN",
     "neighbours_kde": "kNN + KDE",
     "grid_softmax": "grid softmax",

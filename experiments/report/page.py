@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.report import sections
-from experiments.report.ablation_tables import ablations
+from experiments.report.ablation_tables import ablations, networks
 from experiments.report.record import MainTable
 from locdiffusion.evaluate.tables import markdown
 
@@ -24,7 +24,9 @@ class Inputs:
     Attributes:
         table: Main table.
         ablations: Records by name.
+        networks: Records of the comparison of networks over seeds, by file.
         sampling: Results of `experiments.sampling_steps`.
+        ambiguous: The same on ambiguous photos.
         log_z: Record of the check of log Z on a finer grid.
         benchmark: Record of `experiments.speed.head`.
         findings: Markdown with the findings, written by hand.
@@ -32,7 +34,9 @@ class Inputs:
 
     table: MainTable | None = None
     ablations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    networks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sampling: Mapping[str, Any] | None = None
+    ambiguous: Mapping[str, Any] | None = None
     log_z: Any = None
     benchmark: Any = None
     findings: str = ""
@@ -53,13 +57,17 @@ def render(inputs: Inputs, figures: Mapping[str, str]) -> str:
             sections.calibration(inputs.table),
             ("coverage", *sorted(name for name in figures if name.startswith("reliability-"))),
         ),
+        ("What each part is worth", sections.parts(inputs.table), ()),
+        ("How far the photos are from training", sections.nearness(inputs.table), ()),
         (
-            "Distance to the nearest training photo",
+            "Accuracy by distance to the nearest training photo",
             sections.strata(inputs.table),
             tuple(sorted(name for name in figures if name.startswith("distance-"))),
         ),
         ("Posterior maps", _maps(figures), ("posteriors",)),
         ("Ablations", ablations(inputs.ablations), ("radius", "noise")),
+        ("Networks and scattered places, over seeds", networks(inputs.networks), ()),
+        ("Sampling on ambiguous photos", sections.sampling(inputs.ambiguous), ()),
         ("Steps of sampling mode", sections.sampling(inputs.sampling), ("steps",)),
         ("log Z on a finer grid", sections.facts(inputs.log_z), ()),
         ("Speed", sections.benchmark(inputs.benchmark), ()),
@@ -103,6 +111,8 @@ def _first_page(inputs: Inputs) -> list[str]:
         "## What we found",
         "",
         *sections.found(inputs.table),
+        "",
+        sections.sampling_verdict(inputs.ambiguous),
         "",
         *([findings, ""] if findings else []),
     ]

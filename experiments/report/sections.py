@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from experiments.report.comparison import Verdict
 from experiments.report.naming import title
-from experiments.report.record import OURS, MainTable, MethodRow
-from experiments.report.verdicts import Outcome, outcomes
+from experiments.report.record import NEARNESS_SHARES, OURS, MainTable, MethodRow, Role
+from experiments.report.verdicts import Outcome, outcomes, tally
 from locdiffusion.evaluate.tables import (
     calibration_table,
     markdown,
@@ -21,33 +22,43 @@ NOT_MEASURED = "Not measured in this run."
 
 
 def found(table: MainTable | None) -> list[str]:
-    """Summarises the main table in a few lines."""
+    """Summarises the main table: the best rivals, and wins and losses on tests."""
     if table is None:
         return [NOT_MEASURED]
     all_outcomes = outcomes(table)
-    accuracy = [o for o in all_outcomes if _is_share(o)]
-    good = [o for o in accuracy if o.level_or_better]
+    counted = [o for o in all_outcomes if o.counts]
+    accuracy = [o for o in counted if o.is_share]
     lines = [_summary(table, all_outcomes), ""]
     lines.append(
-        f"Against the best of {len(table.rivals)} rivals, chosen anew for every split and "
-        f"threshold, our accuracy is level or better in {len(good)} of {len(accuracy)} comparisons "
-        f"(paired bootstrap over photos, {100 * table.bootstrap.level:g} % intervals)."
+        f"**On the tests** our accuracy is {tally(accuracy)} comparisons with the best of "
+        f"{len(table.rivals)} rivals. That rival is chosen anew for every split and threshold by "
+        "its score on the test itself, which favours the rivals (paired bootstrap over photos, "
+        f"{100 * table.bootstrap.level:g} % intervals)."
     )
-    behind = [o for o in accuracy if not o.level_or_better]
     lines += [
-        f"- `{o.split}`, within {o.measure.name}: {o.text} ({title(o.rival)})" for o in behind
+        f"- `{o.split}`, within {o.measure.name}: {o.text} ({title(o.rival)})"
+        for o in accuracy
+        if o.verdict is Verdict.WORSE
     ]
-    others = [o for o in all_outcomes if not _is_share(o)]
-    counts = {
-        name: [o.level_or_better for o in others if o.measure.name == name]
-        for name in dict.fromkeys(o.measure.name for o in others)
-    }
-    counted = "; ".join(f"{name} on {sum(good)} of {len(good)}" for name, good in counts.items())
-    return [*lines, "", f"In the other measures it is level or better: {counted} splits."]
+    others = [o for o in counted if not o.is_share]
+    names = dict.fromkeys(o.measure.name for o in others)
+    by_name = [f"{name} {tally([o for o in others if o.measure.name == name])}" for name in names]
+    return [*lines, "", f"In the other measures: {'; '.join(by_name)}.", "", _not_counted(table)]
 
 
-def _is_share(outcome: Outcome) -> bool:
-    return outcome.measure.unit == " points"
+def _not_counted(table: MainTable) -> str:
+    """Says which comparisons are not counted."""
+    shares = [o for o in outcomes(table) if o.is_share]
+    ties = [o for o in shares if o.role is Role.TEST and o.at_bound]
+    parts = [
+        f"{len(ties)} of {sum(o.role is Role.TEST for o in shares)} on the tests, where both are "
+        "at 0 % or both at 100 % to the per cent"
+    ]
+    for role in (Role.CALIBRATION, Role.PART):
+        splits = [f"`{split}`" for split in table.splits if table.role(split) is role]
+        if splits:
+            parts.append(f"all on {', '.join(splits)} ({role.value})")
+    return f"Not counted: {'; '.join(parts)}."
 
 
 def _summary(table: MainTable, all_outcomes: Sequence[Outcome]) -> str:
@@ -61,7 +72,7 @@ def _summary(table: MainTable, all_outcomes: Sequence[Outcome]) -> str:
         theirs = next(row for row in table.rivals if row.name == rival).on(split)
         rows.append(
             [
-                f"`{split}`",
+                _named(table, split),
                 f"{ours.n:,}",
                 number(ours.median_km),
                 percent(ours.within[at_200]),
@@ -73,6 +84,12 @@ def _summary(table: MainTable, all_outcomes: Sequence[Outcome]) -> str:
     heads = ["split", "photos", "our median km", "our % within 200 km"]
     heads += ["best rival at 200 km", "its median km", "its % within 200 km"]
     return markdown(heads, rows)
+
+
+def _named(table: MainTable, split: str) -> str:
+    """Names a split, with the reason if verdicts on it do not count."""
+    role = table.role(split)
+    return f"`{split}`" if role is Role.TEST else f"`{split}`, {role.value}"
 
 
 def main_tables(table: MainTable | None) -> list[str]:
@@ -88,7 +105,7 @@ def main_tables(table: MainTable | None) -> list[str]:
     ]
     all_outcomes = outcomes(table)
     for split in table.splits:
-        lines += ["", f"### `{split}` ({table.ours.on(split).n:,} photos)", ""]
+        lines += ["", f"### {_named(table, split)} ({table.ours.on(split).n:,} photos)", ""]
         lines += [_split_table(table, split), "", "Ours against the best rival:", ""]
         lines.append(_verdict_table([o for o in all_outcomes if o.split == split]))
     return lines
@@ -130,7 +147,11 @@ def _method_cells(row: MethodRow, split: str, shown: Sequence[int]) -> list[str]
 
 def _verdict_table(all_outcomes: Sequence[Outcome]) -> str:
     rows = [
-        [f"within {o.measure.name}" if _is_share(o) else o.measure.name, title(o.rival), o.text]
+        [
+            f"within {o.measure.name}" if o.is_share else o.measure.name,
+            title(o.rival),
+            o.text + (", not counted" if o.at_bound else ""),
+        ]
         for o in all_outcomes
     ]
     return markdown(["measure", "best rival", "ours"], rows)
@@ -166,6 +187,59 @@ def strata(table: MainTable | None) -> list[str]:
     return lines
 
 
+PARTS_KM = (25.0, 200.0)
+
+
+def parts(table: MainTable | None) -> list[str]:
+    """Renders ours against its forms with a part taken away, paired over the photos."""
+    if table is None or not table.forms:
+        return [NOT_MEASURED]
+    shown = [i for i, km in enumerate(table.thresholds_km) if km in PARTS_KM]
+    heads = ["split", "without", *(f"% within {table.thresholds_km[i]:g} km" for i in shown)]
+    heads += ["nats/km²", *(f"ours more within {table.thresholds_km[i]:g} km" for i in shown)]
+    heads += ["ours less nats/km²", "% in 50 % radius", "% in 90 % radius"]
+    rows = []
+    for split in table.splits:
+        for row in (table.ours, *table.forms):
+            scores = row.on(split)
+            against = None if row is table.ours else table.duel(split, row.name)
+            nats = None if against is None else against.nats_per_km2
+            rows.append(
+                [
+                    _named(table, split),
+                    "nothing: ours" if against is None else title(row.name),
+                    *(percent(scores.within[i]) for i in shown),
+                    number(scores.nats_per_km2, 2),
+                    *("–" if against is None else percent(against.within[i]) for i in shown),
+                    "–" if nats is None else number(nats, 2),
+                    percent(scores.coverage_50),
+                    percent(scores.coverage_90),
+                ]
+            )
+    intro = (
+        "The same photos under our model with a part taken away, or another network under our "
+        "loss. Differences are ours minus the form, paired over the photos."
+    )
+    return [intro, "", markdown(heads, rows)]
+
+
+def nearness(table: MainTable | None) -> list[str]:
+    """Renders how far the photos of each split are from the nearest training photo."""
+    if table is None or not table.nearness:
+        return [NOT_MEASURED]
+    heads = ["split", "photos", *(f"{100 * share:g} %" for share in NEARNESS_SHARES)]
+    rows = [
+        [
+            _named(table, near.split) + (f", over {near.over_km:g} km" if near.over_km else ""),
+            f"{near.n:,}",
+            *(f"{km:,.0f}" for km in near.quantiles_km),
+        ]
+        for near in table.nearness
+    ]
+    intro = "Distance in km to the nearest training photo that this share of the photos is within:"
+    return [intro, "", markdown(heads, rows)]
+
+
 def sampling(results: Mapping[str, Any] | None) -> list[str]:
     """Renders sampling mode against the number of steps."""
     if not results:
@@ -173,8 +247,10 @@ def sampling(results: Mapping[str, Any] | None) -> list[str]:
     study = results["study"]
     entries = [("density mode", results["density"])]
     settings = results["settings"].values()
-    order = sorted(settings, key=lambda e: (e["placing"], e["sampler"], e["steps"]))
-    entries += [(f"{e['sampler']}, {e['placing']}, {e['steps']}", e) for e in order]
+    order = sorted(
+        settings, key=lambda e: (e["placing"], e["sampler"], e.get("guidance", 1.0), e["steps"])
+    )
+    entries += [(_sampled_name(e), e) for e in order]
     rows = [
         [
             name,
@@ -190,6 +266,43 @@ def sampling(results: Mapping[str, Any] | None) -> list[str]:
     heads += ["% within 25 km", "200 km", "750 km", "nats/km²", "ms per photo"]
     intro = f"{study['photos']:,} photos, {study['samples']} samples each, `{study['checkpoint']}`."
     return [intro, "", markdown(heads, rows)]
+
+
+def _sampled_name(entry: Mapping[str, Any]) -> str:
+    guidance = entry.get("guidance", 1.0)
+    guided = f", guidance {guidance:g}" if guidance != 1.0 else ""
+    return f"{entry['sampler']}, {entry['placing']}, {entry['steps']}{guided}"
+
+
+WORTH_NATS, WORTH_SHARE = 0.2, 0.05
+"""Gains over density mode from which sampling would become the default."""
+
+
+def sampling_verdict(results: Mapping[str, Any] | None) -> str:
+    """Says in one sentence what sampling costs and gains on ambiguous photos."""
+    if not results or not results["settings"]:
+        return f"**Sampling on ambiguous photos.** {NOT_MEASURED}"
+    settings = results["settings"]
+    best = {
+        key: max(settings.values(), key=lambda entry: float(entry["gain"][key]["mean"]))
+        for key in ("nats", "within_25")
+    }
+    nats, share = best["nats"]["gain"]["nats"], best["within_25"]["gain"]["within_25"]
+    worth = nats["mean"] >= WORTH_NATS or share["mean"] >= WORTH_SHARE
+    calls = [entry["calls_per_photo"] for entry in settings.values()]
+    return (
+        f"**Sampling on ambiguous photos.** On the {results['study']['photos']:,} validation "
+        f"photos whose density has least information, the best of {len(settings)} ways to sample "
+        f"gains {_signed(nats, 2)} nats over one network call, the best within 25 km "
+        f"{_signed(share, 1, 100.0)} points (mean and standard error, before the map), for "
+        f"{min(calls):,} to {max(calls):,} network calls per photo: "
+        + ("it is worth its cost there." if worth else "it does not earn its cost.")
+    )
+
+
+def _signed(gain: Mapping[str, float], digits: int, factor: float = 1.0) -> str:
+    mean, error = factor * gain["mean"], factor * gain["standard_error"]
+    return f"{mean:+.{digits}f} ± {error:.{digits}f}".replace("-", "−")
 
 
 def benchmark(content: Mapping[str, Any] | None) -> list[str]:

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from experiments.baselines import RIVALS, Budget, fit_and_predict
-from experiments.report import answers
+from experiments.baselines import RIVALS, Budget
+from experiments.baselines.calibration import temperatures_of
+from experiments.baselines.registry import Said, answer, fit
+from experiments.report import answers, forms
 from experiments.report.answers import Answered
 from experiments.report.comparison import compare
 from experiments.report.record import (
+    FAR,
+    NEARNESS_SHARES,
     OURS,
     POOLS,
     Duel,
     MainTable,
     MethodRow,
+    Nearness,
     PoolStrata,
+    Role,
     SplitData,
     SplitScores,
 )
+from experiments.report.rival_files import FOLDER, asked, trained
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.config import to_dict
 from locdiffusion.decoding.answers import Predictions
@@ -37,8 +47,11 @@ from locdiffusion.evaluate.scores import score
 from locdiffusion.files import write_json
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
+from locdiffusion.temperature import TemperatureModel
 
 METHODS = "methods"
+FAR_PHOTOS = 200
+"""Fewest photos of a far split."""
 
 
 def budget_like(checkpoint: Checkpoint, steps: int | None = None) -> Budget:
@@ -58,60 +71,145 @@ def budget_like(checkpoint: Checkpoint, steps: int | None = None) -> Budget:
     )
 
 
-def make_answers(
-    output: Path,
-    checkpoint: Checkpoint,
-    train: EmbeddedPhotos,
-    val: EmbeddedPhotos,
-    splits: Mapping[str, EmbeddedPhotos],
-    budget: Budget,
-    rivals: Sequence[str] = tuple(RIVALS),
-) -> list[str]:
-    """Writes the answers of our model and of every rival on every split under `output`.
+@dataclass(frozen=True)
+class Photos:
+    """The photos of a report.
 
-    Args:
-        output: Directory. Methods that it holds for the same data and settings are not repeated.
-        checkpoint: Our checkpoint.
-        train: Photos on which rivals are fitted.
-        val: Photos that choose the rivals' settings.
+    Attributes:
+        train: Training photos.
+        calibration: Parts of the validation photos, the one from the regions of training first.
         splits: Photos to answer, by split.
-        budget: Budget of the rivals' training.
-        rivals: Names of the rivals.
-
-    Returns:
-        Names of the methods, ours first.
     """
-    from tqdm import tqdm
 
-    same = {"splits": {name: photos.fingerprint for name, photos in splits.items()}}
-    fitted_on = {"train": train.fingerprint, "val": val.fingerprint, "budget": asdict(budget)}
-    for name in tqdm([OURS, *rivals], desc="methods", unit="method", file=sys.stderr):
-        own = {"checkpoint": checkpoint.sha256} if name == OURS else fitted_on
-        identity = {"method": name, **own, **same}
-        file = output / METHODS / f"{name}.json"
-        if file.is_file() and json.loads(file.read_text("utf-8"))["identity"] == identity:
-            continue
-        if name == OURS:
-            predictions, details = _ours(checkpoint, splits)
-        else:
-            predictions, details = fit_and_predict(name, train, val, splits, budget)
-        for split, photos in splits.items():
-            answers.write(answers.path_of(output, name, split), photos, predictions[split])
-        file.parent.mkdir(parents=True, exist_ok=True)
-        # Written last, as a method without this file is repeated.
-        write_json(file, {"identity": identity, "details": details})
-    return [OURS, *rivals]
+    train: EmbeddedPhotos
+    calibration: Sequence[EmbeddedPhotos]
+    splits: Mapping[str, EmbeddedPhotos]
+
+    @functools.cached_property
+    def fingerprints(self) -> dict[str, Any]:
+        """Fingerprints of all sets."""
+        return {
+            "train": self.train.fingerprint,
+            "calibration": [part.fingerprint for part in self.calibration],
+            "splits": {name: photos.fingerprint for name, photos in self.splits.items()},
+        }
+
+    def roles(self) -> dict[str, Role]:
+        """Tells which splits hold photos of the calibration."""
+        known = {place for part in self.calibration for place in _places(part)}
+        return {
+            name: Role.TEST if known.isdisjoint(_places(photos)) else Role.CALIBRATION
+            for name, photos in self.splits.items()
+        }
+
+
+def _places(photos: EmbeddedPhotos) -> Iterator[tuple[str, float, float]]:
+    return zip(photos.keys, photos.latitude.tolist(), photos.longitude.tolist(), strict=True)
 
 
 _Made = tuple[dict[str, Predictions], dict[str, Any]]
 
 
-def _ours(checkpoint: Checkpoint, splits: Mapping[str, EmbeddedPhotos]) -> _Made:
-    details = {
-        "parameters": sum(p.numel() for p in checkpoint.network.parameters()),
-        "choices": to_dict(checkpoint.config.decode),
+def make_answers(
+    output: Path,
+    checkpoint: Checkpoint,
+    photos: Photos,
+    budget: Budget,
+    rivals: Sequence[str] = tuple(RIVALS),
+    paper: Checkpoint | None = None,
+) -> list[str]:
+    """Writes the answers of our model, its forms and every rival on every split.
+
+    Args:
+        output: Directory. Methods that it holds for the same data and settings are not repeated.
+        checkpoint: Our checkpoint.
+        photos: Photos to fit on and to answer.
+        budget: Budget of the rivals' training.
+        rivals: Names of the rivals.
+        paper: Checkpoint of the recipe `paper`; None leaves this row out.
+
+    Returns:
+        Names of the methods, ours first, then its forms, then the rivals.
+    """
+    own = _own(checkpoint, photos, budget, paper)
+    makers = {**own, **_rivals(output, photos, budget, rivals)}
+    for number, (name, (identity, make)) in enumerate(makers.items(), 1):
+        file = output / METHODS / f"{name}.json"
+        whole = {"method": name, **identity, **photos.fingerprints}
+        if file.is_file() and json.loads(file.read_text("utf-8"))["identity"] == whole:
+            print(f"{number}/{len(makers)} {name}: done before", file=sys.stderr)
+            continue
+        began = time.perf_counter()
+        predictions, details = make()
+        for split, part in photos.splits.items():
+            answers.write(answers.path_of(output, name, split), part, predictions[split])
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Written last, as a method without this file is repeated.
+        write_json(file, {"identity": whole, "details": details})
+        seconds = time.perf_counter() - began
+        print(f"{number}/{len(makers)} {name}: {seconds:,.0f} s", file=sys.stderr)
+    return list(makers)
+
+
+_Makers = dict[str, tuple[dict[str, Any], Callable[[], _Made]]]
+
+
+def _own(
+    checkpoint: Checkpoint, photos: Photos, budget: Budget, paper: Checkpoint | None
+) -> _Makers:
+    """Our model and its forms, with what each depends on besides the photos."""
+    shipped = {"checkpoint": checkpoint.sha256}
+
+    def answered(changed: Checkpoint, answer: Callable[..., Predictions] = predict) -> _Made:
+        details = {
+            "parameters": sum(p.numel() for p in changed.network.parameters()),
+            "choices": to_dict(changed.config.decode),
+        }
+        return {n: answer(changed, part) for n, part in photos.splits.items()}, details
+
+    recipe = checkpoint.config.record.get("recipe", {})
+    fitted_on = photos.train, photos.calibration
+    makers: _Makers = {
+        OURS: (shipped, lambda: answered(checkpoint)),
+        forms.ONE_TEMPERATURE: (
+            shipped,
+            lambda: answered(forms.one_temperature(checkpoint, photos.calibration)),
+        ),
+        forms.SMALL_MLP: (
+            {"recipe": recipe, "budget": asdict(budget)},
+            lambda: answered(forms.small_mlp(checkpoint, *fitted_on, budget)),
+        ),
     }
-    return {name: predict(checkpoint, photos) for name, photos in splits.items()}, details
+    if checkpoint.appearance is not None:
+        makers[forms.WITHOUT_MAP] = (shipped, lambda: answered(forms.without_map(checkpoint)))
+    if paper is not None:
+        makers[forms.PAPER] = ({"checkpoint": paper.sha256}, lambda: answered(paper, forms.sampled))
+    return makers
+
+
+def train_rival(output: Path, name: str, photos: Photos, budget: Budget) -> Said:
+    """Trains a rival and asks it about all photos, as far as `output` does not hold this."""
+    folder = output / FOLDER / name
+    fitted_on = {key: photos.fingerprints[key] for key in ("train", "calibration")}
+    identity = {"rival": name, "budget": asdict(budget), **fitted_on}
+    record = trained(folder, identity, lambda: fit(name, photos.train, photos.calibration, budget))
+    parts = {f"calibration-{i}": part for i, part in enumerate(photos.calibration)}
+    said = asked(folder, {**parts, **photos.splits})
+    return Said([said.pop(part) for part in parts], said, record)
+
+
+def _rivals(output: Path, photos: Photos, budget: Budget, names: Sequence[str]) -> _Makers:
+    """The rivals, with what each depends on besides the photos."""
+
+    @functools.cache
+    def temperatures() -> TemperatureModel:
+        return temperatures_of(photos.train, budget.seed)
+
+    def make(name: str) -> _Made:
+        said = train_rival(output, name, photos, budget)
+        return answer(said, photos.calibration, photos.splits, temperatures())
+
+    return {name: ({"budget": asdict(budget)}, functools.partial(make, name)) for name in names}
 
 
 def make_table(
@@ -119,9 +217,8 @@ def make_table(
     methods: Sequence[str],
     checkpoint: Checkpoint,
     budget: Budget,
-    train: EmbeddedPhotos,
+    photos: Photos,
     data: Sequence[SplitData],
-    splits: Sequence[str],
     bootstrap: Bootstrap,
 ) -> MainTable:
     """Scores the answers under `output`.
@@ -131,19 +228,32 @@ def make_table(
         methods: Names of the methods, ours first.
         checkpoint: Our checkpoint.
         budget: Budget of the rivals.
-        train: Training photos, to which distances are measured.
+        photos: The photos.
         data: Sets of photos, with a summary of how they were made.
-        splits: Names of the splits in the order of the report.
         bootstrap: Settings of all bootstrap intervals.
     """
+    names = tuple(photos.splits)
     found = {
-        (m, s): answers.read(answers.path_of(output, m, s)) for m, s in product(methods, splits)
+        (m, s): answers.read(answers.path_of(output, m, s)) for m, s in product(methods, names)
     }
-    rows = [_row(output, name, {s: found[name, s] for s in splits}, bootstrap) for name in methods]
+    distance = {name: _nearest_km(photos.train, found[OURS, name]) for name in names}
+    roles, near = photos.roles(), [nearness(name, distance[name]) for name in names]
+    strata = _strata(found, methods, names, distance, bootstrap)
+    for name in names:
+        far = far_rows(distance[name]) if name in FAR else None
+        if far is None:
+            continue
+        over_km, rows = far
+        part = f"{name}_far"
+        found |= {(m, part): found[m, name].take(rows) for m in methods}
+        roles[part] = Role.PART if roles[name] is Role.TEST else roles[name]
+        near.append(replace(nearness(part, distance[name][rows]), over_km=over_km))
+    splits = tuple(roles)
+    rows_of = [_row(output, m, {s: found[m, s] for s in splits}, bootstrap) for m in methods]
     duels = [
-        Duel(split, rival, _compare(found[OURS, split], found[rival, split], bootstrap))
-        for split, rival in product(splits, methods)
-        if rival != OURS
+        Duel(split, other, _compare(found[OURS, split], found[other, split], bootstrap))
+        for split, other in product(splits, methods)
+        if other != OURS
     ]
     return MainTable(
         model=checkpoint.model_id,
@@ -154,10 +264,43 @@ def make_table(
         f"{platform.machine()}, {torch.get_num_threads()} threads",
         bootstrap=bootstrap,
         data=tuple(data),
-        methods=tuple(rows),
+        methods=tuple(rows_of),
         duels=tuple(duels),
-        strata=tuple(_strata(found, methods, splits, train, bootstrap)),
+        strata=tuple(strata),
+        roles=roles,
+        nearness=tuple(near),
     )
+
+
+def nearness(split: str, distance_km: NDArray[np.float64]) -> Nearness:
+    """Summarises the distances ``(n,)`` of a split to the nearest training photo."""
+    quantiles = np.quantile(distance_km, NEARNESS_SHARES).tolist()
+    return Nearness(split, len(distance_km), tuple(quantiles))
+
+
+def far_rows(
+    distance_km: NDArray[np.float64], least: int = FAR_PHOTOS, step_km: float = 50.0
+) -> tuple[float, NDArray[np.int64]] | None:
+    """Finds the photos of a split that are farthest from training.
+
+    Args:
+        distance_km: Distances to the nearest training photo, ``(n,)``.
+        least: Fewest photos that must remain.
+        step_km: Step of the distance that they must exceed.
+
+    Returns:
+        The largest distance in steps that at least so many photos exceed, and their numbers; None
+        if that distance is 0.
+    """
+    if len(distance_km) < least:
+        return None
+    over_km = step_km * float(np.floor(np.sort(distance_km)[-least] / step_km))
+    return (over_km, np.flatnonzero(distance_km >= over_km)) if over_km > 0 else None
+
+
+def _nearest_km(train: EmbeddedPhotos, answered: Answered) -> NDArray[np.float64]:
+    truth = answered.latitude, answered.longitude
+    return nearest_training_km(*truth, train.latitude, train.longitude)
 
 
 def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -179,8 +322,9 @@ def _row(output: Path, name: str, found: Mapping[str, Answered], bootstrap: Boot
         SplitScores(split, score(part.predictions, part.latitude, part.longitude, bootstrap))
         for split, part in found.items()
     ]
-    kept = {key: value for key, value in details.items() if key not in ("parameters", "rival")}
-    return MethodRow(name, details["parameters"], kept, tuple(scores))
+    shown = {key: value for key, value in details.items() if key not in ("parameters", "rival")}
+    is_rival = name in RIVALS
+    return MethodRow(name, details["parameters"], shown, tuple(scores), is_rival)
 
 
 def _compare(ours: Answered, rival: Answered, bootstrap: Bootstrap) -> Any:
@@ -193,7 +337,7 @@ def _strata(
     found: Mapping[tuple[str, str], Answered],
     methods: Sequence[str],
     splits: Sequence[str],
-    train: EmbeddedPhotos,
+    distance_km: Mapping[str, NDArray[np.float64]],
     bootstrap: Bootstrap,
 ) -> list[PoolStrata]:
     rows = []
@@ -204,7 +348,7 @@ def _strata(
         parts = [found[OURS, name] for name in present]
         latitude = np.concatenate([p.latitude for p in parts])
         longitude = np.concatenate([p.longitude for p in parts])
-        distance = nearest_training_km(latitude, longitude, train.latitude, train.longitude)
+        distance = np.concatenate([distance_km[name] for name in present])
         for method in methods:
             joined = Predictions.joined([found[method, name].predictions for name in present])
             strata = score_strata(joined, latitude, longitude, distance, bootstrap=bootstrap)

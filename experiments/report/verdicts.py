@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from experiments.report.comparison import Comparison, Verdict, verdict
-from experiments.report.record import MainTable
+from experiments.report.record import MainTable, Role
 from locdiffusion.evaluate.bootstrap import Estimate
 from locdiffusion.evaluate.scores import Scores
 
+POINTS = " points"
 MEDIAN, NATS, GEOSCORE = "median km", "nats/km²", "GeoScore"
+
+AT_BOUND = 0.005
+"""A share below this is 0 % to the per cent, one above 1 minus this is 100 %."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,8 @@ class Outcome:
         rival: Name of the rival with the best score there.
         difference: Ours minus the rival's, with its paired interval.
         verdict: Conclusion that the interval allows about ours.
+        role: Whether verdicts on this split count.
+        at_bound: Whether both are at 0 %, or both at 100 %, to the per cent.
     """
 
     split: str
@@ -50,11 +56,18 @@ class Outcome:
     rival: str
     difference: Estimate
     verdict: Verdict
+    role: Role = Role.TEST
+    at_bound: bool = False
 
     @property
-    def level_or_better(self) -> bool:
-        """Whether our model is level or better."""
-        return self.verdict is not Verdict.WORSE
+    def counts(self) -> bool:
+        """Whether this is a win, a tie or a loss: on a test, where both methods could differ."""
+        return self.role is Role.TEST and not self.at_bound
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the measure is the accuracy at a threshold."""
+        return self.measure.unit == POINTS
 
     @property
     def text(self) -> str:
@@ -86,7 +99,7 @@ def measures(table: MainTable) -> tuple[Measure, ...]:
             lambda comparison: comparison.within[i],
             100.0,
             1,
-            " points",
+            POINTS,
         )
 
     return (
@@ -109,18 +122,25 @@ def outcomes(table: MainTable) -> list[Outcome]:
             best = _best_rival(table, split, measure)
             if best is None:
                 continue
-            comparison = next(
-                d.comparison for d in table.duels if (d.split, d.rival) == (split, best)
-            )
-            difference = measure.difference(comparison)
-            if difference is None:
+            rival, value = best
+            difference = measure.difference(table.duel(split, rival))
+            own = measure.of(table.ours.on(split))
+            if difference is None or own is None:
                 continue
             said = verdict(difference, higher_is_better=measure.higher_is_better)
-            found.append(Outcome(split, measure, best, difference, said))
+            at_bound = measure.unit == POINTS and both_at_bound(own.value, value)
+            role = table.role(split)
+            found.append(Outcome(split, measure, rival, difference, said, role, at_bound))
     return found
 
 
-def _best_rival(table: MainTable, split: str, measure: Measure) -> str | None:
+def both_at_bound(first: float, second: float) -> bool:
+    """Tells whether two shares are both at 0, or both at 1, to the per cent."""
+    low, high = min(first, second), max(first, second)
+    return high < AT_BOUND or low > 1.0 - AT_BOUND
+
+
+def _best_rival(table: MainTable, split: str, measure: Measure) -> tuple[str, float] | None:
     values = {}
     for row in table.rivals:
         estimate = measure.of(row.on(split))
@@ -128,4 +148,14 @@ def _best_rival(table: MainTable, split: str, measure: Measure) -> str | None:
             values[row.name] = estimate.value
     if not values:
         return None
-    return (max if measure.higher_is_better else min)(values, key=lambda name: values[name])
+    best = (max if measure.higher_is_better else min)(values, key=lambda name: values[name])
+    return best, values[best]
+
+
+def tally(some: Sequence[Outcome]) -> str:
+    """Counts wins, ties and losses in words: "ahead in 9, level in 2 and behind in 1 of 12"."""
+    ahead, level, behind = (
+        sum(outcome.verdict is said for outcome in some)
+        for said in (Verdict.BETTER, Verdict.LEVEL, Verdict.WORSE)
+    )
+    return f"ahead in {ahead}, level in {level} and behind in {behind} of {len(some)}"

@@ -14,8 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from experiments.baselines import Budget
+from experiments.baselines.registry import Fitted, fit
 from experiments.report import __main__ as command
-from experiments.report import ablation_tables, answers, figures, page, posterior_maps, sections
+from experiments.report import (
+    ablation_tables,
+    answers,
+    figures,
+    forms,
+    page,
+    posterior_maps,
+    rival_files,
+    sections,
+)
 from experiments.report import table as report_table
 from experiments.report.answers import Answered
 from experiments.report.comparison import Verdict, compare
@@ -25,12 +36,15 @@ from experiments.report.record import (
     Duel,
     MainTable,
     MethodRow,
+    Nearness,
     PoolStrata,
+    Role,
     SplitData,
     SplitScores,
 )
-from experiments.report.verdicts import Outcome, measures, outcomes
+from experiments.report.verdicts import Outcome, both_at_bound, measures, outcomes, tally
 from locdiffusion import checkpoint
+from locdiffusion.calibrate import fitting
 from locdiffusion.decoding.answers import Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap, Estimate
 from locdiffusion.evaluate.proximity import score_strata
@@ -226,9 +240,14 @@ class TestRecord:
         ahead.write(tmp_path / "main_table.json")
         assert MainTable.read(tmp_path / "main_table.json") == ahead
 
+    def test_roles_come_back(self, ahead: MainTable, tmp_path: Path) -> None:
+        replace(ahead, roles={"val": Role.CALIBRATION}).write(tmp_path / "main_table.json")
+        back = MainTable.read(tmp_path / "main_table.json")
+        assert back.role("val") is Role.CALIBRATION and back.role("val_regions") is Role.TEST
+
     def test_another_version_is_refused(self, ahead: MainTable) -> None:
-        with pytest.raises(ValueError, match="this version reads 1"):
-            replace(ahead, format=2)
+        with pytest.raises(ValueError, match="this version reads 2"):
+            replace(ahead, format=1)
 
     def test_answers_come_back(self, tmp_path: Path) -> None:
         photos = tiny.learnable_photos(9, 0)
@@ -263,13 +282,42 @@ class TestVerdicts:
         said = report_verdict(measure, difference)
         outcome = Outcome("val", measure, "someone", difference, said)
         assert outcome.text == text
-        assert outcome.level_or_better == ("behind" not in text)
+        assert (outcome.verdict is Verdict.WORSE) == ("behind" in text)
 
     def test_the_best_rival_is_chosen_for_each_split_and_measure(self, ahead: MainTable) -> None:
         found = outcomes(ahead)
         assert len(found) == len(SPLITS) * len(measures(ahead))
         assert {o.rival for o in found if o.measure.name == "750 km"} == {"nearest_neighbour"}
         assert {o.verdict for o in found if o.measure.name == "200 km"} == {Verdict.BETTER}
+
+    @pytest.mark.parametrize(
+        ("first", "second", "at_bound"),
+        [
+            (1.0, 1.0, True),
+            (1.0, 0.996, True),
+            (1.0, 0.994, False),
+            (0.0, 0.0049, True),
+            (0.0, 0.01, False),
+            (0.0, 1.0, False),
+            (0.5, 0.5, False),
+        ],
+    )
+    def test_two_at_a_bound_cannot_differ(
+        self, first: float, second: float, at_bound: bool
+    ) -> None:
+        assert both_at_bound(first, second) == both_at_bound(second, first) == at_bound
+
+    def test_comparisons_at_a_bound_are_not_counted(self, ahead: MainTable) -> None:
+        """All are 100 km off: nobody is within 1 km, everybody within 2,500."""
+        found = {(o.split, o.measure.name): o for o in outcomes(ahead)}
+        assert not found["val", "1 km"].counts and found["val", "1 km"].at_bound
+        assert not found["val", "2500 km"].counts
+        assert found["val", "200 km"].counts and found["val", "median km"].counts
+
+    def test_a_tally_adds_up(self, behind: MainTable) -> None:
+        found = [o for o in outcomes(behind) if o.measure.name in ("200 km", "GeoScore")]
+        assert tally(found) == "ahead in 0, level in 0 and behind in 4 of 4"
+        assert tally([]) == "ahead in 0, level in 0 and behind in 0 of 0"
 
     def test_they_turn_when_the_numbers_turn(self, behind: MainTable) -> None:
         found = [o for o in outcomes(behind) if o.measure.name in ("200 km", "median km")]
@@ -297,15 +345,40 @@ class TestPage:
 
     def test_the_verdicts_follow_the_numbers(self, ahead: MainTable, behind: MainTable) -> None:
         good, bad = (page.render(page.Inputs(table), {}) for table in (ahead, behind))
-        assert "level or better in 10 of 10" in good and "behind by" not in good
-        worse = [o for o in outcomes(behind) if not o.level_or_better]
-        shares = [o for o in worse if o.measure.unit == " points"]
-        assert f"level or better in {10 - len(shares)} of 10" in bad and shares
+        assert "behind in 0 of" in good and "behind by" not in good
+        worse = [o for o in outcomes(behind) if o.verdict is Verdict.WORSE]
+        shares = [o for o in worse if o.is_share]
+        counted = [o for o in outcomes(behind) if o.is_share and o.counts]
+        assert f"behind in {len(shares)} of {len(counted)} comparisons" in bad and shares
         for outcome in worse:
             assert outcome.text in bad
         for outcome in shares:
             said = f"- `{outcome.split}`, within {outcome.measure.name}: {outcome.text} (1-NN)"
             assert said in bad
+
+    def test_what_calibration_has_seen_is_shown_and_not_counted(self, behind: MainTable) -> None:
+        roles = {"val": Role.CALIBRATION, "val_regions": Role.PART}
+        seen = page.render(page.Inputs(replace(behind, roles=roles)), {})
+        assert "ahead in 0, level in 0 and behind in 0 of 0 comparisons" in seen
+        assert "all on `val` (seen by calibration)" in seen
+        assert "all on `val_regions` (part of another split)" in seen
+        assert "### `val`, seen by calibration (60 photos)" in seen
+        assert not any(line.startswith("- `val") and "within" in line for line in seen.split("\n"))
+
+    def test_a_form_of_ours_is_no_rival(self, ahead: MainTable) -> None:
+        methods = (*ahead.methods[:1], replace(ahead.methods[1], is_rival=False), ahead.methods[2])
+        table = replace(ahead, methods=methods)
+        assert [row.name for row in table.forms] == ["nearest_neighbour"]
+        assert {o.rival for o in outcomes(table)} == {"flow_matching"}
+        text = page.render(page.Inputs(table), {})
+        part = text[text.index("## What each part is worth") :]
+        gain = table.duel("val", "nearest_neighbour").within[2]
+        assert f"{100 * gain.value:.1f} (" in part.split("\n## ")[0]
+
+    def test_the_distance_to_training_is_shown(self, ahead: MainTable) -> None:
+        near = Nearness("val", 60, (1.0, 2.0, 345.0, 4.0, 5.0, 6789.0), over_km=400.0)
+        text = page.render(page.Inputs(replace(ahead, nearness=(near,))), {})
+        assert "345" in text and "6,789" in text and "`val`, over 400 km" in text
 
     def test_the_three_voices_stand_apart_before_anything_else(self, ahead: MainTable) -> None:
         text = page.render(page.Inputs(ahead), {})
@@ -323,7 +396,7 @@ class TestPage:
     def test_what_is_absent_is_said_to_be(self) -> None:
         text = page.render(page.Inputs(), {})
         sections_of = text.split("\n## ")[3:-1]
-        assert len(sections_of) == 9
+        assert len(sections_of) == 13
         for section in sections_of:
             assert sections.NOT_MEASURED in section
 
@@ -354,6 +427,31 @@ class TestPage:
                 for found in by_answer.values():
                     assert f"{found['median_km']:,.0f}" in text
         assert "20,000" in text and "12.3" in text  # of the radii
+
+    def test_networks_are_shown_over_seeds(self) -> None:
+        made = []
+        for seed, median in enumerate((100.0, 130.0)):
+            record = ablation("unet", "networks", ("density",), max_degree=31, trunk_blocks=2)
+            record["budget"] |= {"widths": [320, 160], "condition_dim": 640, "seed": seed}
+            for split in record["results"].values():
+                split["density"] |= {"median_km": median, "tempered_nll_km2": 11.0 + seed}
+            made.append(record)
+        text = "\n".join(ablation_tables.networks({str(i): r for i, r in enumerate(made)}))
+        assert "115 (100-130)" in text and "11.50 (11.00-12.00)" in text
+        assert "CS-UNet, trunk of 2 blocks" in text and "widths 320/160" in text
+
+    @pytest.mark.parametrize(
+        ("nats", "said"), [(0.1, "does not earn its cost"), (0.3, "is worth its cost")]
+    )
+    def test_sampling_is_judged_by_its_gain(self, nats: float, said: str) -> None:
+        gain = {
+            "nats": {"mean": nats, "standard_error": 0.05},
+            "within_25": {"mean": -0.025, "standard_error": 0.01},
+        }
+        settings = {name: {**e, "gain": gain} for name, e in SAMPLING["settings"].items()}
+        sentence = sections.sampling_verdict({**SAMPLING, "settings": settings})
+        assert said in sentence and "77 validation photos" in sentence
+        assert f"+{nats:.2f} ± 0.05 nats" in sentence and "−2.5 ± 1.0 points" in sentence
 
     def test_smoothing_is_named_by_its_kernel(self, records: dict[str, Any]) -> None:
         lines = ablation_tables.ablations(records)
@@ -436,6 +534,58 @@ class TestMaps:
             posterior_maps.find_images([str(shard)], {"other"})
 
 
+class TestFarRows:
+    def test_the_farthest_photos_remain(self) -> None:
+        distance = np.arange(1000.0)
+        over_km, rows = report_table.far_rows(distance) or (0.0, np.zeros(0))
+        assert over_km == 800.0
+        np.testing.assert_array_equal(rows, np.arange(800, 1000))
+
+    @given(st.lists(st.floats(0.0, 3000.0), min_size=200, max_size=400))
+    @settings(max_examples=20, deadline=None)
+    def test_there_are_enough_and_no_step_more_would_do(self, distance: list[float]) -> None:
+        found = report_table.far_rows(np.array(distance))
+        if found is None:
+            assert np.sum(np.array(distance) >= 50.0) < 200
+        else:
+            assert len(found[1]) >= 200 and found[0] % 50.0 == 0.0
+            assert np.min(np.array(distance)[found[1]]) >= found[0]
+            assert np.sum(np.array(distance) >= found[0] + 50.0) < 200
+
+    def test_too_few_photos_or_none_far_make_no_split(self) -> None:
+        assert report_table.far_rows(np.full(199, 900.0)) is None
+        assert report_table.far_rows(np.full(500, 49.0)) is None
+
+
+class TestRivalFiles:
+    def test_a_rival_is_trained_and_asked_once(self, tmp_path: Path) -> None:
+        train, val, test = (tiny.learnable_photos(n, s) for n, s in ((80, 0), (20, 1), (9, 2)))
+        folder, made = tmp_path / "rivals" / "nearest_neighbour", []
+
+        def make() -> Fitted:
+            made.append(len(made))
+            return fit("nearest_neighbour", train, [val], Budget())
+
+        first = rival_files.trained(folder, {"steps": 1}, make)
+        said = rival_files.asked(folder, {"val": val})
+        files = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+        assert rival_files.trained(folder, {"steps": 1}, make) == first
+        more = rival_files.asked(folder, {"val": val, "test": test})
+        assert made == [0] and len(more["test"].logits) == 9
+        np.testing.assert_array_equal(more["val"].points, said["val"].points)
+        assert all(path.stat().st_mtime_ns == then for path, then in files.items())
+        # Photos of the same name that are others are asked about anew.
+        assert len(rival_files.asked(folder, {"val": test})["val"].logits) == 9
+
+    def test_another_training_removes_what_was_said(self, tmp_path: Path) -> None:
+        folder, photos = tmp_path / "rival", tiny.learnable_photos(20, 0)
+        fitted = fit("nearest_neighbour", photos, [photos], Budget())
+        rival_files.trained(folder, {"steps": 1}, lambda: fitted)
+        rival_files.asked(folder, {"val": photos})
+        rival_files.trained(folder, {"steps": 2}, lambda: fitted)
+        assert sorted(path.name for path in folder.iterdir()) == ["rival.json", "rival.pt"]
+
+
 class TestCommand:
     @pytest.fixture
     def data(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
@@ -458,14 +608,16 @@ class TestCommand:
         ]
 
     def test_from_shards_to_the_page(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(fitting, "FIT_STEPS", (0,))
+        monkeypatch.setattr(forms, "LOG_TEMPERATURES", [0.0, 1.0])
         fitted = []
-        real = report_table.fit_and_predict
+        real = report_table.fit
 
-        def fit_and_predict(name: str, *rest: Any) -> Any:
+        def fit(name: str, *rest: Any) -> Any:
             fitted.append(name)
             return real(name, *rest)
 
-        monkeypatch.setattr(report_table, "fit_and_predict", fit_and_predict)
+        monkeypatch.setattr(report_table, "fit", fit)
         flags = ("--rivals", "nearest_neighbour", "--steps", "2")
         assert command.main(self.table(data, *flags)) == 0
         first = (data / "out" / "main_table.json").read_text()
@@ -473,7 +625,10 @@ class TestCommand:
         assert fitted == ["nearest_neighbour"]
         assert (data / "out" / "main_table.json").read_text() == first
         content = json.loads(first)
-        assert [m["name"] for m in content["methods"]] == [OURS, "nearest_neighbour"]
+        wanted = [OURS, forms.ONE_TEMPERATURE, forms.SMALL_MLP, "nearest_neighbour"]
+        assert [m["name"] for m in content["methods"]] == wanted
+        assert [m["is_rival"] for m in content["methods"]] == [False, False, False, True]
+        assert content["roles"] == {"val": "seen by calibration", "val_regions": "test"}
         assert str(data) not in first
 
         shared = ["--output", str(data / "out")]
@@ -487,6 +642,11 @@ class TestCommand:
         assert "(report/posteriors.png)" in text
         assert (data / "docs" / "report" / "posteriors.png").is_file()
         assert text.count(sections.NOT_MEASURED) == 4
+
+        # Another checkpoint of ours: the rival is asked, and not trained again.
+        (data / "out" / "methods" / "nearest_neighbour.json").unlink()
+        assert command.main(self.table(data, *flags)) == 0
+        assert fitted == ["nearest_neighbour"]
 
     @pytest.mark.parametrize(
         ("change", "message"),
