@@ -19,6 +19,7 @@ from locdiffusion.decoding.fused_decoder import FusedDecoder
 from locdiffusion.decoding.point_only import Locator
 from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, mixed_log
+from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.density.transforms import ProductTransform, pole_frame
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
@@ -142,6 +143,33 @@ class Answerer:
         if self.fused is None or seen is None:
             return self.tables.log_probability(natural, vectors)
         return self.fused.log_probability(natural, seen.appearance, seen.trust, vectors)
+
+    @torch.inference_mode()
+    def log_density_at(
+        self, natural: Tensor, vectors: NDArray[np.float64], embeddings: Tensor | None = None
+    ) -> NDArray[np.float64]:
+        """Evaluates log p of one photo at many places.
+
+        Args:
+            natural: Natural parameters ``(1, K, d)``.
+            vectors: Unit vectors of the places, ``(M, 3)``.
+            embeddings: Embedding of the photo ``(1, E)``; None leaves the map out.
+
+        Returns:
+            Nats against the uniform probability of the sphere, ``(M,)``.
+        """
+        places, seen = torch.from_numpy(vectors).to(natural), self.seen(embeddings)
+        if self.fused is not None and seen is not None:
+            photo = natural, seen.appearance, seen.trust
+            log_p: Tensor = self.fused.log_density_at(*photo, places[None])[0]
+        else:
+            code = torch.from_numpy(encode_vectors(vectors, self.tables.max_degree))
+            # log p = log q₀ + log (1/K) Σ_k exp(F_k - log Z_k)
+            field = natural[0] @ code.to(natural).T
+            field = field - self.tables.log_normaliser(natural)[0, :, None]
+            log_p = mixed_log(field) + self.tables.log_q0_at(places)
+        found: NDArray[np.float64] = log_p.double().cpu().numpy()
+        return found
 
     def regions(
         self, natural: Tensor, embeddings: Tensor | None = None
@@ -301,20 +329,26 @@ def log_density_around(
     # The frame's columns are south, east and up: its longitude counts from south to east.
     longitude = np.pi - 2.0 * np.pi * np.arange(bearings) / bearings
     nodes = LatLonGrid(np.cos(np.radians(distance_deg)), longitude, np.ones(len(distance_deg)))
-    tables = answerer.tables
+    places = nodes.vectors @ frame.numpy().T
+    if answerer.fused is not None and embedding is not None:
+        log_p = answerer.log_density_at(natural[None], places, embedding[None])
+    else:
+        log_p = _on_circles(answerer.tables, natural, vector, nodes, places)
+    return (log_p - LOG_SPHERE_AREA_KM2).reshape(len(distance_deg), bearings)
+
+
+def _on_circles(
+    tables: DecoderTables,
+    natural: Tensor,
+    vector: Tensor,
+    nodes: LatLonGrid,
+    places: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Evaluates the log of K mixed densities ``(K, d)`` on circles around a place ``(1, 3)``."""
     circles = ProductTransform(nodes, tables.max_degree).to(natural.device)
     at_pole = tables.rotation(natural, vector.expand(len(natural), 3).to(natural))
-    places = (torch.from_numpy(nodes.vectors) @ frame.T).to(natural)
-    seen = answerer.seen(None if embedding is None else embedding[None])
-    if answerer.fused is not None and seen is not None:
-        photo = natural[None], seen.appearance, seen.trust
-        return _per_km2(answerer.fused.log_density_at(*photo, places[None])[0], nodes)
     # log p = log q₀ + log (1/K) Σ_k exp(F_k - log Z_k)
     field = circles.synthesis(at_pole).flatten(1) - tables.log_normaliser(natural[:, None])
-    return _per_km2(mixed_log(field) + tables.log_q0_at(places), nodes)
-
-
-def _per_km2(log_p: Tensor, nodes: LatLonGrid) -> NDArray[np.float64]:
-    """Takes log densities ``(nodes,)`` against the uniform sphere to nats per km², by circle."""
-    density: NDArray[np.float64] = log_p.double().cpu().numpy() - LOG_SPHERE_AREA_KM2
-    return density.reshape(len(nodes.cos_theta), len(nodes.longitude))
+    log_p = mixed_log(field) + tables.log_q0_at(torch.from_numpy(places).to(natural))
+    found: NDArray[np.float64] = log_p.double().cpu().numpy()
+    return found

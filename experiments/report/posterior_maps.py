@@ -21,9 +21,8 @@ from locdiffusion.card.views import density_style, half_width_km, offset_km
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.density.base_measure import LAND
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2
-from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.drawing.palette import ANSWER, COAST, DENSITY, FRAME, INK, PALE_LAND, SEA, TRUTH
-from locdiffusion.inference import natural_parameters
+from locdiffusion.inference import Answerer, natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.sphere.geodesy import destination, unit_vectors
@@ -125,18 +124,15 @@ class Posteriors:
     """Computes log densities of photos at any places, as the product does."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
-        self.checkpoint, self.tables = checkpoint, checkpoint.decoder().tables
+        self.checkpoint, self.answerer = checkpoint, Answerer.of_checkpoint(checkpoint)
 
     def log_density(
         self, embedding: NDArray[np.float32], vectors: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Computes the log density in nats per km² at ``(M, 3)`` for one embedding ``(E,)``."""
         natural = natural_parameters(self.checkpoint.denoiser, embedding[None])
-        log_z = self.tables.log_normaliser(natural[:, None]).double().numpy()[0]
-        field = encode_vectors(vectors, self.tables.max_degree) @ natural[0].double().numpy()
-        log_base = self.tables.log_q0_at(torch.from_numpy(vectors).float()).double().numpy()
-        density: NDArray[np.float64] = field + log_base - log_z - LOG_SPHERE_AREA_KM2
-        return density
+        photo = natural[:, None], vectors, torch.from_numpy(embedding[None])
+        return self.answerer.log_density_at(*photo) - LOG_SPHERE_AREA_KM2
 
 
 def draw(

@@ -336,5 +336,7 @@ def test_density_on_circles_is_the_decoders() -> None:
             km = np.radians(distance[i]) * EARTH_RADIUS_KM
             place = unit_vectors(*destination(-40.0, 170.0, 60.0 * j, km))
             wanted = decoder.tables.log_probability(natural[None], place[None])[0]
+            there = Answerer(decoder).log_density_at(natural[None], place[None])
+            assert there[0] == pytest.approx(wanted, abs=2e-3)
             wanted -= np.log(4.0 * np.pi * EARTH_RADIUS_KM**2)
             assert found[i, j] == pytest.approx(wanted, abs=2e-3)
