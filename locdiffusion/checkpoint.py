@@ -23,6 +23,7 @@ from locdiffusion.decoding.decoder import DecodeConfig, Decoder
 from locdiffusion.density.base_measure import COLUMNS, ROWS, BaseMeasure, uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
 from locdiffusion.files import atomic_path, write_atomically
+from locdiffusion.gallery.place_mixture import MixtureConfig
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.model.fingerprint import check_fingerprint
 from locdiffusion.model.preprocessing import EncoderSpec
@@ -72,6 +73,7 @@ class CheckpointConfig:
             version that wrote the file had none, or the encoder's weights were not at hand.
         purpose: Photos that the checkpoint is for, in a few words; empty if it does not say.
         unlike: What to do with other photos, in a few words.
+        gallery: How the places of a gallery are mixed with the densities; None if no gallery suits.
     """
 
     name: str
@@ -85,6 +87,7 @@ class CheckpointConfig:
     fingerprint: str = ""
     purpose: str = ""
     unlike: str = ""
+    gallery: MixtureConfig | None = None
 
     def __post_init__(self) -> None:
         """Checks that the parts fit together."""

@@ -23,8 +23,8 @@ from locdiffusion.density.base_measure import BaseMeasure, load_base_measure
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
 from locdiffusion.diffusion.schedules import recentred_sigmas
-from locdiffusion.gallery.hybrid import HybridGallery
-from locdiffusion.gallery.places import embedded_gallery, places_for
+from locdiffusion.gallery.place_mixture import PlaceMixture
+from locdiffusion.gallery.places import embedded, places_for
 from locdiffusion.inference import Answerer, log_density_around
 from locdiffusion.model.fingerprint import hold
 from locdiffusion.model.image_encoder import (
@@ -58,7 +58,7 @@ class Geotagger:
         checkpoint: Checkpoint,
         encoder: ImageEncoder,
         settings: GeotaggerSettings | None = None,
-        gallery: HybridGallery | None = None,
+        gallery: PlaceMixture | None = None,
         own: BaseMeasure | None = None,
     ) -> None:
         """Joins parts that are loaded already; `load` does it by name.
@@ -67,7 +67,7 @@ class Geotagger:
             checkpoint: Checkpoint, with the base measure of the answers.
             encoder: Image encoder of the checkpoint; its device is used for everything.
             settings: Mode, samples, steps and seed; the other settings were used by `load`.
-            gallery: Places for a second answer, with embeddings.
+            gallery: Embedded places that the answers are made from as well.
             own: Base measure to which the prior `checkpoint` goes back; None is that of the
                 checkpoint that is given.
         """
@@ -76,7 +76,7 @@ class Geotagger:
         self.settings = settings or GeotaggerSettings()
         self.gallery = gallery
         self.device = encoder.device
-        self._answerer = Answerer.of_checkpoint(checkpoint, self.device)
+        self._answerer = Answerer.of_checkpoint(checkpoint, self.device, gallery)
         self._denoiser = checkpoint.denoiser.to(self.device)
         self._own = checkpoint.base_measure if own is None else own
         self._under = functools.lru_cache(PRIORS_HELD)(self._with_measure_of)
@@ -110,7 +110,7 @@ class Geotagger:
             seed: Seed of the sampling noise.
             bf16: Whether the encoder runs in bfloat16; None: on a GPU that computes with it.
             prior: Where photos may come from, see `GeotaggerSettings`.
-            gallery: Places for a second answer of each photo, see `GeotaggerSettings`.
+            gallery: Places that the answers are made from as well, see `GeotaggerSettings`.
             embeds: Whether the encoder is loaded; without, `embed` raises and embeddings that were
                 kept are all that can be geotagged.
 
@@ -132,11 +132,12 @@ class Geotagger:
         own = loaded.base_measure
         loaded = replace(loaded, base_measure=load_base_measure(prior, own))
         name = check_encoder(loaded.config, None if encoder is None else local_encoder(encoder))
-        places = None if gallery is None else places_for(gallery, loaded.config.encoder.name)
-        trained, degree = loaded.config.encoder, loaded.config.model.max_degree
+        trained = loaded.config.encoder
+        mixes = loaded.config.gallery
+        places = places_for(gallery, trained.name, mixes)
         if not embeds:
-            kept = None if places is None else embedded_gallery(places, degree)
-            return cls(loaded, UnloadedEncoder(trained, device), wanted, kept, own)
+            unloaded = UnloadedEncoder(trained, device)
+            return cls(loaded, unloaded, wanted, embedded(places, mixes), own)
         image_encoder = load_image_encoder(name, device, bf16, trained)
         found = image_encoder.spec
         known = trained if trained.activation else replace(trained, activation=found.activation)
@@ -146,8 +147,7 @@ class Geotagger:
                 f"{found} instead of {trained}."
             )
         hold(image_encoder, loaded.config.fingerprint, trained.name)
-        embedded = None if places is None else embedded_gallery(places, degree)
-        return cls(loaded, image_encoder, wanted, embedded, own)
+        return cls(loaded, image_encoder, wanted, embedded(places, mixes), own)
 
     def with_prior(self, prior: str | None) -> Geotagger:
         """Returns a Geotagger that answers under another prior, with the same networks.
@@ -241,7 +241,7 @@ class Geotagger:
         Args:
             natural: Natural parameters of N photos, ``(N, K, d)``.
             embeddings: Image embeddings ``(N, E)``. Without, the answers are those of the densities
-                alone, without the appearance map of the checkpoint and without familiarity.
+                alone, without appearance map, gallery and familiarity.
         """
         with torch_threads(1):
             return self._answerer(self._tensor(natural), self._optional(embeddings))
@@ -251,11 +251,11 @@ class Geotagger:
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Computes positions without radii, at a tenth of the cost of `decode`.
 
-        With an appearance map the positions are those of `decode`, at its cost.
+        With an appearance map or a gallery the positions are those of `decode`, at its cost.
 
         Args:
             natural: Natural parameters of density mode, ``(N, 1, d)``.
-            embeddings: Image embeddings ``(N, E)``; None leaves the appearance map out.
+            embeddings: Image embeddings ``(N, E)``; None leaves map and gallery out.
 
         Returns:
             Latitude and longitude ``(N,)`` in degrees.
@@ -273,37 +273,10 @@ class Geotagger:
 
         Args:
             natural: Natural parameters, ``(N, K, d)``.
-            embeddings: Image embeddings ``(N, E)``; None leaves the appearance map out.
+            embeddings: Image embeddings ``(N, E)``; None leaves map and gallery out.
         """
         with torch_threads(1):
             return self._answerer.regions(self._tensor(natural), self._optional(embeddings))
-
-    @torch.inference_mode()
-    def hybrid(
-        self, embeddings: NDArray[np.float32], natural: NDArray[np.float32], answers: GeotagColumns
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The gallery's places that agree best with photos and densities, see `gallery.hybrid`.
-
-        Args:
-            embeddings: Image embeddings ``(N, E)``, from `embed`.
-            natural: Natural parameters ``(N, K, d)``, from `sample`.
-            answers: Answers for the N photos, from `decode`.
-
-        Returns:
-            Latitude and longitude in degrees, ``(N,)`` each; NaN where the gallery has no place
-            near the answer.
-
-        Raises:
-            ValueError: No gallery was loaded.
-        """
-        if self.gallery is None:
-            raise ValueError("there is no gallery; load one: Geotagger.load(gallery='geoclip').")
-        queries, densities = self._tensor(embeddings).cpu(), self._tensor(natural)
-        where = answers.latitude, answers.longitude, answers.radius_50_km
-        with torch_threads(1):
-            several = densities.shape[1] > 1
-            log_z = self._answerer.tables.log_normaliser(densities).cpu() if several else None
-            return self.gallery.find(queries, densities.cpu(), *where, log_z)
 
     def log_density_around(
         self,
@@ -351,8 +324,7 @@ class Geotagger:
         natural = self.sample(embeddings, keys)
         drawn = self.regions(natural, embeddings) if regions else None
         columns = self.decode(natural, embeddings)
-        places = None if self.gallery is None else self.hybrid(embeddings, natural, columns)
-        return geotags(columns, keys, self.model_id, drawn, places)
+        return geotags(columns, keys, self.model_id, drawn)
 
     def _reverse_diffusion(
         self, condition: torch.Tensor, keys: Sequence[str]

@@ -21,6 +21,8 @@ from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, mixed_log
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.density.transforms import ProductTransform, pole_frame
+from locdiffusion.gallery.gallery_decoder import GalleryDecoder
+from locdiffusion.gallery.place_mixture import PlaceMixture
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import unit_vectors
@@ -58,12 +60,14 @@ class Answerer:
     """Answers photos.
 
     Its methods take natural parameters of densities ``(N, K, d)`` and the embeddings ``(N, E)`` of
-    the same photos. Without embeddings, or without a map, the densities alone are the answer.
+    the same photos. Without embeddings, or without a map or a gallery, the densities alone are
+    the answer.
 
     Attributes:
         decoder: Decoder of the densities.
         temperatures: Model that compares embeddings with photos of training; None compares none.
         fused: Decoder of densities and appearance map together; None without a map.
+        gallery: Decoder of densities and a gallery together, which comes first; None without one.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Answerer:
         decoder: Decoder,
         temperatures: TemperatureModel | None = None,
         appearance: AppearanceModel | None = None,
+        gallery: PlaceMixture | None = None,
     ) -> None:
         """Joins parts that are on one device.
 
@@ -78,16 +83,23 @@ class Answerer:
             decoder: Decoder of the densities.
             temperatures: Temperature model of the checkpoint; a map needs it.
             appearance: What photos look like by place; None if that is not known.
+            gallery: Embedded places that the answers are made from as well; None for none.
         """
         self.decoder, self.temperatures = decoder, temperatures
         device = decoder.tables.area.device
         self.fused = None if appearance is None else FusedDecoder(decoder, appearance).to(device)
+        self.gallery = None if gallery is None else GalleryDecoder(decoder, gallery)
 
     @classmethod
-    def of_checkpoint(cls, checkpoint: Checkpoint, device: str | torch.device = "cpu") -> Answerer:
+    def of_checkpoint(
+        cls,
+        checkpoint: Checkpoint,
+        device: str | torch.device = "cpu",
+        gallery: PlaceMixture | None = None,
+    ) -> Answerer:
         """Builds what a checkpoint answers with; its temperature model is moved to the device."""
         temperatures = checkpoint.denoiser.to(device).temperatures
-        return cls(checkpoint.decoder(device), temperatures, checkpoint.appearance)
+        return cls(checkpoint.decoder(device), temperatures, checkpoint.appearance, gallery)
 
     @property
     def tables(self) -> DecoderTables:
@@ -104,10 +116,12 @@ class Answerer:
     def __call__(self, natural: Tensor, embeddings: Tensor | None = None) -> GeotagColumns:
         """Answers photos; with embeddings the columns hold the familiarity, if it is known."""
         seen = self.seen(embeddings)
-        if self.fused is None or seen is None:
-            columns: GeotagColumns = self.decoder(natural)
-        else:
+        if self.gallery is not None and embeddings is not None:
+            columns: GeotagColumns = self.gallery(natural, embeddings)
+        elif self.fused is not None and seen is not None:
             columns = self.fused(natural, seen.appearance, seen.trust)
+        else:
+            columns = self.decoder(natural)
         if seen is None or seen.familiarity is None:
             return columns
         return replace(columns, familiarity=seen.familiarity.cpu().numpy())
@@ -120,7 +134,7 @@ class Answerer:
         Raises:
             ValueError: Several densities for a photo, or a base measure that excludes places.
         """
-        if self.fused is None or embeddings is None:
+        if embeddings is None or (self.fused is None and self.gallery is None):
             found: tuple[NDArray[np.float64], NDArray[np.float64]] = self._locator(natural)
             return found
         columns = self(natural, embeddings)
@@ -134,11 +148,13 @@ class Answerer:
         Args:
             natural: Natural parameters ``(N, K, d)``.
             vectors: Unit vectors of the points, ``(N, 3)``.
-            embeddings: Embeddings of the photos ``(N, E)``; None leaves the map out.
+            embeddings: Embeddings of the photos ``(N, E)``; None leaves map and gallery out.
 
         Returns:
             Nats against the uniform probability of the sphere, ``(N,)``.
         """
+        if self.gallery is not None and embeddings is not None:
+            return self.gallery.log_probability(natural, embeddings, vectors)
         seen = self.seen(embeddings)
         if self.fused is None or seen is None:
             return self.tables.log_probability(natural, vectors)
@@ -153,13 +169,13 @@ class Answerer:
         Args:
             natural: Natural parameters ``(1, K, d)``.
             vectors: Unit vectors of the places, ``(M, 3)``.
-            embeddings: Embedding of the photo ``(1, E)``; None leaves the map out.
+            embeddings: Embedding of the photo ``(1, E)``; None leaves map and gallery out.
 
         Returns:
             Nats against the uniform probability of the sphere, ``(M,)``.
         """
         places, seen = torch.from_numpy(vectors).to(natural), self.seen(embeddings)
-        if self.fused is not None and seen is not None:
+        if self.gallery is None and self.fused is not None and seen is not None:
             photo = natural, seen.appearance, seen.trust
             log_p: Tensor = self.fused.log_density_at(*photo, places[None])[0]
         else:
@@ -168,6 +184,8 @@ class Answerer:
             field = natural[0] @ code.to(natural).T
             field = field - self.tables.log_normaliser(natural)[0, :, None]
             log_p = mixed_log(field) + self.tables.log_q0_at(places)
+        if self.gallery is not None and embeddings is not None:
+            log_p = self.gallery.mixed(log_p, natural[0], embeddings[0], torch.from_numpy(vectors))
         found: NDArray[np.float64] = log_p.double().cpu().numpy()
         return found
 
@@ -175,6 +193,8 @@ class Answerer:
         self, natural: Tensor, embeddings: Tensor | None = None
     ) -> list[tuple[CredibleRegion, ...]]:
         """Draws the credible regions of N photos, on the CPU."""
+        if self.gallery is not None and embeddings is not None:
+            return self.gallery.regions(self._region_finder, natural, embeddings)
         seen = self.seen(embeddings)
         if self.fused is None or seen is None:
             return self._region_finder(natural)
@@ -330,7 +350,8 @@ def log_density_around(
     longitude = np.pi - 2.0 * np.pi * np.arange(bearings) / bearings
     nodes = LatLonGrid(np.cos(np.radians(distance_deg)), longitude, np.ones(len(distance_deg)))
     places = nodes.vectors @ frame.numpy().T
-    if answerer.fused is not None and embedding is not None:
+    joined = answerer.fused is not None or answerer.gallery is not None
+    if joined and embedding is not None:
         log_p = answerer.log_density_at(natural[None], places, embedding[None])
     else:
         log_p = _on_circles(answerer.tables, natural, vector, nodes, places)

@@ -39,9 +39,10 @@ class GeotaggerSettings:
             `load_base_measure`) outside which nothing is an answer. The prior replaces the base
             measure of the answers and of the sampler's means. The temperature, which was fitted
             with the checkpoint's own base measure, stays.
-        gallery: Places for a second answer of each photo, see `gallery.hybrid`: `geoclip` for
-            GeoCLIP's own 100,000, or a list (see `gallery.places.read_gallery`). Loading takes
-            about a minute per 100,000 places. Only for a checkpoint of the encoder `geoclip`.
+        gallery: Places that the answers are made from as well, see `gallery.place_mixture`:
+            `geoclip` for GeoCLIP's own 100,000, a list (see `gallery.places.read_gallery`), `none`,
+            or None for the checkpoint's own choice. Loading takes about a minute per 100,000
+            places. Only for a checkpoint of the encoder `geoclip`.
     """
 
     checkpoint: str | None = None

@@ -15,10 +15,11 @@ import pyarrow as pa
 from schemas import geoparquet
 
 SCHEMA_VERSION = "5"
-"""Version 1 lacks `land_probability`, `admin` and HYBRID_COLUMNS, and its rows are in the order of
-their keys. Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS,
-and ids of shards that do not depend on other shards. Version 4 adds FAMILIARITY, version 5
-CAPTURE_COLUMNS."""
+"""Version 1 lacks `land_probability` and `admin`, and its rows are in the order of their keys.
+Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS, and ids of
+shards that do not depend on other shards. Version 4 adds FAMILIARITY, version 5 CAPTURE_COLUMNS.
+Versions 2 to 4 have the columns `hybrid_latitude` and `hybrid_longitude`, the answer of a gallery,
+which is now part of the one answer."""
 
 MAX_MESSAGE_LENGTH = 4096
 """Most characters of a message; what quotes a file or an error may be any length."""
@@ -28,7 +29,6 @@ THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 
 PROBABILITY_COLUMNS = tuple(f"prob_{kilometres}km" for kilometres in THRESHOLDS_KM)
 FAMILIARITY = "familiarity"
-HYBRID_COLUMNS = ("hybrid_latitude", "hybrid_longitude")
 OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
 FOUND_BY_COLUMNS = ("country_found_by", "exif_source", "truth_source")
 CAPTURE_FIELDS = (
@@ -113,7 +113,6 @@ PREDICTION_SCHEMA = pa.schema(
         _field("country_code", pa.string(), nullable=True),
         _field("country_found_by", pa.string(), nullable=True),
         _field("admin", pa.string(), nullable=True),
-        *(_field(name, pa.float64(), nullable=True) for name in HYBRID_COLUMNS),
         *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS[:2]),
         _field("exif_source", pa.string(), nullable=True),
         *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS[2:]),
@@ -150,8 +149,7 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         columns: Columns by name, with N values each: `key`, NUMBER_COLUMNS, `modes` (N lists of
             objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known,
             FAMILIARITY, `country_code`, `admin`, FOUND_BY_COLUMNS and CAPTURE_COLUMNS (None where
-            there is none)
-            and HYBRID_COLUMNS (degrees, NaN where there is none).
+            there is none).
 
     Returns:
         A table of PREDICTION_SCHEMA, with the `geo` metadata.
@@ -163,15 +161,7 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     count = len(columns["key"])
     longitude, latitude = columns["longitude"], columns["latitude"]
     unknown = dict.fromkeys(
-        (
-            FAMILIARITY,
-            "country_code",
-            "admin",
-            *FOUND_BY_COLUMNS,
-            *CAPTURE_COLUMNS,
-            *HYBRID_COLUMNS,
-        ),
-        [None] * count,
+        (FAMILIARITY, "country_code", "admin", *FOUND_BY_COLUMNS, *CAPTURE_COLUMNS), [None] * count
     )
     given = {
         **unknown,

@@ -44,7 +44,7 @@ CLAUSES = {
     "density": "SHDD, base measure, log Z",
     "photos": "tars, formats, embeddings",
     "decoding": "point, radii, regions",
-    "gallery": "known places, hybrid",
+    "gallery": "known places",
     "diffusion": "noise levels, samplers",
     "appearance": "map of what photos look like",
     "albums": "photos of one camera",

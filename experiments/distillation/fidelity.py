@@ -1,15 +1,15 @@
 """Measures how close a distilled checkpoint is to GeoCLIP, and the accuracy of both.
 
 All methods answer the same simulated queries. Their settings and their gap were not used in
-training, and no choice was made on their places. The rival's scale and radius and the hybrid's
-weights are fitted on validation queries.
+training, and no choice was made on their places. The rival's scale and radius are fitted on
+validation queries, as is how the gallery is mixed with our density.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +23,15 @@ from torch import Tensor, nn
 from experiments.distillation import rivals
 from experiments.distillation.dataset import BATCH as SIMULATED_TOGETHER
 from experiments.distillation.dataset import PlaceMix, jitter, simulate, true_places
-from experiments.distillation.queries import HELD_OUT, HELD_OUT_ALONG, TRAINING
+from experiments.distillation.queries import HELD_OUT, HELD_OUT_ALONG, HELD_OUT_MASKED, TRAINING
 from experiments.distillation.run import gallery_simulator, photos_at, spread_out
 from experiments.distillation.source import code_table, projected_exponent
 from experiments.distillation.teacher import Teacher, random_land
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.decoding.answers import GeotagColumns, Predictions
 from locdiffusion.evaluate.bootstrap import Bootstrap
-from locdiffusion.evaluate.metrics import error_summary
 from locdiffusion.evaluate.scores import Scores, score
-from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
+from locdiffusion.gallery.place_mixture import PlaceMixture
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.model.image_encoder import ImageEncoder
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
@@ -42,16 +41,11 @@ from schemas.geotags import THRESHOLDS_KM
 
 FAR_KM = 50.0
 BATCH = 128
-HYBRIDS = tuple(
-    HybridConfig(weight, factor, least)
-    for weight in (0.5, 1.0, 2.0)
-    for factor in (0.5, 1.0, 2.0)
-    for least in (100.0, 300.0)
-)
 ARGMAX, DECODED = "GeoCLIP, argmax", "GeoCLIP, decoded by mass"
 CLOSED_FORM = "GeoCLIP's exponent, projected"
 PLACE = "ours, place alone"
-DENSITY, SAMPLING, HYBRID = "ours, density mode", "ours, sampling mode", "ours, hybrid (LocDiff-H)"
+DENSITY, SAMPLING = "ours, density alone", "ours, density alone, sampling mode"
+RULE, TOGETHER = "our rule without our density", "ours, with the gallery"
 
 
 @dataclass(frozen=True)
@@ -106,6 +100,9 @@ def splits(
         about = f"positions of {name}, noise of another kind"
         along = photos_at(teacher, HELD_OUT_ALONG, some, seed + 2)
         found.append(Split(f"{name}, other noise", about, along))
+        about = f"positions of {name}, a third kind of noise, on which nothing was fitted"
+        masked = photos_at(teacher, HELD_OUT_MASKED, some, seed + 4)
+        found.append(Split(f"{name}, third noise", about, masked))
     far = far_places(teacher, count, rng)
     about = f"land at least {FAR_KM:g} km from every place of the gallery, held-out setting"
     return [*found, Split("far", about, photos_at(teacher, HELD_OUT, far, seed + 3))]
@@ -145,27 +142,45 @@ class Student:
 
     Args:
         checkpoint: Checkpoint that was trained on GeoCLIP's embeddings.
-        teacher: Teacher whose gallery the hybrid uses.
+        teacher: Teacher with GeoCLIP's gallery.
     """
 
     def __init__(self, checkpoint: Checkpoint, teacher: Teacher) -> None:
         self.checkpoint = checkpoint
         self.max_degree = checkpoint.config.model.max_degree
         self._encoder = ImageEncoder(checkpoint.config.encoder, nn.Identity())
-        self._geotaggers: dict[PosteriorMode, Geotagger] = {}
-        self._gallery = (
-            teacher.positions[: teacher.gallery],
-            teacher.embeddings[: teacher.gallery],
-            teacher.scale,
-        )
+        self._geotaggers: dict[tuple[PosteriorMode, str], Geotagger] = {}
+        self._places = teacher.positions[: teacher.gallery]
+        self._embeddings = teacher.embeddings[: teacher.gallery]
 
-    def geotagger(self, mode: PosteriorMode = PosteriorMode.DENSITY) -> Geotagger:
-        """Makes a Geotagger for embeddings instead of photos."""
-        if mode not in self._geotaggers:  # a decoder's tables take seconds
-            self._geotaggers[mode] = Geotagger(
-                self.checkpoint, self._encoder, GeotaggerSettings(mode=mode)
+    def geotagger(
+        self, mode: PosteriorMode = PosteriorMode.DENSITY, method: str = DENSITY
+    ) -> Geotagger:
+        """Makes a Geotagger for embeddings instead of photos.
+
+        Args:
+            mode: How the posterior is obtained.
+            method: `DENSITY` without a gallery, `TOGETHER` with GeoCLIP's, or `RULE` with the
+                gallery alone: the same kernels and decision, and no density.
+
+        Raises:
+            ValueError: The checkpoint does not say how a gallery is mixed with its densities.
+        """
+        if (mode, method) not in self._geotaggers:  # a decoder's tables take seconds
+            gallery = None
+            if method != DENSITY:
+                config = self.checkpoint.config.gallery
+                if config is None:
+                    raise ValueError("the checkpoint has no gallery; run gallery_fit on it first.")
+                if method == RULE:
+                    none = (0.0,) * len(config.gate_weights)
+                    config = replace(config, density_power=0.0, gate_bias=50.0, gate_weights=none)
+                gallery = PlaceMixture(self._places, self._embeddings, config)
+            settings = GeotaggerSettings(mode=mode)
+            self._geotaggers[mode, method] = Geotagger(
+                self.checkpoint, self._encoder, settings, gallery
             )
-        return self._geotaggers[mode]
+        return self._geotaggers[mode, method]
 
     def natural(
         self, photos: EmbeddedPhotos, mode: PosteriorMode = PosteriorMode.DENSITY
@@ -180,48 +195,19 @@ class Student:
             ]
         )
 
-    def answers(self, natural: NDArray[np.float32]) -> Predictions:
-        """Decodes densities ``(N, K, d)``."""
-        geotagger = self.geotagger()
-        columns = [geotagger.decode(natural[i : i + BATCH]) for i in range(0, len(natural), BATCH)]
+    def answers(
+        self, natural: NDArray[np.float32], photos: EmbeddedPhotos, method: str = DENSITY
+    ) -> Predictions:
+        """Decodes densities ``(N, K, d)`` by one of the methods of `geotagger`."""
+        geotagger, columns = self.geotagger(method=method), []
+        for i in range(0, len(natural), BATCH):
+            rows = slice(i, i + BATCH)
+            columns.append(geotagger.decode(natural[rows], photos.embeddings[rows]))
         return Predictions.from_numbers(GeotagColumns.joined(columns).numbers())
 
     def places(self, natural: NDArray[np.float32]) -> rivals.Places:
         """Locates densities ``(N, 1, d)`` without radii."""
         return self.geotagger().locate(natural)
-
-    def hybrid(
-        self,
-        photos: EmbeddedPhotos,
-        natural: NDArray[np.float32],
-        pure: Predictions,
-        config: HybridConfig,
-    ) -> rivals.Places:
-        """Computes the hybrid's answers; where the gallery has no place, the pure answer stays."""
-        found = HybridGallery(*self._gallery, self.max_degree, config).find(
-            torch.from_numpy(photos.embeddings),
-            torch.from_numpy(natural),
-            pure.latitude,
-            pure.longitude,
-            pure.radius_50_km,
-        )
-        nowhere = np.isnan(found[0])
-        latitude, longitude = found
-        return (
-            np.where(nowhere, pure.latitude, latitude),
-            np.where(nowhere, pure.longitude, longitude),
-        )
-
-    def fit_hybrid(self, val: EmbeddedPhotos) -> HybridConfig:
-        """Chooses of `HYBRIDS` the best mean accuracy over the thresholds on validation queries."""
-        natural = self.natural(val)
-        pure = self.answers(natural)
-
-        def accuracy(config: HybridConfig) -> float:
-            errors = rivals.errors_km(self.hybrid(val, natural, pure, config), val)
-            return float(np.mean(list(error_summary(errors)["within"].values())))
-
-        return max(HYBRIDS, key=accuracy)
 
 
 def measure(
@@ -242,9 +228,8 @@ def measure(
         sampled: Number of queries per split for sampling mode and for the divergence.
         report: Function that is given one line per step.
     """
-    report("choosing the rival's scale and radius, and the hybrid's weights")
+    report("choosing the rival's scale and radius")
     rival = rivals.fit(teacher, val)
-    hybrid = student.fit_hybrid(val)
     scores: dict[str, dict[str, Scores]] = {}
     divergence = {}
     codes = code_table(teacher.vectors, student.max_degree)
@@ -253,22 +238,22 @@ def measure(
         report(f"{split.name}: {len(split.photos):,} queries")
         photos, truth = split.photos, (split.photos.latitude, split.photos.longitude)
         natural = student.natural(photos)
-        pure = student.answers(natural)
         answers = {
             ARGMAX: _points(rivals.best_places(teacher, photos.embeddings)),
             DECODED: _points(rival.answer(teacher, photos.embeddings)),
-            CLOSED_FORM: student.answers(_projected(exponent, photos)),
-            DENSITY: pure,
+            RULE: student.answers(natural, photos, RULE),
+            CLOSED_FORM: student.answers(_projected(exponent, photos), photos),
+            DENSITY: student.answers(natural, photos),
             PLACE: _points(student.places(natural)),
-            HYBRID: _points(student.hybrid(photos, natural, pure, hybrid)),
+            TOGETHER: student.answers(natural, photos, TOGETHER),
         }
         scores[split.name] = {n: score(a, *truth, Bootstrap()) for n, a in answers.items()}
         some = photos.take(np.arange(min(sampled, len(photos))))
         drawn = student.natural(some, PosteriorMode.SAMPLING)
-        by_samples = student.answers(drawn)
+        by_samples = student.answers(drawn, some)
         scores[split.name][SAMPLING] = score(by_samples, some.latitude, some.longitude)
         divergence[split.name] = _divergence(teacher, some, natural[: len(some), 0], codes)
-    chosen = {"rival": vars(rival), "hybrid": vars(hybrid)}
+    chosen = {"rival": vars(rival)}
     return Fidelity(scores, divergence, chosen)
 
 

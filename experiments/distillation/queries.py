@@ -2,13 +2,14 @@
 
 A photo rarely fits one place only. A query is
 
-    q = normalise( Σ_k w_k loc(y_k) + n + γ g )
+    q = normalise( m · Σ_k w_k loc(y_k) + n + γ g )
 
 * y_0 is the true place. The other y_k are places that the photo may be mistaken for: with
   probability `near` a place of the gallery 30 to 3,000 km away (log-uniform), otherwise any place
   of the gallery.
 * w ~ Dirichlet(`truth_weight`, `other_weight`, ...) are the weights of the places. The weighted sum
   is normalised before noise is added.
+* m is a mask: each coordinate is lost (0) with probability `masked`, and else 1.
 * n is Gaussian with norm about `noise`. Most of it lies in directions in which places do not
   differ; there it does not change the order of places but flattens the density.
 * g is a unit vector, the gap between the modalities of a contrastive model, and γ its size. An
@@ -46,6 +47,7 @@ class Ambiguity:
         nearest_km, farthest_km: Range of distances of near places in kilometres.
         along_places: Whether n has the covariance of the location embeddings instead of being
             white; then all of it changes the order of places.
+        masked: Share of the coordinates that are lost, in each query others.
     """
 
     others: int
@@ -57,6 +59,7 @@ class Ambiguity:
     nearest_km: float = 30.0
     farthest_km: float = 3000.0
     along_places: bool = False
+    masked: float = 0.0
 
 
 TRAINING: Mapping[str, Ambiguity] = {
@@ -65,6 +68,20 @@ TRAINING: Mapping[str, Ambiguity] = {
     "vague": Ambiguity(8, 0.8, 0.5, 0.7, 2.5, gap=0.5),
     "noisy": Ambiguity(4, 0.5, 1.0, 0.5, 3.0, gap=1.0),
 }
+ALONG: Mapping[str, Ambiguity] = {
+    "clear": Ambiguity(3, 0.7, 1.5, 0.4, 0.45, gap=0.5, along_places=True),
+    "typical": Ambiguity(6, 0.6, 1.0, 0.5, 0.6, along_places=True),
+    "vague": Ambiguity(8, 0.8, 0.5, 0.7, 0.7, gap=0.5, along_places=True),
+    "noisy": Ambiguity(4, 0.5, 1.0, 0.5, 1.0, gap=1.0, along_places=True),
+}
+"""Settings with noise only in directions in which places differ; for the calibration."""
+
+CROWDED: Mapping[str, Ambiguity] = {
+    "many near": Ambiguity(20, 0.9, 1.0, 0.2, 0.5, gap=0.5),
+    "many": Ambiguity(20, 0.5, 1.0, 0.2, 1.0),
+}
+"""Settings with many other places and little noise; for the calibration."""
+
 HELD_OUT = Ambiguity(5, 0.7, 0.9, 0.6, 2.3, gap=0.7, nearest_km=50.0, farthest_km=2000.0)
 """Setting of the tests, with other numbers and another gap; nothing is trained or chosen on it."""
 
@@ -72,6 +89,11 @@ HELD_OUT_ALONG = Ambiguity(
     5, 0.7, 0.9, 0.6, 0.8, gap=0.7, nearest_km=50.0, farthest_km=2000.0, along_places=True
 )
 """Setting of the tests with noise only in directions in which places differ."""
+
+HELD_OUT_MASKED = Ambiguity(
+    5, 0.7, 0.9, 0.6, 0.5, gap=0.7, nearest_km=50.0, farthest_km=2000.0, masked=0.6
+)
+"""Setting of the tests in which most coordinates are lost: noise that nothing was fitted on."""
 
 
 class QuerySimulator:
@@ -119,6 +141,8 @@ class QuerySimulator:
             mistaken = self._embeddings[self._mistaken_for(setting, vectors, rng)]
             seen = seen + weights[:, k + 1 : k + 2] * mistaken
         seen = torch.nn.functional.normalize(seen, dim=1)
+        if setting.masked:
+            seen = seen * torch.from_numpy(rng.random(seen.shape) >= setting.masked)
         noise = torch.from_numpy(rng.normal(size=(count, width))).float() / width**0.5
         if setting.along_places:
             noise = noise @ self._spread

@@ -22,9 +22,10 @@ from experiments.distillation.fidelity import (
     CLOSED_FORM,
     DECODED,
     DENSITY,
-    HYBRID,
     PLACE,
+    RULE,
     SAMPLING,
+    TOGETHER,
     Fidelity,
     Split,
 )
@@ -34,7 +35,7 @@ from locdiffusion.evaluate.scores import Scores
 from locdiffusion.evaluate.tables import markdown, number, percent
 from schemas.geotags import THRESHOLDS_KM
 
-METHODS = (ARGMAX, DECODED, CLOSED_FORM, DENSITY, PLACE, SAMPLING, HYBRID)
+METHODS = (ARGMAX, DECODED, RULE, CLOSED_FORM, DENSITY, PLACE, SAMPLING, TOGETHER)
 PAGE, FIGURE, RESULTS = "GEOCLIP.md", "geoclip_fidelity.png", "fidelity.json"
 
 
@@ -152,7 +153,7 @@ def _table(scores: Mapping[str, Scores]) -> str:
 def _differences(scores: Mapping[str, Scores]) -> str:
     """Formats the points ahead of GeoCLIP's argmax, one line for each of our methods."""
     lines = []
-    for method in (DENSITY, PLACE, HYBRID):
+    for method in (RULE, DENSITY, PLACE, TOGETHER):
         points = [
             f"{100 * (ours.value - theirs.value):+.1f}"
             for ours, theirs in zip(scores[method].within, scores[ARGMAX].within, strict=True)
@@ -202,7 +203,7 @@ def draw(found: Fidelity, path: Path) -> None:
     panels = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axes, name in zip(panels, names, strict=True):
         for method, style in zip(
-            METHODS, ("s--", "d--", "x:", "o-", "+:", "v-", "^-"), strict=True
+            METHODS, ("s--", "d--", "p--", "x:", "o-", "+:", "v-", "^-"), strict=True
         ):
             shares = [100 * share.value for share in found.scores[name][method].within]
             axes.plot(range(len(shares)), shares, style, label=method, markersize=5)

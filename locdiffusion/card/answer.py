@@ -95,8 +95,6 @@ class AnsweredPhoto:
             where = place_text(mode.latitude, mode.longitude)
             share = f"{percent(mode.probability)} within {km_text(mode.radius_km)}"
             rows.append((f"place {i + 1}", f"{where}: {share}"))
-        if tag.hybrid_latitude is not None and tag.hybrid_longitude is not None:
-            rows.append(("in the gallery", place_text(tag.hybrid_latitude, tag.hybrid_longitude)))
         if self.known is not None:
             place = self.known.place
             rows.append(
@@ -161,8 +159,7 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
     embeddings = geotagger.embed(geotagger.preprocess(image)[None])
     natural = geotagger.sample(embeddings, [key])
     columns = geotagger.decode(natural, embeddings)
-    places = geotagger.hybrid(embeddings, natural, columns) if geotagger.gallery else None
-    [tag] = geotags(columns, [key], geotagger.model_id, hybrid=places)
+    [tag] = geotags(columns, [key], geotagger.model_id)
 
     def log_density(
         centre: tuple[float, float], distance_deg: NDArray[np.float64], bearings: int

@@ -66,11 +66,11 @@ FLAGS: dict[str, dict[str, Any]] = {
         "answer lies outside areas and polygons (default: the checkpoint's own)",
     },
     "--gallery": {
-        "metavar": "geoclip|FILE",
-        "help": "also name the place of this list, near the answer, that fits best: geoclip "
-        "(its own 100,000), or a CSV or Parquet file with latitude and longitude; takes "
-        "about a minute per 100,000 places at the start; only with a "
-        "checkpoint of the encoder geoclip",
+        "metavar": "geoclip|FILE|none",
+        "help": "places that the answer is made from as well, for accuracy below 200 km: geoclip "
+        "(its own 100,000, the default of the checkpoint geoclip-distilled), a CSV or Parquet "
+        "file with latitude and longitude, or none; takes about a minute per 100,000 places at "
+        "the start; only with a checkpoint of the encoder geoclip",
     },
     "--mode": {
         "choices": ["density", "sampling"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -176,6 +176,12 @@ class GeotagColumns(Columns):
         none = np.zeros(0)
         share, nats = np.zeros((0, len(THRESHOLDS_KM)), np.float32), np.zeros(0, np.float32)
         return cls(none, none, none, none, share, nats, nats, [])
+
+    def with_totals(
+        self, information: NDArray[np.float32], on_land: NDArray[np.float32]
+    ) -> GeotagColumns:
+        """Replaces the information in nats and the probability of land, ``(N,)`` each."""
+        return replace(self, information_nats=information, land_probability=on_land)
 
     def numbers(self) -> dict[str, NDArray[np.floating]]:
         """Every number of the answers, ``(N,)`` each, by the name of its column on disk."""

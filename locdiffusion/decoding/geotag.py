@@ -7,13 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from locdiffusion.decoding.answers import GeotagColumns, Mode
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.geography.countries import NEAREST, find_countries
-from schemas.geotags import HYBRID_COLUMNS
 
 _POSITION = ("latitude", "longitude")
 
@@ -39,9 +35,6 @@ class Geotag:
             (`locdiffusion.geography.countries`); None at sea.
         modes: Likeliest places, the answer first, each with its probability.
         model_id: Name and short hash of the checkpoint that answered.
-        hybrid_latitude, hybrid_longitude: Position of the gallery's best place near the answer in
-            degrees (see `locdiffusion.gallery.hybrid`); None without a gallery, or where it has no
-            place there.
         country_found_by: How the country was found: `inside` its borders, or the `nearest` within
             12 nautical miles of its coast; None without a country.
         familiarity: Share of training-like photos that are less alike than this one, 0 to 1. Near
@@ -65,8 +58,6 @@ class Geotag:
     country_code: str | None
     modes: tuple[Mode, ...]
     model_id: str
-    hybrid_latitude: float | None = None
-    hybrid_longitude: float | None = None
     country_found_by: str | None = None
     familiarity: float | None = None
     regions: tuple[CredibleRegion, ...] = field(default=(), repr=False)
@@ -112,8 +103,6 @@ class Geotag:
     def to_geojson(self) -> dict[str, Any]:
         """A GeoJSON Feature (RFC 7946): the position as its point, all else as its properties."""
         left_out = ["key", "modes", "regions", *_POSITION]
-        if self.hybrid_latitude is None:
-            left_out += HYBRID_COLUMNS
         properties = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
         return {
             "type": "Feature",
@@ -128,7 +117,6 @@ def geotags(
     keys: Sequence[str],
     model_id: str,
     regions: Sequence[tuple[CredibleRegion, ...]] | None = None,
-    hybrid: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None,
 ) -> list[Geotag]:
     """Makes one object of each row of the answers.
 
@@ -137,15 +125,9 @@ def geotags(
         keys: Names of the N photos.
         model_id: Name and short hash of the checkpoint that answered.
         regions: Credible regions of the N photos, or None.
-        hybrid: Latitude and longitude of the gallery's places for the N photos in degrees, NaN
-            where there is none, or None.
     """
     numbers = columns.numbers()
     countries = find_countries(columns.latitude, columns.longitude)
-    places = [
-        [None if math.isnan(number) else number for number in degrees.tolist()]
-        for degrees in hybrid or [np.full(len(columns), np.nan)] * 2
-    ]
     familiar = columns.familiarity
     return [
         Geotag(
@@ -154,8 +136,6 @@ def geotags(
             country_code=countries.codes[i],
             modes=columns.modes[i],
             model_id=model_id,
-            hybrid_latitude=places[0][i],
-            hybrid_longitude=places[1][i],
             country_found_by=countries.found_by[i],
             familiarity=None if familiar is None else float(familiar[i]),
             regions=() if regions is None else regions[i],

@@ -195,12 +195,16 @@ class NodeMasses:
     def _refined(self, km: Tensor, chord: Tensor, levels: Tensor) -> Tensor:
         """Refines quantiles ``(N, P)``: the discs of nodes may lie within them in part."""
         wanted, chord = levels * self.mass.sum(1, keepdim=True), chord.clamp(min=1.0)
-        for _ in range(REFINED):
+        best, least = chord, torch.full_like(chord, math.inf)
+        for _ in range(REFINED + 1):
             both = torch.cat([chord, STRIP * chord], 1)
             held, more = self._within(km, both[..., None]).chunk(2, 1)
+            # Where there is no mass at this distance a step may lead anywhere.
+            nearer = (wanted - held).abs() < least
+            best, least = torch.where(nearer, chord, best), (wanted - held).abs().minimum(least)
             step = (wanted - held) * ((STRIP - 1.0) * chord) / (more - held).clamp(min=1e-6)
             chord = chord + torch.minimum(torch.maximum(step, -chord / 2.0), chord / 2.0)
-        return chord
+        return best
 
 
 def _chord_km(arc_km: float) -> float:

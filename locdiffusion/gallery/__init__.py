@@ -1,1 +1,1 @@
-"""Galleries of known places, and the hybrid that answers with one of them."""
+"""Galleries of known places, and answers from a density and a gallery together."""

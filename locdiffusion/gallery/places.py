@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
+from locdiffusion.gallery.place_mixture import MixtureConfig, PlaceMixture
 from locdiffusion.geography.polygons import PolygonError, file_identity
 from locdiffusion.model import geoclip
 from locdiffusion.model.weights import GEOCLIP, split_name
@@ -18,41 +18,68 @@ from locdiffusion.photos.lists import LATITUDE, LONGITUDE, read_list
 from locdiffusion.photos.storage import DataError
 from locdiffusion.sphere.geodesy import wrap_longitude
 
-OWN = "geoclip"
-"""The name of GeoCLIP's gallery."""
+OWN, NONE = "geoclip", "none"
+"""The name of GeoCLIP's gallery, and that for no gallery."""
 
 ROWS_AT_ONCE = 2000
 MOST_PLACES = 1_000_000
 """Most places of a list, which take ten minutes; a kilobyte may repeat one ten million times."""
 
 
-def places_for(gallery: str, encoder: str) -> NDArray[np.float64]:
-    """Reads the places of a gallery, if an encoder's embeddings can be compared with places.
+def places_for(
+    gallery: str | None, encoder: str, config: MixtureConfig | None
+) -> NDArray[np.float64] | None:
+    """Reads the places of a checkpoint's gallery.
 
     Args:
-        gallery: `geoclip`, or the path or URL of a list.
-        encoder: Name of the encoder.
+        gallery: `geoclip`, the path or URL of a list, `none`, or None for the checkpoint's own
+            choice: `geoclip` if it says how a gallery is mixed with its densities.
+        encoder: Name of the checkpoint's encoder.
+        config: How the checkpoint mixes a gallery with its densities; None if it does not say.
+
+    Returns:
+        Latitude and longitude in degrees, ``(G, 2)``; None for no gallery.
 
     Raises:
-        DataError: It is another encoder than GeoCLIP's, or the list cannot be used.
+        DataError: The checkpoint takes no gallery, or the list cannot be used.
+        EncoderWeightsError: GeoCLIP's package is missing.
     """
+    if gallery is None:
+        gallery = NONE if config is None else OWN
+    if gallery == NONE:
+        return None
     if split_name(encoder)[0] != GEOCLIP:
         raise DataError(
             f"the gallery {gallery} needs the image encoder {GEOCLIP!r}, whose embeddings its "
             f"places are compared with, and this checkpoint has {encoder!r}; choose the checkpoint "
             "geoclip-distilled, or leave the gallery out."
         )
+    if config is None:
+        raise DataError(
+            f"the gallery {gallery} needs a checkpoint that says how places are mixed with its "
+            "densities, and this one does not; choose the checkpoint geoclip-distilled, or leave "
+            "the gallery out."
+        )
     return read_gallery(gallery)
 
 
+def embedded(
+    places: NDArray[np.float64] | None, config: MixtureConfig | None
+) -> PlaceMixture | None:
+    """Embeds places as `places_for` gives them, which takes about a minute for 100,000."""
+    if places is None or config is None:
+        return None
+    return PlaceMixture(places, embed_places(places), config)
+
+
 def gallery_identity(gallery: str) -> str:
-    """Names a gallery for the record of a run: `geoclip`, or the name and hash of the file.
+    """Names a gallery for the record of a run: its word, or the name and hash of the file.
 
     Raises:
         DataError: There is no such file.
     """
-    if gallery == OWN:
-        return OWN
+    if gallery in (OWN, NONE):
+        return gallery
     try:
         return file_identity(gallery)
     except PolygonError as error:
@@ -86,23 +113,6 @@ def read_gallery(gallery: str) -> NDArray[np.float64]:
     beyond = places[:, 1] >= 180.0
     places[beyond, 1] = wrap_longitude(places[beyond, 1])
     return places
-
-
-def embedded_gallery(
-    places: NDArray[np.float64], max_degree: int, config: HybridConfig | None = None
-) -> HybridGallery:
-    """Embeds places with GeoCLIP's location encoder; takes about a minute for 100,000.
-
-    Args:
-        places: Latitude and longitude in degrees, ``(G, 2)``.
-        max_degree: Degree L of the densities.
-        config: How the gallery is used.
-
-    Raises:
-        EncoderWeightsError: GeoCLIP's package is missing.
-    """
-    scale = geoclip.logit_scale()
-    return HybridGallery(places, embed_places(places), scale, max_degree, config)
 
 
 def embed_places(positions: NDArray[np.float64]) -> Tensor:

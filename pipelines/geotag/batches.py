@@ -27,15 +27,7 @@ from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.thumbnails import Chosen
 from pipelines.geotag.decoding_ahead import DecodingAhead
 from pipelines.geotag.kept_rows import EmbeddedPhotos, KeptRows
-from pipelines.geotag.late_results import (
-    Failure,
-    GalleryPlace,
-    LateThreads,
-    attempted,
-    place_of,
-    regions_of,
-    settled,
-)
+from pipelines.geotag.late_results import Failure, LateThreads, attempted, regions_of, settled
 from pipelines.geotag.model_cache import GeotaggerLike
 from pipelines.geotag.own_priors import under_each_prior
 from schemas.geotags import ErrorRow, Stage, Status
@@ -76,13 +68,11 @@ class Decoded(Columns):
     Attributes:
         answers: Answers of the photos.
         regions: Credible regions of each photo, or why it has none; None if not asked for. These
-            and places may be `Late` until `PhotoBatch.settled`.
-        places: The gallery's place for each photo, or why it is not known; None if not asked for.
+            may be `Late` until `PhotoBatch.settled`.
     """
 
     answers: GeotagColumns
     regions: list[tuple[Region, ...] | Failure] | None = None
-    places: list[GalleryPlace | Failure] | None = None
 
 
 @dataclass(frozen=True)
@@ -169,11 +159,11 @@ class PhotoBatch:
         return replace(self, errors=tuple(errors), ending=ending)
 
     def settled(self) -> PhotoBatch:
-        """Waits for regions and places that are late."""
+        """Waits for regions that are late."""
         done = self.payload
         if not isinstance(done, Decoded):
             return self
-        decoded = Decoded(done.answers, settled(done.regions), settled(done.places))
+        decoded = Decoded(done.answers, settled(done.regions))
         return replace(self, payload=decoded)
 
 
@@ -265,23 +255,22 @@ def run_stage(
     stage: Stage,
     geotagger: GeotaggerLike,
     regions: bool = False,
-    hybrid: bool = False,
     late: LateThreads | None = None,
 ) -> PhotoBatch:
     """Takes a batch one step further: embed, sample or decode.
 
     A batch that fails is halved until the photo that fails stands alone (so does a batch that is
     too large for the memory), and that photo becomes an error row. A photo whose result is not
-    finite becomes one too. If regions or gallery fail, the photo keeps the rest of its answer; with
-    `late`, threads compute them, and `shard_rows` waits for them. Photos with priors of their own
-    are sampled and decoded in groups of one prior each.
+    finite becomes one too. If regions fail, the photo keeps the rest of its answer; with `late`,
+    threads compute them, and `shard_rows` waits for them. Photos with priors of their own are
+    sampled and decoded in groups of one prior each.
     """
     if batch.priors and stage is not Stage.EMBED:
         return under_each_prior(
             batch,
             stage,
             geotagger,
-            lambda photos, own: run_stage(photos, stage, own, regions, hybrid, late),
+            lambda photos, own: run_stage(photos, stage, own, regions, late),
         )
     payload: Any = batch.payload
     if payload is None or (stage is Stage.EMBED and isinstance(payload, Embeddings)):
@@ -294,7 +283,7 @@ def run_stage(
         if stage is Stage.SAMPLE:
             natural = geotagger.sample(part.embeddings, batch.keys[some])
             return Posteriors(part.embeddings, natural)
-        return _decoded(geotagger, part, regions, hybrid, late)
+        return _decoded(geotagger, part, regions, late)
 
     rows = np.empty(0, np.int64)
     parts: list[Any] = []  # all of one kind
@@ -347,24 +336,17 @@ def _bisected(
 
 
 def _decoded(
-    geotagger: GeotaggerLike,
-    posteriors: Posteriors,
-    regions: bool,
-    hybrid: bool,
-    late: LateThreads | None,
+    geotagger: GeotaggerLike, posteriors: Posteriors, regions: bool, late: LateThreads | None
 ) -> Decoded:
-    """Answers for all photos at once; regions and gallery photo by photo, as either may fail."""
+    """Answers for all photos at once; regions photo by photo, as they may fail."""
     answers = geotagger.decode(posteriors.natural, posteriors.embeddings)
     have: Callable[..., Any] = attempted if late is None else late.submit
-    drawn, places = [], []
+    drawn = []
     for row in range(len(answers)):
         one = posteriors.take(slice(row, row + 1))
         if regions:
             drawn.append(have(regions_of, geotagger, one.natural, one.embeddings))
-        if hybrid:
-            answer = answers.take(slice(row, row + 1))
-            places.append(have(place_of, geotagger, one.embeddings, one.natural, answer))
-    return Decoded(answers, drawn if regions else None, places if hybrid else None)
+    return Decoded(answers, drawn if regions else None)
 
 
 @dataclass(frozen=True)

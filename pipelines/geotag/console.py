@@ -8,10 +8,10 @@ from typing import Any
 from locdiffusion.cli.terminal import printable
 from locdiffusion.photos.left_out import LeftOut, number
 from pipelines.geotag.digest import CREDIBLE
-from pipelines.geotag.tables import HYBRID_FAILED, REGIONS_FAILED
+from pipelines.geotag.tables import REGIONS_FAILED
 from schemas.geotags import THRESHOLDS_KM, Status
 
-FAILURES = {REGIONS_FAILED: "without", HYBRID_FAILED: "that the gallery failed for"}
+FAILURES = {REGIONS_FAILED: "without"}
 MOST_SHOWN = 10
 MOST_KINDS = 3
 

@@ -1,4 +1,4 @@
-"""Regions and gallery places, computed on threads while the model has the next batch. No Beam.
+"""Regions, computed on threads while the model has the next batch. No Beam.
 
 They need the processor only, and may fail without costing the photo the rest of its answer.
 """
@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import numpy as np
 import shapely
 
 from locdiffusion.cpu import one_torch_thread, usable_cores
-from locdiffusion.decoding.answers import GeotagColumns
 from pipelines.geotag.model_cache import GeotaggerLike
 from schemas import geoparquet
 from schemas.layers import Region
@@ -36,13 +35,6 @@ class Failure:
     """Stands for a result that could not be had; `reason` says why."""
 
     reason: str
-
-
-class GalleryPlace(NamedTuple):
-    """The gallery's place for a photo, in degrees; NaN where none is near the answer."""
-
-    latitude: float
-    longitude: float
 
 
 class Late(Generic[T]):
@@ -124,14 +116,6 @@ def regions_of(
     """Draws the regions of one photo from natural parameters ``(1, K, d)`` and ``(1, E)``."""
     (found,) = geotagger.regions(natural, embeddings)
     return tuple(written_region(one) for one in found)
-
-
-def place_of(
-    geotagger: GeotaggerLike, embeddings: np.ndarray, natural: np.ndarray, answer: GeotagColumns
-) -> GalleryPlace:
-    """Finds the gallery's place for one photo, from ``(1, E)`` and ``(1, K, d)``."""
-    (latitude,), (longitude,) = geotagger.hybrid(embeddings, natural, answer)
-    return GalleryPlace(float(latitude), float(longitude))
 
 
 def written_region(found: CredibleRegion) -> Region:

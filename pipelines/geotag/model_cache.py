@@ -46,11 +46,6 @@ class GeotaggerLike(Protocol):
     ) -> Sequence[Sequence[CredibleRegion]]:
         """Credible regions of N photos from natural parameters and embeddings, as `decode`."""
 
-    def hybrid(
-        self, embeddings: np.ndarray, natural: np.ndarray, answers: GeotagColumns
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Latitude and longitude ``(N,)`` of the gallery's places, NaN where none is near."""
-
     def with_prior(self, prior: str | None) -> GeotaggerLike:
         """The same for photos with a prior of their own; itself for None."""
 

@@ -254,7 +254,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         exclude=tuple(ours.exclude),
         follow_links=ours.follow_links,
         loader=loader(**{name: getattr(ours, name) for name in (*MODEL, "bf16")}),
-        extras=Extras(**extras, hybrid=bool(ours.gallery)),
+        extras=Extras(**extras),
         batch_size=ours.batch_size,
         max_error_fraction=ours.max_error_fraction,
         accept_damaged=ours.accept_damaged,

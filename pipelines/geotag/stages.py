@@ -49,7 +49,7 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
             with counted(self.waiting_late):
                 LATE_THREADS.wait_for_room()
         with held(model.lock, self.waiting), counted(self.microseconds):
-            wanted = self.extras.regions, self.extras.hybrid, LATE_THREADS
+            wanted = self.extras.regions, LATE_THREADS
             result = run_stage(batch, self.stage, model.geotagger, *wanted)
         keeps = self.stage is Stage.EMBED and self.extras.embeddings
         return [result.halved() if keeps else result]

@@ -135,8 +135,8 @@ def summarise(
 
     Returns:
         JSON-able: `photos`, `predictions`, `photo_errors`, `shard_errors`, `errors_by_status`,
-        `layers` (rows of the further layers), `regions_failed` and `hybrid_failed` (photos whose
-        regions or gallery failed, by reason), `shards` (by tar status), `damaged` and `notes`
+        `layers` (rows of the further layers), `regions_failed` (photos whose
+        regions failed, by reason), `shards` (by tar status), `damaged` and `notes`
         (shards that are not complete, and those whose end is unusual: `shard`, `source`, `status`,
         `message`), `read_again` (shards that could not be read completely, which another run will
         try again), `left_out` (files, as of `LeftOut.to_dict`), `not_understood` (documents),

@@ -24,11 +24,10 @@ from locdiffusion.photos.capture_time import Capture
 from locdiffusion.photos.positions import PhotoPositions
 from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
 from pipelines.geotag.kept_rows import joined_predictions, joined_regions, spatial_order, wide
-from pipelines.geotag.late_results import Failure, GalleryPlace
+from pipelines.geotag.late_results import Failure
 from schemas.geotags import (
     CAPTURE_COLUMNS,
     FAMILIARITY,
-    HYBRID_COLUMNS,
     OPTIONAL_COLUMNS,
     error_table,
     prediction_table,
@@ -39,7 +38,7 @@ PREDICTIONS, ERRORS, REGIONS, THUMBNAILS = "predictions", "errors", "regions", "
 EMBEDDINGS = "embeddings"
 LAYERS = (PREDICTIONS, ERRORS, REGIONS, THUMBNAILS, EMBEDDINGS)
 
-FAILED = REGIONS_FAILED, HYBRID_FAILED = ("regions_failed", "hybrid_failed")
+FAILED = (REGIONS_FAILED,) = ("regions_failed",)
 """Fields of a manifest: number of photos with a prediction whose extra failed, by reason."""
 
 UNREADABLE: tuple[type[Exception], ...] = (OSError, ValueError, ArithmeticError, LookupError)
@@ -59,7 +58,6 @@ class Extras:
         thumbnails: Most photos of each shard that get a thumbnail.
         admin: Path or URL of polygons whose names fill the column `admin`.
         admin_name: Column of that file with the names; None to find it.
-        hybrid: Whether the Geotagger has a gallery, whose places go into HYBRID_COLUMNS.
         salvage: Whether pictures that break off are geotagged from the rows that are there.
         no_positions: Whether known positions, of EXIF and of documents, are left out, and with them
             the zones of times.
@@ -70,7 +68,6 @@ class Extras:
     thumbnails: int = 0
     admin: str | None = None
     admin_name: str | None = None
-    hybrid: bool = False
     salvage: bool = False
     no_positions: bool = False
     embeddings: bool = False
@@ -143,7 +140,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     ordered = sorted(batches, key=lambda batch: batch.index)
     shard, ending = ordered[-1].shard.id, ordered[-1].ending
     rows = _in_spatial_order(shard_rows(ordered))
-    answers, places, regions = rows.decoded.answers, rows.decoded.places, rows.decoded.regions
+    answers, regions = rows.decoded.answers, rows.decoded.regions
     countries = find_countries(answers.latitude, answers.longitude)
     columns: dict[str, Any] = {
         "key": rows.keys,
@@ -157,9 +154,6 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     if (units := extras.admin_units()) is not None:
         columns["admin"] = units(answers.latitude, answers.longitude)
     failed: dict[str, dict[str, int]] = {}
-    if extras.hybrid:
-        columns |= _place_columns(places or [])
-        failed[HYBRID_FAILED] = _reasons(places or [])
     tables = {
         PREDICTIONS: prediction_table(shard, model_id, columns),
         ERRORS: error_table(shard, (error for batch in ordered for error in batch.errors)),
@@ -249,14 +243,6 @@ def _capture_columns(captures: Sequence[Capture], no_positions: bool) -> dict[st
         [capture.camera or None for capture in captures],
     )
     return dict(zip(CAPTURE_COLUMNS, columns, strict=True))
-
-
-def _place_columns(places: Sequence[GalleryPlace | Failure]) -> dict[str, np.ndarray]:
-    """HYBRID_COLUMNS in degrees, NaN where there is no place."""
-    nowhere = (np.nan, np.nan)
-    degrees = [nowhere if isinstance(place, Failure) else place for place in places]
-    table = np.array(degrees, np.float64).reshape(len(places), len(HYBRID_COLUMNS))
-    return dict(zip(HYBRID_COLUMNS, table.T, strict=True))
 
 
 def _region_table(

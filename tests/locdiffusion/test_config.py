@@ -18,7 +18,7 @@ from locdiffusion.decoding.decoder import DecodeConfig
 from locdiffusion.density.base_measure import BaseConfig, BaseKind
 from locdiffusion.density.log_partition import PartitionConfig
 from locdiffusion.diffusion.schedules import NoiseConfig
-from locdiffusion.gallery.hybrid import HybridConfig
+from locdiffusion.gallery.place_mixture import MixtureConfig
 from locdiffusion.model.cs_unet import CSUNetConfig
 from locdiffusion.model.preprocessing import EncoderSpec, Framing, Interpolation
 from locdiffusion.overhead.augmentation import Augmentation
@@ -35,6 +35,7 @@ ENCODER = EncoderSpec(
     "open_clip:A/b.pt", 7, 32, (0.1, 0.2, 0.3), (1.0, 0.5, 0.25), Interpolation.BILINEAR
 )
 MODEL = CSUNetConfig(max_degree=5, embedding_dim=7, widths=(8, 4), dropout=0.25)
+MIXTURE = MixtureConfig(30.0, -1.0, 0.1, (1.0, 0.5, 0.0, -1.0), (0.0,) * 4, -1.0, (0.2, 0.1, -0.5))
 CHECKPOINT = CheckpointConfig(
     "a",
     MODEL,
@@ -43,10 +44,11 @@ CHECKPOINT = CheckpointConfig(
     ENCODER,
     TemperatureConfig(gallery=99),
     {"seed": [1, {"b": 2}]},
+    gallery=MIXTURE,
 )
 CONFIGS = [
     TeacherConfig(10, 0.25),
-    HybridConfig(2.0, 0.5, 300.0),
+    MIXTURE,
     ENCODER,
     MODEL,
     CHECKPOINT,

@@ -15,7 +15,6 @@ from pipelines.geotag.late_results import written_region
 from schemas import geoparquet
 from schemas.geotags import (
     ERROR_SCHEMA,
-    HYBRID_COLUMNS,
     PREDICTION_SCHEMA,
     PROBABILITY_COLUMNS,
     ErrorRow,
@@ -50,8 +49,6 @@ PROMISED = [
     "country_code",
     "country_found_by",
     "admin",
-    "hybrid_latitude",
-    "hybrid_longitude",
     "exif_latitude",
     "exif_longitude",
     "exif_source",
@@ -92,7 +89,7 @@ def test_columns_are_those_of_the_design() -> None:
         "country_found_by",
         "admin",
         "camera",
-        *(name for name in PROMISED if name.startswith(("hybrid", "exif", "truth", "captured"))),
+        *(name for name in PROMISED if name.startswith(("exif", "truth", "captured"))),
     }
 
 
@@ -104,10 +101,6 @@ def test_prediction_table(count: int) -> None:
     keys = table["key"].to_pylist()
     assert keys == columns(count)["key"]
     assert table["truth_latitude"].null_count == count  # NaN is not a number to a reader
-    assert table["hybrid_latitude"].null_count == count  # where nothing is said of them
-    hybrid = {name: [1.5, float("nan"), 2.0][:count] for name in HYBRID_COLUMNS}
-    told = prediction_table("s", "m", columns(count) | hybrid)
-    assert told["hybrid_longitude"].to_pylist() == [1.5, None, 2.0][:count]
     document = json.loads(table.schema.metadata[b"geo"])
     assert ("bbox" in document["columns"]["geometry"]) == (count > 0)
     table.validate(full=True)

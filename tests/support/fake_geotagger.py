@@ -21,7 +21,7 @@ POISON = 255
 """A photo that is pure white breaks `embed`, as a real model might on one photo."""
 
 BLUELESS_KM = 1.0
-"""So small is the radius of a photo of which `regions` and `hybrid` fail."""
+"""So small is the radius of a photo of which `regions` fail."""
 
 
 def box(latitude: float, longitude: float, size: float) -> shapely.Geometry:
@@ -92,17 +92,6 @@ class FakeGeotagger:
                 )
             )
         return found
-
-    def hybrid(
-        self, embeddings: np.ndarray, natural: np.ndarray, answers: GeotagColumns
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Whole degrees, none in the south; a photo without blue breaks it."""
-        assert np.abs(natural[:, 0] - embeddings).max() < 0.011, "those of other photos"
-        if (answers.radius_50_km < BLUELESS_KM).any():
-            raise RuntimeError("not blue enough for a gallery")
-        south = answers.latitude < 0
-        degrees = answers.latitude.round(), answers.longitude.round()
-        return tuple(np.where(south, np.nan, rounded) for rounded in degrees)
 
     def columns(self, images: Sequence[Image.Image], keys: Sequence[str]) -> GeotagColumns:
         made = np.stack([self.preprocess(image) for image in images])

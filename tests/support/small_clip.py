@@ -18,6 +18,7 @@ from locdiffusion.checkpoint import CheckpointConfig, save
 from locdiffusion.decoding.decoder import DecodeConfig
 from locdiffusion.density.base_measure import uniform_measure
 from locdiffusion.diffusion.schedules import NoiseConfig
+from locdiffusion.gallery.place_mixture import MixtureConfig
 from locdiffusion.model import clip_image, geoclip
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureConfig, TemperatureModel
@@ -94,7 +95,8 @@ def write_geoclip_checkpoint(directory: Path) -> Path:
     size = TemperatureConfig(gallery=1, components=1, neighbours=1, hidden=1)
     denoiser = CalibratedDenoiser(network, TemperatureModel(size, 7, 512, uniform_measure()))
     config = CheckpointConfig(
-        directory.name, network.config, NoiseConfig(), DecodeConfig(), geoclip.SPEC
+        *(directory.name, network.config, NoiseConfig(), DecodeConfig(), geoclip.SPEC),
+        gallery=MixtureConfig(30.0, -1.0, 0.1, (1.0, 0.5, 0.0, -1.0), (0.0,) * 4, 1.0, (0.1,) * 3),
     )
     save(directory, config, denoiser)
     return directory

@@ -71,12 +71,6 @@ class TrivialGeotagger:
         """Returns no regions."""
         return [()] * len(natural)
 
-    def hybrid(
-        self, embeddings: NDArray[np.float32], natural: NDArray[np.float32], answers: GeotagColumns
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """The positions of the answers."""
-        return answers.latitude, answers.longitude
-
     def with_prior(self, prior: str | None) -> TrivialGeotagger:
         """Returns itself: its answers know no prior."""
         return self

@@ -12,13 +12,21 @@ import torch
 
 from experiments.distillation import dataset, fidelity, rivals
 from experiments.distillation import run as distillation
-from experiments.distillation.queries import HELD_OUT, TRAINING, Ambiguity, QuerySimulator
+from experiments.distillation.queries import (
+    ALONG,
+    CROWDED,
+    HELD_OUT,
+    HELD_OUT_ALONG,
+    HELD_OUT_MASKED,
+    TRAINING,
+    Ambiguity,
+    QuerySimulator,
+)
 from experiments.distillation.source import TaughtQueries, projected_exponent
 from experiments.distillation.teacher import Teacher, random_land
 from locdiffusion.density.base_measure import land_measure
 from locdiffusion.density.shdd import encode_vectors
 from locdiffusion.evaluate.scores import score
-from locdiffusion.gallery.hybrid import HybridConfig, HybridGallery
 from locdiffusion.model.cs_unet import CSUNet, CSUNetConfig
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
 from locdiffusion.train.recipe import TrainConfig
@@ -258,23 +266,6 @@ def test_the_rival_finds_the_heavier_of_two_groups(monkeypatch: pytest.MonkeyPat
     assert abs(rivals.DecodedGallery(10.0, 100.0).answer(two, q)[0][0] - 40.0) < 0.2
 
 
-def test_the_hybrid_stays_in_the_circle_and_prefers_similar_places() -> None:
-    places = np.array([[0.0, 0.0], [0.5, 0.0], [0.0, 0.6], [50.0, 50.0]])
-    embeddings = torch.eye(4)
-    gallery = HybridGallery(places, embeddings, 10.0, L, HybridConfig(1.0, 1.0, 100.0))
-    q = torch.nn.functional.normalize(torch.tensor([[0.1, 0.5, 0.2, 0.9]]), dim=1)
-    flat = torch.zeros(1, 1, (L + 1) ** 2)
-    zero = np.zeros(1)
-    found = gallery.find(q, flat, zero, zero, np.array([10.0]))
-    assert (found[0][0], found[1][0]) == (0.5, 0.0), "the best of those within 100 km"
-    alone = gallery.find(q, flat, zero - 40.0, zero, np.array([10.0]))
-    assert np.isnan(alone[0][0]) and np.isnan(alone[1][0]), "no place near: our answer stays"
-    # A density that says no to (0.5, 0) turns the order.
-    against = -50.0 * torch.from_numpy(encode_vectors(unit_vectors([90.0], [0.0]), L)).float()
-    north = gallery.find(0.0 * q, against[None], zero, zero, np.array([10.0]))
-    assert north[0][0] == 0.0
-
-
 def test_far_places_are_far_from_the_gallery(teacher: Teacher) -> None:
     far = fidelity.far_places(teacher, 30, np.random.default_rng(0))
     gallery = teacher.positions[: teacher.gallery]
@@ -290,5 +281,6 @@ def test_points_without_radii_are_scored(teacher: Teacher) -> None:
 
 
 def test_the_held_out_setting_is_none_of_the_training_ones() -> None:
-    assert HELD_OUT not in TRAINING.values()
+    fitted = [*TRAINING.values(), *ALONG.values(), *CROWDED.values()]
+    assert not {HELD_OUT, HELD_OUT_ALONG, HELD_OUT_MASKED} & set(fitted)
     assert json.dumps(vars(HELD_OUT))

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from experiments.distillation import fidelity, report, rivals
+from experiments.distillation.gallery_fit import START
 from experiments.distillation.heads import HeadCost
 from locdiffusion import checkpoint
 from locdiffusion.config import to_dict
@@ -41,7 +42,8 @@ def measured(tmp_path_factory):
     )
     spec = EncoderSpec("geoclip", WIDTH, 224, (0.5,) * 3, (0.5,) * 3)
     config = checkpoint.CheckpointConfig(
-        "tiny", model, NoiseConfig(), DecodeConfig(500.0), spec, temperatures.config
+        *("tiny", model, NoiseConfig(), DecodeConfig(500.0), spec, temperatures.config),
+        gallery=START,
     )
     torch.manual_seed(0)
     directory = tmp_path_factory.mktemp("student")
@@ -67,7 +69,7 @@ def _photos_at(teacher, setting, places, seed):
 
 def test_every_method_is_scored_on_every_split(measured):
     teacher, tests, found, said = measured
-    assert list(found.scores) == ["cities", "cities, other noise", "far"]
+    assert list(found.scores) == ["cities", "cities, other noise", "cities, third noise", "far"]
     for split in tests:
         scores = found.scores[split.name]
         assert set(scores) == set(report.METHODS)
@@ -105,7 +107,7 @@ def test_the_page_says_what_was_measured(measured, tmp_path: Path):
     with Image.open(tmp_path / "figure.png") as picture:
         assert np.asarray(picture.convert("L")).std() > 10
     kept = json.loads(json.dumps(to_dict({"cost": COST, "fidelity": found})))
-    assert kept["fidelity"]["scores"]["far"][fidelity.HYBRID]["n"] == 30
+    assert kept["fidelity"]["scores"]["far"][fidelity.TOGETHER]["n"] == 30
 
 
 def test_lists_need_latitude_and_longitude(tmp_path: Path):

@@ -15,13 +15,12 @@ from PIL import Image
 
 from locdiffusion import geotagger, model_card
 from locdiffusion.card import figure, views
-from locdiffusion.card.answer import AnsweredPhoto, Known, answer
+from locdiffusion.card.answer import AnsweredPhoto, Known
 from locdiffusion.card.command import main, targets
 from locdiffusion.decoding.answers import Mode
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.geotag import Geotag, percent
 from locdiffusion.density.base_measure import BaseMeasure
-from locdiffusion.geotagger import Geotagger
 from locdiffusion.inference import Answerer, log_density_around
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors
 from schemas.samples import Truth
@@ -139,14 +138,6 @@ class TestCommand:
         assert properties["model_id"].startswith("tiny-")
         assert printed.err == "written: json-card.png\n"
         assert (here / "json-card.png").read_bytes()[:4] == b"\x89PNG"
-
-    def test_the_place_in_a_gallery(self, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        tagger = Geotagger.load("./checkpoint")
-        monkeypatch.setattr(tagger, "gallery", object())
-        place = np.array([48.0]), np.array([11.5])
-        monkeypatch.setattr(tagger, "hybrid", lambda *_: place)
-        rows = dict(answer(tagger, Path("plain.jpg")).rows())
-        assert rows["in the gallery"] == "48.00° N, 11.50° E"
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

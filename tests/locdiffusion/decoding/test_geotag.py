@@ -18,7 +18,7 @@ from locdiffusion.decoding.geotag import geotags, km_text, place_text
 from locdiffusion.density.base_measure import uniform_measure
 from locdiffusion.geography.countries import country_codes
 from locdiffusion.geotagger import Geotagger
-from schemas.geotags import HYBRID_COLUMNS, PREDICTION_SCHEMA, PROBABILITY_COLUMNS
+from schemas.geotags import PREDICTION_SCHEMA, PROBABILITY_COLUMNS
 from support.tiny import (
     TinyEncoder,
     checkpoint_config,
@@ -115,7 +115,7 @@ class TestGeoJson:
             assert properties["radius_90_km"] == answer.radius_90_km
             assert properties["modes"][0] == dataclasses.asdict(answer.modes[0])
             left = {f.name for f in dataclasses.fields(Geotag)} - set(properties)
-            assert left == {"key", "latitude", "longitude", "regions", *HYBRID_COLUMNS}
+            assert left == {"key", "latitude", "longitude", "regions"}
 
     def test_is_what_geopandas_reads(self, answers: list[Geotag]) -> None:
         import geopandas

@@ -9,11 +9,10 @@ from pathlib import Path
 import geopandas
 import numpy as np
 import pytest
-import torch
 
 from locdiffusion import Geotagger, checkpoint
-from locdiffusion.gallery.places import embedded_gallery, read_gallery
-from locdiffusion.photos.picture import load_picture
+from locdiffusion.gallery.places import read_gallery
+from locdiffusion.model import geoclip
 from pipelines.geotag import command as geotag
 from pipelines.geotag import model_cache
 from support.small_clip import (
@@ -66,13 +65,13 @@ def test_weights_in_a_file_and_in_the_cache_give_the_same_rows(
     photos: Path, tmp_path: Path
 ) -> None:
     file = save_like_the_hub(random_clip(SMALL), tmp_path / "clip.safetensors")
-    named = ("--encoder", f"geoclip:{file}")
+    named = ("--encoder", f"geoclip:{file}", "--gallery", "none")
     assert geotag.main(command(photos, tmp_path / "named", *named)) == 0
     cached = tmp_path / "hub" / "models--openai--clip-vit-large-patch14"
     save_like_the_hub(random_clip(SMALL), cached / "snapshots" / "c0ffee" / "model.safetensors")
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("c0ffee")
-    assert geotag.main(command(photos, tmp_path / "cached")) == 0
+    assert geotag.main(command(photos, tmp_path / "cached", "--gallery", "none")) == 0
     first, second = rows(tmp_path / "named"), rows(tmp_path / "cached")
     assert len(first) == 3 and first["model_id"].str.startswith("geoclip-distilled-").all()
     assert first.drop(columns="geometry").equals(second.drop(columns="geometry"))
@@ -102,12 +101,11 @@ def test_a_name_that_is_not_shipped_is_told_those_that_are(tmp_path: Path) -> No
         Geotagger.load("geoclip")
 
 
-# A gallery beside
+# A gallery
 
 needs_geoclip = pytest.mark.skipif(
     importlib.util.find_spec("geoclip") is None, reason="the package geoclip is not installed"
 )
-HYBRID = ["hybrid_latitude", "hybrid_longitude"]
 
 
 @pytest.fixture
@@ -126,18 +124,17 @@ def write_places(path: Path, seed: int = 0) -> Path:
 
 @needs_geoclip
 @pytest.mark.parametrize("mode", ["density", "sampling"])
-def test_the_hybrid_columns_stand_beside_the_others(
+def test_the_gallery_is_part_of_the_one_answer(
     photos: Path, tmp_path: Path, encoder: tuple[str, str], mode: str
 ) -> None:
-    """As of `Geotagger.geotag`, as of the gallery asked by hand; and nothing else moves a bit."""
+    """Rows and regions as of `Geotagger.geotag`; and other ones than without the gallery."""
     places = write_places(tmp_path / "places.csv")
-    settings = (*encoder, "--mode", mode, "--samples=3", "--steps=2")
-    assert geotag.main(command(photos, tmp_path / "pure", *settings)) == 0
-    assert geotag.main(command(photos, tmp_path / "both", *settings, "--gallery", str(places))) == 0
+    settings = (*encoder, "--mode", mode, "--samples=3", "--steps=2", "--regions")
+    chosen = ("--gallery", str(places))
+    assert geotag.main(command(photos, tmp_path / "pure", *settings, "--gallery", "none")) == 0
+    assert geotag.main(command(photos, tmp_path / "both", *settings, *chosen)) == 0
     pure, both = rows(tmp_path / "pure"), rows(tmp_path / "both")
-    assert pure[HYBRID].isna().all(axis=None) and both[HYBRID].notna().all(axis=None)
-    left = ["geometry", *HYBRID]
-    assert pure.drop(columns=left).equals(both.drop(columns=left))
+    assert (pure["radius_50_km"].to_numpy() != both["radius_50_km"].to_numpy()).all()
     assert json.loads((tmp_path / "both" / "run.json").read_text())["gallery"].startswith(
         "places.csv sha256:"
     )
@@ -145,27 +142,29 @@ def test_the_hybrid_columns_stand_beside_the_others(
         "geoclip-distilled", encoder=encoder[1], mode=mode, samples=3, steps=2, gallery=str(places)
     )
     files = [photos / key for key in both["key"]]
-    answers = tagger.geotag(files, list(both["key"]))
-    told = [[answer.hybrid_latitude, answer.hybrid_longitude] for answer in answers]
-    assert both[HYBRID].to_numpy().tolist() == told
-    properties = answers[0].to_geojson()["properties"]
-    assert [properties[name] for name in HYBRID] == told[0]
+    answers = tagger.geotag(files, list(both["key"]), regions=True)
+    for name in ("latitude", "radius_50_km", "radius_90_km", "prob_1km", "information_nats"):
+        told = [getattr(answer, name) for answer in answers]
+        assert both[name].to_numpy() == pytest.approx(told, rel=1e-5, abs=1e-6)
+    drawn = geopandas.read_parquet(next((tmp_path / "both" / "regions").glob("*.parquet")))
+    for answer in answers:
+        areas = sorted(drawn[drawn["key"] == answer.key]["area_km2"])
+        assert areas == pytest.approx([region.area_km2 for region in answer.regions], rel=1e-4)
 
-    known = read_gallery(str(places))
-    assert {tuple(place) for place in told} <= {tuple(place) for place in known.tolist()}
-    gallery = embedded_gallery(known, tagger.checkpoint.config.model.max_degree)
-    pixels = np.stack([tagger.preprocess(load_picture(file)) for file in files])
-    embeddings = tagger.embed(pixels)
-    natural = torch.from_numpy(tagger.sample(embeddings, list(both["key"])))
-    found = gallery.find(
-        torch.from_numpy(embeddings),
-        natural,
-        both["latitude"].to_numpy(),
-        both["longitude"].to_numpy(),
-        both["radius_50_km"].to_numpy(),
-        tagger._answerer.tables.log_normaliser(natural),
-    )
-    assert np.stack(found, 1).tolist() == told
+
+@pytest.mark.usefixtures("plain_loop")
+@needs_geoclip
+def test_the_checkpoint_chooses_a_gallery(
+    photos: Path, tmp_path: Path, encoder: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """GeoCLIP's own, here with few places, unless somebody says `none`."""
+    few = write_places(tmp_path / "places.csv")
+    monkeypatch.setattr(geoclip, "load_gallery", lambda: read_gallery(str(few)))
+    for name, more in (("own", ()), ("named", ("--gallery", str(few)))):
+        assert geotag.main(command(photos, tmp_path / name, *encoder, *more)) == 0
+        model_cache._LOADED.clear()
+    own, named = rows(tmp_path / "own"), rows(tmp_path / "named")
+    assert own.drop(columns="geometry").equals(named.drop(columns="geometry"))
 
 
 @pytest.mark.usefixtures("plain_loop")
@@ -176,7 +175,7 @@ def test_another_gallery_is_another_run(
     places = write_places(tmp_path / "places.csv")
     typed = command(photos, tmp_path / "out", *encoder, "--gallery", str(places))
     assert geotag.main(typed) == 0
-    assert geotag.main(command(photos, tmp_path / "out", *encoder)) == 2
+    assert geotag.main(command(photos, tmp_path / "out", *encoder, "--gallery", "none")) == 2
     assert "gallery 'places.csv sha256:" in capsys.readouterr().err
     model_cache._LOADED.clear()
     write_places(places, seed=1)

@@ -1,4 +1,4 @@
-"""Regions and places come late, while the model works on: the same rows, and the same failures."""
+"""Regions come late, while the model works on: the same rows, and the same failures."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def decoded(shard: Shard, late: LateThreads | None) -> list[PhotoBatch]:
     model, done = Picky(), []
     for batch in read_batches(shard, model.preprocess, 5):
         for stage in STAGES:
-            batch = run_stage(batch, stage, model, regions=True, hybrid=True, late=late)
+            batch = run_stage(batch, stage, model, regions=True, late=late)
         done.append(batch)
     return done
 
 
 def rows(found: ShardRows) -> list[object]:
-    return [found.keys, found.decoded.regions, repr(found.decoded.places)]
+    return [found.keys, found.decoded.regions]
 
 
 def test_late_rows_are_those_of_work_in_place(shard: Shard) -> None:
@@ -113,6 +113,6 @@ def test_a_blueless_photo_keeps_the_rest_of_its_answer(shard: Shard) -> None:
     batch = run_stage(run_stage(batch, Stage.EMBED, model), Stage.SAMPLE, model)
     batch.payload.natural[3, 0, 2] = 0.0
     late = LateThreads(ThreadPoolExecutor(2))
-    found = run_stage(batch, Stage.DECODE, model, True, True, late).settled().payload
+    found = run_stage(batch, Stage.DECODE, model, True, late).settled().payload
     assert found.answers.radius_50_km[3] < BLUELESS_KM and len(found.answers) == 17
     assert [type(one) is Failure for one in found.regions] == [row == 3 for row in range(17)]

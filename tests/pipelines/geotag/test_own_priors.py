@@ -35,7 +35,7 @@ def rows_of(batch: PhotoBatch) -> dict[str, tuple]:
     return dict(zip(batch.keys, numbers, strict=True))
 
 
-@pytest.mark.parametrize("extras", [{}, {"regions": True, "hybrid": True}])
+@pytest.mark.parametrize("extras", [{}, {"regions": True}])
 def test_each_photo_is_answered_as_in_a_run_with_its_prior(extras):
     done = through(batch_of(PRIORS), FakeGeotagger(prior="uniform"), **extras)
     assert sorted(done.keys) == sorted(batch_of(()).keys) and not done.errors
