@@ -12,7 +12,7 @@ import torch
 
 from locdiffusion import checkpoint
 from locdiffusion.cli.parser import UsageError
-from locdiffusion.config import from_dict, settings_of
+from locdiffusion.config import from_dict, settings_of, to_dict
 from locdiffusion.model import image_encoder
 from locdiffusion.train import command as train
 from locdiffusion.train import recipe_flags
@@ -112,7 +112,11 @@ class TestConfigurations:
         # Calibration added what it is for, after the training.
         shipped = config.record["recipe"] | {"purpose": config.purpose, "unlike": config.unlike}
         shipped["model"]["embedding_dim"] = 12  # of the tiny encoder, which stands for the real one
-        assert self.recipe("--recipe", "sample") == from_dict(TrainConfig, shipped)
+        wanted = self.recipe("--recipe", "sample")
+        assert replace(wanted, appearance=None) == from_dict(TrainConfig, shipped)
+        # So was the appearance map.
+        told = config.record.get("appearance", {"settings": to_dict(wanted.appearance)})
+        assert told["settings"] == to_dict(wanted.appearance)
 
     def test_mp16_is_as_large_as_its_name_says(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(image_encoder, "encoder_spec", REAL_SPEC)
