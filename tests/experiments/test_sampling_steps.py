@@ -189,10 +189,12 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     )
     arguments = ["--checkpoint", str(directory), "--photos", str(shard), "--embeddings"]
     arguments += [str(tmp_path / "cache"), "--output", str(tmp_path / "out"), "--samples", "2"]
-    arguments += ["--steps", "1", "2", "--limit", "4"]
+    arguments += ["--steps", "1", "--limit", "4", "--ambiguous", "2"]
+    arguments += ["--placings", "recentred", "sharp", "--guidance", "1", "2"]
     assert main(arguments) == 0
     assert (tmp_path / "out" / FIGURE).stat().st_size > 10_000
-    assert len(json.loads((tmp_path / "out" / RESULTS).read_text())["settings"]) == 8
+    found = json.loads((tmp_path / "out" / RESULTS).read_text())
+    assert len(found["settings"]) == 8 and found["study"]["photos"] == 2
     assert "density" in capsys.readouterr().out
     assert main([*arguments, "--seed", "1"]) == 1
     assert "Give another --output" in capsys.readouterr().err

@@ -297,6 +297,24 @@ class TestCommand:
         assert record["settings"]["encoding"] == "SHDD" and record["parameters"] > 0
         assert set(record["results"]) == {"val", "other"} and record["seconds"]["all"] >= 0
 
+    def test_each_seed_is_a_run(self, small: list[str], tmp_path: Path) -> None:
+        assert command.main(self.flags(tmp_path, "--only", "two", "--seeds", "0", "1")) == 0
+        assert small == ["two", "two"]
+        seeds = {
+            path.name: json.loads(path.read_text())["budget"]["seed"] for path in tmp_path.iterdir()
+        }
+        assert seeds == {"two-seed-0.json": 0, "two-seed-1.json": 1}
+
+    def test_networks_have_the_sizes_of_the_shipped_recipe(self) -> None:
+        options = command.parse(self.flags(Path("out"), "--networks", "--seeds", "0", "7"))
+        found = command.budgets(options)
+        assert [budget.seed for budget in found] == [0, 7]
+        assert {(b.condition_dim, b.widths) for b in found} == {(640, (320, 160, 80))}
+        chosen = {run.name: run.variant for run in command.chosen(None, networks=True)}
+        assert len(chosen) == 6 and {v.max_degree for v in chosen.values()} == {31}
+        assert chosen["unet-trunk-scattered"].trunk_blocks == 2
+        assert chosen["mlp-scattered"].smoothing_km == 50.0 and chosen["mlp"].smoothing_km == 0.0
+
     def test_another_budget_in_the_same_place_is_refused(
         self, small: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
