@@ -12,6 +12,8 @@ import pytest
 
 import locdiffusion
 from experiments.distillation.teacher import TeacherConfig
+from locdiffusion.appearance.gaussian_process import KrigingConfig
+from locdiffusion.appearance.training_photos import AppearanceConfig
 from locdiffusion.checkpoint import CheckpointConfig
 from locdiffusion.config import ConfigError, from_dict, settings_of, to_dict, with_settings
 from locdiffusion.decoding.decoder import DecodeConfig
@@ -47,6 +49,8 @@ CHECKPOINT = CheckpointConfig(
     gallery=MIXTURE,
 )
 CONFIGS = [
+    AppearanceConfig(80.0, KrigingConfig(length_km=200.0)),
+    KrigingConfig(noise=0.2),
     TeacherConfig(10, 0.25),
     MIXTURE,
     ENCODER,
@@ -231,7 +235,10 @@ class TestSettings:
             with_settings(TrainConfig(), [assignment])
 
     def test_what_is_listed_can_be_set(self) -> None:
-        config = TrainConfig(model=MODEL, stream=StreamConfig(lanes=4), bf16=True)
+        appearance = AppearanceConfig(80.0, KrigingConfig(length_km=200.0))
+        config = TrainConfig(
+            model=MODEL, stream=StreamConfig(lanes=4), bf16=True, appearance=appearance
+        )
         listed = [f"{setting.name}={setting.default}" for setting in settings_of(config)]
         assert with_settings(TrainConfig(), listed) == config
 

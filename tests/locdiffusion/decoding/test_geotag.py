@@ -76,7 +76,8 @@ class TestAnswers:
 
     def test_have_the_names_of_the_table(self) -> None:
         own = {field.name for field in dataclasses.fields(Geotag)} - {"regions"}
-        beside = {"shard", "geometry", "bbox", "admin", "exif_source", "truth_source"}
+        beside = {"shard", "geometry", "bbox", "admin", "exif_source", "truth_source", "camera"}
+        beside |= {"captured_at", "captured_at_source", "captured_utc_offset_min"}
         known = {f"{a}_{b}" for a in ("exif", "truth") for b in ("latitude", "longitude")}
         assert set(PREDICTION_SCHEMA.names) - beside - known == own
 
