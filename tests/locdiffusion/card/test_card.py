@@ -171,10 +171,13 @@ class TestCommand:
         self, here: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         coloured_photo(1.0, 2.0).save(here / "taken.png")
-        document = '{"geoData": {"latitude": 50.0, "longitude": 10.5}}'
+        document = '{"geoData": {"latitude": 50.0, "longitude": 10.5}, '
+        document += '"photoTakenTime": {"timestamp": "1551123684"}}'
         (here / "taken.png.supplemental-metadata.json").write_text(document)
         assert main(["taken.png", *CHECKPOINT]) == 0
-        assert "truth (Google Takeout)  50.00° N, 10.50° E" in capsys.readouterr().out
+        printed = capsys.readouterr().out
+        assert "truth (Google Takeout)  50.00° N, 10.50° E" in printed
+        assert "2019-02-25T19:41:24+00:00 (takeout)" in printed
 
     def test_two_photos_of_one_name(self) -> None:
         with pytest.raises(ValueError, match="two photos are named a: both cards would be a-card"):
