@@ -625,9 +625,9 @@ class TestCommand:
         assert fitted == ["nearest_neighbour"]
         assert (data / "out" / "main_table.json").read_text() == first
         content = json.loads(first)
-        wanted = [OURS, forms.ONE_TEMPERATURE, forms.SMALL_MLP, "nearest_neighbour"]
-        assert [m["name"] for m in content["methods"]] == wanted
-        assert [m["is_rival"] for m in content["methods"]] == [False, False, False, True]
+        ours = [OURS, forms.ONE_TEMPERATURE, forms.SMALL_MLP, forms.WITHOUT_MAP]
+        assert [m["name"] for m in content["methods"]] == [*ours, "nearest_neighbour"]
+        assert [m["is_rival"] for m in content["methods"]] == [False] * 4 + [True]
         assert content["roles"] == {"val": "seen by calibration", "val_regions": "test"}
         assert str(data) not in first
 
@@ -641,7 +641,7 @@ class TestCommand:
         text = target.read_text()
         assert "(report/posteriors.png)" in text
         assert (data / "docs" / "report" / "posteriors.png").is_file()
-        assert text.count(sections.NOT_MEASURED) == 4
+        assert text.count(sections.NOT_MEASURED) == 7
 
         # Another checkpoint of ours: the rival is asked, and not trained again.
         (data / "out" / "methods" / "nearest_neighbour.json").unlink()
