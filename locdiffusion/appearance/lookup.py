@@ -44,6 +44,10 @@ class Comparison:
     residual: Tensor
     log_v: Tensor
 
+    def take(self, rows: slice) -> Comparison:
+        """Selects photos."""
+        return Comparison(*(getattr(self, name)[rows] for name in self.__dataclass_fields__))
+
 
 class MapLookup(nn.Module):
     """Compares photos with an appearance map, and interpolates between its cells."""

@@ -125,16 +125,24 @@ class FusedDecoder(nn.Module):
             appearance: Discriminants of the photos, ``(N, C)``.
             trust: Share of the map's say that counts, ``(N,)``.
         """
-        checked, found = self.checked(natural, appearance, trust), []
-        for row in range(len(natural)):
-            one = [values[row : row + 1] for values in checked]
-            nodes, _ = self.laid(one[0], one[1], one[2])
-            rings, beyond, _ = self.density.normalised(nodes)
-            if len(nodes.far):
-                rings = rings.joined(beyond)
-            km = rings.km_from(nodes.peak[:, None])[:, 0]
-            radii = rings.quantiles_km(km, LEVELS)[0]
-            found.append(self._finder.regions(self._mesh.measure(one[0][0], nodes, radii)))
+        found = []
+        for part in self._parts(*self.checked(natural, appearance, trust)):
+            nodes, _ = self.laid(*part)
+            for row, radii in enumerate(self._radii_km(nodes)):
+                density = self._mesh.measure(part[0][row], nodes, row, radii)
+                found.append(self._finder.regions(density))
+        return found
+
+    def _radii_km(self, nodes: Nodes) -> NDArray[np.float64]:
+        """Finds the 50 % and 90 % radii around the highest nodes of photos, ``(N, 2)``."""
+        rings, beyond, _ = self.density.normalised(nodes)
+
+        def radii(some: NodeMasses, peak: Tensor) -> NDArray[np.float64]:
+            return some.quantiles_km(some.km_from(peak[:, None])[:, 0], LEVELS)
+
+        found, far = radii(rings, nodes.peak), nodes.far
+        if len(far):
+            found[far.cpu().numpy()] = radii(rings.take(far).joined(beyond), nodes.peak[far])
         return found
 
     @functools.cached_property

@@ -239,14 +239,15 @@ class FusedDensity(nn.Module):
         field = mixed_log(value - nodes.mixtures.log_z[..., None])
         return self._places(field, vectors, nodes.compared, nodes.centre, nodes.whole)
 
-    def log_factor_at(self, nodes: Nodes, vectors: Tensor) -> Tensor:
-        """Evaluates log m at points ``(N, P, 3)`` within reach of the centres, ``(N, P)``."""
-        nothing = torch.zeros_like(vectors[..., 0])
-        residual, log_v = self.lookup.at(nodes.compared, vectors)
-        fade = falling(km_of_chord(nodes.centre[:, None], vectors), FADE_KM, REACH_KM)
+    def log_factor_at(self, nodes: Nodes, row: int, vectors: Tensor) -> Tensor:
+        """Evaluates log m ``(P,)`` of one photo at points ``(P, 3)`` within reach of its centre."""
+        one, vectors = slice(row, row + 1), vectors[None]
+        residual, log_v = self.lookup.at(nodes.compared.take(one), vectors)
+        fade = falling(km_of_chord(nodes.centre[one, None], vectors), FADE_KM, REACH_KM)
+        nothing, photo = torch.zeros_like(fade), nodes.photos.take(one)
         places = Places(vectors, nothing, nothing, residual, log_v, fade, nothing)
-        _, b = self.likelihood.exponents(nodes.photos)
-        return self.likelihood.log_factor(places, nodes.photos, b)
+        _, b = self.likelihood.exponents(photo)
+        return self.likelihood.log_factor(places, photo, b)[0]
 
     def _terms(
         self, appearance: Tensor, trust: Tensor, wide: Places, compared: Comparison, centre: Tensor

@@ -1,8 +1,8 @@
 """Fused mesh: the fused density of one photo on a grid of meridians and parallels, for regions.
 
-The lines of the network's density (`locdiffusion.decoding.adaptive_mesh`) are joined with lines
-around the highest node, which are close within the 90 % radius and wider and wider up to where the
-map is read.
+Lines around the highest node are close within the 90 % radius and wider and wider up to the rim of
+the wide rings. Where mass may lie beyond the rim, or the rim reaches over a pole, they are joined
+with the lines of the network's density (`locdiffusion.decoding.adaptive_mesh`).
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import logsumexp
 from torch import Tensor
 
 from locdiffusion.decoding.adaptive_mesh import AdaptiveDensity, Mesh
-from locdiffusion.decoding.fused_density import REACH_KM, FusedDensity, Nodes
+from locdiffusion.decoding.fused_density import REACH_KM, RIM_KM, FusedDensity, Nodes
+from locdiffusion.density.log_partition import mixed_log
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude, unit_vectors
 
 Float = NDArray[np.float64]
 
-LINES = 8
-"""Lines between the highest node and the 50 % radius."""
+LINES = 4
+"""Lines between the highest node and the 50 % radius; areas are within 1 % of those of 20 lines."""
 
-CLOSEST_KM, GROWTH, MARGIN = 1.0, 1.3, 1.3
+CLOSEST_KM, GROWTH, MARGIN = 1.0, 1.5, 1.2
 """Least distance of two lines, how it grows beyond `MARGIN` times the 90 % radius."""
 
 _DEGREE_KM = math.pi * EARTH_RADIUS_KM / 180.0
@@ -39,31 +39,22 @@ class FusedMesh:
         self.mesh, self.density = mesh, density
 
     @torch.inference_mode()
-    def measure(self, natural: Tensor, nodes: Nodes, radii_km: Float) -> AdaptiveDensity:
+    def measure(self, natural: Tensor, nodes: Nodes, row: int, radii_km: Float) -> AdaptiveDensity:
         """Measures the density of one photo.
 
         Args:
             natural: Natural parameters ``(K, d)``.
-            nodes: Nodes of this photo alone.
+            nodes: Nodes of this photo and others.
+            row: Which of them it is.
             radii_km: 50 % and 90 % radius around the highest node, ``(2,)``.
         """
-        a, b = (float(each) for each in self.density.likelihood.exponents(nodes.photos))
-        coarse = self.mesh.measure(a * natural)
-        peak = nodes.peak[0].double().cpu().numpy()
-        latitude, longitude = (float(degrees) for degrees in latitude_longitude(peak))
-        offset = _offsets_km(radii_km)
-        parallels = latitude + offset / _DEGREE_KM
-        turn = offset / (_DEGREE_KM * max(math.cos(math.radians(latitude)), 1e-3))
-        meridians = longitude + turn[np.abs(turn) < _MOST_TURN]
-        x = _joined(coarse.longitude, (meridians + 180.0) % 360.0 - 180.0)
-        y = _joined(coarse.latitude, parallels[np.abs(parallels) < 90.0])
-        log_z = nodes.mixtures.log_z[0].double().cpu().numpy()
-        mesh, area = self.mesh, self.mesh.area(x, y)
-        log_ratio = self._log_ratio(natural, log_z, nodes, (a, b), x, y)
+        a = float(self.density.likelihood.exponents(nodes.photos)[0][row])
+        mesh, (x, y) = self.mesh, self._lines(a * natural, nodes, row, radii_km)
+        log_ratio = self._log_ratio(natural, nodes, row, a, x, y)
         middle_x, middle_y = (x[1:] + x[:-1]) / 2.0, (y[1:] + y[:-1]) / 2.0
-        at_centre = self._log_ratio(natural, log_z, nodes, (a, b), middle_x, middle_y)
+        at_centre = self._log_ratio(natural, nodes, row, a, middle_x, middle_y)
+        area, q0 = mesh.area(x, y), mesh.q0(x, y)
         top = max(log_ratio.max(where=_touched(area), initial=-np.inf), -1e300)
-        q0 = mesh.q0(x, y)
         density = np.exp((log_ratio - top).clip(max=3.0)) * q0
         centre = np.exp((at_centre - top).clip(max=3.0)) * _mean(q0)
         # Corners and centres, weighed so that their errors cancel
@@ -72,26 +63,38 @@ class FusedMesh:
         log_density = np.log((density / total).clip(np.finfo(float).tiny))
         return AdaptiveDensity(x, y, np.broadcast_to(log_density, log_ratio.shape), mass / total)
 
+    def _lines(
+        self, natural: Tensor, nodes: Nodes, row: int, radii_km: Float
+    ) -> tuple[Float, Float]:
+        """Returns meridians and parallels for a photo with natural parameters times a."""
+        peak = nodes.peak[row].double().cpu().numpy()
+        latitude, longitude = (float(degrees) for degrees in latitude_longitude(peak))
+        offset = _offsets_km(radii_km)
+        parallels = latitude + offset / _DEGREE_KM
+        turn = offset / (_DEGREE_KM * max(math.cos(math.radians(latitude)), 1e-3))
+        meridians = longitude + turn[np.abs(turn) < _MOST_TURN]
+        edges = np.array([-180.0, 180.0]), np.array([-90.0, 90.0])
+        if not nodes.whole[row] or np.abs(parallels).max() >= 90.0:
+            coarse = self.mesh.measure(natural)
+            edges = coarse.longitude, coarse.latitude
+        x = _joined(edges[0], (meridians + 180.0) % 360.0 - 180.0)
+        return x, _joined(edges[1], parallels[np.abs(parallels) < 90.0])
+
     def _log_ratio(
-        self,
-        natural: Tensor,
-        log_z: Float,
-        nodes: Nodes,
-        exponents: tuple[float, float],
-        longitude: Float,
-        latitude: Float,
+        self, natural: Tensor, nodes: Nodes, row: int, a: float, longitude: Float, latitude: Float
     ) -> Float:
         """Computes a·log p/q₀ + log m on a grid, ``(Y, X)``."""
-        field = self.mesh.field(natural, longitude, latitude) - log_z[:, None, None]
-        found = exponents[0] * (logsumexp(field, axis=0) - math.log(len(field)))
-        vectors = unit_vectors(*np.meshgrid(latitude, longitude, indexing="ij"))
-        near = vectors @ nodes.centre[0].double().cpu().numpy() > math.cos(
-            REACH_KM / EARTH_RADIUS_KM
-        )
-        if near.any():
-            at = torch.from_numpy(vectors[near]).to(nodes.centre)[None]
-            log_m = self.density.log_factor_at(nodes, at)[0]
-            found[near] += log_m.double().cpu().numpy()
+        field = torch.from_numpy(self.mesh.field(natural, longitude, latitude))
+        log_z = nodes.mixtures.log_z[row].double().cpu()
+        found: Float = a * mixed_log(field.flatten(1) - log_z[:, None]).view_as(field[0]).numpy()
+        centre = nodes.centre[row].double().cpu().numpy()
+        on_equator = unit_vectors(np.zeros_like(longitude), longitude) @ centre
+        phi = np.radians(latitude)
+        cosine = np.outer(np.cos(phi), on_equator) + np.sin(phi)[:, None] * centre[2]
+        i, j = np.nonzero(cosine > math.cos(REACH_KM / EARTH_RADIUS_KM))
+        if len(i):
+            at = torch.from_numpy(unit_vectors(latitude[i], longitude[j])).to(nodes.centre)
+            found[i, j] += self.density.log_factor_at(nodes, row, at).double().cpu().numpy()
         return found
 
 
@@ -99,7 +102,7 @@ def _offsets_km(radii_km: Float) -> Float:
     """Returns distances of lines from the highest node, symmetric about 0."""
     step = max(CLOSEST_KM, float(radii_km[0]) / LINES)
     offsets, fine = [0.0], min(MARGIN * float(radii_km[1]), REACH_KM)
-    while offsets[-1] < REACH_KM:
+    while offsets[-1] < RIM_KM:
         if offsets[-1] > fine:
             step *= GROWTH
         offsets.append(offsets[-1] + step)

@@ -6,6 +6,7 @@ import shapely
 import torch
 from numpy.testing import assert_allclose
 
+from locdiffusion.decoding import fused_mesh
 from locdiffusion.decoding.credible_regions import RegionFinder
 from locdiffusion.sphere.geodesy import unit_vectors
 from support import appearance_world as world
@@ -65,3 +66,26 @@ def test_regions_at_poles_and_at_the_date_line_are_valid(place):
     for one, other in zip(found[0], plain[0], strict=True):
         assert one.geometry.is_valid
         assert 0.2 < one.area_km2 / other.area_km2 < 5.0
+
+
+def areas(found):
+    return np.array([[region.area_km2 for region in pair] for pair in found])
+
+
+def test_regions_are_those_of_a_mesh_many_times_finer(monkeypatch):
+    """For settled photos, and for two whose densities are so wide that they have far nodes."""
+    fused, part = world.fused(), world.photos(4, 8)
+    natural = torch.cat([part.natural, world.photos(2, 9, width_km=900.0).natural])[:, None]
+    photos = natural, part.appearance[[0, 1, 2, 3, 0, 1]], torch.ones(6)
+    nodes, _ = fused.laid(*fused.checked(*photos))
+    assert nodes.whole.tolist() == [True] * 4 + [False] * 2
+    found = areas(fused.regions(*photos))
+    monkeypatch.setattr(fused_mesh, "LINES", 20)
+    monkeypatch.setattr(fused_mesh, "GROWTH", 1.1)
+    assert_allclose(found, areas(fused.regions(*photos)), rtol=0.015)
+
+
+def test_regions_of_photos_are_those_of_each_alone():
+    fused, part = world.fused(), world.photos(3, 10)
+    alone = [regions(fused, part.take(slice(row, row + 1)))[0] for row in range(3)]
+    assert_allclose(areas(regions(fused, part)), areas(alone), rtol=0.003)
