@@ -147,6 +147,7 @@ setup(
             "checkpoints/**/*.json",
             "checkpoints/**/*.md",
             "assets/*",
+            "albums/*.json",
             "overhead/*.json",
             "recipes/*.json",
         ],

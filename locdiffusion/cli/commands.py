@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("locdiffusion.calibrate", "fit the stated radii to an archive of your own"),
     "train": ("locdiffusion.train", "train a model on shards of photos with known position"),
     "build-shards": ("pipelines.build_shards", "build training shards from lists of photos"),
+    "albums": ("locdiffusion.albums", "place photos by those taken before and after"),
     "overhead": ("locdiffusion.overhead", "cut satellite patches with positions into shards"),
     "dataflow": ("pipelines.dataflow", "submit geotag or build-shards to Google Dataflow"),
 }
