@@ -120,7 +120,7 @@ def measured() -> list[tuple[str, int, int]]:
             12,
         ),
         ("rooms in locdiffusion", len(ours), 28),
-        ("imports between rooms of locdiffusion", sum(map(len, ours.values())), 130),
+        ("imports between rooms of locdiffusion", sum(map(len, ours.values())), 138),
         ("rooms in pipelines", len(archive), 12),
         ("imports between rooms of pipelines", sum(map(len, archive.values())), 25),
         ("circles of rooms", circles(rooms), 0),
@@ -128,7 +128,7 @@ def measured() -> list[tuple[str, int, int]]:
         (
             f"lines of {', '.join(PACKAGES)}",
             sum(len(text.splitlines()) for text in texts.values()),
-            50_000,
+            52_000,
         ),
         (f"files that spell the column {COLUMN}", containing(COLUMN, texts), 4),
         ("files that call os.replace", containing(r"\bos\.replace\(", texts), 1),
