@@ -27,7 +27,14 @@ from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.thumbnails import Chosen
 from pipelines.geotag.decoding_ahead import DecodingAhead
 from pipelines.geotag.kept_rows import EmbeddedPhotos, KeptRows
-from pipelines.geotag.late_results import Failure, LateThreads, attempted, regions_of, settled
+from pipelines.geotag.late_results import (
+    DRAWN_TOGETHER,
+    Failure,
+    LateThreads,
+    attempted,
+    regions_of,
+    settled,
+)
 from pipelines.geotag.model_cache import GeotaggerLike
 from pipelines.geotag.own_priors import under_each_prior
 from schemas.geotags import ErrorRow, Stage, Status
@@ -338,15 +345,17 @@ def _bisected(
 def _decoded(
     geotagger: GeotaggerLike, posteriors: Posteriors, regions: bool, late: LateThreads | None
 ) -> Decoded:
-    """Answers for all photos at once; regions photo by photo, as they may fail."""
+    """Answers for all photos at once; regions for a few together."""
     answers = geotagger.decode(posteriors.natural, posteriors.embeddings)
-    have: Callable[..., Any] = attempted if late is None else late.submit
-    drawn = []
-    for row in range(len(answers)):
-        one = posteriors.take(slice(row, row + 1))
-        if regions:
-            drawn.append(have(regions_of, geotagger, one.natural, one.embeddings))
-    return Decoded(answers, drawn if regions else None)
+    if not regions:
+        return Decoded(answers)
+    drawn: list[Any] = []
+    for start in range(0, len(answers), DRAWN_TOGETHER):
+        some = posteriors.take(slice(start, start + DRAWN_TOGETHER))
+        photos = geotagger, some.natural, some.embeddings
+        together = late.submit(len(some), regions_of, *photos) if late else regions_of(*photos)
+        drawn += together
+    return Decoded(answers, drawn)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from locdiffusion.photos.listing import Shard
 from pipelines.geotag import late_results, stages
 from pipelines.geotag.batches import STAGES, PhotoBatch, ShardRows, read_batches, run_stage
 from pipelines.geotag.batches import shard_rows as joined
-from pipelines.geotag.late_results import Failure, LateThreads
+from pipelines.geotag.late_results import Failure, LateThreads, regions_of
 from pipelines.geotag.stages import StageHandler
 from pipelines.geotag.tables import Extras
 from schemas.geotags import Stage
@@ -29,7 +29,7 @@ class Picky(FakeGeotagger):
     """Fails for a third of the photos, too."""
 
     def regions(self, natural: np.ndarray, embeddings: np.ndarray | None = None) -> list:
-        if natural[0, 0, 0] % 0.03 < 0.01:
+        if (natural[:, 0, 0] % 0.03 < 0.01).any():
             raise MemoryError("a large region")
         return super().regions(natural)
 
@@ -97,7 +97,7 @@ def test_no_more_than_some_results_wait(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(late_results, "MOST_WAITING", 3)
     pool, may_end = LateThreads(ThreadPoolExecutor(1)), threading.Event()
     pool.wait_for_room()
-    late = [pool.submit(may_end.wait, LONG_S) for _ in range(3)]
+    late = pool.submit(3, lambda: [may_end.wait(LONG_S)] * 3)
     waiter = threading.Thread(target=pool.wait_for_room)
     waiter.start()
     waiter.join(0.1)
@@ -116,3 +116,20 @@ def test_a_blueless_photo_keeps_the_rest_of_its_answer(shard: Shard) -> None:
     found = run_stage(batch, Stage.DECODE, model, True, late).settled().payload
     assert found.answers.radius_50_km[3] < BLUELESS_KM and len(found.answers) == 17
     assert [type(one) is Failure for one in found.regions] == [row == 3 for row in range(17)]
+
+
+def test_of_regions_drawn_together_only_those_that_fail_are_missing() -> None:
+    """In one group; a model that draws too few regions gives none to the wrong photo."""
+    model, natural = FakeGeotagger(), np.full((7, 1, 3), 0.5, np.float32)
+    natural[[1, 4], 0, 2] = 0.0
+    found = regions_of(model, natural, np.zeros((7, 2), np.float32))
+    assert [type(one) is Failure for one in found] == [row in (1, 4) for row in range(7)]
+
+    class Short(FakeGeotagger):
+        def regions(self, natural: np.ndarray, embeddings: np.ndarray | None = None) -> list:
+            return super().regions(natural)[1:]
+
+    found = regions_of(Short(), natural[2:4], np.zeros((2, 2), np.float32))
+    assert [one.reason for one in found] == [
+        "ValueError: the model drew regions of 0 photos for 1"
+    ] * 2
