@@ -398,7 +398,7 @@ def test_the_shipped_card_is_what_the_run_recorded() -> None:
     for row in re.findall(r"\| ([0-9. /]+) \| [0-9. /]+ \| -", rendered):
         within = [float(share) for share in row.split(" / ")]
         assert len(within) == 5 and within == sorted(within), "thresholds are in order of distance"
-    assert (directory / checkpoint.WEIGHTS).stat().st_size <= 20_000_000
+    assert (directory / checkpoint.WEIGHTS).stat().st_size <= 25_000_000
 
 
 @pytest.mark.parametrize("name", ["geoclip-distilled", "overhead"])

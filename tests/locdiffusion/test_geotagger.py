@@ -63,14 +63,17 @@ def sampling(one_thread: None) -> Geotagger:
     return tagger(mode="sampling", samples=SAMPLES, steps=STEPS)
 
 
-@pytest.fixture(scope="module", params=["density", "sampling"])
-def mapped(request: pytest.FixtureRequest, one_thread: None) -> Geotagger:
+def with_map(**settings: Any) -> Geotagger:
     """Knows what photos look like by place."""
     encoder, denoiser, base = TinyEncoder(), random_denoiser(), uniform_measure()
     config, appearance = checkpoint_config(encoder.spec), appearance_model(denoiser)
     loaded = Checkpoint(config, denoiser, base, "0" * 64, appearance)
-    settings = GeotaggerSettings(mode=request.param, samples=SAMPLES, steps=STEPS)
-    return Geotagger(loaded, encoder, settings)
+    return Geotagger(loaded, encoder, GeotaggerSettings(**settings))
+
+
+@pytest.fixture(scope="module", params=["density", "sampling"])
+def mapped(request: pytest.FixtureRequest, one_thread: None) -> Geotagger:
+    return with_map(mode=request.param, samples=SAMPLES, steps=STEPS)
 
 
 @pytest.fixture(scope="module")
@@ -369,7 +372,7 @@ class TestLoad:
         )
         assert loaded.model_id == f"tiny-{loaded.checkpoint_hash[:12]}"
         assert len(loaded.checkpoint_hash) == 64
-        assert_same_answers(Geotagger.load(saved).geotag(photos(2)), tagger().geotag(photos(2)))
+        assert_same_answers(Geotagger.load(saved).geotag(photos(2)), with_map().geotag(photos(2)))
 
     def test_its_arguments_are_the_settings(self) -> None:
         taken = inspect.signature(Geotagger.load).parameters.values()

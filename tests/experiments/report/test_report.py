@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -523,7 +524,8 @@ class TestMaps:
         vectors = tiny.random_points(6, 3)
         network = posteriors.checkpoint.denoiser
         natural = posterior_maps.natural_parameters(network, embedding[None]).expand(6, -1)
-        wanted = posteriors.tables.log_probability(natural[:, None], vectors)
+        photo = torch.from_numpy(embedding[None]).expand(6, -1)
+        wanted = posteriors.answerer.log_probability(natural[:, None], vectors, photo)
         found = posteriors.log_density(embedding, vectors) + posterior_maps.LOG_SPHERE_AREA_KM2
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 

@@ -30,7 +30,7 @@ def nearest_point(code: np.ndarray, nodes: int = 20_000) -> tuple[np.ndarray, np
     grid = fibonacci_grid(nodes)
     best = grid[np.argmax(shdd.field(code, grid), axis=-1)]
     step = np.sqrt(4.0 * np.pi / nodes)
-    for _ in range(200):
+    for _ in range(400):
         east, north = tangents(best)
         trial = np.stack(
             [best, *(step_towards(best, d, step) for d in (east, -east, north, -north))], axis=1
@@ -38,6 +38,8 @@ def nearest_point(code: np.ndarray, nodes: int = 20_000) -> tuple[np.ndarray, np
         values = np.einsum("nkd,nd->nk", shdd.encode_vectors(trial, max_degree), code)
         choice = np.argmax(values, axis=1)
         best = trial[np.arange(len(best)), choice]
+        # Steps to and fro may gain a little each time, as north is not north there: shorten them.
+        step *= 0.95
         if np.all(choice == 0):
             step *= 0.5
         if step < 1e-9:

@@ -314,8 +314,12 @@ def test_what_cannot_be_read_on_costs_the_rest_of_its_shard_until_it_can(
     found, wanted = (table(files, part) for files in (written(bucket), on_disk(local)))
     assert len(found) < len(wanted) and (len(found) or shard == "val-001")  # gzip reads far ahead
     rest = wanted[wanted.key.isin(found.key)].reset_index(drop=True)
+    # Of no rows pandas gives whole numbers another type.
     pandas.testing.assert_frame_equal(
-        found.drop(columns="shard"), rest.drop(columns="shard"), check_exact=True
+        found.drop(columns="shard"),
+        rest.drop(columns="shard"),
+        check_exact=True,
+        check_dtype=len(found) > 0,
     )
 
     bucket.fail = lambda request: None
