@@ -116,7 +116,7 @@ class Disc:
             column = int((self.longitude + 180.0) * (columns / 360.0)) % columns
             # sin²(r/2) is the disc's part of the sphere
             share[row[0], column] = rows * columns * math.sin(angle / 2.0) ** 2
-        return share
+        return np.minimum(share, 1.0)  # rounding may add 1e-13
 
 
 @dataclass(frozen=True)
