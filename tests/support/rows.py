@@ -46,7 +46,7 @@ def assert_same_rows(
     is a raster: of the nodes of a quadrature one on the edge of a cell may count for either side.
     """
     assert list(found) == list(wanted)
-    exact = 1e-5
+    close = 1e-3
     narrowest = min(wanted["radius_50_km"]) / KM_PER_DEGREE
     for name in wanted:
         if name in EXACT:
@@ -56,7 +56,6 @@ def assert_same_rows(
             assert points.T.tolist() == [found["longitude"], found["latitude"]]
         else:
             ours, theirs = flat(found[name]), flat(wanted[name])
-            close = exact if name in HEIGHTS and mode == "sampling" else 1e-3
             atol = max(close, FLAT * narrowest) if name in PLACES else close
             atol = max(atol, ONE_NODE) if name == "land_probability" else atol
             atol = min(atol, 5e-5) if name in HEIGHTS else atol
