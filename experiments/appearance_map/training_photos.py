@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.appearance_map.photos import Projection
 from locdiffusion.appearance.gaussian_process import KrigingConfig
 from locdiffusion.appearance.places import Observations, PlaceSums
+from locdiffusion.appearance.training_photos import Projection
 from locdiffusion.photos.embedding_cache import read_embedded
 
 

@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from experiments.appearance_map.log_z import Gap, gap
-from experiments.appearance_map.photos import Projection, first_components, halves, located
+from experiments.appearance_map.photos import (
+    first_axes,
+    first_components,
+    halves,
+    located,
+    projection,
+)
 from experiments.appearance_map.timing import StepCost, time_steps
 from experiments.appearance_map.training_photos import Cost, Meter, TrainingFiles, observe
 from experiments.baselines.evidence import Evidence, fit_radius, fit_settings
@@ -225,7 +231,7 @@ class Trial:
             rules: Names of the rules of the answers, of `RULES`.
             file: File to which the map is written.
         """
-        project = Projection.of_checkpoint(self.checkpoint).first(size.components)
+        project = first_axes(projection(self.checkpoint), size.components)
         with Meter() as averaging:
             observed = observe(self.training, project, config, size.share)
         with Meter() as kriging:

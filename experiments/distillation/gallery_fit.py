@@ -38,7 +38,7 @@ from locdiffusion import checkpoint
 from locdiffusion.calibrate.fitting import fit_temperatures
 from locdiffusion.calibrate.parts import CalibrationPart, LocatedDensities, temperature_features
 from locdiffusion.config import from_dict
-from locdiffusion.evaluate.metrics import coverage
+from locdiffusion.evaluate.metrics import coverage, within_thresholds
 from locdiffusion.gallery.gallery_decoder import GalleryDecoder
 from locdiffusion.gallery.place_mixture import (
     KERNELS_KM,
@@ -269,7 +269,7 @@ def _show(
             answers.latitude, answers.longitude, photos.latitude, photos.longitude
         )
         held = [coverage(error, radius) for radius in (answers.radius_50_km, answers.radius_90_km)]
-        within = " / ".join(f"{100 * np.mean(error < km):.1f}" for km in (1, 25, 200, 750, 2500))
+        within = " / ".join(f"{100 * share:.1f}" for share in within_thresholds(error).mean(0))
         radii = " / ".join(f"{100 * (share or 0.0):.0f}" for share in held)
         print(f"{name}, {what}: {within} %, in radii {radii} %", flush=True)
 

@@ -173,8 +173,8 @@ class Mesh:
                 break
         # Corners and centres, weighed so that their errors cancel
         centre = self._rows(_middle(y.at)) @ series @ self._columns(_middle(x.at))
-        p_centre = np.exp((centre - largest).clip(max=STEEP)) * _mean(q0)
-        mass = (np.stack([_mean(one * q0) for one in p]) + 2.0 * p_centre) * (area / 3.0)
+        p_centre = np.exp((centre - largest).clip(max=STEEP)) * cell_mean(q0)
+        mass = (np.stack([cell_mean(one * q0) for one in p]) + 2.0 * p_centre) * (area / 3.0)
         z = mass.sum((1, 2), keepdims=True)
         density = (p / z).mean(0) * q0
         log_density = np.log(density.clip(np.finfo(float).tiny))
@@ -375,7 +375,7 @@ def _highest(corner: Float) -> Float:
     return _pairs(_pairs(corner).T).T
 
 
-def _mean(corner: Float) -> Float:
+def cell_mean(corner: Float) -> Float:
     """Takes the mean of the corners of each cell."""
     if corner.size == 1:
         return corner
@@ -388,4 +388,4 @@ def _to_corners(cell: Float) -> Float:
     """Gives a quarter of each cell's value to each of its corners, ``(Y + 1, X + 1)``."""
     around = np.zeros((cell.shape[0] + 2, cell.shape[1] + 2))
     around[1:-1, 1:-1] = cell
-    return _mean(around)
+    return cell_mean(around)

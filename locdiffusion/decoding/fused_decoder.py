@@ -55,7 +55,7 @@ class FusedDecoder(nn.Module):
             model: Appearance map and likelihood.
         """
         super().__init__()
-        self.decoder, self.model = decoder, model
+        self.decoder = decoder
         self.density = FusedDensity(decoder.tables, model)
 
     @torch.inference_mode()
@@ -94,9 +94,9 @@ class FusedDecoder(nn.Module):
         Returns:
             Nats against the uniform probability of the sphere, ``(N,)``.
         """
-        checked = self.checked(natural, appearance, trust)
         at = torch.from_numpy(vectors)[:, None]
-        found: NDArray[np.float64] = self.log_density_at(*checked, at)[:, 0].double().cpu().numpy()
+        log_p = self.log_density_at(natural, appearance, trust, at)[:, 0]
+        found: NDArray[np.float64] = log_p.double().cpu().numpy()
         return found
 
     @torch.inference_mode()

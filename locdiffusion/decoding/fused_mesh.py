@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from locdiffusion.decoding.adaptive_mesh import AdaptiveDensity, Mesh
+from locdiffusion.decoding.adaptive_mesh import AdaptiveDensity, Mesh, cell_mean
 from locdiffusion.decoding.fused_density import REACH_KM, RIM_KM, FusedDensity, Nodes
 from locdiffusion.density.log_partition import mixed_log
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude, unit_vectors
@@ -56,9 +56,9 @@ class FusedMesh:
         area, q0 = mesh.area(x, y), mesh.q0(x, y)
         top = max(log_ratio.max(where=_touched(area), initial=-np.inf), -1e300)
         density = np.exp((log_ratio - top).clip(max=3.0)) * q0
-        centre = np.exp((at_centre - top).clip(max=3.0)) * _mean(q0)
+        centre = np.exp((at_centre - top).clip(max=3.0)) * cell_mean(q0)
         # Corners and centres, weighed so that their errors cancel
-        mass = (_mean(density) + 2.0 * centre) * (area / 3.0)
+        mass = (cell_mean(density) + 2.0 * centre) * (area / 3.0)
         total = mass.sum()
         log_density = np.log((density / total).clip(np.finfo(float).tiny))
         return AdaptiveDensity(x, y, np.broadcast_to(log_density, log_ratio.shape), mass / total)
@@ -123,12 +123,3 @@ def _touched(area: Float) -> NDArray[np.bool_]:
     """Tells which corners touch a cell that has an area."""
     around = np.pad(area > 0.0, 1)
     return around[1:, 1:] | around[:-1, 1:] | around[1:, :-1] | around[:-1, :-1]
-
-
-def _mean(corner: Float) -> Float:
-    """Takes the mean of the corners of each cell."""
-    if corner.size == 1:
-        return corner
-    two = corner[1:] + corner[:-1]
-    mean: Float = 0.25 * (two[:, 1:] + two[:, :-1])
-    return mean

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from locdiffusion.decoding.answers import GeotagColumns, distinct_modes
 from locdiffusion.density.base_measure import LandShare
-from locdiffusion.density.raster import raster_place
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from schemas.geotags import THRESHOLDS_KM
 
@@ -161,7 +160,7 @@ class NodeMasses:
         probability = probability.clamp(0.0, 1.0).cummax(1).values
         places = torch.cat([answer[:, None], others], 1)
         within = self.within(places, radius_km).clamp(0.0, 1.0)
-        on_land = self.mass * land.at(*raster_place(self.vectors, *land.share.shape))
+        on_land = self.mass * land(self.vectors)
         radius_50, radius_90 = self.quantiles_km(km[:, 0], (0.5, 0.9)).T
         latitude, longitude = latitude_longitude(answer.double().cpu().numpy())
         information = torch.linalg.vecdot(self.mass, self.log_density).clamp(min=0.0)

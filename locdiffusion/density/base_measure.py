@@ -239,6 +239,10 @@ class LandShare(nn.Module):
         share = torch.from_numpy(land_share().astype(np.float32))
         self.register_buffer("share", share, persistent=False)
 
+    def forward(self, vectors: Tensor) -> Tensor:
+        """Looks the share of land ``(...)`` up at unit vectors ``(..., 3)``."""
+        return self.at(*raster_place(vectors, *self.share.shape))
+
     def at(self, row: Tensor, column: Tensor) -> Tensor:
         """Looks the share of land ``(...)`` up, at places as of `BaseMeasure.at`."""
         return picked(self.share, row, column)

@@ -26,7 +26,6 @@ from locdiffusion.decoding.node_masses import NodeMasses
 from locdiffusion.decoding.peaks import spread_maxima
 from locdiffusion.density.base_measure import EXCLUDED, LandShare
 from locdiffusion.density.log_partition import FLOOR
-from locdiffusion.density.raster import raster_place
 from locdiffusion.gallery.gallery_regions import mixed
 from locdiffusion.gallery.place_mixture import KERNELS_KM, PlaceMixture, PlaceWeights
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
@@ -191,8 +190,7 @@ class GalleryDecoder:
             mass, log_p.clamp(min=FLOOR)
         ) + rest * weights.log_rest.clamp(min=FLOOR)
         information = information + torch.linalg.vecdot(places.mass, places.log_density)
-        spot = raster_place(places.vectors, *self._land.share.shape)
-        on_land = torch.linalg.vecdot(places.mass, self._land.at(*spot).double())
+        on_land = torch.linalg.vecdot(places.mass, self._land(places.vectors).double())
         on_land = on_land + mass @ self._land_share
         nats = information.clamp(min=0.0).float().numpy()
         return nats, on_land.clamp(0.0, 1.0).float().numpy()

@@ -33,9 +33,7 @@ def columns(output: Path) -> dict[str, list]:
     return table.to_pydict()
 
 
-def assert_same_rows(
-    found: dict[str, list], wanted: dict[str, list], mode: str = "density"
-) -> None:
+def assert_same_rows(found: dict[str, list], wanted: dict[str, list]) -> None:
     """Fails unless two runs gave the same rows, up to the rounding of float32.
 
     A place is as exact as its density is narrow: how a processor adds up a product of matrices

@@ -84,11 +84,11 @@ def test_one_value_is_changed_at_a_time():
 
 
 def test_more_discriminants_than_there_are_is_an_error_with_the_number(written):
-    from experiments.appearance_map.photos import Projection
+    from experiments.appearance_map.photos import Projection, first_axes
 
     project = Projection(np.zeros(5, np.float32), np.zeros((5, 4), np.float32))
     with pytest.raises(ValueError, match="has 4 discriminants"):
-        project.first(9)
+        first_axes(project, 9)
 
 
 def test_help_fits_a_terminal(capsys):

@@ -147,7 +147,7 @@ def test_rows_of_a_real_network_are_the_same_whichever_way(
     run(coloured, tmp_path / "out", way, TinyLoader(tiny, mode), *mode_flags(mode))
     found = columns(tmp_path / "out")
     assert len(found["key"]) == 7 + 8 + 9 and len(set(found["latitude"])) > 20
-    assert_same_rows(found, wanted, mode)
+    assert_same_rows(found, wanted)
 
 
 @pytest.mark.ci
@@ -158,4 +158,4 @@ def test_rows_of_a_real_network_are_the_same_from_two_processes(
     mode, wanted = plain
     way = Way(3, order=1, flags=PROCESSES)
     run(coloured, tmp_path / "out", way, TinyLoader(tiny, mode), *mode_flags(mode))
-    assert_same_rows(columns(tmp_path / "out"), wanted, mode)
+    assert_same_rows(columns(tmp_path / "out"), wanted)
