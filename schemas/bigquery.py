@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from schemas import geoparquet
+from schemas.albums import ALBUM_SCHEMA, ALBUMS
 from schemas.geotags import ERROR_SCHEMA, PREDICTION_SCHEMA
 from schemas.layers import REGION_SCHEMA, THUMBNAIL_SCHEMA
 
@@ -19,6 +20,7 @@ TABLES = {
     "regions": REGION_SCHEMA,
     "thumbnails": THUMBNAIL_SCHEMA,
     "errors": ERROR_SCHEMA,
+    ALBUMS: ALBUM_SCHEMA,
 }
 
 EPILOG = """examples:
@@ -72,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Prints a schema; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m schemas.bigquery",
-        description="Print the BigQuery table schema of what pipelines.geotag writes.",
+        description="Print the BigQuery table schema of what geotag and albums write.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -13,6 +13,7 @@ import pytest
 
 from locdiffusion.cli import main as locdiffusion
 from locdiffusion.cli.commands import COMMANDS
+from schemas.albums import ALBUM_SCHEMA, Standing
 from schemas.geotags import ERROR_SCHEMA, MODE_FIELDS, PREDICTION_SCHEMA, Stage, Status
 from schemas.layers import REGION_SCHEMA, THUMBNAIL_SCHEMA, THUMBNAIL_SIDE
 from support import ROOT
@@ -31,6 +32,9 @@ PAGES = sorted(
     path.relative_to(ROOT)
     for folder in (".", *PACKAGES)
     for path in (ROOT / folder).glob("*.md" if folder == "." else "**/*.md")
+)
+ALBUM_OWN_SCHEMA = pa.schema(
+    field for field in ALBUM_SCHEMA if field.name not in PREDICTION_SCHEMA.names
 )
 OUTPUT = (ROOT / "docs/OUTPUT.md").read_text("utf-8")
 
@@ -141,6 +145,7 @@ class TestOutput:
             ("Errors", ERROR_SCHEMA),
             ("Regions", REGION_SCHEMA),
             ("Thumbnails", THUMBNAIL_SCHEMA),
+            ("Albums", ALBUM_OWN_SCHEMA),
         ],
     )
     def test_columns_types_and_nulls(self, heading: str, schema: pa.Schema) -> None:
@@ -158,6 +163,9 @@ class TestOutput:
         assert re.findall(r"^\| `(\w+)`", reasons, re.MULTILINE) == [one.value for one in Status]
         stages = OUTPUT[OUTPUT.index("Stages:") : OUTPUT.index("| status |")]
         assert re.findall(r"`(\w+)`", stages) == [one.value for one in Stage]
+        standings = OUTPUT[OUTPUT.index("| standing |") :]
+        told = re.findall(r"^\| `(\w+)` \| [^|]+ \|$", standings, re.MULTILINE)
+        assert told == [one.value for one in Standing]
 
     def test_fields_of_a_mode(self) -> None:
         [row] = re.findall(r"^\| `modes` .*$", OUTPUT, re.MULTILINE)

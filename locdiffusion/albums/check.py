@@ -12,9 +12,10 @@ from locdiffusion.albums.album import Album
 from locdiffusion.albums.anchors import Anchors
 from locdiffusion.albums.levels import BLOCK
 from locdiffusion.albums.parameters import AlbumParameters
-from locdiffusion.albums.placing import Standing, believed, place
+from locdiffusion.albums.placing import believed, place
 from locdiffusion.decoding.answers import Columns
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors
+from schemas.albums import Standing
 from schemas.geotags import THRESHOLDS_KM
 
 Float = NDArray[np.float64]

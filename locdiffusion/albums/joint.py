@@ -15,13 +15,8 @@ from locdiffusion.albums.evidence import OWN, Chain, Evidence, messages
 from locdiffusion.albums.levels import Levels, hidden_shares
 from locdiffusion.albums.mesh import Mesh
 from locdiffusion.albums.parameters import AlbumParameters
-from locdiffusion.albums.placing import (
-    AlbumAnswers,
-    Standing,
-    believed,
-    write_anchors,
-    write_placed,
-)
+from locdiffusion.albums.placing import AlbumAnswers, believed, write_anchors, write_placed
+from schemas.albums import Standing
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,20 +15,11 @@ from locdiffusion.albums.levels import BLOCK, Levels, decided, hidden_shares
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.decoding.answers import Columns
 from locdiffusion.sphere.geodesy import latitude_longitude
+from schemas.albums import Standing
 from schemas.geotags import THRESHOLDS_KM
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
-
-
-class Standing(str, Enum):
-    """How a photo stands in its album."""
-
-    ANCHOR = "anchor"
-    PLACED = "placed"
-    CONTRADICTS = "contradicts"
-    NO_TIME = "no_time"
-    ALONE = "alone"
 
 
 EXPLANATIONS = {

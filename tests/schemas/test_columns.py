@@ -13,6 +13,8 @@ from locdiffusion.decoding.answers import Mode
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from pipelines.geotag.late_results import written_region
 from schemas import geoparquet
+from schemas.albums import ALBUM_SCHEMA, SHARE_COLUMNS, Standing, album_table
+from schemas.bigquery import bigquery_schema
 from schemas.geotags import (
     ERROR_SCHEMA,
     PREDICTION_SCHEMA,
@@ -104,6 +106,36 @@ def test_prediction_table(count: int) -> None:
     document = json.loads(table.schema.metadata[b"geo"])
     assert ("bbox" in document["columns"]["geometry"]) == (count > 0)
     table.validate(full=True)
+
+
+def test_album_table_has_points_where_there_is_a_position() -> None:
+    nan = float("nan")
+    given = {
+        "key": ["a", "b", "c"],
+        "album": ["x"] * 3,
+        "standing": [Standing.NO_TIME.value, Standing.PLACED.value, Standing.ALONE.value],
+        "latitude": [nan, 2.0, nan],
+        "longitude": [nan, 3.0, nan],
+        "modes": [None, [{"latitude": 2.0, "longitude": 3.0}], []],
+        **dict.fromkeys(SHARE_COLUMNS, pa.array([None, 0.5, None])),
+    }
+    table = album_table(given)
+    table.validate(full=True)
+    geoparquet.validate(table.schema)
+    assert table.schema.equals(ALBUM_SCHEMA)
+    assert ALBUM_SCHEMA.names[: len(PROMISED)] == PROMISED
+    assert table["latitude"].to_pylist() == [None, 2.0, None]
+    points = table[geoparquet.GEOMETRY].to_pylist()
+    assert points[::2] == [None, None] and shapely.from_wkb(points[1]) == shapely.Point(3.0, 2.0)
+    assert [box and box["xmax"] for box in table["bbox"].to_pylist()] == [None, 3.0, None]
+    assert table["hours_before"].null_count == 3
+    with pytest.raises(ValueError, match="half a position"):
+        album_table({**given, "latitude": [nan] * 3})
+    with pytest.raises(KeyError, match="album"):
+        album_table({"key": ["a"], "standing": ["alone"]})
+    assert album_table({"key": [], "album": [], "standing": []}).num_rows == 0
+    modes = {field["name"]: field["mode"] for field in bigquery_schema(ALBUM_SCHEMA)}
+    assert modes["geometry"] == "NULLABLE" and modes["modes"] == "REPEATED"
 
 
 def test_error_table_has_a_fixed_order() -> None:

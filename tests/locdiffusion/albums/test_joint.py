@@ -11,10 +11,11 @@ from locdiffusion.albums.joint import place_jointly, uniform
 from locdiffusion.albums.mesh import COARSEST, FINEST, Mesh
 from locdiffusion.albums.motion import LawOfMotion
 from locdiffusion.albums.parameters import AlbumParameters
-from locdiffusion.albums.placing import Standing, place
+from locdiffusion.albums.placing import place
 from locdiffusion.density.shdd import encode
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
 from locdiffusion.sphere.grids import fibonacci_grid
+from schemas.albums import Standing
 from support import SEED
 from support.albums import START_HOUR, hiding, walk
 

@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose
 
 from locdiffusion.albums.album import Album
 from locdiffusion.albums.parameters import AlbumParameters
-from locdiffusion.albums.placing import EXPLANATIONS, Standing, place
+from locdiffusion.albums.placing import EXPLANATIONS, place
+from schemas.albums import Standing
 from support import SEED
 from support.albums import START_HOUR, hiding, walk
 
