@@ -29,6 +29,8 @@ THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 
 PROBABILITY_COLUMNS = tuple(f"prob_{kilometres}km" for kilometres in THRESHOLDS_KM)
 FAMILIARITY = "familiarity"
+UNFAMILIAR = 0.02
+"""Familiarity below which a photo counts as unlike those that a checkpoint is for."""
 OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
 FOUND_BY_COLUMNS = ("country_found_by", "exif_source", "truth_source")
 CAPTURE_FIELDS = (

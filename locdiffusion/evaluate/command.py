@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from locdiffusion.evaluate.bootstrap import Bootstrap
     from locdiffusion.evaluate.proximity import Stratum
     from locdiffusion.evaluate.record import Evaluation, SplitRecord
+    from locdiffusion.evaluate.scores import Scores
     from locdiffusion.evaluate.sources import Answers, Float
     from locdiffusion.geotagger import Geotagger
 
@@ -255,8 +256,22 @@ def _score(
         len(answers.missing),
         dict(answers.by_kind),
         answers.estimates,
+        *_familiar(answers, bootstrap),
     )
     return record, errors_km(*scored)
+
+
+def _familiar(answers: Answers, bootstrap: Bootstrap) -> tuple[int, Scores | None]:
+    """Counts the photos unlike those that the model is for, and scores the others."""
+    from locdiffusion.evaluate.scores import score
+
+    unlike = answers.unfamiliar
+    if unlike is None or not unlike.any():
+        return 0, None
+    if unlike.all():
+        return len(unlike), None
+    place = answers.latitude[~unlike], answers.longitude[~unlike]
+    return int(unlike.sum()), score(answers.predictions.take(~unlike), *place, bootstrap)
 
 
 def _tell_missing(name: str, missing: Sequence[str], output: Path) -> None:

@@ -11,7 +11,9 @@
                       `truth`, or from their `exif`), estimates (photos left out because an
                       earlier run wrote their position), scores (see `scores.Scores`), strata (see
                       `proximity.Stratum`), missing (photos of a benchmark list not found or not
-                      readable; not part of n)
+                      readable; not part of n), unfamiliar (number of the n photos that are unlike
+                      those that the model is for), familiar (scores of the others, if both kinds
+                      are there)
 
 A number with an interval is {"value": ..., "low": ..., "high": ...}. Shares are 0 to 1. Scores that
 a method does not state are null. There is no NaN and no infinity.
@@ -54,6 +56,8 @@ class SplitRecord:
     missing: int = 0
     by_kind: dict[str, int] = field(default_factory=dict)
     estimates: int = 0
+    unfamiliar: int = 0
+    familiar: Scores | None = None
 
 
 @dataclass(frozen=True)

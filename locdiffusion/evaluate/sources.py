@@ -21,6 +21,7 @@ from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.photos.labelled_samples import read_samples
 from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
+from schemas.geotags import FAMILIARITY, UNFAMILIAR
 
 if TYPE_CHECKING:
     from locdiffusion.checkpoint import Checkpoint
@@ -28,9 +29,11 @@ if TYPE_CHECKING:
 Float = NDArray[np.float64]
 
 PARTS = "predictions/*.parquet"
-_OF_LATER = dict.fromkeys(POSITION_COLUMNS[2:], pa.float64()) | dict.fromkeys(
-    SOURCE_COLUMNS, pa.string()
-)
+_OF_LATER = {
+    **dict.fromkeys(POSITION_COLUMNS[2:], pa.float64()),
+    **dict.fromkeys(SOURCE_COLUMNS, pa.string()),
+    FAMILIARITY: pa.float64(),
+}
 """Columns that older files lack, and their types."""
 _CHUNK = 256
 
@@ -50,6 +53,8 @@ class Answers:
             empty where it is one list or set of documents.
         estimates: Number of photos that were left out because an earlier run wrote their position.
         missing: Ids of photos of a benchmark list that were not found or not readable.
+        unfamiliar: Which photos are unlike those that the model is for, ``(n,)``; None if it
+            was not asked.
     """
 
     predictions: Predictions
@@ -62,6 +67,7 @@ class Answers:
     by_kind: Mapping[str, int] = field(default_factory=dict)
     estimates: int = 0
     missing: tuple[str, ...] = ()
+    unfamiliar: NDArray[np.bool_] | None = None
 
 
 def predicted(
@@ -148,6 +154,7 @@ def stored(places: Sequence[str]) -> Answers:
         int(np.sum(~known)),
         {kind: count for kind, count in places_known.by_kind().items() if count},
         estimates,
+        unfamiliar=columns[FAMILIARITY][known] < UNFAMILIAR,
     )
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from locdiffusion.evaluate.bootstrap import Estimate
 from locdiffusion.evaluate.proximity import Stratum
-from locdiffusion.evaluate.record import Evaluation
+from locdiffusion.evaluate.record import Evaluation, SplitRecord
 from locdiffusion.evaluate.scores import Scores
 from schemas.geotags import THRESHOLDS_KM
 
@@ -111,7 +111,7 @@ def strata_table(strata: Sequence[Stratum]) -> str:
 
 def page(evaluation: Evaluation) -> str:
     """Renders `scores.md`: all tables of an evaluation with their explanations."""
-    rows = {split.name: split.scores for split in evaluation.splits}
+    rows = {name: scores for split in evaluation.splits for name, scores in _rows(split)}
     parts = [f"# Scores of `{evaluation.model}`", _preface(evaluation)]
     parts += ["## Accuracy", accuracy_table(rows), "## Calibration", calibration_table(rows)]
     if any(scores.nats_per_km2 is None for scores in rows.values()):
@@ -123,6 +123,12 @@ def page(evaluation: Evaluation) -> str:
             title = f"## {split.name}: by distance to the nearest training photo"
             parts += [title, strata_table(split.strata)]
     return "\n\n".join(parts) + "\n"
+
+
+def _rows(split: SplitRecord) -> Iterator[tuple[str, Scores]]:
+    yield split.name, split.scores
+    if split.familiar is not None:
+        yield f"{split.name}, familiar photos", split.familiar
 
 
 _RELIABILITY = (
@@ -155,6 +161,11 @@ def _preface(evaluation: Evaluation) -> str:
             sentences.append(
                 f"Photos of {split.name} without known position, left out: "
                 f"{split.without_truth:,}{ours if split.estimates else ''}."
+            )
+        if split.unfamiliar:
+            sentences.append(
+                f"Photos of {split.name} that are unlike those that the model is for: "
+                f"{split.unfamiliar:,} of {split.scores.n:,}."
             )
         if split.missing:
             sentences.append(

@@ -33,6 +33,7 @@ from locdiffusion.photos.embedding_cache import EmbeddingRows
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from locdiffusion.sphere.grids import gauss_legendre_grid
 from locdiffusion.temperature.familiarity import Familiarity
+from schemas.geotags import UNFAMILIAR
 
 _RANKS = (1, 2, 5, 20)
 FEATURES = (
@@ -85,7 +86,7 @@ class TemperatureConfig:
     components: int = 64
     neighbours: int = 10
     hidden: int = 32
-    unfamiliar: float = 0.02
+    unfamiliar: float = UNFAMILIAR
 
     def __post_init__(self) -> None:
         """Checks the sizes."""

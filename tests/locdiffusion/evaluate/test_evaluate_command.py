@@ -23,7 +23,7 @@ from locdiffusion.evaluate.sources import stored
 from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.sphere.geodesy import great_circle_km
-from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM, prediction_table
+from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM, UNFAMILIAR, prediction_table
 from support.tiny import TinyEncoder, replace_encoders, write_checkpoint, write_coloured_shard
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -163,6 +163,34 @@ class TestPredictions:
         said = capsys.readouterr().out
         assert "no density at the truth" in said and "not stated" in said
         assert "Photos of val without known position, left out: 1." in said
+
+    def test_photos_unlike_those_of_training_are_told_apart(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Every second photo is unfamiliar and 5 degrees off; one has no familiarity."""
+        strange = np.arange(41) % 2 == 1
+        familiarity = np.where(strange, UNFAMILIAR / 2, UNFAMILIAR)
+        familiarity[0] = np.nan
+        place = np.linspace(-60, 60, 41)
+        write_predictions(
+            tmp_path / "out",
+            "val-000",
+            41,
+            familiarity=familiarity,
+            latitude=place + 5.0 * strange,
+            longitude=place,
+            truth_latitude=place,
+            truth_longitude=place,
+        )
+        arguments = ["--predictions", str(tmp_path / "out"), "--resamples", "50"]
+        assert evaluate.main([*arguments, "--output", str(tmp_path / "scores")]) == 0
+        split = Evaluation.read(tmp_path / "scores" / "scores.json").splits[0]
+        assert (split.scores.n, split.unfamiliar) == (41, 20)
+        assert split.familiar is not None and split.familiar.n == 21
+        assert split.familiar.mean_km.value < 1e-6 < split.scores.mean_km.value
+        said = capsys.readouterr().out
+        assert "| out, familiar photos" in said
+        assert "Photos of out that are unlike those that the model is for: 20 of 41." in said
 
     def test_positions_of_exif_count_where_no_truth_is_known(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
