@@ -53,6 +53,7 @@ ONLY_IN = {
         "pipelines.dataflow.graph",
     ),
     "matplotlib": (
+        "locdiffusion.albums.figure",
         "locdiffusion.card",
         "locdiffusion.drawing",
         "experiments.distillation.report",

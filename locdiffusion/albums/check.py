@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from locdiffusion.albums.album import Album
 from locdiffusion.albums.anchors import Anchors
-from locdiffusion.albums.levels import BLOCK
+from locdiffusion.albums.levels import BLOCK, decided, hidden_shares
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.placing import believed, place
 from locdiffusion.decoding.answers import Columns
@@ -40,6 +40,7 @@ class HiddenPhotos(Columns):
         interpolated_km: Error of the way along the great circle between both anchors, ``(n,)``.
         gap_hours: Hours to the anchor that is nearest in time, ``(n,)``.
         log_density_km2: Log of the density at the truth in nats per km², ``(n,)``.
+        level: Stated probability of being nearer to the answer than the truth is, ``(n,)``.
     """
 
     album: Index
@@ -50,6 +51,7 @@ class HiddenPhotos(Columns):
     interpolated_km: Float
     gap_hours: Float
     log_density_km2: Float
+    level: Float
 
 
 def hidden(album: Album, unit: str, share: float, seed: int) -> NDArray[np.bool_]:
@@ -108,21 +110,23 @@ def _check_one(
     rows = np.flatnonzero(mask & np.array([s is Standing.PLACED for s in answers.standing]))
     if not len(rows):
         return None
-    anchors, _ = believed(asked, parameters)
+    anchors, wrong = believed(asked, parameters)
     before, after = anchors.neighbours(rows)
     truth = album.vectors[rows]
     answered = unit_vectors(answers.latitude[rows], answers.longitude[rows])
+    error_km = EARTH_RADIUS_KM * angle_between(answered, truth)
     nearest = album.vectors[anchors.nearest(rows, before, after)]
     gaps = anchors.gap_hours(rows, before, after)
     return HiddenPhotos(
         np.full(len(rows), number),
-        EARTH_RADIUS_KM * angle_between(answered, truth),
+        error_km,
         answers.radius_50_km[rows],
         answers.radius_90_km[rows],
         EARTH_RADIUS_KM * angle_between(nearest, truth),
         EARTH_RADIUS_KM * angle_between(_between(anchors, rows, before, after, gaps), truth),
         gaps.min(1),
         _log_density(anchors, rows, truth),
+        _levels(anchors, wrong, rows, parameters, error_km),
     )
 
 
@@ -150,6 +154,24 @@ def _log_density(anchors: Anchors, photos: Index, points: Float) -> Float:
         bridges = anchors.bridges(part, *anchors.neighbours(part))
         found.append(bridges.log_density(points[start : start + BLOCK, None])[:, 0])
     return np.concatenate(found) - 2.0 * np.log(EARTH_RADIUS_KM)
+
+
+def _levels(
+    anchors: Anchors,
+    wrong: NDArray[np.bool_],
+    photos: Index,
+    parameters: AlbumParameters,
+    error_km: Float,
+) -> Float:
+    """Probabilities that the answers state for being nearer than the truth, ``(n,)``."""
+    album = anchors.album
+    asked = np.flatnonzero(album.timed & (~album.anchored | wrong))
+    levels = hidden_shares(anchors, asked).levels(parameters.levels)
+    shares = [
+        decided(anchors, photos[i : i + BLOCK]).share_within(error_km[i : i + BLOCK])
+        for i in range(0, len(photos), BLOCK)
+    ]
+    return levels.probability(np.concatenate(shares))
 
 
 def report(rows: HiddenPhotos) -> str:

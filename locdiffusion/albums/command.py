@@ -13,6 +13,8 @@ from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.table import read_albums
 from locdiffusion.cli.flags import add_flags, add_number
 from locdiffusion.cli.parser import DONE, Parser, UsageError, fraction, run_command
+from locdiffusion.cli.terminal import printable
+from locdiffusion.files import write_atomically
 
 ABOUT = """\
 Albums: photos without a position are placed by the times and positions of the others.
@@ -24,6 +26,7 @@ examples:
       -GPSLatitude -GPSLongitude -Directory PHOTOS > photos.csv
   locdiffusion albums check photos.csv
   locdiffusion albums check photos.csv --hide days --share 0.8
+  locdiffusion albums check photos.csv --plot check.png
   locdiffusion albums fit photos.csv --output mine.json
   locdiffusion albums check photos.csv --parameters mine.json
 """
@@ -43,6 +46,8 @@ def parser() -> Parser:
     group.add_argument("--output", type=Path, metavar="FILE", help="parameters that fit writes")
     about = "parameters that fit wrote (default: the shipped ones)"
     group.add_argument("--parameters", type=Path, metavar="FILE", help=about)
+    about = "picture of what check finds: coverage, and errors by gap"
+    group.add_argument("--plot", type=Path, metavar="FILE.png", help=about)
     group = made.add_argument_group("what check hides")
     about = "what is hidden as a whole (default photos)"
     group.add_argument("--hide", choices=tuple(UNITS), default="photos", help=about)
@@ -56,6 +61,10 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     options: argparse.Namespace = parser().parse_args(arguments)
     if options.action == "fit" and options.output is None:
         raise UsageError("fit needs --output FILE, for example --output mine.json")
+    if options.plot and options.action != "check":
+        raise UsageError(f"--plot {options.plot} is of check; fit draws nothing")
+    if options.plot and options.plot.suffix.lower() != ".png":
+        raise UsageError(f"--plot {options.plot} is no PNG; want FILE.png, such as check.png")
     return options
 
 
@@ -63,7 +72,13 @@ def _run(options: argparse.Namespace) -> int:
     parameters = AlbumParameters.load(options.parameters)
     albums: list[Album] = [album for url in options.table for album, _ in read_albums(url).values()]
     if options.action == "check":
-        print(report(check(albums, parameters, options.hide, options.share, options.seed)))
+        rows = check(albums, parameters, options.hide, options.share, options.seed)
+        print(report(rows))
+        if options.plot:
+            from locdiffusion.albums.figure import check_png
+
+            write_atomically(options.plot, check_png(rows))
+            print("\n" + printable(f"written: {options.plot}"))
         return DONE
     names = ", ".join(Path(url).name for url in options.table)
     fitted = fit(albums, parameters, f"albums of {names}")

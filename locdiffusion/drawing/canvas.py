@@ -6,8 +6,10 @@ import io
 from typing import TYPE_CHECKING, Any
 
 from locdiffusion.cli.terminal import printable
+from locdiffusion.drawing.palette import FAINT, GRID, INK
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -19,6 +21,27 @@ def new_figure(width: float, height: float, **settings: Any) -> Figure:
     figure = Figure(figsize=(width, height), facecolor="white", **settings)
     FigureCanvasAgg(figure)
     return figure
+
+
+def new_axes(figure: Figure, place: Any, title: str = "") -> Axes:
+    """Adds axes with a grid, in the colours of all charts.
+
+    Args:
+        figure: Figure that gets the axes.
+        place: Place in the figure, as `Figure.add_subplot` takes it.
+        title: Title above the axes.
+    """
+    axes: Axes = figure.add_subplot(place)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(FAINT)
+    axes.tick_params(color=FAINT, labelcolor=INK, labelsize=10)
+    axes.xaxis.label.set(size=11, color=INK)
+    axes.yaxis.label.set(size=11, color=INK)
+    if title:
+        axes.set_title(title, loc="left", fontsize=12, color=INK, pad=20)
+    return axes
 
 
 def png(figure: Figure, dpi: int = 140, **settings: Any) -> bytes:

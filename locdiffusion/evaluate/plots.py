@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from locdiffusion.drawing.canvas import new_figure, png
-from locdiffusion.drawing.palette import FAINT, GRID, INK, SERIES
+from locdiffusion.drawing.canvas import new_axes, new_figure, png
+from locdiffusion.drawing.palette import FAINT, SERIES
 from locdiffusion.evaluate.proximity import Stratum
 from locdiffusion.evaluate.reliability import HISTOGRAM_BINS, Reliability
 from locdiffusion.evaluate.scores import Scores
@@ -44,8 +44,8 @@ def plot_reliability(
     shown = [r for r in reliability if r.threshold_km in thresholds_km]
     figure = new_figure(6.4, 6.9)
     grid = figure.add_gridspec(2, 1, height_ratios=(3.4, 1.0), hspace=0.08)
-    curve = _axes(figure, grid[0], title)
-    counts = _axes(figure, grid[1])
+    curve = new_axes(figure, grid[0], title)
+    counts = new_axes(figure, grid[1])
     diagonal: dict[str, Any] = {"color": FAINT, "linewidth": 1.0, "dashes": (4, 3), "zorder": 1}
     curve.plot([0, 1], [0, 1], **diagonal, label="perfectly calibrated")
     edges = np.linspace(0.0, 1.0, HISTOGRAM_BINS + 1)
@@ -81,7 +81,7 @@ def plot_coverage(path: Path, rows: Mapping[str, Scores], title: str = "") -> No
     """
     stated = {name: s for name, s in rows.items() if s.coverage_50 and s.coverage_90}
     figure = new_figure(7.2, 1.5 + 0.42 * max(1, len(stated)))
-    axes = _axes(figure, 111, title)
+    axes = new_axes(figure, 111, title)
     kinds = ((50, "coverage_50", 0), (90, "coverage_90", 1))
     for nominal, name, i in kinds:
         found = [getattr(s, name) for s in stated.values()]
@@ -114,7 +114,7 @@ def plot_errors(path: Path, distances: Mapping[str, ArrayLike], title: str = "")
         title: Title above the figure.
     """
     figure = new_figure(7.2, 4.6)
-    axes = _axes(figure, 111, title)
+    axes = new_axes(figure, 111, title)
     for i, (name, values) in enumerate(distances.items()):
         distance = np.sort(np.asarray(values, np.float64))
         share = 100 * np.arange(1, len(distance) + 1) / len(distance)
@@ -145,7 +145,7 @@ def plot_accuracy_by_distance(
         raise ValueError(f"threshold_km is {threshold_km:g}; want one of {THRESHOLDS_KM}.")
     index = THRESHOLDS_KM.index(int(threshold_km))
     figure = new_figure(7.2, 4.6)
-    axes = _axes(figure, 111, title)
+    axes = new_axes(figure, 111, title)
     for i, (name, parts) in enumerate(strata.items()):
         x = [max(1.0, s.median_km_to_training) for s in parts]
         shares = [s.scores.within[index] for s in parts]
@@ -198,20 +198,6 @@ def _style(i: int) -> dict[str, Any]:
     colour = SERIES[i % len(SERIES)]
     marker = MARKERS[i % len(MARKERS)]
     return {"color": colour, "marker": marker, "markersize": 5.5, "linewidth": 1.8, "zorder": 3}
-
-
-def _axes(figure: Figure, place: Any, title: str = "") -> Axes:
-    axes: Axes = figure.add_subplot(place)
-    axes.grid(color=GRID, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(FAINT)
-    axes.tick_params(color=FAINT, labelcolor=INK, labelsize=10)
-    axes.xaxis.label.set(size=11, color=INK)
-    axes.yaxis.label.set(size=11, color=INK)
-    if title:
-        axes.set_title(title, loc="left", fontsize=12, color=INK, pad=20)
-    return axes
 
 
 def _save(figure: Figure, path: Path) -> None:

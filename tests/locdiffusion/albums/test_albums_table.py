@@ -36,12 +36,17 @@ def test_what_exiftool_writes_is_understood(tmp_path):
     assert not albums["b"][0].timed.any()
 
 
-def test_check_and_fit_run_on_a_table(tmp_path, capsys):
-    album = walk(40, np.random.default_rng(SEED))
-    times = np.datetime64("2016-01-01") + (album.hours * 3600.0).astype("timedelta64[s]")
+def walked(folder, count):
+    """A table of a walk, all photos of which have a position."""
+    album = walk(count, np.random.default_rng(SEED))
+    times = np.datetime64("1970-01-01") + (album.hours * 3600.0).astype("timedelta64[s]")
     rows = zip(times, album.latitude, album.longitude, strict=True)
     lines = [f"{i},{t},{a:.6f},{b:.6f}" for i, (t, a, b) in enumerate(rows)]
-    table = written(tmp_path, "\n".join(["key,captured_at,latitude,longitude", *lines, ""]))
+    return written(folder, "\n".join(["key,captured_at,latitude,longitude", *lines, ""]))
+
+
+def test_check_and_fit_run_on_a_table(tmp_path, capsys):
+    table = walked(tmp_path, 40)
     assert main(["check", table, "--seed", "1"]) == 0
     assert "nearest anchor" in capsys.readouterr().out
     assert main(["fit", table, "--output", str(tmp_path / "mine.json")]) == 0
