@@ -16,7 +16,8 @@ decide.
 **Guidance** w multiplies what the network makes of the image at every step, and x_σ/σ² stays: with
 w > 1 the samples go where the image points more strongly. The last call is made without.
 
-**Ambiguous photos.** `--ambiguous N` takes of all photos the N whose density has least information.
+**Ambiguous photos.** `--ambiguous N` takes the N whose density has least information, of the photos
+that are like those of training: of others no density knows anything.
 
 **What all settings share.** The start noise is the same. The last call reads the density at the
 level at which the sampler ended, but not below σ_min of training: at σ = 0.01 it would be a point.
@@ -52,7 +53,7 @@ from locdiffusion.diffusion.samplers import ancestral, ddim, dpm_solver
 from locdiffusion.diffusion.schedules import NoiseConfig, recentred_sigmas
 from locdiffusion.evaluate.metrics import coverage, error_summary
 from locdiffusion.files import write_atomically
-from locdiffusion.inference import natural_parameters
+from locdiffusion.inference import Seen, natural_parameters
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
 from locdiffusion.sphere.geodesy import great_circle_km
 
@@ -346,7 +347,12 @@ def drawn(photos: EmbeddedPhotos, count: int, seed: int) -> EmbeddedPhotos:
 
 
 def ambiguous(checkpoint: Checkpoint, photos: EmbeddedPhotos, count: int) -> EmbeddedPhotos:
-    """Takes the photos whose density has least information, at most `count`, in their order."""
+    """Takes the familiar photos of least information, at most `count`, in their order."""
+    temperatures = checkpoint.denoiser.temperatures
+    familiarity = Seen.of(temperatures, torch.from_numpy(photos.embeddings)).familiarity
+    if familiarity is not None:
+        known = familiarity >= temperatures.config.unfamiliar
+        photos = photos.take(np.flatnonzero(known.numpy()))
     natural = natural_parameters(checkpoint.denoiser, photos.embeddings)
     decoder = checkpoint.decoder()
     information = np.concatenate(

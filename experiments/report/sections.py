@@ -292,10 +292,11 @@ def sampling_verdict(results: Mapping[str, Any] | None) -> str:
     calls = [entry["calls_per_photo"] for entry in settings.values()]
     return (
         f"**Sampling on ambiguous photos.** On the {results['study']['photos']:,} validation "
-        f"photos whose density has least information, the best of {len(settings)} ways to sample "
-        f"gains {_signed(nats, 2)} nats over one network call, the best within 25 km "
-        f"{_signed(share, 1, 100.0)} points (mean and standard error, before the map), for "
-        f"{min(calls):,} to {max(calls):,} network calls per photo: "
+        f"photos of a familiar kind whose density has least information, the best of "
+        f"{len(settings)} ways to sample gains {_signed(nats, 2)} nats over one network "
+        f"call, the best within 25 km {_signed(share, 1, 100.0)} points (mean and "
+        f"standard error, before the map), for {min(calls):,} to {max(calls):,} network "
+        "calls per photo: "
         + ("it is worth its cost there." if worth else "it does not earn its cost.")
     )
 

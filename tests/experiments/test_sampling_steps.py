@@ -1,6 +1,8 @@
 """The study of steps: settings, levels out of range, results that resume, the figure."""
 
+import copy
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -131,6 +133,17 @@ def test_ambiguous_photos_know_least(loaded):
     chosen = ambiguous(loaded, photos, 4)
     rows = [photos.keys.index(key) for key in chosen.keys]
     assert rows == sorted(rows) and set(rows) == set(np.argsort(information)[:4])
+
+
+def test_photos_of_another_kind_are_not_ambiguous(loaded):
+    photos = tiny.learnable_photos(12, 3)
+    photos.embeddings[:5] *= 40.0
+    checkpoint = replace(loaded, denoiser=copy.deepcopy(loaded.denoiser))
+    temperatures = checkpoint.denoiser.temperatures
+    known = torch.from_numpy(photos.embeddings[5:])
+    temperatures.familiarity.fit([temperatures.dissimilarity(known)])
+    chosen = ambiguous(checkpoint, photos, 12)
+    assert len(chosen) > 0 and set(photos.keys[:5]).isdisjoint(chosen.keys)
 
 
 def test_the_same_seed_gives_the_same_numbers(loaded, study):
