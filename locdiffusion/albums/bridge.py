@@ -11,7 +11,7 @@ draws share the kernels, they cost weights only.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -47,6 +47,15 @@ class End:
     known: NDArray[np.bool_]
     kernels: Float
     back: Float
+
+    def instead_of(self, other: End) -> End:
+        """Takes the place of another end in those bridges in which this one alone is known."""
+        taken = self.known & ~other.known
+        columns = {
+            name: np.where(taken.reshape(-1, *[1] * (ours.ndim - 1)), ours, getattr(other, name))
+            for name, ours in vars(self).items()
+        }
+        return End(**columns)
 
     def kappa(self) -> Float:
         """Concentrations of the ladder, widened by the error of the anchors, ``(B, 16)``."""
@@ -98,6 +107,9 @@ class Bridges:
             there: Which of them are places, ``(B, P)``.
             law: Law of motion.
         """
+        # The law is the same backwards. Without an anchor before, a photo was not anywhere on Earth
+        # and then returned to the anchor after: it was near that one, or at a place of later.
+        a, b = b.instead_of(a), replace(b, known=b.known & a.known)
         rows, visited = len(places), np.any(there, axis=1)
         first, back_first = a.weights(visited)
         second, back_second = b.weights(visited)

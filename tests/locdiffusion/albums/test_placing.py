@@ -85,6 +85,16 @@ def test_one_anchor_places_the_others_by_the_prior():
     assert np.isinf(answers.hours_after[1:]).all()
 
 
+def test_before_the_first_anchor_is_as_behind_the_last():
+    hours = START_HOUR + np.arange(8.0)
+    latitude = np.array([np.nan, np.nan, 48.0, 48.02, 48.5, 48.52, np.nan, np.nan])
+    answers = place(
+        Album.of(hours, latitude, np.where(np.isnan(latitude), np.nan, 11.0)), PARAMETERS
+    )
+    assert_allclose(answers.radius_90_km[:2], answers.radius_90_km[:-3:-1], rtol=0.05)
+    assert np.all(answers.radius_90_km[[0, 1, 6, 7]] < 500.0)
+
+
 def test_equal_times_are_no_trouble():
     hours = np.full(6, START_HOUR)
     latitude = np.array([48.0, np.nan, 48.0, np.nan, 48.0001, np.nan])
