@@ -49,6 +49,7 @@ ONLY_IN = {
         "pipelines.geotag.transforms",
         "pipelines.geotag.writing",
         "pipelines.build_shards.transforms",
+        "pipelines.albums.transforms",
         "experiments.speed.shards.job",
         "pipelines.dataflow.graph",
     ),

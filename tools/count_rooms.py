@@ -55,6 +55,7 @@ ORDER = (
     "pipelines.geotag",
     "pipelines.build_shards",
     "pipelines.write_exif",
+    "pipelines.albums",
     "pipelines.dataflow",
     # Evidence stands on the product; nothing in the product imports it.
     "experiments",

@@ -64,6 +64,7 @@ CLAUSES = {
     "pipelines.geotag": "the job: tables, map",
     "build_shards": "the job: training data",
     "write_exif": "positions into copies",
+    "pipelines.albums": "the job: albums",
     "dataflow": "jobs on Google Cloud",
 }
 """What is in each room, in a few words."""

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+from numpy.typing import NDArray
 
 from locdiffusion.albums.album import Album
 from locdiffusion.photos.album_table import read_album_table
+
+Float = NDArray[np.float64]
 
 CLOCK_HOURS = 3.0
 """Standard error in hours of a clock whose zone is not known, where that of others is."""
@@ -25,12 +30,28 @@ def read_albums(url: str) -> dict[str, tuple[Album, list[str]]]:
     """
     table = read_album_table(url)
     name, hours, zoned = np.array(table.album), table.hours, table.zoned
-    camera = np.unique(table.camera, return_inverse=True)[1]
     albums = {}
     for album in dict.fromkeys(table.album):
         rows = np.flatnonzero(name == album)
-        clock = np.where(zoned[rows] | ~zoned[rows].any(), 0.0, CLOCK_HOURS)
         place = table.latitude[rows], table.longitude[rows]
-        photos = Album.of(hours[rows], *place, camera[rows], clock)
+        camera = [table.camera[row] for row in rows.tolist()]
+        photos = album_of(hours[rows], zoned[rows], camera, *place)
         albums[album] = photos, [table.key[row] for row in rows.tolist()]
     return albums
+
+
+def album_of(
+    hours: Float, zoned: NDArray[np.bool_], camera: Sequence[str], latitude: Float, longitude: Float
+) -> Album:
+    """Makes an album, in which clocks without a zone may be wrong where others have one.
+
+    Args:
+        hours: Times ``(N,)`` in hours since 1970, in UTC where the zone is known; NaN without one.
+        zoned: Whether the zone of each time is known, ``(N,)``.
+        camera: Name of the camera of each photo, N of them.
+        latitude: Known latitudes ``(N,)`` in degrees, or NaN.
+        longitude: Known longitudes ``(N,)`` in degrees, or NaN.
+    """
+    clock = np.where(zoned | ~zoned.any(), 0.0, CLOCK_HOURS)
+    number = np.unique(np.asarray(camera, object), return_inverse=True)[1]
+    return Album.of(hours, latitude, longitude, number.reshape(-1), clock)

@@ -12,7 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("locdiffusion.calibrate", "fit the stated radii to an archive of your own"),
     "train": ("locdiffusion.train", "train a model on shards of photos with known position"),
     "build-shards": ("pipelines.build_shards", "build training shards from lists of photos"),
-    "albums": ("locdiffusion.albums", "place photos by those taken before and after"),
+    "albums": ("pipelines.albums", "place photos by those taken before and after"),
     "overhead": ("locdiffusion.overhead", "cut satellite patches with positions into shards"),
     "dataflow": ("pipelines.dataflow", "submit geotag or build-shards to Google Dataflow"),
 }
@@ -46,7 +46,8 @@ def prog(name: str = "") -> str:
     started = spec.name.removesuffix(".__main__") if spec else ""
     if name and name not in COMMANDS:
         return f"python -m {name}"
-    if name and started == COMMANDS[name][0]:
+    # Some of the actions of a command may be those of a package below it.
+    if name and started in (COMMANDS[name][0], f"locdiffusion.{name}"):
         return f"python -m {started}"
     return f"{'python -m ' * (started == 'locdiffusion')}locdiffusion {name}".rstrip()
 

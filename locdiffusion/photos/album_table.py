@@ -37,6 +37,7 @@ LATITUDE = Column(LATITUDE.what, (*LATITUDE.names, "gpslatitude"))
 LONGITUDE = Column(LONGITUDE.what, (*LONGITUDE.names, "gpslongitude"))
 LETTERS = tuple(Column("hemisphere", (f"{axis}ref",)) for axis in ("gpslatitude", "gpslongitude"))
 
+_NAMED = Column("album", ALBUM.names[:1])
 _ANSWER = Column("radius of an answer", ("radius_90_km",))
 _EPOCH = datetime(1970, 1, 1)
 _NOWHERE = (np.nan, np.nan)
@@ -49,6 +50,7 @@ class AlbumTable:
     Attributes:
         key: Name of each photo.
         album: Name of the album of each photo: that of the table, or else the photo's folder.
+        named: Whether the table has a column `album`, and not folders alone.
         camera: Name or hash of the camera of each photo, empty where unknown.
         time: When each photo was taken, None where unknown.
         latitude, longitude: Known positions in degrees, ``(N,)``; NaN where unknown.
@@ -57,6 +59,7 @@ class AlbumTable:
 
     key: list[str]
     album: list[str]
+    named: bool
     camera: list[str]
     time: list[CaptureTime | None]
     latitude: NDArray[np.float64]
@@ -106,6 +109,7 @@ def read_album_table(url: str) -> AlbumTable:
     return AlbumTable(
         key=keys,
         album=_texts(rows, ALBUM) if rows.has(ALBUM) else folders,
+        named=rows.has(_NAMED),
         camera=_cameras(rows),
         time=[_time(*row) for row in zip(times, _offsets(rows), strict=True)],
         latitude=degrees[:, 0],

@@ -57,6 +57,8 @@ class OutputDirectory:
     """Files of the job beside `run.json`."""
     KIND: ClassVar[str] = "run"
     """What a job of this kind is called in messages."""
+    OWNER: ClassVar[str] = RUN
+    """File with the settings of the run that owns the directory."""
 
     root: str
 
@@ -92,7 +94,7 @@ class OutputDirectory:
         """
         for folder in self.FOLDERS:
             self._refuse_link(folder)
-        earlier = self.read_json(RUN)
+        earlier = self.read_json(self.OWNER)
         if earlier is None:
             self._refuse_foreign()
         elif overwrite:
@@ -100,7 +102,7 @@ class OutputDirectory:
         else:
             self._refuse_other(earlier, settings)
         self._remove_temporary()
-        self.write(RUN, data=to_json(settings))
+        self.write(self.OWNER, data=to_json(settings))
         return earlier is not None and not overwrite
 
     def exists(self, *names: str) -> bool:
@@ -206,8 +208,8 @@ class OutputDirectory:
         found = [name for name in ours if name in there and filesystem.exists(f"{path}/{name}")]
         if found:
             raise OutputError(
-                f"--output {self.root} already holds {', '.join(found)} but no {RUN}, so this "
-                "command did not write it; choose another --output"
+                f"--output {self.root} already holds {', '.join(found)} but no {self.OWNER}, so "
+                "this command did not write it; choose another --output"
             )
 
     def _refuse_other(self, earlier: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -1,0 +1,1 @@
+"""Places the photos of an archive by the others of their album, on Beam."""

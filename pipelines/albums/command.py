@@ -1,0 +1,222 @@
+"""Places the photos of an archive by the others of their album; `locdiffusion albums`.
+
+`parse` reads the command line, `build` looks at the input and claims the output directory, `run`
+runs the job, and `report` prints what became of the photos. `check` and `fit` are those of
+`locdiffusion.albums`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+from locdiffusion.albums.command import main as check_or_fit
+from locdiffusion.albums.parameters import AlbumParameters
+from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
+from locdiffusion.cli.terminal import printable, tell
+from locdiffusion.config import to_dict
+from locdiffusion.files import absolute
+from locdiffusion.photos.left_out import number
+from locdiffusion.photos.storage import DataError
+from pipelines.albums.geotag_source import geotag_run, geotag_sources
+from pipelines.albums.grouping import FOLDER_ALONE, FOLDER_AND_CAMERA
+from pipelines.albums.options import AlbumsOptions, parse
+from pipelines.albums.options import albums_parser as parser
+from pipelines.albums.output import RUN, AlbumsJob, AlbumsOutput
+from pipelines.albums.photos import bucket_count
+from pipelines.albums.placers import PlacerLoader
+from pipelines.albums.plain_loop import run_plain_loop
+from pipelines.albums.sources import PhotoSource
+from pipelines.albums.summary import progress, summary_table
+from pipelines.albums.table_source import TableSource
+from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
+from pipelines.writing.directory import OutputError
+from pipelines.writing.progress import Ticker
+from schemas.albums import ALBUMS, Standing
+from schemas.geotags import SCHEMA_VERSION
+
+__all__ = ["build", "main", "parser", "run"]
+
+OTHER_ACTIONS = ("check", "fit")
+
+
+@dataclass(frozen=True)
+class Job:
+    """An albums job that is ready to run.
+
+    Attributes:
+        options: Checked settings of the command.
+        sources: Parts of the photos.
+        photos: Number of photos.
+        output: Claimed output directory.
+        job: What is common to all buckets of photos.
+        load: Builds what places the photos of an album.
+    """
+
+    options: AlbumsOptions
+    sources: tuple[PhotoSource, ...]
+    photos: int
+    output: AlbumsOutput
+    job: AlbumsJob
+    load: PlacerLoader
+
+
+def build(options: AlbumsOptions) -> Job:
+    """Looks at the input, reads the parameters, and claims the output directory.
+
+    Raises:
+        DataError: A table, or the output of `geotag`, cannot be used.
+        UsageError: The parameters cannot be used.
+        OutputError: The output directory belongs to something else.
+    """
+    load = PlacerLoader(_parameters(options))
+    sources, photos, told = _tables(options) if options.tables else _geotagged(options)
+    settings = {
+        **told,
+        "parameters": hashlib.sha256(_as_json(load.parameters)).hexdigest()[:16],
+        "fitted_on": load.parameters.card.fitted_on,
+        "schema_version": SCHEMA_VERSION,
+    }
+    output = AlbumsOutput(absolute(options.output))
+    with output.usable():
+        output.claim(settings, options.overwrite)
+    job = AlbumsJob(settings, bucket_count(photos))
+    return Job(options, tuple(sources), photos, output, job, load)
+
+
+def _parameters(options: AlbumsOptions) -> AlbumParameters:
+    try:
+        return AlbumParameters.load(options.parameters)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"--parameters {options.parameters} cannot be used ({error}); give what "
+            "`locdiffusion albums fit` wrote"
+        ) from error
+
+
+def _as_json(parameters: AlbumParameters) -> bytes:
+    return json.dumps(to_dict(parameters), sort_keys=True).encode()
+
+
+def _tables(options: AlbumsOptions) -> tuple[Sequence[PhotoSource], int, dict[str, Any]]:
+    """Returns tables as sources, the number of their photos, and what is recorded of them."""
+    urls = [absolute(url) for url in options.tables]
+    by = options.by
+    if by is None:
+        named = all(TableSource(url, FOLDER_ALONE).table.named for url in urls)
+        by = FOLDER_ALONE if named else FOLDER_AND_CAMERA
+    sources = [TableSource(url, by) for url in urls]
+    photos = 0
+    for source in sources:
+        photos += len(source.table)
+        if source.table.unread:
+            unread = number(source.table.unread, "position")
+            tell(f"{source.url}: {unread} cannot be read, and count as unknown")
+    if not photos:
+        raise DataError(f"{', '.join(options.tables)} has no row; want a row for each photo")
+    names = [os.path.basename(url) for url in urls]
+    return sources, photos, {"tables": names, "album_by": str(by)}
+
+
+def _geotagged(options: AlbumsOptions) -> tuple[Sequence[PhotoSource], int, dict[str, Any]]:
+    """Returns shards as sources, the number of their photos, and what is recorded of them."""
+    root, by = absolute(options.input), options.by or FOLDER_AND_CAMERA
+    run = geotag_run(root)
+    sources, photos = geotag_sources(root, by, embeddings=False)
+    return sources, photos, {"model_id": run["model_id"], "album_by": str(by)}
+
+
+def run(job: Job) -> dict[str, Any] | None:
+    """Runs the job and returns its summary; None where nobody waits for it.
+
+    Raises:
+        RunFailed: A step of the job failed.
+    """
+    tell(f"{number(job.photos, 'photo')} -> {job.output.path(ALBUMS)}")
+    start = time.monotonic()
+    local = job.options.is_local
+    with told_in_one_line(local), Ticker(progress(job.output)):
+        work = (job.output, job.job, job.load)
+        if local and find_spec("apache_beam") is None:
+            run_plain_loop(job.sources, *work)
+        else:
+            from pipelines.albums.transforms import launch
+
+            result = launch(job.options, job.sources, *work)
+    if not job.options.wait:
+        from pipelines.beam.jobs import how_to_follow
+
+        print(how_to_follow(result, job.options))
+        return None
+    print(f"{time.monotonic() - start:,.1f} seconds", file=sys.stderr)
+    return job.output.summary() or {}
+
+
+def report(output: AlbumsOutput, summary: Mapping[str, Any], photos: int | None = None) -> None:
+    """Prints a summary and checks the result.
+
+    Args:
+        output: The output directory.
+        summary: Content of its summary.
+        photos: Number of photos that were to become rows, if it is known.
+
+    Raises:
+        RunFailed: Rows are missing, or none has a position of its album.
+    """
+    print(summary_table(summary))
+    print(printable(f"written      {output.path(ALBUMS)}"))
+    if photos is not None and summary.get("photos") != photos:
+        raise RunFailed(
+            f"{summary.get('photos', 0):,} rows for {number(photos, 'photo')}; type the same "
+            "command again"
+        )
+    standings = summary["standings"]
+    if not standings[Standing.ANCHOR.value] + standings[Standing.PLACED.value]:
+        raise RunFailed(
+            "no photo was placed: an album needs photos with a time and some with a position; "
+            "see `standing` in the rows for what each lacks"
+        )
+
+
+def summarise_only(options: AlbumsOptions) -> None:
+    """Reports an output directory as it stands, whoever filled it.
+
+    Raises:
+        OutputError: No job has ended there.
+        RunFailed: No row has a position of its album.
+    """
+    output = AlbumsOutput(absolute(options.output))
+    summary = output.summary()
+    if summary is None:
+        started = output.read_json(RUN) is not None
+        why = "the job there has not ended" if started else "no job was started there"
+        raise OutputError(f"--output {output.root} holds no summary of albums: {why}")
+    report(output, summary)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command; returns its exit status."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] and words[0] in OTHER_ACTIONS:
+        return check_or_fit(words)
+
+    def body() -> int:
+        options = parse(words)
+        if options.summarise:
+            summarise_only(options)
+            return DONE
+        job = build(options)
+        summary = run(job)
+        if summary is not None:
+            report(job.output, summary, job.photos)
+        return DONE
+
+    with terminable():
+        return run_command(body, DataError, OutputError, stopped=AGAIN)
