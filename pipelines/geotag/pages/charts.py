@@ -19,6 +19,12 @@ Point = tuple[float, float]
 
 NEAREST_KM, FARTHEST_KM = 1.0, 20_000.0
 CURVE_POINTS = 240
+GAP_HOURS = (1 / 240, 10_000.0)
+GAP_NAMES = {1 / 60: "1 min", 1 / 6: "10 min", 1: "1 h", 6: "6 h", 24: "1 day"}
+GAP_NAMES |= {168: "1 week", 8766: "1 year"}
+LENGTHS_KM = (0.001, 20_038.0)
+LENGTH_NAMES = {0.001: "1 m", 0.01: "10 m", 0.1: "100 m", 1: "1 km", 10: "10 km"}
+LENGTH_NAMES |= {100: "100 km", 1000: "1,000 km", 10_000: "10,000 km"}
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
@@ -113,13 +119,55 @@ def coverage_chart(coverages: Sequence[tuple[str, float, Estimate]]) -> str:
     )
 
 
+def radius_chart(
+    hours: Sequence[float],
+    curves: Sequence[tuple[str, NDArray[np.float64]]],
+    band: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> str:
+    """Draws lengths in km over gaps in time, both on logarithmic scales.
+
+    Args:
+        hours: Middles of the classes of gaps, G of them.
+        curves: Name and lengths ``(G,)`` of each curve; NaN where there is none.
+        band: Lengths ``(G,)`` at the lower and the upper rim of the band.
+    """
+    frame = Frame(left=78)
+    x = [_log(hour, *GAP_HOURS) for hour in hours]
+    rims = [_places(x, km) for km in band]
+    parts = [_area(frame, [*rims[0], *reversed(rims[1])], SERIES[0])]
+    ticks = [(_log(hour, *GAP_HOURS), name) for hour, name in GAP_NAMES.items()]
+    axes = _axes(frame, ticks, "time to the nearest anchor (log)", "")
+    for length, name in LENGTH_NAMES.items():
+        y = _log(length, *LENGTHS_KM)
+        axes += _line(frame, [(0, y), (1, y)], GRID, 1)
+        axes += _text(frame.at(0, y)[0] - 6, frame.at(0, y)[1] + 4, name, "end")
+    for (name, km), colour in zip(curves, SERIES, strict=False):
+        places = _places(x, km)
+        parts.append(_line(frame, places, colour, 2))
+        for place, value in zip(places, km[np.isfinite(km)].tolist(), strict=True):
+            parts.append(_dot(frame, place, colour, f"{name}: {value:,.3g} km"))
+    names = [(name, colour) for (name, _), colour in zip(curves, SERIES, strict=False)]
+    title = "Radii by the time to the nearest anchor"
+    low = frame.height - frame.bottom - 17 * len(names) - 16
+    return _chart(frame, title, axes, *parts, _legend(frame, names, frame.width - 236, low))
+
+
+def _places(x: Sequence[float], km: NDArray[np.float64]) -> list[Point]:
+    """Places of lengths that are known, in the coordinates of a frame."""
+    return [
+        (at, _log(float(np.clip(length, *LENGTHS_KM)), *LENGTHS_KM))
+        for at, length in zip(x, km.tolist(), strict=True)
+        if np.isfinite(length)
+    ]
+
+
 def percent(share: float, digits: int = 1) -> str:
     """Formats a share in percent."""
     return f"{100 * share:.{digits}f} %"
 
 
-def _log(km: float) -> float:
-    return math.log(km / NEAREST_KM) / math.log(FARTHEST_KM / NEAREST_KM)
+def _log(value: float, low: float = NEAREST_KM, high: float = FARTHEST_KM) -> float:
+    return math.log(value / low) / math.log(high / low)
 
 
 def _chart(frame: Frame, title: str, *parts: str) -> str:
@@ -146,10 +194,17 @@ def _axes(frame: Frame, ticks: Sequence[tuple[float, str]], x_name: str, y_name:
     return "".join(parts)
 
 
-def _legend(frame: Frame, entries: Sequence[tuple[str, str]]) -> str:
+def _legend(
+    frame: Frame,
+    entries: Sequence[tuple[str, str]],
+    left: float | None = None,
+    top: float | None = None,
+) -> str:
+    """Names colours; in the upper left, unless its place in pixels is given."""
     parts = []
     for row, (name, colour) in enumerate(entries):
-        x, y = frame.left + 12, frame.top + 16 + 17 * row
+        x = frame.left + 12 if left is None else left
+        y = (frame.top if top is None else top) + 16 + 17 * row
         parts.append(f'<rect x="{x}" y="{y - 8}" width="14" height="4" rx="2" fill="{colour}"/>')
         parts.append(_text(x + 20, y - 2, name, "start"))
     return "".join(parts)
@@ -164,6 +219,11 @@ def _line(
         f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width:g}"'
         f"{dashed}/>"
     )
+
+
+def _area(frame: Frame, places: Sequence[Point], colour: str) -> str:
+    points = " ".join(f"{x:.1f},{y:.1f}" for x, y in (frame.at(*place) for place in places))
+    return f'<polygon points="{points}" fill="{colour}" fill-opacity="0.13"/>'
 
 
 def _dot(frame: Frame, place: Point, colour: str, tooltip: str, radius: float = 4) -> str:

@@ -20,7 +20,7 @@ from pipelines.geotag.pages.rows import DATA, MapRows, map_rows
 from pipelines.geotag.sample import ROWS, Sample
 from schemas.geotags import FAMILIARITY, NUMBER_COLUMNS, PROBABILITY_COLUMNS, THRESHOLDS_KM
 
-TEMPLATE, SCRIPT = DATA / "map.html", DATA / "map.js"
+TEMPLATE, SCRIPTS = DATA / "map.html", (DATA / "earth.js", DATA / "map.js")
 
 UNIT = 10_000
 """Probabilities are packed as whole numbers of 1/10,000; the page shows two digits."""
@@ -32,17 +32,17 @@ def write_map_html(sample: Sample, path: str, told: Mapping[str, Any] | None = N
     The file is local, or a URL that fsspec opens; `told` is what the checkpoint says it is for.
     """
     data = script_json(page_data(map_rows(sample, ROWS, told)))
-    script = SCRIPT.read_text(encoding="utf-8")
+    script = "".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
     write_atomically(str(path), fill(TEMPLATE, {"MAP_DATA": data}, script).encode())
 
 
 def page_data(rows: MapRows) -> dict[str, Any]:
     """Collects what the page draws, with numbers as in `packed` and JPEGs by number of the row."""
     n, known, modes = rows.numbers, rows.known, rows.modes
-    shards, shard = _numbered(rows.text["shard"], np.uint32)
-    countries, country = _numbered(rows.text["country_code"], np.uint16)
+    shards, shard = numbered(rows.text["shard"], np.uint32)
+    countries, country = numbered(rows.text["country_code"], np.uint16)
     nearest = [found_by == NEAREST for found_by in rows.text["country_found_by"]]
-    units, unit = _numbered(rows.text["admin"], np.uint32)
+    units, unit = numbered(rows.text["admin"], np.uint32)
     return {
         "title": rows.title(),
         "subtitle": rows.subtitle(),
@@ -108,7 +108,7 @@ def _probability(values: NDArray[np.float64]) -> dict[str, str]:
     return packed(np.rint(np.clip(values, 0, 1) * UNIT), np.uint16)
 
 
-def _numbered(
+def numbered(
     names: Sequence[str | None], kind: type[np.generic]
 ) -> tuple[list[str], dict[str, str]]:
     """The different names, sorted, and the number of each row's name, from 1; 0 for None."""

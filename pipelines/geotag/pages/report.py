@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from locdiffusion.calibrate.command import FEWEST
@@ -16,6 +16,7 @@ from pipelines.geotag.pages.charts import accuracy_chart, coverage_chart, percen
 from pipelines.geotag.pages.filling import escaped, fill
 from pipelines.geotag.pages.rows import DATA, MapRows, map_rows
 from pipelines.geotag.pages.scoring import Group, ReportScores, miss, score_rows
+from pipelines.geotag.pages.sections import pairs, section, table, tiles
 from pipelines.geotag.sample import KNOWN_ROWS, Sample
 from schemas.geotags import THRESHOLDS_KM
 
@@ -49,7 +50,7 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
     withheld = summary.get("configuration", {}).get("no_positions")
     found = fill(QUALITY, _quality(scores)) if scores else fill(NO_TRUTH, {})
     if withheld:
-        found = _section("Accuracy", f"<p>{WITHHELD}</p>")
+        found = section("Accuracy", f"<p>{WITHHELD}</p>")
     if strange := summary.get("unfamiliar", 0):
         text = f"<strong>{escaped(unlike(strange, rows.told))}.</strong>"
         if rows.unfamiliar.sum() >= FEWEST:
@@ -60,7 +61,10 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
     return fill(
         TEMPLATE,
         {
+            "TITLE": "Geotagging report",
+            "HEADING": "How good are these geotags?",
             "SUBTITLE": escaped("; ".join(filter(None, [predicted, known]))),
+            "MAP": "map.html",
             "BODY": found + _run(summary),
         },
     )
@@ -74,19 +78,16 @@ def _quality(scores: ReportScores) -> dict[str, str]:
     drawn = f", {n:,} of them, evenly drawn, are scored here" if n < scores.photos else ""
     known = number(scores.photos, "photo")
     median = overall.median_km
-    tiles = [("median error", f"{median.value:,.0f} km", _between(median, km=True))]
-    tiles += [
+    boxes = [("median error", f"{median.value:,.0f} km", _between(median, km=True))]
+    boxes += [
         (f"within {km} km", percent(within.value), _between(within))
         for km, within in zip(THRESHOLDS_KM, overall.within, strict=True)
         if km in SHOWN_KM
     ]
-    by_shards = _section("By group of shards", _groups(scores.by_shards, "shards"))
+    by_shards = section("By group of shards", _groups(scores.by_shards, "shards"))
     return {
         "ORIGIN": f"{known} with a known position ({escaped(origin)}){drawn}.",
-        "TILES": "".join(
-            f"<div><b>{value}</b><span>{name}</span><small>{interval}</small></div>"
-            for name, value, interval in tiles
-        ),
+        "TILES": tiles(boxes),
         "ACCURACY_CHART": accuracy_chart(scores.error_km, scores.stated),
         "RELIABILITY_CHART": reliability_chart(
             [r for r in overall.reliability if r.threshold_km in SHOWN_KM]
@@ -144,22 +145,7 @@ def _groups(groups: Sequence[Group], name: str, of_country: bool = False) -> str
         if right and group.country_right is not None:
             cells.append(percent(group.country_right, 0))
         lines.append((group.name, cells))
-    return _table(heads, lines, "country" if of_country else "")
-
-
-def _table(heads: Sequence[str], lines: Iterable[tuple[str, Sequence[str]]], kind: str = "") -> str:
-    """A table with text in its first column and numbers in the others."""
-    head = "".join(f'<th scope="col">{escaped(text)}</th>' for text in heads)
-    body = "".join(
-        f'<tr><th scope="row" class="{kind}">{escaped(name)}</th>'
-        + "".join(f"<td>{escaped(cell)}</td>" for cell in cells)
-        + "</tr>"
-        for name, cells in lines
-    )
-    return (
-        f'<div class="wide" tabindex="0"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{body}</tbody></table></div>"
-    )
+    return table(heads, lines, "country" if of_country else "")
 
 
 def _run(summary: Mapping[str, Any]) -> str:
@@ -180,13 +166,13 @@ def _run(summary: Mapping[str, Any]) -> str:
     settings = [(name, _shown(value)) for name, value in summary.get("configuration", {}).items()]
     mismatches = "".join(f"<li>{escaped(text)}</li>" for text in summary["mismatches"])
     warning = f"<p><strong>Counts do not add up:</strong></p><ul>{mismatches}</ul>"
-    return _section(
+    return section(
         "The run",
         (warning if mismatches else "")
         + (f"<p>{escaped(told)}.</p>" if (told := revealed(summary)) else "")
         + '<div class="beside">'
-        + _pairs("Counts", [(name, f"{count:,}") for name, count in counts], "numbers")
-        + _pairs("Settings", settings, "words")
+        + pairs("Counts", [(name, f"{count:,}") for name, count in counts], "numbers")
+        + pairs("Settings", settings, "words")
         + "</div>",
     ) + "".join(
         [
@@ -212,26 +198,13 @@ def _list(title: str, files: Sequence[Mapping[str, str]]) -> str:
         f"<li><strong>{escaped(one['source'])}</strong> {escaped(one.get('message', ''))}</li>"
         for one in files
     )
-    return _section(title, f"<ul>{lines}</ul>") if files else ""
+    return section(title, f"<ul>{lines}</ul>") if files else ""
 
 
 def _shown(value: Any) -> str:
     if isinstance(value, Mapping):
         return str(value.get("name", json.dumps(value, sort_keys=True)))
     return str(value)
-
-
-def _pairs(title: str, pairs: Iterable[tuple[str, str]], kind: str) -> str:
-    lines = "".join(
-        f'<tr><th scope="row">{escaped(name)}</th><td>{escaped(value)}</td></tr>'
-        for name, value in pairs
-    )
-    caption = f"<caption>{escaped(title)}</caption>"
-    return f'<table class="pairs {kind}">{caption}<tbody>{lines}</tbody></table>'
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section><h2>{escaped(title)}</h2>{body}</section>"
 
 
 def _between(estimate: Any, km: bool = False) -> str:

@@ -1,8 +1,6 @@
 """The maps read only what a run wrote, in bounded memory, and trust none of it."""
 
 import base64
-import json
-import re
 
 import geopandas
 import numpy as np
@@ -25,20 +23,7 @@ from support.outputs import (
     write_predictions,
     write_thumbnails,
 )
-
-
-def unpacked(column):
-    """The numbers of a packed column, as the page reads them."""
-    kind = column["type"].removesuffix("Array").lower()
-    return np.frombuffer(base64.b64decode(column["base64"]), np.dtype(kind).newbyteorder("<"))
-
-
-def page_json(path):
-    """The data inside a written page."""
-    text = path.read_text(encoding="utf-8")
-    found = re.findall(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
-    assert len(found) == 1
-    return json.loads(found[0])
+from support.packed import page_json, unpacked
 
 
 @pytest.fixture
@@ -234,10 +219,14 @@ def test_a_hostile_key_cannot_leave_its_place(tmp_path, rng):
     assert HOSTILE_KEY in page_json(tmp_path / "map.html")["key"]
 
 
-@pytest.mark.parametrize("name", ["map.html", "map.js", "report.html"])
+@pytest.mark.parametrize(
+    "name", ["map.html", "albums.html", "earth.js", "map.js", "albums.js", "report.html"]
+)
 def test_pages_ask_nobody_and_build_no_html_from_strings(name):
     text = (rows.DATA / name).read_text(encoding="utf-8")
-    assert name == "map.js" or 'http-equiv="Content-Security-Policy" content="__POLICY__"' in text
+    assert (
+        name.endswith(".js") or 'http-equiv="Content-Security-Policy" content="__POLICY__"' in text
+    )
     links = ["http:", "https:", "src=", "innerHTML", "insertAdjacent", "document.write", "eval("]
     for forbidden in [*links, "fetch(", "XMLHttp", "import(", "@import", "url("]:
         assert forbidden not in text

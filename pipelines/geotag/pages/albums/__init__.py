@@ -1,0 +1,8 @@
+"""The pages of an albums job: `albums.html`, a map with a time line, and `albums_report.html`.
+
+Both are made of the rows of `albums/` alone, so a job that geotagged nothing has them too.
+"""
+
+from pipelines.geotag.pages.albums.writing import ALBUM_PAGES, write_album_pages
+
+__all__ = ["ALBUM_PAGES", "write_album_pages"]

@@ -1,0 +1,36 @@
+"""Writes the pages of an albums job."""
+
+from __future__ import annotations
+
+from pipelines.geotag.pages.albums.counts import AlbumCounts
+from pipelines.geotag.pages.albums.page import album_page
+from pipelines.geotag.pages.albums.parts import parts_of
+from pipelines.geotag.pages.albums.report import album_report_page
+from pipelines.geotag.pages.albums.rows import album_rows
+from pipelines.writing.directory import OutputDirectory
+
+ALBUMS_HTML, ALBUMS_REPORT_HTML = "albums.html", "albums_report.html"
+ALBUM_PAGES = (ALBUMS_HTML, ALBUMS_REPORT_HTML)
+"""Files that `write_album_pages` writes into an output directory."""
+
+
+def write_album_pages(output: str) -> None:
+    """Writes the map and the report of an albums job into its output directory.
+
+    Both are made of `albums/part-*.parquet`, which may hold any number of rows: they are read part
+    by part, twice. The map shows the albums with the most photos placed, and says what is left out.
+    What lies in the directory besides is not read. Equal parts give equal pages.
+
+    Args:
+        output: Output directory of the job, a path or a URL that fsspec opens.
+
+    Raises:
+        OSError: A part cannot be read.
+        ValueError: A part is not of `schemas.albums`.
+    """
+    directory = OutputDirectory(output)
+    parts = parts_of(directory)
+    counts = AlbumCounts.of(parts)
+    rows = album_rows(parts, counts)
+    directory.write(ALBUMS_HTML, data=album_page(rows, counts).encode())
+    directory.write(ALBUMS_REPORT_HTML, data=album_report_page(counts).encode())
