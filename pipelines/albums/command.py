@@ -29,7 +29,7 @@ from pipelines.albums.geotag_source import geotag_run, geotag_sources
 from pipelines.albums.grouping import FOLDER_ALONE, FOLDER_AND_CAMERA
 from pipelines.albums.options import AlbumsOptions, parse
 from pipelines.albums.options import albums_parser as parser
-from pipelines.albums.output import RUN, AlbumsJob, AlbumsOutput
+from pipelines.albums.output import PAGES, RUN, AlbumsJob, AlbumsOutput
 from pipelines.albums.photos import bucket_count
 from pipelines.albums.placers import PlacerLoader
 from pipelines.albums.plain_loop import run_plain_loop
@@ -170,8 +170,10 @@ def report(output: AlbumsOutput, summary: Mapping[str, Any], photos: int | None 
     Raises:
         RunFailed: Rows are missing, or none has a position of its album.
     """
+    written = [ALBUMS, *(PAGES if draw_pages(output) else ())]
     print(summary_table(summary))
-    print(printable(f"written      {output.path(ALBUMS)}"))
+    for row, name in enumerate(written):
+        print(printable(f"{'' if row else 'written':<13}{output.path(name)}"))
     if photos is not None and summary.get("photos") != photos:
         raise RunFailed(
             f"{summary.get('photos', 0):,} rows for {number(photos, 'photo')}; type the same "
@@ -183,6 +185,19 @@ def report(output: AlbumsOutput, summary: Mapping[str, Any], photos: int | None 
             "no photo was placed: an album needs photos with a time and some with a position; "
             "see `standing` in the rows for what each lacks"
         )
+
+
+def draw_pages(output: AlbumsOutput) -> bool:
+    """Writes the pages and returns whether it could; an error is told and loses no result."""
+    try:
+        from pipelines.albums.pages import write_album_pages
+
+        write_album_pages(output.root)
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        tell(f"a page is missing ({why}); all rows are complete")
+        return False
+    return True
 
 
 def summarise_only(options: AlbumsOptions) -> None:

@@ -4,6 +4,7 @@
     albums/part-<n>-of-<N>.parquet   the rows of whole albums
     albums/_manifest/<part>.json     written behind its part: what it was made of, and its counts
     albums/_summary.json             written last
+    albums.html, albums_report.html  what one looks at, written by the command when all is done
 
 What begins with `_` is no table to those who read the folder as one. Knows no Beam.
 """
@@ -26,6 +27,8 @@ from schemas.geotags import SCHEMA_VERSION
 
 MANIFESTS = f"{ALBUMS}/_manifest"
 RUN, SUMMARY = f"{ALBUMS}/_run.json", f"{ALBUMS}/_summary.json"
+ALBUMS_HTML, ALBUMS_REPORT_HTML = "albums.html", "albums_report.html"
+PAGES = (ALBUMS_HTML, ALBUMS_REPORT_HTML)
 ROW_GROUP_ROWS = 5_000
 NAMED = {field.name for field in fields(Contradiction)}
 MOST_NAMED = 1_000
@@ -34,10 +37,10 @@ MOST_NAMED = 1_000
 
 @dataclass(frozen=True)
 class AlbumsOutput(OutputDirectory):
-    """The output directory of an albums job, of which `albums` alone is its own."""
+    """The output directory of an albums job, of which `albums` and its pages are its own."""
 
     FOLDERS: ClassVar[Mapping[str, str]] = {MANIFESTS: "part-*.json", ALBUMS: "part-*.parquet"}
-    FILES: ClassVar[tuple[str, ...]] = (SUMMARY,)
+    FILES: ClassVar[tuple[str, ...]] = (SUMMARY, *PAGES)
     KIND: ClassVar[str] = "albums job"
     OWNER: ClassVar[str] = RUN
 

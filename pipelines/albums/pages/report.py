@@ -10,7 +10,7 @@ from locdiffusion.albums.contradictions import NULL_ISLAND_DEG
 from locdiffusion.decoding.geotag import place_text
 from locdiffusion.evaluate.reliability import wilson
 from locdiffusion.photos.left_out import number
-from pipelines.geotag.pages.albums.counts import GAP_ENDS, AlbumCounts, Contradiction
+from pipelines.albums.pages.counts import GAP_ENDS, AlbumCounts, Contradiction
 from pipelines.geotag.pages.charts import coverage_chart, percent, radius_chart
 from pipelines.geotag.pages.filling import escaped, fill
 from pipelines.geotag.pages.report import TEMPLATE

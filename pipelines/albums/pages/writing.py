@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from pipelines.geotag.pages.albums.counts import AlbumCounts
-from pipelines.geotag.pages.albums.page import album_page
-from pipelines.geotag.pages.albums.parts import parts_of
-from pipelines.geotag.pages.albums.report import album_report_page
-from pipelines.geotag.pages.albums.rows import album_rows
+from pipelines.albums.output import ALBUMS_HTML, ALBUMS_REPORT_HTML
+from pipelines.albums.pages.counts import AlbumCounts
+from pipelines.albums.pages.page import album_page
+from pipelines.albums.pages.parts import parts_of
+from pipelines.albums.pages.report import album_report_page
+from pipelines.albums.pages.rows import album_rows
 from pipelines.writing.directory import OutputDirectory
-
-ALBUMS_HTML, ALBUMS_REPORT_HTML = "albums.html", "albums_report.html"
-ALBUM_PAGES = (ALBUMS_HTML, ALBUMS_REPORT_HTML)
-"""Files that `write_album_pages` writes into an output directory."""
 
 
 def write_album_pages(output: str) -> None:

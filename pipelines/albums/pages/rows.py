@@ -12,8 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from locdiffusion.evaluate.known_positions import KnownPositions
-from pipelines.geotag.pages.albums.counts import AlbumCounts
-from pipelines.geotag.pages.albums.parts import (
+from pipelines.albums.pages.counts import AlbumCounts
+from pipelines.albums.pages.parts import (
     NUMBERS,
     SCHEMA,
     Parts,

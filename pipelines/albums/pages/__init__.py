@@ -3,6 +3,6 @@
 Both are made of the rows of `albums/` alone, so a job that geotagged nothing has them too.
 """
 
-from pipelines.geotag.pages.albums.writing import ALBUM_PAGES, write_album_pages
+from pipelines.albums.pages.writing import write_album_pages
 
-__all__ = ["ALBUM_PAGES", "write_album_pages"]
+__all__ = ["write_album_pages"]

@@ -9,8 +9,8 @@ import numpy as np
 from locdiffusion.drawing.palette import CERTAINTY, PAGE
 from locdiffusion.drawing.world_map import read_countries
 from locdiffusion.photos.left_out import number
-from pipelines.geotag.pages.albums.counts import AlbumCounts
-from pipelines.geotag.pages.albums.rows import AlbumRows
+from pipelines.albums.pages.counts import AlbumCounts
+from pipelines.albums.pages.rows import AlbumRows
 from pipelines.geotag.pages.filling import fill, script_json
 from pipelines.geotag.pages.page import compact_country, numbered, packed
 from pipelines.geotag.pages.rows import DATA, colour_range_km

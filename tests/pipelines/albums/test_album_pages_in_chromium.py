@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.geotag.pages.albums import write_album_pages
+from pipelines.albums.pages import write_album_pages
 from support.album_rows import album_columns, trip, write_albums
 from support.browser import Browser, Page
 from support.outputs import HOSTILE_KEY

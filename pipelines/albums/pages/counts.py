@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.geotag.pages.albums.parts import Parts, gap_hours, numbers, positions, standings
+from pipelines.albums.pages.parts import Parts, gap_hours, numbers, positions, standings
 from schemas.albums import Standing
 
 Float = NDArray[np.float64]

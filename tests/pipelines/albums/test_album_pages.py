@@ -11,13 +11,15 @@ import pytest
 
 from locdiffusion.evaluate.reliability import wilson
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.geotag.pages.albums import ALBUM_PAGES, counts, rows, write_album_pages
-from pipelines.geotag.pages.albums.counts import AlbumCounts, Contradiction, Lengths
-from pipelines.geotag.pages.albums.parts import parts_of
-from pipelines.geotag.pages.albums.report import length_text, span_text, why
-from pipelines.geotag.pages.albums.rows import album_rows, shown_albums
+from pipelines.albums.output import PAGES
+from pipelines.albums.pages import counts, rows, write_album_pages
+from pipelines.albums.pages.counts import AlbumCounts, Contradiction, Lengths
+from pipelines.albums.pages.parts import parts_of
+from pipelines.albums.pages.report import length_text, span_text, why
+from pipelines.albums.pages.rows import album_rows, shown_albums
 from pipelines.writing.directory import OutputDirectory
 from schemas.albums import Standing
+from support.album_jobs import run
 from support.album_rows import album_columns, trip, write_albums
 from support.outputs import HOSTILE_KEY, tree
 from support.packed import page_json, unpacked
@@ -46,7 +48,7 @@ def table_of(root):
 
 
 def test_the_folder_of_rows_can_still_be_read_as_one_table(job):
-    assert {*ALBUM_PAGES} == {path.name for path in job.iterdir() if path.is_file()}
+    assert {*PAGES} == {path.name for path in job.iterdir() if path.is_file()}
     assert len(pq.read_table(job / "albums")) == 130
 
 
@@ -77,8 +79,8 @@ def test_equal_rows_give_equal_pages_in_however_many_parts(job, tmp_path):
     for start in range(0, 130, 47):
         pq.write_table(table.slice(start, 47), tmp_path / f"albums/part-{start:03}.parquet")
     write_album_pages(str(tmp_path))
-    ours = {name: data for name, data in tree(tmp_path).items() if name in ALBUM_PAGES}
-    assert ours == {name: (job / name).read_bytes() for name in ALBUM_PAGES}
+    ours = {name: data for name, data in tree(tmp_path).items() if name in PAGES}
+    assert ours == {name: (job / name).read_bytes() for name in PAGES}
 
 
 def test_counts_are_those_of_a_plain_loop(job):
@@ -166,7 +168,7 @@ def test_hostile_names_cannot_leave_their_place(tmp_path):
     columns["country_code"] = ["</script><b>"] * 30
     write_albums(tmp_path, columns)
     write_album_pages(str(tmp_path))
-    for name in ALBUM_PAGES:
+    for name in PAGES:
         text = (tmp_path / name).read_text("utf-8")
         assert "alert(1)</script>" not in text and "\u2028" not in text
         assert (
@@ -250,3 +252,27 @@ def test_rows_with_nothing_but_what_must_be_there(tmp_path):
     write_album_pages(str(tmp_path))
     data = page_json(tmp_path / "albums.html")
     assert data["columns"]["latitude"]["base64"] == "" and json.dumps(data["first"]) == "[0, 1]"
+
+
+def test_the_command_writes_the_pages_and_a_page_that_fails_loses_no_row(
+    tmp_path, capsys, monkeypatch
+):
+    text = "\n".join(
+        f"{i},trip,2016-05-01T{i:02}:00:00,{48 + i if i % 3 else ''},{11 if i % 3 else ''}"
+        for i in range(20)
+    )
+    table = tmp_path / "photos.csv"
+    table.write_text(f"key,album,captured_at,latitude,longitude\n{text}\n", "utf-8")
+    assert run("--table", table, "--output", tmp_path / "out") == 0
+    assert f"{tmp_path}/out/albums.html" in capsys.readouterr().out
+    data = page_json(tmp_path / "out/albums.html")
+    assert len(data["key"]) == 20 and data["albums"] == ["trip"]
+    before = tree(tmp_path / "out")
+    assert run("--table", table, "--output", tmp_path / "out", "--summarise") == 0
+    assert tree(tmp_path / "out") == before
+    monkeypatch.setattr("pipelines.albums.pages.writing.album_rows", lambda *_: 1 / 0)
+    capsys.readouterr()
+    assert run("--table", table, "--output", tmp_path / "other") == 0
+    printed = capsys.readouterr()
+    assert "a page is missing (ZeroDivisionError" in printed.err
+    assert "albums.html" not in printed.out
