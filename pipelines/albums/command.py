@@ -23,7 +23,9 @@ from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.cli.terminal import printable, tell
 from locdiffusion.config import to_dict
 from locdiffusion.files import absolute
+from locdiffusion.photos.gpx import SECONDS_APART, read_tracks
 from locdiffusion.photos.left_out import number
+from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
 from pipelines.albums.geotag_source import geotag_run, geotag_sources
 from pipelines.albums.grouping import FOLDER_ALONE, FOLDER_AND_CAMERA
@@ -76,7 +78,8 @@ def build(options: AlbumsOptions) -> Job:
         UsageError: The parameters cannot be used.
         OutputError: The output directory belongs to something else.
     """
-    load = PlacerLoader(_parameters(options))
+    tracks = read_tracks(expand_patterns(options.gpx)) if options.gpx else None
+    load = PlacerLoader(_parameters(options), tracks)
     sources, photos, told = _tables(options) if options.tables else _geotagged(options)
     settings = {
         **told,
@@ -84,6 +87,10 @@ def build(options: AlbumsOptions) -> Job:
         "fitted_on": load.parameters.card.fitted_on,
         "schema_version": SCHEMA_VERSION,
     }
+    if tracks is not None:
+        points = number(len(tracks), "point")
+        tell(f"{points} of tracks, one of each {SECONDS_APART:g} seconds at most")
+        settings["gpx"] = tracks.digest
     output = AlbumsOutput(absolute(options.output))
     with output.usable():
         output.claim(settings, options.overwrite)

@@ -26,6 +26,7 @@ examples:
   locdiffusion albums out                  # writes out/albums/
   locdiffusion albums out --album-by folder    # cameras of a folder together
   locdiffusion albums --table photos.csv   # without any image; photos-albums/
+  locdiffusion albums --table photos.csv --gpx tracks/*.gpx
   locdiffusion albums check photos.csv     # hides known positions: honest?
   locdiffusion albums fit photos.csv --output mine.json
   locdiffusion albums --table photos.csv --parameters mine.json
@@ -42,6 +43,8 @@ input:
   or with the columns key, album, camera, captured_at, offset, latitude and
   longitude, of which captured_at, latitude and longitude are needed. Rows with
   a position are anchors, rows without are asked.
+  --gpx FILE ... adds tracks (GPX 1.0 and 1.1). Of each track only the points
+  that photos need are used. A clock whose zone is not known may be 3 hours off.
 
 albums:
   An album is what one person carried: by default the photos of one camera in
@@ -79,12 +82,14 @@ class AlbumsOptions(JobFlags):
     Attributes:
         input: Output of `geotag`; empty if tables are read.
         tables: Tables of photos.
+        gpx: Tracks of GPS receivers.
         by: How photos are grouped; None for what suits the input.
         parameters: Parameters of the albums, None for the shipped ones.
     """
 
     input: str
     tables: tuple[str, ...]
+    gpx: tuple[str, ...]
     by: AlbumBy | None
     parameters: Path | None
 
@@ -103,6 +108,8 @@ def albums_parser() -> JobParser:
     add_input(group, "output of `locdiffusion geotag`", "OUT")
     about = "table of photos instead: CSV or Parquet; several are read as one"
     group.add_argument("--table", nargs="+", default=[], type=from_home, metavar="FILE", help=about)
+    about = "tracks of the person with the cameras: their points are anchors of every album"
+    group.add_argument("--gpx", nargs="+", default=[], type=from_home, metavar="FILE", help=about)
     about = "directory in which albums/ is made, or resumed (default OUT itself, or the name of "
     add_flags(group, "--output", help=about + "the table and -albums, in the current directory)")
     add_flags(group, "--overwrite", help="delete what is in albums/, then start anew")
@@ -149,6 +156,7 @@ def parse(arguments: Sequence[str] | None = None) -> AlbumsOptions:
         **job_settings(ours),
         input=source,
         tables=tuple(ours.table),
+        gpx=tuple(ours.gpx),
         by=by,
         parameters=ours.parameters,
     )

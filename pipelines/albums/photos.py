@@ -127,3 +127,8 @@ def album_slices(photos: pa.Table) -> list[slice]:
 def _changes(names: pa.Array) -> NDArray[np.bool_]:
     codes = names.dictionary_encode().indices.to_numpy()
     return np.diff(codes, prepend=-1) != 0
+
+
+def numbers(photos: pa.Table, name: str) -> NDArray[np.float64]:
+    """A column as numbers, NaN for null."""
+    return np.array(photos[name].to_numpy(zero_copy_only=False), np.float64)

@@ -5,8 +5,18 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
+import numpy as np
+import pyarrow as pa
+
 from locdiffusion.albums.parameters import AlbumParameters
-from pipelines.albums.rows import ByAnchors, Placer
+from locdiffusion.albums.placing import AlbumAnswers, place
+from locdiffusion.albums.table import album_of
+from locdiffusion.photos.gpx import Tracks
+from pipelines.albums.photos import numbers
+from pipelines.albums.rows import Placer
+
+RECEIVER = "\\0receiver"
+"""Name of the camera of the points of a track, which no camera has."""
 
 
 @dataclass(frozen=True)
@@ -15,13 +25,44 @@ class PlacerLoader:
 
     Attributes:
         parameters: Parameters of the albums.
+        tracks: Points that are anchors of every album; None for none.
     """
 
     parameters: AlbumParameters
+    tracks: Tracks | None = None
 
     def __call__(self) -> Placer:
         """Builds the placer."""
-        return ByAnchors(self.parameters)
+        return AlbumPlacer(self.parameters, self.tracks)
+
+
+@dataclass(frozen=True)
+class AlbumPlacer:
+    """Places the photos of an album by its anchors and by tracks.
+
+    Attributes:
+        parameters: Parameters of the albums.
+        tracks: Points that are anchors of every album; None for none.
+    """
+
+    parameters: AlbumParameters
+    tracks: Tracks | None = None
+
+    def __call__(self, photos: pa.Table) -> AlbumAnswers:
+        """Returns the answers for the photos of one album, in their order."""
+        hours, zoned = numbers(photos, "hours"), np.asarray(photos["zoned"])
+        known = [numbers(photos, f"known_{axis}") for axis in ("latitude", "longitude")]
+        camera = [name or "" for name in photos["camera"].to_pylist()]
+        if self.tracks is not None:
+            # Points are photos behind those of the album, which nobody asks for.
+            beside = self.tracks.beside(hours)
+            zoned = np.append(zoned, np.ones(len(beside), np.bool_))
+            camera += [RECEIVER] * len(beside)
+            added = (self.tracks.latitude, self.tracks.longitude)
+            known = [np.append(k, more[beside]) for k, more in zip(known, added, strict=True)]
+            hours = np.append(hours, self.tracks.hours[beside])
+        answers = place(album_of(hours, zoned, camera, *known), self.parameters)
+        return answers.take(slice(len(photos)))
 
 
 _LOADED: dict[PlacerLoader, Placer] = {}

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from locdiffusion.albums.album import Album
-from locdiffusion.albums.parameters import AlbumParameters
-from locdiffusion.albums.placing import AlbumAnswers, place
-from locdiffusion.albums.table import album_of
+from locdiffusion.albums.placing import AlbumAnswers
 from locdiffusion.geography.countries import find_countries
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.albums.photos import PREDICTED, album_slices
+from pipelines.albums.photos import PREDICTED, album_slices, numbers
 from schemas.albums import ALONE_COLUMNS, GAP_COLUMNS, SHARE_COLUMNS, Standing, album_table
 from schemas.geotags import MODE_TYPE, NUMBER_COLUMNS, PROBABILITY_COLUMNS
-from schemas.layers import EMBEDDING
 
 Float = NDArray[np.float64]
 
@@ -30,26 +27,8 @@ _OF_THE_PHOTO = (*(name for name in NUMBER_COLUMNS if name not in _OF_THE_PLACE)
 """Columns that say something of the photo's own answer, and that an album does not compute."""
 
 
-class Placer(Protocol):
-    """Places the photos of an album."""
-
-    def __call__(self, album: Album, embeddings: pa.Array | None) -> AlbumAnswers:
-        """Returns the answers, given embeddings of photos, null where there is none."""
-
-
-@dataclass(frozen=True)
-class ByAnchors:
-    """Places photos by times and anchors alone.
-
-    Attributes:
-        parameters: Parameters of the albums.
-    """
-
-    parameters: AlbumParameters
-
-    def __call__(self, album: Album, embeddings: pa.Array | None) -> AlbumAnswers:
-        """Returns the answers for an album."""
-        return place(album, self.parameters)
+Placer = Callable[[pa.Table], AlbumAnswers]
+"""Function from the photos of one album to their answers."""
 
 
 @dataclass(frozen=True)
@@ -92,11 +71,10 @@ def bucket_rows(photos: pa.Table, placer: Placer) -> BucketRows:
         placer: Places the photos of an album.
     """
     slices = album_slices(photos)
-    answers = AlbumAnswers.joined(
-        [_answers(photos.slice(s.start, s.stop - s.start), placer) for s in slices]
-    )
+    albums = (photos.slice(rows.start, rows.stop - rows.start) for rows in slices)
+    answers = AlbumAnswers.joined([placer(album) for album in albums])
     columns = _columns(photos, answers)
-    known = _numbers(photos, "known_latitude"), _numbers(photos, "known_longitude")
+    known = numbers(photos, "known_latitude"), numbers(photos, "known_longitude")
     wrong = [i for i, one in enumerate(answers.standing) if one is Standing.CONTRADICTS]
     keys, names = photos["key"], photos["album"]
     apart = great_circle_km(answers.latitude, answers.longitude, *known)
@@ -111,20 +89,6 @@ def bucket_rows(photos: pa.Table, placer: Placer) -> BucketRows:
     )
 
 
-def _answers(photos: pa.Table, placer: Placer) -> AlbumAnswers:
-    names = ["" if name is None else name for name in photos["camera"].to_pylist()]
-    zoned = np.asarray(photos["zoned"])
-    known = _numbers(photos, "known_latitude"), _numbers(photos, "known_longitude")
-    album = album_of(_numbers(photos, "hours"), zoned, names, *known)
-    has = EMBEDDING in photos.column_names
-    return placer(album, photos[EMBEDDING].combine_chunks() if has else None)
-
-
-def _numbers(photos: pa.Table, name: str) -> Float:
-    """A column as numbers, NaN for null."""
-    return np.array(photos[name].to_numpy(zero_copy_only=False), np.float64)
-
-
 def _columns(photos: pa.Table, answers: AlbumAnswers) -> dict[str, Any]:
     """Columns of the rows: of the album where it gives an answer, and else of the photo alone."""
     columns: dict[str, Any] = {name: photos[name].combine_chunks() for name in PREDICTED.names}
@@ -133,7 +97,7 @@ def _columns(photos: pa.Table, answers: AlbumAnswers) -> dict[str, Any]:
     probabilities = dict(zip(PROBABILITY_COLUMNS, answers.probability.T, strict=True))
     given = {name: getattr(answers, name) for name in _ANSWER} | probabilities
     for name, values in given.items():
-        columns[name] = np.where(placed, values, _numbers(photos, name))
+        columns[name] = np.where(placed, values, numbers(photos, name))
     countries = find_countries(answers.latitude[placed], answers.longitude[placed])
     for name, found in zip(_COUNTRY, countries, strict=True):
         columns[name] = _chosen(columns[name], pa.array(found, pa.string()), placed)
