@@ -19,6 +19,7 @@ from locdiffusion.cpu import torch_threads
 from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.decoding.geotag import Geotag, geotags
+from locdiffusion.decoding.likelihood import PhotoLikelihood
 from locdiffusion.density.base_measure import BaseMeasure, load_base_measure
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
 from locdiffusion.diffusion.samplers import dpm_solver
@@ -277,6 +278,18 @@ class Geotagger:
         """
         with torch_threads(1):
             return self._answerer.regions(self._tensor(natural), self._optional(embeddings))
+
+    def likelihood(
+        self, natural: NDArray[np.float32], embeddings: NDArray[np.float32] | None = None
+    ) -> PhotoLikelihood:
+        """Computes what N photos say of their places, for `locdiffusion.albums.evidence`.
+
+        Args:
+            natural: Natural parameters, ``(N, K, d)``.
+            embeddings: Image embeddings ``(N, E)``; None leaves map and familiarity out.
+        """
+        with torch_threads(1):
+            return self._answerer.likelihood(self._tensor(natural), self._optional(embeddings))
 
     def log_density_around(
         self,

@@ -16,6 +16,7 @@ from locdiffusion.decoding.answers import GeotagColumns, Predictions
 from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.fused_decoder import FusedDecoder
+from locdiffusion.decoding.likelihood import MapTerms, PhotoLikelihood
 from locdiffusion.decoding.point_only import Locator
 from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, mixed_log
@@ -188,6 +189,20 @@ class Answerer:
             log_p = self.gallery.mixed(log_p, natural[0], embeddings[0], torch.from_numpy(vectors))
         found: NDArray[np.float64] = log_p.double().cpu().numpy()
         return found
+
+    @torch.inference_mode()
+    def likelihood(self, natural: Tensor, embeddings: Tensor | None = None) -> PhotoLikelihood:
+        """Computes what N photos say of the place where they were taken; a gallery says nothing."""
+        seen = self.seen(embeddings)
+        if seen is None:
+            # Densities that agree stand for looks that do.
+            look = natural.flatten(1).double().cpu().numpy()
+            return PhotoLikelihood.of(self.tables, natural, look)
+        look, weight = (x.double().cpu().numpy() for x in (seen.appearance, seen.trust))
+        terms = None
+        if self.fused is not None:
+            terms = MapTerms.of(self.fused, natural, seen.appearance, seen.trust)
+        return PhotoLikelihood.of(self.tables, natural, look, weight, terms)
 
     def regions(
         self, natural: Tensor, embeddings: Tensor | None = None

@@ -1,4 +1,4 @@
-r"""Albums with evidence: densities of photos without a position, joined along the album.
+r"""Albums with evidence: what photos themselves say, joined along the album.
 
 A hidden Markov chain runs over the cells of a mesh (`locdiffusion.albums.mesh`). Its steps are the
 law of motion; forward and backward messages carry what the other photos say. Neighbours share
@@ -6,16 +6,18 @@ their mistakes, so photo j counts with the power OWN / Σ_i c_ij in the messages
 two photos have in common), and with up to OWN in its own answer. The same chain without evidence
 tells what anchors alone give on the mesh. The answer is then
 
-    p_i(x) ∝ m0_i(x) · (m_i / m_i without evidence)(cell of x) · L_i(cell of x)^OWN
+    p_i(x) ∝ m0_i(x) · (B m_i / B m_i without evidence)(cell of x) · L_i(quarter of x)^OWN
 
-with the exact bridge m0_i: anchors stay sharp to a metre, evidence is never sharper than a cell,
-and where no photo has evidence nothing changes. Time is linear in the length of the album.
+with the exact bridge m0_i: anchors stay sharp to a metre, evidence is never sharper than a quarter
+of a cell, and where no photo has evidence nothing changes. B blurs by BLUR_KM: what neighbours say
+is as wrong as they are together. Time is linear in the length of the album.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,8 +26,7 @@ from locdiffusion.albums.album import Album
 from locdiffusion.albums.anchors import Anchors
 from locdiffusion.albums.mesh import Mesh
 from locdiffusion.albums.motion import LADDER_KAPPA, TABLE_HOURS
-from locdiffusion.albums.von_mises_fisher import chord_squared
-from locdiffusion.density.shdd import encode_vectors, max_degree_of
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
@@ -36,8 +37,14 @@ OWN = 0.7
 SHARED_BY_TIME, SHARING_HOURS = 0.3, 24.0
 """What photos have in common because they are near in time, and how long that lasts."""
 
-ALIKE_FROM, ALIKE_RANGE = 0.4, 0.5
-"""Cosine of embeddings from which on photos have something in common, and up to all."""
+ALIKE_FROM = 0.9
+"""Cosine of looks from which on photos have something in common; at 1 it is all."""
+
+SCENE_COSINE, SCENE_HOURS, LONGEST_SCENE = 0.98, 0.5, 64
+"""Photos in a row that look alike within these hours are of one scene, and count as one photo."""
+
+BLUR_KM = 70.0
+"""Standard deviation in km by which is blurred what others say of a photo."""
 
 NEIGHBOURS = 64
 """Photos on either side whose common part is counted."""
@@ -46,71 +53,102 @@ EVERY = 3
 """Of the tabulated times of the law every third has a matrix of its own."""
 
 
+class Likelihood(Protocol):
+    """Likelihoods of places for n photos, as `locdiffusion.decoding.likelihood` has them."""
+
+    @property
+    def weight(self) -> Float:
+        """How far each photo is believed, from 0 to 1, ``(n,)``."""
+
+    @property
+    def look(self) -> Float:
+        """What each photo looks like: directions that agree for photos of one scene, ``(n, C)``."""
+
+    def base(self, vectors: Float) -> Float:
+        """Density of the base measure at unit vectors ``(S, 3)``, up to a factor, ``(S,)``."""
+
+    def at(self, vectors: Float) -> Callable[[Index], Float]:
+        """Function from numbers of photos ``(m,)`` to log L at unit vectors, ``(m, S)``."""
+
+
 @dataclass(frozen=True)
 class Evidence:
-    """Densities of photos: p(y) ∝ base(y) exp⟨η, code(y)⟩ (`locdiffusion.density.shdd`).
+    """What photos themselves say of the places where they were taken.
 
     Attributes:
         photos: Numbers of the photos that have evidence, ``(n,)``, each once.
-        natural: Natural parameters η at their temperature, ``(n, d)``.
-        embeddings: Embeddings of the photos, ``(n, E)``, which tell how alike they are.
+        likelihood: Likelihoods of places for these photos, as of `Geotagger.likelihood`.
     """
 
     photos: Index
-    natural: Float
-    embeddings: Float
+    likelihood: Likelihood
 
     def __post_init__(self) -> None:
         """Checks the shapes."""
         if len(np.unique(self.photos)) != len(self.photos):
             raise ValueError("A photo has evidence twice; want each photo once.")
-        for name in ("natural", "embeddings"):
-            column = getattr(self, name)
-            if len(column) != len(self.photos):
-                raise ValueError(
-                    f"{name} has {len(column)} rows; want {len(self.photos)}, one for each photo."
-                )
+        if len(self.likelihood.weight) != len(self.photos):
+            raise ValueError(
+                f"The likelihood is of {len(self.likelihood.weight)} photos; want "
+                f"{len(self.photos)}, one for each that has evidence."
+            )
 
-    def take(self, rows: Index | NDArray[np.bool_] | slice) -> Evidence:
-        """Takes the evidence of some of the photos."""
-        return Evidence(self.photos[rows], self.natural[rows], self.embeddings[rows])
-
-    def log_likelihood(self, vectors: Float) -> Float:
-        """Computes ⟨η, code(y)⟩ at unit vectors ``(S, 3)``, less its maximum, ``(n, S)``."""
-        code = encode_vectors(vectors, max_degree_of(self.natural.shape[1]))
-        values = self.natural.astype(np.float32) @ code.T.astype(np.float32)
-        return values.astype(np.float64) - values.max(1, keepdims=True)
-
-    def powers(self, album: Album) -> tuple[Float, Float]:
-        """Computes the powers of the photos in messages, and of their own evidence.
-
-        Of a photo that is there twenty times, both together are OWN, as if it were there once.
+    def scenes(self, album: Album, rows: Index) -> Index:
+        """Finds photos that were taken of one scene, one after the other.
 
         Args:
             album: Photos of the album.
+            rows: Rows of the evidence in the order of their times, ``(m,)``.
 
         Returns:
-            OWN / Σ_i c_ij, ``(n,)``, and OWN less what photos say that look the same, ``(n,)``.
+            Position among the rows of the first photo of each one's scene, ``(m,)``.
         """
-        order = np.argsort(album.hours[self.photos], kind="stable")
-        hours, look = album.hours[self.photos][order], self.embeddings[order]
-        look = look / np.linalg.norm(look, axis=1, keepdims=True)
-        lags = range(1, min(NEIGHBOURS + 1, len(order)))
-        pairs = [np.einsum("ne,ne->n", look[lag:], look[:-lag]) for lag in lags]
-        alike = [np.clip((cosine - ALIKE_FROM) / ALIKE_RANGE, 0.0, 1.0) for cosine in pairs]
-        total = np.ones(len(order))
+        look, hours = self._directions(rows), album.hours[self.photos[rows]]
+        first = np.arange(len(rows))
+        same = np.einsum("ne,ne->n", look[1:], look[:-1]) > SCENE_COSINE
+        for i in np.flatnonzero(same).tolist():
+            start = first[i]
+            if hours[i + 1] - hours[start] < SCENE_HOURS and i + 1 - start < LONGEST_SCENE:
+                first[i + 1] = start
+        return first
+
+    def powers(self, album: Album, rows: Index) -> tuple[Float, Float]:
+        """Computes the powers of photos in messages, and of their own evidence.
+
+        Args:
+            album: Photos of the album.
+            rows: Rows of the evidence in the order of their times, ``(m,)``.
+
+        Returns:
+            OWN / Σ_j c_ij, and OWN less what photos say that look the same, ``(m,)`` each. Both
+            fall with the weight of a photo.
+        """
+        hours, look = album.hours[self.photos[rows]], self._directions(rows)
+        weight = self.likelihood.weight[rows]
+        total, said = np.ones(len(rows)), np.zeros(len(rows))
+        lags = range(1, min(NEIGHBOURS + 1, len(rows)))
+        alike = [_alike(look[lag:], look[:-lag]) for lag in lags]
         for lag, same in zip(lags, alike, strict=True):
             near = SHARED_BY_TIME * np.exp(-(hours[lag:] - hours[:-lag]) / SHARING_HOURS)
             common = np.maximum(near, same)
-            total[lag:] += common
-            total[:-lag] += common
-        others = OWN / total
-        said = np.zeros(len(order))
+            total[lag:] += common * weight[:-lag]
+            total[:-lag] += common * weight[lag:]
+        others = OWN * weight / total
         for lag, same in zip(lags, alike, strict=True):
             said[lag:] += same * others[:-lag]
             said[:-lag] += same * others[lag:]
-        back = np.argsort(order)
-        return others[back], np.maximum(OWN - said, others)[back]
+        return others, np.maximum(OWN * weight - said, others)
+
+    def _directions(self, rows: Index) -> Float:
+        look = self.likelihood.look[rows]
+        found: Float = look / np.maximum(np.linalg.norm(look, axis=1, keepdims=True), 1e-12)
+        return found
+
+
+def _alike(look: Float, other: Float) -> Float:
+    """How much of what two photos say is the same by their looks ``(n, C)``, from 0 to 1."""
+    cosine = np.einsum("ne,ne->n", look, other)
+    return np.clip((cosine - ALIKE_FROM) / (1.0 - ALIKE_FROM), 0.0, 1.0)
 
 
 class Chain:
@@ -132,12 +170,14 @@ class Chain:
         self.mesh = mesh
         start = base(mesh.centres) * mesh.areas
         self.start = start / start.sum()
-        self._kernels = anchors.table.kernels.mean(0)
+        self._laws = anchors.table.kernels.mean(0)
         self._back = anchors.table.back.mean(0)
-        visits = np.zeros(len(mesh))
-        np.add.at(visits, mesh.cells(anchors.visits.vectors), 1.0)
+        visits = np.bincount(mesh.cells(anchors.visits.vectors), minlength=len(mesh))
         self._visits = visits / max(visits.sum(), 1.0)
-        self._chord2 = chord_squared(mesh.centres[:, None], mesh.centres).astype(np.float32)
+        centres = mesh.centres.astype(np.float32)
+        self._chord2 = np.maximum(2.0 - 2.0 * (centres @ centres.T), 0.0)
+        self._width2 = mesh.areas / 4.0
+        self._kernels: dict[float, NDArray[np.float32]] = {}
         self._steps: dict[int, NDArray[np.float32]] = {}
 
     def step(self, hours: float) -> NDArray[np.float32]:
@@ -146,39 +186,49 @@ class Chain:
         number = round(float(np.log(max(hours, TABLE_HOURS[0]) / TABLE_HOURS[0]) / growth))
         entry = min(number * EVERY, len(TABLE_HOURS) - 1)
         if entry not in self._steps:
-            self._steps[entry] = self._matrix(self._kernels[entry], float(self._back[entry]))
+            self._steps[entry] = self._matrix(self._laws[entry], float(self._back[entry]))
         return self._steps[entry]
 
+    def blurred(self, mass: Float, km: float) -> Float:
+        """Spreads masses of cells ``(n, S)`` by a kernel of a standard deviation in km."""
+        spread: Float = mass @ self._kernel((EARTH_RADIUS_KM / km) ** 2)
+        return spread
+
+    def _kernel(self, kappa: float) -> NDArray[np.float32]:
+        """Spreads a kernel over the cells, at least as wide as these, rows of sum 1, ``(S, S)``."""
+        widest = 1.0 / float(self._width2.min())
+        kappa = min(kappa, widest)
+        if kappa not in self._kernels:
+            width2 = self._width2.astype(np.float32)
+            spread2 = np.maximum(0.5 * (width2[:, None] + width2), np.float32(1.0 / kappa))
+            near = np.exp(-0.5 * self._chord2 / spread2) / spread2
+            near *= self.start.astype(np.float32)
+            self._kernels[kappa] = near / near.sum(1, keepdims=True)
+        return self._kernels[kappa]
+
     def _matrix(self, weights: Float, back: float) -> NDArray[np.float32]:
-        width2 = (self.mesh.areas / 4.0).astype(np.float32)
-        pair2 = 0.5 * (width2[:, None] + width2)
-        total = np.zeros_like(self._chord2)
+        everywhere = weights[-1] * self.start + back * self._visits
+        total = np.broadcast_to(everywhere.astype(np.float32), self._chord2.shape).copy()
         stay = np.zeros(len(self.mesh))
         for weight, kappa in zip(weights[:-1], LADDER_KAPPA[:-1], strict=True):
             if weight < 1e-6:
                 continue
             # A kernel that is narrower than a cell leaves it by its variance's share.
-            leaves = np.minimum(1.0, 1.0 / (kappa * width2))
-            near = np.exp(-0.5 * self._chord2 / np.maximum(pair2, 1.0 / kappa))
-            near *= self.start.astype(np.float32)
-            near *= (weight * leaves / near.sum(1))[:, None]
-            total += near
+            leaves = np.minimum(1.0, 1.0 / (kappa * self._width2))
+            total += (weight * leaves).astype(np.float32)[:, None] * self._kernel(float(kappa))
             stay += weight * (1.0 - leaves)
-        total += (weights[-1] * self.start + back * self._visits).astype(np.float32)
         total[np.diag_indices(len(stay))] += stay.astype(np.float32)
         return total / total.sum(1, keepdims=True)
 
 
-def messages(
-    chain: Chain, hours: Float, likelihood: Sequence[NDArray[np.float32]]
-) -> NDArray[np.float32]:
+def messages(chain: Chain, hours: Float, likelihood: NDArray[np.float32]) -> NDArray[np.float32]:
     """Runs forward and backward over photos in the order of their times.
 
     Args:
         chain: Steps between cells.
         hours: Hours of the steps, ``(n - 1,)``.
-        likelihood: Likelihoods of the cells for each of n photos, ``(2, S)``: with evidence in the
-            first row and without in the second.
+        likelihood: Likelihoods of the cells for n photos, ``(n, 2, S)``: with evidence in the first
+            row of each and without in the second.
 
     Returns:
         What all other photos say of the cell of each, ``(n, 2, S)``, each row of sum 1.

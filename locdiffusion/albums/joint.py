@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,12 @@ from locdiffusion.albums.album import Album
 from locdiffusion.albums.anchors import Anchors
 from locdiffusion.albums.bridge import even_shares
 from locdiffusion.albums.decision import Decision, decide
-from locdiffusion.albums.evidence import OWN, Chain, Evidence, messages
+from locdiffusion.albums.evidence import BLUR_KM, OWN, Chain, Evidence, messages
 from locdiffusion.albums.levels import Levels, hidden_shares
 from locdiffusion.albums.mesh import Mesh
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.placing import AlbumAnswers, believed, write_anchors, write_placed
+from locdiffusion.albums.visits import Visits
 from schemas.albums import Standing
 
 Float = NDArray[np.float64]
@@ -36,144 +38,234 @@ GAIN = 0.5
 CANDIDATES = 12
 """Cells among which the place of a photo is chosen."""
 
-
-def uniform(vectors: Float) -> Float:
-    """The base measure that knows nothing: 1 at all unit vectors ``(S, 3)``."""
-    return np.ones(len(vectors))
+UNBELIEVED = 0.01
+"""Weight of a photo below which nothing is taken from what it says itself."""
 
 
-def place_jointly(
-    album: Album,
-    evidence: Evidence,
-    parameters: AlbumParameters,
-    base: Callable[[Float], Float] = uniform,
-) -> AlbumAnswers:
+def place_jointly(album: Album, evidence: Evidence, parameters: AlbumParameters) -> AlbumAnswers:
     """Places the photos of an album by anchors and evidence, in time linear in their number.
 
     Args:
         album: Photos of an album.
-        evidence: Densities of photos; that of photos without a time is not used.
+        evidence: What photos say themselves; that of photos without a time is not used.
         parameters: Parameters of the albums.
-        base: Density of the base measure at unit vectors, up to a factor.
     """
     anchors, wrong = believed(album, parameters)
     answers = AlbumAnswers.unknown(album)
     write_anchors(answers, anchors)
-    evidence = evidence.take(album.timed[evidence.photos])
-    if not len(evidence.photos):
-        raise ValueError("No photo has a time and evidence; call `place` for anchors alone.")
-    mesh = Mesh.adapted(lambda mesh: _mass(mesh, anchors, evidence, base))
-    joined = _Joined(anchors, evidence, Chain(anchors, mesh, base))
-    asked = album.timed & (~album.anchored | wrong)
-    levels = hidden_shares(anchors, np.flatnonzero(asked)).levels(Levels())
-    for photos, others in joined.windows():
-        rows = np.flatnonzero(asked[photos])
-        for start in range(0, len(rows), TOGETHER):
-            part = rows[start : start + TOGETHER]
-            joined.write(answers, photos[part], others[part].astype(np.float64), levels)
+    joint = JointAlbum(anchors, evidence)
+    asked = np.flatnonzero(album.timed & (~album.anchored | wrong))
+    levels = hidden_shares(anchors, asked).levels(Levels())
+    for found in joint.densities(asked):
+        write_placed(answers, anchors, found.photos, found.decision(), levels, found.shares)
     for photo in np.flatnonzero(wrong).tolist():
         answers.standing[photo] = Standing.CONTRADICTS
     return answers
 
 
-def _mass(
-    mesh: Mesh, anchors: Anchors, evidence: Evidence, base: Callable[[Float], Float]
-) -> Float:
-    """Mean over photos with evidence and anchors of the mass in each cell, ``(S,)``."""
-    start = base(mesh.centres) * mesh.areas
-    total = np.zeros(len(mesh))
-    for first in range(0, len(evidence.photos), 64):
-        some = evidence.take(slice(first, first + 64))
-        each = np.exp(OWN * some.log_likelihood(mesh.centres)) * start
-        total += (each / each.sum(1, keepdims=True)).sum(0)
-    np.add.at(total, mesh.cells(anchors.visits.vectors), 1.0)
-    return total / total.sum()
+@dataclass(frozen=True)
+class JointDensities:
+    """Densities of B photos of an album.
+
+    Attributes:
+        photos: Numbers of the photos, ``(B,)``.
+        shares: How much came from anchors, neighbours and the photos themselves, ``(B, 3)``.
+        points: Unit vectors of points that stand for the densities, ``(B, P, 3)``.
+        mass: Masses of the points, ``(B, P)``.
+        candidates: Places that may be answered, the first with precedence, ``(B, C, 3)``.
+        gain: Expected number of thresholds by which another must be better than the first.
+        at: Function from unit vectors ``(B, P, 3)`` to log densities per steradian, ``(B, P)``.
+    """
+
+    photos: Index
+    shares: Float
+    points: Float
+    mass: Float
+    candidates: Float
+    gain: float
+    at: Callable[[Float], Float]
+
+    def decision(self) -> Decision:
+        """Decides where the photos are."""
+        return decide(self.points, self.mass, self.candidates, self.gain)
 
 
-class _Joined:
-    """An album whose photos are joined."""
+class JointAlbum:
+    """An album whose photos are joined by anchors and evidence."""
 
-    def __init__(self, anchors: Anchors, evidence: Evidence, chain: Chain) -> None:
-        self.anchors, self.evidence, self.chain = anchors, evidence, chain
-        album, mesh = anchors.album, chain.mesh
-        self._row = np.full(len(album), -1)
-        self._row[evidence.photos] = np.arange(len(evidence.photos))
-        self._powers, self._own = evidence.powers(album)
-        self._cell = np.full(len(album), -1)
-        self._cell[anchors.photos] = mesh.cells(album.vectors[anchors.photos])
-        self._centres, self._areas = mesh.centres, mesh.areas
+    def __init__(self, anchors: Anchors, evidence: Evidence) -> None:
+        """Takes the anchors of an album, and what its photos say themselves.
 
-    def windows(self) -> Iterator[tuple[Index, NDArray[np.float32]]]:
-        """Yields photos ``(n,)`` and what all others say of their cells, ``(n, 2, S)``."""
-        album, order = self.anchors.album, self.anchors.album.order
+        Raises:
+            ValueError: No photo that could use it has evidence.
+        """
+        album, likelihood = anchors.album, evidence.likelihood
+        usable = album.timed.copy()
+        usable[anchors.photos] = False
+        usable = usable[evidence.photos] & (likelihood.weight > UNBELIEVED)
+        rows = np.flatnonzero(usable)
+        if not len(rows):
+            raise ValueError(
+                "No photo without a position has a time and evidence; call `place` for anchors "
+                "alone."
+            )
+        rows = rows[np.argsort(album.hours[evidence.photos[rows]], kind="stable")]
+        first = evidence.scenes(album, rows)
+        alone = first == np.arange(len(rows))
+        self.anchors, self.likelihood = anchors, likelihood
+        self.row, self.scene = np.full((2, len(album)), -1)
+        self.row[evidence.photos[rows]] = rows
+        self.scene[evidence.photos[rows]] = evidence.photos[rows[first]]
+        self.powers = np.zeros((2, len(album)))
+        self.powers[:, evidence.photos[rows[alone]]] = evidence.powers(album, rows[alone])
+
+    def densities(self, asked: Index) -> Iterator[JointDensities]:
+        """Computes the densities of photos with a time, ``(n,)``, some photos at once."""
+        order = self.anchors.album.order
+        wanted = np.zeros(len(self.anchors.album), np.bool_)
+        wanted[asked] = True
         for start in range(0, len(order), WINDOW):
-            first, last = max(start - MARGIN, 0), min(start + WINDOW + MARGIN, len(order))
-            photos = order[first:last]
-            seconds = self.anchors.law.clock_seconds
-            hours = album.step_hours(photos[:-1], photos[1:], seconds)
-            logs = self._log_likelihood(photos)
-            said = messages(self.chain, hours, [self._said(p, logs) for p in photos.tolist()])
-            keep = slice(start - first, start - first + WINDOW)
-            yield photos[keep], said[keep]
+            photos = order[max(start - MARGIN, 0) : start + WINDOW + MARGIN]
+            inner = order[start : start + WINDOW]
+            if wanted[inner].any():
+                yield from _Window(self, photos).densities(inner[wanted[inner]])
 
-    def _log_likelihood(self, photos: Index) -> dict[int, NDArray[np.float32]]:
-        """Log evidence of each photo that has any, ``(S,)``, by its number."""
-        part = self.evidence.take(self._row[photos[self._row[photos] >= 0]])
-        logs = part.log_likelihood(self._centres).astype(np.float32)
-        return dict(zip(part.photos.tolist(), logs, strict=True))
 
-    def _said(self, photo: int, logs: dict[int, NDArray[np.float32]]) -> NDArray[np.float32]:
-        """Likelihood of the cells for a photo in messages, with and without evidence."""
-        said = np.ones((2, len(self._areas)), np.float32)
-        if self._cell[photo] >= 0:
-            said[:] = 0.0
-            said[:, self._cell[photo]] = 1.0
-        elif photo in logs:
-            said[0] = np.exp(np.float32(self._powers[self._row[photo]]) * logs[photo])
-        return said
+class _Window:
+    """Photos of an album that are joined on one mesh."""
 
-    def write(self, answers: AlbumAnswers, photos: Index, others: Float, levels: Levels) -> None:
-        """Writes the answers of photos, given what all others say of their cells ``(B, 2, S)``."""
-        logs = self._log_likelihood(photos)
-        own = np.ones_like(others[:, 0])
-        for row, photo in enumerate(photos.tolist()):
-            if photo in logs:
-                own[row] = np.exp(self._own[self._row[photo]] * logs[photo])
-        mass = others[:, 0] * own
+    def __init__(self, joint: JointAlbum, photos: Index) -> None:
+        """Takes photos in the order of their times, ``(n,)``."""
+        self.anchors = joint.anchors
+        album, likelihood = self.anchors.album, joint.likelihood
+        # A scene is where its first photo is, which speaks for all of it.
+        self._spoken = photos[(joint.scene[photos] < 0) | (joint.scene[photos] == photos)]
+        rank = np.full(len(album), -1)
+        rank[self._spoken] = np.arange(len(self._spoken))
+        self._speaker = np.where(joint.scene >= 0, rank[joint.scene], rank)
+        seen = photos[(joint.row[photos] >= 0) & (self._speaker[photos] >= 0)]
+        scene, member = np.unique(self._speaker[seen], return_inverse=True)
+        rows, count = joint.row[seen], np.bincount(member)
+        power, self._own = joint.powers[:, self._spoken[scene]]
+
+        def log_likelihood(points: Float) -> Float:
+            each, total = likelihood.at(points)(rows), np.zeros((len(scene), len(points)))
+            np.add.at(total, member, each)
+            return total / count[:, None]
+
+        def log_mass(mesh: Mesh) -> Float:
+            base = np.log(likelihood.base(mesh.centres) * mesh.areas)
+            return OWN * log_likelihood(mesh.centres) + base
+
+        near = self.anchors.photos[rank[self.anchors.photos] >= 0]
+        self.mesh = Mesh.adapted(log_mass, Visits.of(album.vectors[near]).vectors)
+        self.chain = Chain(self.anchors, self.mesh, likelihood.base)
+        self._parts = self.mesh.quarters()
+        self._logs = log_likelihood(self._parts.centres).astype(np.float32)
+        self._scene = np.full(len(self._spoken), -1)
+        self._scene[scene] = np.arange(len(scene))
+        self._others = self._messages(scene, power)
+
+    def _messages(self, scene: Index, power: Float) -> NDArray[np.float32]:
+        """What all others say of the cell of each scene, with and without evidence, (n, 2, S)."""
+        photos, album = self._spoken, self.anchors.album
+        hours = album.step_hours(photos[:-1], photos[1:], self.anchors.law.clock_seconds)
+        said = np.ones((len(photos), 2, len(self.mesh)), np.float32)
+        # The likelihood of a cell is the mean over its quarters.
+        logs = self._logs.reshape(-1, len(self.mesh), 4)
+        top = logs.max(2)
+        mean = top + np.log(np.exp(OWN * (logs - top[..., None])).mean(2)) / OWN
+        said[scene, 0] = np.exp(power[:, None] * (mean - mean.max(1, keepdims=True)))
+        anchor = np.flatnonzero(np.isin(photos, self.anchors.photos))
+        said[anchor] = 0.0
+        said[anchor, :, self.mesh.cells(album.vectors[photos[anchor]])] = 1.0
+        return messages(self.chain, hours, said)
+
+    def densities(self, asked: Index) -> Iterator[JointDensities]:
+        """Computes the densities of photos, some at once."""
+        for start in range(0, len(asked), TOGETHER):
+            yield self._density(asked[start : start + TOGETHER])
+
+    def _density(self, photos: Index) -> JointDensities:
+        speaker = self._speaker[photos]
+        others, scene = self._others[speaker].astype(np.float64), self._scene[speaker]
+        own = np.ones((len(photos), len(self._parts)))
+        own[scene >= 0] = np.exp(self._own[scene[scene >= 0], None] * self._logs[scene[scene >= 0]])
+        said, alone = (self.chain.blurred(others[:, i], BLUR_KM) for i in range(2))
+        mass = np.repeat(0.25 * said, 4, 1) * own
         mass /= mass.sum(1, keepdims=True)
-        decision = self._decided(photos, others, own, mass)
-        shares = _shares(self.chain.start, others[:, 1], others[:, 0], mass)
-        write_placed(answers, self.anchors, photos, decision, levels, shares)
-
-    def _decided(self, photos: Index, others: Float, own: Float, mass: Float) -> Decision:
-        rows = len(photos)
-        shares = even_shares(POINTS)
-        cell = _drawn(mass, shares[:, 0])
-        points = self.chain.mesh.points(cell, np.broadcast_to(shares[:, 1:], (rows, POINTS, 2)))
-        best = np.argsort(-mass, 1)[:, :CANDIDATES]
-        candidates = self._centres[best]
-        if not len(self.anchors.photos):
-            return decide(points, np.ones((rows, POINTS)), candidates, 0.0)
-        before, after = self.anchors.neighbours(photos)
-        bridges = self.anchors.bridges(photos, before, after)
-        near = bridges.draws(np.broadcast_to(shares, (rows, POINTS, 3)))
-        points = np.concatenate([near, points], 1)
-        cell = self.chain.mesh.cells(points)
-        row = np.arange(rows)[:, None]
-        alone = np.exp(bridges.log_density(points))
-        gain = (own * others[:, 0] / np.maximum(others[:, 1], 1e-30))[row, cell]
-        drawn = 0.5 * (alone + mass[row, cell] / self._areas[cell])
-        nearest = self.anchors.album.vectors[self.anchors.nearest(photos, before, after)]
-        return decide(
-            points, alone * gain / drawn, np.concatenate([nearest[:, None], candidates], 1), GAIN
+        shares = _shares(self.chain.start, others[:, 1], others[:, 0], _by_cell(mass))
+        if len(self.anchors.photos):
+            gain = np.repeat(said / np.maximum(alone, 1e-30), 4, 1) * own
+            return self._bridged(photos, shares, mass, gain)
+        points = self._drawn(mass, even_shares(2 * POINTS))
+        return JointDensities(
+            photos,
+            shares,
+            points,
+            np.ones(points.shape[:2]),
+            self._candidates(mass),
+            0.0,
+            lambda vectors: np.log(self._on_mesh(mass, vectors)),
         )
 
+    def _bridged(self, photos: Index, shares: Float, mass: Float, gain: Float) -> JointDensities:
+        """Joins what is said on the mesh with the bridges between anchors."""
+        before, after = self.anchors.neighbours(photos)
+        bridges = self.anchors.bridges(photos, before, after)
+        even = even_shares(POINTS)
+        near = bridges.draws(np.broadcast_to(even, (len(photos), POINTS, 3)))
+        points = np.concatenate([near, self._drawn(mass, even)], 1)
+        row = np.arange(len(photos))[:, None]
 
-def _drawn(mass: Float, share: Float) -> Index:
-    """Cells ``(B, P)`` at shares ``(P,)`` of the masses ``(B, S)``."""
-    return np.stack(
-        [np.minimum(np.searchsorted(np.cumsum(m), share, "right"), len(m) - 1) for m in mass]
-    )
+        def log_density(vectors: Float) -> Float:
+            factor = gain[row, self._parts_of(vectors)]
+            return bridges.log_density(vectors) + np.log(np.maximum(factor, 1e-300))
+
+        logs = log_density(points)
+        drawn = 0.5 * (np.exp(bridges.log_density(points)) + self._on_mesh(mass, points))
+        weight = np.exp(logs - logs.max(1, keepdims=True)) / drawn
+        total = np.log(weight.mean(1)) + logs.max(1)
+        nearest = self.anchors.album.vectors[self.anchors.nearest(photos, before, after)]
+        return JointDensities(
+            photos,
+            shares,
+            points,
+            weight,
+            np.concatenate([nearest[:, None], self._candidates(mass)], 1),
+            GAIN,
+            lambda vectors: log_density(vectors) - total[:, None],
+        )
+
+    def _parts_of(self, vectors: Float) -> Index:
+        return self.mesh.quarters_of(vectors)
+
+    def _on_mesh(self, mass: Float, vectors: Float) -> Float:
+        """Densities per steradian of masses on the quarters at unit vectors ``(B, P, 3)``."""
+        part = self._parts_of(vectors)
+        found: Float = mass[np.arange(len(mass))[:, None], part] / self._parts.areas[part]
+        return found
+
+    def _drawn(self, mass: Float, share: Float) -> Float:
+        """Maps points of the unit cube ``(P, 3)`` to points distributed as masses, (B, P, 3)."""
+        cumulative = np.cumsum(mass, 1)
+        last = mass.shape[1] - 1
+        part = np.stack(
+            [np.minimum(np.searchsorted(row, share[:, 0], "right"), last) for row in cumulative]
+        )
+        return self._parts.points(part, np.broadcast_to(share[:, 1:], (*part.shape, 2)))
+
+    def _candidates(self, mass: Float) -> Float:
+        """The middles of the densest parts, and of those with the most mass, ``(B, C, 3)``."""
+        dense = np.argsort(-mass / self._parts.areas, 1)[:, :CANDIDATES]
+        heavy = np.argsort(-mass, 1)[:, :CANDIDATES]
+        return self._parts.centres[np.concatenate([dense, heavy], 1)]
+
+
+def _by_cell(mass: Float) -> Float:
+    """Adds the masses of the quarters of each cell."""
+    total: Float = mass.reshape(len(mass), -1, 4).sum(2)
+    return total
 
 
 def _shares(start: Float, alone: Float, others: Float, mass: Float) -> Float:

@@ -2,13 +2,14 @@
 
 A cell of level l is a square of one of the six faces of a cube, 2^l of them along an edge, in
 equiangular coordinates (Ronchi et al. 1996, J. Comput. Phys. 124), so that all cells of a level
-are of nearly one size: 1250 km at level 3 and 78 km at level 7.
+are of nearly one size: 1250 km at level 3 and 39 km at level 8.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,8 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-COARSEST, FINEST = 3, 7
-"""Levels of the largest and of the smallest cells."""
+COARSEST, FIRST, FINEST = 3, 5, 8
+"""Levels of the largest cells, of those whose mass is looked at first, and of the smallest."""
 
 SPLIT = 1.0 / 150.0
 """A cell that holds more than this share of the mass is divided."""
@@ -39,40 +40,90 @@ class Mesh:
     row: Index
 
     @classmethod
-    def adapted(cls, mass: Callable[[Mesh], Float]) -> Mesh:
+    def even(cls, level: int) -> Mesh:
+        """Makes all cells of one level."""
+        face, column, row = (x.ravel() for x in np.indices((6, 2**level, 2**level)))
+        return cls(np.full(len(face), level), face, column, row)
+
+    @classmethod
+    def adapted(cls, log_mass: Callable[[Mesh], Float], places: Float) -> Mesh:
         """Divides cells until each holds little mass, or is as small as may be.
 
         Args:
-            mass: Gives the share of the mass in each cell of a mesh.
+            log_mass: Gives the logs of the masses of n densities in the cells of a mesh,
+                ``(n, S)``, each up to a constant.
+            places: Unit vectors of places that count like densities, ``(V, 3)``.
         """
-        side = 2**COARSEST
-        face, column, row = (x.ravel() for x in np.indices((6, side, side)))
-        mesh = cls(np.full(len(face), COARSEST), face, column, row)
-        for level in range(COARSEST, FINEST):
-            split = (mesh.level == level) & (mass(mesh) > SPLIT)
-            east, north = (x.ravel() for x in np.indices((2, 2)))
-            halves = [
-                (np.repeat(x[split], 4) * 2 + np.tile(half, split.sum()))
-                for x, half in ((mesh.column, east), (mesh.row, north))
-            ]
-            mesh = cls(
-                np.append(mesh.level[~split], np.full(4 * split.sum(), level + 1)),
-                np.append(mesh.face[~split], np.repeat(mesh.face[split], 4)),
-                np.append(mesh.column[~split], halves[0]),
-                np.append(mesh.row[~split], halves[1]),
-            )
-        return mesh
+        looked = cls.even(FIRST)
+        logs = log_mass(looked)
+        share = _mean_share(logs, looked, places).reshape(6, 2**FIRST, 2**FIRST)
+        mesh = cls.even(COARSEST)
+        for level in range(COARSEST, FIRST):
+            side, size = 2**level, 2 ** (FIRST - level)
+            mass = share.reshape(6, side, size, side, size).sum((2, 4))
+            split = mesh.level == level
+            split[split] = mass[mesh.face, mesh.column, mesh.row][split] > SPLIT
+            mesh = mesh.take(~split).joined(mesh.take(split).quarters())
+        for level in range(FIRST, FINEST):
+            fine = looked.level == level
+            split = fine & (_mean_share(logs, looked, places) > SPLIT)
+            new = looked.take(split).quarters()
+            if not len(new):
+                break
+            gone = np.isin(mesh._names, looked.take(split)._names)
+            mesh = mesh.take(~gone).joined(new)
+            looked = looked.take(~split).joined(new)
+            logs = np.concatenate([logs[:, ~split], log_mass(new)], 1)
+        return mesh.graded()
+
+    def graded(self) -> Mesh:
+        """Divides cells until none is more than one level coarser than a cell beside it."""
+        around = np.array([[x, y] for x in (-0.5, 0.5, 1.5) for y in (-0.5, 0.5, 1.5)])
+        mesh, looked = self, np.arange(len(self))
+        while True:
+            cell = np.repeat(looked, len(around))
+            points = mesh.points(cell, np.tile(around, (len(looked), 1)))
+            beside = mesh.cells(points)
+            split = np.zeros(len(mesh), np.bool_)
+            split[beside[mesh.level[beside] < mesh.level[cell] - 1]] = True
+            if not split.any():
+                return mesh
+            mesh = mesh.take(~split).joined(mesh.take(split).quarters())
+            looked = np.arange(len(mesh))
+
+    def take(self, cells: NDArray[np.bool_]) -> Mesh:
+        """Takes some of the cells."""
+        return Mesh(self.level[cells], self.face[cells], self.column[cells], self.row[cells])
+
+    def joined(self, other: Mesh) -> Mesh:
+        """Joins cells with others, which stand last."""
+        pairs = ((getattr(x, name) for x in (self, other)) for name in self.__dataclass_fields__)
+        return Mesh(*(np.concatenate(list(pair)) for pair in pairs))
+
+    def quarters(self) -> Mesh:
+        """Divides each cell by four; those of one cell stand together."""
+        column, row = (np.tile(x.ravel(), len(self)) for x in np.indices((2, 2)))
+        level, face, left, low = (
+            np.repeat(x, 4) for x in (self.level, self.face, self.column, self.row)
+        )
+        return Mesh(level + 1, face, 2 * left + column, 2 * low + row)
+
+    @property
+    def _names(self) -> Index:
+        """A number for each cell that no other cell has, ``(S,)``."""
+        number = (self.level * 6 + self.face) << (2 * FINEST + 2)
+        return number + (self.column << (FINEST + 1)) + self.row
 
     def __len__(self) -> int:
         """The number of cells."""
         return len(self.level)
 
-    @property
+    @cached_property
     def centres(self) -> Float:
         """Unit vectors of the middles of the cells, ``(S, 3)``."""
         return self.points(np.arange(len(self)), np.full((len(self), 2), 0.5))
 
-    @property
+    @cached_property
     def areas(self) -> Float:
         """Areas of the cells in steradians, ``(S,)``; their sum is 4π."""
         side = 2.0**-self.level
@@ -107,20 +158,19 @@ class Mesh:
 
     def cells(self, vectors: Float) -> Index:
         """Finds the cells ``(...)`` that hold unit vectors ``(..., 3)``."""
-        axis = np.abs(vectors).argmax(-1)
-        x, u, v = np.moveaxis(
-            np.take_along_axis(vectors, np.mod(axis[..., None] + np.arange(3), 3), -1), -1, 0
-        )
-        side = 2**FINEST
-        column, row = (
-            np.clip((np.arctan(w / np.abs(x)) * (2.0 / np.pi) + 0.5) * side, 0, side - 1)
-            for w in (u, v)
-        )
-        face = 2 * axis + (x < 0.0)
-        return self._table()[face, column.astype(np.int64), row.astype(np.int64)]
+        face, column, row = _squares(vectors, FINEST)
+        return self._table[face, column, row]
 
+    def quarters_of(self, vectors: Float) -> Index:
+        """Finds which of the `quarters` hold unit vectors ``(..., 3)``, ``(...)``."""
+        face, column, row = _squares(vectors, FINEST + 1)
+        cell = self._table[face, column >> 1, row >> 1]
+        shift = FINEST - self.level[cell]
+        return 4 * cell + 2 * ((column >> shift) & 1) + ((row >> shift) & 1)
+
+    @cached_property
     def _table(self) -> Index:
-        """Numbers of the cells that hold each cell of the finest level."""
+        """Numbers of the cells that hold each square of the finest level."""
         side = 2**FINEST
         table = np.zeros((6, side, side), np.int64)
         for level in range(COARSEST, FINEST + 1):
@@ -130,3 +180,28 @@ class Mesh:
                 self.face[cells], self.column[cells], :, self.row[cells]
             ] = cells[:, None, None]
         return table
+
+
+def _squares(vectors: Float, level: int) -> tuple[Index, Index, Index]:
+    """Finds face, column and row ``(...)`` of the cells of a level that hold unit vectors."""
+    axis = np.abs(vectors).argmax(-1)
+    x, u, v = np.moveaxis(
+        np.take_along_axis(vectors, np.mod(axis[..., None] + np.arange(3), 3), -1), -1, 0
+    )
+    side = 2**level
+    column, row = (
+        np.clip((np.arctan(w / np.abs(x)) * (2.0 / np.pi) + 0.5) * side, 0, side - 1).astype(int)
+        for w in (u, v)
+    )
+    return 2 * axis + (x < 0.0), column, row
+
+
+def _mean_share(logs: Float, mesh: Mesh, places: Float) -> Float:
+    """Mean share of densities, given by their log masses ``(n, S)``, and places in cells."""
+    share = np.zeros(len(mesh))
+    if len(logs):
+        each = np.exp(logs - logs.max(1, keepdims=True))
+        share += (each / each.sum(1, keepdims=True)).sum(0)
+    if len(places):
+        share += np.bincount(mesh.cells(places), minlength=len(mesh))
+    return share / share.sum()

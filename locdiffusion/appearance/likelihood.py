@@ -15,6 +15,7 @@ photo no better than that, and p' is p with a temperature. log a and log b are l
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +76,16 @@ class PhotoTerms:
     def take(self, rows: Tensor | slice) -> PhotoTerms:
         """Selects photos."""
         return PhotoTerms(self.features[rows], self.norm[rows], self.trust[rows])
+
+    @classmethod
+    def joined(cls, parts: Sequence[PhotoTerms]) -> PhotoTerms:
+        """Joins the photos of one part or more."""
+        return cls(
+            *(
+                torch.cat([getattr(part, name) for part in parts])
+                for name in cls.__dataclass_fields__
+            )
+        )
 
 
 class AppearanceLikelihood(nn.Module):

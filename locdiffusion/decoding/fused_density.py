@@ -239,15 +239,23 @@ class FusedDensity(nn.Module):
         field = mixed_log(value - nodes.mixtures.log_z[..., None])
         return self._places(field, vectors, nodes.compared, nodes.centre, nodes.whole)
 
-    def log_factor_at(self, nodes: Nodes, row: int, vectors: Tensor) -> Tensor:
-        """Evaluates log m ``(P,)`` of one photo at points ``(P, 3)`` within reach of its centre."""
-        one, vectors = slice(row, row + 1), vectors[None]
-        residual, log_v = self.lookup.at(nodes.compared.take(one), vectors)
-        fade = falling(km_of_chord(nodes.centre[one, None], vectors), FADE_KM, REACH_KM)
-        nothing, photo = torch.zeros_like(fade), nodes.photos.take(one)
+    def log_factor_at(
+        self, compared: Comparison, centre: Tensor, photos: PhotoTerms, vectors: Tensor
+    ) -> Tensor:
+        """Evaluates log m ``(N, P)`` at places within reach of the centres.
+
+        Args:
+            compared: The photos compared with the cells around their centres.
+            centre: Unit vectors of the centres, ``(N, 3)``.
+            photos: Inputs of the likelihood besides places.
+            vectors: Unit vectors of the places, ``(N, P, 3)``.
+        """
+        residual, log_v = self.lookup.at(compared, vectors)
+        fade = falling(km_of_chord(centre[:, None], vectors), FADE_KM, REACH_KM)
+        nothing = torch.zeros_like(fade)
         places = Places(vectors, nothing, nothing, residual, log_v, fade, nothing)
-        _, b = self.likelihood.exponents(photo)
-        return self.likelihood.log_factor(places, photo, b)[0]
+        _, b = self.likelihood.exponents(photos)
+        return self.likelihood.log_factor(places, photos, b)
 
     def _terms(
         self, appearance: Tensor, trust: Tensor, wide: Places, compared: Comparison, centre: Tensor

@@ -94,7 +94,10 @@ class FusedMesh:
         i, j = np.nonzero(cosine > math.cos(REACH_KM / EARTH_RADIUS_KM))
         if len(i):
             at = torch.from_numpy(unit_vectors(latitude[i], longitude[j])).to(nodes.centre)
-            found[i, j] += self.density.log_factor_at(nodes, row, at).double().cpu().numpy()
+            one = slice(row, row + 1)
+            photo = nodes.compared.take(one), nodes.centre[one], nodes.photos.take(one)
+            log_m = self.density.log_factor_at(*photo, at[None])[0]
+            found[i, j] += log_m.double().cpu().numpy()
         return found
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from locdiffusion.albums.album import Album
+from locdiffusion.albums.evidence import Evidence
+from locdiffusion.density.shdd import encode, encode_vectors, max_degree_of
 
 START_HOUR = 24.0 * 365.2425 * 45.0
 """Some hour of 2015, in hours since 1970."""
@@ -40,3 +44,38 @@ def hiding(album: Album, photos: np.ndarray) -> Album:
     latitude, longitude = album.latitude.copy(), album.longitude.copy()
     latitude[photos] = longitude[photos] = np.nan
     return Album(album.hours, latitude, longitude, album.camera, album.clock_hours, album.error_km)
+
+
+@dataclass(frozen=True)
+class FieldLikelihood:
+    """Likelihoods exp⟨η, code(y)⟩ by plain sums, for natural parameters ``(n, d)``."""
+
+    natural: np.ndarray
+    look: np.ndarray
+    weight: np.ndarray
+
+    def base(self, vectors):
+        """The base measure that knows nothing."""
+        return np.ones(len(vectors))
+
+    def at(self, vectors):
+        """The fields at unit vectors, less their maxima."""
+        code = encode_vectors(vectors, max_degree_of(self.natural.shape[1]))
+
+        def log_likelihood(rows):
+            values = self.natural[rows] @ code.T
+            return values - values.max(1, keepdims=True)
+
+        return log_likelihood
+
+
+def evidence_at(latitude, longitude, strength=0.3, look=None, photos=None, weight=None):
+    """Evidence that each photo lies near a place, as sharp as degree 15 allows."""
+    natural = strength * encode(np.asarray(latitude, float), np.asarray(longitude, float), 15)
+    count = len(natural)
+    likelihood = FieldLikelihood(
+        natural,
+        np.eye(count) if look is None else look,
+        np.ones(count) if weight is None else weight,
+    )
+    return Evidence(np.arange(count) if photos is None else photos, likelihood)
