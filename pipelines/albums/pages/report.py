@@ -147,7 +147,7 @@ def _contradictions(counts: AlbumCounts) -> str:
     for one in counts.contradictions:
         taken = f", {one.taken:%Y-%m-%d %H:%M}" if one.taken else ""
         text = f"({one.album}{taken}): {why(one)}"
-        lines.append(f"<li><strong>{escaped(one.key)}</strong> {escaped(text)}</li>")
+        lines.append(f"<li><strong>{escaped(one.key or '(no name)')}</strong> {escaped(text)}</li>")
     if total > len(lines):
         lines.append(f"<li>and {total - len(lines):,} more</li>")
     return section(

@@ -89,6 +89,20 @@ def test_the_handles_choose_what_is_drawn(page: Page) -> None:
     assert rows_on_map(page) == set(range(120))
 
 
+def test_the_time_line_keeps_the_order_and_goes_back_to_the_time_it_came_from(page: Page) -> None:
+    for zoomed in (False, True):
+        if zoomed:
+            page.run("setTimes(timeAt(0.2), timeAt(0.7)); $('closer').click()")
+        shares = page.run("moments.filter((t) => t >= range[0] && t <= range[1]).map(shareOf)")
+        assert shares == sorted(shares) and len(set(shares)) == len(shares) > 40
+        assert min(shares) >= 0 and max(shares) <= 1
+        off = page.run(
+            "Math.max(...[...Array(101).keys()]"
+            ".map((i) => Math.abs(shareOf(timeAt(i / 100)) - i / 100)))"
+        )
+        assert off < 1e-6
+
+
 def test_it_plays_to_the_end_and_stops(page: Page) -> None:
     page.run("$('play').click()")
     assert "stop" in page.run("$('play').textContent")

@@ -20,6 +20,7 @@ const colourOf = (i) => {
 };
 let album = 0, first = 0, last = 0, timed = 0;  // its rows, and the end of those that have a time
 let range = [0, 1], times = [0, 1];  // what the time line shows, and the window, in seconds of UTC
+let moments = [0, 1], places = [0, 1];  // times of photos, and where the time line has them
 let selected = -1;
 const inWindow = (i) => i >= timed || (C.utc[i] >= times[0] && C.utc[i] <= times[1]);
 
@@ -28,20 +29,42 @@ function choose(number) {
   $("detail").hidden = true;
   first = D.first[number] ?? 0; last = D.first[number + 1] ?? 0;
   for (timed = first; timed < last && !Number.isNaN(at(C.utc, timed)); timed++);
+  layTimes();
   allTimes();
   home();
 }
+// Long pauses are drawn short, or an album of years would be empty but for its ends: the way from a
+// photo to the next one grows with a power of the time between.
+function layTimes() {
+  moments = [...new Set(C.utc.subarray(first, timed))];
+  if (!moments.length) moments = [0];
+  if (moments.length < 2) moments = [moments[0] - 1800, moments[0], moments[0] + 1800];
+  places = [0];
+  for (let k = 1; k < moments.length; k++) places.push(places[k - 1] + (moments[k] - moments[k - 1]) ** 0.3);
+}
+function between(x, from, to) {  // a number on the way through the points of from, carried to those of to
+  let low = 0, high = from.length - 1;
+  while (high - low > 1) { const middle = (low + high) >> 1; if (from[middle] <= x) low = middle; else high = middle; }
+  const share = within01((x - from[low]) / (from[high] - from[low]));
+  return share === 1 ? to[high] : to[low] + share * (to[high] - to[low]);  // ends are met exactly
+}
+const shareOf = (t) => {
+  const [a, b] = range.map((end) => between(end, moments, places));
+  return (between(t, moments, places) - a) / (b - a);
+};
+const timeAt = (share) => {
+  const [a, b] = range.map((end) => between(end, moments, places));
+  return share <= 0 ? range[0] : share >= 1 ? range[1] : between(a + share * (b - a), places, moments);
+};
 function allTimes() {
-  range = timed > first ? [C.utc[first], C.utc[timed - 1]] : [0, 1];
-  if (range[1] - range[0] < 60) range = [range[0] - 1800, range[1] + 1800];
+  range = [moments[0], moments[moments.length - 1]];
   setTimes(...range);
 }
 function setTimes(from, to) {
   times = [Math.max(range[0], Math.min(from, to)), Math.min(range[1], Math.max(from, to))];
-  const share = (t) => (t - range[0]) / (range[1] - range[0]);
-  [$("from").value, $("to").value] = times.map((t) => Math.round(STEPS * share(t)));
-  const bar = document.querySelector("#window i");
-  bar.style.left = `${100 * share(times[0])}%`; bar.style.right = `${100 - 100 * share(times[1])}%`;
+  const shares = times.map(shareOf), bar = document.querySelector("#window i");
+  [$("from").value, $("to").value] = shares.map((share) => Math.round(STEPS * share));
+  bar.style.left = `${100 * shares[0]}%`; bar.style.right = `${100 - 100 * shares[1]}%`;
   let count = 0;
   for (let i = first; i < timed; i++) count += inWindow(i);
   const rest = [];
@@ -132,10 +155,13 @@ function drawTrack(k) {  // the way from photo to photo; stronger in the window
   paint.globalAlpha = 1;
 }
 function drawCircles(k) {  // radii of the photos in the window, wide ones first
-  const rows = [];
-  for (let i = first; i < timed; i++) if (C.standing[i] !== ANCHOR && placedAt(i) && inWindow(i) && radius(i) > 0) rows.push(i);
-  const every = Math.ceil(rows.length / MOST_CIRCLES);
-  const drawn = rows.filter((_, row) => row % every === 0).sort((a, b) => radius(b) - radius(a));
+  const rows = new Map();  // of photos at one place with nearly the same radius one
+  for (let i = first; i < timed; i++) {
+    if (C.standing[i] === ANCHOR || !placedAt(i) || !inWindow(i) || !(radius(i) > 0)) continue;
+    rows.set(`${C.latitude[i]},${C.longitude[i]},${Math.round(6 * Math.log(radius(i)))}`, i);
+  }
+  const every = Math.ceil(rows.size / MOST_CIRCLES);
+  const drawn = [...rows.values()].filter((_, row) => row % every === 0).sort((a, b) => radius(b) - radius(a));
   const fill = Math.min(0.1, 0.8 / (1 + drawn.length)), line = Math.min(1, 4 / Math.sqrt(drawn.length) + 0.25);
   for (const i of drawn) for (const [km, alpha] of [[radius(i), 0.45], [C.radius_50_km[i], 0.8]]) {
     paint.strokeStyle = colourOf(i); paint.globalAlpha = alpha * line; paint.lineWidth = 1;
@@ -145,6 +171,7 @@ function drawCircles(k) {  // radii of the photos in the window, wide ones first
     if (km > 100) circle(C.latitude[i], C.longitude[i], km, k);
     else if (x > -px && x < width + px && y > -px && y < height + px) {
       paint.beginPath(); paint.arc(x, y, px, 0, 7); paint.stroke();
+      if (alpha > 0.5) continue;
       paint.globalAlpha = fill; paint.fillStyle = colourOf(i); paint.fill();
     }
   }
@@ -206,10 +233,9 @@ function anchorsOf(i) {  // the anchors before and after a photo, -1 where there
 
 // ---- the time line: the 90 % radius of each photo on a logarithmic scale --------------------------
 const line = $("line"), pen = line.getContext("2d");
-const TICKS = [60, 300, 900, 3600, 10800, 21600, 43200, 86400, 172800, 604800, 1209600, 2629800, 7889400, 31557600];
 const LENGTHS = [[0.01, "10 m"], [1, "1 km"], [100, "100 km"], [10000, "10,000 km"]];
 const lineHeight = () => line.clientHeight - FOOT_PX;
-const timeX = (t) => LEFT_PX + (t - range[0]) / (range[1] - range[0]) * (line.clientWidth - LEFT_PX - RIGHT_PX);
+const timeX = (t) => LEFT_PX + shareOf(t) * (line.clientWidth - LEFT_PX - RIGHT_PX);
 const radiusY = (km) => lineHeight() * (1 - 0.06 - 0.9 * within01(Math.log(Math.max(km, 1e-9) / 0.004) / Math.log(20040 / 0.004)));
 const lineMark = (i) => [timeX(C.utc[i]), C.standing[i] === ANCHOR ? lineHeight() - 5 : radiusY(radius(i))];
 function drawLine() {
@@ -224,12 +250,16 @@ function drawLine() {
   for (const [km, name] of LENGTHS) {
     pen.moveTo(LEFT_PX, radiusY(km)); pen.lineTo(wide - RIGHT_PX, radiusY(km)); pen.fillText(name, LEFT_PX - 5, radiusY(km));
   }
-  const span = range[1] - range[0], step = TICKS.find((s) => span / s <= (wide - LEFT_PX) / 95) ?? span;
-  pen.textAlign = "center";
-  if (timed > first) for (let t = Math.ceil(range[0] / step) * step; t <= range[1]; t += step) {
-    const text = tick(t, step), x = timeX(t), half = pen.measureText(text).width / 2;
+  pen.textAlign = "left";
+  let free = LEFT_PX, before = "";
+  if (timed > first) for (const t of [range[0], ...moments]) {
+    const x = timeX(t);
+    if (t < range[0] || t > range[1] || x < free) continue;
+    const text = tick(t, before), end = x + pen.measureText(text).width;
+    if (end > wide) break;
     pen.moveTo(x, 0); pen.lineTo(x, lineHeight());
-    pen.fillText(text, Math.min(x, wide - half), high - FOOT_PX / 2);
+    pen.fillText(text, x, high - FOOT_PX / 2);
+    [free, before] = [end + 24, tick(t, "")];
   }
   pen.stroke();
   pen.save();
@@ -251,10 +281,10 @@ function drawLineMark(i, size) {
   }
   pen.globalAlpha = 1;
 }
-function tick(seconds, step) {
-  const date = new Date(1000 * seconds), part = (options) => date.toLocaleString("en-GB", { timeZone: "UTC", ...options });
-  if (step < 86400) return part({ day: "numeric", month: "short", hour: "2-digit", minute: "2-digit" });
-  return part(step < 2629800 ? { day: "numeric", month: "short", year: "numeric" } : { month: "short", year: "numeric" });
+function tick(seconds, before) {  // the day of a time, or its hour where the day was written before
+  const part = (options) => new Date(1000 * seconds).toLocaleString("en-GB", { timeZone: "UTC", ...options });
+  const day = part({ day: "numeric", month: "short", year: "numeric" });
+  return day === before ? part({ hour: "2-digit", minute: "2-digit" }) : day;
 }
 line.addEventListener("click", (event) => {
   const box = line.getBoundingClientRect(), [px, py] = [event.clientX - box.left, event.clientY - box.top];
@@ -325,28 +355,24 @@ function find(wanted) {
 let played = 0;  // the time of the last picture while it plays
 function play(now) {
   if (!played) return;
-  const [from, to] = times, step = (range[1] - range[0]) * Math.min(100, now - played) / 12000;
+  const [from, to] = times.map(shareOf), step = Math.min(1 - to, Math.min(100, now - played) / 12000);
   played = now;
-  if (to + step >= range[1]) stop();
-  setTimes(from + Math.min(step, range[1] - to), to + step);
+  if (to + step >= 1 - 1e-9) stop();
+  setTimes(timeAt(from + step), played ? timeAt(to + step) : range[1]);
   requestAnimationFrame(play);
 }
 function stop() { played = 0; $("play").textContent = "\u25b6 play"; }
 $("play").onclick = () => {
   if (played) return stop();
-  const span = range[1] - range[0];
-  if (times[1] >= range[1] - span / STEPS) {
-    const wide = Math.min(times[1] - times[0], span / 8);
-    setTimes(range[0], range[0] + wide);
-  }
+  const [from, to] = times.map(shareOf);
+  if (to > 1 - 1 / STEPS) setTimes(range[0], timeAt(Math.min(to - from, 1 / 8)));
   $("play").textContent = "\u25a0 stop";
   played = performance.now();
   requestAnimationFrame(play);
 };
 for (const id of ["from", "to"]) $(id).addEventListener("input", () => {
   stop();
-  const [from, to] = ["from", "to"].map((one) => range[0] + Number($(one).value) / STEPS * (range[1] - range[0]));
-  setTimes(from, to);
+  setTimes(...["from", "to"].map((one) => timeAt(Number($(one).value) / STEPS)));
 });
 $("closer").onclick = () => {
   stop();
