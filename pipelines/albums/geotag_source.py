@@ -65,7 +65,7 @@ class GeotagSource:
             raise DataError(
                 f"the rows of {self.shard} in {self.root} cannot be read ({error}); geotag its "
                 "photos again"
-            ) from error
+            ) from None
 
     def _columns(self, rows: pa.Table) -> dict[str, Any]:
         folders = [self._folder(key) for key in rows["key"].to_pylist()]
