@@ -27,6 +27,7 @@ from locdiffusion.photos.gpx import SECONDS_APART, read_tracks
 from locdiffusion.photos.left_out import number
 from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
+from pipelines.albums.evidence import check_model, evidence_loader
 from pipelines.albums.geotag_source import geotag_run, geotag_sources
 from pipelines.albums.grouping import FOLDER_ALONE, FOLDER_AND_CAMERA
 from pipelines.albums.options import AlbumsOptions, parse
@@ -39,6 +40,8 @@ from pipelines.albums.sources import PhotoSource
 from pipelines.albums.summary import progress, summary_table
 from pipelines.albums.table_source import TableSource
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
+from pipelines.geotag.model_cache import Loader
+from pipelines.geotag.tables import EMBEDDINGS
 from pipelines.writing.directory import OutputError
 from pipelines.writing.progress import Ticker
 from schemas.albums import ALBUMS, Standing
@@ -70,8 +73,12 @@ class Job:
     load: PlacerLoader
 
 
-def build(options: AlbumsOptions) -> Job:
+def build(options: AlbumsOptions, geotagger: Loader | None = None) -> Job:
     """Looks at the input, reads the parameters, and claims the output directory.
+
+    Args:
+        options: Checked settings.
+        geotagger: Loader of the Geotagger in place of the one that the options name, for tests.
 
     Raises:
         DataError: A table, or the output of `geotag`, cannot be used.
@@ -79,8 +86,14 @@ def build(options: AlbumsOptions) -> Job:
         OutputError: The output directory belongs to something else.
     """
     tracks = read_tracks(expand_patterns(options.gpx)) if options.gpx else None
-    load = PlacerLoader(_parameters(options), tracks)
-    sources, photos, told = _tables(options) if options.tables else _geotagged(options)
+    parameters = _parameters(options)
+    if options.tables:
+        geotagger = None
+        sources, photos, told = _tables(options)
+    else:
+        geotagger = _geotagger(options, geotagger)
+        sources, photos, told = _geotagged(options, geotagger is not None)
+    load = PlacerLoader(parameters, tracks, geotagger)
     settings = {
         **told,
         "parameters": hashlib.sha256(_as_json(load.parameters)).hexdigest()[:16],
@@ -132,12 +145,32 @@ def _tables(options: AlbumsOptions) -> tuple[Sequence[PhotoSource], int, dict[st
     return sources, photos, {"tables": names, "album_by": str(by)}
 
 
-def _geotagged(options: AlbumsOptions) -> tuple[Sequence[PhotoSource], int, dict[str, Any]]:
+def _geotagger(options: AlbumsOptions, geotagger: Loader | None) -> Loader | None:
+    """Returns what builds the model of an output, None where what photos show is not used."""
+    root = absolute(options.input)
+    run = geotag_run(root)
+    if options.anchors_only:
+        return None
+    if not run.get(EMBEDDINGS):
+        tell(
+            f"{options.input} keeps no embeddings, so times and anchors alone place its photos; "
+            "`locdiffusion geotag` with --embeddings keeps what they show"
+        )
+        return None
+    load = geotagger or evidence_loader(root, run, options.checkpoint, options.device)
+    check_model(root, run, load)
+    return load
+
+
+def _geotagged(
+    options: AlbumsOptions, evidence: bool
+) -> tuple[Sequence[PhotoSource], int, dict[str, Any]]:
     """Returns shards as sources, the number of their photos, and what is recorded of them."""
     root, by = absolute(options.input), options.by or FOLDER_AND_CAMERA
     run = geotag_run(root)
-    sources, photos = geotag_sources(root, by, embeddings=False)
-    return sources, photos, {"model_id": run["model_id"], "album_by": str(by)}
+    sources, photos = geotag_sources(root, by, evidence)
+    told = {"model_id": run["model_id"], "album_by": str(by), "evidence": evidence}
+    return sources, photos, told
 
 
 def run(job: Job) -> dict[str, Any] | None:
@@ -223,8 +256,8 @@ def summarise_only(options: AlbumsOptions) -> None:
     report(output, summary)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit status."""
+def main(arguments: Sequence[str] | None = None, geotagger: Loader | None = None) -> int:
+    """Runs the command, in tests with a model of their own; returns its exit status."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] and words[0] in OTHER_ACTIONS:
         return check_or_fit(words)
@@ -234,7 +267,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.summarise:
             summarise_only(options)
             return DONE
-        job = build(options)
+        job = build(options, geotagger)
         summary = run(job)
         if summary is not None:
             report(job.output, summary, job.photos)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from locdiffusion.albums.command import parser as check_parser
 from locdiffusion.cli.flags import add_flags, add_input, folder, from_home
-from locdiffusion.cli.parser import UsageError
+from locdiffusion.cli.parser import SWITCH, UsageError
 from pipelines.albums.grouping import FOLDER_AND_CAMERA, AlbumBy
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 
@@ -22,7 +22,8 @@ stands in its album. Predictions are never changed, and no photo's own position
 is moved. The same command typed again goes on where a job was stopped.
 
 examples:
-  locdiffusion geotag ~/Pictures --checkpoint geoclip-distilled --output out
+  locdiffusion geotag ~/Pictures --checkpoint geoclip-distilled --output out \\
+      --embeddings
   locdiffusion albums out                  # writes out/albums/
   locdiffusion albums out --album-by folder    # cameras of a folder together
   locdiffusion albums --table photos.csv   # without any image; photos-albums/
@@ -35,7 +36,8 @@ examples:
 MORE = """\
 input:
   OUT is what `locdiffusion geotag` wrote. Its photos with a known position, in
-  their file or in a document beside them, are anchors.
+  their file or in a document beside them, are anchors. If it keeps embeddings
+  (`geotag --embeddings`), what the photos show is joined along each album, too.
   --table FILE is a CSV or Parquet file with a row for each photo, as exiftool
   writes it:
     exiftool -csv -n -r -DateTimeOriginal -OffsetTimeOriginal -Make -Model \\
@@ -85,6 +87,9 @@ class AlbumsOptions(JobFlags):
         gpx: Tracks of GPS receivers.
         by: How photos are grouped; None for what suits the input.
         parameters: Parameters of the albums, None for the shipped ones.
+        anchors_only: Whether embeddings are not used.
+        checkpoint: Checkpoint that made the output; None for the shipped one of its name.
+        device: Torch device for what photos show.
     """
 
     input: str
@@ -92,6 +97,9 @@ class AlbumsOptions(JobFlags):
     gpx: tuple[str, ...]
     by: AlbumBy | None
     parameters: Path | None
+    anchors_only: bool = False
+    checkpoint: str | None = None
+    device: str = "cpu"
 
     @property
     def again(self) -> list[str]:
@@ -122,6 +130,11 @@ def albums_parser() -> JobParser:
     )
     about = "how cameras move, as `fit` wrote it (default: what is shipped)"
     group.add_argument("--parameters", type=folder, metavar="FILE", help=about)
+    about = "go by times and anchors alone, although OUT keeps embeddings"
+    group.add_argument("--anchors-only", **SWITCH, help=about)
+    about = "checkpoint that made OUT (default: the shipped one of its name)"
+    add_flags(group, "--checkpoint", help=about)
+    add_flags(group, "--device")
     add_job_flags(parser)
     return parser
 
@@ -159,6 +172,9 @@ def parse(arguments: Sequence[str] | None = None) -> AlbumsOptions:
         gpx=tuple(ours.gpx),
         by=by,
         parameters=ours.parameters,
+        anchors_only=ours.anchors_only,
+        checkpoint=ours.checkpoint,
+        device=ours.device,
     )
 
 

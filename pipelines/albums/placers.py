@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
+from locdiffusion.albums.joint import place_jointly
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.placing import AlbumAnswers, place
 from locdiffusion.albums.table import album_of
 from locdiffusion.photos.gpx import Tracks
+from pipelines.albums.evidence import EvidenceReader
 from pipelines.albums.photos import numbers
 from pipelines.albums.rows import Placer
+from pipelines.geotag.model_cache import Loader
 
 RECEIVER = "\\0receiver"
 """Name of the camera of the points of a track, which no camera has."""
@@ -26,27 +29,33 @@ class PlacerLoader:
     Attributes:
         parameters: Parameters of the albums.
         tracks: Points that are anchors of every album; None for none.
+        geotagger: Builds the Geotagger that made the embeddings of the photos; None goes by times
+            and anchors alone.
     """
 
     parameters: AlbumParameters
     tracks: Tracks | None = None
+    geotagger: Loader | None = None
 
     def __call__(self) -> Placer:
         """Builds the placer."""
-        return AlbumPlacer(self.parameters, self.tracks)
+        evidence = None if self.geotagger is None else EvidenceReader(self.geotagger)
+        return AlbumPlacer(self.parameters, self.tracks, evidence)
 
 
 @dataclass(frozen=True)
 class AlbumPlacer:
-    """Places the photos of an album by its anchors and by tracks.
+    """Places the photos of an album by its anchors, by tracks, and by what the photos show.
 
     Attributes:
         parameters: Parameters of the albums.
         tracks: Points that are anchors of every album; None for none.
+        evidence: Computes what photos show; None goes by times and anchors alone.
     """
 
     parameters: AlbumParameters
     tracks: Tracks | None = None
+    evidence: EvidenceReader | None = None
 
     def __call__(self, photos: pa.Table) -> AlbumAnswers:
         """Returns the answers for the photos of one album, in their order."""
@@ -61,7 +70,13 @@ class AlbumPlacer:
             added = (self.tracks.latitude, self.tracks.longitude)
             known = [np.append(k, more[beside]) for k, more in zip(known, added, strict=True)]
             hours = np.append(hours, self.tracks.hours[beside])
-        answers = place(album_of(hours, zoned, camera, *known), self.parameters)
+        album = album_of(hours, zoned, camera, *known)
+        anchors = int(album.anchored.sum())
+        found = None if self.evidence is None else self.evidence(photos, anchors)
+        if found is None:
+            answers = place(album, self.parameters)
+        else:
+            answers = place_jointly(album, found, self.parameters)
         return answers.take(slice(len(photos)))
 
 

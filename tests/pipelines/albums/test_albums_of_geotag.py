@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from numpy.testing import assert_allclose
 
+from locdiffusion.albums.album import Album
+from locdiffusion.albums.evidence import Evidence
+from locdiffusion.albums.joint import place_jointly
+from locdiffusion.albums.parameters import AlbumParameters
+from locdiffusion.geotagger import Geotagger
+from pipelines.albums.command import main
 from support.album_jobs import START, parts_of, rows_of, run, summary_of
 from support.archives import photo, write_tar
 from support.plain_run import geotagged
@@ -62,7 +69,7 @@ def alone(output: Path) -> Any:
 
 def test_every_prediction_is_one_row(out: Path) -> None:
     before = parts_of(out)
-    assert run(out) == 0
+    assert run(out, "--anchors-only") == 0
     after = parts_of(out)
     assert {name: after[name] for name in before} == before, "nothing of geotag has changed"
     found, predicted = rows_of(out).to_pandas().set_index("key"), alone(out)
@@ -140,5 +147,99 @@ def test_outputs_that_are_damaged(
     damage: Any, status: int, said: str, out: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     damage(out)
-    assert run(out) == status
+    assert run(out, "--anchors-only") == status
     assert said in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------- what the photos show
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory, tiny_checkpoint: Path) -> Path:
+    """The output of a real model, with embeddings."""
+    root = tmp_path_factory.mktemp("seen")
+    flags = ("--checkpoint", str(tiny_checkpoint), "--embeddings")
+    assert geotagged(root / "out", archive(root / "Photos"), flags=flags, load=None).status == 0
+    return root / "out"
+
+
+def test_the_job_joins_what_photos_show_as_the_plain_function(
+    seen: Path, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    words = ("--checkpoint", tiny_checkpoint, "--output", tmp_path / "out")
+    assert run(seen, *words) == 0
+    found = rows_of(tmp_path / "out").to_pandas().set_index("key")
+    alps = found[found.album == "Photos/Alps"]
+    kept = pq.read_table(sorted((seen / "embeddings").glob("*.parquet"))).to_pandas()
+    kept = kept.set_index("key").loc[alps.index]
+    geotagger = Geotagger.load(str(tiny_checkpoint), embeds=False)
+    hours = (alps.captured_at - datetime(1970, 1, 1)).dt.total_seconds().to_numpy() / 3600.0 - 2.0
+    known = alps.truth_latitude.to_numpy(), alps.truth_longitude.to_numpy()
+    asked = np.flatnonzero(np.isnan(known[0]))
+    values = np.stack(kept.embedding.to_numpy()[asked]).astype(np.float32)
+    natural = geotagger.sample(values, alps.index[asked].tolist())
+    evidence = Evidence(asked, geotagger.likelihood(natural, values))
+    answers = place_jointly(Album.of(hours, *known), evidence, AlbumParameters.load())
+    assert_allclose(alps.latitude, answers.latitude, atol=1e-6)
+    assert_allclose(alps.radius_90_km, answers.radius_90_km, rtol=1e-3)
+    assert (alps.share_own.to_numpy()[asked] > 0).all()
+    assert summary_of(tmp_path / "out")["configuration"]["evidence"]
+
+
+def test_beam_writes_the_bytes_of_the_plain_loop_with_evidence(
+    seen: Path, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    words = [str(seen), "--checkpoint", str(tiny_checkpoint), "--output"]
+    assert run(*words, tmp_path / "plain") == 0
+    assert main([*words, str(tmp_path / "beam")]) == 0
+    assert parts_of(tmp_path / "plain/albums") == parts_of(tmp_path / "beam/albums")
+
+
+def test_photos_without_anchors_are_joined_and_one_by_itself_stays_as_it_was(
+    seen: Path, tmp_path: Path, tiny_checkpoint: Path
+) -> None:
+    """Of two albums of photos without positions, one has two photos and the other one."""
+    photos = tmp_path / "Photos"
+    for name, data in [*members(3, 1, "Two"), *members(2, 1, "One")]:
+        if name not in ("Two/002.jpg", "Two/003.jpg"):
+            (photos / name).parent.mkdir(parents=True, exist_ok=True)
+            (photos / name).write_bytes(data)
+    for name in ("One/002.jpg", "One/002.json", "Two/002.json", "Two/003.json"):
+        (photos / name).unlink(missing_ok=True)
+    (photos / "Two/004.jpg").write_bytes(photo(4))
+    taken = (START + timedelta(hours=4)).isoformat()
+    (photos / "Two/004.json").write_text(json.dumps({"captured_at": taken + "+02:00"}))
+    flags = ("--checkpoint", str(tiny_checkpoint), "--embeddings")
+    assert geotagged(tmp_path / "out", photos, flags=flags, load=None).status == 0
+    assert run(tmp_path / "out", "--checkpoint", tiny_checkpoint) == 0
+    found, predicted = rows_of(tmp_path / "out").to_pandas(), alone(tmp_path / "out")
+    assert found.standing.tolist() == ["alone", "placed", "placed"]
+    assert found.latitude[0] == predicted.latitude.iloc[0]
+    assert (found.share_anchors[1:] < 0.01).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "status", "said"),
+    [
+        (["--anchors-only"], 0, ""),
+        ([], 2, "was made with the checkpoint tiny-"),
+        (["--checkpoint", "overhead"], 2, "is another; give that one with --checkpoint DIR"),
+    ],
+)
+def test_which_model_is_wanted(
+    flags: list[str],
+    status: int,
+    said: str,
+    seen: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(seen, *flags, "--output", tmp_path / "out") == status
+    assert said in capsys.readouterr().err
+
+
+def test_without_embeddings_it_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert geotagged(tmp_path / "out", archive(tmp_path / "Photos")).status == 0
+    assert run(tmp_path / "out") == 0
+    assert "keeps no embeddings" in capsys.readouterr().err
+    assert not summary_of(tmp_path / "out")["configuration"]["evidence"]
