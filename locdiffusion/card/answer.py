@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from locdiffusion.card.album import AlbumAnswer
 from locdiffusion.decoding.geotag import Geotag, geotags, km_text, percent, place_text
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.capture_time import CaptureTime
@@ -61,6 +62,7 @@ class AnsweredPhoto:
         about: What the checkpoint is for, in its own words; empty if it does not say.
         problem: Reason why the photo's document says nothing; empty if it does, or there is none.
         time: Time at which the photo was taken, if the photo or its document states one.
+        album: What the other photos of its album say, if that was asked for.
     """
 
     path: Path
@@ -71,6 +73,7 @@ class AnsweredPhoto:
     about: str
     problem: str = ""
     time: CaptureTime | None = None
+    album: AlbumAnswer | None = None
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -103,6 +106,8 @@ class AnsweredPhoto:
             rows.append(("error", f"{km_text(self.known.error_km)}, {self.verdict()}"))
         if self.time is not None:
             rows.append(("taken", f"{self.time} ({self.time.source.value})"))
+        if self.album is not None:
+            rows += self.album.rows()
         rows.append(("model", tag.model_id))
         return rows
 
@@ -130,6 +135,8 @@ class AnsweredPhoto:
         feature = self.geotag.to_geojson()
         if self.time is not None:
             feature["properties"]["captured_at"] = str(self.time)
+        if self.album is not None:
+            feature["properties"] |= self.album.properties()
         if self.known is not None:
             feature["properties"] |= {
                 "truth_latitude": self.known.place.latitude,

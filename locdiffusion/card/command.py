@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ examples:
   locdiffusion card patch.jpg --output answer.png
   locdiffusion card photos/*.jpg --output CARDS    # one picture each
   locdiffusion card patch.jpg --json > answer.geojson
+  locdiffusion card photos/IMG_1.jpg --albums OUT    # alone, and with its album
 """
 
 MORE = """\
@@ -58,6 +60,8 @@ def parser() -> Parser:
         metavar="FILE.png",
         help="picture to write; for several photos a folder (default: NAME-card.png here)",
     )
+    about = "output of `locdiffusion albums`: the card shows what other photos say, too"
+    group.add_argument("--albums", metavar="OUT", help=about)
     group.add_argument("--json", action="store_true", help="print GeoJSON instead of tables")
     add_flags(made.add_argument_group("the model"), *(f"--{name}" for name in MODEL))
     return made
@@ -99,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         OSError, ValueError, EncoderWeightsError: A photo or the model cannot be used.
     """
+    from locdiffusion.card.album import album_answer
     from locdiffusion.card.answer import answer
     from locdiffusion.card.figure import card_png
     from locdiffusion.geotagger import Geotagger
@@ -106,11 +111,12 @@ def run(options: argparse.Namespace) -> int:
 
     photos = [Path(photo) for photo in options.input]
     paths = targets(photos, options.output)
+    albums = [album_answer(options.albums, photo) if options.albums else None for photo in photos]
     geotagger = Geotagger.load(**{name: getattr(options, name) for name in MODEL})
     about = purpose(options.checkpoint)
     answers = []
-    for photo, path in zip(photos, paths, strict=True):
-        answers.append(answer(geotagger, photo, about))
+    for photo, path, album in zip(photos, paths, albums, strict=True):
+        answers.append(replace(answer(geotagger, photo, about), album=album))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(card_png(answers[-1]))
         if answers[-1].problem:

@@ -22,7 +22,7 @@ from locdiffusion.card.views import (
 )
 from locdiffusion.decoding.geotag import place_text
 from locdiffusion.drawing.canvas import new_figure, png
-from locdiffusion.drawing.palette import ANSWER, DENSITY, FAINT, FRAME, GRID, INK, TRUTH
+from locdiffusion.drawing.palette import ANSWER, DENSITY, FAINT, FRAME, GRID, INK, SERIES, TRUTH
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
 
 if TYPE_CHECKING:
@@ -31,11 +31,16 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 15.0, 8.0
 LEFT, COLUMN = 0.3, 4.3
+FOOT, LONGEST = 0.9, 52
+"""Lowest line of the table in inches, and the longest value in letters."""
 BEARINGS = 480
 NARROW_KM = 2500.0
 """90 % radius below which a card has a closer map, and else the other side of the Earth."""
 MIN_HALF_KM = 250.0
-BROWN = DENSITY[-1][:7]
+MIN_ALBUM_KM = 1.0
+"""Half the side of the smallest map about an album's place."""
+
+BROWN, ALBUM = DENSITY[-1][:7], SERIES[2]
 
 
 def card_png(answer: AnsweredPhoto, dpi: int = 110) -> bytes:
@@ -68,7 +73,9 @@ def _draw_maps(figure: Figure, answer: AnsweredPhoto) -> None:
     peak = float(np.exp(max(globe_density.max(), closer_density.max())))
     axes = _axes(figure, 4.85, 1.35, 5.3)
     _draw_map(axes, answer, globe, EARTH_RADIUS_KM, (globe_deg, globe_density), peak)
-    if answer.geotag.radius_90_km < NARROW_KM:
+    if answer.album is not None and answer.album.place is not None:
+        _draw_album(figure, answer, answer.album.place)
+    elif answer.geotag.radius_90_km < NARROW_KM:
         _draw_window(axes, globe, half)
         closer = View(*answer.centre, globe=False)
         axes = _axes(figure, 10.5, 1.9, 4.2)
@@ -83,6 +90,23 @@ def _draw_maps(figure: Figure, answer: AnsweredPhoto) -> None:
         axes = _axes(figure, 10.65, 2.05, 3.9)
         _draw_map(axes, answer, far_side, EARTH_RADIUS_KM, (globe_deg, far_density), peak)
         axes.set_title("the other side of the Earth", fontsize=10.5, color=FAINT, pad=10)
+
+
+def _draw_album(figure: Figure, answer: AnsweredPhoto, place: tuple[float, float]) -> None:
+    """Draws a map about the place that the album gives, with its radii and its anchors."""
+    assert answer.album is not None
+    view = View(*place, globe=False)
+    half = float(np.clip(1.35 * answer.album.reach_km(), MIN_ALBUM_KM, 1.35 * NARROW_KM))
+    axes = _axes(figure, 10.5, 1.9, 4.2)
+    draw_base(axes, view, half)
+    _draw_places(axes, answer, view, half)
+    for radius, style in ((answer.album.radius_50_km, SOLID), (answer.album.radius_90_km, DASHED)):
+        draw_radius(axes, view, radius, style, ALBUM)
+    for anchor in filter(None, answer.album.anchors):
+        for x, y in _visible(view, half, *anchor):
+            axes.plot(x, y, "D", color=INK, mec="white", ms=8, zorder=7)
+    _draw_scale(axes, half)
+    axes.set_title("with its album", fontsize=10.5, color=FAINT, pad=10)
 
 
 def _axes(figure: Figure, left: float, bottom: float, side: float) -> Axes:
@@ -106,6 +130,11 @@ def _draw_map(
         # Seen from the other side, a circle about the answer is one about the opposite point.
         centred = (view.latitude, view.longitude) == answer.centre
         draw_radius(axes, view, radius if centred else 2.0 * HORIZON_KM - radius, style)
+    _draw_places(axes, answer, view, half_km)
+
+
+def _draw_places(axes: Axes, answer: AnsweredPhoto, view: View, half_km: float) -> None:
+    """Draws the answer, other likely places, the place that the album gives, and the truth."""
     for i, mode in reversed(list(enumerate(answer.geotag.modes))):
         for x, y in _visible(view, half_km, mode.latitude, mode.longitude):
             if i == 0:
@@ -115,6 +144,9 @@ def _draw_map(
                 axes.plot(x, y, "o", color="white", mec=ANSWER, ms=13, mew=1.4, zorder=7)
                 number: Any = axes.text(x, y, str(i + 1), fontsize=9, weight="bold", zorder=7.5)
                 number.set(ha="center", va="center_baseline", color=ANSWER)
+    if answer.album is not None and answer.album.place is not None:
+        for x, y in _visible(view, half_km, *answer.album.place):
+            axes.plot(x, y, "P", color=ALBUM, mec="white", ms=11, zorder=9)
     if answer.known is not None:
         place = answer.known.place
         for x, y in _visible(view, half_km, place.latitude, place.longitude):
@@ -147,7 +179,8 @@ def _draw_scale(axes: Axes, half_km: float) -> None:
     x, y = -0.94 * half_km, -0.93 * half_km
     axes.plot([x, x + length], [y, y], color="white", lw=5, zorder=8, solid_capstyle="butt")
     axes.plot([x, x + length], [y, y], color=INK, lw=2.5, zorder=8, solid_capstyle="butt")
-    label = axes.text(x, y + 0.03 * half_km, f"{length:,.0f} km", fontsize=9, color=INK, zorder=8)
+    text = f"{length:,.0f} km" if length >= 1.0 else f"{1000.0 * length:,.0f} m"
+    label = axes.text(x, y + 0.03 * half_km, text, fontsize=9, color=INK, zorder=8)
     label.set_bbox({"facecolor": "white", "alpha": 0.6, "edgecolor": "none", "pad": 1.0})
 
 
@@ -179,17 +212,17 @@ def _draw_photo(figure: Figure, answer: AnsweredPhoto) -> float:
 def _draw_table(figure: Figure, answer: AnsweredPhoto, top: float) -> None:
     """Draws the rows that are not in the title, and the probabilities as bars."""
     y = top - 0.32
-    step = 0.235
     in_title = ("answer", "50 % radius", "90 % radius", "model")
     bars = {f"within {km:,} km": share for km, share in answer.probabilities()}
-    for name, value in answer.rows():
-        if name in in_title:
-            continue
+    rows = [row for row in answer.rows() if row[0] not in in_title]
+    step = min(0.235, (y - FOOT) / max(1, len(rows) - 1))
+    for name, value in rows:
         figure.text(LEFT / WIDTH, y / HEIGHT, name, fontsize=10, color=FAINT)
         x = LEFT + 1.35
         if name in bars:
             _draw_bar(figure, x, y, bars[name])
             x += 2.2
+        value = value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…"
         figure.text(x / WIDTH, y / HEIGHT, value, fontsize=10, color=INK)
         y -= step
 
@@ -222,8 +255,15 @@ def _draw_legend(figure: Figure, answer: AnsweredPhoto) -> None:
         style: dict[str, Any] = {"mfc": "none", "mew": 2.2, "ms": 9, "ls": "none"}
         marks.append(Line2D([], [], color=TRUTH, marker="o", **style))
         labels.append(f"truth ({answer.known.source})")
+    if answer.album is not None and answer.album.place is not None:
+        marks.append(Line2D([], [], color=ALBUM, marker="P", ms=9, lw=1.5))
+        labels.append("with its album")
+        marks.append(Line2D([], [], color=INK, marker="D", ms=7, ls="none"))
+        labels.append("anchors")
     place: dict[str, Any] = {"loc": "center", "bbox_to_anchor": (9.75 / WIDTH, 1.02 / HEIGHT)}
-    figure.legend(marks, labels, ncols=6, frameon=False, fontsize=9.5, **place)
+    figure.legend(
+        marks, labels, ncols=6 if len(marks) <= 6 else 4, frameon=False, fontsize=9.5, **place
+    )
 
 
 def _draw_footer(figure: Figure, answer: AnsweredPhoto) -> None:

@@ -170,13 +170,13 @@ def paint_density(
         image.set_clip_path(Circle((0.0, 0.0), half_km, transform=axes.transData))
 
 
-def draw_radius(axes: Axes, view: View, radius_km: float, style: Any) -> None:
+def draw_radius(axes: Axes, view: View, radius_km: float, style: Any, colour: str = ANSWER) -> None:
     """Draws the circle of a radius about the centre, unless it lies beyond the horizon."""
     from matplotlib.patches import Circle
 
     if radius_km < HORIZON_KM:
         drawn = float(view.radius(radius_km))
-        line: dict[str, Any] = {"ec": ANSWER, "lw": 1.5, "ls": style}
+        line: dict[str, Any] = {"ec": colour, "lw": 1.5, "ls": style}
         axes.add_patch(Circle((0.0, 0.0), drawn, fill=False, zorder=5, **line))
 
 

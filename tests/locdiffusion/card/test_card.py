@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
 from PIL import Image
 
 from locdiffusion import geotagger, model_card
 from locdiffusion.card import figure, views
+from locdiffusion.card.album import AlbumAnswer
 from locdiffusion.card.answer import AnsweredPhoto, Known
 from locdiffusion.card.command import main, targets
 from locdiffusion.decoding.answers import Mode
@@ -23,7 +25,9 @@ from locdiffusion.decoding.geotag import Geotag, percent
 from locdiffusion.density.base_measure import BaseMeasure
 from locdiffusion.inference import Answerer, log_density_around
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, destination, unit_vectors
+from schemas.albums import Standing
 from schemas.samples import Truth
+from support.album_rows import album_columns, trip, write_albums
 from support.tiny import MODEL, TinyEncoder, coloured_photo, write_checkpoint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -118,6 +122,28 @@ class TestCommand:
             for part in np.split(picture, [500, 1100], axis=1):  # text, globe, closer map
                 assert len(np.unique(part.reshape(-1, picture.shape[2]), axis=0)) > 50
         assert not np.array_equal(pictures[0], pictures[1])
+
+    def test_shows_what_the_album_says(
+        self, here: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        truth, known = trip(9, 1)
+        photo = int(np.flatnonzero(np.isnan(known.latitude))[0])
+        keys = ["plain.jpg" if i == photo else f"{i}.jpg" for i in range(9)]
+        write_albums(here / "OUT", album_columns("Alps $x$\x1b[31m", truth, known, keys=keys))
+        assert main(["plain.jpg", "--output", "alone.png", *CHECKPOINT]) == 0
+        assert "its anchors" not in capsys.readouterr().out
+        words = ["plain.jpg", "--albums", "OUT", *CHECKPOINT]
+        assert main([*words, "--output", "together.png"]) == 0
+        printed = capsys.readouterr().out
+        for name in ("album ", "with its album", "its radii", "its anchors"):
+            assert f"\n  {name}" in printed
+        assert "\x1b" not in printed
+        assert (here / "alone.png").read_bytes() != (here / "together.png").read_bytes()
+        assert main([*words, "--json"]) == 0
+        [feature] = json.loads(capsys.readouterr().out)["features"]
+        assert feature["properties"]["album_standing"] == "placed"
+        assert main(["exif.jpg", "--albums", "OUT", *CHECKPOINT]) == 2
+        assert "no row of OUT is called exif.jpg" in capsys.readouterr().err
 
     def test_a_checkpoint_at_a_url(self, here: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert main(["plain.jpg", "--checkpoint", (here / "checkpoint").as_uri()]) == 0
@@ -253,6 +279,25 @@ class TestFigure:
             painted = np.asarray(image.get_array())
             row, column = np.unravel_index(painted.argmax(), painted.shape)
             assert abs(row - views.PIXELS / 2) < 12 and abs(column - views.PIXELS / 2) < 12
+
+    def test_an_album_has_a_map_of_its_own(self) -> None:
+        place, anchors = (46.5, 8.6), ((46.5, 8.6), (46.45, 8.66))
+        album = AlbumAnswer("Alps", Standing.PLACED, place, 2.0, 9.0, (0.4, 3.7), anchors)
+        for radius_km in (300.0, 9000.0):
+            drawn = figure.draw_card(made_up(48.0, 11.0, radius_km, album=album))
+            told = self.texts(drawn)
+            for words in ("with its album", "2 km with 50 %, 9 km with 90 %", "24 min before"):
+                assert words in told
+            assert "other side of the Earth" not in told
+            axes = drawn.axes[-1]
+            circles = [one for one in axes.patches if isinstance(one, Circle)]
+            assert [one.radius for one in circles] == [2.0, 9.0]
+            markers = [line.get_marker() for line in axes.lines]
+            assert markers.count("D") == 2 and markers.count("P") == 1
+        lost = AlbumAnswer("x", Standing.ALONE, None, np.nan, np.nan, (None, None), (None, None))
+        assert "no other photo says" in self.texts(
+            figure.draw_card(made_up(48.0, 11.0, 300.0, album=lost))
+        )
 
     def test_the_same_answer_gives_the_same_bytes(self) -> None:
         one, other = (figure.card_png(made_up(10.0, 20.0, 4000.0), dpi=40) for _ in range(2))
