@@ -62,8 +62,9 @@ ORDER = (
 )
 """The rooms from the ground up. Each imports only from rooms before it.
 
-Two reach up by `importlib`, which this order does not see, so that `import locdiffusion` needs no
-Beam: `geotag_archive` of `locdiffusion` and the commands of `locdiffusion.cli` call `pipelines`.
+Three reach up by `importlib`, which this order does not see. `geotag_archive` of `locdiffusion` and
+the commands of `locdiffusion.cli` call `pipelines`, so that `import locdiffusion` needs no Beam.
+`geotag --albums` calls `pipelines.albums` when it is done.
 """
 
 COLUMN = "land_probability"

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,8 +39,10 @@ from pipelines.albums.plain_loop import run_plain_loop
 from pipelines.albums.sources import PhotoSource
 from pipelines.albums.summary import progress, summary_table
 from pipelines.albums.table_source import TableSource
+from pipelines.beam.flags import JobFlags
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
 from pipelines.geotag.model_cache import Loader
+from pipelines.geotag.options import GeotagOptions
 from pipelines.geotag.tables import EMBEDDINGS
 from pipelines.writing.directory import OutputError
 from pipelines.writing.progress import Ticker
@@ -199,13 +201,46 @@ def run(job: Job) -> dict[str, Any] | None:
     return job.output.summary() or {}
 
 
-def report(output: AlbumsOutput, summary: Mapping[str, Any], photos: int | None = None) -> None:
+def behind_geotag(options: GeotagOptions, again: str) -> None:
+    """Places the photos of the output of a `geotag` run that has just ended.
+
+    Args:
+        options: Settings of that run.
+        again: The command that does the same.
+
+    Raises:
+        RunFailed: The albums cannot be made; all of `geotag` is done.
+    """
+    of_job: dict[str, Any] = {one.name: getattr(options, one.name) for one in fields(JobFlags)}
+    wanted = AlbumsOptions(
+        **of_job,
+        input=options.output,
+        checkpoint=options.loader.checkpoint,
+        device=options.loader.device,
+    )
+    try:
+        job = build(wanted)
+    except (DataError, OutputError, UsageError) as error:
+        raise RunFailed(
+            f"all photos are geotagged, and not placed in their albums: {error} (of `{again}`)"
+        ) from error
+    if (summary := run(job)) is not None:
+        report(job.output, summary, job.photos, behind=True)
+
+
+def report(
+    output: AlbumsOutput,
+    summary: Mapping[str, Any],
+    photos: int | None = None,
+    behind: bool = False,
+) -> None:
     """Prints a summary and checks the result.
 
     Args:
         output: The output directory.
         summary: Content of its summary.
         photos: Number of photos that were to become rows, if it is known.
+        behind: Whether nobody asked for albums alone, so that none is no failure.
 
     Raises:
         RunFailed: Rows are missing, or none has a position of its album.
@@ -220,7 +255,7 @@ def report(output: AlbumsOutput, summary: Mapping[str, Any], photos: int | None 
             "command again"
         )
     standings = summary["standings"]
-    if not standings[Standing.ANCHOR.value] + standings[Standing.PLACED.value]:
+    if not (behind or standings[Standing.ANCHOR.value] + standings[Standing.PLACED.value]):
         raise RunFailed(
             "no photo was placed: an album needs photos with a time and some with a position; "
             "see `standing` in the rows for what each lacks"

@@ -93,10 +93,10 @@ class AlbumsOptions(JobFlags):
     """
 
     input: str
-    tables: tuple[str, ...]
-    gpx: tuple[str, ...]
-    by: AlbumBy | None
-    parameters: Path | None
+    tables: tuple[str, ...] = ()
+    gpx: tuple[str, ...] = ()
+    by: AlbumBy | None = None
+    parameters: Path | None = None
     anchors_only: bool = False
     checkpoint: str | None = None
     device: str = "cpu"

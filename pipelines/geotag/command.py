@@ -8,11 +8,13 @@ by another call, with `--summarise`.
 from __future__ import annotations
 
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, is_dataclass, replace
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -365,7 +367,17 @@ def _failure(
 def geotag(arguments: Sequence[str] | None, load: Loader | None = None) -> dict[str, Any] | None:
     """Does what a command line says; returns the summary, or None where nobody waits for it."""
     options = parse(arguments)
-    return summarise_only(options) if options.summarise else run(build(options, load))
+    if options.summarise:
+        return summarise_only(options)
+    summary = run(build(options, load))
+    if options.albums:
+        again = f"locdiffusion albums {shlex.quote(options.output)}"
+        if summary is None:
+            print(f"for its albums, when it has ended: {again}")
+        else:
+            # The room of albums stands upon this one.
+            import_module("pipelines.albums.command").behind_geotag(options, again)
+    return summary
 
 
 def main(arguments: Sequence[str] | None = None, load: Loader | None = None) -> int:

@@ -81,6 +81,7 @@ output:
   errors/part-<shard>.parquet        key, shard, stage, status, message
   regions/, thumbnails/              the same way, with --regions, --thumbnails
   embeddings/                        the same way, with --embeddings
+  albums/                            with --albums, as of `locdiffusion albums`
   map.html, map.png                  the answers on the globe
   report.html                        how good it is where positions are known
   summary.json                       counts, damage, files left out, accuracy
@@ -110,6 +111,7 @@ class GeotagOptions(JobFlags):
         accept_damaged: Whether damaged shards leave the exit status at 0.
         retry_failed: Whether photos among the errors are done again.
         from_embeddings: Whether the input is an output whose embeddings are geotagged.
+        albums: Whether the photos are placed by the others of their album when all is done.
     """
 
     input: tuple[str, ...]
@@ -122,6 +124,7 @@ class GeotagOptions(JobFlags):
     accept_damaged: bool
     retry_failed: bool
     from_embeddings: bool = False
+    albums: bool = False
 
     @property
     def again(self) -> list[str]:
@@ -191,6 +194,12 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
         help="keep what the encoder makes of each photo, in half precision, for later runs with "
         "--from-embeddings; 2 to 4 kB per photo",
     )
+    add(
+        "--albums",
+        **SWITCH,
+        help="keep embeddings, and when all is done place each photo by the others of its camera "
+        "and folder, too, as `locdiffusion albums` does; predictions stay as they are",
+    )
     about = "keep small pictures of at most N photos of each shard, for the map"
     add_number(group, "--thumbnails", whole, 0, "N", about)
     add(
@@ -248,6 +257,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     )
     loader = EmbeddedLoader if ours.from_embeddings else GeotaggerLoader
     extras = {name: getattr(ours, name) for name in named}
+    extras["embeddings"] |= ours.albums
     return GeotagOptions(
         **job_settings(ours),
         input=tuple(ours.input),
@@ -260,12 +270,13 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         accept_damaged=ours.accept_damaged,
         retry_failed=ours.retry_failed,
         from_embeddings=ours.from_embeddings,
+        albums=ours.albums,
     )
 
 
 def _check_embedded(ours: argparse.Namespace) -> None:
     """Raises UsageError for flags about photos, and for an output that is the input."""
-    about_photos = ("encoder", "bf16", "embeddings", "thumbnails", "salvage", "exclude")
+    about_photos = ("encoder", "bf16", "embeddings", "albums", "thumbnails", "salvage", "exclude")
     for name in (*about_photos, "follow_links"):
         if getattr(ours, name):
             flag = f"--{name.replace('_', '-')}"
