@@ -20,10 +20,17 @@ TEMPLATE = DATA / "albums.html"
 SCRIPTS = (DATA / "earth.js", DATA / "albums.js")
 
 
-def album_page(rows: AlbumRows, counts: AlbumCounts) -> str:
-    """Fills the page. It makes no request, and equal rows give equal bytes."""
+def album_page(rows: AlbumRows, counts: AlbumCounts, geotagged: bool) -> str:
+    """Fills the page. It makes no request, and equal rows give equal bytes.
+
+    Args:
+        rows: Rows that the page shows.
+        counts: Counts of all rows.
+        geotagged: Whether `map.html` of a geotag run lies beside the page.
+    """
     script = "".join(path.read_text(encoding="utf-8") for path in SCRIPTS)
-    return fill(TEMPLATE, {"MAP_DATA": script_json(album_page_data(rows, counts))}, script)
+    data = album_page_data(rows, counts) | {"geotagged": geotagged}
+    return fill(TEMPLATE, {"MAP_DATA": script_json(data)}, script)
 
 
 def album_page_data(rows: AlbumRows, counts: AlbumCounts) -> dict[str, Any]:

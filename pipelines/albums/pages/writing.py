@@ -8,6 +8,7 @@ from pipelines.albums.pages.page import album_page
 from pipelines.albums.pages.parts import parts_of
 from pipelines.albums.pages.report import album_report_page
 from pipelines.albums.pages.rows import album_rows
+from pipelines.geotag.output import MAP_HTML
 from pipelines.writing.directory import OutputDirectory
 
 
@@ -16,7 +17,7 @@ def write_album_pages(output: str) -> None:
 
     Both are made of `albums/part-*.parquet`, which may hold any number of rows: they are read part
     by part, twice. The map shows the albums with the most photos placed, and says what is left out.
-    What lies in the directory besides is not read. Equal parts give equal pages.
+    Equal parts give equal pages.
 
     Args:
         output: Output directory of the job, a path or a URL that fsspec opens.
@@ -29,5 +30,5 @@ def write_album_pages(output: str) -> None:
     parts = parts_of(directory)
     counts = AlbumCounts.of(parts)
     rows = album_rows(parts, counts)
-    directory.write(ALBUMS_HTML, data=album_page(rows, counts).encode())
+    directory.write(ALBUMS_HTML, data=album_page(rows, counts, directory.exists(MAP_HTML)).encode())
     directory.write(ALBUMS_REPORT_HTML, data=album_report_page(counts).encode())

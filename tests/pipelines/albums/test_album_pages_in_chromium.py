@@ -54,6 +54,10 @@ def card(page: Page) -> str:
     return str(page.run("$('detail').hidden ? '' : $('detail').innerText"))
 
 
+def test_a_map_of_all_photos_is_named_only_where_there_is_one(page: Page) -> None:
+    assert page.run("$('beside').hidden && $('head').innerText.includes('report')")
+
+
 def test_all_of_an_album_is_seen_and_its_anchors_are_marked(page: Page) -> None:
     assert rows_on_map(page) == set(range(120))
     anchors = set(page.run("shown.map((m) => m.anchor).filter((i) => i >= 0)"))
@@ -199,9 +203,11 @@ def test_pages_of_hardly_anything_open(browser: Browser, tmp_path: Path, albums:
     if made:
         write_albums(tmp_path, *made)
     write_album_pages(str(tmp_path))
+    (tmp_path / "map.html").write_text("a map")
     for name in ("albums.html", "albums_report.html"):
         other = browser.open(tmp_path / name, 800, 600)
         if name == "albums.html":
+            assert not other.run("$('beside').hidden"), "a map of all photos is there"
             other.run(
                 "play(); $('play').click(); stop(); $('closer').click(); $('whole').click(); home()"
             )

@@ -21,6 +21,8 @@ const colourOf = (i) => {
 let album = 0, first = 0, last = 0, timed = 0;  // its rows, and the end of those that have a time
 let range = [0, 1], times = [0, 1];  // what the time line shows, and the window, in seconds of UTC
 let moments = [0, 1], places = [0, 1];  // times of photos, and where the time line has them
+let edges = [0, 1];  // where it has the ends of its range
+const spots = new Float64Array(N);  // where it has each photo
 let selected = -1;
 const inWindow = (i) => i >= timed || (C.utc[i] >= times[0] && C.utc[i] <= times[1]);
 
@@ -41,6 +43,12 @@ function layTimes() {
   if (moments.length < 2) moments = [moments[0] - 1800, moments[0], moments[0] + 1800];
   places = [0];
   for (let k = 1; k < moments.length; k++) places.push(places[k - 1] + (moments[k] - moments[k - 1]) ** 0.3);
+  for (let i = first; i < timed; i++) spots[i] = between(C.utc[i], moments, places);
+}
+function setRange(from, to) {
+  range = [from, to];
+  edges = range.map((end) => between(end, moments, places));
+  setTimes(from, to);
 }
 function between(x, from, to) {  // a number on the way through the points of from, carried to those of to
   let low = 0, high = from.length - 1;
@@ -48,17 +56,11 @@ function between(x, from, to) {  // a number on the way through the points of fr
   const share = within01((x - from[low]) / (from[high] - from[low]));
   return share === 1 ? to[high] : to[low] + share * (to[high] - to[low]);  // ends are met exactly
 }
-const shareOf = (t) => {
-  const [a, b] = range.map((end) => between(end, moments, places));
-  return (between(t, moments, places) - a) / (b - a);
-};
-const timeAt = (share) => {
-  const [a, b] = range.map((end) => between(end, moments, places));
-  return share <= 0 ? range[0] : share >= 1 ? range[1] : between(a + share * (b - a), places, moments);
-};
+const shareOf = (t) => (between(t, moments, places) - edges[0]) / (edges[1] - edges[0]);
+const timeAt = (share) => share <= 0 ? range[0] : share >= 1 ? range[1]
+  : between(edges[0] + share * (edges[1] - edges[0]), places, moments);
 function allTimes() {
-  range = [moments[0], moments[moments.length - 1]];
-  setTimes(...range);
+  setRange(moments[0], moments[moments.length - 1]);
 }
 function setTimes(from, to) {
   times = [Math.max(range[0], Math.min(from, to)), Math.min(range[1], Math.max(from, to))];
@@ -89,7 +91,8 @@ function home() {  // all of the album, above the time line
   }
   const reach = reaches.sort((a, b) => a - b)[reaches.length >> 1] ?? 0;  // half of the radii are seen whole
   if (box) box = [box[0] - reach, box[1] + reach, box[2] - reach, box[3] + reach];
-  const foot = window.innerHeight - $("time").getBoundingClientRect().top, top = 60;
+  const foot = window.innerHeight - $("time").getBoundingClientRect().top;
+  const top = width > 640 ? 60 : $("head").getBoundingClientRect().bottom;
   if (!box) Object.assign(view, { x: 0.5, y: 0.43, scale: smallest() });
   else {
     const wide = Math.max(box[1] - box[0], 1e-6), high = Math.max(box[3] - box[2], 1e-6);
@@ -234,16 +237,18 @@ function anchorsOf(i) {  // the anchors before and after a photo, -1 where there
 // ---- the time line: the 90 % radius of each photo on a logarithmic scale --------------------------
 const line = $("line"), pen = line.getContext("2d");
 const LENGTHS = [[0.01, "10 m"], [1, "1 km"], [100, "100 km"], [10000, "10,000 km"]];
-const lineHeight = () => line.clientHeight - FOOT_PX;
-const timeX = (t) => LEFT_PX + shareOf(t) * (line.clientWidth - LEFT_PX - RIGHT_PX);
-const radiusY = (km) => lineHeight() * (1 - 0.06 - 0.9 * within01(Math.log(Math.max(km, 1e-9) / 0.004) / Math.log(20040 / 0.004)));
-const lineMark = (i) => [timeX(C.utc[i]), C.standing[i] === ANCHOR ? lineHeight() - 5 : radiusY(radius(i))];
+let lineWidth = 0, lineHeight = 0;  // without the times below
+const shareX = (share) => LEFT_PX + share * (lineWidth - LEFT_PX - RIGHT_PX);
+const radiusY = (km) => lineHeight * (1 - 0.06 - 0.9 * within01(Math.log(Math.max(km, 1e-9) / 0.004) / Math.log(20040 / 0.004)));
+const lineMark = (i) => [shareX((spots[i] - edges[0]) / (edges[1] - edges[0])), C.standing[i] === ANCHOR ? lineHeight - 5 : radiusY(radius(i))];
 function drawLine() {
   const ratio = window.devicePixelRatio || 1, [wide, high] = [line.clientWidth, line.clientHeight];
+  [lineWidth, lineHeight] = [wide, high - FOOT_PX];
   line.width = wide * ratio; line.height = high * ratio;
   pen.setTransform(ratio, 0, 0, ratio, 0, 0);
-  pen.fillStyle = D.colours.sea; pen.fillRect(LEFT_PX, 0, wide - LEFT_PX - RIGHT_PX, lineHeight());
-  pen.fillStyle = "#ffffff"; pen.fillRect(timeX(times[0]), 0, timeX(times[1]) - timeX(times[0]), lineHeight());
+  pen.fillStyle = D.colours.sea; pen.fillRect(LEFT_PX, 0, wide - LEFT_PX - RIGHT_PX, lineHeight);
+  const [from, to] = times.map((t) => shareX(shareOf(t)));
+  pen.fillStyle = "#ffffff"; pen.fillRect(from, 0, to - from, lineHeight);
   pen.font = "11px system-ui, sans-serif"; pen.strokeStyle = D.colours.grid; pen.lineWidth = 1;
   pen.fillStyle = D.colours.faint; pen.textBaseline = "middle"; pen.textAlign = "right";
   pen.beginPath();
@@ -253,23 +258,30 @@ function drawLine() {
   pen.textAlign = "left";
   let free = LEFT_PX, before = "";
   if (timed > first) for (const t of [range[0], ...moments]) {
-    const x = timeX(t);
-    if (t < range[0] || t > range[1] || x < free) continue;
+    if (t < range[0] || t > range[1]) continue;
+    const x = shareX(shareOf(t));
+    if (x < free) continue;
     const text = tick(t, before), end = x + pen.measureText(text).width;
     if (end > wide) break;
-    pen.moveTo(x, 0); pen.lineTo(x, lineHeight());
+    pen.moveTo(x, 0); pen.lineTo(x, lineHeight);
     pen.fillText(text, x, high - FOOT_PX / 2);
     [free, before] = [end + 24, tick(t, "")];
   }
   pen.stroke();
   pen.save();
-  pen.beginPath(); pen.rect(LEFT_PX - 6, 0, wide - LEFT_PX - RIGHT_PX + 12, lineHeight()); pen.clip();
-  for (let i = first; i < timed; i++) if (i !== selected) drawLineMark(i, 3);
-  if (selected >= 0 && selected < timed) drawLineMark(selected, 6);
+  pen.beginPath(); pen.rect(LEFT_PX - 6, 0, wide - LEFT_PX - RIGHT_PX + 12, lineHeight); pen.clip();
+  const drawn = new Set();  // the same mark at the same pixel is drawn once
+  for (let i = first; i < timed; i++) {
+    if (i === selected || C.utc[i] < range[0] || C.utc[i] > range[1]) continue;
+    const [x, y] = lineMark(i), pixel = Math.round(2 * x) * 1e5 + 10 * Math.round(2 * y) + C.standing[i];
+    if (Number.isNaN(y) || drawn.has(pixel)) continue;
+    drawn.add(pixel);
+    drawLineMark(i, x, y, 3);
+  }
+  if (selected >= 0 && selected < timed) drawLineMark(selected, ...lineMark(selected), 6);
   pen.restore();
 }
-function drawLineMark(i, size) {
-  const [x, y] = lineMark(i);
+function drawLineMark(i, x, y, size) {
   if (Number.isNaN(y)) return;
   pen.globalAlpha = inWindow(i) ? 1 : 0.35;
   pen.fillStyle = colourOf(i); pen.beginPath();
@@ -377,8 +389,7 @@ for (const id of ["from", "to"]) $(id).addEventListener("input", () => {
 $("closer").onclick = () => {
   stop();
   if (times[1] - times[0] < 60) return;
-  range = [...times];
-  setTimes(...range);
+  setRange(...times);
 };
 $("whole").onclick = () => { stop(); allTimes(); };
 $("earlier").onclick = () => select(selected - 1);
@@ -392,5 +403,6 @@ $("album").hidden = !D.albums.length;
 
 showTitle();
 if (D.subtitle) $("subtitle").append("; ");
+$("beside").hidden = !D.geotagged;
 resize();
 choose(0);
