@@ -224,6 +224,15 @@ class TestDuckDb:
         assert row["in_radius_90"] == pytest.approx((wanted <= g.radius_90_km).mean())
 
 
+def test_albums_place_photos_between_others(recipes: Recipes) -> None:
+    albums = recipes.names["albums"]
+    assert albums.standing.tolist() == [
+        *("anchor", "placed", "anchor", "contradicts", "anchor", "placed")
+    ]
+    assert recipes.names["near"].key.tolist() == ["2.jpg"]
+    assert recipes.names["doubtful"].key.tolist() == ["4.jpg"]
+
+
 class TestBigQuery:
     def test_the_schema_is_that_of_the_files(self, recipes: Recipes) -> None:
         described = json.loads((recipes.root / "predictions.json").read_text())

@@ -22,8 +22,8 @@ Albums: photos without a position are placed by the times and positions of the o
 off and whether the radii are honest. `fit` fits the law of motion to the table.
 
 examples:
-  exiftool -csv -n -r -DateTimeOriginal -OffsetTimeOriginal -SerialNumber \\
-      -GPSLatitude -GPSLongitude -Directory PHOTOS > photos.csv
+  exiftool -csv -n -r -DateTimeOriginal -OffsetTimeOriginal -Make -Model \\
+      -SerialNumber -GPSLatitude -GPSLongitude -Directory PHOTOS > photos.csv
   locdiffusion albums check photos.csv
   locdiffusion albums check photos.csv --hide days --share 0.8
   locdiffusion albums check photos.csv --plot check.png
