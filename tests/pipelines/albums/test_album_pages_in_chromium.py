@@ -202,8 +202,8 @@ def test_pages_of_hardly_anything_open(browser: Browser, tmp_path: Path, albums:
     made = [album_columns("few", *trip(1, 1, anchors=float(anchors))) for anchors in albums]
     if made:
         write_albums(tmp_path, *made)
-    write_album_pages(str(tmp_path))
     (tmp_path / "map.html").write_text("a map")
+    write_album_pages(str(tmp_path))
     for name in ("albums.html", "albums_report.html"):
         other = browser.open(tmp_path / name, 800, 600)
         if name == "albums.html":
