@@ -73,10 +73,12 @@ class AlbumPlacer:
         album = album_of(hours, zoned, camera, *known)
         anchors = int(album.anchored.sum())
         found = None if self.evidence is None else self.evidence(photos, anchors)
-        if found is None:
-            answers = place(album, self.parameters)
-        else:
+        if found is not None:
             answers = place_jointly(album, found, self.parameters)
+        elif anchors:
+            answers = place(album, self.parameters)
+        else:  # as of `place`, without looking for the law of an album that has none
+            answers = AlbumAnswers.unknown(album)
         return answers.take(slice(len(photos)))
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pipelines.albums import output, photos
+from support import python_path
 from support.album_jobs import parts_of, rows_of, run, summary_of, trip, write_table
 
 
@@ -47,6 +53,35 @@ def test_a_job_that_was_killed_goes_on(
     placed.clear()
     assert run(*words) == 0
     assert not placed and parts_of(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
+def test_a_job_that_was_stopped_goes_on(
+    rows: list[dict[str, Any]], tmp_path: Path, number: signal.Signals
+) -> None:
+    words = ["--table", str(write_table(tmp_path / "photos.csv", rows)), "--output"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "support.interrupted_albums", *words, str(tmp_path / "out")],
+        env={**python_path(), "MARK": str(tmp_path / "mark")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not (tmp_path / "mark").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.02)
+    os.killpg(process.pid, number)
+    told = process.communicate()[1].splitlines()
+    if number is signal.SIGINT:
+        assert process.returncode == 130
+        assert told[-1] == "stopped; type the same command again to go on from here"
+    assert sum(name.endswith(".parquet") for name in parts_of(tmp_path / "out")) == 2
+    assert run(*words, tmp_path / "out") == run(*words, tmp_path / "whole") == 0
+    assert parts_of(tmp_path / "out") == parts_of(tmp_path / "whole")
 
 
 def test_albums_that_have_changed_are_done_again(
