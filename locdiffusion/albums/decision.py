@@ -59,7 +59,7 @@ class Decision:
         return np.array(shares).reshape(wanted.shape)
 
 
-def decide(points: Float, mass: Float, candidates: Float, gain: float) -> Decision:
+def decide(points: Float, mass: Float, candidates: Float, gain: Float) -> Decision:
     """Decides for the first candidate, unless another is expected to be clearly better.
 
     A candidate is as good as the number of distances in THRESHOLDS_KM that it is expected to meet.
@@ -68,7 +68,8 @@ def decide(points: Float, mass: Float, candidates: Float, gain: float) -> Decisi
         points: Unit vectors ``(B, S, 3)``.
         mass: Masses of the points, ``(B, S)``.
         candidates: Unit vectors of the places to choose from, ``(B, C, 3)``.
-        gain: Expected number of distances by which another place must be better than the first.
+        gain: Expected number of distances by which another place must be better than the first,
+            ``(B,)``.
     """
     cosine = candidates @ points.swapaxes(1, 2)
     expected = np.zeros(candidates.shape[:2])

@@ -10,7 +10,9 @@ tells what anchors alone give on the mesh. The answer is then
 
 with the exact bridge m0_i: anchors stay sharp to a metre, evidence is never sharper than a quarter
 of a cell, and where no photo has evidence nothing changes. B blurs by BLUR_KM: what neighbours say
-is as wrong as they are together. Time is linear in the length of the album.
+is as wrong as they are together. A chain of many steps goes farther than the one step of a bridge,
+so B m_i L_i^OWN on the mesh alone is a second hypothesis, of weight DOUBT where neighbours say
+much. The scales of an album are learned from its evidence too. Numbers: `experiments/albums`.
 """
 
 from __future__ import annotations
@@ -25,25 +27,26 @@ from numpy.typing import NDArray
 from locdiffusion.albums.album import Album
 from locdiffusion.albums.anchors import Anchors
 from locdiffusion.albums.mesh import Mesh
-from locdiffusion.albums.motion import LADDER_KAPPA, TABLE_HOURS
+from locdiffusion.albums.motion import LADDER_KAPPA, TABLE_HOURS, MotionTable
+from locdiffusion.albums.scales import Pairs
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-OWN = 0.7
+OWN = 0.85
 """Power of a photo's own evidence."""
 
-SHARED_BY_TIME, SHARING_HOURS = 0.3, 24.0
+SHARED_BY_TIME, SHARING_HOURS = 0.5, 24.0
 """What photos have in common because they are near in time, and how long that lasts."""
 
-ALIKE_FROM = 0.9
+ALIKE_FROM = 0.95
 """Cosine of looks from which on photos have something in common; at 1 it is all."""
 
 SCENE_COSINE, SCENE_HOURS, LONGEST_SCENE = 0.98, 0.5, 64
 """Photos in a row that look alike within these hours are of one scene, and count as one photo."""
 
-BLUR_KM = 70.0
+BLUR_KM = 140.0
 """Standard deviation in km by which is blurred what others say of a photo."""
 
 NEIGHBOURS = 64
@@ -170,15 +173,42 @@ class Chain:
         self.mesh = mesh
         start = base(mesh.centres) * mesh.areas
         self.start = start / start.sum()
-        self._laws = anchors.table.kernels.mean(0)
-        self._back = anchors.table.back.mean(0)
         visits = np.bincount(mesh.cells(anchors.visits.vectors), minlength=len(mesh))
         self._visits = visits / max(visits.sum(), 1.0)
         centres = mesh.centres.astype(np.float32)
         self._chord2 = np.maximum(2.0 - 2.0 * (centres @ centres.T), 0.0)
         self._width2 = mesh.areas / 4.0
         self._kernels: dict[float, NDArray[np.float32]] = {}
+        self.move_by(anchors.table)
+
+    def move_by(self, table: MotionTable) -> None:
+        """Takes another law for the steps, the mean over the draws of a table."""
+        self._laws, self._back = table.kernels.mean(0), table.back.mean(0)
         self._steps: dict[int, NDArray[np.float32]] = {}
+
+    def pairs(self, hours: Float, likelihood: NDArray[np.float32]) -> Pairs:
+        """Takes steps between photos whose cells are not known, to fit scales to.
+
+        Args:
+            hours: Hours of the steps, ``(n - 1,)``.
+            likelihood: Likelihoods of the cells for each of n photos, ``(n, S)``.
+        """
+        here, there = likelihood[:-1] * self.start, likelihood[1:].astype(np.float64)
+        here /= here.sum(1, keepdims=True)
+        # Kernels that are narrower than all cells differ only in how much of them leaves a cell.
+        stay, leave = (here * there).sum(1), here / self._width2
+        narrow = ((leave @ self._kernel(np.inf)) * there).sum(1) - (leave * there).sum(1)
+        density = np.empty((len(hours), len(LADDER_KAPPA)))
+        for number, kappa in enumerate(LADDER_KAPPA[:-1].tolist()):
+            if kappa * self._width2.min() >= 1.0:
+                density[:, number] = stay + narrow / kappa
+                continue
+            leaves = np.minimum(1.0, 1.0 / (kappa * self._width2))
+            gone = ((here * leaves) @ self._kernel(kappa)) * there
+            density[:, number] = (gone + here * (1.0 - leaves) * there).sum(1)
+        density[:, -1] = there @ self.start
+        nowhere = np.zeros(len(hours))
+        return Pairs(hours, np.maximum(density, 1e-30), nowhere, nowhere > 0.0)
 
     def step(self, hours: float) -> NDArray[np.float32]:
         """Gives the probabilities of steps from row to column, ``(S, S)``."""

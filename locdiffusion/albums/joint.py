@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +15,10 @@ from locdiffusion.albums.decision import Decision, decide
 from locdiffusion.albums.evidence import BLUR_KM, OWN, Chain, Evidence, messages
 from locdiffusion.albums.levels import Levels, hidden_shares
 from locdiffusion.albums.mesh import Mesh
+from locdiffusion.albums.motion import MotionTable
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.placing import AlbumAnswers, believed, write_anchors, write_placed
+from locdiffusion.albums.scales import Pairs, fit_scales
 from locdiffusion.albums.visits import Visits
 from schemas.albums import Standing
 
@@ -34,6 +36,9 @@ POINTS = 192
 
 GAIN = 0.5
 """Expected number of thresholds by which a cell must be better than the nearest anchor."""
+
+DOUBT = 4.0
+"""Most weight of the chain of all photos against the bridge of two anchors, which has 1."""
 
 CANDIDATES = 12
 """Cells among which the place of a photo is chosen."""
@@ -73,7 +78,7 @@ class JointDensities:
         points: Unit vectors of points that stand for the densities, ``(B, P, 3)``.
         mass: Masses of the points, ``(B, P)``.
         candidates: Places that may be answered, the first with precedence, ``(B, C, 3)``.
-        gain: Expected number of thresholds by which another must be better than the first.
+        gain: Expected number of thresholds by which another must be better than the first, (B,).
         at: Function from unit vectors ``(B, P, 3)`` to log densities per steradian, ``(B, P)``.
     """
 
@@ -82,7 +87,7 @@ class JointDensities:
     points: Float
     mass: Float
     candidates: Float
-    gain: float
+    gain: Float
     at: Callable[[Float], Float]
 
     def decision(self) -> Decision:
@@ -175,11 +180,27 @@ class _Window:
         logs = self._logs.reshape(-1, len(self.mesh), 4)
         top = logs.max(2)
         mean = top + np.log(np.exp(OWN * (logs - top[..., None])).mean(2)) / OWN
-        said[scene, 0] = np.exp(power[:, None] * (mean - mean.max(1, keepdims=True)))
-        anchor = np.flatnonzero(np.isin(photos, self.anchors.photos))
-        said[anchor] = 0.0
-        said[anchor, :, self.mesh.cells(album.vectors[photos[anchor]])] = 1.0
+        mean -= mean.max(1, keepdims=True)
+        anchor = np.isin(photos, self.anchors.photos)
+        anchors = np.flatnonzero(anchor)
+        said[anchors] = 0.0
+        said[anchors, :, self.mesh.cells(album.vectors[photos[anchors]])] = 1.0
+        said[scene, 0] = np.exp(OWN * mean)
+        self._learn(hours, said[:, 0], anchor)
+        said[scene, 0] = np.exp(power[:, None] * mean)
         return messages(self.chain, hours, said)
+
+    def _learn(self, hours: Float, said: NDArray[np.float32], anchor: NDArray[np.bool_]) -> None:
+        """Fits the scales of the album to its anchors and to what the photos of a window say."""
+        informed = anchor | (np.ptp(said, 1) > 0.0)
+        use = informed[1:] & informed[:-1] & ~(anchor[1:] & anchor[:-1])
+        if not use.any():
+            return
+        album, law = self.anchors.album, self.anchors.law
+        known = Pairs.of(album, self.anchors.photos, law)
+        scales = fit_scales(known.joined(self.chain.pairs(hours, said).take(use)), law)
+        self.anchors = replace(self.anchors, table=MotionTable(law, scales.draws()))
+        self.chain.move_by(self.anchors.table)
 
     def densities(self, asked: Index) -> Iterator[JointDensities]:
         """Computes the densities of photos, some at once."""
@@ -191,13 +212,16 @@ class _Window:
         others, scene = self._others[speaker].astype(np.float64), self._scene[speaker]
         own = np.ones((len(photos), len(self._parts)))
         own[scene >= 0] = np.exp(self._own[scene[scene >= 0], None] * self._logs[scene[scene >= 0]])
-        said, alone = (self.chain.blurred(others[:, i], BLUR_KM) for i in range(2))
+        said = self.chain.blurred(others[:, 0], BLUR_KM)
         mass = np.repeat(0.25 * said, 4, 1) * own
         mass /= mass.sum(1, keepdims=True)
         shares = _shares(self.chain.start, others[:, 1], others[:, 0], _by_cell(mass))
         if len(self.anchors.photos):
+            alone = self.chain.blurred(others[:, 1], BLUR_KM)
             gain = np.repeat(said / np.maximum(alone, 1e-30), 4, 1) * own
-            return self._bridged(photos, shares, mass, gain)
+            chained = (np.repeat(0.25 * alone, 4, 1) * gain).sum(1)
+            doubt = DOUBT * -np.expm1(-_nats(said, alone))
+            return self._bridged(photos, shares, mass, gain, doubt * chained)
         points = self._drawn(mass, even_shares(2 * POINTS))
         return JointDensities(
             photos,
@@ -205,12 +229,14 @@ class _Window:
             points,
             np.ones(points.shape[:2]),
             self._candidates(mass),
-            0.0,
+            np.zeros(len(photos)),
             lambda vectors: np.log(self._on_mesh(mass, vectors)),
         )
 
-    def _bridged(self, photos: Index, shares: Float, mass: Float, gain: Float) -> JointDensities:
-        """Joins what is said on the mesh with the bridges between anchors."""
+    def _bridged(
+        self, photos: Index, shares: Float, mass: Float, gain: Float, chained: Float
+    ) -> JointDensities:
+        """Mixes bridges that evidence has weighted with masses on the mesh of a weight (B,)."""
         before, after = self.anchors.neighbours(photos)
         bridges = self.anchors.bridges(photos, before, after)
         even = even_shares(POINTS)
@@ -218,31 +244,35 @@ class _Window:
         points = np.concatenate([near, self._drawn(mass, even)], 1)
         row = np.arange(len(photos))[:, None]
 
-        def log_density(vectors: Float) -> Float:
-            factor = gain[row, self._parts_of(vectors)]
-            return bridges.log_density(vectors) + np.log(np.maximum(factor, 1e-300))
+        def both(vectors: Float) -> tuple[Float, Float, Float]:
+            part = self.mesh.quarters_of(vectors)
+            alone = np.exp(bridges.log_density(vectors))
+            return alone, alone * gain[row, part], mass[row, part] / self._parts.areas[part]
 
-        logs = log_density(points)
-        drawn = 0.5 * (np.exp(bridges.log_density(points)) + self._on_mesh(mass, points))
-        weight = np.exp(logs - logs.max(1, keepdims=True)) / drawn
-        total = np.log(weight.mean(1)) + logs.max(1)
+        alone, weighted, meshed = both(points)
+        drawn = 0.5 * (alone + meshed)
+        total = np.maximum((weighted / drawn).mean(1), 1e-300)
+        trust = total / (total + chained)
+        share = np.stack([trust / total, 1.0 - trust], 1)
+
+        def density(vectors: Float) -> Float:
+            _, first, second = both(vectors)
+            return share[:, :1] * first + share[:, 1:] * second
+
         nearest = self.anchors.album.vectors[self.anchors.nearest(photos, before, after)]
         return JointDensities(
             photos,
             shares,
             points,
-            weight,
+            (share[:, :1] * weighted + share[:, 1:] * meshed) / drawn,
             np.concatenate([nearest[:, None], self._candidates(mass)], 1),
-            GAIN,
-            lambda vectors: log_density(vectors) - total[:, None],
+            GAIN * trust,
+            lambda vectors: np.log(np.maximum(density(vectors), 1e-300)),
         )
-
-    def _parts_of(self, vectors: Float) -> Index:
-        return self.mesh.quarters_of(vectors)
 
     def _on_mesh(self, mass: Float, vectors: Float) -> Float:
         """Densities per steradian of masses on the quarters at unit vectors ``(B, P, 3)``."""
-        part = self._parts_of(vectors)
+        part = self.mesh.quarters_of(vectors)
         found: Float = mass[np.arange(len(mass))[:, None], part] / self._parts.areas[part]
         return found
 
@@ -266,6 +296,12 @@ def _by_cell(mass: Float) -> Float:
     """Adds the masses of the quarters of each cell."""
     total: Float = mass.reshape(len(mass), -1, 4).sum(2)
     return total
+
+
+def _nats(mass: Float, other: Float) -> Float:
+    """Computes what is known more from one set of masses ``(B, S)`` than from another, ``(B,)``."""
+    safe = np.maximum(mass, 1e-30)
+    return np.maximum((mass * np.log(safe / np.maximum(other, 1e-30))).sum(1), 0.0)
 
 
 def _shares(start: Float, alone: Float, others: Float, mass: Float) -> Float:

@@ -76,6 +76,15 @@ class Pairs:
             np.any(there, axis=1),
         )
 
+    def joined(self, other: Pairs) -> Pairs:
+        """Joins steps with others."""
+        names = self.__dataclass_fields__
+        return Pairs(*(np.concatenate([getattr(self, n), getattr(other, n)]) for n in names))
+
+    def take(self, rows: NDArray[np.bool_]) -> Pairs:
+        """Takes some of the steps."""
+        return Pairs(self.hours[rows], self.density[rows], self.places[rows], self.visited[rows])
+
     def log_likelihood(self, scales: Float, law: LawOfMotion) -> Float:
         """Computes log K of each step under scales ``(D, 5)``, ``(D, n)``."""
         kernels, back = law.weights(scales, TABLE_HOURS)

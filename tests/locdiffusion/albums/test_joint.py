@@ -14,6 +14,7 @@ from locdiffusion.albums.mesh import COARSEST, FINEST, Mesh
 from locdiffusion.albums.motion import LawOfMotion
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.placing import place
+from locdiffusion.albums.scales import fit_scales
 from locdiffusion.sphere.geodesy import great_circle_km, unit_vectors
 from locdiffusion.sphere.grids import fibonacci_grid
 from schemas.albums import Standing
@@ -161,3 +162,15 @@ def test_evidence_must_fit_its_photos():
         evidence_at([0.0, 0.0], [0.0, 0.0], photos=np.array([1, 2, 3]))
     with pytest.raises(ValueError, match="call `place`"):
         place_jointly(nowhere(2), evidence_at([], [], photos=np.zeros(0, int)), PARAMETERS)
+
+
+def test_scales_are_learned_from_what_photos_show(chain):
+    """Photos that jump 900 km a day make the camera fast, those of one place make it slow."""
+    cells = chain.mesh.cells(
+        unit_vectors([48.0, 50.0, 48.0, 50.0, 48.0], [11.0, 23.0] * 2 + [11.0])
+    )
+    hours = np.full(4, 24.0)
+    jumping = np.eye(len(chain.mesh), dtype=np.float32)[cells]
+    staying = jumping[[0, 0, 0, 0, 0]]
+    fast, slow = (fit_scales(chain.pairs(hours, x), LAW).mode for x in (jumping, staying))
+    assert fast[0] > slow[0] + 0.5
