@@ -6,7 +6,7 @@ Knows no Beam.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -21,6 +21,12 @@ from locdiffusion.cli.terminal import tell
 from pipelines.albums.photos import numbers
 from pipelines.geotag.model_cache import EmbeddedLoader, GeotaggerLike, Loader, loaded
 from schemas.layers import EMBEDDING
+
+Float = NDArray[np.float64]
+Index = NDArray[np.int64]
+
+HELD_AT_ONCE = 1024
+"""Most photos whose likelihoods are held at once; more than a window of `joint` asks for."""
 
 _WITHOUT = "or go by times and anchors alone with --anchors-only"
 
@@ -61,14 +67,61 @@ class EvidenceReader:
         rows = np.flatnonzero(asked & np.asarray(embeddings.is_valid()))
         if not len(rows) or len(rows) + anchors < 2:
             return None
-        values = _values(embeddings.take(pa.array(rows)))
+        kept = embeddings.take(pa.array(rows))
         keys = photos["key"].take(pa.array(rows)).to_pylist()
         model = loaded(self.load)
         geotagger = cast("SayingGeotagger", model.geotagger)
-        with model.lock:
-            likelihood = geotagger.likelihood(geotagger.sample(values, keys), values)
+
+        def likelihood_of(part: Index) -> Likelihood:
+            values = _values(kept.take(pa.array(part)))
+            with model.lock:
+                natural = geotagger.sample(values, [keys[row] for row in part.tolist()])
+                return geotagger.likelihood(natural, values)
+
+        every = np.arange(len(rows))
+        long = len(rows) > HELD_AT_ONCE
+        likelihood = LongLikelihood(likelihood_of, every) if long else likelihood_of(every)
         believed = likelihood.weight > UNBELIEVED
         return Evidence(rows, likelihood) if np.any(believed) else None
+
+
+class LongLikelihood:
+    """Likelihoods of places for the photos of a long album, of which those of a window are held.
+
+    Attributes:
+        weight: How far each photo is believed, from 0 to 1, ``(n,)``.
+        look: What each photo looks like, ``(n, C)``.
+    """
+
+    def __init__(self, of: Callable[[Index], Likelihood], rows: Index) -> None:
+        """Looks at all photos, some at once.
+
+        Args:
+            of: Computes the likelihoods of some of the photos.
+            rows: Numbers of all photos, ``(n,)``.
+        """
+        self._of = of
+        parts = [
+            (found.weight, found.look)
+            for start in range(0, len(rows), HELD_AT_ONCE)
+            for found in (of(rows[start : start + HELD_AT_ONCE]),)
+        ]
+        self.weight, self.look = (np.concatenate(column) for column in zip(*parts, strict=True))
+        self._rows, self._held = rows[:1], of(rows[:1])
+
+    def base(self, vectors: Float) -> Float:
+        """Density of the base measure at unit vectors ``(S, 3)``, ``(S,)``."""
+        return self._held.base(vectors)
+
+    def at(self, vectors: Float) -> Callable[[Index], Float]:
+        """Function from numbers of photos ``(m,)`` to log L at unit vectors, ``(m, S)``."""
+
+        def log_likelihood(rows: Index) -> Float:
+            if not np.array_equal(rows, self._rows):
+                self._rows, self._held = rows, self._of(rows)
+            return self._held.at(vectors)(np.arange(len(rows)))
+
+        return log_likelihood
 
 
 def _values(embeddings: pa.Array) -> NDArray[np.float32]:

@@ -18,6 +18,7 @@ from locdiffusion.albums.evidence import Evidence
 from locdiffusion.albums.joint import place_jointly
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.geotagger import Geotagger
+from pipelines.albums import evidence
 from pipelines.albums.command import main
 from support.album_jobs import START, parts_of, rows_of, run, summary_of
 from support.archives import photo, write_tar
@@ -178,12 +179,25 @@ def test_the_job_joins_what_photos_show_as_the_plain_function(
     asked = np.flatnonzero(np.isnan(known[0]))
     values = np.stack(kept.embedding.to_numpy()[asked]).astype(np.float32)
     natural = geotagger.sample(values, alps.index[asked].tolist())
-    evidence = Evidence(asked, geotagger.likelihood(natural, values))
-    answers = place_jointly(Album.of(hours, *known), evidence, AlbumParameters.load())
+    shown = Evidence(asked, geotagger.likelihood(natural, values))
+    answers = place_jointly(Album.of(hours, *known), shown, AlbumParameters.load())
     assert_allclose(alps.latitude, answers.latitude, atol=1e-6)
     assert_allclose(alps.radius_90_km, answers.radius_90_km, rtol=1e-3)
     assert (alps.share_own.to_numpy()[asked] > 0).all()
     assert summary_of(tmp_path / "out")["configuration"]["evidence"]
+
+
+def test_a_long_album_gives_the_rows_of_one_that_is_held_whole(
+    seen: Path, tmp_path: Path, tiny_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = (seen, "--checkpoint", tiny_checkpoint, "--output")
+    assert run(*words, tmp_path / "whole") == 0
+    monkeypatch.setattr(evidence, "HELD_AT_ONCE", 4)
+    assert run(*words, tmp_path / "parts") == 0
+    whole, parts = (rows_of(tmp_path / name).to_pandas() for name in ("whole", "parts"))
+    for name in ("latitude", "longitude"):
+        assert_allclose(parts[name], whole[name], atol=1e-5)
+    assert_allclose(parts.radius_90_km, whole.radius_90_km, rtol=1e-3)
 
 
 def test_beam_writes_the_bytes_of_the_plain_loop_with_evidence(
