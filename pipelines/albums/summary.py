@@ -25,7 +25,9 @@ MEANINGS = {
 
 def summary_table(summary: Mapping[str, Any]) -> str:
     """The lines of a summary."""
-    lines = [f"albums       {number(summary['photos'], 'photo')} of {summary['albums']:,} albums"]
+    lines = [
+        f"albums       {number(summary['photos'], 'photo')} of {number(summary['albums'], 'album')}"
+    ]
     for standing, meaning in MEANINGS.items():
         name = standing.value.replace("_", " ")
         lines.append(f"{name:<12} {summary['standings'][standing.value]:>9,}  {meaning}")

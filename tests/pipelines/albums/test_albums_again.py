@@ -123,7 +123,7 @@ def test_other_settings_want_another_output(
     assert run(*words, "--album-by", "camera", "--overwrite") == 0
     assert summary_of(tmp_path / "out")["albums"] == 1
     assert run(*words, "--summarise") == 0
-    assert "63 photos of 1 albums" in capsys.readouterr().out
+    assert "63 photos of 1 album" in capsys.readouterr().out
 
 
 def test_what_somebody_else_wrote_is_left_alone(

@@ -34,7 +34,7 @@ def test_both_jobs_one_behind_the_other(
     with plainly():
         outcome = geotagged(tmp_path / "out", photos, flags=flags, load=None)
     assert outcome.status == 0, outcome.console
-    assert "6 photos of 1 albums" in outcome.console
+    assert "6 photos of 1 album" in outcome.console
     found = rows_of(tmp_path / "out").to_pandas().set_index("key")
     assert found.standing.to_dict() == {
         f"{i}.jpg": "anchor" if i % 3 else "placed" for i in range(6)
