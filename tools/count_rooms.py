@@ -130,7 +130,7 @@ def measured() -> list[tuple[str, int, int]]:
         (
             f"lines of {', '.join(PACKAGES)}",
             sum(len(text.splitlines()) for text in texts.values()),
-            53_800,
+            53_900,
         ),
         (f"files that spell the column {COLUMN}", containing(COLUMN, texts), 4),
         ("files that call os.replace", containing(r"\bos\.replace\(", texts), 1),

@@ -3,18 +3,20 @@
 A table is CSV, tab-separated text or Parquet, with columns by their names, as `exiftool -csv`
 writes them too (with `-n` or without). A row with a position is an anchor, one without is asked. A
 row is never refused because of its clock or its position: what cannot be read of it is not known.
+Where exiftool writes several columns of one thing, each row has that of the first which is filled.
 """
 
 from __future__ import annotations
 
 import posixpath
+import re
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
 from numpy.typing import NDArray
 
-from locdiffusion.photos.capture_time import Camera, CaptureTime, TimeSource, parse_time
+from locdiffusion.photos.capture_time import Camera, CaptureTime, TimeSource, parse_time, read_clock
 from locdiffusion.photos.coordinates import CoordinateError, Source, parse_angle, place
 from locdiffusion.photos.lists import LATITUDE, LONGITUDE, Column, NamedColumns, read_list
 from locdiffusion.photos.storage import DataError
@@ -41,6 +43,10 @@ _NAMED = Column("album", ALBUM.names[:1])
 _ANSWER = Column("radius of an answer", ("radius_90_km",))
 _EPOCH = datetime(1970, 1, 1)
 _NOWHERE = (np.nan, np.nan)
+_DAY_FIRST = re.compile(r"([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{4}),?(?= )")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]{1,3},[0-9]+\Z")
+_NO_MINUTES = 3
+"""Digits behind a comma that are no minutes any more, but decimals."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class AlbumTable:
         camera: Name or hash of the camera of each photo, empty where unknown.
         time: When each photo was taken, None where unknown.
         latitude, longitude: Known positions in degrees, ``(N,)``; NaN where unknown.
-        unread: Number of rows whose position is there and cannot be read.
+        unread: Positions that are there and cannot be read, as texts.
+        unread_times: Times that are there and cannot be read, as texts.
     """
 
     key: list[str]
@@ -64,7 +71,8 @@ class AlbumTable:
     time: list[CaptureTime | None]
     latitude: NDArray[np.float64]
     longitude: NDArray[np.float64]
-    unread: int
+    unread: list[str]
+    unread_times: list[str]
 
     def __len__(self) -> int:
         """Number of photos N."""
@@ -100,10 +108,12 @@ def read_album_table(url: str) -> AlbumTable:
             f"{url} has a column {_ANSWER.names[0]!r}, so its positions are answers, wanted known "
             "ones; keep the columns of truth_ or exif_, as latitude and longitude"
         )
-    times = rows.text(TIME)
+    rows.text(TIME)  # raises if no column is one of times
+    times = [_DAY_FIRST.sub(r"\3-\2-\1", text) for text in _filled(rows, TIME)]
     keys = _texts(rows, KEY)
     folders = [posixpath.dirname(key) for key in keys]
-    places = [_place(*row) for row in zip(*_positions(rows), strict=True)]
+    positions = list(zip(*_positions(rows), strict=True))
+    places = [_place(*row) for row in positions]
     known = [_NOWHERE if at is None else at for at in places]
     degrees = np.array(known, np.float64).reshape(-1, 2)
     return AlbumTable(
@@ -114,7 +124,12 @@ def read_album_table(url: str) -> AlbumTable:
         time=[_time(*row) for row in zip(times, _offsets(rows), strict=True)],
         latitude=degrees[:, 0],
         longitude=degrees[:, 1],
-        unread=places.count(None),
+        unread=[
+            " ".join(filter(None, words))
+            for words, at in zip(positions, places, strict=True)
+            if at is None
+        ],
+        unread_times=[text for text in times if text and read_clock(text) is None],
     )
 
 
@@ -122,17 +137,24 @@ def _texts(rows: NamedColumns, column: Column) -> list[str]:
     return rows.text(column) if rows.has(column) else [""] * len(rows)
 
 
+def _filled(rows: NamedColumns, column: Column) -> list[str]:
+    """Takes of each row the first column of these names that is not empty there, if any is."""
+    columns = [Column(column.what, (name,)) for name in column.names]
+    texts = [rows.text(one) for one in columns if rows.has(one)] or [[""] * len(rows)]
+    return [next(filter(None, row), "") for row in zip(*texts, strict=True)]
+
+
 def _cameras(rows: NamedColumns) -> list[str]:
     if rows.has(CAMERA):
         return rows.text(CAMERA)
-    names = (_texts(rows, column) for column in NAMES_OF_CAMERAS)
+    names = (_filled(rows, column) for column in NAMES_OF_CAMERAS)
     return [Camera(*words).id for words in zip(*names, strict=True)]
 
 
 def _offsets(rows: NamedColumns) -> list[str]:
     """Offsets from UTC as ISO 8601 writes them, empty where unknown."""
     if not rows.has(OFFSET_MIN):
-        return _texts(rows, OFFSET)
+        return _filled(rows, OFFSET)
     return [_iso_offset(minutes) for minutes in rows.text(OFFSET_MIN)]
 
 
@@ -151,7 +173,16 @@ def _time(text: str, offset: str) -> CaptureTime | None:
 
 def _positions(rows: NamedColumns) -> list[list[str]]:
     """Latitudes, longitudes and the hemispheres of both, as texts."""
-    return [_texts(rows, column) for column in (LATITUDE, LONGITUDE, *LETTERS)]
+    columns = [_texts(rows, column) for column in (LATITUDE, LONGITUDE, *LETTERS)]
+    return [*map(_with_points, columns[:2]), *columns[2:]]
+
+
+def _with_points(angles: list[str]) -> list[str]:
+    """Writes the decimal commas of a spreadsheet as points, where they cannot be of minutes."""
+    found = [text for text in angles if _DECIMAL_COMMA.match(text)]
+    if all(len(text.partition(",")[2]) < _NO_MINUTES for text in found):
+        return angles
+    return [text.replace(",", ".") if _DECIMAL_COMMA.match(text) else text for text in angles]
 
 
 def _place(*words: str) -> tuple[float, float] | None:

@@ -34,7 +34,8 @@ def test_a_table_of_our_own_columns(tmp_path: Path) -> None:
         "d,y,d,soon,Z,99,1\n",
     )
     assert len(found) == 4 and found.key == list("abcd") and found.album == list("xxyy")
-    assert found.camera == ["c", "", "d", "d"] and found.unread == 1
+    assert found.camera == ["c", "", "d", "d"] and found.unread == ["99 1"]
+    assert found.unread_times == ["soon"], "and a clock never set can be read"
     np.testing.assert_allclose(found.hours, [HOUR - 2, HOUR, NAN, NAN], atol=1e-9)
     assert found.zoned.tolist() == [True, False, False, False]
     np.testing.assert_array_equal(found.latitude, [52.5, NAN, NAN, NAN])
@@ -74,7 +75,7 @@ def test_hemispheres_beside_the_numbers(tmp_path: Path) -> None:
         "b.jpg,2024:05:17 12:30:05,-33.5,North,70.25,W\n",
     )
     assert (found.latitude[0], found.longitude[0]) == (-33.5, -70.25)
-    assert np.isnan(found.latitude[1]) and found.unread == 1
+    assert np.isnan(found.latitude[1]) and found.unread == ["-33.5 70.25 North W"]
 
 
 def test_a_parquet_with_times_of_any_type(tmp_path: Path) -> None:
@@ -100,3 +101,35 @@ def test_tables_that_cannot_be_albums(tmp_path: Path) -> None:
         read(tmp_path / "b.csv", "key,latitude,longitude\na,1,2\n")
     empty = read(tmp_path / "c.csv", "key,captured_at\n")
     assert len(empty) == 0 and empty.latitude.shape == empty.hours.shape == (0,)
+
+
+def test_each_row_has_the_first_column_that_is_filled(tmp_path: Path) -> None:
+    """A phone writes sub-seconds and its zone, and the camera beside it neither."""
+    found = read(
+        tmp_path / "t.csv",
+        "SourceFile,Model,SerialNumber,BodySerialNumber,CreateDate,DateTimeOriginal,"
+        "SubSecDateTimeOriginal,OffsetTime,OffsetTimeOriginal\n"
+        "a.jpg,phone,,,2024:05:17 12:00:00,2024:05:17 12:30:05,2024:05:17 12:30:05.25+02:00,,\n"
+        "b.jpg,D750,,12,2024:05:17 12:00:00,2024:05:17 12:30:05,,+03:00,\n"
+        "c.jpg,D750,12,,2024:05:17 12:00:00,,,+03:00,+01:00\n",
+    )
+    assert [str(time) for time in found.time] == [
+        "2024-05-17T12:30:05.250000+02:00",
+        "2024-05-17T12:30:05+03:00",
+        "2024-05-17T12:00:00+01:00",
+    ]
+    assert found.camera[1] == found.camera[2] == Camera("", "D750", "12").id
+
+
+def test_what_a_german_spreadsheet_writes(tmp_path: Path) -> None:
+    header = "\ufeffkey;captured_at;latitude;longitude\r\n"
+    found = read(
+        tmp_path / "t.csv",
+        f"{header}a;17.05.2024 12:30;48,1374;-11,5\r\nb;17.05.2024, 12:30:05;-48,5;-11,575\r\n",
+    )
+    assert [str(time) for time in found.time] == ["2024-05-17T12:30:00", "2024-05-17T12:30:05"]
+    np.testing.assert_array_equal(found.latitude, [48.1374, -48.5])
+    np.testing.assert_array_equal(found.longitude, [-11.5, -11.575])
+    # Minutes or decimals? Nobody knows.
+    found = read(tmp_path / "t.csv", f"{header}a;17/05/2024 12:30;48,13;-11,50\r\n")
+    assert found.unread == ["48,13 -11,50"] and found.unread_times == ["17/05/2024 12:30"]
