@@ -29,7 +29,7 @@ from locdiffusion.photos.patterns import expand_patterns
 from locdiffusion.photos.storage import DataError
 from pipelines.albums.evidence import check_model, evidence_loader
 from pipelines.albums.geotag_source import geotag_run, geotag_sources
-from pipelines.albums.grouping import FOLDER_ALONE, FOLDER_AND_CAMERA
+from pipelines.albums.grouping import FOLDER_ALONE, FOLDER_AND_CAMERA, path_in_common
 from pipelines.albums.options import AlbumsOptions, parse
 from pipelines.albums.options import albums_parser as parser
 from pipelines.albums.output import PAGES, RUN, AlbumsJob, AlbumsOutput
@@ -134,17 +134,28 @@ def _tables(options: AlbumsOptions) -> tuple[Sequence[PhotoSource], int, dict[st
     if by is None:
         named = all(TableSource(url, FOLDER_ALONE).table.named for url in urls)
         by = FOLDER_ALONE if named else FOLDER_AND_CAMERA
-    sources = [TableSource(url, by) for url in urls]
+    folders = [TableSource(url, by).table for url in urls]
+    above = path_in_common(name for one in folders if not one.named for name in one.album)
+    sources = [TableSource(url, by, above) for url in urls]
     photos = 0
     for source in sources:
         photos += len(source.table)
-        if source.table.unread:
-            unread = number(source.table.unread, "position")
-            tell(f"{source.url}: {unread} cannot be read, and count as unknown")
+        _tell_unread(source)
     if not photos:
         raise DataError(f"{', '.join(options.tables)} has no row; want a row for each photo")
     names = [os.path.basename(url) for url in urls]
     return sources, photos, {"tables": names, "album_by": str(by)}
+
+
+def _tell_unread(source: TableSource) -> None:
+    wanted = "degrees such as 48.1374 and -11.5755", "2024-05-17 12:30:05 or 17.05.2024 12:30"
+    found = source.table.unread, source.table.unread_times
+    for what, texts, want in zip(("position", "time"), found, wanted, strict=True):
+        if texts:
+            tell(
+                f"{source.url}: {number(len(texts), what)} cannot be read, such as "
+                f"{texts[0][:40]!r}, and count as unknown; want {want}"
+            )
 
 
 def _geotagger(options: AlbumsOptions, geotagger: Loader | None) -> Loader | None:

@@ -39,6 +39,7 @@ class GeotagSource:
         shard: Id of the shard.
         by: How photos are grouped.
         label: Name of the place where the shard lies; the folder of a photo begins with it.
+        above: Path above the top folders: the label of the only place, or else what is above it.
         folder: Folder of photos that lie in none.
         embeddings: Whether embeddings are read too.
     """
@@ -47,6 +48,7 @@ class GeotagSource:
     shard: str
     by: AlbumBy
     label: str
+    above: str
     folder: str
     embeddings: bool = False
 
@@ -76,7 +78,7 @@ class GeotagSource:
         ahead = np.nan_to_num(_numbers(offset)) / 60.0
         return {
             **{name: rows[name] for name in PREDICTED.names},
-            "album": self.by.names(folders, rows["camera"].to_pylist()),
+            "album": self.by.names(folders, rows["camera"].to_pylist(), self.above),
             "hours": local - ahead,
             "zoned": offset.is_valid(),
             "known_latitude": latitude,
@@ -116,8 +118,11 @@ def geotag_sources(root: str, by: AlbumBy, embeddings: bool) -> tuple[list[Geota
         )
     roots = {manifest["shard"]: _place(manifest["source"]) for manifest in manifests}
     named = labels({place for place, _ in roots.values()})
+    above = {
+        label: label if len(named) == 1 else label.rpartition("/")[0] for label in named.values()
+    }
     sources = [
-        GeotagSource(root, shard, by, named[place], folder, embeddings)
+        GeotagSource(root, shard, by, named[place], above[named[place]], folder, embeddings)
         for shard, (place, folder) in sorted(roots.items())
     ]
     return sources, photos

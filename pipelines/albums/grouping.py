@@ -7,9 +7,10 @@ be one camera. Knows no Beam.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import takewhile
 
 ALL_PHOTOS = "all photos"
 ROOT = "."
@@ -64,18 +65,21 @@ class AlbumBy:
         """The kinds with commas between them, as `parse` reads them."""
         return ",".join(kind.value for kind in Kind if kind in self.kinds)
 
-    def names(self, folders: Sequence[str], cameras: Sequence[str | None]) -> list[str]:
+    def names(
+        self, folders: Sequence[str], cameras: Sequence[str | None], above: str = ""
+    ) -> list[str]:
         """Names the album of each of N photos.
 
         Args:
             folders: Folder of each photo, with slashes; empty for none.
             cameras: Camera of each photo, None or empty where it is unknown. Photos of unknown
                 cameras are albums by folder.
+            above: Path above the top folders; empty where these begin the path.
         """
         if Kind.NONE in self.kinds:
             return [ALL_PHOTOS] * len(folders)
         if Kind.TOP_FOLDER in self.kinds:
-            folders = [folder.partition("/")[0] for folder in folders]
+            folders = [_top(folder, above) for folder in folders]
         if Kind.CAMERA not in self.kinds:
             return [folder or ROOT for folder in folders]
         if self.kinds == {Kind.CAMERA}:
@@ -85,6 +89,21 @@ class AlbumBy:
             f"{folder or ROOT} ({camera})" if camera else folder or ROOT
             for folder, camera in zip(folders, cameras, strict=True)
         ]
+
+
+def _top(folder: str, above: str) -> str:
+    """Cuts a folder behind the first one below a path; that path itself stays."""
+    if folder == above:
+        return folder
+    start = len(above) + 1 if folder.startswith(f"{above}/") else 0
+    end = folder.find("/", start)
+    return folder if end < 0 else folder[:end]
+
+
+def path_in_common(folders: Iterable[str]) -> str:
+    """Path above the first folder in which several paths differ; empty for none."""
+    steps = zip(*(folder.split("/") for folder in set(folders)), strict=False)
+    return "/".join(step[0] for step in takewhile(lambda step: len(set(step)) == 1, steps))
 
 
 FOLDER_AND_CAMERA = AlbumBy(frozenset({Kind.FOLDER, Kind.CAMERA}))

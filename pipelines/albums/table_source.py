@@ -26,10 +26,12 @@ class TableSource:
     Attributes:
         url: Path or URL of the table.
         by: How its photos are grouped.
+        above: Path above the top folders.
     """
 
     url: str
     by: AlbumBy
+    above: str = ""
 
     @property
     def table(self) -> AlbumTable:
@@ -62,7 +64,7 @@ class TableSource:
                 "truth_longitude": table.longitude,
                 "truth_source": [Source.TABLE.value if one else None for one in known],
                 **dict(zip(CAPTURE_COLUMNS, capture, strict=True)),
-                "album": self.by.names(table.album, table.camera),
+                "album": self.by.names(table.album, table.camera, self.above),
                 "hours": table.hours,
                 "zoned": table.zoned,
                 "known_latitude": table.latitude,

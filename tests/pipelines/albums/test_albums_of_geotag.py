@@ -114,6 +114,23 @@ def test_archives_of_a_folder_are_one_place(tmp_path: Path) -> None:
     assert not (tmp_path / "out/albums").exists()
 
 
+def top_folders(output: Path, albums: Path) -> set[str]:
+    words = ("--output", albums, "--album-by", "top-folder", "--anchors-only")
+    assert run(output, *words) == 0
+    return set(rows_of(albums)["album"].to_pylist())
+
+
+def test_top_folders_lie_below_the_only_place_or_are_the_places(out: Path, tmp_path: Path) -> None:
+    assert top_folders(out, tmp_path / "albums") == {"Photos/Alps", "Photos/Desk"}
+    for name in ("ann", "ben"):
+        for photo_name, data in members(2, folder=f"{name}/DCIM/100"):
+            (tmp_path / photo_name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / photo_name).write_bytes(data)
+    places = [tmp_path / name / "DCIM" for name in ("ann", "ben")]
+    assert geotagged(tmp_path / "both", *places).status == 0
+    assert top_folders(tmp_path / "both", tmp_path / "two") == {str(place) for place in places}
+
+
 def test_new_photos_come_into_their_albums(tmp_path: Path) -> None:
     folder = archive(tmp_path / "Photos")
     assert geotagged(tmp_path / "out", folder).status == 0
