@@ -11,6 +11,7 @@ from pathlib import Path
 from locdiffusion.albums.command import parser as check_parser
 from locdiffusion.cli.flags import add_flags, add_input, folder, from_home
 from locdiffusion.cli.parser import SWITCH, UsageError
+from locdiffusion.files import absolute
 from pipelines.albums.grouping import FOLDER_AND_CAMERA, AlbumBy
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 
@@ -56,7 +57,9 @@ albums:
                                GPS places the photos of the camera beside it
     --album-by camera          a camera in all its folders; two phones of one
                                model that tell no serial number seem to be one
-    --album-by top-folder,camera   the same, within the first folder of the path
+    --album-by top-folder,camera   the same, within the first folder below the
+                               place that was geotagged, or in which the paths
+                               of a table differ
     --album-by none            all photos together
   Photos of an unknown camera are albums by folder.
 
@@ -153,12 +156,16 @@ def parse(arguments: Sequence[str] | None = None) -> AlbumsOptions:
         UsageError: A flag is known neither here nor to Beam, or a value is out of range.
     """
     ours = albums_parser().parse_job(arguments)
-    if bool(ours.input) == bool(ours.table) or len(ours.input) > 1:
+    of_output = bool(ours.summarise and ours.output and not ours.input)  # which is all it takes
+    if (bool(ours.input) == bool(ours.table) and not of_output) or len(ours.input) > 1:
         given = f"{len(ours.input)} outputs and {len(ours.table)} tables are given"
         raise UsageError(
             f"{given}, wanted one output of `locdiffusion geotag`, or tables: "
             "locdiffusion albums OUT, or locdiffusion albums --table FILE"
         )
+    files = [absolute(table) for table in ours.table]
+    if twice := [ours.table[row] for row, file in enumerate(files) if file in files[:row]]:
+        raise UsageError(f"--table names {twice[0]} twice; name each table once")
     try:
         by = None if ours.album_by is None else AlbumBy.parse(ours.album_by)
     except ValueError as error:

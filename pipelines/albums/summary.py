@@ -40,12 +40,11 @@ def summary_table(summary: Mapping[str, Any]) -> str:
     more = len(named) + summary["unlisted"] - MOST_SHOWN
     if more > 0:
         lines.append(f"             and {more:,} more; see albums/_summary.json")
-    if summary["standings"][Standing.ALONE.value] and "camera" in summary["configuration"].get(
-        "album_by", ""
-    ):
+    alone = summary["standings"][Standing.ALONE.value] and summary["albums"] > 1
+    if alone and "camera" in summary["configuration"].get("album_by", ""):
         lines.append(
             "if one person carried all cameras of a folder, --album-by folder lets them place each "
-            "other"
+            "other, and --album-by none those of all folders"
         )
     return "\n".join(map(printable, lines))
 

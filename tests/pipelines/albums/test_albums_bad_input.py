@@ -36,7 +36,8 @@ def test_bad_clocks_and_positions(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (told["key"], told["album"]) == ("t/015.jpg", "t") and told["distance_km"] > 15_000
     printed = capsys.readouterr()
     assert "t/015.jpg of t: 1" in printed.out
-    assert "1 position cannot be read" in printed.err
+    assert "1 position cannot be read, such as 'not known 11'" in printed.err
+    assert "1 time cannot be read, such as 'rubbish'" in printed.err
     others = found[standing == "placed"]
     assert (np.abs(others.latitude - 48.0) < 1.0).all() and len(others) == 10
 
@@ -47,7 +48,9 @@ def test_photos_without_any_anchor_stand_alone(
     rows = [{**row, "latitude": "", "longitude": ""} for row in trip("t", 5)]
     table = write_table(tmp_path / "photos.csv", rows)
     assert run("--table", table, "--output", tmp_path / "out") == 1
-    assert "no photo was placed" in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "no photo was placed" in printed.err
+    assert "--album-by" not in printed.out, "there is no other camera that could help"
     found = rows_of(tmp_path / "out").to_pandas()
     assert set(found.standing) == {"alone"} and found.radius_90_km.isna().all()
 
@@ -77,6 +80,9 @@ def test_tables_that_are_none(
         (["a", "b"], "2 outputs"),
         (["a", "--table", "b.csv"], "1 outputs and 1 tables"),
         (["--table", "a.csv", "b.csv"], "give --output DIR"),
+        (["--table", "a.csv", "./a.csv", "--output", "out"], "names ./a.csv twice"),
+        (["--summarise"], "wanted one output"),
+        (["--summarise", "--output", "out"], "no job was started there"),
         (["--table", "a.csv", "--album-by", "owner"], "'owner' is none of folder, top-folder"),
         (["--table", "a.csv", "--album-by", "none,camera"], "groups no photos"),
         (["--table", "a.csv", "--parameters", "none.json"], "--parameters none.json cannot"),
@@ -100,6 +106,7 @@ def test_the_output_is_named_after_the_table(
     write_table(tmp_path / "photos.csv", trip("t", 6))
     assert run("--table", "photos.csv") == 0
     assert len(rows_of(tmp_path / "photos-albums")) == 6
+    assert run("--summarise", "--output", "photos-albums") == 0, "the output is all that it needs"
 
 
 def test_check_and_fit_are_actions_of_the_same_command(

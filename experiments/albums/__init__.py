@@ -1,1 +1,0 @@
-"""Measures how well albums place photos: real trips, overhead trips and simulated evidence."""
