@@ -21,7 +21,7 @@ from locdiffusion.files import write_json
 if TYPE_CHECKING:
     from experiments.speed.head.lines import Line
 
-GROUPS = ("decode", "encoder", "geoclip", "plonk")
+GROUPS = ("decode", "encoder", "geoclip", "plonk", "albums")
 
 EPILOG = """\
 lines:
@@ -30,6 +30,8 @@ lines:
            of the checkpoint's own
   geoclip  the head against GeoCLIP's: image MLP, 100,000 positions, softmax, the five best
   plonk    the head against PLONK's sampler: 16 calls of a network of its size
+  albums   placing the photos of an album, by anchors alone and with evidence, against
+           the default image encoder
 
 Both things of a line run in turns in one process. Printed: the ratio of the medians and, in
 brackets, the 10 % and 90 % quantile of the ratios of single turns. The rivals have random weights

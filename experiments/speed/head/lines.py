@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from experiments.speed.head.albums import by_anchors, by_evidence
 from experiments.speed.head.dense import DenseGridDecoder
 from experiments.speed.head.fine import fine_answers
 from experiments.speed.head.rivals import GALLERY, GeoClipHead, PlonkSampler
@@ -37,6 +38,7 @@ class Sizes:
         checked: Number of densities whose answers are compared.
         gallery: Number of positions in GeoCLIP's gallery.
         plonk_width, plonk_depth, plonk_steps: Sizes of PLONK's network and sampler.
+        album: Photos with evidence of an album.
     """
 
     batches: tuple[int, ...] = (1, 32, 256)
@@ -49,9 +51,10 @@ class Sizes:
     plonk_width: int = 512
     plonk_depth: int = 12
     plonk_steps: int = 16
+    album: int = 512
 
 
-QUICK = Sizes((1, 4), 2, 0.4, False, 4, 4, 500, 32, 2, 2)
+QUICK = Sizes((1, 4), 2, 0.4, False, 4, 4, 500, 32, 2, 2, 8)
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,7 @@ class Bench:
             "encoder": self.encode,
             "geoclip": self.geoclip,
             "plonk": self.plonk,
+            "albums": self.albums,
         }
 
     def decode(self) -> Iterator[Line]:
@@ -187,6 +191,28 @@ class Bench:
                 f"{self.sizes.plonk_steps} steps, no guidance / our head"
             )
             yield _times(name, batch, "≥ 10 times", timed, timed.ratio >= 10.0)
+
+    def albums(self) -> Iterator[Line]:
+        """Measures albums against the encoder: a tenth, and one and a half times its time."""
+        batch, count = min(PIPELINE_BATCH, max(self.sizes.batches)), self.sizes.album
+        encoder, size = self.default_encoder, self.default_encoder.spec.image_size
+        pixels = np.random.default_rng(0).integers(0, 256, (batch, size, size, 3), np.uint8)
+        seen = by_evidence(self.head, self._natural(count), self._some(count))
+        trials = (
+            ("album by anchors alone", by_anchors(count), count, 0.1),
+            ("album, each photo with evidence beside an anchor", seen, count, 1.5),
+        )
+        for name, placed, photos, most in trials:
+            timed = self._compared(partial(encoder.embed, pixels), placed, (batch, photos))
+            low, high = timed.spread
+            yield Line(
+                name=f"{name} / encoder {encoder.spec.name}",
+                photos=photos,
+                budget=f"≤ {100 * most:.0f} % of the encoder",
+                measured=f"{100 * timed.ratio:.1f} % ({100 * low:.1f}-{100 * high:.1f})",
+                met=timed.ratio <= most,
+                timed=timed,
+            )
 
     def _agreement(self, dense: DenseGridDecoder) -> Line:
         natural = self._natural(self.sizes.checked)

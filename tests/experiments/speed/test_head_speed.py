@@ -25,7 +25,7 @@ from support.dense_decoder import DenseDecoder
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 L, RADIUS_KM = 7, 500.0
-SIZES = Sizes((1, 2), 1, 1.0, True, 2, 3, 50, 16, 1, 2)
+SIZES = Sizes((1, 2), 1, 1.0, True, 2, 3, 50, 16, 1, 2, 8)
 
 
 def two_peaks(count, seed):
@@ -203,6 +203,7 @@ def test_every_line_says_what_it_measured(loaded):
         (2, "shown only"),
         *[(1, "faster"), (2, "faster")],
         *[(1, "≥ 10 times"), (2, "≥ 10 times")],
+        *[(8, "≤ 10 % of the encoder"), (8, "≤ 150 % of the encoder")],
     ]
     others = Bench(loaded, tiny.TinyEncoder(), embeddings, SIZES, tiny.TinyEncoder("default"))
     names = [(line.name, line.met is None) for line in others.encode()]
@@ -221,11 +222,11 @@ def test_the_command_writes_what_it_prints(tmp_path, monkeypatch, capsys):
     )
     monkeypatch.setattr(bench_lines, "QUICK", SIZES)
     file = tmp_path / "out" / "bench.json"
-    arguments = ["--quick", "--checkpoint", str(directory), "--only", "geoclip", "plonk"]
+    arguments = ["--quick", "--checkpoint", str(directory), "--only", "geoclip", "plonk", "albums"]
     assert main([*arguments, "--output", str(file)]) == 0
     said = capsys.readouterr().out
     written = json.loads(file.read_text())
-    assert len(written["lines"]) == 4
+    assert len(written["lines"]) == 6
     assert all(line["measured"] in said for line in written["lines"])
     assert "NOT MET" not in said, "a quick run must not judge"
     assert main([*arguments, "--photos", "*.tar"]) == 2
