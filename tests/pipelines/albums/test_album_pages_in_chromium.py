@@ -24,7 +24,8 @@ def page(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Page:
         root,
         album_columns("2015 Alps", *trip(120, 1, wrong=2)),
         album_columns(HOSTILE_KEY, *trip(30, 2), keys=keys),
-        album_columns("nowhere", *trip(9, 3, anchors=0.0)),
+        album_columns("nowhere", *trip(9, 3, anchors=0.0))
+        | {"captured_utc_offset_min": [None] * 9},
     )
     write_album_pages(str(root))
     return browser.open(root / "albums.html", 1200, 800)
@@ -178,6 +179,13 @@ def test_an_album_without_anchors_shows_what_its_photos_say(page: Page) -> None:
     assert rows_on_map(page) == set()
     page.run("select(155)")
     assert "alone: no other photo says where" in card(page)
+
+
+def test_times_are_of_utc_where_a_zone_is_known(page: Page) -> None:
+    assert " UTC: 120 photos" in page.run("$('told').textContent")
+    page.run("choose(2)")
+    told = page.run("$('told').textContent")
+    assert told.endswith(": 9 photos") and "UTC" not in told
 
 
 def test_a_phone_holds_the_page(page: Page) -> None:

@@ -19,6 +19,7 @@ const colourOf = (i) => {
   return C.standing[i] === ANCHOR ? INK : placedAt(i) && !Number.isNaN(t) ? colourAt(t) : D.colours.strange;
 };
 let album = 0, first = 0, last = 0, timed = 0;  // its rows, and the end of those that have a time
+let zone = "";  // UTC, unless all clocks of the album are without a zone
 let range = [0, 1], times = [0, 1];  // what the time line shows, and the window, in seconds of UTC
 let moments = [0, 1], places = [0, 1];  // times of photos, and where the time line has them
 let edges = [0, 1];  // where it has the ends of its range
@@ -31,6 +32,7 @@ function choose(number) {
   $("detail").hidden = true;
   first = D.first[number] ?? 0; last = D.first[number + 1] ?? 0;
   for (timed = first; timed < last && !Number.isNaN(at(C.utc, timed)); timed++);
+  zone = C.captured_utc_offset_min.slice(first, timed).some((minutes) => !Number.isNaN(minutes)) ? " UTC" : "";
   layTimes();
   allTimes();
   home();
@@ -73,7 +75,7 @@ function setTimes(from, to) {
   if (D.photos[album] > last - first) rest.push(`${(last - first).toLocaleString("en")} of ${photos(D.photos[album])} here, evenly drawn`);
   if (last > timed) rest.push(`${photos(last - timed)} without a time`);
   $("told").textContent = timed > first
-    ? [`${moment(times[0])} to ${moment(times[1])} UTC: ${photos(count)}`, ...rest].join("; ")
+    ? [`${moment(times[0])} to ${moment(times[1])}${zone}: ${photos(count)}`, ...rest].join("; ")
     : last > first ? "no photo of this album has a time" : "there is no photo";
   redraw();
 }
