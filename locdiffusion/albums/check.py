@@ -14,6 +14,7 @@ from locdiffusion.albums.levels import BLOCK, decided, hidden_shares
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.placing import believed, place
 from locdiffusion.decoding.answers import Columns
+from locdiffusion.photos.left_out import number
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between, unit_vectors
 from schemas.albums import Standing
 from schemas.geotags import THRESHOLDS_KM
@@ -93,7 +94,7 @@ def check(
     ]
     if not found:
         raise ValueError(
-            f"No position of {len(albums)} albums could be hidden while others stay; "
+            f"No position of {number(len(albums), 'album')} could be hidden while others stay; "
             "want albums with several photos that have a time and a position."
         )
     return HiddenPhotos.joined(found)
@@ -178,7 +179,7 @@ def report(rows: HiddenPhotos) -> str:
     """Writes what a check found as a table: coverage, and errors by gap."""
     inside = [100.0 * np.mean(rows.error_km <= r) for r in (rows.radius_50_km, rows.radius_90_km)]
     lines = [
-        f"{len(rows)} hidden photos of {len(np.unique(rows.album))} albums",
+        f"{number(len(rows), 'hidden photo')} of {number(len(np.unique(rows.album)), 'album')}",
         f"radii of 50 % and 90 % hold {inside[0]:.0f} % and {inside[1]:.0f} % of the truths",
         f"negative log density at the truth: {-np.mean(rows.log_density_km2):.2f} nats/km²",
         "",
@@ -188,13 +189,13 @@ def report(rows: HiddenPhotos) -> str:
     low = -1.0
     for name, high in GAPS.items():
         part = rows.take((rows.gap_hours > low) & (rows.gap_hours <= high))
-        low = high
+        low, label = high, f"up to {name}" if np.isfinite(high) else name
         if not len(part):
             continue
         columns = (part.error_km, part.nearest_km, part.interpolated_km)
         middle = [np.median(column) for column in (*columns, part.radius_50_km, part.radius_90_km)]
         lines.append(
-            f"up to {name:<14}{len(part):>7}{middle[0]:>8.2f}{middle[1]:>9.2f}{middle[2]:>14.2f}"
+            f"{label:<20}{len(part):>7}{middle[0]:>8.2f}{middle[1]:>9.2f}{middle[2]:>14.2f}"
             f"{middle[3]:>9.2f}{middle[4]:>10.2f}"
         )
     within = [

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locdiffusion.albums.album import Album
+from locdiffusion.cli.terminal import tell
 from locdiffusion.photos.album_table import read_album_table
 
 Float = NDArray[np.float64]
@@ -17,7 +18,9 @@ CLOCK_HOURS = 3.0
 
 
 def read_albums(url: str) -> dict[str, tuple[Album, list[str]]]:
-    """Reads the albums of a table.
+    """Reads the albums of a table: those of its column `album`, or else of a camera in a folder.
+
+    What of the table cannot be read is told on the console.
 
     Args:
         url: CSV, tab-separated or Parquet file, a path or a URL.
@@ -29,15 +32,23 @@ def read_albums(url: str) -> dict[str, tuple[Album, list[str]]]:
         DataError: The table cannot be read or has no column of times.
     """
     table = read_album_table(url)
-    name, hours, zoned = np.array(table.album), table.hours, table.zoned
+    for problem in table.problems:
+        tell(f"{url}: {problem}")
+    hours, zoned = table.hours, table.zoned
+    names = table.album if table.named else [*map(_name, table.album, table.camera)]
+    name = np.array(names)
     albums = {}
-    for album in dict.fromkeys(table.album):
+    for album in dict.fromkeys(names):
         rows = np.flatnonzero(name == album)
         place = table.latitude[rows], table.longitude[rows]
         camera = [table.camera[row] for row in rows.tolist()]
         photos = album_of(hours[rows], zoned[rows], camera, *place)
         albums[album] = photos, [table.key[row] for row in rows.tolist()]
     return albums
+
+
+def _name(folder: str, camera: str) -> str:
+    return f"{folder} ({camera})" if camera else folder
 
 
 def album_of(

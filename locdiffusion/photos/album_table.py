@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from locdiffusion.photos.capture_time import Camera, CaptureTime, TimeSource, parse_time, read_clock
 from locdiffusion.photos.coordinates import CoordinateError, Source, parse_angle, place
+from locdiffusion.photos.left_out import number
 from locdiffusion.photos.lists import LATITUDE, LONGITUDE, Column, NamedColumns, read_list
 from locdiffusion.photos.storage import DataError
 
@@ -90,6 +91,18 @@ class AlbumTable:
         """Whether the offset of each photo's time is known, ``(N,)``."""
         known = (time is not None and time.offset_min is not None for time in self.time)
         return np.fromiter(known, np.bool_, len(self))
+
+    @property
+    def problems(self) -> list[str]:
+        """What of the table cannot be read, for people: a line for positions, one for times."""
+        wanted = "degrees such as 48.1374 and -11.5755", "2024-05-17 12:30:05 or 17.05.2024 12:30"
+        found = (self.unread, "position", wanted[0]), (self.unread_times, "time", wanted[1])
+        return [
+            f"{number(len(texts), what)} cannot be read, such as {texts[0][:40]!r}, and count as "
+            f"unknown; want {want}"
+            for texts, what, want in found
+            if texts
+        ]
 
 
 def read_album_table(url: str) -> AlbumTable:

@@ -179,7 +179,12 @@ def list_errors(url: str) -> Iterator[None]:
     """Turns what reading a list raises into a DataError that names it."""
     try:
         yield
-    except (OSError, UnicodeDecodeError, csv.Error, ParquetError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{url} is no text in UTF-8, as byte {error.start} of what was read is none; save it "
+            "anew with that encoding (`CSV UTF-8` in a spreadsheet)"
+        ) from error
+    except (OSError, csv.Error, ParquetError) as error:
         reason = " ".join(str(error).split())[:300]
         raise DataError(
             f"{url} cannot be read ({type(error).__name__}: {reason}); want a CSV or Parquet file."

@@ -140,22 +140,12 @@ def _tables(options: AlbumsOptions) -> tuple[Sequence[PhotoSource], int, dict[st
     photos = 0
     for source in sources:
         photos += len(source.table)
-        _tell_unread(source)
+        for problem in source.table.problems:
+            tell(f"{source.url}: {problem}")
     if not photos:
         raise DataError(f"{', '.join(options.tables)} has no row; want a row for each photo")
     names = [os.path.basename(url) for url in urls]
     return sources, photos, {"tables": names, "album_by": str(by)}
-
-
-def _tell_unread(source: TableSource) -> None:
-    wanted = "degrees such as 48.1374 and -11.5755", "2024-05-17 12:30:05 or 17.05.2024 12:30"
-    found = source.table.unread, source.table.unread_times
-    for what, texts, want in zip(("position", "time"), found, wanted, strict=True):
-        if texts:
-            tell(
-                f"{source.url}: {number(len(texts), what)} cannot be read, such as "
-                f"{texts[0][:40]!r}, and count as unknown; want {want}"
-            )
 
 
 def _geotagger(options: AlbumsOptions, geotagger: Loader | None) -> Loader | None:

@@ -6,6 +6,7 @@ from numpy.testing import assert_allclose
 from locdiffusion.albums.command import main
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.table import read_albums
+from locdiffusion.photos.capture_time import Camera
 from support import SEED
 from support.albums import walk
 
@@ -25,7 +26,10 @@ def written(folder, text):
 
 
 def test_what_exiftool_writes_is_understood(tmp_path):
+    mine, other = (Camera("", "X", serial).id for serial in ("77", "78"))
     albums = read_albums(written(tmp_path, EXIFTOOL))
+    assert list(albums) == [f"a ({mine})", f"a ({other})", f"b ({mine})"], "as in the job"
+    albums = read_albums(written(tmp_path, EXIFTOOL.replace("Directory", "album")))
     assert list(albums) == ["a", "b"]
     album, keys = albums["a"]
     assert keys == ["a/1.jpg", "a/2.jpg"]
@@ -34,6 +38,14 @@ def test_what_exiftool_writes_is_understood(tmp_path):
     assert album.camera[0] != album.camera[1]
     assert_allclose(album.clock_hours, [0.0, 3.0])
     assert not albums["b"][0].timed.any()
+
+
+def test_check_tells_what_cannot_be_read(tmp_path, capsys):
+    table = written(tmp_path, "captured_at;latitude;longitude\n17/05/2024 12:30;48,1;11,5\n")
+    assert main(["check", table]) == 2
+    told = capsys.readouterr().err
+    assert "1 position cannot be read, such as '48,1 11,5'" in told
+    assert "'17/05/2024 12:30'" in told and "No position of 1 album " in told
 
 
 def walked(folder, count):
@@ -48,7 +60,8 @@ def walked(folder, count):
 def test_check_and_fit_run_on_a_table(tmp_path, capsys):
     table = walked(tmp_path, 40)
     assert main(["check", table, "--seed", "1"]) == 0
-    assert "nearest anchor" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "nearest anchor" in told and " hidden photos of 1 album\n" in told
     assert main(["fit", table, "--output", str(tmp_path / "mine.json")]) == 0
     assert AlbumParameters.load(tmp_path / "mine.json").card.photos == 40
     assert main(["fit", table]) == 2

@@ -133,3 +133,9 @@ def test_what_a_german_spreadsheet_writes(tmp_path: Path) -> None:
     # Minutes or decimals? Nobody knows.
     found = read(tmp_path / "t.csv", f"{header}a;17/05/2024 12:30;48,13;-11,50\r\n")
     assert found.unread == ["48,13 -11,50"] and found.unread_times == ["17/05/2024 12:30"]
+
+
+def test_another_encoding_is_told_with_its_remedy(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_bytes("key,captured_at\nMünchen,2024-05-17 12:30\n".encode("cp1252"))
+    with pytest.raises(DataError, match="is no text in UTF-8, as byte 17"):
+        read_album_table(str(tmp_path / "t.csv"))
