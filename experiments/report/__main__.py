@@ -284,10 +284,10 @@ def splits_of(pairs: Sequence[str]) -> dict[str, list[str]]:
 
 def describe(patterns: Sequence[str]) -> list[dict[str, Any]]:
     """Summarises `dataset.json` beside the shards, which says how they were made."""
-    kept = ("split", "seed", "count", "augmentation", "mosaics")
+    from experiments.report.record import how_made
+
     files = [p / "dataset.json" for p in dict.fromkeys(Path(x).parent for x in patterns)]
-    made = [json.loads(file.read_text("utf-8")) for file in files if file.is_file()]
-    return [{name: one[name] for name in kept if name in one} for one in made]
+    return how_made(json.loads(file.read_text("utf-8")) for file in files if file.is_file())
 
 
 def main(argv: Sequence[str] | None = None) -> int:

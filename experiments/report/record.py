@@ -17,6 +17,7 @@ A number with an interval is {"value": ..., "low": ..., "high": ...}; shares are
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -73,6 +74,15 @@ class Nearness:
     n: int
     quantiles_km: tuple[float, ...]
     over_km: float = 0.0
+
+
+MADE = ("split", "seed", "count", "augmentation", "mosaics")
+"""What tells photos of `dataset.json` from others of the same recipe."""
+
+
+def how_made(descriptions: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Summarises descriptions as `dataset.json` has them."""
+    return [{name: one[name] for name in MADE if name in one} for one in descriptions]
 
 
 NEARNESS_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95, 1.0)

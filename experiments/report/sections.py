@@ -113,10 +113,18 @@ def main_tables(table: MainTable | None) -> list[str]:
 
 def _same_photos(table: MainTable) -> str:
     """Tells whether our model and the rivals had the same photos and number of steps."""
-    own = ((table.checkpoint.get("data") or {}).get("train") or {}).get("sha256")
-    theirs = next(part.sha256 for part in table.data if part.name == "train")
+    own = (table.checkpoint.get("data") or {}).get("train") or {}
+    theirs = next(part for part in table.data if part.name == "train")
     steps = (table.checkpoint.get("recipe") or {}).get("steps")
-    photos = "the same training photos" if own == theirs else "**other training photos than ours**"
+    if own.get("sha256") == theirs.sha256:
+        photos = "the same training photos"
+    elif own.get("made") and own["made"] == theirs.made:
+        photos = (
+            "the same training photos (cut and embedded again, the embeddings differ in their last "
+            "digits)"
+        )
+    else:
+        photos = "**other training photos than ours**"
     same_steps = steps == table.budget.get("steps")
     budget = "as many steps" if same_steps else f"{table.budget.get('steps')} steps (ours {steps})"
     return f"the rivals learn from {photos} in {budget}."

@@ -36,6 +36,7 @@ from experiments.report.record import (
     Role,
     SplitData,
     SplitScores,
+    how_made,
 )
 from experiments.report.rival_files import FOLDER, asked, trained
 from locdiffusion.checkpoint import Checkpoint
@@ -310,10 +311,15 @@ def _settings(checkpoint: Checkpoint) -> dict[str, Any]:
     settings = {name: to_dict(getattr(config, name)) for name in parts}
     record = {k: config.record.get(k) for k in ("recipe", "environment", "parameters")}
     data = {
-        name: {key: value for key, value in part.items() if key != "source"}
+        name: {"photos": part.get("photos"), "sha256": part.get("sha256"), "made": _made(part)}
         for name, part in config.record.get("data", {}).items()
     }
     return settings | {"encoder": config.encoder.name, **record, "data": data}
+
+
+def _made(part: Mapping[str, Any]) -> list[dict[str, Any]]:
+    source = part.get("source")
+    return how_made(one for one in source or () if isinstance(one, Mapping))
 
 
 def _row(output: Path, name: str, found: Mapping[str, Answered], bootstrap: Bootstrap) -> MethodRow:

@@ -394,6 +394,17 @@ class TestPage:
         assert "the same training photos in as many steps" in same
         assert "**other training photos than ours** in 17 steps (ours 4321)" in differs
 
+    def test_photos_that_were_embedded_again_are_the_same(self, ahead: MainTable) -> None:
+        """The fingerprint holds embeddings, whose last digits are those of a processor."""
+        made = [{"split": "train", "seed": 0, "count": 5}]
+        ours = {**ahead.checkpoint, "data": {"train": {"sha256": "ours", "made": made}}}
+        again, other = (
+            replace(ahead, checkpoint=ours, data=(SplitData("train", 5, "theirs", how),))
+            for how in (made, [{**made[0], "seed": 1}])
+        )
+        assert "same training photos (cut and embedded again" in sections.main_tables(again)[0]
+        assert "**other training photos than ours**" in sections.main_tables(other)[0]
+
     def test_what_is_absent_is_said_to_be(self) -> None:
         text = page.render(page.Inputs(), {})
         sections_of = text.split("\n## ")[3:-1]
