@@ -67,9 +67,16 @@ def appearance_map(cell_km=100.0) -> AppearanceMap:
 
 @functools.lru_cache
 def fused() -> FusedDecoder:
-    """Decoder whose likelihood is fitted; whoever changes it makes a copy."""
+    """Decoder whose likelihood is fitted; who changes it takes `fused_copy`."""
     made = unfitted()
     fit_likelihood(made, [photos(50, 1)])
+    return made
+
+
+def fused_copy() -> FusedDecoder:
+    """A copy of `fused` without what that has computed by now, some of which cannot be copied."""
+    made = unfitted()
+    made.density.likelihood.load_state_dict(fused().density.likelihood.state_dict())
     return made
 
 

@@ -1,6 +1,5 @@
 """The fused density: normalised, level with the network where the map says nothing, and sharper."""
 
-import copy
 import dataclasses
 
 import numpy as np
@@ -82,7 +81,7 @@ def test_answers_are_those_of_a_dense_grid(fused, latitude):
 
 
 def test_nodes_miss_no_narrow_peak():
-    sharp = copy.deepcopy(world.fused())
+    sharp = world.fused_copy()
     likelihood = sharp.density.likelihood
     with torch.no_grad():
         likelihood.log_noise.fill_(-4.0)
