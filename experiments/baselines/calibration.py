@@ -7,7 +7,8 @@
    its answer, its information, the mean log density of training photos under it, and, in place of
    the norm of our natural parameters, the height of its peak. Every rival has a density here, as
    its kernels make one.
-3. A decision rule: the ball of a radius, or the most thresholds met, by mean accuracy.
+3. A decision rule: the ball of a radius, or the most thresholds met, of the density with or without
+   its temperature, by mean accuracy. (A temperature that widens neighbours also blurs their place.)
 4. The stretch of `locdiffusion.calibrate.coverage`, so that the radii hold as many truths as said.
 
 The parts of the validation photos have the weights that they have for ours.
@@ -67,9 +68,11 @@ class Rule:
     Attributes:
         radius_km: Radius of the ball that is to hold most mass; None takes of the answers of
             `CANDIDATES_KM` the one with the most thresholds met, as expected.
+        tempered: Whether the density has its temperature.
     """
 
     radius_km: float | None = None
+    tempered: bool = True
 
     def answers(self, mixture: KernelMixture) -> Float:
         """Finds the answers ``(N, 3)``."""
@@ -120,7 +123,14 @@ class Calibration:
         """Answers photos from their evidence."""
         log_temperature = self._log_temperature(self._features(evidence, photos))
         mixture = evidence.mixture(self.settings, np.exp(log_temperature))
-        return mixture.predictions_at(self.rule.answers(mixture), photos.vectors)
+        return mixture.predictions_at(self._places(evidence, mixture), photos.vectors)
+
+    def _places(self, evidence: Evidence, tempered: KernelMixture) -> Float:
+        """Answers ``(N, 3)`` of the rule."""
+        return self.rule.answers(tempered if self.rule.tempered else self._untempered(evidence))
+
+    def _untempered(self, evidence: Evidence) -> KernelMixture:
+        return evidence.mixture(self.settings)
 
     @property
     def record(self) -> dict[str, Any]:
@@ -128,7 +138,8 @@ class Calibration:
         rule = (
             "thresholds" if self.rule.radius_km is None else f"ball of {self.rule.radius_km:g} km"
         )
-        return {**asdict(self.settings), "rule": rule, "temperature_steps": self.steps}
+        of = "" if self.rule.tempered else " of the density at temperature 1"
+        return {**asdict(self.settings), "rule": rule + of, "temperature_steps": self.steps}
 
     def _part(self, evidence: Evidence, photos: EmbeddedPhotos, weight: float) -> CalibrationPart:
         truth, nats = photos.vectors[:, None], []
@@ -166,13 +177,16 @@ class Calibration:
 
     def _fit_rule(self, evidence: Sequence[Evidence], parts: Sequence[CalibrationPart]) -> Rule:
         """Chooses the rule with the best weighted mean accuracy over the thresholds."""
-        rules = [*map(Rule, RADII_KM), Rule()]
+        rules = [
+            Rule(radius, tempered) for tempered in (True, False) for radius in (*RADII_KM, None)
+        ]
         score = np.zeros(len(rules))
         for known, part in zip(evidence, parts, strict=True):
             tau = np.exp(self._log_temperature(part.features))
-            mixture, truth = known.mixture(self.settings, tau), part.densities.photos.vectors
+            truth, plain = part.densities.photos.vectors, self._untempered(known)
+            tempered = known.mixture(self.settings, tau)
             for number, rule in enumerate(rules):
-                places = rule.answers(mixture)
+                places = rule.answers(tempered if rule.tempered else plain)
                 distance = EARTH_RADIUS_KM * angle_between(places, truth)
                 score[number] += part.densities.weight * within_thresholds(distance).mean()
         return rules[int(np.flatnonzero(score >= score.max() - 1e-9)[0])]
@@ -183,7 +197,7 @@ class Calibration:
         margins = []
         for knot in COVERAGE_LOG_TEMPERATURES:
             mixture = some.mixture(self.settings, np.full(len(truth), np.exp(knot)))
-            places = self.rule.answers(mixture)
+            places = self._places(some, mixture)
             said = mixture.predictions_at(places, truth)
             error = EARTH_RADIUS_KM * angle_between(places, truth)
             radii = (said.radius_50_km, said.radius_90_km)

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from scipy.stats import vonmises_fisher
 
 from experiments.baselines import calibration
-from experiments.baselines.calibration import Rule, balanced, temperatures_of
+from experiments.baselines.calibration import Calibration, Rule, balanced, temperatures_of
 from experiments.baselines.evidence import Evidence, Settings
 from experiments.baselines.kernel_mixture import KernelMixture
 from experiments.baselines.registry import Said, answer
@@ -83,6 +83,27 @@ def test_a_temperature_evens_the_weights() -> None:
     evidence = Evidence.alike(points, np.array([[0.0, 2.0], [0.0, 2.0]]))
     weights = evidence.mixture(Settings(), np.array([1.0, 2.0])).weights
     assert_allclose(np.log(weights[:, 1] / weights[:, 0]), [2.0, 1.0])
+
+
+def test_a_place_may_be_decided_before_the_temperature() -> None:
+    """At temperature 4 twenty weak neighbours outweigh the strong one; the radii always have it."""
+    strong, weak = tiny.random_points(2, 5)
+    points = np.stack([strong, *[weak] * 20])[None]
+    evidence = Evidence.alike(points, np.array([[3.5, *[0.0] * 20]]))
+    photos = photos_at(strong[None], np.zeros((1, 6)))
+    found = {}
+    for tempered in (True, False):
+        calibrated = object.__new__(Calibration)
+        calibrated.settings, calibrated.rule = Settings(1.0, 1e4, 0.0), Rule(25.0, tempered)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(calibrated, "_features", lambda *_: None, raising=False)
+            patch.setattr(calibrated, "_log_temperature", lambda _: np.log([4.0]), raising=False)
+            found[tempered] = calibrated.predictions(evidence, photos)
+    degrees = latitude_longitude(np.stack([weak, strong]))
+    for row, tempered in enumerate((True, False)):
+        assert_allclose(found[tempered].latitude, degrees[0][row], atol=0.01)
+        assert_allclose(found[tempered].longitude, degrees[1][row], atol=0.01)
+    assert found[True].log_density_km2 == found[False].log_density_km2
 
 
 def test_thresholds_prefer_the_sharp_place_to_the_broad_one() -> None:
