@@ -144,8 +144,13 @@ def _tables(options: AlbumsOptions) -> tuple[Sequence[PhotoSource], int, dict[st
             tell(f"{source.url}: {problem}")
     if not photos:
         raise DataError(f"{', '.join(options.tables)} has no row; want a row for each photo")
-    names = [os.path.basename(url) for url in urls]
-    return sources, photos, {"tables": names, "album_by": str(by)}
+    return sources, photos, {"tables": [_identity(url) for url in urls], "album_by": str(by)}
+
+
+def _identity(url: str) -> str:
+    """Name of a table and a hash of where it lies: two tables of one name are not taken for one."""
+    place = hashlib.sha256(url.encode("utf-8", "surrogateescape")).hexdigest()[:8]
+    return f"{os.path.basename(url)} ({place})"
 
 
 def _geotagger(options: AlbumsOptions, geotagger: Loader | None) -> Loader | None:

@@ -55,6 +55,19 @@ def test_a_job_that_was_killed_goes_on(
     assert not placed and parts_of(tmp_path / "out") == whole
 
 
+def test_a_table_of_the_same_name_replaces_nothing(
+    rows: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    first, second = (write_table(tmp_path / name / "photos.csv", rows[:9]) for name in "ab")
+    assert run("--table", first, "--output", tmp_path / "out") == 0
+    before = parts_of(tmp_path / "out")
+    assert run("--table", second, "--output", tmp_path / "out") == 2
+    assert "holds another" in capsys.readouterr().err
+    assert parts_of(tmp_path / "out") == before
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 )
