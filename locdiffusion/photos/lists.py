@@ -181,7 +181,7 @@ def list_errors(url: str) -> Iterator[None]:
         yield
     except UnicodeDecodeError as error:
         raise DataError(
-            f"{url} is no text in UTF-8, as byte {error.start} of what was read is none; save it "
+            f"{url} cannot be read as UTF-8: byte {error.start} of what was read is none; save it "
             "anew with that encoding (`CSV UTF-8` in a spreadsheet)"
         ) from error
     except (OSError, csv.Error, ParquetError) as error:

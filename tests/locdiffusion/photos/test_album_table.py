@@ -137,5 +137,5 @@ def test_what_a_german_spreadsheet_writes(tmp_path: Path) -> None:
 
 def test_another_encoding_is_told_with_its_remedy(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_bytes("key,captured_at\nMünchen,2024-05-17 12:30\n".encode("cp1252"))
-    with pytest.raises(DataError, match="is no text in UTF-8, as byte 17"):
+    with pytest.raises(DataError, match="cannot be read as UTF-8: byte 17"):
         read_album_table(str(tmp_path / "t.csv"))
