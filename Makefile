@@ -35,7 +35,7 @@ sample: $(OUT)/sample-archive.stamp  ## geotag 1,000 satellite pictures; results
 # One thread each: the two processes share the machine. A module's tests share its fixtures.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadfile
 
-test: $(VENV)/.test  ## run the tests (7 minutes on two cores)
+test: $(VENV)/.test  ## run the tests (9 minutes on two cores)
 	$(PYTEST)
 
 test-slow: $(VENV)/.test  ## run only the slow tests: servers, several processes (some minutes)

@@ -11,7 +11,8 @@ from locdiffusion.appearance.appearance_map import AppearanceMap
 from locdiffusion.photos.embedding_cache import write_embedded
 from support import tiny
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+# The trial is over; what came of it is tested in locdiffusion/appearance.
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.slow]
 
 
 @pytest.fixture(scope="module")

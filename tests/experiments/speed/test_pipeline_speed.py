@@ -53,6 +53,7 @@ def test_a_job_that_loses_photos_is_no_measurement(shards: tuple[str, ...], tmp_
         job.measure(task(LOOP, shards, tmp_path / "out", photos=81))
 
 
+@pytest.mark.slow
 def test_the_peak_of_a_fresh_process_is_its_own(shards: tuple[str, ...], tmp_path: Path) -> None:
     """The system's own peak (ru_maxrss) of a new process starts at what its parent holds."""
     (before,) = job.run_fresh(task(LOOP, shards, tmp_path / "before"))

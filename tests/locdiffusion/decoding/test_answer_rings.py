@@ -115,6 +115,7 @@ def test_probabilities_are_those_of_dense_nodes() -> None:
         np.testing.assert_allclose(answers.probability[:, column], wanted, atol=0.01)
 
 
+@pytest.mark.slow
 def test_the_mean_of_a_narrow_density_will_do_for_a_start(monkeypatch: pytest.MonkeyPatch) -> None:
     """No score is summed for narrow densities, and the answers are as if it were."""
     natural = torch.cat([densities(40.0, 10, 4), densities(5.0, 3, 5)])
