@@ -1,7 +1,7 @@
 """Reads the photos of a shard that `geotag` has answered: their rows, and embeddings if asked for.
 
 Anchors are photos whose position is known: from a document or table beside the photo, or else from
-its own file. Knows no Beam.
+its own file; what an earlier run wrote there is none. Knows no Beam.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from locdiffusion.files import file_system
 from locdiffusion.photos.storage import DataError
 from locdiffusion.photos.table import is_table
 from pipelines.albums.grouping import AlbumBy, labels
-from pipelines.albums.photos import PREDICTED, photo_table
+from pipelines.albums.photos import PREDICTED, photo_table, positions
 from pipelines.geotag.output import Output
 from pipelines.geotag.places import folder_of
 from pipelines.geotag.tables import EMBEDDINGS, PREDICTIONS, UNREADABLE
@@ -71,8 +71,7 @@ class GeotagSource:
 
     def _columns(self, rows: pa.Table) -> dict[str, Any]:
         folders = [self._folder(key) for key in rows["key"].to_pylist()]
-        truth, exif = (_degrees(rows, kind) for kind in ("truth", "exif"))
-        latitude, longitude = np.where(np.isnan(truth).any(0), exif, truth)
+        known = positions(rows)
         offset = rows["captured_utc_offset_min"]
         local = _numbers(rows["captured_at"].cast(pa.int64())) / _MICROSECONDS
         ahead = np.nan_to_num(_numbers(offset)) / 60.0
@@ -81,8 +80,8 @@ class GeotagSource:
             "album": self.by.names(folders, rows["camera"].to_pylist(), self.above),
             "hours": local - ahead,
             "zoned": offset.is_valid(),
-            "known_latitude": latitude,
-            "known_longitude": longitude,
+            "known_latitude": known.latitude,
+            "known_longitude": known.longitude,
         }
 
     def _folder(self, key: str) -> str:
@@ -163,10 +162,6 @@ def _place(source: str) -> tuple[str, str]:
 def _table(place: str, columns: list[str]) -> pa.Table:
     filesystem, path = file_system(place)
     return pq.read_table(pa.BufferReader(filesystem.cat_file(path)), columns=columns)
-
-
-def _degrees(rows: pa.Table, kind: str) -> np.ndarray:
-    return np.stack([_numbers(rows[f"{kind}_{axis}"]) for axis in ("latitude", "longitude")])
 
 
 def _numbers(column: pa.ChunkedArray) -> np.ndarray:

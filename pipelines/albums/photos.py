@@ -16,6 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from locdiffusion.evaluate.known_positions import (
+    POSITION_COLUMNS,
+    SOURCE_COLUMNS,
+    KnownPositions,
+    known_positions,
+)
 from schemas import geoparquet
 from schemas.albums import ALBUM_SCHEMA
 from schemas.geotags import PREDICTION_SCHEMA
@@ -132,3 +138,9 @@ def _changes(names: pa.Array) -> NDArray[np.bool_]:
 def numbers(photos: pa.Table, name: str) -> NDArray[np.float64]:
     """A column as numbers, NaN for null."""
     return np.array(photos[name].to_numpy(zero_copy_only=False), np.float64)
+
+
+def positions(table: pa.Table) -> KnownPositions:
+    """The known positions of rows of predictions; what an earlier run wrote is none."""
+    degrees = {name: numbers(table, name) for name in POSITION_COLUMNS}
+    return known_positions(degrees | {name: table[name].to_pylist() for name in SOURCE_COLUMNS})

@@ -12,7 +12,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.albums.pages.parts import Parts, gap_hours, numbers, positions, standings
+from pipelines.albums.pages.parts import Parts, gap_hours, numbers, standings
+from pipelines.albums.photos import positions
 from schemas.albums import Standing
 
 Float = NDArray[np.float64]

@@ -8,12 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from locdiffusion.evaluate.known_positions import (
-    POSITION_COLUMNS,
-    SOURCE_COLUMNS,
-    KnownPositions,
-    known_positions,
-)
+from locdiffusion.evaluate.known_positions import POSITION_COLUMNS, SOURCE_COLUMNS
 from pipelines.geotag.shard_files import open_part
 from pipelines.writing.directory import OutputDirectory
 from schemas.albums import ALBUM_SCHEMA, ALBUMS, ALONE_COLUMNS, GAP_COLUMNS, SHARE_COLUMNS, Standing
@@ -76,12 +71,6 @@ def standings(table: pa.Table) -> NDArray[np.uint8]:
 def gap_hours(table: pa.Table) -> Float:
     """Hours to the anchor that is nearest in time, ``(N,)``; NaN without one."""
     return np.fmin(*(numbers(table, name) for name in GAP_COLUMNS))
-
-
-def positions(table: pa.Table) -> KnownPositions:
-    """The positions of photos that are known beside the answer, of whatever source."""
-    degrees = {name: np.asarray(table[name], np.float64) for name in POSITION_COLUMNS}
-    return known_positions(degrees | {name: table[name].to_pylist() for name in SOURCE_COLUMNS})
 
 
 def clocks(table: pa.Table) -> tuple[Float, Float]:

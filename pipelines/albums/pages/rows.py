@@ -13,15 +13,8 @@ from numpy.typing import NDArray
 
 from locdiffusion.evaluate.known_positions import KnownPositions
 from pipelines.albums.pages.counts import AlbumCounts
-from pipelines.albums.pages.parts import (
-    NUMBERS,
-    SCHEMA,
-    Parts,
-    clocks,
-    numbers,
-    positions,
-    standings,
-)
+from pipelines.albums.pages.parts import NUMBERS, SCHEMA, Parts, clocks, numbers, standings
+from pipelines.albums.photos import positions
 from schemas.albums import Standing
 
 Float = NDArray[np.float64]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
@@ -99,6 +100,25 @@ def test_every_prediction_is_one_row(out: Path) -> None:
         assert desk[name].equals(predicted.loc[desk.index, name]), name
     assert [len(modes) for modes in desk.modes] == [2] * 3
     assert desk.hours_before.isna().all() and desk.share_own.isna().all()
+
+
+def test_a_position_that_an_earlier_run_wrote_is_no_anchor(out: Path) -> None:
+    assert (alone(out).truth_source == "estimate").sum() == 0
+    for path in (out / "predictions").glob("*.parquet"):
+        rows = pq.read_table(path)
+        number = rows.schema.get_field_index("truth_source")
+        ours = [
+            "estimate" if key.endswith("002.jpg") else source
+            for key, source in zip(
+                *(rows[n].to_pylist() for n in ("key", "truth_source")), strict=True
+            )
+        ]
+        changed = rows.set_column(number, rows.schema.field(number), pa.array([*ours], pa.string()))
+        pq.write_table(changed, path)
+    assert run(out, "--anchors-only") == 0
+    found = rows_of(out).to_pandas().set_index("key")
+    assert found.standing[found.index.str.endswith("Alps/002.jpg")].tolist() == ["placed"]
+    assert (found.standing == "anchor").sum() == 11
 
 
 def test_archives_of_a_folder_are_one_place(tmp_path: Path) -> None:
