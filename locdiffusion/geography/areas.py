@@ -32,7 +32,7 @@ SEA_WEIGHT = 0.05
 
 MOST_RADIUS_KM = math.pi * EARTH_RADIUS_KM
 _LINES = 32
-"""Number of parallels per row of cells by which a disc is rastered."""
+"""Number of parallels per part of a row of cells by which a disc is rastered."""
 _SMALL = 1e-6
 """Radius in radians, 6 m."""
 
@@ -90,33 +90,49 @@ class Disc:
             columns: Number of columns, even in longitude from -180°.
         """
         angle = min(self.radius_km / EARTH_RADIUS_KM, math.pi)
-        at = math.radians(self.latitude)
-        north = 1.0 if at + angle >= math.pi / 2 else math.sin(at + angle)
-        south = -1.0 if at - angle <= -math.pi / 2 else math.sin(at - angle)
-        first, last = ((1.0 - z) * (rows / 2) for z in (north, south))
-        row = np.arange(int(first), min(math.ceil(last), rows))
-        # Parallels at even distances in the part of each row that the disc reaches
-        top, bottom = np.maximum(row, first), np.minimum(row + 1, last)
-        line = (np.arange(_LINES) + 0.5) / _LINES
-        z = (1.0 - (top[:, None] + (bottom - top)[:, None] * line) * (2.0 / rows)).ravel()
-        row, height = row.repeat(_LINES), ((bottom - top) / _LINES).repeat(_LINES)
-        # cos Δλ = (cos r - sin φ sin φ₀) / (cos φ cos φ₀) where a parallel enters the disc
-        across = np.sqrt(1.0 - z * z).clip(1e-12) * max(math.cos(at), 1e-12)
-        half = np.arccos(np.clip((math.cos(angle) - z * math.sin(at)) / across, -1.0, 1.0))
+        # Distances from the nearer pole, which keep their digits there; sin²(θ/2) counts its rows
+        at = math.radians(90.0 - abs(self.latitude))
+        first, last = max(at - angle, 0.0), min(at + angle, math.pi)
+        whole = (abs(angle - at), min(2.0 * math.pi - angle - at, math.pi))
+        parts = rows * np.sin(np.clip((first, last, *whole), first, last) / 2.0) ** 2
+        edges = np.unique([*parts, *range(math.ceil(parts[0]), math.ceil(parts[1]))])
+        if angle < _SMALL or len(edges) < 2:  # all of it lies in the cell around its middle
+            share = np.zeros((rows, columns))
+            row = min(int(rows * math.sin(at / 2.0) ** 2), rows - 1)
+            column = int((self.longitude + 180.0) * (columns / 360.0)) % columns
+            # sin²(r/2) is the disc's part of the sphere
+            share[row, column] = rows * columns * math.sin(angle / 2.0) ** 2
+        else:
+            share = self._arcs(edges, angle, at, rows, columns)
+        share = share if self.latitude >= 0.0 else share[::-1]
+        return np.minimum(share, 1.0)  # rounding may add 1e-13
+
+    def _arcs(
+        self, edges: NDArray[np.float64], angle: float, at: float, rows: int, columns: int
+    ) -> NDArray[np.float64]:
+        """Adds up the arcs of parallels within the disc, the nearer pole being the upper edge."""
+        top, bottom = edges[:-1, None], edges[1:, None]
+        row = np.minimum(((top + bottom) / 2.0).astype(int), rows - 1)
+        # Arcs begin and end like roots there: parallels dense at both ends of each part
+        turn = (np.arange(_LINES) + 0.5) * (math.pi / _LINES)
+        line = top + (bottom - top) * (1.0 - np.cos(turn)) / 2.0
+        height = ((bottom - top) * np.sin(turn) * math.tan(math.pi / _LINES / 2.0)).ravel()
+        row = row.repeat(_LINES)
+        pole = 2.0 * np.arcsin(np.sqrt(line.ravel() / rows))
+        # sin²(Δλ/2) = sin((r+θ-θ₀)/2) sin((r-θ+θ₀)/2) / (sin θ sin θ₀) where a parallel enters
+        across = np.sin((angle + pole - at) / 2.0) * np.sin((angle - pole + at) / 2.0)
+        under = np.sin(pole) * math.sin(at)
+        half = 2.0 * np.arcsin(np.sqrt(np.clip(across, 0.0, under) / under.clip(1e-300)))
+        half = np.where(across >= under, math.pi, half)
         width = half * (columns / math.pi)
-        west = ((self.longitude + 180.0) * (columns / 360.0) - width / 2) % columns
+        west = ((self.longitude + 180.0) * (columns / 360.0) - width / 2.0) % columns
         east = west + width
         share = coverage(row, west, np.minimum(east, columns), height, rows, columns)
         over = east > columns
         share += coverage(
             row[over], np.zeros(over.sum()), east[over] - columns, height[over], rows, columns
         )
-        if angle < _SMALL:  # less than what cosines resolve: all of it lies in the cell around it
-            share[:] = 0.0
-            column = int((self.longitude + 180.0) * (columns / 360.0)) % columns
-            # sin²(r/2) is the disc's part of the sphere
-            share[row[0], column] = rows * columns * math.sin(angle / 2.0) ** 2
-        return np.minimum(share, 1.0)  # rounding may add 1e-13
+        return share
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,8 @@ def raster_share(
         Shares from 0 to 1, ``(rows, columns)``.
     """
     share = _raster(signed_edges(geometries), rows, columns, lines)
-    return np.where(share < 1e-9, 0.0, share)
+    most = share.max(axis=1, keepdims=True)  # what rounding leaves is less than 1e-9 of it
+    return np.where(share < 1e-9 * most, 0.0, share)
 
 
 def polygon_share(
@@ -325,7 +326,8 @@ def coverage(
     _add_jumps(jumps, row, west, height)
     _add_jumps(jumps, row, east, -height)
     share: NDArray[np.float64] = np.cumsum(jumps[:, :-1], axis=1)
-    return np.where(share < 1e-9, 0.0, share)
+    most = share.max(axis=1, keepdims=True)  # what rounding leaves is less than 1e-9 of it
+    return np.where(share < 1e-9 * most, 0.0, share)
 
 
 def _add_jumps(
