@@ -63,7 +63,8 @@ FLAGS: dict[str, dict[str, Any]] = {
         "(latitude, longitude, radius), several of these (--prior country:NO --prior country:SE, "
         "or country:NO;country:SE), a file of polygons (GeoJSON, GeoParquet, GeoPackage or a "
         "zipped shapefile, with a column `weight` if some are likelier), land, or uniform; no "
-        "answer lies outside areas and polygons (default: the checkpoint's own)",
+        "answer lies outside areas and polygons, and the sea in them counts a twentieth of land, "
+        "or as much if ;sea follows (default: the checkpoint's own)",
     },
     "--gallery": {
         "metavar": "geoclip|FILE|none",

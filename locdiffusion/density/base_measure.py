@@ -39,7 +39,7 @@ from locdiffusion.density.raster import (
 )
 from locdiffusion.density.shdd import heat_flow
 from locdiffusion.density.transforms import ProductTransform
-from locdiffusion.geography.areas import Areas
+from locdiffusion.geography.areas import Areas, prior_file, sea_counts_little, with_sea
 from locdiffusion.geography.borders import read_share
 from locdiffusion.geography.polygons import file_identity, polygon_share
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
@@ -280,7 +280,8 @@ def load_base_measure(prior: str | None, own: BaseMeasure) -> BaseMeasure:
 
     Args:
         prior: What the user gave: `land`, `uniform`, `checkpoint` or None for the checkpoint's own,
-            areas (see `Areas.parse`), or a file of polygons, see `read_share`.
+            areas (see `Areas.parse`), or a file of polygons, see `read_share`. The sea in a polygon
+            counts little unless polygons have weights, or `;sea` follows the name of the file.
         own: Base measure of the checkpoint.
 
     Raises:
@@ -294,8 +295,12 @@ def load_base_measure(prior: str | None, own: BaseMeasure) -> BaseMeasure:
     if prior == BaseMeasureName.UNIFORM:
         return uniform_measure()
     if (areas := Areas.parse(prior)) is not None:
-        return BaseMeasure(areas.share(FINER * ROWS, FINER * COLUMNS), excluding=True)
-    return BaseMeasure(read_share(prior, FINER * ROWS, FINER * COLUMNS), excluding=True)
+        return BaseMeasure(areas.share(land_share()), excluding=True)
+    path, sea = prior_file(prior)
+    share, weighed = read_share(path, FINER * ROWS, FINER * COLUMNS)
+    if not (weighed or sea):
+        share = share * sea_counts_little(land_share())
+    return BaseMeasure(share, excluding=True)
 
 
 def base_measure_identity(prior: str | None) -> str:
@@ -314,7 +319,10 @@ def base_measure_identity(prior: str | None) -> str:
     if name in {known.value for known in BaseMeasureName}:
         return name
     areas = Areas.parse(name)
-    return file_identity(name) if areas is None else str(areas)
+    if areas is not None:
+        return str(areas)
+    path, sea = prior_file(name)
+    return with_sea(file_identity(path), sea)
 
 
 def positions_measure(

@@ -3,11 +3,13 @@
     country:NO                    a country, by its two letters of ISO 3166-1
     59.9,10.7,300km               a disc: latitude, longitude, radius
     country:NO;country:SE         several: anywhere in any of them
+    59.9,10.7,300km;sea           at sea as well as on land
 
-An area is rastered as the places from which photos come. Within a country all land counts alike.
-The sea up to 12 nautical miles from it, for the sake of piers and boats (`countries` has the rule),
-counts `SEA_WEIGHT` of that. A disc counts alike wherever it lies, and a small one in proportion to
-its size: it takes its share of the cells that it touches, and no answer can be finer than these.
+An area is rastered as the places from which photos come. All land in it counts alike, and the sea,
+for the sake of piers and boats, `SEA_WEIGHT` of that: of a country that up to 12 nautical miles
+from it (`countries` has the rule), of a disc all of it. With `sea` the sea counts like land. A
+small disc counts in proportion to its size: it takes its share of the cells that it touches, and no
+answer can be finer than these.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 
 SEPARATOR = ";"
 COUNTRY = "country:"
+SEA = "sea"
+"""Among the areas of a prior: photos at sea are as many as on land."""
 SEA_WEIGHT = 0.05
 """Weight of the sea near a country; that of all sea in the prior `land`."""
 
@@ -142,10 +146,12 @@ class Areas:
     Attributes:
         countries: Codes of two letters, sorted.
         discs: Discs, sorted.
+        sea: Whether the sea counts like land.
     """
 
     countries: tuple[str, ...] = ()
     discs: tuple[Disc, ...] = ()
+    sea: bool = False
 
     @classmethod
     def parse(cls, text: str) -> Areas | None:
@@ -161,7 +167,10 @@ class Areas:
         meant = [part for part in parts if _meant_as_area(part)]
         if not meant:
             return None
-        if others := [part for part in parts if part and part not in meant]:
+        sea = SEA in map(str.lower, parts)
+        if others := [
+            part for part in parts if part.lower() not in ("", SEA, *map(str.lower, meant))
+        ]:
             raise AreaError(
                 f"{others[0][:80]!r} stands beside the area {meant[0][:80]!r}; only countries and "
                 "discs can be joined, so add the area to the polygons of a file"
@@ -170,27 +179,46 @@ class Areas:
             raise AreaError(f"{len(meant):,} areas, limit {MOST_AREAS:,}; make polygons of them")
         codes = {_code(part) for part in meant if part.lower().startswith(COUNTRY)}
         discs = {_disc(part) for part in meant if not part.lower().startswith(COUNTRY)}
-        return cls(tuple(sorted(codes)), tuple(sorted(discs)))
+        return cls(tuple(sorted(codes)), tuple(sorted(discs)), sea)
 
     def __str__(self) -> str:
-        return SEPARATOR.join([*(COUNTRY + code for code in self.countries), *map(str, self.discs)])
+        parts = [*(COUNTRY + code for code in self.countries), *map(str, self.discs)]
+        return SEPARATOR.join([*parts, SEA] if self.sea else parts)
 
-    def share(self, rows: int, columns: int) -> NDArray[np.float64]:
+    def share(self, land: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rasters the areas as the places from which photos come; 0 outside them.
 
         Args:
-            rows: Number of rows, as for `Disc.share`.
-            columns: Number of columns.
+            land: Share of land of each cell of an equal-area raster, ``(rows, columns)``.
 
         Returns:
             Shares from 0 to 1, ``(rows, columns)``.
         """
-        total = np.zeros((rows, columns))
-        if self.countries:
-            total += _country_share(self.countries, rows, columns)
+        total = np.zeros(land.shape)
         for disc in self.discs:
-            np.minimum(total + disc.share(rows, columns), 1.0, out=total)
+            np.minimum(total + disc.share(*land.shape), 1.0, out=total)
+        if not self.sea:
+            total *= sea_counts_little(land)
+        if self.countries:
+            sea_weight = 1.0 if self.sea else SEA_WEIGHT
+            total = np.maximum(total, _country_share(self.countries, sea_weight, *land.shape))
         return total
+
+
+def sea_counts_little(land: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weighs the cells of a raster by their share of land ``(rows, columns)``."""
+    return SEA_WEIGHT + (1.0 - SEA_WEIGHT) * land
+
+
+def prior_file(prior: str) -> tuple[str, bool]:
+    """Returns the file of a prior of polygons, and whether the sea in them counts like land."""
+    path = prior.removesuffix(SEPARATOR + SEA)
+    return path, path != prior
+
+
+def with_sea(name: str, sea: bool) -> str:
+    """Returns the prior of a file whose sea counts like land or does not."""
+    return name + SEPARATOR + SEA if sea else name
 
 
 def _meant_as_area(part: str) -> bool:
@@ -223,9 +251,11 @@ def _disc(part: str) -> Disc:
     return Disc(*map(float, found.groups()))
 
 
-def _country_share(codes: Iterable[str], rows: int, columns: int) -> NDArray[np.float64]:
+def _country_share(
+    codes: Iterable[str], sea_weight: float, rows: int, columns: int
+) -> NDArray[np.float64]:
     wanted = np.isin(np.array(countries().part_names, object), list(codes))
     land = raster_share(countries().parts[wanted], rows, columns).clip(0.0, 1.0)
     sea, nearest = nearest_at_sea(rows, columns)
     near = np.where((nearest >= 0) & np.append(wanted, False)[nearest], sea, 0.0)
-    return land + SEA_WEIGHT * np.minimum(near, 1.0 - land)
+    return land + sea_weight * np.minimum(near, 1.0 - land)

@@ -66,7 +66,7 @@ def named_parts(data: bytes, column: str | None) -> bytes:
     return answer.getvalue()
 
 
-def read_share(path: str, rows: int, columns: int) -> NDArray[np.float64]:
+def read_share(path: str, rows: int, columns: int) -> tuple[NDArray[np.float64], bool]:
     """Reads the polygons of a file as `polygon_share` rasters them, with its column `weight`.
 
     Args:
@@ -75,23 +75,25 @@ def read_share(path: str, rows: int, columns: int) -> NDArray[np.float64]:
         columns: Number of columns of the raster.
 
     Returns:
-        The raster, ``(rows, columns)``.
+        The raster, ``(rows, columns)``, and whether the polygons have weights.
 
     Raises:
         PolygonError: The file, or a weight, cannot be used.
     """
     answer = _isolated(functools.partial(share_of_file, rows=rows, columns=columns), path)
-    return np.frombuffer(answer).reshape(rows, columns)
+    numbers = np.frombuffer(answer)
+    return numbers[1:].reshape(rows, columns), bool(numbers[0])
 
 
 def share_of_file(data: bytes, rows: int, columns: int) -> bytes:
-    """Reads the polygons of a file into the bytes of a raster."""
+    """Reads the polygons of a file into the bytes of a raster, behind 1 if they have weights."""
     table = read_rows(data).mended()
     weights: list[Any] | None = None
     if any(WEIGHT in row for row in table.values):
         weights = [row.get(WEIGHT) for row in table.values]
     try:
-        return polygon_share(table.shapes, weights, rows, columns).tobytes()
+        share = polygon_share(table.shapes, weights, rows, columns)
+        return np.append(float(weights is not None), share).tobytes()
     except (TypeError, ValueError) as error:
         raise PolygonError(f"it is no prior: {str(error)[:300]}") from error
 

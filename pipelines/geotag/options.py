@@ -11,7 +11,7 @@ from pathlib import Path
 
 from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number, from_home
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
-from locdiffusion.geography.areas import SEPARATOR, AreaError, Areas
+from locdiffusion.geography.areas import SEPARATOR, AreaError, Areas, prior_file, with_sea
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 from pipelines.geotag.model_cache import EmbeddedLoader, GeotaggerLoader
 from pipelines.geotag.tables import Extras
@@ -241,7 +241,10 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         )
     _check_prior(ours.prior)
     _check_seen_by_workers(ours)
-    for name in ("prior", "gallery", "admin"):
+    if ours.prior:
+        path, sea = prior_file(ours.prior)
+        ours.prior = with_sea(_absolute(path), sea)
+    for name in ("gallery", "admin"):
         setattr(ours, name, getattr(ours, name) and _absolute(getattr(ours, name)))
     ours.checkpoint = _located(ours.checkpoint)
     if ours.from_embeddings:
@@ -315,7 +318,7 @@ def _default_output(inputs: Sequence[str]) -> str:
 
 def _check_prior(prior: str | None) -> None:
     """Raises UsageError for an area that is none, and for several files."""
-    if prior is None or os.path.exists(prior):
+    if prior is None or os.path.exists(prior) or os.path.exists(prior_file(prior)[0]):
         return
     try:
         areas = Areas.parse(prior)

@@ -34,6 +34,7 @@ from locdiffusion.density.base_measure import (
 from locdiffusion.density.log_partition import LogPartition
 from locdiffusion.density.raster import interpolated_grid, raster_centres
 from locdiffusion.density.transforms import ProductTransform
+from locdiffusion.geography.areas import SEA_WEIGHT
 from locdiffusion.geography.countries import COUNTRIES, country_codes
 from locdiffusion.geography.polygons import PolygonError, raster_share
 from locdiffusion.geotagger import Geotagger
@@ -322,8 +323,16 @@ def test_priors_by_name_and_by_file(tmp_path, name):
     path = polygon_file(tmp_path / name, boxes, weight=[3, 1])
     base = load_base_measure(path, own)
     assert log_at(base, 10, 10) - log_at(base, 10, 40) == pytest.approx(np.log(3), abs=0.01)
-    bare = load_base_measure(polygon_file(tmp_path / f"bare-{name}", boxes), own)
+    path = polygon_file(tmp_path / f"bare-{name}", boxes)
+    bare = load_base_measure(path, own)
     assert log_at(bare, 10, 10) == log_at(bare, 10, 40)
+    off_ghana, ghana = (2, 2), (8, 1)
+    assert log_at(base, *ghana) == log_at(base, *off_ghana)  # the weights say it
+    little = log_at(bare, *ghana) - log_at(bare, *off_ghana)
+    assert little == pytest.approx(-np.log(SEA_WEIGHT), abs=0.01)
+    at_sea = load_base_measure(f"{path};sea", own)
+    assert log_at(at_sea, *ghana) == log_at(at_sea, *off_ghana)
+    assert base_measure_identity(f"{path};sea") == f"{base_measure_identity(path)};sea"
 
 
 def test_priors_that_cannot_be_used(tmp_path):

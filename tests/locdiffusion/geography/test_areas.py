@@ -9,7 +9,7 @@ import shapely
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from locdiffusion.geography.areas import SEA_WEIGHT, AreaError, Areas, Disc
+from locdiffusion.geography.areas import SEA_WEIGHT, AreaError, Areas, Disc, prior_file
 from locdiffusion.geography.countries import NEAR_KM, countries, find_countries
 from locdiffusion.geography.polygons import raster_share
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, great_circle_km
@@ -129,7 +129,7 @@ def test_a_disc_is_the_polygon_around_it(latitude, longitude):
 def test_a_country_is_where_country_codes_says_so(code):
     """At the centres of cells; nearer than 2 km to where another rule begins, both may be right."""
     rows, columns = 960, 1920
-    share = Areas((code,)).share(rows, columns)
+    share = Areas((code,)).share(np.ones((rows, columns)))
     latitude, longitude = centres(rows, columns)
     generator = np.random.default_rng(0)
     near = np.flatnonzero(share)
@@ -156,7 +156,7 @@ def test_a_country_is_where_country_codes_says_so(code):
 
 def test_land_counts_alike_and_the_sea_little():
     rows, columns = 960, 1920
-    share = Areas(("IS",)).share(rows, columns)
+    share = Areas(("IS",)).share(np.ones((rows, columns)))
     parts = countries().parts[np.array(countries().part_names, object) == "IS"]
     land = raster_share(parts, rows, columns)
     assert (share[land > 1.0 - 1e-6] == 1.0).all()
@@ -169,10 +169,32 @@ def test_land_counts_alike_and_the_sea_little():
     assert shapely.distance(points, parts[tree.nearest(points)]).max() < edge
 
 
+def test_the_sea_of_a_disc_counts_little_unless_it_is_asked_for():
+    land = np.random.default_rng(0).random((ROWS, COLUMNS))
+    text = "60,5,900km"
+    disc = Areas.parse(text).discs[0].share(ROWS, COLUMNS)
+    np.testing.assert_allclose(
+        Areas.parse(text).share(land), disc * (SEA_WEIGHT + (1.0 - SEA_WEIGHT) * land)
+    )
+    at_sea = Areas.parse(f"Sea;{text}")
+    np.testing.assert_array_equal(at_sea.share(land), disc)
+    assert str(at_sea) == f"{text};sea" and Areas.parse(str(at_sea)) == at_sea
+    near = Areas.parse("country:IS;sea").share(land)
+    assert (near[Areas.parse("country:IS").share(land) > 0.0] > SEA_WEIGHT).any()
+    assert near.max() <= 1.0 + 1e-9
+
+
+def test_sea_alone_is_no_area():
+    assert Areas.parse("sea") is None
+    assert prior_file("a/b.geojson;sea") == ("a/b.geojson", True)
+    assert prior_file("a/sea") == ("a/sea", False)
+
+
 def test_several_areas_are_their_union():
     texts = "country:NO", "country:SE", "60,11,50km", "0,-30,400km"
-    one_by_one = [Areas.parse(text).share(ROWS, COLUMNS) for text in texts]
-    joined = Areas.parse(";".join(texts)).share(ROWS, COLUMNS)
+    land = np.ones((ROWS, COLUMNS))
+    one_by_one = [Areas.parse(text).share(land) for text in texts]
+    joined = Areas.parse(";".join(texts)).share(land)
     assert (joined >= np.max(one_by_one, axis=0) - 1e-12).all()
     assert (joined <= np.minimum(np.sum(one_by_one, axis=0), 1.0) + 1e-12).all()
     twice = Areas.parse("60,11,50km;60,11.0,50.0km;country:NO;country:NO")
