@@ -46,6 +46,7 @@ def page_data(rows: MapRows) -> dict[str, Any]:
     return {
         "title": rows.title(),
         "subtitle": rows.subtitle(),
+        "purpose": rows.purpose(),
         "warning": rows.warning(),
         "palette": CERTAINTY,
         "colours": PAGE,

@@ -56,6 +56,8 @@ def report_page(rows: MapRows, summary: Mapping[str, Any]) -> str:
         if rows.unfamiliar.sum() >= FEWEST:
             text += f" {MAY_KNOW}"
         found = f'<p class="warning" role="note">{text}</p>{found}'
+    if rows.purpose():
+        found = f'<p class="faint">{escaped(rows.purpose())}</p>{found}'
     predicted = f"{summary['predictions'] - strange:,} of {summary['photos']:,} photos geotagged"
     known = f"{scores.photos:,} of them with a known position" if scores else ""
     return fill(

@@ -93,6 +93,11 @@ class MapRows:
             )
         return " · ".join(parts)
 
+    def purpose(self) -> str:
+        """What the checkpoint is for; empty if it does not say."""
+        purpose = self.told.get("purpose")
+        return f"The checkpoint is for {purpose}." if purpose else ""
+
     def warning(self) -> str:
         """How many of the rows are unlike what the checkpoint is for; empty if none is."""
         count = int(self.unfamiliar.sum())

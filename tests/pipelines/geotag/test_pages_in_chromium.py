@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from support.outputs import HOSTILE_KEY, digest_of, summary_of, write_prediction
 
 IMAGE_KEY = "<img src=x onerror=alert(1)>"
 WIDTH, HEIGHT = 1200, 800
+DIGITS = "decimalsFor(C.radius_50_km[selected])"
 ON_MAP = "document.elementFromPoint(m.px, m.py) === canvas"
 
 
@@ -96,10 +98,18 @@ def test_a_click_on_a_point_opens_its_card_and_escape_closes_it(page: Page) -> N
     key = page.run(f"D.key[{mark['lead']}]")
     assert page.run("document.querySelector('#detail h2').textContent") == key
     told = card(page)
-    for words in ("shard a-0", "latitude, longitude", "90 % radius", "2,500 km", "Where it may be"):
+    for words in ("shard a-0", "latitude, longitude", "90 % radius", "2,500 km", "of being within"):
         assert words in told
     page.key("Escape")
     assert card(page) == ""
+
+
+def test_places_have_digits_as_their_radius_allows(page: Page) -> None:
+    digits = page.run("[0.02, 0.5, 17, 111, 112, 700, 5000, 20000].map(decimalsFor)")
+    assert digits == [5, 4, 2, 2, 1, 1, 0, 0]
+    find(page, "photo-0")
+    shown = page.run(f"degrees(C.latitude[selected], C.longitude[selected], {DIGITS})")
+    assert shown in card(page)
 
 
 def test_the_card_says_what_is_known(page: Page) -> None:
@@ -121,6 +131,26 @@ def test_a_thumbnail_is_shown_where_there_is_one(page: Page) -> None:
     assert page.run("[$('thumbnail').naturalWidth, $('thumbnail').naturalHeight]") == [8, 6]
     find(page, "photo-8")
     assert page.run("$('thumbnail').hidden")
+
+
+def test_two_sliders_show_photos_of_a_time(browser: Browser, tmp_path: Path, page: Page) -> None:
+    assert page.run("$('times').hidden"), "no photo has a time"
+    start = datetime(2020, 1, 1)
+    taken = [start + timedelta(days=i) for i in range(21)]
+    rng = np.random.default_rng(SEED)
+    write_predictions(tmp_path, "a-0", 24, rng, captured_at=[*taken, None, None, None])
+    other = open_map(browser, tmp_path)
+    assert not other.run("$('times').hidden")
+    other.run("$('from').value = 500; $('to').value = 250; filter()")  # in any order
+    told = other.run("$('filtered').textContent")
+    assert told == "6 photos taken 2020-01-06 to 2020-01-11"
+    other.run("$('filter').value = 0; filter()")
+    assert other.run("$('filtered').textContent").startswith("0 photos with at most")
+    other.run(
+        "for (const end of ['filter', 'to']) $(end).value = 1e6; $('from').value = 0; filter()"
+    )
+    assert other.run("$('filtered').textContent") == "slide to hide the uncertain"
+    assert_quiet(other)
 
 
 def test_photos_of_another_kind_are_grey_and_told(

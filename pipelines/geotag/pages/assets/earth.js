@@ -168,7 +168,9 @@ function greatCircle(lat1, lon1, lat2, lon2, k) {  // the shortest way from one 
 // ---- the card of a photo or of a group; text only ever enters the page as text -------------------
 const km = (value) => `${value >= 10 ? Math.round(value).toLocaleString("en") : value.toFixed(1)} km`;
 const percent = (p) => p > 0 && p < 0.0005 ? "< 0.1 %" : `${(100 * p).toFixed(p > 0.0995 ? 0 : 1)} %`;
-const degrees = (latitude, longitude) => `${latitude.toFixed(3)}, ${longitude.toFixed(3)}`;
+const degrees = (latitude, longitude, digits = 3) => `${latitude.toFixed(digits)}, ${longitude.toFixed(digits)}`;
+// The last digit of an answer is the first below a tenth of its radius: more would say what nobody knows.
+const decimalsFor = (radiusKm) => Math.max(0, Math.min(5, Math.ceil(Math.log10(1112 / Math.max(radiusKm, 1e-4)))));
 const photos = (n) => `${n.toLocaleString("en")} photo${n === 1 ? "" : "s"}`;
 const regions = typeof Intl.DisplayNames === "function" ? new Intl.DisplayNames(["en"], { type: "region" }) : null;
 function countryName(code) {

@@ -15,6 +15,9 @@ const bySurety = Uint32Array.from(doubt.keys()).sort((a, b) => doubt[a] - doubt[
 
 // ---- groups: per zoom level, photos nearer than NEAR_PX to a more certain one join it ----------
 let most = Infinity;  // only photos with at most this doubt are shown
+let period = null;  // and, of a period, those with a time within it: seconds of wall clocks
+const timed = Float64Array.from(C.captured_at).filter((t) => !Number.isNaN(t)).sort();
+const inPeriod = (i) => !period || (C.captured_at[i] >= period[0] && C.captured_at[i] <= period[1]);
 const levels = new Map();
 const levelAt = (scale) => Math.floor(2 * Math.log2(scale / 256));
 function groupsAt(level) {
@@ -32,6 +35,7 @@ function grouped(radius) {
   };
   for (const i of bySurety) {
     if (doubt[i] > most) break;
+    if (!inPeriod(i)) continue;
     const x = xs[i], y = ys[i], column = Math.floor(x * across), row = Math.floor(y * across);
     let best = -1, closest = radius * radius;
     for (let dr = -1; dr <= 1; dr++) for (let dc = -1; dc <= 1; dc++) {
@@ -119,11 +123,12 @@ function drawSelected(i, k) {
 }
 
 // ---- the card of a photo or of a group ------------------------------------------------------------
+const decimals = (i) => decimalsFor(C.radius_50_km[i]);
 const brief = (n) => n < 1000 ? `${n}` : `${(n / 1000).toFixed(n < 9950 ? 1 : 0)}k`;
 function close() { selected = -1; $("detail").hidden = true; redraw(); }
 function facts(i) {
   const rows = [
-    ["latitude, longitude", degrees(C.latitude[i], C.longitude[i])],
+    ["latitude, longitude", degrees(C.latitude[i], C.longitude[i], decimals(i))],
     ["country", C.country[i] ? countryName(D.countries[C.country[i] - 1]) + (C.country_nearest[i] ? " (nearest coast)" : "") : "none"],
   ];
   if (C.unit[i]) rows.push(["unit", D.units[C.unit[i] - 1]]);
@@ -154,10 +159,10 @@ function select(i) {
   }));
   const modes = [];
   for (let m = firstMode[i]; m < firstMode[i + 1]; m++) modes.push([
-    `${m - firstMode[i] + 1}.  ${degrees(C.mode_latitude[m], C.mode_longitude[m])}`,
-    `± ${km(C.mode_radius_km[m])}`, percent(C.mode_probability[m] / D.unit),
+    `${m - firstMode[i] + 1}.  ${degrees(C.mode_latitude[m], C.mode_longitude[m], decimals(i))}`,
+    percent(C.mode_probability[m] / D.unit),
   ]);
-  if (modes.length) addTable("Where it may be", modes);
+  if (modes.length) addTable(`Probability of being within ${km(C.mode_radius_km[firstMode[i]])} of`, modes);
   uncover(i);
 }
 function uncover(i) {  // moves the map if the card lies on the photo's place
@@ -211,16 +216,28 @@ function home() { Object.assign(view, { x: 0.5, y: 0.43, scale: smallest() }); r
 function filter() {
   const at = Number($("filter").value) / 100;
   most = at === 1 ? Infinity : at;
+  period = chosenPeriod();
   levels.clear();
-  let count = N;
-  if (at < 1) for (count = 0; count < N && doubt[bySurety[count]] <= most; count++);
-  $("filtered").textContent = at === 1 ? "slide to hide the uncertain"
-    : `${photos(count)} with at most ${km(lowKm * (highKm / lowKm) ** at)}`;
+  let count = 0;
+  for (const i of bySurety) { if (doubt[i] > most) break; count += inPeriod(i); }
+  const taken = period ? `taken ${day(period[0])} to ${day(period[1])}` : "";
+  $("filtered").textContent = at === 1 && !taken ? "slide to hide the uncertain" : [
+    photos(count), at === 1 ? "" : `with at most ${km(lowKm * (highKm / lowKm) ** at)}`, taken,
+  ].filter(Boolean).join(" ");
   redraw();
 }
-$("filter").addEventListener("input", filter);
+function chosenPeriod() {  // equal ways of a slider are equal numbers of photos; null is all of them
+  const [a, b] = ["from", "to"].map((end) => Number($(end).value) / 1000), last = timed.length - 1;
+  if (last < 1 || Math.abs(a - b) === 1) return null;
+  return [timed[Math.floor(Math.min(a, b) * last)], timed[Math.ceil(Math.max(a, b) * last)]];
+}
+const day = (seconds) => new Date(1000 * seconds).toISOString().slice(0, 10);
+for (const slider of ["filter", "from", "to"]) $(slider).addEventListener("input", filter);
+$("times").hidden = timed.length < 2 || timed[0] === timed[timed.length - 1];
 
 showTitle();
+$("purpose").textContent = D.purpose;
+$("purpose").hidden = !D.purpose;
 $("warning").textContent = D.warning;
 $("warning").hidden = !D.warning;
 filter();
