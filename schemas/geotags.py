@@ -14,10 +14,11 @@ import pyarrow as pa
 
 from schemas import geoparquet
 
-SCHEMA_VERSION = "5"
+SCHEMA_VERSION = "6"
 """Version 1 lacks `land_probability` and `admin`, and its rows are in the order of their keys.
 Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS, and ids of
 shards that do not depend on other shards. Version 4 adds FAMILIARITY, version 5 CAPTURE_COLUMNS.
+Version 6 adds IDENTITY_COLUMNS, also to errors and layers.
 Versions 2 to 4 have the columns `hybrid_latitude` and `hybrid_longitude`, the answer of a gallery,
 which is now part of the one answer."""
 
@@ -43,6 +44,11 @@ CAPTURE_FIELDS = (
 CAPTURE_COLUMNS = tuple(field.name for field in CAPTURE_FIELDS)
 MODE_FIELDS = ("latitude", "longitude", "probability", "radius_km")
 MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
+
+
+IDENTITY_COLUMNS = ("photo_id", "path", "stem", "sha256")
+"""Which photo a row is about: its identity, its path, the name of its file without the ending, and
+a hash of its bytes."""
 
 
 class Status(str, Enum):
@@ -85,12 +91,23 @@ class Stage(str, Enum):
 
 
 class ErrorRow(NamedTuple):
-    """A row of the table of errors; `key` is None exactly if `status.of_shard`."""
+    """A row of the table of errors.
+
+    Attributes:
+        key: Name of the photo; None exactly if `status.of_shard`.
+        stage: Where the photo was lost.
+        status: Why it was lost.
+        message: What was found, what was wanted, what to do.
+        photo_id: Identity of the photo; None where its bytes could not be read.
+        path: Path of the photo in its archive or folder; None where a shard is meant.
+    """
 
     key: str | None
     stage: Stage
     status: Status
     message: str
+    photo_id: str | None = None
+    path: str | None = None
 
 
 def _field(name: str, kind: pa.DataType, nullable: bool = False) -> pa.Field:
@@ -101,6 +118,8 @@ PREDICTION_SCHEMA = pa.schema(
     [
         _field("key", pa.string()),
         _field("shard", pa.string()),
+        *(_field(name, pa.string()) for name in IDENTITY_COLUMNS[:3]),
+        _field(IDENTITY_COLUMNS[3], pa.string(), nullable=True),
         _field(geoparquet.GEOMETRY, pa.binary()),
         _field(geoparquet.BBOX, geoparquet.BBOX_TYPE),
         _field("latitude", pa.float64()),
@@ -135,6 +154,7 @@ ERROR_SCHEMA = pa.schema(
     [
         _field("key", pa.string(), nullable=True),
         _field("shard", pa.string()),
+        *(_field(name, pa.string(), nullable=True) for name in IDENTITY_COLUMNS[:2]),
         _field("stage", pa.string()),
         _field("status", pa.string()),
         _field("message", pa.string()),
@@ -148,10 +168,10 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     Args:
         shard: Id of the shard, in every row.
         model_id: Name of the model, in every row.
-        columns: Columns by name, with N values each: `key`, NUMBER_COLUMNS, `modes` (N lists of
-            objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where unknown) and, if known,
-            FAMILIARITY, `country_code`, `admin`, FOUND_BY_COLUMNS and CAPTURE_COLUMNS (None where
-            there is none).
+        columns: Columns by name, with N values each: `key`, IDENTITY_COLUMNS, NUMBER_COLUMNS,
+            `modes` (N lists of objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where
+            unknown) and, if known, FAMILIARITY, `country_code`, `admin`, FOUND_BY_COLUMNS and
+            CAPTURE_COLUMNS (None where there is none).
 
     Returns:
         A table of PREDICTION_SCHEMA, with the `geo` metadata.
@@ -162,9 +182,8 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     """
     count = len(columns["key"])
     longitude, latitude = columns["longitude"], columns["latitude"]
-    unknown = dict.fromkeys(
-        (FAMILIARITY, "country_code", "admin", *FOUND_BY_COLUMNS, *CAPTURE_COLUMNS), [None] * count
-    )
+    optional = (FAMILIARITY, "country_code", "admin", *FOUND_BY_COLUMNS, *CAPTURE_COLUMNS)
+    unknown = dict.fromkeys((*optional, IDENTITY_COLUMNS[3]), [None] * count)
     given = {
         **unknown,
         **columns,
@@ -182,10 +201,12 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
 
 def error_table(shard: str, errors: Iterable[ErrorRow]) -> pa.Table:
     """Builds the table of one shard's errors, in a fixed order: shard rows first, then by key."""
-    rows = sorted(errors, key=lambda row: (row.key is not None, row.key or "", *row[1:]))
+    rows = sorted(errors, key=lambda row: (row.key is not None, row.key or "", *row[1:4]))
     columns = [
         [row.key for row in rows],
         [shard] * len(rows),
+        [row.photo_id for row in rows],
+        [row.path for row in rows],
         [row.stage.value for row in rows],
         [row.status.value for row in rows],
         [row.message[:MAX_MESSAGE_LENGTH] for row in rows],

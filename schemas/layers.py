@@ -2,7 +2,7 @@
 
 A region is the smallest one found that holds the true position with a stated probability. A
 thumbnail is a small picture to look at. An embedding is what the network is given of a photo, so
-that another run needs no photo. All are joined to the predictions by `shard` and `key`.
+that another run needs no photo. All are joined to the predictions by `photo_id`.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ REGION_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("shard", pa.string(), nullable=False),
+        pa.field("photo_id", pa.string(), nullable=False),
         pa.field("level", pa.float64(), nullable=False),
         pa.field(geoparquet.GEOMETRY, pa.binary(), nullable=False),
         pa.field(geoparquet.BBOX, geoparquet.BBOX_TYPE, nullable=False),
@@ -34,6 +35,7 @@ THUMBNAIL_SCHEMA = pa.schema(
     [
         pa.field("key", pa.string(), nullable=False),
         pa.field("shard", pa.string(), nullable=False),
+        pa.field("photo_id", pa.string(), nullable=False),
         pa.field("jpeg", pa.binary(), nullable=False),
     ]
 )
@@ -49,6 +51,9 @@ def embedding_schema(width: int) -> pa.Schema:
         [
             pa.field("key", texts, nullable=False),
             pa.field("shard", texts, nullable=False),
+            pa.field("photo_id", texts, nullable=False),
+            pa.field("path", texts, nullable=False),
+            pa.field("sha256", texts),
             pa.field(EMBEDDING, pa.list_(pa.float16(), width), nullable=False),
             pa.field("exif_latitude", degrees),
             pa.field("exif_longitude", degrees),
@@ -87,12 +92,15 @@ class Thumbnail(NamedTuple):
     jpeg: bytes
 
 
-def region_table(shard: str, rows: Sequence[tuple[str, Region]]) -> pa.Table:
+def region_table(
+    shard: str, rows: Sequence[tuple[str, Region]], photo_ids: Mapping[str, str]
+) -> pa.Table:
     """Builds the table of one shard's regions, rows as they come.
 
     Args:
         shard: Id of the shard, for every row.
         rows: Pairs of a photo's key and one of its regions.
+        photo_ids: Identity of each photo by its key.
 
     Returns:
         A table of REGION_SCHEMA with the `geo` metadata.
@@ -105,6 +113,7 @@ def region_table(shard: str, rows: Sequence[tuple[str, Region]]) -> pa.Table:
     columns = {
         "key": [key for key, _ in rows],
         "shard": [shard] * len(rows),
+        "photo_id": [photo_ids[key] for key, _ in rows],
         "level": [region.level for region in regions],
         geoparquet.GEOMETRY: wkb,
         geoparquet.BBOX: geoparquet.boxes_column(bounds),
@@ -121,8 +130,8 @@ def embedding_table(shard: str, values: Any, columns: Mapping[str, Any]) -> pa.T
     Args:
         shard: Id of the shard, for every row.
         values: Embeddings, float16 ``(N, E)``.
-        columns: `key`, `prior` and the columns of positions and times, N values each; NaN and None
-            where unknown.
+        columns: `key`, `photo_id`, `path`, `sha256`, `prior` and the columns of positions and
+            times, N values each; NaN and None where unknown.
     """
     schema = embedding_schema(max(1, values.shape[1]))
     numbers = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), max(1, values.shape[1]))
@@ -136,11 +145,20 @@ def embedding_table(shard: str, values: Any, columns: Mapping[str, Any]) -> pa.T
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def thumbnail_table(shard: str, thumbnails: Sequence[Thumbnail]) -> pa.Table:
-    """Builds the table of one shard's thumbnails, rows as they come."""
+def thumbnail_table(
+    shard: str, thumbnails: Sequence[Thumbnail], photo_ids: Mapping[str, str]
+) -> pa.Table:
+    """Builds the table of one shard's thumbnails, rows as they come.
+
+    Args:
+        shard: Id of the shard, for every row.
+        thumbnails: Thumbnails of some of its photos.
+        photo_ids: Identity of each photo by its key.
+    """
     columns = {
         "key": [thumbnail.key for thumbnail in thumbnails],
         "shard": [shard] * len(thumbnails),
+        "photo_id": [photo_ids[thumbnail.key] for thumbnail in thumbnails],
         "jpeg": [thumbnail.jpeg for thumbnail in thumbnails],
     }
     return pa.table(columns, schema=THUMBNAIL_SCHEMA)

@@ -17,6 +17,7 @@ from typing import BinaryIO
 from locdiffusion.photos.archive_formats import read_archive, why_unopened, why_unread
 from locdiffusion.photos.blocks import ArchiveDamage, ArchiveLimit, TarStatus
 from locdiffusion.photos.documents import Documents, joined, telling
+from locdiffusion.photos.identity import Holder, PhotoPlace, archive_name
 from locdiffusion.photos.left_out import LeftOut
 from locdiffusion.photos.names import (
     EXCLUDED,
@@ -70,6 +71,7 @@ class Sample:
         extras: Bytes of other members that the reader was asked for, by extension.
         member: The photo as the archive holds it.
         prior: Where this photo may come from, if it has a prior of its own.
+        place: Where the photo lies.
     """
 
     key: str
@@ -81,6 +83,7 @@ class Sample:
     extras: dict[str, bytes] = field(default_factory=dict, compare=False)
     member: Member | None = field(default=None, compare=False)
     prior: str | None = None
+    place: PhotoPlace = field(default_factory=PhotoPlace, compare=False)
 
 
 @dataclass
@@ -116,6 +119,7 @@ class ShardReader:
         siblings: Other parts of the same export, in which documents about these photos may lie.
         photos: Whether photos are read; without, samples come without images.
         exclude: Patterns of members that are left out, as of `names.excluded`.
+        apart: Number of folders that tell the archive from its `twins`.
         status: State of the shard, valid once the iteration is over.
         message: What is wrong with the shard, or unusual at the end of one that is complete.
         left_out: Members that are no photos and belong to none.
@@ -129,6 +133,7 @@ class ShardReader:
     siblings: tuple[str, ...] = ()
     photos: bool = True
     exclude: tuple[str, ...] = ()
+    apart: int = 0
     status: TarStatus = TarStatus.COMPLETE
     message: str = ""
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -234,7 +239,7 @@ class ShardReader:
         for name in lost:
             key, twice = self._key(name)
             why = f"the shard is {damage}; the sample is not known to be whole; {again}"
-            yield twice or ErrorRow(key, Stage.READ, Status.TRUNCATED, why)
+            yield twice or ErrorRow(key, Stage.READ, Status.TRUNCATED, why, path=name)
 
     def _key(self, name: str) -> tuple[str, ErrorRow | None]:
         """Gives a photo its key, and the row that it becomes if its name is stored twice."""
@@ -249,7 +254,7 @@ class ShardReader:
             return key, None
         why = f"{brief(name)} is stored twice in this shard, and the first one is geotagged; "
         why += "remove one"
-        return key, ErrorRow(key, Stage.READ, Status.DUPLICATE_KEY, why)
+        return key, ErrorRow(key, Stage.READ, Status.DUPLICATE_KEY, why, path=name)
 
     def _finish(self, group: _Group) -> Iterator[Sample | ErrorRow]:
         problem = next((extra.problem for extra in group.extras.values() if extra.problem), None)
@@ -267,10 +272,11 @@ class ShardReader:
             if twice:
                 yield twice
             elif wrong := photo.problem or problem:
-                yield ErrorRow(key, Stage.READ, *wrong)
+                yield ErrorRow(key, Stage.READ, *wrong, path=photo.name)
             else:
                 sample = Sample(key, photo.data, image_offset=photo.offset, extras=extras)
-                sample.member = photo
+                sample.member, place = photo, archive_name(self.url, self.apart)
+                sample.place = PhotoPlace(Holder.ARCHIVE, place, photo.name, photo.name)
                 if documents:
                     name = telling(documents, self.documents.said)
                     sample.document, sample.metadata = name, group.documents[name]
@@ -305,7 +311,8 @@ class ShardReader:
                 why = f"{brief(name)} is a link to {place}, wanted one to a photo of this archive"
                 if names is beyond.get(target):
                     why += f", and no more than {MOST_LINKS_TO_ONE} to one"
-                row = ErrorRow(key, Stage.READ, Status.MISSING_IMAGE, f"{why}; {DEREFERENCE}")
+                why = f"{why}; {DEREFERENCE}"
+                row = ErrorRow(key, Stage.READ, Status.MISSING_IMAGE, why, path=name)
                 yield twice or row
 
     def _targets(self, file: BinaryIO, wanted: dict[str, list[str]]) -> Iterator[Sample | ErrorRow]:

@@ -30,6 +30,7 @@ from locdiffusion.photos.names import (
     junk_folder,
     kind_of,
     left_out_kind,
+    legible,
     match_documents,
     plain_photos,
 )
@@ -69,6 +70,7 @@ class PhotoFile(NamedTuple):
         mark: What changes when the photo or a document is written again, where listing told it;
             local files are looked at when `version` is called.
         follow_links: Whether a link is read that leads out of the folder.
+        apart: Number of folders that tell the photo from its `twins`; 0 if it has none.
     """
 
     folder: str
@@ -76,6 +78,7 @@ class PhotoFile(NamedTuple):
     documents: tuple[str, ...] = ()
     mark: str = ""
     follow_links: bool = False
+    apart: int = 0
 
     @property
     def key(self) -> str:
@@ -349,7 +352,8 @@ class FolderContent:
 
 def _photo_files(root: str, paths: Sequence[str], follow_links: bool) -> Iterable[PhotoFile]:
     """Photos without documents, made without a call of Python for each of a million."""
-    fields = zip(repeat(root), paths, repeat(()), repeat(""), repeat(follow_links), strict=False)
+    same = map(repeat, (follow_links, PhotoFile._field_defaults["apart"]))
+    fields = zip(repeat(root), paths, repeat(()), repeat(""), *same, strict=False)
     return map(tuple.__new__, repeat(PhotoFile), fields)
 
 
@@ -384,17 +388,13 @@ def group_mark(photos: Iterable[PhotoFile]) -> str:
 
 
 def fingerprint(photos: Iterable[PhotoFile]) -> str:
-    """Computes a digest that changes when a photo or a document is written again, or comes."""
-    return _digest(f"{photo.path}\0{photo.version()}" for photo in photos)
+    """Computes a digest that changes when a photo or a document is written again, or comes.
+
+    A twin of a photo, which changes its identity, changes the digest, too.
+    """
+    return _digest(f"{p.path}\0{p.version()}{f'+{p.apart}' if p.apart else ''}" for p in photos)
 
 
 def _digest(lines: Iterable[str]) -> str:
     text = "\n".join(lines).encode("utf-8", "surrogateescape")
     return hashlib.sha256(text).hexdigest()[:32]
-
-
-def legible(name: str) -> str:
-    """Replaces bytes of a name that are not UTF-8 by backslashes and hexadecimal digits."""
-    if name.isascii():
-        return name
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from locdiffusion.photos.archive import Sample
 from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.documents import joined, telling
-from locdiffusion.photos.folder import FOLLOW, PhotoFile, legible
+from locdiffusion.photos.folder import FOLLOW, PhotoFile
+from locdiffusion.photos.identity import PhotoPlace, last_parts
 from locdiffusion.photos.left_out import LeftOut
+from locdiffusion.photos.names import legible
 from locdiffusion.photos.sidecar import Sidecar, read_sidecar
 from locdiffusion.photos.storage import PAUSES_S, LinkError, open_inside, open_stream, passes
 from schemas.geotags import ErrorRow, Stage, Status
@@ -67,19 +69,22 @@ class FolderReader:
             image = self._image(photo)
         except _TooLarge as error:
             why = f"the photo has {error}; store a smaller file"
-            return ErrorRow(photo.key, Stage.READ, Status.TOO_MANY_BYTES, why)
+            return ErrorRow(photo.key, Stage.READ, Status.TOO_MANY_BYTES, why, path=photo.key)
         except OSError as error:
             why = self._lasting(photo, error)
             if not why:
                 self.read_failed = True
                 why = f"cannot be read ({error}); check that it is still there, and its rights"
-            return ErrorRow(photo.key, Stage.READ, Status.MISSING_IMAGE, legible(why))
+            why = legible(why)
+            return ErrorRow(photo.key, Stage.READ, Status.MISSING_IMAGE, why, path=photo.key)
+        name = last_parts(photo.url, photo.apart)
+        place = PhotoPlace(name=name, path=photo.key)
         read = {path: self._document(photo, path) for path in photo.documents}
         if not read:
-            return Sample(photo.key, image)
+            return Sample(photo.key, image, place=place)
         said = {path: sidecar for path, (_, sidecar) in read.items()}
         data, _ = read[telling(photo.documents, said)]
-        return Sample(photo.key, image, data, joined(photo.documents, said))
+        return Sample(photo.key, image, data, joined(photo.documents, said), place=place)
 
     def _image(self, photo: PhotoFile) -> bytes:
         """Reads a photo, in several tries unless the photos before it have used them up."""

@@ -24,15 +24,15 @@ from locdiffusion.photos.folder import (
     fingerprint,
     group_mark,
     group_photos,
-    legible,
 )
 from locdiffusion.photos.folder_reader import FolderReader
 from locdiffusion.photos.left_out import LeftOut, number
-from locdiffusion.photos.names import NameKind, extension, is_archive, kind_of, stem
-from locdiffusion.photos.patterns import RIGHTS, find_locations, listing_errors
+from locdiffusion.photos.names import NameKind, extension, is_archive, kind_of, legible, stem
+from locdiffusion.photos.patterns import RIGHTS, find_locations, listing_errors, refuse_twice
 from locdiffusion.photos.storage import DataError, version
 from locdiffusion.photos.table import TableGroup, is_table, list_groups
 from locdiffusion.photos.table_reader import TableReader
+from locdiffusion.photos.twins import archive_twins, table_twins, tell_photos_apart
 from schemas.samples import IMAGE_EXTENSIONS
 
 ID_DIGITS, STEM_BYTES = 10, 100
@@ -58,6 +58,7 @@ class Shard:
         siblings: Other parts of the same Takeout export, the nearest first: documents about the
             photos of this part may lie there.
         listed: Version of an archive, where the listing told it; no worker asks for it then.
+        apart: Number of folders that tell an archive from its `twins`; 0 if it has none.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Shard:
     siblings: tuple[str, ...] = field(default=(), repr=False)
     listed: str = field(default="", repr=False, compare=False)
     table: TableGroup | None = None
+    apart: int = field(default=0, compare=False)
 
     @property
     def folder(self) -> str | None:
@@ -104,7 +106,9 @@ class Shard:
         if self.table:
             return TableReader((), group=self.table, kept=kept, sleep=sleep)
         if self.folder is None:
-            return ShardReader(self.url, siblings=self.siblings, exclude=self.exclude)
+            return ShardReader(
+                self.url, siblings=self.siblings, exclude=self.exclude, apart=self.apart
+            )
         chosen = self.photos if photos is None else photos
         return FolderReader(chosen, self.problem, kept=kept, sleep=sleep)
 
@@ -136,11 +140,13 @@ def list_shards(
 
     Raises:
         DataError: A pattern matches nothing, names a folder without photos, or a table that cannot
-            be used; or two URLs differ in credentials or signatures only.
+            be used; a place is named twice; or two URLs differ in credentials or signatures only.
     """
     _real_folder.cache_clear()  # links may lead elsewhere by now
     unread: dict[str, str] = {}
     marks: dict[str, list[str]] = {}
+    patterns = list(patterns)
+    refuse_twice(patterns)
     locations = find_locations(patterns, unread, marks)
     rules: tuple[Sequence[str], set[object], bool] = (tuple(exclude), set(), follow_links)
     archives: dict[str, str] = {}
@@ -181,31 +187,33 @@ def list_shards(
         tell(f"left out: {beside}")
     if left_out is not None:
         left_out.update(LeftOut.joined([*(content.left_out for content in contents), beside]))
+    tell_photos_apart([content.photos for content in contents])
     shards = _archive_shards(archives.values(), tuple(exclude), marks)
     shards += [shard for content in contents for shard in _groups(content)]
+    twins = table_twins(listed, follow_links)
     for table in listed:
-        shards += _table_shards(table, follow_links)
+        shards += _table_shards(table, follow_links, twins.get(table, 0))
     shards += [
         _unread(place, "", f"{place} cannot be listed ({why})") for place, why in unread.items()
     ]
     return _all_different(shards)
 
 
-def _table_shards(url: str, follow_links: bool) -> Iterator[Shard]:
+def _table_shards(url: str, follow_links: bool, apart: int) -> Iterator[Shard]:
     for mark, group in list_groups(url, follow_links):
-        source = f"{url}#{mark}"
-        yield Shard(shard_id(stem(url.rpartition("/")[2]), source), source, table=group)
+        source, table = f"{url}#{mark}", replace(group, apart=apart)
+        yield Shard(shard_id(stem(url.rpartition("/")[2]), source), source, table=table)
 
 
 def _archive_shards(
     urls: Collection[str], exclude: tuple[str, ...], marks: Mapping[str, list[str]]
 ) -> list[Shard]:
-    siblings = export_parts(urls)
+    siblings, twins = export_parts(urls), archive_twins(urls, marks)
     shards = []
     for url in sorted(urls):
         others = siblings.get(url, ())
         id = shard_id(url.rpartition("/")[2], url)
-        shard = Shard(id, url, exclude=exclude, siblings=others)
+        shard = Shard(id, url, exclude=exclude, siblings=others, apart=twins.get(url, 0))
         if all(len(marks.get(place, ())) > 1 for place in (url, *others)):  # more than a size
             shard = replace(shard, listed=_archive_version(shard, marks.__getitem__))
         shards.append(shard)
@@ -214,7 +222,7 @@ def _archive_shards(
 
 def _archive_version(shard: Shard, marks: Callable[[str], Sequence[object]]) -> str:
     others = [[url.rpartition("/")[2], *marks(url)] for url in sorted(shard.siblings)]
-    told = [*marks(shard.url), *sorted(shard.exclude), *others]
+    told = [*marks(shard.url), *sorted(shard.exclude), *others, *[shard.apart] * bool(shard.apart)]
     return hashlib.sha256(repr(told).encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 

@@ -103,6 +103,13 @@ def stem(path: str) -> str:
     return path[: -len(ending) - 1] if ending or path.endswith(".") else path
 
 
+def legible(name: str) -> str:
+    """Replaces bytes of a name that are not UTF-8 by backslashes and hexadecimal digits."""
+    if name.isascii():
+        return name
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def brief(name: str) -> str:
     """Returns a name in quotes as a message has it, without the middle of a long one."""
     half = MOST_SHOWN // 2

@@ -47,6 +47,29 @@ def expand_patterns(patterns: Iterable[str]) -> list[str]:
     return found
 
 
+def refuse_twice(patterns: Iterable[str]) -> None:
+    """Refuses a place that two words name: somebody meant another one, or would count it twice.
+
+    A place that a glob finds as well is no mistake, and is read once.
+
+    Raises:
+        DataError: A place is named twice.
+    """
+    seen: dict[str, str] = {}
+    for word in patterns:
+        place = word.rstrip("/")
+        if "://" not in word:
+            place = os.path.abspath(os.path.expanduser(word or "\0"))
+            if "\0" in place or not os.path.lexists(place):
+                continue
+        if place in seen:
+            also = f", as {seen[place]!r} before" if seen[place] != word else ""
+            raise DataError(
+                f"{word!r} is named twice{also}, wanted each source once; leave one of the two out"
+            )
+        seen[place] = word
+
+
 def find_locations(
     patterns: Iterable[str], unread: dict[str, str], marks: dict[str, list[str]] | None = None
 ) -> list[str]:

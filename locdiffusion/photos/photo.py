@@ -12,6 +12,7 @@ from PIL import Image
 from locdiffusion.photos.capture_time import UNKNOWN, Capture
 from locdiffusion.photos.coordinates import Reading
 from locdiffusion.photos.exif import upright
+from locdiffusion.photos.identity import identify
 from locdiffusion.photos.picture import NO_MEMORY, PhotoError, decode_picture
 from locdiffusion.photos.positions import PhotoPositions, own_capture, own_position
 from locdiffusion.photos.thumbnails import small_jpeg
@@ -94,6 +95,7 @@ def decode_photo(
     thumbnail: bool = False,
     salvage: bool = False,
     decode: Decoder = decoded,
+    sha256: bool = False,
 ) -> PhotoRecord | ErrorRow:
     """Decodes one sample; never raises for what is in the bytes.
 
@@ -103,16 +105,19 @@ def decode_photo(
         thumbnail: Whether to make a thumbnail.
         salvage: Whether what is there of a picture that breaks off is taken.
         decode: Decoder of the bytes, by default in this process.
+        sha256: Whether to compute the SHA-256 of the bytes.
 
     Returns:
         The photo, or the row of errors that takes its place.
     """
     assert sample.image is not None
+    identity = identify(sample.place, sample.image, sha256)
     try:
         found = decode(sample.image, preprocess, thumbnail, salvage)
     except PhotoError as error:
-        return ErrorRow(sample.key, Stage.PHOTO, error.status, str(error))
-    known = PhotoPositions(found.own, sample.sidecar, found.capture)
+        photo_id, path = identity.photo_id, identity.path
+        return ErrorRow(sample.key, Stage.PHOTO, error.status, str(error), photo_id, path)
+    known = PhotoPositions(found.own, sample.sidecar, found.capture, identity)
     return PhotoRecord(sample.key, found.pixels, known, found.thumbnail, sample.prior)
 
 

@@ -1,4 +1,4 @@
-"""Decides what is known of a photo from its file and its document: place, time and camera.
+"""Decides what is known of a photo from its file and its document: place, time, camera, identity.
 
 Everything that asks for a known position asks here: geotagging, training, calibration, evaluation,
 cards, and the writing of geotags, which leaves a photo with a position of its own untouched.
@@ -13,6 +13,7 @@ from locdiffusion.photos.capture_time import UNKNOWN, Capture, CaptureTime, Time
 from locdiffusion.photos.carriers import find_blocks
 from locdiffusion.photos.coordinates import NOTHING, Reading, Source
 from locdiffusion.photos.exif import read_camera, read_gps, read_times
+from locdiffusion.photos.identity import UNIDENTIFIED, PhotoIdentity
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.xmp import read_xmp, read_xmp_capture
 from locdiffusion.sphere.geodesy import great_circle_km
@@ -89,17 +90,19 @@ def _repeats(one: Truth | None, estimate: Truth | None) -> bool:
 
 @dataclass(frozen=True)
 class PhotoPositions:
-    """What one photo and its document say of the place where it was taken, and of the time.
+    """What is known of one photo: where and when it was taken, and which photo it is.
 
     Attributes:
         own: Position in the photo's file.
         sidecar: What the photo's document says, if it has one.
         own_capture: Time and camera in the photo's file.
+        identity: What tells the photo from all others.
     """
 
     own: Reading = NOTHING
     sidecar: Sidecar | None = None
     own_capture: Capture = UNKNOWN
+    identity: PhotoIdentity = UNIDENTIFIED
 
     @property
     def exif(self) -> Truth | None:

@@ -104,6 +104,7 @@ class TableGroup:
         digest: Digest of all that the rows say.
         files: Digest of what changes when a photo on this machine is written again.
         follow_links: Whether what lies outside of the folder of the table is read.
+        apart: Parts of the table's path that tell it from its `twins`; 0 if it has none.
     """
 
     url: str
@@ -112,11 +113,12 @@ class TableGroup:
     digest: str
     files: str
     follow_links: bool = False
+    apart: int = 0
 
     @property
     def version(self) -> str:
         """What changes when a row does, or a photo on this machine; others are not looked at."""
-        return self.digest + self.files
+        return self.digest + self.files + (f"+{self.apart}" if self.apart else "")
 
     def rows(self) -> list[TableRow]:
         """Reads the rows.

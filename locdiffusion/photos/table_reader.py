@@ -20,6 +20,7 @@ from locdiffusion.photos.coordinates import (
 )
 from locdiffusion.photos.folder import PhotoFile
 from locdiffusion.photos.folder_reader import FolderReader
+from locdiffusion.photos.identity import Holder, PhotoPlace, last_parts
 from locdiffusion.photos.names import MAX_NAME_LENGTH, shortened
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.storage import DataError, passes
@@ -48,7 +49,10 @@ class TableReader(FolderReader):
             return
         for number, row in enumerate(rows, self.group.first + 1):
             if row.key not in self.kept:
-                yield self._photo_of(row, number)
+                item = self._photo_of(row, number)
+                if isinstance(item, ErrorRow):
+                    item = item._replace(path=row.uri or None)
+                yield item
             elif problem := said_by(row, self._said(number)).problem:
                 self.problems.append(problem)
 
@@ -73,7 +77,10 @@ class TableReader(FolderReader):
             return found._replace(key=row.key)
         sidecar = said_by(row, said)
         self.problems += filter(None, [sidecar.problem])
-        return Sample(row.key, found.image, sidecar=sidecar, prior=prior)
+        url, parts = self.group.url, self.group.apart
+        table = last_parts(url, parts - 1) if parts else ""
+        where = PhotoPlace(Holder.TABLE, table, row.key, row.uri)
+        return Sample(row.key, found.image, sidecar=sidecar, prior=prior, place=where)
 
     def _said(self, number: int) -> str:
         """Name of a row, for messages."""

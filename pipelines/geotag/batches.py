@@ -36,8 +36,8 @@ from pipelines.geotag.late_results import (
     settled,
 )
 from pipelines.geotag.model_cache import GeotaggerLike
-from pipelines.geotag.own_priors import under_each_prior
-from schemas.geotags import ErrorRow, Stage, Status
+from pipelines.geotag.own_priors import inference_error, under_each_prior
+from schemas.geotags import ErrorRow, Stage
 from schemas.layers import Region, Thumbnail
 
 PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
@@ -302,7 +302,7 @@ def run_stage(
             rows = np.append(rows, numbers)
             parts.append(result)
     errors = [
-        ErrorRow(batch.keys[row], stage, Status.INFERENCE_FAILED, why)
+        inference_error(batch.keys[row], batch.known[row], stage, why)
         for row, why in sorted(failed.items())
     ]
     return replace(

@@ -24,6 +24,7 @@ from locdiffusion.model.weights import GEOCLIP, architecture, may_be_same, split
 from locdiffusion.photos.blocks import TarStatus
 from locdiffusion.photos.capture_time import UNKNOWN, Capture, CaptureTime, TimeSource
 from locdiffusion.photos.coordinates import Source
+from locdiffusion.photos.identity import PhotoIdentity
 from locdiffusion.photos.left_out import LeftOut, number
 from locdiffusion.photos.listing import Shard
 from locdiffusion.photos.positions import PhotoPositions
@@ -42,6 +43,9 @@ from schemas.samples import Truth
 
 BEFORE = (Stage.READ, Stage.PHOTO, Stage.EMBED)
 """Steps in which photos fail that have no embedding."""
+IDENTITIES_SINCE = "6"
+"""First schema version whose embeddings have the identities of their photos."""
+_ERROR_COLUMNS = ["key", "stage", "status", "message", "photo_id", "path"]
 _NOT_UNDERSTOOD = "a document that the first run did not understand"
 
 
@@ -126,6 +130,11 @@ def _run(root: str) -> dict[str, Any]:
         raise DataError(
             f"{root} {found}, wanted one of `locdiffusion geotag --embeddings`; geotag the photos "
             "with --embeddings first, or leave --from-embeddings out"
+        )
+    if str(version := run.get("schema_version")) < IDENTITIES_SINCE:
+        raise DataError(
+            f"{root} holds embeddings of schema version {version}, which do not tell which photos "
+            "they are of; geotag the photos with --embeddings once more"
         )
     return run
 
@@ -240,12 +249,20 @@ def _read(shard: EmbeddedShard, version: str) -> tuple[pa.Table, tuple[ErrorRow,
     rows = rows.select(wanted.names)
     rows = rows.cast(wanted) if rows.num_rows else wanted.empty_table()
     numbers = rows[EMBEDDING].combine_chunks().flatten()
-    if any(rows[name].null_count for name in ("key", EMBEDDING)) or numbers.null_count:
-        raise ValueError("there are nulls among the keys or the embeddings")
+    never = ("key", "photo_id", "path", EMBEDDING)
+    if any(rows[name].null_count for name in never) or numbers.null_count:
+        raise ValueError("there are nulls among the keys, the identities or the embeddings")
     table = _table(output.part(ERRORS, shard.id))
     found_errors = [
-        ErrorRow(row["key"], Stage(row["stage"]), Status(row["status"]), str(row["message"]))
-        for row in table.select(["key", "stage", "status", "message"]).to_pylist()
+        ErrorRow(
+            row["key"],
+            Stage(row["stage"]),
+            Status(row["status"]),
+            str(row["message"]),
+            row["photo_id"],
+            row["path"],
+        )
+        for row in table.select(_ERROR_COLUMNS).to_pylist()
     ]
     errors = tuple(row for row in found_errors if row.stage in BEFORE)
     if any((row.key is None) != row.status.of_shard for row in errors):
@@ -304,6 +321,7 @@ def _positions(row: Mapping[str, Any]) -> PhotoPositions:
         exif_source=source("exif"),
         truth_source=source("truth"),
         capture=_capture(*(row[name] for name in CAPTURE_COLUMNS)),
+        identity=PhotoIdentity(row["photo_id"], row["path"], row["sha256"]),
     )
 
 

@@ -202,6 +202,8 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
     )
     about = "keep small pictures of at most N photos of each shard, for the map"
     add_number(group, "--thumbnails", whole, 0, "N", about)
+    about = "write a hash of each photo's bytes into the column `sha256`"
+    add("--sha256", **SWITCH, help=about)
     add(
         "--no-positions",
         **SWITCH,
@@ -257,6 +259,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         "salvage",
         "no_positions",
         "embeddings",
+        "sha256",
     )
     loader = EmbeddedLoader if ours.from_embeddings else GeotaggerLoader
     extras = {name: getattr(ours, name) for name in named}
@@ -280,7 +283,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
 def _check_embedded(ours: argparse.Namespace) -> None:
     """Raises UsageError for flags about photos, and for an output that is the input."""
     about_photos = ("encoder", "bf16", "embeddings", "albums", "thumbnails", "salvage", "exclude")
-    for name in (*about_photos, "follow_links"):
+    for name in (*about_photos, "follow_links", "sha256"):
         if getattr(ours, name):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(

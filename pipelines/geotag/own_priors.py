@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from locdiffusion.photos.positions import PhotoPositions
 from pipelines.geotag.model_cache import GeotaggerLike
 from schemas.geotags import ErrorRow, Stage, Status
 
@@ -30,8 +31,9 @@ def under_each_prior(
         try:
             own = geotagger.with_prior(prior)
         except Exception as error:  # whatever it is, it must cost these photos and not the job
-            why = Status.INFERENCE_FAILED, f"{type(error).__name__}: {error}"
-            lost = tuple(ErrorRow(key, stage, *why) for key in photos.keys)
+            why = f"{type(error).__name__}: {error}"
+            pairs = zip(photos.keys, photos.known, strict=True)
+            lost = tuple(inference_error(key, known, stage, why) for key, known in pairs)
             done.append(replace(_photos(batch, rows[:0]), errors=lost))
         else:
             result = run(photos, own)
@@ -45,6 +47,12 @@ def under_each_prior(
         errors=batch.errors + tuple(error for one in done for error in one.errors),
         priors=tuple(prior for one in done for prior in one.priors),
     )
+
+
+def inference_error(key: str, known: PhotoPositions, stage: Stage, why: str) -> ErrorRow:
+    """Makes the row of a photo on which the model failed."""
+    photo_id, path = known.identity.photo_id, known.identity.path
+    return ErrorRow(key, stage, Status.INFERENCE_FAILED, why, photo_id, path)
 
 
 def _photos(batch: Any, rows: np.ndarray) -> Any:

@@ -34,7 +34,9 @@ def run_plain_loop(
     geotagger, extras = loaded(load).geotagger, options.extras
     wanted = extras.regions, LATE_THREADS
     retries = Retries(output, configuration)
-    decode = functools.partial(decode_photo, salvage=extras.salvage, decode=isolated)
+    decode = functools.partial(
+        decode_photo, salvage=extras.salvage, decode=isolated, sha256=extras.sha256
+    )
     for shard in shards:
         version = shard.version
         if output.kept(shard, configuration, version) is not None:

@@ -84,7 +84,10 @@ class ReadShard(beam.DoFn):
 
         def decode(sample: Sample, preprocess: Any, thumbnail: bool) -> PhotoRecord | ErrorRow:
             start = time.perf_counter()
-            result = decode_photo(sample, preprocess, thumbnail, self.extras.salvage, isolated)
+            extras = self.extras
+            result = decode_photo(
+                sample, preprocess, thumbnail, extras.salvage, isolated, extras.sha256
+            )
             spent.append(time.perf_counter() - start)
             return result
 

@@ -28,6 +28,7 @@ from pipelines.geotag.late_results import Failure
 from schemas.geotags import (
     CAPTURE_COLUMNS,
     FAMILIARITY,
+    IDENTITY_COLUMNS,
     OPTIONAL_COLUMNS,
     error_table,
     prediction_table,
@@ -62,6 +63,7 @@ class Extras:
         no_positions: Whether known positions, of EXIF and of documents, are left out, and with them
             the zones of times.
         embeddings: Whether embeddings are kept, in half precision, from which the run goes on.
+        sha256: Whether the SHA-256 of each photo's bytes is kept.
     """
 
     regions: bool = False
@@ -71,6 +73,7 @@ class Extras:
     salvage: bool = False
     no_positions: bool = False
     embeddings: bool = False
+    sha256: bool = False
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -93,6 +96,7 @@ class Extras:
             "salvage": self.salvage,
             "no_positions": self.no_positions,
             "embeddings": self.embeddings,
+            "sha256": self.sha256,
         }
         return {name: value for name, value in record.items() if value}
 
@@ -147,6 +151,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         **answers.numbers(),
         "modes": answers.modes,
         FAMILIARITY: [None] * len(rows) if answers.familiarity is None else answers.familiarity,
+        **_identity_columns(rows.known),
         **_known_columns(rows.known, extras.no_positions),
         "country_code": countries.codes,
         "country_found_by": countries.found_by,
@@ -159,7 +164,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         ERRORS: error_table(shard, (error for batch in ordered for error in batch.errors)),
     }
     if REGIONS in extras.layers:
-        tables[REGIONS] = _region_table(shard, rows.keys, regions or [])
+        tables[REGIONS] = _region_table(shard, rows, regions or [])
         failed[REGIONS_FAILED] = _reasons(regions or [])
     if kept := ending.kept if ending else None:
         failed = {name: _summed(failed[name], (kept.failed or {}).get(name, {})) for name in failed}
@@ -168,10 +173,10 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     if kept and kept.regions is not None and REGIONS in tables:
         tables[REGIONS] = joined_regions(kept.regions, tables[REGIONS], keys)
     if THUMBNAILS in extras.layers:
-        predicted = set(keys)
+        photo_ids = dict(zip(keys, tables[PREDICTIONS]["photo_id"].to_pylist(), strict=True))
         found = ending.thumbnails if ending else ()
-        pictures = [thumbnail for thumbnail in found if thumbnail.key in predicted]
-        tables[THUMBNAILS] = thumbnail_table(shard, pictures)
+        pictures = [thumbnail for thumbnail in found if thumbnail.key in photo_ids]
+        tables[THUMBNAILS] = thumbnail_table(shard, pictures, photo_ids)
     if EMBEDDINGS in extras.layers:
         before = kept.embeddings if kept else None
         tables[EMBEDDINGS] = _embedding_table(ordered, before, extras.no_positions)
@@ -192,9 +197,9 @@ def _embedding_table(
         for key, one in zip(p.keys, p.known, strict=True)
     ]
     values = np.concatenate([part.values for part in parts]) if parts else np.zeros((0, 0), "e")
-    positions = _known_columns(known, no_positions)
+    columns = _identity_columns(known) | _known_columns(known, no_positions)
     priors = [prior for part in parts for prior in part.priors]
-    table = embedding_table(shard, values, {"key": keys, "prior": priors, **positions})
+    table = embedding_table(shard, values, {"key": keys, "prior": priors, **columns})
     if before is not None and before.num_rows:
         table = pa.concat_tables([before, table] if table.num_rows else [before]).combine_chunks()
     return table.sort_by("key")
@@ -208,6 +213,11 @@ def _reasons(results: Sequence[object]) -> dict[str, int]:
 
 def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
     return dict(sorted((Counter(one) + Counter(other)).items()))
+
+
+def _identity_columns(known: Sequence[PhotoPositions]) -> dict[str, list[str | None]]:
+    """Returns IDENTITY_COLUMNS."""
+    return {name: [getattr(one.identity, name) for one in known] for name in IDENTITY_COLUMNS}
 
 
 def _known_columns(known: Sequence[PhotoPositions], no_positions: bool) -> dict[str, Any]:
@@ -246,7 +256,7 @@ def _capture_columns(captures: Sequence[Capture], no_positions: bool) -> dict[st
 
 
 def _region_table(
-    shard: str, keys: Sequence[str], regions: Sequence[tuple[Region, ...] | Failure]
+    shard: str, photos: ShardRows, regions: Sequence[tuple[Region, ...] | Failure]
 ) -> pa.Table:
     """Regions in the order of the photos, but those with wide boxes last.
 
@@ -254,12 +264,13 @@ def _region_table(
     """
     rows = [
         (key, region)
-        for key, found in zip(keys, regions, strict=True)
+        for key, found in zip(photos.keys, regions, strict=True)
         if not isinstance(found, Failure)
         for region in found
     ]
     rows.sort(key=lambda row: wide(row[1].bounds))
-    return region_table(shard, rows)
+    ids = (known.identity.photo_id for known in photos.known)
+    return region_table(shard, rows, dict(zip(photos.keys, ids, strict=True)))
 
 
 def _in_spatial_order(rows: ShardRows) -> ShardRows:

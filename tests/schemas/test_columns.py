@@ -33,6 +33,10 @@ BIG_ENDIAN, LITTLE_ENDIAN = 0, 1
 PROMISED = [
     "key",
     "shard",
+    "photo_id",
+    "path",
+    "stem",
+    "sha256",
     "geometry",
     "bbox",
     "latitude",
@@ -69,6 +73,7 @@ def columns(count: int) -> dict[str, object]:
     numbers = [float(index) for index in range(count)]
     return {
         "key": [f"k{count - index}" for index in range(count)],
+        **{name: ["x"] * count for name in ("photo_id", "path", "stem")},
         **{name: numbers for name in ("latitude", "longitude", "radius_50_km", "radius_90_km")},
         "information_nats": numbers,
         "land_probability": numbers,
@@ -81,7 +86,7 @@ def columns(count: int) -> dict[str, object]:
 
 def test_columns_are_those_of_the_design() -> None:
     assert PREDICTION_SCHEMA.names == PROMISED
-    assert ERROR_SCHEMA.names == ["key", "shard", "stage", "status", "message"]
+    assert ERROR_SCHEMA.names == ["key", "shard", "photo_id", "path", "stage", "status", "message"]
     by_type = {str(field.type) for field in PREDICTION_SCHEMA if field.name.startswith("prob_")}
     assert by_type == {"float"}
     nullable = {field.name for field in PREDICTION_SCHEMA if field.nullable}
@@ -91,6 +96,7 @@ def test_columns_are_those_of_the_design() -> None:
         "country_found_by",
         "admin",
         "camera",
+        "sha256",
         *(name for name in PROMISED if name.startswith(("exif", "truth", "captured"))),
     }
 
@@ -165,7 +171,7 @@ SQUARE, FAR_SQUARE = shapely.box(-180.0, -52.5, -170.0, 10.0), shapely.box(170.0
 def test_regions_agree_with_shapely(shape: shapely.Geometry) -> None:
     region = written_region(CredibleRegion(0.9, shape, 1e4, 0.9))
     assert region.wkb == shapely.to_wkb(shape, byte_order=LITTLE_ENDIAN)
-    (written,) = region_table("s", [("k", region)])[geoparquet.GEOMETRY].to_pylist()
+    (written,) = region_table("s", [("k", region)], {"k": "x"})[geoparquet.GEOMETRY].to_pylist()
     assert shapely.equals_exact(shapely.from_wkb(written), shape, tolerance=0.0)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections import Counter
@@ -104,8 +105,10 @@ def write_predictions(directory, shard, count, rng, truth=True, keys=None, **col
     )
     hidden = (np.arange(count) % 2 == 1) | (not truth)
     unknown = np.full(count, np.nan)
+    keys = keys or [f"{shard}-{i}" for i in range(count)]
     columns = {
-        "key": keys or [f"{shard}-{i}" for i in range(count)],
+        "key": keys,
+        **made_up_identities(shard, given.get("key", keys)),
         "latitude": latitude,
         "longitude": longitude,
         "radius_50_km": radius_90_km / 2,
@@ -128,10 +131,17 @@ def write_predictions(directory, shard, count, rng, truth=True, keys=None, **col
     pq.write_table(prediction_table(shard, "model", columns), predictions / f"part-{shard}.parquet")
 
 
+def made_up_identities(shard, keys):
+    """Identities of photos that were never read, by column."""
+    ids = [hashlib.blake2b(f"{shard} {key}".encode(), digest_size=10).hexdigest() for key in keys]
+    return {"photo_id": ids, "path": [f"{key}.jpg" for key in keys], "stem": list(keys)}
+
+
 def write_thumbnails(directory, shard, jpeg_of):
     """Writes a shard's thumbnails."""
     (directory / "thumbnails").mkdir(exist_ok=True)
-    table = thumbnail_table(shard, [Thumbnail(*item) for item in jpeg_of.items()])
+    ids = dict(zip(jpeg_of, made_up_identities(shard, jpeg_of)["photo_id"], strict=True))
+    table = thumbnail_table(shard, [Thumbnail(*item) for item in jpeg_of.items()], ids)
     pq.write_table(table, directory / f"thumbnails/part-{shard}.parquet")
 
 

@@ -24,6 +24,7 @@ from locdiffusion.inference import predict
 from locdiffusion.photos.embedding_cache import load_photos
 from locdiffusion.sphere.geodesy import great_circle_km
 from schemas.geotags import PROBABILITY_COLUMNS, THRESHOLDS_KM, UNFAMILIAR, prediction_table
+from support.outputs import made_up_identities
 from support.tiny import TinyEncoder, replace_encoders, write_checkpoint, write_coloured_shard
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,8 +60,10 @@ def write_predictions(directory: Path, shard: str, count: int, **changed: Any) -
     rng = np.random.default_rng(count)
     truth = rng.uniform(-80, 80, count)
     unknown = np.full(count, np.nan)
+    keys = [f"{shard}-{i}" for i in range(count)]
     columns = {
-        "key": [f"{shard}-{i}" for i in range(count)],
+        "key": keys,
+        **made_up_identities(shard, keys),
         "latitude": truth + rng.normal(size=count),
         "longitude": truth,
         "radius_50_km": np.full(count, 80.0),

@@ -112,7 +112,7 @@ def test_files_say_how_they_were_made(archive: Path, tmp_path: Path) -> None:
     for folder, wanted in (("predictions", PREDICTION_SCHEMA), ("errors", ERROR_SCHEMA)):
         schema = pq.read_schema(tmp_path / f"out/{folder}/part-s-0.parquet")
         assert schema.equals(wanted)
-        assert schema.metadata[b"schema_version"] == b"5" and schema.metadata[b"seed"] == b"7"
+        assert schema.metadata[b"schema_version"] == b"6" and schema.metadata[b"seed"] == b"7"
         assert schema.metadata[b"checkpoint_hash"] == b"f" * 64
         assert json.loads(schema.metadata[b"config"]) == CONFIGURATION.to_dict()
         if folder == "predictions":

@@ -88,7 +88,7 @@ def test_regions_are_polygons_beside_their_predictions(archive: Path, tmp_path: 
     schema = pq.read_schema(tmp_path / "out/regions/part-s-0.parquet")
     assert schema.equals(REGION_SCHEMA)
     geoparquet.validate(schema, geoparquet.POLYGONS)
-    assert schema.metadata[b"schema_version"] == b"5"
+    assert schema.metadata[b"schema_version"] == b"6"
     regions = geopandas.read_parquet(tmp_path / "out/regions")
     predictions = geopandas.read_parquet(tmp_path / "out/predictions").set_index("key")
     assert manifest["layers"]["regions"] == len(regions) == 2 * (len(predictions) - 1)
@@ -295,7 +295,7 @@ def test_an_output_of_an_older_schema_is_refused(tars: str, tmp_path: Path) -> N
     output.prepare(CONFIGURATION, [])
     old = {**CONFIGURATION.to_dict(), "schema_version": "1"}
     output.write("run.json", data=json.dumps(old).encode())
-    with pytest.raises(OutputError, match=r"schema version 1.*writes version 5.*--overwrite"):
+    with pytest.raises(OutputError, match=r"schema version 1.*writes version 6.*--overwrite"):
         output.prepare(CONFIGURATION, [])
 
 
