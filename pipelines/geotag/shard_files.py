@@ -149,8 +149,12 @@ def add_shards(digest: RunDigest, shards: Sequence[ShardFiles]) -> None:
     digest.bound()
 
 
-def open_part(path: str) -> tuple[pq.ParquetFile, int]:
+def open_part(path: str, dictionaries: Sequence[str] = ()) -> tuple[pq.ParquetFile, int]:
     """Opens a part, wherever it is; returns its size in bytes, too.
+
+    Args:
+        path: Path or URL of the part.
+        dictionaries: Columns of text that are read as dictionaries.
 
     Raises:
         OSError: There is no such file.
@@ -163,7 +167,7 @@ def open_part(path: str) -> tuple[pq.ParquetFile, int]:
     file = pa.OSFile(there) if local else pa.PythonFile(filesystem.open(there, "rb"), mode="r")
     size = file.size()
     whole = file.read_buffer() if size <= READ_AT_ONCE_BYTES else file
-    return pq.ParquetFile(whole, pre_buffer=True), size
+    return pq.ParquetFile(whole, pre_buffer=True, read_dictionary=list(dictionaries)), size
 
 
 def _add_manifest(digest: RunDigest, manifest: Mapping[str, Any]) -> None:

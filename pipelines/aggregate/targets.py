@@ -1,0 +1,154 @@
+"""What photos are counted in: named areas, H3 cells, or polygons of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from scipy import sparse
+
+from pipelines.aggregate.area_rows import AreaRows
+from pipelines.aggregate.cell_shares import shares_of_file
+from pipelines.aggregate.cells import Cells, parents, parse_cells, resolutions
+from pipelines.aggregate.moments import Masses, Places, merged, sorted_cells
+
+COUNTRY, REGION, ADMIN, H3 = "country", "region", "admin", "h3"
+ELSEWHERE = "elsewhere"
+"""Rest of what lies in none of the areas."""
+
+
+class NamedPlaces(NamedTuple):
+    """Places, and what they are called.
+
+    Attributes:
+        places: The places.
+        areas: Names of the areas that are no cells; None for rests, ``places.others`` of them.
+        rests: Names of the rests; None for areas, ``places.others`` of them.
+    """
+
+    places: Places
+    areas: list[str | None]
+    rests: list[str | None]
+
+
+class Target(Protocol):
+    """What photos are counted in.
+
+    Attributes:
+        kind: Kind of the rows that are read.
+        resolution: Resolution of the leaves of cells; 0 where areas have names.
+    """
+
+    @property
+    def kind(self) -> str: ...
+
+    @property
+    def resolution(self) -> int: ...
+
+    def masses(self, rows: AreaRows) -> tuple[Masses, NamedPlaces]:
+        """Assigns the rows of a shard to places."""
+
+
+@dataclass(frozen=True)
+class NamedAreas:
+    """Areas that the layer names: countries, regions, polygons of the user.
+
+    Attributes:
+        kind: Kind of the rows.
+    """
+
+    kind: str
+    resolution: int = 0
+
+    def masses(self, rows: AreaRows) -> tuple[Masses, NamedPlaces]:
+        """Assigns the rows of a shard to places."""
+        named = _others(rows.areas.to_pylist(), rows.rests.to_pylist())
+        place = np.where(rows.area >= 0, rows.area, len(rows.areas) + rows.rest)
+        return merged(rows.photo, place, rows.probability, len(named.places)), named
+
+
+@dataclass(frozen=True)
+class Hexagons:
+    """Cells of H3 at one resolution.
+
+    Attributes:
+        resolution: Their resolution.
+    """
+
+    resolution: int
+    kind: str = H3
+
+    def masses(self, rows: AreaRows) -> tuple[Masses, NamedPlaces]:
+        """Assigns the rows of a shard to places."""
+        cells, number = sorted_cells(parents(cells_of(rows), self.resolution))
+        rests = rows.rests.to_pylist()
+        places = Places(cells, len(rests), self.resolution)
+        place = np.where(rows.area >= 0, np.append(number, 0)[rows.area], len(cells) + rows.rest)
+        named = NamedPlaces(places, [None] * len(rests), rests)
+        return merged(rows.photo, place, rows.probability, len(places)), named
+
+
+@dataclass(frozen=True)
+class CellsInPolygons:
+    """Polygons, in which the mass of cells is counted by the share of the cell that lies in each.
+
+    Attributes:
+        path: Path or URL of their file.
+        column: Column with their names; None to find it.
+    """
+
+    path: str
+    column: str | None = None
+    kind: str = H3
+    resolution: int = 0
+
+    def masses(self, rows: AreaRows) -> tuple[Masses, NamedPlaces]:
+        """Assigns the rows of a shard to places."""
+        shares = shares_of_file(self.path, self.column)
+        share, names = shares(cells_of(rows)), shares.names
+        rests = rows.rests.to_pylist()
+        inside = np.flatnonzero(rows.area >= 0)
+        shape = (len(rows.keys), share.shape[0])
+        mass = sparse.csr_array(
+            (rows.probability[inside], (rows.photo[inside], rows.area[inside])), shape
+        )
+        found = (mass @ share).tocoo()
+        missing = np.clip(1.0 - np.asarray(share.sum(axis=1)).ravel(), 0.0, None)
+        outside = mass @ missing
+        left = np.flatnonzero(rows.area < 0)
+        photos = np.flatnonzero(outside > 0)
+        owner = np.concatenate([found.row, photos, rows.photo[left]])
+        at = len(names)
+        place = [found.col, np.full(len(photos), at), at + 1 + rows.rest[left]]
+        values = [found.data, outside[photos], rows.probability[left]]
+        named = _others(names, [ELSEWHERE, *rests])
+        rows_of = (owner.astype(np.int64), np.concatenate(place).astype(np.int64))
+        return merged(*rows_of, np.concatenate(values), len(named.places)), named
+
+
+def cells_of(rows: AreaRows) -> Cells:
+    """Reads the areas of rows as H3 cells.
+
+    Raises:
+        ValueError: An area is no cell.
+    """
+    if not len(rows.areas):
+        return np.zeros(0, np.uint64)
+    texts = np.array(rows.areas.to_numpy(zero_copy_only=False), "S")
+    if texts.dtype.itemsize != 15:
+        raise ValueError(f"{rows.areas[0]} is no H3 cell in 15 hexadecimal digits")
+    return parse_cells(texts)
+
+
+def finest(rows: AreaRows) -> int:
+    """Finds the finest resolution of the cells of rows; 0 if there is none."""
+    return int(resolutions(cells_of(rows)).max(initial=0))
+
+
+def _others(areas: Sequence[str | None], rests: Sequence[str | None]) -> NamedPlaces:
+    places = Places(np.zeros(0, np.uint64), len(areas) + len(rests), 0)
+    return NamedPlaces(
+        places, [*areas, *[None] * len(rests)], [*[None] * len(areas), *rests]
+    )
