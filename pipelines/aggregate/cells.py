@@ -14,6 +14,8 @@ from collections.abc import Iterator
 
 import h3.api.numpy_int as h3
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
@@ -27,29 +29,37 @@ _RESOLUTION_AT = 52
 _HEAD = np.uint64(0x7F << _DIGITS)
 _PENTAGONS = np.array([4, 14, 24, 38, 49, 58, 63, 72, 83, 97, 107, 117])
 _TEXT_LENGTH = 15
+_NO_CELL = "is no H3 cell in 15 hexadecimal digits"
 _HEX = np.full(256, 255, np.uint8)
 _HEX[np.frombuffer(b"0123456789abcdef", np.uint8)] = np.arange(16)
 _HEX[np.frombuffer(b"ABCDEF", np.uint8)] = np.arange(10, 16)
 
 
-def parse_cells(texts: NDArray[np.bytes_]) -> Cells:
+def parse_cells(texts: pa.Array) -> Cells:
     """Reads cells from their usual text, 15 hexadecimal digits.
 
     Args:
-        texts: Texts as bytes, ``(N,)`` of kind ``S15``.
+        texts: N texts.
 
     Raises:
         ValueError: A text is no cell.
     """
-    digits = _HEX[texts.astype("S15").view(np.uint8).reshape(-1, _TEXT_LENGTH)].astype(np.uint64)
-    shifts = np.arange(4 * (_TEXT_LENGTH - 1), -1, -4, dtype=np.uint64)
-    cells: Cells = (digits << shifts).sum(axis=1, dtype=np.uint64)
+    strange = pc.not_equal(pc.binary_length(texts), _TEXT_LENGTH)
+    if pc.any(strange).as_py():
+        raise ValueError(f"{texts.filter(strange)[0]} {_NO_CELL}")
+    plain = texts.cast(pa.binary()).cast(pa.binary(_TEXT_LENGTH))
+    start, size = plain.offset * _TEXT_LENGTH, len(plain) * _TEXT_LENGTH
+    letters = np.frombuffer(plain.buffers()[1] or b"", np.uint8)[start : start + size]
+    digits = _HEX[letters.reshape(-1, _TEXT_LENGTH)]
+    cells = np.zeros(len(plain), np.uint64)
+    for column in digits.T:
+        cells = cells << np.uint64(4) | column
     # Mode 1 of a cell in the upper 8 bits, a base cell that exists, 7 in every unused digit.
     unused = _unused_digits(resolutions(cells))
     bad = (cells >> np.uint64(56) != 8) | (digits > 15).any(axis=1) | (cells & unused != unused)
     bad |= base_cells(cells) > 121
-    for one in texts[bad][:1].tolist():
-        raise ValueError(f"{one.decode(errors='replace')!r} is no H3 cell in 15 hexadecimal digits")
+    if bad.any():
+        raise ValueError(f"{texts[int(bad.argmax())]} {_NO_CELL}")
     return cells
 
 
@@ -112,9 +122,10 @@ def depth_first(cells: Cells) -> Cells:
     )
 
 
-def prefixes(cells: Cells, resolution: int) -> Cells:
-    """Computes what all cells in one cell of a resolution have in common, ``(N,)``."""
-    return (cells & _HEAD | _used_digits(cells)) >> np.uint64(_DIGITS - 3 * resolution)
+def after(cells: Cells) -> Cells:
+    """Computes the number of `depth_first` behind those of all that lies in a cell, ``(N,)``."""
+    size = np.uint64(1) << (_DIGITS - 3 * resolutions(cells) + 4).astype(np.uint64)
+    return (depth_first(cells) & ~np.uint64(15)) + size
 
 
 def _with_resolution(cells: Cells, resolution: int) -> Cells:

@@ -13,6 +13,7 @@ from locdiffusion.cli.parser import UsageError
 from locdiffusion.photos.storage import DataError
 from pipelines.geotag.shard_files import open_part
 from pipelines.geotag.tables import PREDICTIONS, UNREADABLE
+from pipelines.writing.directory import OutputDirectory
 from schemas.albums import ALBUMS
 from schemas.geotags import FAMILIARITY, UNFAMILIAR
 
@@ -121,9 +122,7 @@ def labels_of(table: pa.Table, labels: Iterable[Label], keys: pa.Array) -> dict[
     if row.null_count:
         missing = keys.filter(pc.is_null(row))[0].as_py()
         raise ValueError(f"it lacks the photo {missing!r}, which has areas")
-    return {
-        label: _one(label.texts(table[label.column]).take(row)) for label in labels
-    }
+    return {label: _one(label.texts(table[label.column]).take(row)) for label in labels}
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:
@@ -156,8 +155,18 @@ def album_labels(path: str, labels: Iterable[Label]) -> Iterator[tuple[str, pa.T
         yield shard, table.filter(pc.fill_null(rows, False)).drop_columns(["shard"])
 
 
-def album_schema(root: str, names: list[str]) -> dict[str, pa.Schema]:
-    """Reads the schema of albums; empty without any."""
-    if not names:
-        return {}
-    return {ALBUMS: open_part(f"{root}/{ALBUMS}/{names[0]}")[0].schema_arrow}
+def schemas_of(directory: OutputDirectory) -> dict[str, pa.Schema]:
+    """Reads the schema of predictions, and that of albums where there are any.
+
+    Raises:
+        DataError: A part cannot be read.
+    """
+    found = {}
+    for folder in (PREDICTIONS, ALBUMS):
+        for name in directory.names(folder, "part-*.parquet")[:1]:
+            path = directory.path(folder, name)
+            try:
+                found[folder] = open_part(path)[0].schema_arrow
+            except UNREADABLE as error:
+                raise DataError(f"{path} cannot be read ({error})") from error
+    return found

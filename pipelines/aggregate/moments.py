@@ -4,9 +4,10 @@ Photo i lies in area a with probability p_i(a). Its number of photos there is 0 
 N(a) of all photos has the expectation Σ_i p_i(a) and, if photos are independent, the variance
 Σ_i p_i(a) (1 - p_i(a)).
 
-Photos of a group, such as an album, are not independent: where one of them was taken, there were the
-others. As one draw, all n_g photos of group g lie in a with the mean of their probabilities,
-S_g(a) / n_g with S_g(a) = Σ_{i in g} p_i(a), or none does. The expectation stays, and the variance is
+Photos of a group, such as an album, are not independent: where one of them was taken, there were
+the others. As one draw, all n_g photos of group g lie in a with the mean of their probabilities,
+S_g(a) / n_g with S_g(a) = Σ_{i in g} p_i(a), or none does. The expectation stays, and the variance
+is
 
     Σ_g n_g² (S_g/n_g) (1 - S_g/n_g)  =  Σ_g S_g (n_g - S_g).
 
@@ -15,11 +16,11 @@ variance S (n - S) (Bhatia and Davis 2000, American Mathematical Monthly 107). A
 group of one, and the formula then is the one above. An *owner* below is a photo or a group.
 
 Masses may stand in coarse cells beside finer ones: what a row of a cell holds is spread evenly over
-the leaves in it, the cells of the resolution that is asked for. A leaf's mass d of one owner is then
-the sum of m/L over the cells around it, with L the number of leaves of each. Squares of sums do not
-add up, but their growth from cell to cell does: a cell in which d grows from e to d adds d² - e² to
-the sum of squares of each of its leaves. So both moments are sums over rows, by cell, and only at the
-end are they pushed down to the leaves.
+the leaves in it, the cells of the resolution that is asked for. A leaf's mass d of one owner is
+then the sum of m/L over the cells around it, with L the number of leaves of each. Squares of sums
+do not add up, but their growth from cell to cell does: a cell in which d grows from e to d adds
+d² - e² to the sum of squares of each of its leaves. So both moments are sums over rows, by cell,
+and only at the end are they pushed down to the leaves.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ from numpy.typing import NDArray
 
 from pipelines.aggregate.cells import (
     Cells,
+    after,
     children,
     depth_first,
     leaf_counts,
     parents,
-    prefixes,
     resolutions,
 )
 
@@ -115,19 +116,21 @@ def variances(masses: Masses, places: Places, photos: Float) -> Float:
 
 def _mass_around(masses: Masses, places: Places, per_leaf: Float) -> Float:
     """Sums up, for each row, the mass per leaf of its owner's rows of the cells around its own."""
-    around = np.zeros(len(per_leaf))
-    resolution = np.append(resolutions(places.cells), np.full(places.others, -1))[masses.place]
-    row = np.arange(len(per_leaf))
-    for level in np.unique(resolution[resolution >= 0])[:-1].tolist():
-        # Depth first, the cell around a row is the last one of its level before the row.
-        prefix = np.append(prefixes(places.cells, level), np.zeros(places.others, np.uint64))
-        last = np.maximum.accumulate(np.where(resolution == level, row, -1))
-        finer = np.flatnonzero((resolution > level) & (last >= 0))
-        above = last[finer]
-        inside = masses.owner[above] == masses.owner[finer]
-        inside &= prefix[masses.place[above]] == prefix[masses.place[finer]]
-        around[finer[inside]] += per_leaf[above[inside]]
-    return around
+    count, cells = len(places), places.cells
+    # Depth first, all that lies in a cell follows it, up to the first place that does not.
+    order, end = depth_first(cells), np.arange(1, count + 1)
+    end[: len(cells)] = np.searchsorted(order, after(cells))
+    holds = (end > np.arange(count) + 1)[masses.place]
+    if not holds.any():
+        return np.zeros(len(per_leaf))
+    row = np.flatnonzero(holds)
+    code = masses.owner * count + masses.place
+    behind = np.searchsorted(code, masses.owner[row] * count + end[masses.place[row]])
+    steps = np.zeros(len(per_leaf) + 1)
+    steps[row + 1] = per_leaf[row]
+    np.subtract.at(steps, behind, per_leaf[row])
+    around: Float = np.cumsum(steps[:-1])
+    return np.clip(around, 0.0, None)
 
 
 class CellSums(NamedTuple):
@@ -185,7 +188,7 @@ def _coarsest_spread(cells: Cells, found: Integer, resolution: int, most_cells: 
 
 
 def _chosen(sums: CellSums, rows: NDArray[np.bool_]) -> CellSums:
-    return CellSums(*(column[rows] for column in sums))
+    return CellSums(sums.cells[rows], sums.mass[rows], sums.variance[rows])
 
 
 def _added(cells: Cells, mass: Float, variance: Float) -> CellSums:

@@ -6,7 +6,8 @@ as their group may go on in other shards; `of_groups` turns them into the same s
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +27,7 @@ _MASS, _PHOTOS = pa.field("mass", pa.float64()), pa.field("photos", pa.int64())
 _VARIANCE = pa.field("variance", pa.float64())
 
 SUMS = pa.schema([_BY, *_PLACE_FIELDS, _MASS, _VARIANCE])
-"""Number of photos expected in each place, and what the place adds to the variance of its leaves."""
+"""Number of photos expected in each place, and what it adds to the variance of its leaves."""
 GROUP_MASSES = pa.schema([_BY, _GROUP, *_PLACE_FIELDS, _MASS])
 """Number of photos of each group expected in each place."""
 COUNTS = pa.schema([_BY, _PHOTOS])
@@ -39,6 +40,9 @@ SCHEMAS = {
     "group_masses": GROUP_MASSES,
     "group_counts": GROUP_COUNTS,
 }
+ROWS_AT_ONCE = 4_000_000
+"""Rows of partial sums that are kept before they are added up."""
+_MIX = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,10 @@ def added(parts: Iterable[PartialSums]) -> PartialSums:
     if len(found) == 1:
         return found[0]
     return PartialSums(
-        **{name: added_tables([getattr(one, name) for one in found], s) for name, s in SCHEMAS.items()}
+        **{
+            name: added_tables([getattr(one, name) for one in found], s)
+            for name, s in SCHEMAS.items()
+        }
     )
 
 
@@ -84,9 +91,9 @@ def added_tables(tables: Iterable[pa.Table], schema: pa.Schema) -> pa.Table:
     keys = [name for name in schema.names if name not in numbers]
     grouped = pa.concat_tables([schema.empty_table(), *tables]).group_by(keys, use_threads=False)
     found = grouped.aggregate([(name, "sum") for name in numbers])
-    return found.rename_columns(
-        [name.removesuffix("_sum") for name in found.column_names]
-    ).select(schema.names)
+    return found.rename_columns([name.removesuffix("_sum") for name in found.column_names]).select(
+        schema.names
+    )
 
 
 def sums_of_shard(
@@ -164,12 +171,54 @@ def of_groups(masses: pa.Table, counts: pa.Table, resolution: int) -> pa.Table:
     return _sums(rows, variance, named, class_of_owner[rows.owner], classes)
 
 
+def with_groups(sums: PartialSums, resolution: int) -> PartialSums:
+    """Turns the masses of whole groups into sums."""
+    if not sums.group_counts.num_rows:
+        return sums
+    nothing = PartialSums.nothing()
+    groups = of_groups(sums.group_masses, sums.group_counts, resolution)
+    together = added_tables([sums.sums, groups], SUMS)
+    return PartialSums(together, sums.counts, nothing.group_masses, nothing.group_counts)
+
+
+def split(sums: PartialSums, buckets: int) -> Iterator[tuple[int, PartialSums]]:
+    """Splits sums so that all rows of a place, or of a group, come into the same bucket.
+
+    Yields:
+        Numbers of buckets, from 0 for places and below 0 for groups, and their sums.
+    """
+    nothing = PartialSums.nothing()
+    of_place = _buckets(sums.sums, ("by", *PLACE), buckets)
+    for number in np.union1d(of_place, [0]).tolist():
+        counts = sums.counts if number == 0 else nothing.counts
+        rows = sums.sums.filter(pa.array(of_place == number))
+        yield number, PartialSums(rows, counts, nothing.group_masses, nothing.group_counts)
+    of_mass = _buckets(sums.group_masses, ("by", "group"), buckets)
+    of_count = _buckets(sums.group_counts, ("by", "group"), buckets)
+    for number in np.unique(of_count).tolist():
+        masses = sums.group_masses.filter(pa.array(of_mass == number))
+        members = sums.group_counts.filter(pa.array(of_count == number))
+        yield -1 - number, PartialSums(nothing.sums, nothing.counts, masses, members)
+
+
+def _buckets(table: pa.Table, columns: Sequence[str], buckets: int) -> NDArray[np.int64]:
+    """Hashes columns, in any process alike, to the number of a bucket of each row."""
+    total = np.zeros(len(table), np.uint64)
+    for name in columns:
+        if table.schema.field(name).type == pa.uint64():
+            value = np.asarray(pc.fill_null(table[name], 0), np.uint64)
+        else:
+            texts, number = _numbered(table[name], len(table))
+            hashes = [zlib.crc32((text or "").encode()) for text in texts.to_pylist()]
+            value = np.array(hashes, np.uint64)[number]
+        total = (total ^ value) * _MIX
+    return (total >> np.uint64(32)).astype(np.int64) % buckets
+
+
 def _placed(table: pa.Table, resolution: int) -> tuple[NamedPlaces, NDArray[np.int64]]:
     """Reads the places of a table, and the number of that of each row."""
     is_cell = np.asarray(table["cell"].is_valid())
-    cells, rank = sorted_cells(
-        np.asarray(pc.fill_null(table["cell"], 0), np.uint64)[is_cell]
-    )
+    cells, rank = sorted_cells(np.asarray(pc.fill_null(table["cell"], 0), np.uint64)[is_cell])
     areas, area = _numbered(table["area"], len(table))
     rests, rest = _numbered(table["rest"], len(table))
     others = area * len(rests) + rest

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -87,9 +86,7 @@ class Source:
 
     def album_labels(self, name: str) -> Iterator[tuple[str, pa.Table]]:
         """Reads the labels of albums from one of their parts, by the name of the part of photos."""
-        for shard, table in album_labels(
-            self.directory.path(ALBUMS, name), self.labels_in(ALBUMS)
-        ):
+        for shard, table in album_labels(self.directory.path(ALBUMS, name), self.labels_in(ALBUMS)):
             if shard is not None:
                 yield f"{PART}{shard}.parquet", table
 

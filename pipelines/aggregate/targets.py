@@ -34,18 +34,19 @@ class NamedPlaces(NamedTuple):
 
 
 class Target(Protocol):
-    """What photos are counted in.
-
-    Attributes:
-        kind: Kind of the rows that are read.
-        resolution: Resolution of the leaves of cells; 0 where areas have names.
-    """
+    """What photos are counted in."""
 
     @property
-    def kind(self) -> str: ...
+    def kind(self) -> str:
+        """Kind of the rows that are read."""
 
     @property
-    def resolution(self) -> int: ...
+    def resolution(self) -> int:
+        """Resolution of the leaves of cells; 0 where areas have names."""
+
+    @property
+    def leaves(self) -> int | None:
+        """Resolution of the cells that are asked for; None where areas have names."""
 
     def masses(self, rows: AreaRows) -> tuple[Masses, NamedPlaces]:
         """Assigns the rows of a shard to places."""
@@ -61,6 +62,7 @@ class NamedAreas:
 
     kind: str
     resolution: int = 0
+    leaves: None = None
 
     def masses(self, rows: AreaRows) -> tuple[Masses, NamedPlaces]:
         """Assigns the rows of a shard to places."""
@@ -79,6 +81,11 @@ class Hexagons:
 
     resolution: int
     kind: str = H3
+
+    @property
+    def leaves(self) -> int | None:
+        """The resolution of the cells that are asked for."""
+        return self.resolution
 
     def masses(self, rows: AreaRows) -> tuple[Masses, NamedPlaces]:
         """Assigns the rows of a shard to places."""
@@ -103,6 +110,7 @@ class CellsInPolygons:
     column: str | None = None
     kind: str = H3
     resolution: int = 0
+    leaves: None = None
 
     def masses(self, rows: AreaRows) -> tuple[Masses, NamedPlaces]:
         """Assigns the rows of a shard to places."""
@@ -134,12 +142,7 @@ def cells_of(rows: AreaRows) -> Cells:
     Raises:
         ValueError: An area is no cell.
     """
-    if not len(rows.areas):
-        return np.zeros(0, np.uint64)
-    texts = np.array(rows.areas.to_numpy(zero_copy_only=False), "S")
-    if texts.dtype.itemsize != 15:
-        raise ValueError(f"{rows.areas[0]} is no H3 cell in 15 hexadecimal digits")
-    return parse_cells(texts)
+    return parse_cells(rows.areas)
 
 
 def finest(rows: AreaRows) -> int:
@@ -149,6 +152,4 @@ def finest(rows: AreaRows) -> int:
 
 def _others(areas: Sequence[str | None], rests: Sequence[str | None]) -> NamedPlaces:
     places = Places(np.zeros(0, np.uint64), len(areas) + len(rests), 0)
-    return NamedPlaces(
-        places, [*areas, *[None] * len(rests)], [*[None] * len(areas), *rests]
-    )
+    return NamedPlaces(places, [*areas, *[None] * len(rests)], [*[None] * len(areas), *rests])

@@ -1,0 +1,1 @@
+"""The command `locdiffusion aggregate`: how many photos are expected in each area."""
