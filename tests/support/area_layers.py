@@ -72,7 +72,7 @@ def write_areas(
     folder = root / "areas"
     folder.mkdir(exist_ok=True)
     table = pa.table(
-        [keys, [shard] * len(rows), kinds, areas, rests, np.float32(probability)],
+        [keys, [shard] * len(rows), kinds, areas, rests, np.array(probability, np.float32)],
         schema=AREA_SCHEMA,
     )
     pq.write_table(table, folder / f"part-{shard}.parquet")

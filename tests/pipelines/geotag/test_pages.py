@@ -220,7 +220,17 @@ def test_a_hostile_key_cannot_leave_its_place(tmp_path, rng):
 
 
 @pytest.mark.parametrize(
-    "name", ["map.html", "albums.html", "earth.js", "map.js", "albums.js", "report.html"]
+    "name",
+    [
+        "map.html",
+        "albums.html",
+        "earth.js",
+        "map.js",
+        "albums.js",
+        "aggregate.html",
+        "aggregate.js",
+        "report.html",
+    ],
 )
 def test_pages_ask_nobody_and_build_no_html_from_strings(name):
     text = (rows.DATA / name).read_text(encoding="utf-8")
