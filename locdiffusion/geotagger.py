@@ -17,6 +17,7 @@ from PIL import Image
 from locdiffusion.checkpoint import Checkpoint, CheckpointError, check_encoder, load
 from locdiffusion.cpu import torch_threads
 from locdiffusion.decoding.answers import GeotagColumns
+from locdiffusion.decoding.area_masses import Partitions, region_partition
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.decoding.geotag import Geotag, geotags
 from locdiffusion.decoding.likelihood import PhotoLikelihood
@@ -235,7 +236,10 @@ class Geotagger:
         return self._reverse_diffusion(condition, keys)
 
     def decode(
-        self, natural: NDArray[np.float32], embeddings: NDArray[np.float32] | None = None
+        self,
+        natural: NDArray[np.float32],
+        embeddings: NDArray[np.float32] | None = None,
+        areas: Partitions | None = None,
     ) -> GeotagColumns:
         """Decodes natural parameters into answers.
 
@@ -243,9 +247,10 @@ class Geotagger:
             natural: Natural parameters of N photos, ``(N, K, d)``.
             embeddings: Image embeddings ``(N, E)``. Without, the answers are those of the densities
                 alone, without appearance map, gallery and familiarity.
+            areas: Areas whose masses are wanted; None wants none.
         """
         with torch_threads(1):
-            return self._answerer(self._tensor(natural), self._optional(embeddings))
+            return self._answerer(self._tensor(natural), self._optional(embeddings), areas)
 
     def locate(
         self, natural: NDArray[np.float32], embeddings: NDArray[np.float32] | None = None
@@ -336,7 +341,7 @@ class Geotagger:
         embeddings = self.embed(stacked)
         natural = self.sample(embeddings, keys)
         drawn = self.regions(natural, embeddings) if regions else None
-        columns = self.decode(natural, embeddings)
+        columns = self.decode(natural, embeddings, Partitions(region_partition()))
         return geotags(columns, keys, self.model_id, drawn)
 
     def _reverse_diffusion(

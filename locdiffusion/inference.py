@@ -13,6 +13,7 @@ from torch import Tensor
 from locdiffusion.appearance.model import AppearanceModel
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.decoding.answers import GeotagColumns, Predictions
+from locdiffusion.decoding.area_masses import Partitions
 from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.fused_decoder import FusedDecoder
@@ -114,15 +115,23 @@ class Answerer:
             return None
         return Seen.of(self.temperatures, embeddings)
 
-    def __call__(self, natural: Tensor, embeddings: Tensor | None = None) -> GeotagColumns:
-        """Answers photos; with embeddings the columns hold the familiarity, if it is known."""
+    def __call__(
+        self, natural: Tensor, embeddings: Tensor | None = None, areas: Partitions | None = None
+    ) -> GeotagColumns:
+        """Answers photos; with embeddings the columns hold the familiarity, if it is known.
+
+        Args:
+            natural: Natural parameters ``(N, K, d)``.
+            embeddings: Embeddings of the photos ``(N, E)``; None leaves map and gallery out.
+            areas: Areas whose masses are wanted; None wants none.
+        """
         seen = self.seen(embeddings)
         if self.gallery is not None and embeddings is not None:
-            columns: GeotagColumns = self.gallery(natural, embeddings)
+            columns: GeotagColumns = self.gallery(natural, embeddings, areas)
         elif self.fused is not None and seen is not None:
-            columns = self.fused(natural, seen.appearance, seen.trust)
+            columns = self.fused(natural, seen.appearance, seen.trust, areas)
         else:
-            columns = self.decoder(natural)
+            columns = self.decoder(natural, areas)
         if seen is None or seen.familiarity is None:
             return columns
         return replace(columns, familiarity=seen.familiarity.cpu().numpy())

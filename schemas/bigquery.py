@@ -13,11 +13,12 @@ import pyarrow as pa
 from schemas import geoparquet
 from schemas.albums import ALBUM_SCHEMA, ALBUMS
 from schemas.geotags import ERROR_SCHEMA, PREDICTION_SCHEMA
-from schemas.layers import REGION_SCHEMA, THUMBNAIL_SCHEMA
+from schemas.layers import AREA_SCHEMA, REGION_SCHEMA, THUMBNAIL_SCHEMA
 
 TABLES = {
     "predictions": PREDICTION_SCHEMA,
     "regions": REGION_SCHEMA,
+    "areas": AREA_SCHEMA,
     "thumbnails": THUMBNAIL_SCHEMA,
     "errors": ERROR_SCHEMA,
     ALBUMS: ALBUM_SCHEMA,

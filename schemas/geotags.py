@@ -18,7 +18,7 @@ SCHEMA_VERSION = "6"
 """Version 1 lacks `land_probability` and `admin`, and its rows are in the order of their keys.
 Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS, and ids of
 shards that do not depend on other shards. Version 4 adds FAMILIARITY, version 5 CAPTURE_COLUMNS.
-Version 6 adds IDENTITY_COLUMNS, also to errors and layers.
+Version 6 adds IDENTITY_COLUMNS, also to errors and layers, and AREA_COLUMNS.
 Versions 2 to 4 have the columns `hybrid_latitude` and `hybrid_longitude`, the answer of a gallery,
 which is now part of the one answer."""
 
@@ -42,6 +42,13 @@ CAPTURE_FIELDS = (
 )
 """When a photo was taken, by the wall clock of its camera, and with which."""
 CAPTURE_COLUMNS = tuple(field.name for field in CAPTURE_FIELDS)
+AREA_FIELDS = (
+    pa.field("country_probability", pa.float32()),
+    pa.field("region", pa.string()),
+    pa.field("region_probability", pa.float32()),
+)
+"""How likely it is that the photo was taken in the country and in the region of the answer."""
+AREA_COLUMNS = tuple(field.name for field in AREA_FIELDS)
 MODE_FIELDS = ("latitude", "longitude", "probability", "radius_km")
 MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
 
@@ -133,6 +140,7 @@ PREDICTION_SCHEMA = pa.schema(
         _field("modes", pa.list_(MODE_TYPE)),
         _field("country_code", pa.string(), nullable=True),
         _field("country_found_by", pa.string(), nullable=True),
+        *AREA_FIELDS,
         _field("admin", pa.string(), nullable=True),
         *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS[:2]),
         _field("exif_source", pa.string(), nullable=True),
@@ -170,8 +178,8 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         model_id: Name of the model, in every row.
         columns: Columns by name, with N values each: `key`, IDENTITY_COLUMNS, NUMBER_COLUMNS,
             `modes` (N lists of objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where
-            unknown) and, if known, FAMILIARITY, `country_code`, `admin`, FOUND_BY_COLUMNS and
-            CAPTURE_COLUMNS (None where there is none).
+            unknown) and, if known, FAMILIARITY, `country_code`, `admin`, AREA_COLUMNS,
+            FOUND_BY_COLUMNS and CAPTURE_COLUMNS (None where there is none).
 
     Returns:
         A table of PREDICTION_SCHEMA, with the `geo` metadata.
@@ -182,8 +190,8 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     """
     count = len(columns["key"])
     longitude, latitude = columns["longitude"], columns["latitude"]
-    optional = (FAMILIARITY, "country_code", "admin", *FOUND_BY_COLUMNS, *CAPTURE_COLUMNS)
-    unknown = dict.fromkeys((*optional, IDENTITY_COLUMNS[3]), [None] * count)
+    optional = (FAMILIARITY, "country_code", "admin", *AREA_COLUMNS, *FOUND_BY_COLUMNS)
+    unknown = dict.fromkeys((*optional, *CAPTURE_COLUMNS, IDENTITY_COLUMNS[3]), [None] * count)
     given = {
         **unknown,
         **columns,

@@ -1,6 +1,7 @@
-"""Layers that a geotag run writes on demand: regions, thumbnails and embeddings.
+"""Layers that a geotag run writes on demand: regions, areas, thumbnails and embeddings.
 
-A region is the smallest one found that holds the true position with a stated probability. A
+A region is the smallest one found that holds the true position with a stated probability. An area
+is a country, a part of one, a polygon of the user's or a cell of H3, with its probability. A
 thumbnail is a small picture to look at. An embedding is what the network is given of a photo, so
 that another run needs no photo. All are joined to the predictions by `photo_id`.
 """
@@ -8,6 +9,7 @@ that another run needs no photo. All are joined to the predictions by `photo_id`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from enum import Enum
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -27,6 +29,24 @@ REGION_SCHEMA = pa.schema(
         pa.field(geoparquet.GEOMETRY, pa.binary(), nullable=False),
         pa.field(geoparquet.BBOX, geoparquet.BBOX_TYPE, nullable=False),
         pa.field("area_km2", pa.float64(), nullable=False),
+        pa.field("probability", pa.float64(), nullable=False),
+    ]
+)
+
+LEAST_AREA = 0.01
+"""Areas with less probability are added up."""
+
+SEA, ELSEWHERE = "sea", "elsewhere"
+"""What is left of a photo's probability: that of the open sea, and that of all other places."""
+
+AREA_SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("photo_id", pa.string(), nullable=False),
+        pa.field("kind", pa.string(), nullable=False),
+        pa.field("area", pa.string()),
+        pa.field("rest", pa.string()),
         pa.field("probability", pa.float64(), nullable=False),
     ]
 )
@@ -85,6 +105,31 @@ class Region(NamedTuple):
     probability: float
 
 
+class AreaKind(str, Enum):
+    """Kinds of areas: ISO 3166-1, ISO 3166-2, polygons of the user's, and cells of H3."""
+
+    COUNTRY = "country"
+    REGION = "region"
+    ADMIN = "admin"
+    H3 = "h3"
+
+
+class AreaMass(NamedTuple):
+    """The probability that a photo was taken in an area.
+
+    Attributes:
+        kind: Kind of the area.
+        area: Code or name of the area; None for a rest.
+        rest: SEA or ELSEWHERE; None for an area.
+        probability: Probability, 0 to 1. Those of one photo and kind sum to 1.
+    """
+
+    kind: AreaKind
+    area: str | None
+    rest: str | None
+    probability: float
+
+
 class Thumbnail(NamedTuple):
     """A small picture of a photo, as a JPEG."""
 
@@ -122,6 +167,25 @@ def region_table(
     }
     metadata = {geoparquet.METADATA_KEY: geoparquet.create_polygon_metadata(wkb, bounds)}
     return pa.table(columns, schema=REGION_SCHEMA).replace_schema_metadata(metadata)
+
+
+def area_table(shard: str, rows: Sequence[tuple[str, str, AreaMass]]) -> pa.Table:
+    """Builds the table of one shard's areas, rows as they come.
+
+    Args:
+        shard: Id of the shard, for every row.
+        rows: A photo's `photo_id`, its key and one of its areas.
+    """
+    columns = {
+        "photo_id": [photo_id for photo_id, _, _ in rows],
+        "key": [key for _, key, _ in rows],
+        "shard": [shard] * len(rows),
+        "kind": [one.kind.value for *_, one in rows],
+        "area": [one.area for *_, one in rows],
+        "rest": [one.rest for *_, one in rows],
+        "probability": [one.probability for *_, one in rows],
+    }
+    return pa.table(columns, schema=AREA_SCHEMA)
 
 
 def embedding_table(shard: str, values: Any, columns: Mapping[str, Any]) -> pa.Table:

@@ -15,7 +15,7 @@ from locdiffusion.cli import main as locdiffusion
 from locdiffusion.cli.commands import COMMANDS
 from schemas.albums import ALBUM_SCHEMA, Standing
 from schemas.geotags import ERROR_SCHEMA, MODE_FIELDS, PREDICTION_SCHEMA, Stage, Status
-from schemas.layers import REGION_SCHEMA, THUMBNAIL_SCHEMA, THUMBNAIL_SIDE
+from schemas.layers import AREA_SCHEMA, REGION_SCHEMA, THUMBNAIL_SCHEMA, THUMBNAIL_SIDE
 from support import ROOT
 
 PACKAGES = (
@@ -144,6 +144,7 @@ class TestOutput:
             ("Predictions", PREDICTION_SCHEMA),
             ("Errors", ERROR_SCHEMA),
             ("Regions", REGION_SCHEMA),
+            ("Areas", AREA_SCHEMA),
             ("Thumbnails", THUMBNAIL_SCHEMA),
             ("Albums", ALBUM_OWN_SCHEMA),
         ],

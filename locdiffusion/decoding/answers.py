@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -144,6 +144,39 @@ def _concatenated(parts: list[Any]) -> Any:
     return None if first is None else np.concatenate(parts)
 
 
+class Shares(NamedTuple):
+    """Masses of areas of one photo.
+
+    Attributes:
+        ids: Numbers of the areas, ``(n,)`` int64; those with next to no mass are left out.
+        probability: Masses of these areas, ``(n,)`` float64; what is left out is missing of 1.
+    """
+
+    ids: NDArray[np.int64]
+    probability: NDArray[np.float64]
+
+    def of(self, number: int) -> float:
+        """The mass of an area by its number."""
+        return float(self.probability[self.ids == number].sum())
+
+
+@dataclass(frozen=True)
+class AreaColumns(Columns):
+    """Masses of areas of N photos, by kind of area.
+
+    Attributes:
+        country: Masses of the countries of `locdiffusion.geography.regions.raster_countries`.
+        region: Masses on the raster of `locdiffusion.geography.regions`.
+        admin: Masses of a user's polygons; None if not asked for.
+        h3: Masses of H3 cells of one resolution; None if not asked for.
+    """
+
+    country: list[Shares]
+    region: list[Shares]
+    admin: list[Shares] | None = None
+    h3: list[Shares] | None = None
+
+
 @dataclass(frozen=True)
 class GeotagColumns(Columns):
     """Answers for N photos, one column each; units and names as in `schemas.geotags`.
@@ -158,6 +191,7 @@ class GeotagColumns(Columns):
         modes: For each photo the answer itself, then the other places, likeliest first.
         familiarity: Share of training-like photos that are less alike than each photo, ``(N,)``
             float32; None if the checkpoint does not say.
+        areas: Masses of areas; None if not asked for.
     """
 
     latitude: NDArray[np.float64]
@@ -169,6 +203,7 @@ class GeotagColumns(Columns):
     land_probability: NDArray[np.float32]
     modes: list[tuple[Mode, ...]]
     familiarity: NDArray[np.float32] | None = None
+    areas: AreaColumns | None = None
 
     @classmethod
     def empty(cls) -> GeotagColumns:

@@ -29,9 +29,9 @@ The tests hold all this against the plain version on a dense grid.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,8 @@ from torch import Tensor, nn
 from locdiffusion.cpu import in_cache
 from locdiffusion.decoding.answer_rings import AnswerRings
 from locdiffusion.decoding.answers import LEAST_MODE, GeotagColumns, distinct_modes
+from locdiffusion.decoding.area_masses import Partitions
+from locdiffusion.decoding.area_points import DensityPoints
 from locdiffusion.decoding.coarse_search import Densities, Mixtures
 from locdiffusion.decoding.mode_seeking import NewtonStep, ScoreKernel, climb_score, kernel_spectrum
 from locdiffusion.decoding.peaks import highest_nodes, neighbourhood_mass, spread_maxima
@@ -138,11 +140,12 @@ class Decoder(nn.Module):
         return decoder.to(self.smoothing.device)
 
     @torch.inference_mode()
-    def forward(self, natural: Tensor) -> GeotagColumns:
+    def forward(self, natural: Tensor, areas: Partitions | None = None) -> GeotagColumns:
         """Answers a batch.
 
         Args:
             natural: Natural parameters ``(N, K, d)``; the K densities of a photo are mixed.
+            areas: Areas whose masses are wanted; None wants none.
 
         Returns:
             Columns of N rows.
@@ -154,15 +157,18 @@ class Decoder(nn.Module):
         if not len(natural):
             return GeotagColumns.empty()
         parts = in_cache(max(1, DENSITIES_AT_ONCE // natural.shape[1]), natural)
-        return GeotagColumns.joined([self._decoded(part) for (part,) in parts])
+        return GeotagColumns.joined([self._decoded(part, areas) for (part,) in parts])
 
-    def _decoded(self, natural: Tensor) -> GeotagColumns:
+    def _decoded(self, natural: Tensor, areas: Partitions | None) -> GeotagColumns:
         mixtures, places, reached = self.places(natural)
         around = self.answer_rings(mixtures, places[:, 0])
         places[:, 0], mass = around.answer, reached.mass
         if self.answer_rings.polishes:
             mass = torch.cat([around.mass[:, None], mass[:, 1:]], 1)
         latitude, longitude = latitude_longitude(around.answer.double().cpu().numpy())
+        masses = None
+        if areas is not None:
+            masses = areas.columns(self._area_points(mixtures, around.answer))
         return GeotagColumns(
             latitude=latitude,
             longitude=longitude,
@@ -177,7 +183,12 @@ class Decoder(nn.Module):
                 self.config.radius_km,
                 self.config.modes,
             ),
+            areas=masses,
         )
+
+    @functools.cached_property
+    def _area_points(self) -> DensityPoints:
+        return DensityPoints(self.tables).to(self.smoothing.device)
 
     def places(
         self, natural: Tensor, climb_settled: bool = True
@@ -288,6 +299,7 @@ class Decoder(nn.Module):
         pruned = expected.gather(1, chosen) < PRUNED * expected.amax(1, keepdim=True)
         pruned &= at.mass < LEAST_MODE / 4.0
         at.gain.masked_fill_(pruned, 0.0)
-        places, at = climb_score(places, at, partial(self._newton, mixtures), self.config.shifts)
+        newton = functools.partial(self._newton, mixtures)
+        places, at = climb_score(places, at, newton, self.config.shifts)
         order = at.score.argsort(1, descending=True)
         return places[row, order], at.at(row, order)

@@ -11,6 +11,7 @@ too (`experiments/appearance_map/findings.md`).
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 from locdiffusion.appearance.model import AppearanceModel
 from locdiffusion.cpu import in_cache
 from locdiffusion.decoding.answers import GeotagColumns
+from locdiffusion.decoding.area_masses import Partitions
 from locdiffusion.decoding.credible_regions import LEVELS, CredibleRegion, RegionFinder
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.fused_density import FusedDensity, Nodes
 from locdiffusion.decoding.fused_mesh import FusedMesh
+from locdiffusion.decoding.fused_points import FusedPoints
 from locdiffusion.decoding.node_masses import NodeMasses
 
 PHOTOS_AT_ONCE = 32
@@ -59,7 +62,9 @@ class FusedDecoder(nn.Module):
         self.density = FusedDensity(decoder.tables, model)
 
     @torch.inference_mode()
-    def forward(self, natural: Tensor, appearance: Tensor, trust: Tensor) -> GeotagColumns:
+    def forward(
+        self, natural: Tensor, appearance: Tensor, trust: Tensor, areas: Partitions | None = None
+    ) -> GeotagColumns:
         """Answers a batch.
 
         Args:
@@ -67,6 +72,7 @@ class FusedDecoder(nn.Module):
             appearance: Discriminants of the photos, ``(N, C)``.
             trust: Share of the map's say that counts, from 0 to 1, ``(N,)``. With 0 the answer is
                 that of the density alone.
+            areas: Areas whose masses are wanted; None wants none.
 
         Returns:
             Columns of N rows.
@@ -77,7 +83,7 @@ class FusedDecoder(nn.Module):
         checked = self.checked(natural, appearance, trust)
         if not len(natural):
             return GeotagColumns.empty()
-        return GeotagColumns.joined([self._decoded(*part) for part in self._parts(*checked)])
+        return GeotagColumns.joined([self._decoded(areas, *part) for part in self._parts(*checked)])
 
     @torch.inference_mode()
     def log_probability(
@@ -192,7 +198,9 @@ class FusedDecoder(nn.Module):
         at_once = max(1, PHOTOS_AT_ONCE // natural.shape[1])
         return list(in_cache(at_once, natural, *others))
 
-    def _decoded(self, natural: Tensor, appearance: Tensor, trust: Tensor) -> GeotagColumns:
+    def _decoded(
+        self, areas: Partitions | None, natural: Tensor, appearance: Tensor, trust: Tensor
+    ) -> GeotagColumns:
         nodes, places = self.laid(natural, appearance, trust)
         rings, beyond, log_z = self.density.normalised(nodes)
         answer, others = self.answer(rings, nodes), places[:, 1:]
@@ -216,7 +224,15 @@ class FusedDecoder(nn.Module):
         if len(far):
             parts.append(columns(rings.take(far).joined(beyond.take(much)), far))
         order = torch.cat([rows, far]).argsort().cpu().numpy()
-        return GeotagColumns.joined(parts).take(order)
+        found = GeotagColumns.joined(parts).take(order)
+        if areas is None:
+            return found
+        points = self._area_points(nodes, answer, beyond, log_z)
+        return replace(found, areas=areas.columns(points))
+
+    @functools.cached_property
+    def _area_points(self) -> FusedPoints:
+        return FusedPoints(self.density).to(self.density.radius_km.device)
 
     def answer(self, rings: NodeMasses, nodes: Nodes) -> Tensor:
         """Decides the answers ``(N, 3)`` by the rule of expected thresholds."""

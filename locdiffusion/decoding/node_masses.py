@@ -23,10 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from locdiffusion.decoding.answers import GeotagColumns, distinct_modes
 from locdiffusion.density.base_measure import LandShare
+from locdiffusion.density.transforms import pole_frame
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from schemas.geotags import THRESHOLDS_KM
 
@@ -35,6 +36,9 @@ SHIFTS = 3
 
 REFINED, STRIP = 3, 1.05
 """Steps by which a radius is refined, and how wide the strip is whose mass gives the slope."""
+
+DISC_POINTS = 8
+"""Points over which the mass of a node is spread where it is divided among areas."""
 
 THRESHOLD_WEIGHTS = (0.3, 0.3, 0.2, 0.1, 0.1)
 """What it is worth that an answer lies within each of `THRESHOLDS_KM`."""
@@ -70,6 +74,24 @@ class NodeMasses:
             for name in ("vectors", "mass", "log_density")
         )
         return NodeMasses(vectors, mass, log_density, torch.cat(radii, 1))
+
+    def points(self) -> tuple[Tensor, Tensor]:
+        """Spreads the mass of each node over points of its disc.
+
+        Returns:
+            Unit vectors ``(N, n·DISC_POINTS, 3)`` and masses ``(N, n·DISC_POINTS)``.
+        """
+        # Points of equal area, each turned by the golden angle from the one before
+        number = torch.arange(DISC_POINTS, device=self.mass.device).to(self.vectors)
+        share = ((number + 0.5) / DISC_POINTS).sqrt()
+        turn = number * (math.pi * (3.0 - math.sqrt(5.0)))
+        south, east, _ = pole_frame(self.vectors).unbind(-1)
+        step = (share * turn.cos())[:, None] * south[:, :, None]
+        step = step + (share * turn.sin())[:, None] * east[:, :, None]
+        radius = (self.radius_km / EARTH_RADIUS_KM)[..., None, None]
+        vectors = nn.functional.normalize(self.vectors[:, :, None] + radius * step, dim=-1)
+        mass = (self.mass / DISC_POINTS).repeat_interleave(DISC_POINTS, 1)
+        return vectors.flatten(1, 2), mass
 
     def km_from(self, points: Tensor) -> Tensor:
         """Computes chords in km between points ``(N, P, 3)`` and all nodes, ``(N, P, n)``."""
@@ -111,7 +133,7 @@ class NodeMasses:
             weight = self.mass * inside.clamp_(0.0, 1.0)
             mean = (weight[:, None] @ self.vectors)[:, 0]
             place = torch.where(
-                weight.any(1, keepdim=True), torch.nn.functional.normalize(mean, dim=1), place
+                weight.any(1, keepdim=True), nn.functional.normalize(mean, dim=1), place
             )
         return place
 

@@ -10,8 +10,10 @@ of the means around them.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -20,6 +22,8 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from locdiffusion.decoding.answers import GeotagColumns
+from locdiffusion.decoding.area_masses import GridCells, Partitions, PointBlock, WeightedPoints
+from locdiffusion.decoding.area_points import at_answers
 from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.node_masses import NodeMasses
@@ -88,12 +92,15 @@ class GalleryDecoder:
         self._log_allowed = torch.where(allowed, 0.0, -math.inf)
 
     @torch.inference_mode()
-    def __call__(self, natural: Tensor, queries: Tensor) -> GeotagColumns:
+    def __call__(
+        self, natural: Tensor, queries: Tensor, areas: Partitions | None = None
+    ) -> GeotagColumns:
         """Answers a batch.
 
         Args:
             natural: Natural parameters ``(N, K, d)``; the K densities of a photo are mixed.
             queries: Image embeddings, unit vectors ``(N, E)``.
+            areas: Areas whose masses are wanted; None wants none.
 
         Raises:
             ValueError: The shape does not fit the degree, or a value is not finite.
@@ -103,7 +110,8 @@ class GalleryDecoder:
             return GeotagColumns.empty()
         starts = range(0, len(natural), PHOTOS_AT_ONCE)
         rows = [slice(start, start + PHOTOS_AT_ONCE) for start in starts]
-        return GeotagColumns.joined([self._decoded(natural[r], queries[r].cpu()) for r in rows])
+        parts = [self._decoded(natural[r], queries[r].cpu(), areas) for r in rows]
+        return GeotagColumns.joined(parts)
 
     @torch.inference_mode()
     def log_probability(
@@ -165,7 +173,7 @@ class GalleryDecoder:
         """Returns what `PlaceMixture.weighed` takes of densities ``(N, K, d)``."""
         return self._compared(self._log_density(self.decoder.tables.checked(natural)))
 
-    def _decoded(self, natural: Tensor, queries: Tensor) -> GeotagColumns:
+    def _decoded(self, natural: Tensor, queries: Tensor, areas: Partitions | None) -> GeotagColumns:
         log_p = self._log_density(natural)
         weights = self.mixture.weighed(queries, *self._compared(log_p))
         density = self._density_nodes(log_p, weights)
@@ -178,7 +186,26 @@ class GalleryDecoder:
         config = self.decoder.config
         others = candidates[:, : PEAKS + REPORTED]
         columns = nodes.columns(answer, others, self._land, config.radius_km, config.modes)
-        return columns.with_totals(*self._totals(log_p, weights, places))
+        columns = columns.with_totals(*self._totals(log_p, weights, places))
+        if areas is None:
+            return columns
+        points = self._area_points(log_p, weights, places, answer)
+        return replace(columns, areas=areas.columns(points))
+
+    def _area_points(
+        self, log_p: Tensor, weights: PlaceWeights, places: NodeMasses, answer: Tensor
+    ) -> WeightedPoints:
+        """Lays the discs of the places out as points, and (1 - β) p on all cells of the grid."""
+        everyone = torch.arange(len(answer))
+        vectors, mass = places.points()
+        blocks = [at_answers(answer), PointBlock(everyone, vectors, mass)]
+        on_grid = (log_p + self._log_area + weights.log_rest[:, None]).exp()
+        return WeightedPoints(len(answer), blocks, everyone, on_grid, self._cells)
+
+    @functools.cached_property
+    def _cells(self) -> GridCells:
+        tables = self.decoder.tables
+        return GridCells(tables.grid, tables.base_measure)
 
     def _totals(
         self, log_p: Tensor, weights: PlaceWeights, places: NodeMasses

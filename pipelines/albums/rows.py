@@ -16,14 +16,18 @@ from locdiffusion.geography.countries import find_countries
 from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.albums.photos import PREDICTED, album_slices, numbers
 from schemas.albums import ALONE_COLUMNS, GAP_COLUMNS, SHARE_COLUMNS, Standing, album_table
-from schemas.geotags import MODE_TYPE, NUMBER_COLUMNS, PROBABILITY_COLUMNS
+from schemas.geotags import AREA_COLUMNS, MODE_TYPE, NUMBER_COLUMNS, PROBABILITY_COLUMNS
 
 Float = NDArray[np.float64]
 
 _ANSWER = ("latitude", "longitude", "radius_50_km", "radius_90_km")
 _COUNTRY = ("country_code", "country_found_by")
 _OF_THE_PLACE = (*_ANSWER, *PROBABILITY_COLUMNS)
-_OF_THE_PHOTO = (*(name for name in NUMBER_COLUMNS if name not in _OF_THE_PLACE), "admin")
+_OF_THE_PHOTO = (
+    *(name for name in NUMBER_COLUMNS if name not in _OF_THE_PLACE),
+    *AREA_COLUMNS,
+    "admin",
+)
 """Columns that say something of the photo's own answer, and that an album does not compute."""
 
 

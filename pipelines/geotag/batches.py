@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -39,6 +39,9 @@ from pipelines.geotag.model_cache import GeotaggerLike
 from pipelines.geotag.own_priors import inference_error, under_each_prior
 from schemas.geotags import ErrorRow, Stage
 from schemas.layers import Region, Thumbnail
+
+if TYPE_CHECKING:
+    from locdiffusion.decoding.area_masses import Partitions
 
 PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
 _QUOTED = re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
@@ -263,6 +266,7 @@ def run_stage(
     geotagger: GeotaggerLike,
     regions: bool = False,
     late: LateThreads | None = None,
+    areas: Partitions | None = None,
 ) -> PhotoBatch:
     """Takes a batch one step further: embed, sample or decode.
 
@@ -277,7 +281,7 @@ def run_stage(
             batch,
             stage,
             geotagger,
-            lambda photos, own: run_stage(photos, stage, own, regions, late),
+            lambda photos, own: run_stage(photos, stage, own, regions, late, areas),
         )
     payload: Any = batch.payload
     if payload is None or (stage is Stage.EMBED and isinstance(payload, Embeddings)):
@@ -290,7 +294,7 @@ def run_stage(
         if stage is Stage.SAMPLE:
             natural = geotagger.sample(part.embeddings, batch.keys[some])
             return Posteriors(part.embeddings, natural)
-        return _decoded(geotagger, part, regions, late)
+        return _decoded(geotagger, part, regions, late, areas)
 
     rows = np.empty(0, np.int64)
     parts: list[Any] = []  # all of one kind
@@ -343,10 +347,14 @@ def _bisected(
 
 
 def _decoded(
-    geotagger: GeotaggerLike, posteriors: Posteriors, regions: bool, late: LateThreads | None
+    geotagger: GeotaggerLike,
+    posteriors: Posteriors,
+    regions: bool,
+    late: LateThreads | None,
+    areas: Partitions | None,
 ) -> Decoded:
     """Answers for all photos at once; regions for a few together."""
-    answers = geotagger.decode(posteriors.natural, posteriors.embeddings)
+    answers = geotagger.decode(posteriors.natural, posteriors.embeddings, areas)
     if not regions:
         return Decoded(answers)
     drawn: list[Any] = []

@@ -32,6 +32,7 @@ class KeptRows:
         thumbnails: Thumbnails of some of the photos.
         failed: Number of these photos whose extra failed, by field of the manifest and reason.
         embeddings: Table of `embedding_schema`; None if the run keeps none.
+        areas: Table of AREA_SCHEMA; None if the run writes none.
     """
 
     predictions: pa.Table
@@ -39,6 +40,7 @@ class KeptRows:
     thumbnails: tuple[Thumbnail, ...] = ()
     failed: Mapping[str, Mapping[str, int]] | None = None
     embeddings: pa.Table | None = None
+    areas: pa.Table | None = None
 
     @cached_property
     def keys(self) -> frozenset[str]:
@@ -91,6 +93,20 @@ def joined_regions(kept: pa.Table, new: pa.Table, keys: Sequence[str]) -> pa.Tab
     wkb = table[geoparquet.GEOMETRY].to_pylist()
     metadata = geoparquet.create_polygon_metadata(wkb, [bounds[row] for row in order])
     return table.replace_schema_metadata({geoparquet.METADATA_KEY: metadata})
+
+
+def joined_areas(kept: pa.Table, new: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """Puts areas of before among new ones.
+
+    Args:
+        kept: Table of AREA_SCHEMA.
+        new: Table of AREA_SCHEMA.
+        keys: Keys of all predictions in their order, which that of the areas follows.
+    """
+    table = _concatenated(kept, new)
+    place = {key: row for row, key in enumerate(keys)}
+    order = np.argsort([place[key] for key in table["key"].to_pylist()], kind="stable")
+    return table.take(pa.array(order, pa.int64()))
 
 
 def wide(bounds: Sequence[float]) -> bool:

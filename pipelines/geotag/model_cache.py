@@ -14,6 +14,7 @@ from locdiffusion.photos.photo import Preprocess
 from locdiffusion.settings import GeotaggerSettings
 
 if TYPE_CHECKING:
+    from locdiffusion.decoding.area_masses import Partitions
     from locdiffusion.decoding.credible_regions import CredibleRegion
 
 
@@ -38,8 +39,13 @@ class GeotaggerLike(Protocol):
     def sample(self, embeddings: np.ndarray, keys: Sequence[str]) -> np.ndarray:
         """Natural parameters, float32 ``(N, K, d)``, of embeddings and photo keys."""
 
-    def decode(self, natural: np.ndarray, embeddings: np.ndarray) -> GeotagColumns:
-        """Answers for N photos from natural parameters ``(N, K, d)`` and embeddings ``(N, E)``."""
+    def decode(
+        self, natural: np.ndarray, embeddings: np.ndarray, areas: Partitions | None = None
+    ) -> GeotagColumns:
+        """Answers for N photos from natural parameters ``(N, K, d)`` and embeddings ``(N, E)``.
+
+        With masses of areas, if these are wanted.
+        """
 
     def regions(
         self, natural: np.ndarray, embeddings: np.ndarray

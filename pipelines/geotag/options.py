@@ -15,6 +15,7 @@ from locdiffusion.geography.areas import SEPARATOR, AreaError, Areas, prior_file
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
 from pipelines.geotag.model_cache import EmbeddedLoader, GeotaggerLoader
 from pipelines.geotag.tables import Extras
+from schemas.layers import AreaKind
 
 ABOUT = """\
 Geotags an archive: reads photos from folders, tars and zips, and writes where each
@@ -79,7 +80,8 @@ output:
   predictions/part-<shard>.parquet   geopandas.read_parquet("out/predictions")
                                      reads them all
   errors/part-<shard>.parquet        key, shard, stage, status, message
-  regions/, thumbnails/              the same way, with --regions, --thumbnails
+  regions/, areas/, thumbnails/      the same way, with --regions, --areas,
+                                     --thumbnails
   embeddings/                        the same way, with --embeddings
   albums/                            with --albums, as of `locdiffusion albums`
   map.html, map.png                  the answers on the globe
@@ -189,6 +191,12 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
         "polygons in a layer of their own; about 40 ms of a core per photo",
     )
     add(
+        "--areas",
+        metavar="KIND,...",
+        help="write how likely each country and region is, down to 1 %%, in a layer of its own; "
+        "kinds: country, region",
+    )
+    add(
         "--embeddings",
         **SWITCH,
         help="keep what the encoder makes of each photo, in half precision, for later runs with "
@@ -264,6 +272,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     loader = EmbeddedLoader if ours.from_embeddings else GeotaggerLoader
     extras = {name: getattr(ours, name) for name in named}
     extras["embeddings"] |= ours.albums
+    extras["areas"] = _area_kinds(ours.areas)
     return GeotagOptions(
         **job_settings(ours),
         input=tuple(ours.input),
@@ -278,6 +287,16 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         from_embeddings=ours.from_embeddings,
         albums=ours.albums,
     )
+
+
+def _area_kinds(text: str | None) -> tuple[str, ...]:
+    """Returns the kinds of areas that a text names; UsageError for another kind."""
+    wanted = [kind.strip() for kind in (text or "").split(",") if kind.strip()]
+    known = [kind.value for kind in (AreaKind.COUNTRY, AreaKind.REGION)]
+    for kind in wanted:
+        if kind not in known:
+            raise UsageError(f"--areas {kind!r} is no kind of area; want {', '.join(known)}")
+    return tuple(dict.fromkeys(wanted))
 
 
 def _check_embedded(ours: argparse.Namespace) -> None:

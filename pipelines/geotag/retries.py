@@ -15,11 +15,27 @@ from locdiffusion.photos.listing import Shard
 from pipelines.geotag.kept_rows import KeptRows
 from pipelines.geotag.manifests import as_manifest
 from pipelines.geotag.output import RETRIES, Output, RunConfiguration
-from pipelines.geotag.tables import EMBEDDINGS, FAILED, PREDICTIONS, REGIONS, THUMBNAILS, UNREADABLE
+from pipelines.geotag.tables import (
+    AREAS,
+    EMBEDDINGS,
+    FAILED,
+    PREDICTIONS,
+    REGIONS,
+    THUMBNAILS,
+    UNREADABLE,
+)
 from schemas.geotags import PREDICTION_SCHEMA
-from schemas.layers import EMBEDDING, REGION_SCHEMA, THUMBNAIL_SCHEMA, Thumbnail, embedding_schema
+from schemas.layers import (
+    AREA_SCHEMA,
+    EMBEDDING,
+    REGION_SCHEMA,
+    THUMBNAIL_SCHEMA,
+    Thumbnail,
+    embedding_schema,
+)
 
-_SCHEMAS = {PREDICTIONS: PREDICTION_SCHEMA, REGIONS: REGION_SCHEMA, THUMBNAILS: THUMBNAIL_SCHEMA}
+_SCHEMAS = {PREDICTIONS: PREDICTION_SCHEMA, REGIONS: REGION_SCHEMA, AREAS: AREA_SCHEMA}
+_SCHEMAS[THUMBNAILS] = THUMBNAIL_SCHEMA
 
 
 class Retries:
@@ -77,4 +93,5 @@ class Retries:
             tuple(Thumbnail(row["key"], row["jpeg"]) for row in pictures),
             {name: note[name] for name in FAILED if name in note},  # type: ignore[misc]
             embeddings,
+            tables.get(AREAS),
         )

@@ -49,7 +49,8 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
             with counted(self.waiting_late):
                 LATE_THREADS.wait_for_room()
         with held(model.lock, self.waiting), counted(self.microseconds):
-            wanted = self.extras.regions, LATE_THREADS
+            areas = self.extras.partitions() if self.stage is Stage.DECODE else None
+            wanted = self.extras.regions, LATE_THREADS, areas
             result = run_stage(batch, self.stage, model.geotagger, *wanted)
         keeps = self.stage is Stage.EMBED and self.extras.embeddings
         return [result.halved() if keeps else result]

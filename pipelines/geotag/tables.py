@@ -1,4 +1,4 @@
-"""The Parquet files of one shard: predictions, errors, regions, thumbnails and embeddings.
+"""The Parquet files of one shard: predictions, errors and the layers that are asked for.
 
 Rows with places follow Hilbert's curve over the map, so that each row group covers a small area and
 a reader that wants one country skips most of a file. Knows no Beam.
@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,10 +20,18 @@ import pyarrow.parquet as pq
 from locdiffusion.geography.borders import read_borders
 from locdiffusion.geography.countries import find_countries
 from locdiffusion.geography.polygons import PolygonIndex, file_identity
+from locdiffusion.geography.regions import find_regions
 from locdiffusion.photos.capture_time import Capture
 from locdiffusion.photos.positions import PhotoPositions
+from pipelines.geotag.area_rows import area_columns, area_rows
 from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
-from pipelines.geotag.kept_rows import joined_predictions, joined_regions, spatial_order, wide
+from pipelines.geotag.kept_rows import (
+    joined_areas,
+    joined_predictions,
+    joined_regions,
+    spatial_order,
+    wide,
+)
 from pipelines.geotag.late_results import Failure
 from schemas.geotags import (
     CAPTURE_COLUMNS,
@@ -33,11 +41,21 @@ from schemas.geotags import (
     error_table,
     prediction_table,
 )
-from schemas.layers import Region, embedding_table, region_table, thumbnail_table
+from schemas.layers import (
+    AreaKind,
+    Region,
+    area_table,
+    embedding_table,
+    region_table,
+    thumbnail_table,
+)
+
+if TYPE_CHECKING:
+    from locdiffusion.decoding.area_masses import Partitions
 
 PREDICTIONS, ERRORS, REGIONS, THUMBNAILS = "predictions", "errors", "regions", "thumbnails"
-EMBEDDINGS = "embeddings"
-LAYERS = (PREDICTIONS, ERRORS, REGIONS, THUMBNAILS, EMBEDDINGS)
+AREAS, EMBEDDINGS = "areas", "embeddings"
+LAYERS = (PREDICTIONS, ERRORS, REGIONS, AREAS, THUMBNAILS, EMBEDDINGS)
 
 FAILED = (REGIONS_FAILED,) = ("regions_failed",)
 """Fields of a manifest: number of photos with a prediction whose extra failed, by reason."""
@@ -47,7 +65,7 @@ UNREADABLE += (TypeError, AttributeError, EOFError, RecursionError, zlib.error, 
 """What reading a file of ours may raise that is damaged or made up."""
 
 ROW_GROUP_ROWS = {PREDICTIONS: 5_000, ERRORS: 5_000, REGIONS: 1_000, THUMBNAILS: 1_000}
-ROW_GROUP_ROWS[EMBEDDINGS] = 5_000
+ROW_GROUP_ROWS |= {AREAS: 50_000, EMBEDDINGS: 5_000}
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,7 @@ class Extras:
             the zones of times.
         embeddings: Whether embeddings are kept, in half precision, from which the run goes on.
         sha256: Whether the SHA-256 of each photo's bytes is kept.
+        areas: Kinds of areas whose probabilities are written, see `schemas.layers.AreaKind`.
     """
 
     regions: bool = False
@@ -74,12 +93,13 @@ class Extras:
     no_positions: bool = False
     embeddings: bool = False
     sha256: bool = False
+    areas: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
         """The layers of which each shard gets a file."""
         wanted = {REGIONS: self.regions, THUMBNAILS: self.thumbnails > 0}
-        wanted[EMBEDDINGS] = self.embeddings
+        wanted |= {AREAS: bool(self.areas), EMBEDDINGS: self.embeddings}
         return tuple(layer for layer in LAYERS if wanted.get(layer, True))
 
     def settings(self) -> dict[str, Any]:
@@ -97,8 +117,15 @@ class Extras:
             "no_positions": self.no_positions,
             "embeddings": self.embeddings,
             "sha256": self.sha256,
+            "areas": [*self.areas],
         }
         return {name: value for name, value in record.items() if value}
+
+    def partitions(self) -> Partitions:
+        """Builds the areas whose masses are wanted, once per process."""
+        from locdiffusion.decoding.area_masses import Partitions, region_partition
+
+        return Partitions(region_partition())
 
     def admin_units(self) -> PolygonIndex | None:
         """Reads the polygons of `admin`, once per process.
@@ -145,7 +172,8 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     shard, ending = ordered[-1].shard.id, ordered[-1].ending
     rows = _in_spatial_order(shard_rows(ordered))
     answers, regions = rows.decoded.answers, rows.decoded.regions
-    countries = find_countries(answers.latitude, answers.longitude)
+    places = answers.latitude, answers.longitude
+    countries = find_countries(*places)
     columns: dict[str, Any] = {
         "key": rows.keys,
         **answers.numbers(),
@@ -155,9 +183,10 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         **_known_columns(rows.known, extras.no_positions),
         "country_code": countries.codes,
         "country_found_by": countries.found_by,
+        **area_columns(answers.areas, countries.codes, find_regions(*places, countries.codes)),
     }
     if (units := extras.admin_units()) is not None:
-        columns["admin"] = units(answers.latitude, answers.longitude)
+        columns["admin"] = units(*places)
     failed: dict[str, dict[str, int]] = {}
     tables = {
         PREDICTIONS: prediction_table(shard, model_id, columns),
@@ -166,12 +195,16 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
     if REGIONS in extras.layers:
         tables[REGIONS] = _region_table(shard, rows, regions or [])
         failed[REGIONS_FAILED] = _reasons(regions or [])
+    if AREAS in extras.layers:
+        tables[AREAS] = _area_table(shard, rows, extras)
     if kept := ending.kept if ending else None:
         failed = {name: _summed(failed[name], (kept.failed or {}).get(name, {})) for name in failed}
         tables[PREDICTIONS] = joined_predictions(kept.predictions, tables[PREDICTIONS])
     keys = tables[PREDICTIONS]["key"].to_pylist() if kept else rows.keys
     if kept and kept.regions is not None and REGIONS in tables:
         tables[REGIONS] = joined_regions(kept.regions, tables[REGIONS], keys)
+    if kept and kept.areas is not None and AREAS in tables:
+        tables[AREAS] = joined_areas(kept.areas, tables[AREAS], keys)
     if THUMBNAILS in extras.layers:
         photo_ids = dict(zip(keys, tables[PREDICTIONS]["photo_id"].to_pylist(), strict=True))
         found = ending.thumbnails if ending else ()
@@ -271,6 +304,18 @@ def _region_table(
     rows.sort(key=lambda row: wide(row[1].bounds))
     ids = (known.identity.photo_id for known in photos.known)
     return region_table(shard, rows, dict(zip(photos.keys, ids, strict=True)))
+
+
+def _area_table(shard: str, photos: ShardRows, extras: Extras) -> pa.Table:
+    kinds, areas = [AreaKind(kind) for kind in extras.areas], photos.decoded.answers.areas
+    ids = [known.identity.photo_id for known in photos.known]
+    rows = [
+        (photo_id, key, one)
+        for row, (photo_id, key) in enumerate(zip(ids, photos.keys, strict=True))
+        if areas is not None
+        for one in area_rows(areas, row, kinds)
+    ]
+    return area_table(shard, rows)
 
 
 def _in_spatial_order(rows: ShardRows) -> ShardRows:

@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import shapely
+import torch
 from PIL import Image
 
 from locdiffusion.decoding.answers import GeotagColumns, Mode
+from locdiffusion.decoding.area_masses import Partitions, PointBlock, WeightedPoints
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.geography.polygons import within_world
+from locdiffusion.sphere.geodesy import unit_vectors
 from support.fake_pixels import SIZE, pixels
 
 POISON = 255
@@ -27,6 +30,14 @@ BLUELESS_KM = 1.0
 def box(latitude: float, longitude: float, size: float) -> shapely.Geometry:
     whole = shapely.box(longitude - size, latitude - size, longitude + size, latitude + size)
     return shapely.reverse(shapely.normalize(within_world(whole)))
+
+
+def two_points(latitude: np.ndarray, longitude: np.ndarray) -> WeightedPoints:
+    """A mass of 3/4 at each place, and of 1/4 on the other side of the equator."""
+    both = np.stack([unit_vectors(latitude, longitude), unit_vectors(-latitude, longitude)], 1)
+    photo, vectors = torch.arange(len(both)), torch.from_numpy(both).float()
+    block = PointBlock(photo, vectors, torch.tensor([[0.75, 0.25]]).expand(len(both), 2))
+    return WeightedPoints(len(both), [block], photo[:0], torch.zeros(0, 1))
 
 
 class FakeGeotagger:
@@ -51,8 +62,13 @@ class FakeGeotagger:
         noise = [zlib.crc32(f"{self.seed}/{key}".encode()) / 2**32 for key in keys]
         return embeddings[:, None, :] + np.float32(0.01) * np.float32(noise)[:, None, None]
 
-    def decode(self, natural: np.ndarray, embeddings: np.ndarray | None = None) -> GeotagColumns:
-        """The redder, the more familiar."""
+    def decode(
+        self,
+        natural: np.ndarray,
+        embeddings: np.ndarray | None = None,
+        areas: Partitions | None = None,
+    ) -> GeotagColumns:
+        """The redder, the more familiar; three quarters of the mass are at the answer."""
         red, green, blue = natural[:, 0].astype(np.float64).T / 1.02
         latitude, longitude = 180 * red - 90, 360 * green - 180
         return GeotagColumns(
@@ -68,6 +84,7 @@ class FakeGeotagger:
                 for lat, lon in zip(latitude, longitude, strict=True)
             ],
             familiarity=None if embeddings is None else np.float32(embeddings[:, 0]),
+            areas=None if areas is None else areas.columns(two_points(latitude, longitude)),
         )
 
     def with_prior(self, prior: str | None) -> FakeGeotagger:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from locdiffusion.decoding.answers import GeotagColumns, Mode
+from locdiffusion.decoding.area_masses import Partitions
 from schemas.geotags import THRESHOLDS_KM
 
 if TYPE_CHECKING:
@@ -45,9 +46,12 @@ class TrivialGeotagger:
         return embeddings[:, None]
 
     def decode(
-        self, natural: NDArray[np.float32], embeddings: NDArray[np.float32]
+        self,
+        natural: NDArray[np.float32],
+        embeddings: NDArray[np.float32],
+        areas: Partitions | None = None,
     ) -> GeotagColumns:
-        """Reads latitude from red, longitude from green and the radius from blue."""
+        """Reads latitude from red, longitude from green and the radius from blue; no areas."""
         red, green, blue = natural[:, 0].astype(np.float64).T
         latitude, longitude = 180 * red - 90, 360 * green - 180
         share = np.linspace(0.2, 1.0, len(THRESHOLDS_KM))

@@ -169,7 +169,7 @@ def broken_part(out: Path) -> None:
 def other_version(out: Path) -> None:
     run_file = out / "run.json"
     run_file.write_text(
-        run_file.read_text().replace('"schema_version": "5"', '"schema_version": "4"')
+        run_file.read_text().replace('"schema_version": "6"', '"schema_version": "5"')
     )
 
 
