@@ -57,6 +57,7 @@ ORDER = (
     "pipelines.write_exif",
     "pipelines.albums",
     "pipelines.aggregate",
+    "pipelines.compare",
     "pipelines.dataflow",
     # Evidence stands on the product; nothing in the product imports it.
     "experiments",

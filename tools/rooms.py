@@ -66,6 +66,7 @@ CLAUSES = {
     "write_exif": "positions into copies",
     "pipelines.albums": "the job: albums",
     "aggregate": "photos by area",
+    "compare": "two outputs",
     "dataflow": "jobs on Google Cloud",
 }
 """What is in each room, in a few words."""

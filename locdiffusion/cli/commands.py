@@ -14,6 +14,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "build-shards": ("pipelines.build_shards", "build training shards from lists of photos"),
     "albums": ("pipelines.albums", "place photos by those taken before and after"),
     "aggregate": ("pipelines.aggregate", "count photos by area, with standard errors"),
+    "compare": ("pipelines.compare", "tell what changed between two outputs of geotag"),
     "overhead": ("locdiffusion.overhead", "cut satellite patches with positions into shards"),
     "dataflow": ("pipelines.dataflow", "submit geotag or build-shards to Google Dataflow"),
 }

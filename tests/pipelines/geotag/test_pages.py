@@ -229,6 +229,8 @@ def test_a_hostile_key_cannot_leave_its_place(tmp_path, rng):
         "albums.js",
         "aggregate.html",
         "aggregate.js",
+        "compare.html",
+        "compare.js",
         "report.html",
     ],
 )

@@ -1,0 +1,1 @@
+"""The command `locdiffusion compare`: what changed between two outputs of `geotag`."""
