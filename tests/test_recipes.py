@@ -224,6 +224,20 @@ class TestDuckDb:
         assert row["in_radius_90"] == pytest.approx((wanted <= g.radius_90_km).mean())
 
 
+def test_aggregates_add_up_to_the_photos(recipes: Recipes) -> None:
+    assert recipes.names["photos"] == pytest.approx(PHOTOS, abs=1e-6)
+    regions = geopandas.read_parquet(recipes.root / "by-region/aggregate.parquet")
+    assert regions.photos_expected.sum() == pytest.approx(PHOTOS, abs=1e-6)
+    countries = recipes.names["countries"]
+    assert countries[countries["area"].notna()].geometry.notna().all()
+
+
+def test_changes_are_those_of_the_prior(recipes: Recipes) -> None:
+    changes = recipes.names["changes"]
+    assert len(changes) == PHOTOS and set(changes.fate) == {"kept"}
+    assert set(changes.country_code_after) == {"NO"} and len(recipes.names["surprising"]) > 0
+
+
 def test_albums_place_photos_between_others(recipes: Recipes) -> None:
     albums = recipes.names["albums"]
     assert albums.standing.tolist() == [

@@ -13,8 +13,6 @@ from locdiffusion.photos.storage import DataError
 from pipelines.geotag.shard_files import open_part
 from pipelines.geotag.tables import UNREADABLE
 
-AREAS = "areas"
-"""Folder of the areas in an output of `geotag`."""
 TEXTS = ("key", "kind", "area", "rest")
 COLUMNS = (*TEXTS, "probability")
 NO_AREA = -1

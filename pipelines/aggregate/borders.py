@@ -11,8 +11,9 @@ import shapely
 from numpy.typing import NDArray
 
 from locdiffusion.geography.countries import countries
+from locdiffusion.geography.regions import regions
 from pipelines.aggregate.cell_shares import areas_km2, named_parts, shares_of_file
-from pipelines.aggregate.targets import COUNTRY
+from pipelines.aggregate.targets import COUNTRY, REGION
 
 _LONGEST_EDGE_DEG = 0.5
 
@@ -52,4 +53,6 @@ class Borders:
             return shares.names, shares.parts, shares.owner
         if self.kind == COUNTRY:
             return named_parts(countries())
+        if self.kind == REGION:
+            return named_parts(regions())
         return [], np.zeros(0, object), np.zeros(0, np.int64)

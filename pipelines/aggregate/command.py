@@ -17,7 +17,7 @@ from locdiffusion.files import absolute
 from locdiffusion.geography.polygons import PolygonError, file_identity
 from locdiffusion.photos.left_out import number
 from locdiffusion.photos.storage import DataError
-from pipelines.aggregate.area_rows import AREAS, read_area_rows
+from pipelines.aggregate.area_rows import read_area_rows
 from pipelines.aggregate.borders import Borders
 from pipelines.aggregate.job import AggregateJob, run_plain_loop
 from pipelines.aggregate.labels import find_label, schemas_of
@@ -34,6 +34,7 @@ from pipelines.aggregate.targets import (
     finest,
 )
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
+from pipelines.geotag.tables import AREAS
 from pipelines.writing.directory import OutputError
 from pipelines.writing.progress import Ticker
 from schemas.geotags import SCHEMA_VERSION
@@ -238,8 +239,8 @@ def report(output: AggregateOutput, summary: Mapping[str, Any], by: str | None) 
             print(printable(f"  {one['by'] or '(none)'}: {number(one['photos'], 'photo')}"))
     if summary["without_borders"]:
         tell(
-            f"{number(summary['without_borders'], 'area')} without borders; --polygons FILE with "
-            "the file that the run had as --admin gives them"
+            f"{number(summary['without_borders'], 'area')} without borders; those of --admin need "
+            "--polygons FILE with the same file"
         )
     for row, name in enumerate(summary["files"]):
         print(printable(f"{'' if row else 'written':<9}{output.path(name)}"))

@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from locdiffusion.photos.storage import DataError
-from pipelines.aggregate.area_rows import AREAS, read_area_rows
+from pipelines.aggregate.area_rows import read_area_rows
 from pipelines.aggregate.labels import Label, album_labels, labels_of, read_labels
 from pipelines.aggregate.partial_sums import PartialSums, sums_of_shard
 from pipelines.aggregate.targets import Target
-from pipelines.geotag.tables import PREDICTIONS
+from pipelines.geotag.tables import AREAS, PREDICTIONS
 from pipelines.writing.directory import RUN, OutputDirectory
 from schemas.albums import ALBUMS
 

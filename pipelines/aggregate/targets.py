@@ -13,10 +13,9 @@ from pipelines.aggregate.area_rows import AreaRows
 from pipelines.aggregate.cell_shares import shares_of_file
 from pipelines.aggregate.cells import Cells, parents, parse_cells, resolutions
 from pipelines.aggregate.moments import Masses, Places, merged, sorted_cells
+from schemas.layers import ELSEWHERE, AreaKind
 
-COUNTRY, REGION, ADMIN, H3 = "country", "region", "admin", "h3"
-ELSEWHERE = "elsewhere"
-"""Rest of what lies in none of the areas."""
+COUNTRY, REGION, ADMIN, H3 = (kind.value for kind in AreaKind)
 
 
 class NamedPlaces(NamedTuple):

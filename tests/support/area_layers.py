@@ -12,18 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.layers import AREA_SCHEMA
 from support.outputs import write_predictions
 
-AREA_SCHEMA = pa.schema(
-    [
-        pa.field("key", pa.string(), nullable=False),
-        pa.field("shard", pa.string(), nullable=False),
-        pa.field("kind", pa.string(), nullable=False),
-        pa.field("area", pa.string()),
-        pa.field("rest", pa.string()),
-        pa.field("probability", pa.float32(), nullable=False),
-    ]
-)
 Mass = dict[tuple[str, str | None, str | None], float]
 """Probabilities of one photo by kind, area and rest."""
 
@@ -72,8 +63,7 @@ def write_areas(
     folder = root / "areas"
     folder.mkdir(exist_ok=True)
     table = pa.table(
-        [keys, [shard] * len(rows), kinds, areas, rests, np.array(probability, np.float32)],
-        schema=AREA_SCHEMA,
+        [keys, [shard] * len(rows), keys, kinds, areas, rests, probability], schema=AREA_SCHEMA
     )
     pq.write_table(table, folder / f"part-{shard}.parquet")
     run = {"model_id": "model", "areas": ["country", "h3:3"], "schema_version": "6"}
@@ -110,7 +100,7 @@ def _spread(
     for (own, area, rest), p in masses.items():
         if own != kind:
             continue
-        p, areas = float(np.float32(p)), [area]
+        p, areas = p, [area]
         if area is not None and resolution is not None:
             if h3.get_resolution(area) > resolution:
                 areas = [h3.cell_to_parent(area, resolution)]

@@ -24,11 +24,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipelines.aggregate.area_rows import AREAS
 from pipelines.aggregate.job import add_shards
 from pipelines.aggregate.source import Source
 from pipelines.aggregate.targets import Hexagons
-from pipelines.geotag.tables import PREDICTIONS
+from pipelines.geotag.tables import AREAS, PREDICTIONS
 
 SHARDS, PHOTOS, PLACES, FINEST = 10, 8_000, 2_500, 4
 
