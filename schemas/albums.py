@@ -7,7 +7,7 @@ alone. A photo without either has nulls; `standing` says why.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
 
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas import geoparquet
-from schemas.geotags import PREDICTION_SCHEMA
+from schemas.geotags import PREDICTION_SCHEMA, with_kept
 
 ALBUMS = "albums"
 """Folder of the rows in an output directory."""
@@ -50,16 +50,17 @@ ALBUM_SCHEMA = pa.schema(
 )
 
 
-def album_table(columns: Mapping[str, Any]) -> pa.Table:
+def album_table(columns: Mapping[str, Any], keep: Sequence[str] = ()) -> pa.Table:
     """Builds a table of the rows of albums, in the order of the columns.
 
     Args:
         columns: Columns by name, with N values each: those of ALBUM_SCHEMA but `geometry` and
             `bbox`, as arrays of numbers (NaN for null), lists or Arrow arrays. Columns that are
             missing are null, unless they may not be.
+        keep: Names of fields of documents that were taken along, columns of text.
 
     Returns:
-        A table of ALBUM_SCHEMA, with the `geo` metadata.
+        A table of ALBUM_SCHEMA and the columns of `keep`, with the `geo` metadata.
 
     Raises:
         ValueError: Half of a position is there, or a position is infinite.
@@ -84,8 +85,9 @@ def album_table(columns: Mapping[str, Any]) -> pa.Table:
             mask=pc.invert(placed),
         ),
     }
-    arrays = [_array(given, field, count) for field in ALBUM_SCHEMA]
-    table = pa.Table.from_arrays(arrays, schema=ALBUM_SCHEMA)
+    schema = with_kept(ALBUM_SCHEMA, keep)
+    arrays = [_array(given, field, count) for field in schema]
+    table = pa.Table.from_arrays(arrays, schema=schema)
     metadata = {geoparquet.METADATA_KEY: geoparquet.create_metadata(*there)}
     return table.replace_schema_metadata(metadata)
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from schemas import geoparquet
 from schemas.albums import ALBUM_SCHEMA, ALBUMS
-from schemas.geotags import ERROR_SCHEMA, PREDICTION_SCHEMA
+from schemas.geotags import ERROR_SCHEMA, PREDICTION_SCHEMA, with_kept
 from schemas.layers import AREA_SCHEMA, REGION_SCHEMA, THUMBNAIL_SCHEMA
 
 TABLES = {
@@ -80,8 +80,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("table", choices=list(TABLES), help="which of the folders of the output")
+    about = "fields of documents that geotag ran with, of predictions and albums"
+    parser.add_argument("--keep", metavar="FIELD,...", default="", help=about)
     options = parser.parse_args(arguments)
-    print(json.dumps(bigquery_schema(TABLES[options.table]), indent=1))
+    kept = [name.strip() for name in options.keep.split(",") if name.strip()]
+    print(json.dumps(bigquery_schema(with_kept(TABLES[options.table], kept)), indent=1))
     return 0
 
 

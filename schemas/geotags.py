@@ -18,7 +18,7 @@ SCHEMA_VERSION = "6"
 """Version 1 lacks `land_probability` and `admin`, and its rows are in the order of their keys.
 Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS, and ids of
 shards that do not depend on other shards. Version 4 adds FAMILIARITY, version 5 CAPTURE_COLUMNS.
-Version 6 adds IDENTITY_COLUMNS, also to errors and layers, and AREA_COLUMNS.
+Version 6 adds IDENTITY_COLUMNS, also to errors and layers, AREA_COLUMNS and BEST_COLUMNS.
 Versions 2 to 4 have the columns `hybrid_latitude` and `hybrid_longitude`, the answer of a gallery,
 which is now part of the one answer."""
 
@@ -56,6 +56,20 @@ MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
 IDENTITY_COLUMNS = ("photo_id", "path", "stem", "sha256")
 """Which photo a row is about: its identity, its path, the name of its file without the ending, and
 a hash of its bytes."""
+
+
+class BestSource(str, Enum):
+    """Where the best position of a photo stands; the first that is there counts."""
+
+    DOCUMENT = "document"
+    PHOTO = "photo"
+    PERSON = "person"
+    ALBUM = "album"
+    MODEL = "model"
+
+
+BEST_COLUMNS = ("best_latitude", "best_longitude", "best_source")
+"""The best position of a photo, in degrees, and where it stands."""
 
 
 class Status(str, Enum):
@@ -146,6 +160,8 @@ PREDICTION_SCHEMA = pa.schema(
         _field("exif_source", pa.string(), nullable=True),
         *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS[2:]),
         _field("truth_source", pa.string(), nullable=True),
+        *(_field(name, pa.float64()) for name in BEST_COLUMNS[:2]),
+        _field(BEST_COLUMNS[2], pa.string()),
         *CAPTURE_FIELDS,
         _field("model_id", pa.string()),
     ]
@@ -154,7 +170,7 @@ PREDICTION_SCHEMA = pa.schema(
 NUMBER_COLUMNS = tuple(
     field.name
     for field in PREDICTION_SCHEMA
-    if pa.types.is_floating(field.type) and not field.nullable
+    if pa.types.is_floating(field.type) and not field.nullable and field.name not in BEST_COLUMNS
 )
 """Columns with a number for every photo, PROBABILITY_COLUMNS among them, in the schema's order."""
 
@@ -170,7 +186,14 @@ ERROR_SCHEMA = pa.schema(
 )
 
 
-def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> pa.Table:
+def with_kept(schema: pa.Schema, keep: Sequence[str]) -> pa.Schema:
+    """Adds columns of text for fields of documents that are taken along, which may be null."""
+    return pa.schema([*schema, *(_field(name, pa.string(), nullable=True) for name in keep)])
+
+
+def prediction_table(
+    shard: str, model_id: str, columns: Mapping[str, Any], keep: Sequence[str] = ()
+) -> pa.Table:
     """Builds the table of one shard's predictions, rows in the order of the columns.
 
     Args:
@@ -179,10 +202,12 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         columns: Columns by name, with N values each: `key`, IDENTITY_COLUMNS, NUMBER_COLUMNS,
             `modes` (N lists of objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where
             unknown) and, if known, FAMILIARITY, `country_code`, `admin`, AREA_COLUMNS,
-            FOUND_BY_COLUMNS and CAPTURE_COLUMNS (None where there is none).
+            FOUND_BY_COLUMNS and CAPTURE_COLUMNS (None where there is none), and BEST_COLUMNS, which
+            are else the model's answer. Also a column for each name in `keep`.
+        keep: Names of fields of documents that are taken along.
 
     Returns:
-        A table of PREDICTION_SCHEMA, with the `geo` metadata.
+        A table of PREDICTION_SCHEMA and the columns of `keep`, with the `geo` metadata.
 
     Raises:
         ValueError: A position is not finite.
@@ -192,8 +217,10 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
     longitude, latitude = columns["longitude"], columns["latitude"]
     optional = (FAMILIARITY, "country_code", "admin", *AREA_COLUMNS, *FOUND_BY_COLUMNS)
     unknown = dict.fromkeys((*optional, *CAPTURE_COLUMNS, IDENTITY_COLUMNS[3]), [None] * count)
+    answer = (latitude, longitude, [BestSource.MODEL.value] * count)
     given = {
         **unknown,
+        **dict(zip(BEST_COLUMNS, answer, strict=True)),
         **columns,
         "shard": [shard] * count,
         "model_id": [model_id] * count,
@@ -201,8 +228,9 @@ def prediction_table(shard: str, model_id: str, columns: Mapping[str, Any]) -> p
         geoparquet.GEOMETRY: geoparquet.encode_points(longitude, latitude),
         geoparquet.BBOX: geoparquet.bbox_column(longitude, latitude),
     }
-    arrays = [_array(given[field.name], field) for field in PREDICTION_SCHEMA]
-    table = pa.Table.from_arrays(arrays, schema=PREDICTION_SCHEMA)
+    schema = with_kept(PREDICTION_SCHEMA, keep)
+    arrays = [_array(given[field.name], field) for field in schema]
+    table = pa.Table.from_arrays(arrays, schema=schema)
     metadata = {geoparquet.METADATA_KEY: geoparquet.create_metadata(longitude, latitude)}
     return table.replace_schema_metadata(metadata)
 

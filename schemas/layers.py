@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 
 from schemas import geoparquet
-from schemas.geotags import CAPTURE_FIELDS
+from schemas.geotags import CAPTURE_FIELDS, with_kept
 
 THUMBNAIL_SIDE = 96
 """Length of a thumbnail's longer side in pixels, at most."""
@@ -64,10 +64,15 @@ THUMBNAIL_SCHEMA = pa.schema(
 EMBEDDING = "embedding"
 
 
-def embedding_schema(width: int) -> pa.Schema:
-    """The columns of embeddings: numbers in half precision, known positions, times, own priors."""
+def embedding_schema(width: int, keep: Sequence[str] = ()) -> pa.Schema:
+    """The columns of embeddings: numbers in half precision, known positions, times, own priors.
+
+    Args:
+        width: Length of an embedding.
+        keep: Names of fields of documents that are taken along.
+    """
     texts, degrees = pa.string(), pa.float64()
-    return pa.schema(
+    schema = pa.schema(
         [
             pa.field("key", texts, nullable=False),
             pa.field("shard", texts, nullable=False),
@@ -85,6 +90,7 @@ def embedding_schema(width: int) -> pa.Schema:
             pa.field("prior", texts),
         ]
     )
+    return with_kept(schema, keep)
 
 
 class Region(NamedTuple):
@@ -188,16 +194,20 @@ def area_table(shard: str, rows: Sequence[tuple[str, str, AreaMass]]) -> pa.Tabl
     return pa.table(columns, schema=AREA_SCHEMA)
 
 
-def embedding_table(shard: str, values: Any, columns: Mapping[str, Any]) -> pa.Table:
+def embedding_table(
+    shard: str, values: Any, columns: Mapping[str, Any], keep: Sequence[str] = ()
+) -> pa.Table:
     """Builds the table of one shard's embeddings, rows in the order of the columns.
 
     Args:
         shard: Id of the shard, for every row.
         values: Embeddings, float16 ``(N, E)``.
         columns: `key`, `photo_id`, `path`, `sha256`, `prior` and the columns of positions and
-            times, N values each; NaN and None where unknown.
+            times, N values each; NaN and None where unknown. Also a column for each name in
+            `keep`.
+        keep: Names of fields of documents that are taken along.
     """
-    schema = embedding_schema(max(1, values.shape[1]))
+    schema = embedding_schema(max(1, values.shape[1]), keep)
     numbers = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), max(1, values.shape[1]))
     given = {**columns, "shard": [shard] * len(values), EMBEDDING: numbers}
     arrays = [

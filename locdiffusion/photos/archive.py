@@ -120,6 +120,7 @@ class ShardReader:
         photos: Whether photos are read; without, samples come without images.
         exclude: Patterns of members that are left out, as of `names.excluded`.
         apart: Number of folders that tell the archive from its `twins`.
+        keep: Names of fields of documents that are taken along.
         status: State of the shard, valid once the iteration is over.
         message: What is wrong with the shard, or unusual at the end of one that is complete.
         left_out: Members that are no photos and belong to none.
@@ -134,6 +135,7 @@ class ShardReader:
     photos: bool = True
     exclude: tuple[str, ...] = ()
     apart: int = 0
+    keep: tuple[str, ...] = ()
     status: TarStatus = TarStatus.COMPLETE
     message: str = ""
     left_out: LeftOut = field(default_factory=LeftOut)
@@ -147,6 +149,7 @@ class ShardReader:
     _numbers: dict[str, int] = field(default_factory=dict, repr=False)  # tried, by name
 
     def __iter__(self) -> Iterator[Sample | ErrorRow]:
+        self.documents.keep = self.keep
         try:
             file = open_stream(self.url)
         except OSError as error:
@@ -157,7 +160,8 @@ class ShardReader:
                 yield from self._samples(file)
                 if self._links:
                     yield from self._linked(file)
-            self.documents.match(self._keys, self._lacking, self.siblings, _documents_of)
+            load = partial(_documents_of, keep=self.keep)
+            self.documents.match(self._keys, self._lacking, self.siblings, load)
             for name in () if self.siblings else self.documents.unused:
                 self.left_out.add(name)
         if self.status is not TarStatus.COMPLETE:
@@ -355,17 +359,17 @@ def late_documents(url: str, siblings: tuple[str, ...] = ()) -> dict[str, Sideca
     return reader.late
 
 
-def _documents_of(url: str) -> Mapping[str, Sidecar]:
+def _documents_of(url: str, keep: tuple[str, ...]) -> Mapping[str, Sidecar]:
     """All documents of another part; none of one that cannot be read, which its own run tells."""
     try:
-        return _documents_as_of(url, str(version(url)))
+        return _documents_as_of(url, str(version(url)), keep)
     except OSError:
         return {}
 
 
 @lru_cache(maxsize=32)
-def _documents_as_of(url: str, version: str) -> Mapping[str, Sidecar]:
-    reader = ShardReader(url, photos=False)
+def _documents_as_of(url: str, version: str, keep: tuple[str, ...]) -> Mapping[str, Sidecar]:
+    reader = ShardReader(url, photos=False, keep=keep)
     for _ in reader:
         pass
     return reader.documents.said

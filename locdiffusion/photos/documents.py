@@ -18,10 +18,10 @@ def telling(names: Sequence[str], documents: Mapping[str, Sidecar]) -> str:
 
 
 def joined(names: Sequence[str], documents: Mapping[str, Sidecar]) -> Sidecar:
-    """Joins documents about one photo: the telling one, with what others tell of the time."""
+    """Joins documents about one photo: the telling one, with times and fields of the others."""
     sidecar = documents[telling(names, documents)]
     for name in names:
-        sidecar = sidecar.with_capture_of(documents[name])
+        sidecar = sidecar.completed_by(documents[name])
     return sidecar
 
 
@@ -35,6 +35,7 @@ class Documents:
         late: What the others say, by the key of the photo, if nearer; once all are matched.
         unused: Names of those that are about no photo; once all are matched.
         problems: What is wrong with each document about a photo that is not understood.
+        keep: Names of fields that are taken along.
     """
 
     said: dict[str, Sidecar] = field(default_factory=dict)
@@ -42,6 +43,7 @@ class Documents:
     late: dict[str, Sidecar] = field(default_factory=dict)
     unused: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    keep: Sequence[str] = ()
 
     def add(self, member: Member) -> None:
         """Reads a document; one that is stored twice must say the same again."""
@@ -49,7 +51,7 @@ class Documents:
         if member.data is None:
             sidecar = Sidecar(problem=member.problem[1] if member.problem else name)
         else:
-            sidecar = read_sidecar(name, member.data)
+            sidecar = read_sidecar(name, member.data, self.keep)
         if self.said.setdefault(name, sidecar) != sidecar:
             why = f"{name} is stored twice and says two things; remove one"
             self.said[name] = Sidecar(problem=why)

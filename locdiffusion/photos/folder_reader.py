@@ -38,6 +38,7 @@ class FolderReader:
         passing: False: photos that cannot be read for a moment are tried again here.
         kept: Keys of photos that are done: only the documents about them are read.
         sleep: Waits so many seconds before another try.
+        keep: Names of fields of documents that are taken along.
     """
 
     photos: Sequence[PhotoFile]
@@ -51,6 +52,7 @@ class FolderReader:
     passing: bool = False
     kept: Container[str] = ()
     sleep: Callable[[float], None] = time.sleep
+    keep: Sequence[str] = ()
     _pauses: list[float] = field(default_factory=lambda: list(PAUSES_S), repr=False)
 
     def __iter__(self) -> Iterator[Sample | ErrorRow]:
@@ -107,7 +109,7 @@ class FolderReader:
         data = None
         try:
             data = _content(photo, path, MAX_METADATA_BYTES)
-            sidecar = read_sidecar(legible(path), data)
+            sidecar = read_sidecar(legible(path), data, self.keep)
         except (OSError, _TooLarge) as error:
             sidecar = Sidecar(problem=legible(f"{path} cannot be read ({error})"))
         self.problems += filter(None, [sidecar.problem])

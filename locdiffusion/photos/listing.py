@@ -95,6 +95,7 @@ class Shard:
         photos: Sequence[PhotoFile] | None = None,
         kept: Container[str] = (),
         sleep: Callable[[float], None] = time.sleep,
+        keep: tuple[str, ...] = (),
     ) -> FolderReader | ShardReader:
         """Returns what reads the shard.
 
@@ -102,15 +103,15 @@ class Shard:
             photos: Photos of a group that are read, instead of all.
             kept: Keys of photos of a group that are not read; of an archive all come.
             sleep: Waits so many seconds before another try to read a photo of a group.
+            keep: Names of fields of documents that are taken along.
         """
         if self.table:
             return TableReader((), group=self.table, kept=kept, sleep=sleep)
         if self.folder is None:
-            return ShardReader(
-                self.url, siblings=self.siblings, exclude=self.exclude, apart=self.apart
-            )
+            more = self.siblings, True, self.exclude, self.apart, keep
+            return ShardReader(self.url, {}, *more)
         chosen = self.photos if photos is None else photos
-        return FolderReader(chosen, self.problem, kept=kept, sleep=sleep)
+        return FolderReader(chosen, self.problem, kept=kept, sleep=sleep, keep=keep)
 
 
 def list_shards(

@@ -132,6 +132,11 @@ class PhotoPositions:
         """When the photo was taken, and with which camera."""
         return self.own_capture.told_by(self.sidecar.capture if self.sidecar else UNKNOWN)
 
+    @property
+    def fields(self) -> tuple[tuple[str, str], ...]:
+        """Fields of the photo's document that are taken along."""
+        return self.sidecar.fields if self.sidecar else ()
+
     def with_late(self, sidecar: Sidecar | None) -> PhotoPositions:
         """Returns these positions with the nearest document, met later, unless it knows less."""
         if sidecar is None:
@@ -140,7 +145,7 @@ class PhotoPositions:
         if before is not None:
             keep = sidecar.known is None and before.known is not None
             nearer, farther = (before, sidecar) if keep else (sidecar, before)
-            sidecar = nearer.with_capture_of(farther)
+            sidecar = nearer.completed_by(farther)
         return replace(self, sidecar=sidecar)
 
     @property

@@ -36,6 +36,7 @@ from locdiffusion.photos.coordinates import (
     parse_angle,
     place,
 )
+from locdiffusion.photos.kept_fields import read_fields
 from locdiffusion.photos.names import extension
 from locdiffusion.photos.xmp import read_xmp, read_xmp_capture
 from schemas.samples import MAX_METADATA_BYTES, Truth
@@ -80,26 +81,37 @@ class Sidecar(Reading):
 
     Attributes:
         capture: When the photo was taken, and with which camera, as far as the document tells.
+        fields: Fields that are taken along, as of `kept_fields.read_fields`.
     """
 
     capture: Capture = UNKNOWN
+    fields: tuple[tuple[str, str], ...] = ()
 
-    def with_capture_of(self, other: Sidecar) -> Sidecar:
-        """Returns this document with what another about the same photo tells of the time."""
-        return replace(self, capture=self.capture.or_else(other.capture))
+    def completed_by(self, other: Sidecar) -> Sidecar:
+        """Returns this document with the time and the fields that another alone tells."""
+        fields = tuple({**dict(other.fields), **dict(self.fields)}.items())
+        return replace(self, capture=self.capture.or_else(other.capture), fields=fields)
 
 
-def read_sidecar(name: str, data: bytes) -> Sidecar:
+def read_sidecar(name: str, data: bytes, keep: Sequence[str] = ()) -> Sidecar:
     """Reads a document; never raises for what is in the bytes.
 
     Args:
         name: Name of the document, whose ending says how to read it.
         data: Bytes of the document.
+        keep: Names of fields that are taken along.
 
     Returns:
         What the document says; its `problem` is that it cannot be understood, or has a position
         that cannot be. A document of another kind that has no position is no problem.
     """
+    sidecar = _read(name, data)
+    if keep and extension(name) != "xmp" and len(data) <= MAX_METADATA_BYTES:
+        sidecar = replace(sidecar, fields=read_fields(data, keep))
+    return sidecar
+
+
+def _read(name: str, data: bytes) -> Sidecar:
     capture = UNKNOWN
     try:
         if len(data) > MAX_METADATA_BYTES:

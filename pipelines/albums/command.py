@@ -176,7 +176,7 @@ def _geotagged(
     """Returns shards as sources, the number of their photos, and what is recorded of them."""
     root, by = absolute(options.input), options.by or FOLDER_AND_CAMERA
     run = geotag_run(root)
-    sources, photos = geotag_sources(root, by, evidence)
+    sources, photos = geotag_sources(root, by, evidence, tuple(run.get("keep", ())))
     told = {"model_id": run["model_id"], "album_by": str(by), "evidence": evidence}
     return sources, photos, told
 

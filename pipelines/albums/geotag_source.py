@@ -42,6 +42,7 @@ class GeotagSource:
         above: Path above the top folders: the label of the only place, or else what is above it.
         folder: Folder of photos that lie in none.
         embeddings: Whether embeddings are read too.
+        keep: Fields of documents that the run took along.
     """
 
     root: str
@@ -51,6 +52,7 @@ class GeotagSource:
     above: str
     folder: str
     embeddings: bool = False
+    keep: tuple[str, ...] = ()
 
     def read(self) -> pa.Table:
         """Reads the photos.
@@ -60,9 +62,9 @@ class GeotagSource:
         """
         output = Output(self.root)
         try:
-            rows = _table(output.part(PREDICTIONS, self.shard), PREDICTED.names)
+            rows = _table(output.part(PREDICTIONS, self.shard), [*PREDICTED.names, *self.keep])
             embeddings = self._embeddings(output, rows) if self.embeddings else None
-            return photo_table(self._columns(rows), embeddings)
+            return photo_table(self._columns(rows), embeddings, self.keep)
         except UNREADABLE as error:
             raise DataError(
                 f"the rows of {self.shard} in {self.root} cannot be read ({error}); geotag its "
@@ -76,7 +78,7 @@ class GeotagSource:
         local = _numbers(rows["captured_at"].cast(pa.int64())) / _MICROSECONDS
         ahead = np.nan_to_num(_numbers(offset)) / 60.0
         return {
-            **{name: rows[name] for name in PREDICTED.names},
+            **{name: rows[name] for name in rows.column_names},
             "album": self.by.names(folders, rows["camera"].to_pylist(), self.above),
             "hours": local - ahead,
             "zoned": offset.is_valid(),
@@ -94,13 +96,16 @@ class GeotagSource:
         return found[EMBEDDING].combine_chunks().take(row.combine_chunks())
 
 
-def geotag_sources(root: str, by: AlbumBy, embeddings: bool) -> tuple[list[GeotagSource], int]:
+def geotag_sources(
+    root: str, by: AlbumBy, embeddings: bool, keep: tuple[str, ...] = ()
+) -> tuple[list[GeotagSource], int]:
     """Lists the shards of an output of `geotag`.
 
     Args:
         root: The output directory.
         by: How photos are grouped.
         embeddings: Whether embeddings are read too.
+        keep: Fields of documents that the run took along.
 
     Returns:
         The shards, and the number of their photos.
@@ -121,7 +126,7 @@ def geotag_sources(root: str, by: AlbumBy, embeddings: bool) -> tuple[list[Geota
         label: label if len(named) == 1 else label.rpartition("/")[0] for label in named.values()
     }
     sources = [
-        GeotagSource(root, shard, by, named[place], above[named[place]], folder, embeddings)
+        GeotagSource(root, shard, by, named[place], above[named[place]], folder, embeddings, keep)
         for shard, (place, folder) in sorted(roots.items())
     ]
     return sources, photos

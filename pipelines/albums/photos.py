@@ -8,7 +8,7 @@ Beam.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from locdiffusion.evaluate.known_positions import (
 )
 from schemas import geoparquet
 from schemas.albums import ALBUM_SCHEMA
-from schemas.geotags import PREDICTION_SCHEMA
+from schemas.geotags import PREDICTION_SCHEMA, with_kept
 from schemas.layers import EMBEDDING
 
 _MADE_LATER = (geoparquet.GEOMETRY, geoparquet.BBOX)
@@ -56,12 +56,15 @@ def bucket_count(photos: int) -> int:
     return 1 << max(0, -(-photos // PHOTOS_OF_BUCKET) - 1).bit_length()
 
 
-def photo_table(columns: Mapping[str, Any], embeddings: pa.Array | None = None) -> pa.Table:
+def photo_table(
+    columns: Mapping[str, Any], embeddings: pa.Array | None = None, keep: Sequence[str] = ()
+) -> pa.Table:
     """Builds a table of photos.
 
     Args:
         columns: Columns of PHOTOS by name, N values each; missing ones are null, `row` counts.
         embeddings: Embeddings of the photos, lists of fixed length, null where there is none.
+        keep: Names of further columns of text, which the rows of albums have, too.
     """
     count = len(columns["key"])
     given = {"row": np.arange(count), **columns}
@@ -70,8 +73,9 @@ def photo_table(columns: Mapping[str, Any], embeddings: pa.Array | None = None) 
         degrees, beside = (np.asarray(columns[f"known_{one}"], np.float64) for one in (name, other))
         sound = (np.abs(degrees) <= most) & (np.abs(beside) <= 270.0 - most)
         given[f"known_{name}"] = np.where(sound, degrees, np.nan)
-    arrays = [_array(given.get(field.name), field, count) for field in PHOTOS]
-    table = pa.Table.from_arrays(arrays, schema=PHOTOS)
+    schema = with_kept(PHOTOS, keep)
+    arrays = [_array(given.get(field.name), field, count) for field in schema]
+    table = pa.Table.from_arrays(arrays, schema=schema)
     return table if embeddings is None else table.append_column(EMBEDDING, embeddings)
 
 
@@ -133,6 +137,11 @@ def album_slices(photos: pa.Table) -> list[slice]:
 def _changes(names: pa.Array) -> NDArray[np.bool_]:
     codes = names.dictionary_encode().indices.to_numpy()
     return np.diff(codes, prepend=-1) != 0
+
+
+def kept_columns(photos: pa.Table) -> list[str]:
+    """Names of the columns of photos that are fields of documents, taken along."""
+    return [name for name in photos.column_names if name not in (*PHOTOS.names, EMBEDDING)]
 
 
 def numbers(photos: pa.Table, name: str) -> NDArray[np.float64]:

@@ -14,9 +14,16 @@ from numpy.typing import NDArray
 from locdiffusion.albums.placing import AlbumAnswers
 from locdiffusion.geography.countries import find_countries
 from locdiffusion.sphere.geodesy import great_circle_km
-from pipelines.albums.photos import PREDICTED, album_slices, numbers
+from pipelines.albums.photos import PREDICTED, album_slices, kept_columns, numbers
 from schemas.albums import ALONE_COLUMNS, GAP_COLUMNS, SHARE_COLUMNS, Standing, album_table
-from schemas.geotags import AREA_COLUMNS, MODE_TYPE, NUMBER_COLUMNS, PROBABILITY_COLUMNS
+from schemas.geotags import (
+    AREA_COLUMNS,
+    BEST_COLUMNS,
+    MODE_TYPE,
+    NUMBER_COLUMNS,
+    PROBABILITY_COLUMNS,
+    BestSource,
+)
 
 Float = NDArray[np.float64]
 
@@ -83,7 +90,7 @@ def bucket_rows(photos: pa.Table, placer: Placer) -> BucketRows:
     keys, names = photos["key"], photos["album"]
     apart = great_circle_km(answers.latitude, answers.longitude, *known)
     return BucketRows(
-        album_table(columns),
+        album_table(columns, kept_columns(photos)),
         len(slices),
         Counter(one.value for one in answers.standing),
         [
@@ -95,7 +102,8 @@ def bucket_rows(photos: pa.Table, placer: Placer) -> BucketRows:
 
 def _columns(photos: pa.Table, answers: AlbumAnswers) -> dict[str, Any]:
     """Columns of the rows: of the album where it gives an answer, and else of the photo alone."""
-    columns: dict[str, Any] = {name: photos[name].combine_chunks() for name in PREDICTED.names}
+    names = (*PREDICTED.names, *kept_columns(photos))
+    columns: dict[str, Any] = {name: photos[name].combine_chunks() for name in names}
     columns |= dict(zip(ALONE_COLUMNS, (columns[name] for name in _ANSWER), strict=True))
     placed = ~np.isnan(answers.latitude)
     probabilities = dict(zip(PROBABILITY_COLUMNS, answers.probability.T, strict=True))
@@ -108,6 +116,7 @@ def _columns(photos: pa.Table, answers: AlbumAnswers) -> dict[str, Any]:
     for name in _OF_THE_PHOTO:
         nothing = pa.nulls(int(placed.sum()), columns[name].type)
         columns[name] = _chosen(columns[name], nothing, placed)
+    columns |= _best(photos, answers, placed)
     columns["modes"] = _chosen(columns["modes"], _modes(answers, placed), placed)
     gaps = (answers.hours_before, answers.hours_after)
     for name, hours in zip(GAP_COLUMNS, gaps, strict=True):
@@ -116,6 +125,21 @@ def _columns(photos: pa.Table, answers: AlbumAnswers) -> dict[str, Any]:
     columns["album"] = photos["album"].combine_chunks()
     columns["standing"] = [one.value for one in answers.standing]
     return columns
+
+
+def _best(photos: pa.Table, answers: AlbumAnswers, placed: NDArray[np.bool_]) -> dict[str, Any]:
+    """BEST_COLUMNS: those of the prediction, but the album's answer instead of the model's."""
+    source = photos["best_source"].to_numpy(zero_copy_only=False).copy()
+    known = ~np.isnan(numbers(photos, "known_latitude"))
+    of_table = known & (source == None)  # noqa: E711
+    of_album = placed & ~known
+    columns: dict[str, Any] = {}
+    for name in BEST_COLUMNS[:2]:
+        axis = name.removeprefix("best_")
+        best = np.where(of_table, numbers(photos, f"known_{axis}"), numbers(photos, name))
+        columns[name] = np.where(of_album, getattr(answers, axis), best)
+    source[of_table], source[of_album] = BestSource.DOCUMENT.value, BestSource.ALBUM.value
+    return columns | {BEST_COLUMNS[2]: pa.array(source, pa.string())}
 
 
 def _chosen(alone: pa.Array, together: pa.Array, placed: NDArray[np.bool_]) -> pa.Array:

@@ -187,6 +187,7 @@ def read_batches(
     version: str | None = None,
     kept: KeptRows | None = None,
     sleep: Callable[[float], None] = time.sleep,
+    keep: tuple[str, ...] = (),
 ) -> Generator[PhotoBatch, None, None]:
     """Reads a shard, decodes its photos, and yields batches of at most `batch_size` photos.
 
@@ -202,11 +203,12 @@ def read_batches(
         version: Version of the shard, if it is known already.
         kept: Rows of photos that are not done again.
         sleep: Waits so many seconds before another try to read what could not be read.
+        keep: Names of fields of documents that are taken along.
     """
     # Before a byte is read: what changes meanwhile is done again.
     version = version or shard.version
     done = kept.keys if kept else frozenset()
-    reader = PatientReader(lambda: shard.reader(kept=done, sleep=sleep), sleep, done)
+    reader = PatientReader(lambda: shard.reader(None, done, sleep, keep), sleep, done)
     photos: list[PhotoRecord] = []
     errors: list[ErrorRow] = []
     chosen = Chosen(thumbnails)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,10 +29,16 @@ from locdiffusion.photos.listing import Shard, list_shards
 from locdiffusion.photos.names import extension
 from locdiffusion.photos.storage import DataError
 from pipelines.beam.stopping import AGAIN, terminable, told_in_one_line
+from pipelines.geotag import provenance
 from pipelines.geotag.attempts import forgotten_if_stopped
-from pipelines.geotag.console import last_line, shown, summary_table, whole
+from pipelines.geotag.console import last_line, shown, summary_table, tell_others, whole
 from pipelines.geotag.digest import RunDigest
-from pipelines.geotag.embeddings import kept_embeddings, recorded_embeddings, refuse_embeddings
+from pipelines.geotag.embeddings import (
+    kept_embeddings,
+    kept_fields,
+    recorded_embeddings,
+    refuse_embeddings,
+)
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
@@ -102,7 +109,7 @@ def build(options: GeotagOptions, load: Loader | None = None) -> Job:
     gone = (f"{source} ({number(photos, 'photo')})" for source, photos in kept.gone.items())
     for line in shown(gone):
         tell(f"gone since the last run, its rows are removed: {line}")
-    _tell_others(kept.others, "their rows stay")
+    tell_others(kept.others, "their rows stay")
     return Job(options, shards, kept.unfinished, output, configuration, load, left_out)
 
 
@@ -113,7 +120,8 @@ def _decided(options: GeotagOptions) -> GeotagOptions:
         UsageError: bfloat16 was asked for, and this machine is to compute and has no GPU for it.
     """
     if options.from_embeddings:  # the encoder has computed already
-        return replace(options, loader=replace(options.loader, bf16=False))
+        extras = replace(options.extras, keep=kept_fields(absolute(options.input[0])))
+        return replace(options, loader=replace(options.loader, bf16=False), extras=extras)
     wanted = options.loader.bf16
     begun = None if options.overwrite else _output(options).read_json(RUN)
     if wanted is None and begun is not None:
@@ -228,6 +236,7 @@ def run(job: Job) -> dict[str, Any] | None:
     summary |= {**dict(now), "configuration": job.configuration.to_dict()}
     if not photos:  # what is known about the time is in the earlier summary
         summary = with_earlier(job.output, summary)
+    provenance.end(job.output, summary)
     return report(job.options, job.output, digest, summary, job.shards)
 
 
@@ -256,7 +265,7 @@ def summarise_only(options: GeotagOptions) -> dict[str, Any]:
     # Without --input, the earlier summary knew the folders.
     summary = with_earlier(output, summary, left_out=not shards) | {"configuration": configuration}
     if shards:
-        _tell_others(output.not_in(shards), "the rows of those that are gone go with the next run")
+        tell_others(output.not_in(shards), "the rows of those that are gone go with the next run")
     else:
         done = number(sum(summary["shards"].values()), "shard")
         tell(f"{done} finished; with --input, missing ones are named")
@@ -299,17 +308,6 @@ def _tell_unreadable(shards: Sequence[Shard]) -> None:
                 f"{number(sum(kinds.values()), 'photo')} ({names}) cannot be read here; stop, "
                 f"then `{remedy}`, or do these later: the same command reads them then"
             )
-
-
-def _tell_others(others: Sequence[Mapping[str, Any]], fate: str) -> None:
-    """Tells of finished shards that are not in the input."""
-    photos = number(sum(manifest["photos"] for manifest in others), "photo")
-    sources = shown(manifest["source"] for manifest in others)
-    if others:
-        tell(
-            f"{number(len(others), 'shard')} with {photos} in --output, not in --input: "
-            f"{', '.join(sources)}; {fate}"
-        )
 
 
 def draw_pages(output: Output, sample: Sample, summary: Mapping[str, Any]) -> bool:
@@ -369,7 +367,10 @@ def geotag(arguments: Sequence[str] | None, load: Loader | None = None) -> dict[
     options = parse(arguments)
     if options.summarise:
         return summarise_only(options)
-    summary = run(build(options, load))
+    job = build(options, load)
+    words = ["locdiffusion", "geotag", *(sys.argv[1:] if arguments is None else arguments)]
+    provenance.begin(job.output, job.configuration, job.shards, len(job.unfinished), words)
+    summary = run(job)
     if options.albums:
         again = f"locdiffusion albums {shlex.quote(options.output)}"
         if summary is None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from locdiffusion.cli.terminal import printable
+from locdiffusion.cli.terminal import printable, tell
 from locdiffusion.photos.left_out import LeftOut, number
 from pipelines.geotag.digest import CREDIBLE
 from pipelines.geotag.tables import REGIONS_FAILED
@@ -188,3 +188,14 @@ def _accuracy_lines(groups: Mapping[str, Mapping[str, Any]], title: str) -> list
         coverage = "".join(f"{100 * row[key]:>7.1f} %" for key in CREDIBLE.values())
         lines.append(f"{name:<{width}} {row['n']:>8,} {row['median_km']:>10,.1f}{within}{coverage}")
     return lines
+
+
+def tell_others(others: Sequence[Mapping[str, Any]], fate: str) -> None:
+    """Tells of finished shards that are not in the input."""
+    photos = number(sum(manifest["photos"] for manifest in others), "photo")
+    sources = shown(manifest["source"] for manifest in others)
+    if others:
+        tell(
+            f"{number(len(others), 'shard')} with {photos} in --output, not in --input: "
+            f"{', '.join(sources)}; {fate}"
+        )

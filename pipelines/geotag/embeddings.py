@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -32,6 +32,7 @@ from locdiffusion.photos.storage import DataError
 from locdiffusion.photos.storage import version as file_version
 from locdiffusion.photos.table_reader import own_prior
 from pipelines.geotag.batches import Embeddings, PhotoBatch, ShardEnding
+from pipelines.geotag.kept_fields import checked_fields
 from pipelines.geotag.kept_rows import KeptRows
 from pipelines.geotag.manifests import ManifestName
 from pipelines.geotag.output import DIGEST, Output
@@ -75,6 +76,15 @@ def encoder_of(configuration: Mapping[str, Any]) -> str:
     """Returns what decides the embeddings of a photo, of all that a run recorded, as JSON."""
     names = ("encoder", "bf16", "salvage")
     return json.dumps({name: configuration.get(name) for name in names}, sort_keys=True)
+
+
+def fields_of(configuration: Mapping[str, Any]) -> tuple[str, ...]:
+    """Returns the fields of documents that a run took along, of all that it recorded.
+
+    Raises:
+        ValueError: They are none that a run of ours takes.
+    """
+    return checked_fields(configuration.get("keep", ()))
 
 
 def refuse_embeddings(places: Iterable[str]) -> None:
@@ -188,6 +198,19 @@ def recorded_embeddings(
     return made | {"from_embeddings": True}
 
 
+def kept_fields(root: str) -> tuple[str, ...]:
+    """Returns the fields of documents that an output with embeddings took along.
+
+    Raises:
+        DataError: The directory holds none, or its fields cannot be columns.
+    """
+    run = _run(root)
+    try:
+        return fields_of(run)
+    except ValueError as error:
+        raise DataError(f"{root} cannot be used: {error}") from error
+
+
 def read_embedded(
     shard: EmbeddedShard, batch_size: int, version: str, kept: KeptRows | None = None
 ) -> Generator[PhotoBatch, None, None]:
@@ -198,7 +221,8 @@ def read_embedded(
     """
     try:
         rows, errors, ending = _read(shard, version)
-        known = list(map(_positions, rows.drop_columns([EMBEDDING]).to_pylist()))
+        keep = rows.column_names[len(embedding_schema(1)) :]
+        known = [_positions(row, keep) for row in rows.drop_columns([EMBEDDING]).to_pylist()]
         # Checked: a stranger's file must not name another one to read.
         priors = [own_prior(prior or "") for prior in rows["prior"].to_pylist()]
     except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
@@ -239,13 +263,14 @@ def _read(shard: EmbeddedShard, version: str) -> tuple[pa.Table, tuple[ErrorRow,
     if manifest is None:
         raise ValueError("its manifest is gone")
     width = (json.loads(shard.encoder)["encoder"] or {}).get("embedding_dim")
-    wanted = embedding_schema(width or 1)
     rows = _table(output.part(EMBEDDINGS, shard.id))
     configuration = json.loads((rows.schema.metadata or {}).get(b"config", b"{}"))
+    keep = fields_of(configuration)
+    wanted = embedding_schema(width or 1, keep)
     if (found := encoder_of(configuration)) != shard.encoder:
         raise ValueError(f"they are of {found}, wanted {shard.encoder}")
     if rows.num_rows and width is None:  # the encoder states none
-        wanted = embedding_schema(rows.schema.field(EMBEDDING).type.list_size)
+        wanted = embedding_schema(rows.schema.field(EMBEDDING).type.list_size, keep)
     rows = rows.select(wanted.names)
     rows = rows.cast(wanted) if rows.num_rows else wanted.empty_table()
     numbers = rows[EMBEDDING].combine_chunks().flatten()
@@ -303,9 +328,10 @@ class _Written(PhotoPositions):
     exif_source: Source | None = None
     truth_source: Source | None = None
     capture: Capture = UNKNOWN
+    fields: tuple[tuple[str, str], ...] = ()
 
 
-def _positions(row: Mapping[str, Any]) -> PhotoPositions:
+def _positions(row: Mapping[str, Any], keep: Sequence[str]) -> PhotoPositions:
     """Reads the columns of positions and times; raises ValueError for one that is none."""
 
     def place(kind: str) -> Truth | None:
@@ -322,6 +348,7 @@ def _positions(row: Mapping[str, Any]) -> PhotoPositions:
         truth_source=source("truth"),
         capture=_capture(*(row[name] for name in CAPTURE_COLUMNS)),
         identity=PhotoIdentity(row["photo_id"], row["path"], row["sha256"]),
+        fields=tuple((name, row[name]) for name in keep if row[name] is not None),
     )
 
 

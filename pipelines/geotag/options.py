@@ -12,7 +12,9 @@ from pathlib import Path
 from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number, from_home
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
 from locdiffusion.geography.areas import SEPARATOR, AreaError, Areas, prior_file, with_sea
+from locdiffusion.photos.kept_fields import reveals
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
+from pipelines.geotag.kept_fields import checked_fields
 from pipelines.geotag.model_cache import EmbeddedLoader, GeotaggerLoader
 from pipelines.geotag.tables import Extras
 from schemas.layers import AreaKind
@@ -210,6 +212,14 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
     )
     about = "keep small pictures of at most N photos of each shard, for the map"
     add_number(group, "--thumbnails", whole, 0, "N", about)
+    add(
+        "--keep",
+        action="append",
+        default=[],
+        metavar="FIELD,...",
+        help="take fields of the .json beside each photo along as columns of text, such as "
+        "licence,url,event; a field within another is OUTER.INNER; may be repeated",
+    )
     about = "write a hash of each photo's bytes into the column `sha256`"
     add("--sha256", **SWITCH, help=about)
     add(
@@ -251,6 +261,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         )
     _check_prior(ours.prior)
     _check_seen_by_workers(ours)
+    ours.keep = _fields(ours.keep, ours.no_positions)
     if ours.prior:
         path, sea = prior_file(ours.prior)
         ours.prior = with_sea(_absolute(path), sea)
@@ -268,6 +279,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         "no_positions",
         "embeddings",
         "sha256",
+        "keep",
     )
     loader = EmbeddedLoader if ours.from_embeddings else GeotaggerLoader
     extras = {name: getattr(ours, name) for name in named}
@@ -299,10 +311,29 @@ def _area_kinds(text: str | None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(wanted))
 
 
+def _fields(given: Sequence[str], no_positions: bool) -> tuple[str, ...]:
+    """Returns the fields of documents that are taken along.
+
+    Raises:
+        UsageError: A field cannot be a column, or tells what --no-positions leaves out.
+    """
+    names = (name.strip() for text in given for name in text.split(","))
+    try:
+        fields = checked_fields(dict.fromkeys(names))
+    except ValueError as error:
+        raise UsageError(f"--keep {','.join(given)} cannot be used: {error}") from error
+    if no_positions and (told := [field for field in fields if reveals(field)]):
+        raise UsageError(
+            f"--keep {','.join(told)} may tell positions or zones, which --no-positions leaves "
+            "out; leave one of the two out"
+        )
+    return fields
+
+
 def _check_embedded(ours: argparse.Namespace) -> None:
     """Raises UsageError for flags about photos, and for an output that is the input."""
     about_photos = ("encoder", "bf16", "embeddings", "albums", "thumbnails", "salvage", "exclude")
-    for name in (*about_photos, "follow_links", "sha256"):
+    for name in (*about_photos, "follow_links", "sha256", "keep"):
         if getattr(ours, name):
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(

@@ -9,11 +9,12 @@
     _shards/<job>-<number>.jsonl.gz     only while a large job runs, see `shard_lists`
     run.json                            written first: the configuration of the run
     digest.parquet                      what the summary and the pages need, see `digest`
+    provenance.json                     how it came to be, see `provenance`
     summary.json, `PAGES`               written by `pipelines.geotag` after the job
 
 The bytes depend only on the photos, the model and the settings, not on the time, the path of the
-output or the order of arrival. (Another batch size may change the last bits of a real network.)
-Knows no Beam.
+output or the order of arrival, but for provenance.json. (Another batch size may change the last
+bits of a real network.) Knows no Beam.
 """
 
 from __future__ import annotations
@@ -59,10 +60,8 @@ from pipelines.writing.directory import (
 )
 from schemas.geotags import SCHEMA_VERSION, ErrorRow
 
-ATTEMPTS = "_attempts"
-DIGEST = "digest.parquet"
-RETRIES = "_retries"
-SHARD_LISTS = "_shards"
+ATTEMPTS, RETRIES, SHARD_LISTS = "_attempts", "_retries", "_shards"
+DIGEST, PROVENANCE = "digest.parquet", "provenance.json"
 MAP_PNG, MAP_HTML, REPORT_HTML = "map.png", "map.html", "report.html"
 PAGES = (MAP_PNG, MAP_HTML, REPORT_HTML)
 
@@ -127,7 +126,7 @@ class Output(OutputDirectory):
         SHARD_LISTS: "*.jsonl.gz",
         **dict.fromkeys(LAYERS, "part-*.parquet"),
     }
-    FILES: ClassVar[tuple[str, ...]] = (SUMMARY, DIGEST, *PAGES)
+    FILES: ClassVar[tuple[str, ...]] = (SUMMARY, DIGEST, PROVENANCE, *PAGES)
 
     def part(self, layer: str, shard_id: str) -> str:
         """Path of a shard's file in a layer."""

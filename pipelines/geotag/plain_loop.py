@@ -57,6 +57,7 @@ def run_plain_loop(
                     ahead,
                     version,
                     kept,
+                    keep=extras.keep,
                 )
             with contextlib.closing(photos):
                 for batch in photos if deadly is None else ():

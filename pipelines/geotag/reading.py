@@ -98,7 +98,15 @@ class ReadShard(beam.DoFn):
             batches = read_embedded(shard, self.batch_size, version, kept)
         else:
             batches = read_batches(
-                shard, self.preprocess, self.batch_size, decode, thumbnails, ahead, version, kept
+                shard,
+                self.preprocess,
+                self.batch_size,
+                decode,
+                thumbnails,
+                ahead,
+                version,
+                kept,
+                keep=self.extras.keep,
             )
         batch: PhotoBatch | None
         with contextlib.closing(batches):

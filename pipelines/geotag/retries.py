@@ -24,7 +24,7 @@ from pipelines.geotag.tables import (
     THUMBNAILS,
     UNREADABLE,
 )
-from schemas.geotags import PREDICTION_SCHEMA
+from schemas.geotags import PREDICTION_SCHEMA, with_kept
 from schemas.layers import (
     AREA_SCHEMA,
     EMBEDDING,
@@ -70,7 +70,7 @@ class Retries:
         return None
 
     def _read(self, shard: str, rows: dict[str, int], note: dict[str, object]) -> KeptRows:
-        tables = {}
+        tables, keep = {}, self.configuration.settings.get("keep", ())
         for layer in (*_SCHEMAS, EMBEDDINGS):
             if layer not in rows:
                 continue
@@ -80,7 +80,9 @@ class Retries:
                 raise ValueError(f"{table.num_rows} rows, wanted {rows[layer]}")
             table = table.replace_schema_metadata(None)
             if (schema := _SCHEMAS.get(layer)) is None:
-                schema = embedding_schema(table.schema.field(EMBEDDING).type.list_size)
+                schema = embedding_schema(table.schema.field(EMBEDDING).type.list_size, keep)
+            elif layer == PREDICTIONS:
+                schema = with_kept(schema, keep)
             tables[layer] = table.cast(schema)
         embeddings = tables.get(EMBEDDINGS)
         if embeddings is not None:

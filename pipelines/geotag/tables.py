@@ -16,12 +16,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
+from locdiffusion.evaluate.known_positions import KINDS, known_positions
 from locdiffusion.geography.borders import read_borders
 from locdiffusion.geography.countries import find_countries
 from locdiffusion.geography.polygons import PolygonIndex, file_identity
 from locdiffusion.geography.regions import find_regions
 from locdiffusion.photos.capture_time import Capture
+from locdiffusion.photos.kept_fields import without_places
 from locdiffusion.photos.positions import PhotoPositions
 from pipelines.geotag.area_rows import area_columns, area_rows
 from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
@@ -34,10 +37,12 @@ from pipelines.geotag.kept_rows import (
 )
 from pipelines.geotag.late_results import Failure
 from schemas.geotags import (
+    BEST_COLUMNS,
     CAPTURE_COLUMNS,
     FAMILIARITY,
     IDENTITY_COLUMNS,
     OPTIONAL_COLUMNS,
+    BestSource,
     error_table,
     prediction_table,
 )
@@ -68,6 +73,11 @@ ROW_GROUP_ROWS = {PREDICTIONS: 5_000, ERRORS: 5_000, REGIONS: 1_000, THUMBNAILS:
 ROW_GROUP_ROWS |= {AREAS: 50_000, EMBEDDINGS: 5_000}
 
 
+_BEST_OF = {"truth": BestSource.DOCUMENT, "exif": BestSource.PHOTO}
+_SOURCES = (BestSource.MODEL.value, *(_BEST_OF[kind].value for kind in KINDS))
+"""Sources of best positions, by the number of a `known_positions` kind."""
+
+
 @dataclass(frozen=True)
 class Extras:
     """What a run writes besides points, their uncertainty and their country.
@@ -83,6 +93,7 @@ class Extras:
         embeddings: Whether embeddings are kept, in half precision, from which the run goes on.
         sha256: Whether the SHA-256 of each photo's bytes is kept.
         areas: Kinds of areas whose probabilities are written, see `schemas.layers.AreaKind`.
+        keep: Names of fields of documents that become columns.
     """
 
     regions: bool = False
@@ -94,6 +105,7 @@ class Extras:
     embeddings: bool = False
     sha256: bool = False
     areas: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -118,6 +130,7 @@ class Extras:
             "embeddings": self.embeddings,
             "sha256": self.sha256,
             "areas": [*self.areas],
+            "keep": list(self.keep),
         }
         return {name: value for name, value in record.items() if value}
 
@@ -180,7 +193,9 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         "modes": answers.modes,
         FAMILIARITY: [None] * len(rows) if answers.familiarity is None else answers.familiarity,
         **_identity_columns(rows.known),
-        **_known_columns(rows.known, extras.no_positions),
+        **_kept_columns(rows.known, extras),
+        **(known := _known_columns(rows.known, extras.no_positions)),
+        **_best_columns(known, answers.latitude, answers.longitude),
         "country_code": countries.codes,
         "country_found_by": countries.found_by,
         **area_columns(answers.areas, countries.codes, find_regions(*places, countries.codes)),
@@ -189,7 +204,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         columns["admin"] = units(*places)
     failed: dict[str, dict[str, int]] = {}
     tables = {
-        PREDICTIONS: prediction_table(shard, model_id, columns),
+        PREDICTIONS: prediction_table(shard, model_id, columns, extras.keep),
         ERRORS: error_table(shard, (error for batch in ordered for error in batch.errors)),
     }
     if REGIONS in extras.layers:
@@ -212,12 +227,12 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         tables[THUMBNAILS] = thumbnail_table(shard, pictures, photo_ids)
     if EMBEDDINGS in extras.layers:
         before = kept.embeddings if kept else None
-        tables[EMBEDDINGS] = _embedding_table(ordered, before, extras.no_positions)
+        tables[EMBEDDINGS] = _embedding_table(ordered, before, extras)
     return ShardTables(tables, failed)
 
 
 def _embedding_table(
-    batches: Sequence[PhotoBatch], before: pa.Table | None, no_positions: bool
+    batches: Sequence[PhotoBatch], before: pa.Table | None, extras: Extras
 ) -> pa.Table:
     """Embeddings in the order of their keys; also of photos that failed in a later step."""
     shard, ending = batches[-1].shard.id, batches[-1].ending
@@ -230,9 +245,11 @@ def _embedding_table(
         for key, one in zip(p.keys, p.known, strict=True)
     ]
     values = np.concatenate([part.values for part in parts]) if parts else np.zeros((0, 0), "e")
-    columns = _identity_columns(known) | _known_columns(known, no_positions)
+    columns = _identity_columns(known) | _known_columns(known, extras.no_positions)
+    columns |= _kept_columns(known, extras)
     priors = [prior for part in parts for prior in part.priors]
-    table = embedding_table(shard, values, {"key": keys, "prior": priors, **columns})
+    columns |= {"key": keys, "prior": priors}
+    table = embedding_table(shard, values, columns, extras.keep)
     if before is not None and before.num_rows:
         table = pa.concat_tables([before, table] if table.num_rows else [before]).combine_chunks()
     return table.sort_by("key")
@@ -251,6 +268,13 @@ def _summed(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
 def _identity_columns(known: Sequence[PhotoPositions]) -> dict[str, list[str | None]]:
     """Returns IDENTITY_COLUMNS."""
     return {name: [getattr(one.identity, name) for one in known] for name in IDENTITY_COLUMNS}
+
+
+def _kept_columns(known: Sequence[PhotoPositions], extras: Extras) -> dict[str, list[str | None]]:
+    """Returns a column for each field that is taken along; without positions, none that has one."""
+    kept = without_places if extras.no_positions else dict
+    found = [kept(one.fields) for one in known] if extras.keep else []
+    return {name: [fields.get(name) for fields in found] for name in extras.keep}
 
 
 def _known_columns(known: Sequence[PhotoPositions], no_positions: bool) -> dict[str, Any]:
@@ -274,6 +298,25 @@ def _known_columns(known: Sequence[PhotoPositions], no_positions: bool) -> dict[
         }
         | captures
     )
+
+
+def _best_columns(
+    known: Mapping[str, Any], latitude: NDArray[np.float64], longitude: NDArray[np.float64]
+) -> dict[str, Any]:
+    """Returns BEST_COLUMNS: the known position of each photo, or else the model's answer.
+
+    Args:
+        known: Columns of known positions of N photos.
+        latitude: Latitudes of the answers in degrees, ``(N,)``.
+        longitude: Longitudes of the answers.
+    """
+    found = known_positions(known)
+    source = [_SOURCES[kind] for kind in found.kind]
+    place = (
+        np.where(found.known, *pair)
+        for pair in ((found.latitude, latitude), (found.longitude, longitude))
+    )
+    return dict(zip(BEST_COLUMNS, (*place, source), strict=True))
 
 
 def _capture_columns(captures: Sequence[Capture], no_positions: bool) -> dict[str, list[Any]]:

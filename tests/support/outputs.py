@@ -38,8 +38,12 @@ def decoded(path: Path, batch_size: int = 4, shard_id: str = "s-0") -> list[Phot
 
 
 def tree(root: Path) -> dict[str, bytes]:
-    """Returns the bytes of every file below a directory, by relative path."""
-    return {str(p.relative_to(root)): p.read_bytes() for p in root.rglob("*") if p.is_file()}
+    """Returns the bytes of every file below a directory, by relative path.
+
+    Left out is what tells of the time and the machine of a run.
+    """
+    files = (path for path in root.rglob("*") if path.is_file() and path.name != "provenance.json")
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
 
 
 def part(root: Path, name: str) -> Path:
