@@ -58,6 +58,7 @@ ORDER = (
     "pipelines.albums",
     "pipelines.aggregate",
     "pipelines.compare",
+    "pipelines.join",
     "pipelines.dataflow",
     # Evidence stands on the product; nothing in the product imports it.
     "experiments",

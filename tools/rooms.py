@@ -67,6 +67,7 @@ CLAUSES = {
     "pipelines.albums": "the job: albums",
     "aggregate": "photos by area",
     "compare": "two outputs",
+    "join": "answers into catalogues",
     "dataflow": "jobs on Google Cloud",
 }
 """What is in each room, in a few words."""

@@ -12,6 +12,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "calibrate": ("locdiffusion.calibrate", "fit the stated radii to an archive of your own"),
     "train": ("locdiffusion.train", "train a model on shards of photos with known position"),
     "build-shards": ("pipelines.build_shards", "build training shards from lists of photos"),
+    "join": ("pipelines.join", "put answers beside the rows of a catalogue of photos"),
     "albums": ("pipelines.albums", "place photos by those taken before and after"),
     "aggregate": ("pipelines.aggregate", "count photos by area, with standard errors"),
     "compare": ("pipelines.compare", "tell what changed between two outputs of geotag"),

@@ -1,0 +1,1 @@
+"""Joins a catalogue of photos with the answers of an output."""
