@@ -29,6 +29,9 @@ ANSWER_COLUMNS = (
 )
 """Columns of the predictions that a row of the catalogue gets, as far as they are there."""
 KEY_COLUMNS = ("key", "shard", "photo_id", "path", "stem", "sha256")
+ROWS_AT_ONCE = 2**17
+"""Rows of an output that are compared at once: the names of a catalogue are hashed anew each time.
+"""
 MOST_SHOWN = 5
 """Most examples of each kind that are kept."""
 
@@ -177,7 +180,18 @@ def _output(root: str) -> Output:
 
 
 def _tables(output: Output, layer: str, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Yields what is there of the columns of a layer, shard by shard."""
+    """Yields what is there of the columns of a layer, the shards in their order, some at once."""
+    waiting: list[pa.Table] = []
+    for table in _parts(output, layer, columns):
+        waiting.append(table)
+        if sum(map(len, waiting)) >= ROWS_AT_ONCE:
+            yield pa.concat_tables(waiting)
+            waiting = []
+    if waiting:
+        yield pa.concat_tables(waiting)
+
+
+def _parts(output: Output, layer: str, columns: Sequence[str]) -> Iterator[pa.Table]:
     for shard in output.manifest_names():
         place = output.part(layer, shard)
         try:
@@ -185,8 +199,9 @@ def _tables(output: Output, layer: str, columns: Sequence[str]) -> Iterator[pa.T
             file = pq.ParquetFile(pa.BufferReader(filesystem.cat_file(path)))
             there = set(file.schema_arrow.names)
             wanted = [name for name in dict.fromkeys(columns) if name in there]
-            yield file.read(wanted, use_threads=False)
+            part = file.read(wanted, use_threads=False).replace_schema_metadata(None)
         except UNREADABLE as error:
             raise DataError(
                 f"{place} cannot be read ({error}); geotag the photos of its shard again"
             ) from None
+        yield part
