@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from locdiffusion.photos.kept_fields import MAX_FIELD_LENGTH, MOST_FIELDS
+from locdiffusion.cli.parser import UsageError
+from locdiffusion.photos.kept_fields import MAX_FIELD_LENGTH, MOST_FIELDS, reveals
 from schemas.albums import ALBUM_SCHEMA
 from schemas.geotags import ERROR_SCHEMA
 from schemas.layers import embedding_schema
@@ -38,3 +39,26 @@ def checked_fields(names: Iterable[object]) -> tuple[str, ...]:
     if len(fields) > MOST_FIELDS:
         raise ValueError(f"{len(fields)} fields, limit {MOST_FIELDS}; leave some out")
     return tuple(fields.values())
+
+
+def parse_fields(given: Sequence[str], no_positions: bool) -> tuple[str, ...]:
+    """Returns the fields of documents that a command line names.
+
+    Args:
+        given: Values of `--keep`, each of them fields with commas between.
+        no_positions: Whether the run leaves out what tells positions.
+
+    Raises:
+        UsageError: A field cannot be a column, or tells what --no-positions leaves out.
+    """
+    names = (name.strip() for text in given for name in text.split(","))
+    try:
+        fields = checked_fields(dict.fromkeys(names))
+    except ValueError as error:
+        raise UsageError(f"--keep {','.join(given)} cannot be used: {error}") from error
+    if no_positions and (told := [field for field in fields if reveals(field)]):
+        raise UsageError(
+            f"--keep {','.join(told)} may tell positions or zones, which --no-positions leaves "
+            "out; leave one of the two out"
+        )
+    return fields

@@ -12,9 +12,8 @@ from pathlib import Path
 from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number, from_home
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
 from locdiffusion.geography.areas import SEPARATOR, AreaError, Areas, prior_file, with_sea
-from locdiffusion.photos.kept_fields import reveals
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
-from pipelines.geotag.kept_fields import checked_fields
+from pipelines.geotag.kept_fields import parse_fields
 from pipelines.geotag.model_cache import EmbeddedLoader, GeotaggerLoader
 from pipelines.geotag.tables import Extras
 from schemas.layers import AreaKind
@@ -261,7 +260,7 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
         )
     _check_prior(ours.prior)
     _check_seen_by_workers(ours)
-    ours.keep = _fields(ours.keep, ours.no_positions)
+    ours.keep = parse_fields(ours.keep, ours.no_positions)
     if ours.prior:
         path, sea = prior_file(ours.prior)
         ours.prior = with_sea(_absolute(path), sea)
@@ -309,25 +308,6 @@ def _area_kinds(text: str | None) -> tuple[str, ...]:
         if kind not in known:
             raise UsageError(f"--areas {kind!r} is no kind of area; want {', '.join(known)}")
     return tuple(dict.fromkeys(wanted))
-
-
-def _fields(given: Sequence[str], no_positions: bool) -> tuple[str, ...]:
-    """Returns the fields of documents that are taken along.
-
-    Raises:
-        UsageError: A field cannot be a column, or tells what --no-positions leaves out.
-    """
-    names = (name.strip() for text in given for name in text.split(","))
-    try:
-        fields = checked_fields(dict.fromkeys(names))
-    except ValueError as error:
-        raise UsageError(f"--keep {','.join(given)} cannot be used: {error}") from error
-    if no_positions and (told := [field for field in fields if reveals(field)]):
-        raise UsageError(
-            f"--keep {','.join(told)} may tell positions or zones, which --no-positions leaves "
-            "out; leave one of the two out"
-        )
-    return fields
 
 
 def _check_embedded(ours: argparse.Namespace) -> None:

@@ -18,9 +18,14 @@ EXACT = (
     "country_found_by",
     "exif_source",
     "truth_source",
+    "photo_id",
+    "path",
+    "stem",
+    "region",
+    "best_source",
 )
 HEIGHTS = (*PROBABILITY_COLUMNS, "information_nats")
-PLACES = ("bbox", "latitude", "longitude", "modes")
+PLACES = ("bbox", "latitude", "longitude", "best_latitude", "best_longitude", "modes")
 KM_PER_DEGREE = 111.2
 ONE_NODE, FLAT = 5e-4, 2e-3
 

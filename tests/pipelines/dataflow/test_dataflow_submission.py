@@ -142,7 +142,7 @@ def test_the_job_asks_for_what_was_set(cloud: Cloud, job: Job) -> None:
 
 def test_nothing_but_the_claim_was_written_to_the_output(cloud: Cloud, job: Job) -> None:
     files = fsspec.filesystem("gs").find(f"{cloud.bucket.url}/out")
-    assert [name.rpartition("/")[2] for name in files] == ["run.json"]
+    assert sorted(name.rpartition("/")[2] for name in files) == ["provenance.json", "run.json"]
 
 
 def test_the_graph_is_the_job_of_the_readme(job: Job) -> None:

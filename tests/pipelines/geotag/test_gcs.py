@@ -86,11 +86,15 @@ def run(bucket: Bucket, *flags: str, shards: str = "*", load: FakeLoader | None 
 
 
 def written(bucket: Bucket) -> dict[str, bytes]:
-    """The objects of the output directory, by name without the hashes of shard ids."""
+    """The objects of the output directory, by name without the hashes of shard ids.
+
+    Left out is what tells of the time and the machine of a run.
+    """
     files = fsspec.filesystem("gs")
     files.invalidate_cache()
     root = bucket.url.removeprefix("gs://") + "/out/"
-    return {plain(name.removeprefix(root)): files.cat_file(name) for name in files.find(root)}
+    names = (name for name in files.find(root) if not name.endswith("/provenance.json"))
+    return {plain(name.removeprefix(root)): files.cat_file(name) for name in names}
 
 
 def on_disk(root: Path) -> dict[str, bytes]:
