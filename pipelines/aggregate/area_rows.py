@@ -81,11 +81,14 @@ def area_rows(table: pa.Table, kind: str) -> AreaRows:
         raise ValueError(f"a probability is {found}, wanted 0 to 1")
     if np.any((area < 0) == (rest < 0)) or np.any(photo < 0):
         raise ValueError("a row has no key, or not one of `area` and `rest`")
-    photo, there = _renumbered(photo, len(keys.dictionary))
-    area, used = _renumbered(area, len(areas.dictionary))
+    names, codes = keys.dictionary, areas.dictionary
+    if not rows.all():  # the dictionaries are those of all kinds
+        photo, there = _renumbered(photo, len(names))
+        area, used = _renumbered(area, len(codes))
+        names, codes = names.take(there), codes.take(used)
     return AreaRows(
-        keys=keys.dictionary.take(there),
-        areas=areas.dictionary.take(used),
+        keys=names,
+        areas=codes,
         rests=rests.dictionary,
         photo=photo,
         area=area,

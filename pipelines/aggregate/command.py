@@ -116,7 +116,7 @@ def _target(
         _check_kind(source, names, options.kind)
         return NamedAreas(options.kind), Borders(options.kind)
     if options.polygons is None:
-        resolution = _finest(source, names)
+        resolution = _finest(run, source, names)
         wanted = options.h3 if options.h3 is not None else resolution
         if wanted > resolution:
             raise UsageError(
@@ -134,7 +134,7 @@ def _target(
             _check_kind(source, names, ADMIN)
             tell(f"{options.polygons} is the --admin of the run: its own probabilities are taken")
             return NamedAreas(ADMIN), Borders(ADMIN, path, column)
-    resolution = _finest(source, names)
+    resolution = _finest(run, source, names)
     tell(
         f"masses come from H3 cells of resolution {resolution} at the finest, by the share of each "
         "cell in each polygon"
@@ -154,18 +154,18 @@ def _check_kind(source: Source, names: Sequence[str], kind: str) -> None:
     )
 
 
-def _finest(source: Source, names: Sequence[str]) -> int:
-    """Finds the finest resolution of the cells of a run, in the first part that has cells."""
+def _finest(run: Mapping[str, Any], source: Source, names: Sequence[str]) -> int:
+    """Finds the finest resolution of the cells of a run: that it was told, or that it has."""
     _check_kind(source, names, H3)
-    for name in names:
-        path = source.directory.path(AREAS, name)
-        rows = read_area_rows(path, H3)
-        if len(rows.areas):
-            try:
-                return finest(rows)
-            except ValueError as error:
-                raise DataError(f"{path}: {error}") from error
-    return 0
+    for kind in run.get(AREAS) or ():
+        name, _, told = str(kind).partition(":")
+        if name == H3 and told.isdecimal():
+            return int(told)
+    paths = [source.directory.path(AREAS, name) for name in names]
+    try:
+        return max(finest(read_area_rows(path, H3)) for path in paths)
+    except ValueError as error:
+        raise DataError(f"{source.root}/{AREAS}: {error}") from error
 
 
 def run(ready: Ready) -> dict[str, Any] | None:

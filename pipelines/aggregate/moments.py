@@ -96,8 +96,8 @@ def merged(owner: Integer, place: Integer, mass: Float, places: int) -> Masses:
         first = np.flatnonzero(np.append(True, code[1:] != code[:-1])[: len(code)])
         mass = np.add.reduceat(mass, first) if len(first) else mass
         code = code[first]
-    owner, place = np.divmod(code, max(places, 1))
-    return Masses(owner, place, mass)
+    owner = code // max(places, 1)
+    return Masses(owner, code - owner * places, mass)
 
 
 def variances(masses: Masses, places: Places, photos: Float) -> Float:

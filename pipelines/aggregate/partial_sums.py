@@ -114,9 +114,9 @@ def sums_of_shard(
             are.
     """
     classes, of_photo = _numbered(by, photos)
-    counts = pa.table(
-        [classes, np.bincount(of_photo, minlength=len(classes))], schema=COUNTS
-    ).filter(pc.field("photos") > 0)
+    members = np.bincount(of_photo, minlength=len(classes))
+    there = np.flatnonzero(members)
+    counts = pa.table([classes.take(there), members[there]], schema=COUNTS)
     nothing = PartialSums.nothing()
     alone = np.ones(photos, bool) if group is None else np.asarray(pc.is_null(group))
     rows = masses if alone.all() else Masses(*(c[alone[masses.owner]] for c in masses))
@@ -128,9 +128,9 @@ def sums_of_shard(
     owner = of_photo * len(groups) + of_group
     together = Masses(*(column[~alone[masses.owner]] for column in masses))
     of_groups = merged(owner[together.owner], together.place, together.mass, len(named.places))
-    pairs, members = np.unique(owner[~alone], return_counts=True)
+    pairs, in_group = np.unique(owner[~alone], return_counts=True)
     group_counts = pa.table(
-        [classes.take(pairs // len(groups)), groups.take(pairs % len(groups)), members],
+        [classes.take(pairs // len(groups)), groups.take(pairs % len(groups)), in_group],
         schema=GROUP_COUNTS,
     )
     group_masses = pa.table(

@@ -287,7 +287,7 @@ def test_what_is_no_such_output_is_told(
     for broken, why in (
         ({"area": pa.nulls(1, pa.string()), "rest": pa.nulls(1, pa.string())}, "not one of `area`"),
         ({"probability": pa.array([-0.5], pa.float32())}, "a probability is -0.5"),
-        ({"area": pa.array(["NO"])}, "no H3 cell"),
+        ({"area": pa.array(["NO"])}, "is no H3 cell"),
     ):
         write_areas(tmp_path, "b", {"x": photos[0]})
         table = pq.read_table(part)[:1]
@@ -296,6 +296,8 @@ def test_what_is_no_such_output_is_told(
         pq.write_table(table, part)
         assert why in told("--h3", "2", "--overwrite")
     write_areas(tmp_path, "b", {"x": photos[0]})
+    (tmp_path / "run.json").write_text("{}")  # as if it did not say how fine its cells are
+    assert "no finer than resolution 3" in told("--h3", "5")
     (tmp_path / "predictions/part-b.parquet").unlink()
     assert "part-b.parquet is only in one of" in told("--h3", "2")
 
