@@ -130,10 +130,14 @@ def _apart(urls: Sequence[str]) -> list[int]:
     open_rows, count = list(range(len(urls))), 0
     while open_rows and count < max(map(len, above)):
         count += 1
-        seen = Counter(tuple(above[row][:count]) for row in range(len(urls)))
-        for row in [row for row in open_rows if seen[tuple(above[row][:count])] == 1]:
-            found[row] = count
-            open_rows.remove(row)
+        parts = [tuple(folders[:count]) for folders in above]
+        seen, left = Counter(parts), []
+        for row in open_rows:
+            if seen[parts[row]] == 1:
+                found[row] = count
+            else:
+                left.append(row)
+        open_rows = left
     for row in open_rows:  # one place that is spelled in two ways
         found[row] = len(above[row])
     return found
