@@ -177,7 +177,7 @@ def other_version(out: Path) -> None:
     ("damage", "status", "said"),
     [
         (broken_part, 1, "cannot be read"),
-        (other_version, 2, "schema version 4"),
+        (other_version, 2, "schema version 5"),
         (lambda out: shutil.rmtree(out / "_manifest"), 2, "no photo with an answer"),
     ],
 )
