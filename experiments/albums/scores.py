@@ -8,10 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from locdiffusion.albums.decision import Decision
+from locdiffusion.albums.levels import Levels
 from locdiffusion.decoding.answers import Columns
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, angle_between
 
 Float = NDArray[np.float64]
+
+NOMINAL = Levels()
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,10 @@ class Scored(Columns):
         """Mean negative log density at the truth, in nats per km²."""
         return -float(np.mean(self.log_density_km2))
 
+    def total_nats(self) -> float:
+        """Sum of the negative log densities at the truth, in nats per km²."""
+        return -float(self.log_density_km2.sum())
+
     def coverage(self) -> tuple[float, float]:
         """Shares of the truths within the radii of 50 % and 90 %, in percent."""
         half, most = (
@@ -60,7 +67,9 @@ HEADER = """\
 |--|--|--|--|--|--|--|"""
 
 
-def scored(decision: Decision, truth: Float, log_density: Float, album: int = 0) -> Scored:
+def scored(
+    decision: Decision, truth: Float, log_density: Float, album: int = 0, levels: Levels = NOMINAL
+) -> Scored:
     """Scores decisions against the truth.
 
     Args:
@@ -68,11 +77,12 @@ def scored(decision: Decision, truth: Float, log_density: Float, album: int = 0)
         truth: Unit vectors of the true places, ``(n, 3)``.
         log_density: Log densities at the truth per steradian, ``(n,)``.
         album: Number of the album.
+        levels: Levels of the radii.
     """
     return Scored(
         np.full(len(truth), album),
         EARTH_RADIUS_KM * angle_between(decision.place, truth),
-        decision.radius_km(0.5),
-        decision.radius_km(0.9),
+        decision.radius_km(levels.half),
+        decision.radius_km(levels.most),
         log_density - 2.0 * np.log(EARTH_RADIUS_KM),
     )

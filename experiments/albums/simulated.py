@@ -3,6 +3,8 @@
 The widths are such that photos alone are within 25, 200, 750 and 2,500 km about as often as
 GeoCLIP is on Im2GPS3k (34, 51, 70 and 84 %, arXiv 2309.16020), and their radii are honest.
 Neighbours within an hour may share width and mistake.
+
+How evidence is joined, and the levels of its radii, are chosen for each album on all others.
 """
 
 from __future__ import annotations
@@ -13,14 +15,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from experiments.albums.scores import Scored, scored
+from experiments.albums.scores import NOMINAL, Scored, scored
 from locdiffusion.albums.album import Album
 from locdiffusion.albums.anchors import Anchors
 from locdiffusion.albums.bridge import even_shares
 from locdiffusion.albums.check import hidden
 from locdiffusion.albums.decision import decide
-from locdiffusion.albums.evidence import Evidence
+from locdiffusion.albums.evidence import Evidence, EvidenceParameters
 from locdiffusion.albums.joint import GAIN, JointAlbum
+from locdiffusion.albums.levels import hidden_shares
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.placing import believed
 from locdiffusion.albums.von_mises_fisher import displaced, log_density
@@ -40,6 +43,16 @@ SHARED, SHARING_HOURS = 0.7, 1.0
 """Probability that a photo shares the mistake of the one before, and within which time."""
 
 POINTS = 256
+
+_SHARP = EvidenceParameters(
+    own=1.0, by_time=0.1, alike_from=0.3, blur_km=5.0, finest=10, split=0.002
+)
+
+CHOICES = (
+    EvidenceParameters(),
+    *(replace(_SHARP, own=own, doubt=doubt) for own in (0.85, 1.0) for doubt in (1.0, 4.0)),
+)
+"""Ways to join evidence from which one is chosen: that of the shipped checkpoints, and sharper."""
 
 
 @dataclass(frozen=True)
@@ -139,37 +152,65 @@ def with_anchors(
 
 
 def simulate(
-    albums: Sequence[Album], parameters: AlbumParameters, share: float, sharing: bool, seed: int
+    album: Album,
+    parameters: AlbumParameters,
+    joining: EvidenceParameters,
+    share: float,
+    sharing: bool,
+    seed: int,
 ) -> dict[str, Scored]:
     """Hides a share of the positions and places the photos by simulated evidence.
+
+    Args:
+        album: Photos of an album with known positions.
+        parameters: Parameters of the albums.
+        joining: How evidence is joined.
+        share: Share of the positions that are hidden.
+        sharing: Whether neighbours share mistakes.
+        seed: Seed of what is hidden and of the evidence.
 
     Returns:
         Scores of the photos alone, with anchors, and with the whole album.
     """
-    rng = np.random.default_rng(seed)
-    found: dict[str, list[Scored]] = {"photo alone": [], "photo and anchors": [], "album": []}
-    for album in albums:
-        mask = hidden(album, "photos", share, seed)
-        unknown = {x: np.where(mask, np.nan, getattr(album, x)) for x in ("latitude", "longitude")}
-        anchors, _ = believed(replace(album, **unknown), parameters)
-        photos = album.order[mask[album.order]]
-        truth = album.vectors[photos]
-        likelihood = MixtureLikelihood.drawn(truth, album.hours[photos], sharing, rng)
-        found["photo alone"].append(photos_alone(likelihood, truth))
-        if len(anchors.photos):
-            scores = with_anchors(anchors, photos, likelihood, truth)
-            found["photo and anchors"].append(scores)
-        joint = JointAlbum(anchors, Evidence(photos, likelihood))
-        for part in joint.densities(photos):
-            here = album.vectors[part.photos]
-            found["album"].append(scored(part.decision(), here, part.at(here[:, None])[:, 0]))
-    return {name: Scored.joined(parts) for name, parts in found.items() if parts}
+    mask = hidden(album, "photos", share, seed)
+    unknown = {x: np.where(mask, np.nan, getattr(album, x)) for x in ("latitude", "longitude")}
+    anchors, _ = believed(replace(album, **unknown), parameters)
+    photos = album.order[mask[album.order]]
+    truth = album.vectors[photos]
+    rng = np.random.default_rng([seed, len(album)])
+    likelihood = MixtureLikelihood.drawn(truth, album.hours[photos], sharing, rng)
+    found = {"photo alone": photos_alone(likelihood, truth)}
+    if len(anchors.photos):
+        found["photo and anchors"] = with_anchors(anchors, photos, likelihood, truth)
+    joint = JointAlbum(anchors, Evidence(photos, likelihood, joining))
+    levels = hidden_shares(anchors, photos).levels(NOMINAL)
+    parts = []
+    for part in joint.densities(photos):
+        here = album.vectors[part.photos]
+        log_p = part.at(here[:, None])[:, 0]
+        parts.append(scored(part.decision(), here, log_p, levels=levels))
+    return found | {"album": Scored.joined(parts)}
 
 
 def simulated_lines(albums: Sequence[Album], seed: int) -> Iterator[str]:
     """Rows of a table with 5 and 20 % of the anchors left, and with none."""
-    for anchors in (20, 5, 0):
-        for sharing, name in ((False, "independent"), (True, "sharing")):
-            found = simulate(albums, AlbumParameters.load(), 1.0 - anchors / 100, sharing, seed)
-            for who, scores in found.items():
-                yield scores.line(f"{anchors} % anchors, {name}: {who}")
+    trials = [(share, sharing) for share in (20, 5, 0) for sharing in (False, True)]
+    parameters = AlbumParameters.load()
+
+    def measured(album: Album, joining: EvidenceParameters) -> list[dict[str, Scored]]:
+        return [
+            simulate(album, parameters, joining, 1.0 - share / 100, sharing, seed)
+            for share, sharing in trials
+        ]
+
+    tried = [[measured(album, joining) for joining in CHOICES] for album in albums]
+    total = np.array([[sum(t["album"].total_nats() for t in x) for x in one] for one in tried])
+    answered = []
+    for number in range(len(albums)):
+        best = int(np.delete(total, number, 0).sum(0).argmin())
+        yield f"| album {number} is joined by {CHOICES[best]} ||||||||"
+        answered.append(tried[number][best])
+    for trial, (share, sharing) in enumerate(trials):
+        name = f"{share} % anchors, {'sharing' if sharing else 'independent'}"
+        for who in answered[0][trial]:
+            yield Scored.joined([a[trial][who] for a in answered]).line(f"{name}: {who}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from experiments.albums.scores import Scored, scored
 from locdiffusion.albums.album import Album
-from locdiffusion.albums.evidence import Evidence
+from locdiffusion.albums.evidence import FROM_ABOVE, Evidence
 from locdiffusion.albums.joint import JointAlbum
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.albums.placing import believed
@@ -133,7 +133,7 @@ def in_albums(geotagger: Geotagger, trips: Trips, share: float, seed: int) -> Sc
         places = (np.where(known, x, np.nan) for x in latitude_longitude(vectors))
         anchors, _ = believed(Album.of(hours, *places), parameters)
         likelihood = geotagger.likelihood(trips.natural[number], trips.embeddings[number])
-        joint = JointAlbum(anchors, Evidence(np.arange(len(hours)), likelihood))
+        joint = JointAlbum(anchors, Evidence(np.arange(len(hours)), likelihood, FROM_ABOVE))
         for part in joint.densities(np.flatnonzero(~known)):
             here = vectors[part.photos]
             log_p = part.at(here[:, None])[:, 0]

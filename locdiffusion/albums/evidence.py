@@ -2,17 +2,17 @@ r"""Albums with evidence: what photos themselves say, joined along the album.
 
 A hidden Markov chain runs over the cells of a mesh (`locdiffusion.albums.mesh`). Its steps are the
 law of motion; forward and backward messages carry what the other photos say. Neighbours share
-their mistakes, so photo j counts with the power OWN / Σ_i c_ij in the messages (c_ij says how much
-two photos have in common), and with up to OWN in its own answer. The same chain without evidence
-tells what anchors alone give on the mesh. The answer is then
+their mistakes, so photo j counts with the power own / Σ_i c_ij in the messages, and with up to own
+in its own answer (c_ij says how much two photos have in common, see `EvidenceParameters`). The same
+chain without evidence tells what anchors alone give on the mesh. The answer is then
 
-    p_i(x) ∝ m0_i(x) · (B m_i / B m_i without evidence)(cell of x) · L_i(quarter of x)^OWN
+    p_i(x) ∝ m0_i(x) · (B m_i / B m_i without evidence)(cell of x) · L_i(quarter of x)^own
 
 with the exact bridge m0_i: anchors stay sharp to a metre, evidence is never sharper than a quarter
-of a cell, and where no photo has evidence nothing changes. B blurs by BLUR_KM: what neighbours say
-is as wrong as they are together. A chain of many steps goes farther than the one step of a bridge,
-so B m_i L_i^OWN on the mesh alone is a second hypothesis, of weight DOUBT where neighbours say
-much. The scales of an album are learned from its evidence too. Numbers: `experiments/albums`.
+of a cell, and where no photo has evidence nothing changes. B blurs: what neighbours say is as wrong
+as they are together. A chain of many steps goes farther than the one step of a bridge, so
+B m_i L_i^own on the mesh alone is a second hypothesis, of weight doubt where neighbours say much.
+The scales of an album are learned from its evidence too. Numbers: `experiments/albums`.
 """
 
 from __future__ import annotations
@@ -34,20 +34,8 @@ from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-OWN = 0.85
-"""Power of a photo's own evidence."""
-
-SHARED_BY_TIME, SHARING_HOURS = 0.5, 24.0
-"""What photos have in common because they are near in time, and how long that lasts."""
-
-ALIKE_FROM = 0.95
-"""Cosine of looks from which on photos have something in common; at 1 it is all."""
-
 SCENE_COSINE, SCENE_HOURS, LONGEST_SCENE = 0.98, 0.5, 64
 """Photos in a row that look alike within these hours are of one scene, and count as one photo."""
-
-BLUR_KM = 140.0
-"""Standard deviation in km by which is blurred what others say of a photo."""
 
 NEIGHBOURS = 64
 """Photos on either side whose common part is counted."""
@@ -75,16 +63,52 @@ class Likelihood(Protocol):
 
 
 @dataclass(frozen=True)
+class EvidenceParameters:
+    """What the mistakes of the photos of an album have in common, which models differ in.
+
+    Attributes:
+        own: Power of a photo's own evidence.
+        by_time: What two photos of one moment have in common, from 0 to 1.
+        hours: Time in hours in which that falls to a third.
+        alike_from: Cosine of looks from which on photos have something in common; at 1 it is all.
+        blur_km: Standard deviation in km of what all photos of a place are wrong together.
+        doubt: Most weight of the chain of all photos against the bridge, which has 1.
+        finest: Level of the smallest cells of a mesh, see `locdiffusion.albums.mesh`.
+        split: Share of the mass more than which no larger cell holds.
+    """
+
+    own: float = 0.85
+    by_time: float = 0.5
+    hours: float = 24.0
+    alike_from: float = 0.95
+    blur_km: float = 140.0
+    doubt: float = 4.0
+    finest: int = 8
+    split: float = 1.0 / 150.0
+
+
+FROM_ABOVE = EvidenceParameters(doubt=100.0)
+"""For pictures from above, which stay nowhere: the bridge expects photos to be near an anchor."""
+
+
+def parameters_of(model_id: str) -> EvidenceParameters:
+    """Finds the parameters for the evidence of a model: FROM_ABOVE for the shipped `overhead`."""
+    return FROM_ABOVE if model_id.rpartition("-")[0] == "overhead" else EvidenceParameters()
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What photos themselves say of the places where they were taken.
 
     Attributes:
         photos: Numbers of the photos that have evidence, ``(n,)``, each once.
         likelihood: Likelihoods of places for these photos, as of `Geotagger.likelihood`.
+        parameters: What their mistakes have in common.
     """
 
     photos: Index
     likelihood: Likelihood
+    parameters: EvidenceParameters = EvidenceParameters()
 
     def __post_init__(self) -> None:
         """Checks the shapes."""
@@ -123,24 +147,25 @@ class Evidence:
             rows: Rows of the evidence in the order of their times, ``(m,)``.
 
         Returns:
-            OWN / Σ_j c_ij, and OWN less what photos say that look the same, ``(m,)`` each. Both
+            own / Σ_j c_ij, and own less what photos say that look the same, ``(m,)`` each. Both
             fall with the weight of a photo.
         """
         hours, look = album.hours[self.photos[rows]], self._directions(rows)
+        shared = self.parameters
         weight = self.likelihood.weight[rows]
         total, said = np.ones(len(rows)), np.zeros(len(rows))
         lags = range(1, min(NEIGHBOURS + 1, len(rows)))
-        alike = [_alike(look[lag:], look[:-lag]) for lag in lags]
+        alike = [_alike(look[lag:], look[:-lag], shared.alike_from) for lag in lags]
         for lag, same in zip(lags, alike, strict=True):
-            near = SHARED_BY_TIME * np.exp(-(hours[lag:] - hours[:-lag]) / SHARING_HOURS)
+            near = shared.by_time * np.exp(-(hours[lag:] - hours[:-lag]) / shared.hours)
             common = np.maximum(near, same)
             total[lag:] += common * weight[:-lag]
             total[:-lag] += common * weight[lag:]
-        others = OWN * weight / total
+        others = shared.own * weight / total
         for lag, same in zip(lags, alike, strict=True):
             said[lag:] += same * others[:-lag]
             said[:-lag] += same * others[lag:]
-        return others, np.maximum(OWN * weight - said, others)
+        return others, np.maximum(shared.own * weight - said, others)
 
     def _directions(self, rows: Index) -> Float:
         look = self.likelihood.look[rows]
@@ -148,10 +173,10 @@ class Evidence:
         return found
 
 
-def _alike(look: Float, other: Float) -> Float:
+def _alike(look: Float, other: Float, least: float) -> Float:
     """How much of what two photos say is the same by their looks ``(n, C)``, from 0 to 1."""
     cosine = np.einsum("ne,ne->n", look, other)
-    return np.clip((cosine - ALIKE_FROM) / (1.0 - ALIKE_FROM), 0.0, 1.0)
+    return np.clip((cosine - least) / (1.0 - least), 0.0, 1.0)
 
 
 class Chain:

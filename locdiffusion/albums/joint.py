@@ -12,7 +12,7 @@ from locdiffusion.albums.album import Album
 from locdiffusion.albums.anchors import Anchors
 from locdiffusion.albums.bridge import even_shares
 from locdiffusion.albums.decision import Decision, decide
-from locdiffusion.albums.evidence import BLUR_KM, OWN, Chain, Evidence, messages
+from locdiffusion.albums.evidence import Chain, Evidence, messages
 from locdiffusion.albums.levels import Levels, hidden_shares
 from locdiffusion.albums.mesh import Mesh
 from locdiffusion.albums.motion import MotionTable
@@ -36,9 +36,6 @@ POINTS = 192
 
 GAIN = 0.5
 """Expected number of thresholds by which a cell must be better than the nearest anchor."""
-
-DOUBT = 4.0
-"""Most weight of the chain of all photos against the bridge of two anchors, which has 1."""
 
 CANDIDATES = 12
 """Cells among which the place of a photo is chosen."""
@@ -117,7 +114,7 @@ class JointAlbum:
         rows = rows[np.argsort(album.hours[evidence.photos[rows]], kind="stable")]
         first = evidence.scenes(album, rows)
         alone = first == np.arange(len(rows))
-        self.anchors, self.likelihood = anchors, likelihood
+        self.anchors, self.likelihood, self.parameters = anchors, likelihood, evidence.parameters
         self.row, self.scene = np.full((2, len(album)), -1)
         self.row[evidence.photos[rows]] = rows
         self.scene[evidence.photos[rows]] = evidence.photos[rows[first]]
@@ -141,7 +138,7 @@ class _Window:
 
     def __init__(self, joint: JointAlbum, photos: Index) -> None:
         """Takes photos in the order of their times, ``(n,)``."""
-        self.anchors = joint.anchors
+        self.anchors, self._parameters = joint.anchors, joint.parameters
         album, likelihood = self.anchors.album, joint.likelihood
         # A scene is where its first photo is, which speaks for all of it.
         self._spoken = photos[(joint.scene[photos] < 0) | (joint.scene[photos] == photos)]
@@ -160,10 +157,15 @@ class _Window:
 
         def log_mass(mesh: Mesh) -> Float:
             base = np.log(likelihood.base(mesh.centres) * mesh.areas)
-            return OWN * log_likelihood(mesh.centres) + base
+            return self._parameters.own * log_likelihood(mesh.centres) + base
 
         near = self.anchors.photos[rank[self.anchors.photos] >= 0]
-        self.mesh = Mesh.adapted(log_mass, Visits.of(album.vectors[near]).vectors)
+        self.mesh = Mesh.adapted(
+            log_mass,
+            Visits.of(album.vectors[near]).vectors,
+            self._parameters.finest,
+            self._parameters.split,
+        )
         self.chain = Chain(self.anchors, self.mesh, likelihood.base)
         self._parts = self.mesh.quarters()
         self._logs = log_likelihood(self._parts.centres).astype(np.float32)
@@ -177,15 +179,16 @@ class _Window:
         hours = album.step_hours(photos[:-1], photos[1:], self.anchors.law.clock_seconds)
         said = np.ones((len(photos), 2, len(self.mesh)), np.float32)
         # The likelihood of a cell is the mean over its quarters.
+        own = self._parameters.own
         logs = self._logs.reshape(-1, len(self.mesh), 4)
         top = logs.max(2)
-        mean = top + np.log(np.exp(OWN * (logs - top[..., None])).mean(2)) / OWN
+        mean = top + np.log(np.exp(own * (logs - top[..., None])).mean(2)) / own
         mean -= mean.max(1, keepdims=True)
         anchor = np.isin(photos, self.anchors.photos)
         anchors = np.flatnonzero(anchor)
         said[anchors] = 0.0
         said[anchors, :, self.mesh.cells(album.vectors[photos[anchors]])] = 1.0
-        said[scene, 0] = np.exp(OWN * mean)
+        said[scene, 0] = np.exp(own * mean)
         self._learn(hours, said[:, 0], anchor)
         said[scene, 0] = np.exp(power[:, None] * mean)
         return messages(self.chain, hours, said)
@@ -212,15 +215,15 @@ class _Window:
         others, scene = self._others[speaker].astype(np.float64), self._scene[speaker]
         own = np.ones((len(photos), len(self._parts)))
         own[scene >= 0] = np.exp(self._own[scene[scene >= 0], None] * self._logs[scene[scene >= 0]])
-        said = self.chain.blurred(others[:, 0], BLUR_KM)
+        said = self.chain.blurred(others[:, 0], self._parameters.blur_km)
         mass = np.repeat(0.25 * said, 4, 1) * own
         mass /= mass.sum(1, keepdims=True)
         shares = _shares(self.chain.start, others[:, 1], others[:, 0], _by_cell(mass))
         if len(self.anchors.photos):
-            alone = self.chain.blurred(others[:, 1], BLUR_KM)
+            alone = self.chain.blurred(others[:, 1], self._parameters.blur_km)
             gain = np.repeat(said / np.maximum(alone, 1e-30), 4, 1) * own
             chained = (np.repeat(0.25 * alone, 4, 1) * gain).sum(1)
-            doubt = DOUBT * -np.expm1(-_nats(said, alone))
+            doubt = self._parameters.doubt * -np.expm1(-_nats(said, alone))
             return self._bridged(photos, shares, mass, gain, doubt * chained)
         points = self._drawn(mass, even_shares(2 * POINTS))
         return JointDensities(

@@ -2,7 +2,7 @@
 
 A cell of level l is a square of one of the six faces of a cube, 2^l of them along an edge, in
 equiangular coordinates (Ronchi et al. 1996, J. Comput. Phys. 124), so that all cells of a level
-are of nearly one size: 1250 km at level 3 and 39 km at level 8.
+are of nearly one size: 1250 km at level 3, 39 km at level 8 and 10 km at level 10.
 """
 
 from __future__ import annotations
@@ -17,11 +17,8 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 Index = NDArray[np.int64]
 
-COARSEST, FIRST, FINEST = 3, 5, 8
+COARSEST, FIRST, FINEST = 3, 5, 10
 """Levels of the largest cells, of those whose mass is looked at first, and of the smallest."""
-
-SPLIT = 1.0 / 150.0
-"""A cell that holds more than this share of the mass is divided."""
 
 
 @dataclass(frozen=True)
@@ -46,13 +43,17 @@ class Mesh:
         return cls(np.full(len(face), level), face, column, row)
 
     @classmethod
-    def adapted(cls, log_mass: Callable[[Mesh], Float], places: Float) -> Mesh:
+    def adapted(
+        cls, log_mass: Callable[[Mesh], Float], places: Float, finest: int, split: float
+    ) -> Mesh:
         """Divides cells until each holds little mass, or is as small as may be.
 
         Args:
             log_mass: Gives the logs of the masses of n densities in the cells of a mesh,
                 ``(n, S)``, each up to a constant.
             places: Unit vectors of places that count like densities, ``(V, 3)``.
+            finest: Level of the smallest cells, from FIRST to FINEST.
+            split: Share of the mass; a cell that holds more is divided.
         """
         looked = cls.even(FIRST)
         logs = log_mass(looked)
@@ -61,19 +62,19 @@ class Mesh:
         for level in range(COARSEST, FIRST):
             side, size = 2**level, 2 ** (FIRST - level)
             mass = share.reshape(6, side, size, side, size).sum((2, 4))
-            split = mesh.level == level
-            split[split] = mass[mesh.face, mesh.column, mesh.row][split] > SPLIT
-            mesh = mesh.take(~split).joined(mesh.take(split).quarters())
-        for level in range(FIRST, FINEST):
+            full = mesh.level == level
+            full[full] = mass[mesh.face, mesh.column, mesh.row][full] > split
+            mesh = mesh.take(~full).joined(mesh.take(full).quarters())
+        for level in range(FIRST, finest):
             fine = looked.level == level
-            split = fine & (_mean_share(logs, looked, places) > SPLIT)
-            new = looked.take(split).quarters()
+            full = fine & (_mean_share(logs, looked, places) > split)
+            new = looked.take(full).quarters()
             if not len(new):
                 break
-            gone = np.isin(mesh._names, looked.take(split)._names)
+            gone = np.isin(mesh._names, looked.take(full)._names)
             mesh = mesh.take(~gone).joined(new)
-            looked = looked.take(~split).joined(new)
-            logs = np.concatenate([logs[:, ~split], log_mass(new)], 1)
+            looked = looked.take(~full).joined(new)
+            logs = np.concatenate([logs[:, ~full], log_mass(new)], 1)
         return mesh.graded()
 
     def graded(self) -> Mesh:
@@ -158,28 +159,42 @@ class Mesh:
 
     def cells(self, vectors: Float) -> Index:
         """Finds the cells ``(...)`` that hold unit vectors ``(..., 3)``."""
-        face, column, row = _squares(vectors, FINEST)
-        return self._table[face, column, row]
+        starts, order = self._sorted
+        found: Index = order[np.searchsorted(starts, _places(vectors), "right") - 1]
+        return found
 
     def quarters_of(self, vectors: Float) -> Index:
         """Finds which of the `quarters` hold unit vectors ``(..., 3)``, ``(...)``."""
-        face, column, row = _squares(vectors, FINEST + 1)
-        cell = self._table[face, column >> 1, row >> 1]
-        shift = FINEST - self.level[cell]
-        return 4 * cell + 2 * ((column >> shift) & 1) + ((row >> shift) & 1)
+        starts, order = self._sorted
+        place = _places(vectors)
+        cell = order[np.searchsorted(starts, place, "right") - 1]
+        quarter = (place >> (2 * (FINEST - self.level[cell]))) & 3
+        found: Index = 4 * cell + quarter
+        return found
 
     @cached_property
-    def _table(self) -> Index:
-        """Numbers of the cells that hold each square of the finest level."""
-        side = 2**FINEST
-        table = np.zeros((6, side, side), np.int64)
-        for level in range(COARSEST, FINEST + 1):
-            cells = np.flatnonzero(self.level == level)
-            size = 2 ** (FINEST - level)
-            table.reshape(6, side // size, size, side // size, size)[
-                self.face[cells], self.column[cells], :, self.row[cells]
-            ] = cells[:, None, None]
-        return table
+    def _sorted(self) -> tuple[Index, Index]:
+        """Where cells start along the curve of `_along_curve`, in its order, and their numbers."""
+        shift = 1 + FINEST - self.level
+        starts = _along_curve(self.face, self.column << shift, self.row << shift)
+        order = np.argsort(starts)
+        return starts[order], order
+
+
+def _along_curve(face: Index, column: Index, row: Index) -> Index:
+    """Numbers squares of level FINEST + 1 so that those of any cell follow each other.
+
+    The bits of column and row take turns (Morton 1966), so cells are ranges of numbers.
+    """
+    spread = (face << (2 * FINEST + 2)).astype(np.int64)
+    for bit in range(FINEST + 1):
+        spread |= ((column >> bit) & 1) << (2 * bit + 1) | ((row >> bit) & 1) << (2 * bit)
+    return spread
+
+
+def _places(vectors: Float) -> Index:
+    """Places ``(...)`` of unit vectors ``(..., 3)`` along the curve."""
+    return _along_curve(*_squares(vectors, FINEST + 1))
 
 
 def _squares(vectors: Float, level: int) -> tuple[Index, Index, Index]:

@@ -14,6 +14,10 @@ from locdiffusion.files import write_json
 
 SHIPPED = "parameters.json"
 
+ALGORITHM = 2
+"""Goes up when the same album gets other answers, so that no job is resumed with the answers of
+another version."""
+
 
 @dataclass(frozen=True)
 class Card:

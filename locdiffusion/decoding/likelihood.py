@@ -184,7 +184,8 @@ class PhotoLikelihood:
         return torch.from_numpy(values).to(self.natural)
 
 
-@functools.lru_cache(maxsize=4)  # a lattice that all albums begin with is encoded once
+# A lattice that all albums begin with is encoded once: between two uses an album has four others.
+@functools.lru_cache(maxsize=8)
 def _codes(vectors: bytes, max_degree: int) -> NDArray[np.float32]:
     """Encodes unit vectors ``(S, 3)``, given as the bytes of an array."""
     places = np.frombuffer(vectors).reshape(-1, 3)

@@ -48,22 +48,24 @@ def associated_legendre(cos_theta: ArrayLike, max_degree: int) -> Float:
     x = np.asarray(cos_theta, np.float64)
     if np.any(np.abs(x) > 1.0):
         raise ValueError(f"cos_theta reaches {np.max(np.abs(x))}; it must lie in [-1, 1].")
-    return _legendre(x, np.sqrt((1.0 - x) * (1.0 + x)), max_degree)
+    values = _legendre(x, np.sqrt((1.0 - x) * (1.0 + x)), max_degree)
+    return np.ascontiguousarray(np.moveaxis(values, (0, 1), (-2, -1)))
 
 
 def _legendre(cos_theta: Float, sin_theta: Float, max_degree: int) -> Float:
+    """Values ``(L + 1, L + 1, ...)``, points last, so that each step walks along memory."""
     n = max_degree + 1
-    p = np.zeros((*cos_theta.shape, n, n))
-    p[..., 0, 0] = np.sqrt(1.0 / (4.0 * np.pi))
+    p = np.zeros((n, n, *cos_theta.shape))
+    p[0, 0] = np.sqrt(1.0 / (4.0 * np.pi))
     for k in range(1, n):
-        p[..., k, k] = np.sqrt((2 * k + 1) / (2 * k)) * sin_theta * p[..., k - 1, k - 1]
+        p[k, k] = np.sqrt((2 * k + 1) / (2 * k)) * sin_theta * p[k - 1, k - 1]
     for l in range(1, n):  # noqa: E741  (l is the degree everywhere in this field)
-        m = np.arange(l)
+        m = np.arange(l).reshape(-1, *[1] * cos_theta.ndim)
         a = np.sqrt((4.0 * l * l - 1.0) / (l * l - m * m))
-        p[..., l, :l] = a * cos_theta[..., None] * p[..., l - 1, :l]
+        np.multiply(a * cos_theta, p[l - 1, :l], out=p[l, :l])
         if l > 1:
             b = np.sqrt(((l - 1.0) ** 2 - m * m) * (2 * l + 1) / ((2 * l - 3) * (l * l - m * m)))
-            p[..., l, :l] -= b * p[..., l - 2, :l]
+            p[l, :l] -= b * p[l - 2, :l]
     return p
 
 
@@ -81,8 +83,10 @@ def real_harmonics(vectors: ArrayLike, max_degree: int) -> Float:
     # sin θ from x and y, not from 1 - z²: keeps relative accuracy next to the poles.
     legendre = _legendre(np.clip(v[..., 2], -1.0, 1.0), np.hypot(v[..., 0], v[..., 1]), max_degree)
     degree, order = degrees_and_orders(max_degree)
-    waves = trigonometric(np.arctan2(v[..., 1], v[..., 0]), max_degree)
-    return legendre[..., degree, np.abs(order)] * waves[..., max_degree + order]
+    waves = np.moveaxis(trigonometric(np.arctan2(v[..., 1], v[..., 0]), max_degree), -1, 0)
+    values = legendre[degree, np.abs(order)]
+    values *= waves[max_degree + order]
+    return np.ascontiguousarray(np.moveaxis(values, 0, -1))
 
 
 def trigonometric(longitude_rad: ArrayLike, max_degree: int) -> Float:

@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from locdiffusion.albums.command import main as check_or_fit
-from locdiffusion.albums.parameters import AlbumParameters
+from locdiffusion.albums.parameters import ALGORITHM, AlbumParameters
 from locdiffusion.cli.parser import DONE, RunFailed, UsageError, run_command
 from locdiffusion.cli.terminal import printable, tell
 from locdiffusion.config import to_dict
@@ -101,6 +101,7 @@ def build(options: AlbumsOptions, geotagger: Loader | None = None) -> Job:
         "parameters": hashlib.sha256(_as_json(load.parameters)).hexdigest()[:16],
         "fitted_on": load.parameters.card.fitted_on,
         "schema_version": SCHEMA_VERSION,
+        "algorithm": ALGORITHM,
     }
     if tracks is not None:
         points = number(len(tracks), "point")

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from locdiffusion.albums.evidence import Evidence, Likelihood
+from locdiffusion.albums.evidence import Evidence, Likelihood, parameters_of
 from locdiffusion.albums.joint import UNBELIEVED
 from locdiffusion.cli.parser import UsageError
 from locdiffusion.cli.terminal import tell
@@ -82,7 +82,9 @@ class EvidenceReader:
         long = len(rows) > HELD_AT_ONCE
         likelihood = LongLikelihood(likelihood_of, every) if long else likelihood_of(every)
         believed = likelihood.weight > UNBELIEVED
-        return Evidence(rows, likelihood) if np.any(believed) else None
+        if not np.any(believed):
+            return None
+        return Evidence(rows, likelihood, parameters_of(geotagger.model_id))
 
 
 class LongLikelihood:

@@ -8,6 +8,7 @@ from experiments.albums.__main__ import main
 from experiments.albums.real import left_out, measure
 from experiments.albums.simulated import MixtureLikelihood, photos_alone, simulate
 from experiments.albums.trips import STEP_KM, draw_trip
+from locdiffusion.albums.evidence import EvidenceParameters
 from locdiffusion.albums.parameters import AlbumParameters
 from locdiffusion.overhead.mosaics import load_land_mask
 from locdiffusion.overhead.splits import Region, in_region
@@ -42,7 +43,8 @@ def test_simulated_photos_alone_have_honest_radii():
 
 
 def test_evidence_of_all_photos_is_better_than_that_of_one(albums):
-    found = simulate(albums, AlbumParameters.load(), 0.9, False, SEED)
+    joining = EvidenceParameters()
+    found = simulate(albums[0], AlbumParameters.load(), joining, 0.9, False, SEED)
     assert len({len(scores) for scores in found.values()}) == 1
     assert found["album"].nats() < found["photo alone"].nats() - 1.0
     assert found["album"].within(200.0) > found["photo alone"].within(200.0) + 20.0

@@ -8,7 +8,13 @@ from numpy.testing import assert_allclose
 
 from locdiffusion.albums.album import Album
 from locdiffusion.albums.anchors import Anchors
-from locdiffusion.albums.evidence import Chain, messages
+from locdiffusion.albums.evidence import (
+    FROM_ABOVE,
+    Chain,
+    EvidenceParameters,
+    messages,
+    parameters_of,
+)
 from locdiffusion.albums.joint import JointAlbum, place_jointly
 from locdiffusion.albums.mesh import COARSEST, FINEST, Mesh
 from locdiffusion.albums.motion import LawOfMotion
@@ -23,6 +29,7 @@ from support.albums import START_HOUR, evidence_at, hiding, walk
 
 PARAMETERS = AlbumParameters.load()
 LAW = LawOfMotion()
+FINE = 8
 
 
 def nowhere(count, hours=0.5):
@@ -33,12 +40,14 @@ def nowhere(count, hours=0.5):
 
 def fine_at_home():
     """A mesh of all mass at 48°N 11°E."""
-    return Mesh.adapted(lambda mesh: np.zeros((0, len(mesh))), unit_vectors([48.0], [11.0]))
+    return Mesh.adapted(
+        lambda mesh: np.zeros((0, len(mesh))), unit_vectors([48.0], [11.0]), FINE, 0.01
+    )
 
 
 def test_cells_cover_the_sphere_and_hold_their_points():
     mesh = fine_at_home()
-    assert (mesh.level.min(), mesh.level.max()) == (COARSEST, FINEST)
+    assert (mesh.level.min(), mesh.level.max()) == (COARSEST, FINE)
     assert_allclose(mesh.areas.sum(), 4.0 * np.pi)
     cells = np.arange(len(mesh))
     assert np.array_equal(mesh.cells(mesh.centres), cells)
@@ -48,7 +57,7 @@ def test_cells_cover_the_sphere_and_hold_their_points():
     parts = mesh.quarters()
     assert_allclose(parts.areas.reshape(-1, 4).sum(1), mesh.areas)
     assert np.array_equal(mesh.quarters_of(parts.centres), np.arange(len(parts)))
-    coarse = mesh.level < FINEST
+    coarse = mesh.level < FINE
     assert np.array_equal(mesh.quarters_of(points)[coarse], parts.cells(points)[coarse])
     counts = np.bincount(mesh.cells(fibonacci_grid(200_000)), minlength=len(mesh))
     assert_allclose(counts / 200_000, mesh.areas / (4.0 * np.pi), atol=2e-4)
@@ -174,3 +183,27 @@ def test_scales_are_learned_from_what_photos_show(chain):
     staying = jumping[[0, 0, 0, 0, 0]]
     fast, slow = (fit_scales(chain.pairs(hours, x), LAW).mode for x in (jumping, staying))
     assert fast[0] > slow[0] + 0.5
+
+
+def test_pictures_from_above_believe_their_neighbours_more_than_an_anchor():
+    """Where nobody stays, photos that show a place 400 km off are likelier to be there."""
+    hours = START_HOUR + 24.0 * np.arange(7)
+    latitude = np.append(45.0, np.full(6, np.nan))
+    album = Album.of(hours, latitude, np.where(np.isnan(latitude), np.nan, 7.0))
+    seen = evidence_at(np.full(6, 45.0), np.full(6, 12.0), 0.1, photos=np.arange(1, 7))
+    above = replace(seen, parameters=parameters_of("overhead-1234abcd"))
+    assert above.parameters == FROM_ABOVE
+    assert parameters_of("geoclip-distilled-1234abcd") == seen.parameters
+    anchors, there = Anchors.fitted(album, np.array([0]), LAW), unit_vectors([[45.0]], [[12.0]])
+    stayed, moved = (
+        next(JointAlbum(anchors, x).densities(np.array([3]))).at(there) for x in (seen, above)
+    )
+    assert moved > stayed + 0.01
+
+
+def test_finer_cells_hold_what_is_sharper():
+    album = nowhere(4, 5.0)
+    seen = evidence_at(np.full(4, 45.0), np.full(4, 7.0), 0.5)
+    fine = replace(seen, parameters=EvidenceParameters(own=1.0, blur_km=5.0, finest=FINEST))
+    coarse, sharp = (place_jointly(album, x, PARAMETERS) for x in (seen, fine))
+    assert np.all(sharp.radius_50_km < coarse.radius_50_km)
