@@ -20,6 +20,7 @@ from locdiffusion.decoding.answers import GeotagColumns
 from locdiffusion.decoding.area_masses import Partitions, region_partition
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.decoding.geotag import Geotag, geotags
+from locdiffusion.decoding.hinting import Hint
 from locdiffusion.decoding.likelihood import PhotoLikelihood
 from locdiffusion.density.base_measure import BaseMeasure, load_base_measure
 from locdiffusion.diffusion.focused import FocusedMean, focused_mean_denoiser
@@ -240,6 +241,7 @@ class Geotagger:
         natural: NDArray[np.float32],
         embeddings: NDArray[np.float32] | None = None,
         areas: Partitions | None = None,
+        hints: Sequence[tuple[str, float] | None] | None = None,
     ) -> GeotagColumns:
         """Decodes natural parameters into answers.
 
@@ -248,9 +250,17 @@ class Geotagger:
             embeddings: Image embeddings ``(N, E)``. Without, the answers are those of the densities
                 alone, without appearance map, gallery and familiarity.
             areas: Areas whose masses are wanted; None wants none.
+            hints: Areas that somebody names for the N photos, as of `HintArea.parse`, with the
+                probabilities that this is right; None without a hint.
+
+        Raises:
+            AreaError: The area of a hint is none.
+            ValueError: A probability is not above 0 and below 1.
         """
+        told = None if hints is None else list(map(Hint.told, hints))
         with torch_threads(1):
-            return self._answerer(self._tensor(natural), self._optional(embeddings), areas)
+            photos = self._tensor(natural), self._optional(embeddings)
+            return self._answerer(*photos, areas, told)
 
     def locate(
         self, natural: NDArray[np.float32], embeddings: NDArray[np.float32] | None = None

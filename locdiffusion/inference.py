@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,22 +14,21 @@ from torch import Tensor
 from locdiffusion.appearance.model import AppearanceModel
 from locdiffusion.checkpoint import Checkpoint
 from locdiffusion.decoding.answers import GeotagColumns, Predictions
-from locdiffusion.decoding.area_masses import Partitions
+from locdiffusion.decoding.area_masses import Partitions, with_points
+from locdiffusion.decoding.circles import Circles
 from locdiffusion.decoding.credible_regions import CredibleRegion, RegionFinder
 from locdiffusion.decoding.decoder import Decoder
 from locdiffusion.decoding.fused_decoder import FusedDecoder
+from locdiffusion.decoding.hinting import Hint, with_hints
 from locdiffusion.decoding.likelihood import MapTerms, PhotoLikelihood
 from locdiffusion.decoding.point_only import Locator
 from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.log_partition import LOG_SPHERE_AREA_KM2, mixed_log
 from locdiffusion.density.shdd import encode_vectors
-from locdiffusion.density.transforms import ProductTransform, pole_frame
 from locdiffusion.gallery.gallery_decoder import GalleryDecoder
 from locdiffusion.gallery.place_mixture import PlaceMixture
 from locdiffusion.model.cs_unet import CSUNet
 from locdiffusion.photos.embedding_cache import EmbeddedPhotos
-from locdiffusion.sphere.geodesy import unit_vectors
-from locdiffusion.sphere.grids import LatLonGrid
 from locdiffusion.temperature import CalibratedDenoiser, TemperatureModel
 
 
@@ -87,8 +87,7 @@ class Answerer:
             appearance: What photos look like by place; None if that is not known.
             gallery: Embedded places that the answers are made from as well; None for none.
         """
-        self.decoder, self.temperatures = decoder, temperatures
-        device = decoder.tables.area.device
+        self.decoder, self.temperatures, device = decoder, temperatures, decoder.tables.area.device
         self.fused = None if appearance is None else FusedDecoder(decoder, appearance).to(device)
         self.gallery = None if gallery is None else GalleryDecoder(decoder, gallery)
 
@@ -100,8 +99,8 @@ class Answerer:
         gallery: PlaceMixture | None = None,
     ) -> Answerer:
         """Builds what a checkpoint answers with; its temperature model is moved to the device."""
-        temperatures = checkpoint.denoiser.to(device).temperatures
-        return cls(checkpoint.decoder(device), temperatures, checkpoint.appearance, gallery)
+        decoder, compared = checkpoint.decoder(device), checkpoint.denoiser.to(device).temperatures
+        return cls(decoder, compared, checkpoint.appearance, gallery)
 
     @property
     def tables(self) -> DecoderTables:
@@ -116,15 +115,22 @@ class Answerer:
         return Seen.of(self.temperatures, embeddings)
 
     def __call__(
-        self, natural: Tensor, embeddings: Tensor | None = None, areas: Partitions | None = None
+        self,
+        natural: Tensor,
+        embeddings: Tensor | None = None,
+        areas: Partitions | None = None,
+        hints: Sequence[Hint | None] | None = None,
     ) -> GeotagColumns:
-        """Answers photos; with embeddings the columns hold the familiarity, if it is known.
+        """Answers photos; with embeddings the columns hold the familiarity, if known.
 
         Args:
             natural: Natural parameters ``(N, K, d)``.
             embeddings: Embeddings of the photos ``(N, E)``; None leaves map and gallery out.
             areas: Areas whose masses are wanted; None wants none.
+            hints: What is said of the places of the N photos, None where nothing is.
         """
+        if hints is not None:
+            return self._hinted(natural, embeddings, areas, hints)
         seen = self.seen(embeddings)
         if self.gallery is not None and embeddings is not None:
             columns: GeotagColumns = self.gallery(natural, embeddings, areas)
@@ -135,6 +141,23 @@ class Answerer:
         if seen is None or seen.familiarity is None:
             return columns
         return replace(columns, familiarity=seen.familiarity.cpu().numpy())
+
+    @torch.inference_mode()
+    def _hinted(
+        self,
+        natural: Tensor,
+        embeddings: Tensor | None,
+        areas: Partitions | None,
+        hints: Sequence[Hint | None],
+    ) -> GeotagColumns:
+        """Answers photos of which some have hints, these one by one."""
+
+        def log_density(row: int, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+            photo = None if embeddings is None else embeddings[row : row + 1]
+            return self.log_density_at(natural[row : row + 1], vectors, photo)
+
+        columns, q0 = self(natural, embeddings, with_points(areas)), self.tables.log_q0_at
+        return with_hints(columns, hints, areas, log_density, q0, self.decoder.config)
 
     def locate(
         self, natural: Tensor, embeddings: Tensor | None = None
@@ -368,32 +391,10 @@ def log_density_around(
     Returns:
         Log densities ``(T, B)`` in nats per km².
     """
-    vector = torch.from_numpy(unit_vectors(*centre))[None]
-    frame = pole_frame(vector)[0]
-    # The frame's columns are south, east and up: its longitude counts from south to east.
-    longitude = np.pi - 2.0 * np.pi * np.arange(bearings) / bearings
-    nodes = LatLonGrid(np.cos(np.radians(distance_deg)), longitude, np.ones(len(distance_deg)))
-    places = nodes.vectors @ frame.numpy().T
+    circles = Circles.around(centre, distance_deg, bearings)
     joined = answerer.fused is not None or answerer.gallery is not None
     if joined and embedding is not None:
-        log_p = answerer.log_density_at(natural[None], places, embedding[None])
+        log_p = answerer.log_density_at(natural[None], circles.places, embedding[None])
     else:
-        log_p = _on_circles(answerer.tables, natural, vector, nodes, places)
+        log_p = circles.log_density(answerer.tables, natural)
     return (log_p - LOG_SPHERE_AREA_KM2).reshape(len(distance_deg), bearings)
-
-
-def _on_circles(
-    tables: DecoderTables,
-    natural: Tensor,
-    vector: Tensor,
-    nodes: LatLonGrid,
-    places: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Evaluates the log of K mixed densities ``(K, d)`` on circles around a place ``(1, 3)``."""
-    circles = ProductTransform(nodes, tables.max_degree).to(natural.device)
-    at_pole = tables.rotation(natural, vector.expand(len(natural), 3).to(natural))
-    # log p = log q₀ + log (1/K) Σ_k exp(F_k - log Z_k)
-    field = circles.synthesis(at_pole).flatten(1) - tables.log_normaliser(natural[:, None])
-    log_p = mixed_log(field) + tables.log_q0_at(torch.from_numpy(places).to(natural))
-    found: NDArray[np.float64] = log_p.double().cpu().numpy()
-    return found

@@ -18,7 +18,8 @@ SCHEMA_VERSION = "6"
 """Version 1 lacks `land_probability` and `admin`, and its rows are in the order of their keys.
 Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS, and ids of
 shards that do not depend on other shards. Version 4 adds FAMILIARITY, version 5 CAPTURE_COLUMNS.
-Version 6 adds IDENTITY_COLUMNS, also to errors and layers, AREA_COLUMNS and BEST_COLUMNS.
+Version 6 adds IDENTITY_COLUMNS, also to errors and layers, AREA_COLUMNS, BEST_COLUMNS and
+PRIOR_MASS.
 Versions 2 to 4 have the columns `hybrid_latitude` and `hybrid_longitude`, the answer of a gallery,
 which is now part of the one answer."""
 
@@ -30,6 +31,9 @@ THRESHOLDS_KM = (1, 25, 200, 750, 2500)
 
 PROBABILITY_COLUMNS = tuple(f"prob_{kilometres}km" for kilometres in THRESHOLDS_KM)
 FAMILIARITY = "familiarity"
+PRIOR_MASS = "prior_mass"
+HINTS_RIGHT = 0.9
+"""Probability that a hint is right, if nobody says another."""
 UNFAMILIAR = 0.02
 """Familiarity below which a photo counts as unlike those that a checkpoint is for."""
 OPTIONAL_COLUMNS = ("exif_latitude", "exif_longitude", "truth_latitude", "truth_longitude")
@@ -151,6 +155,7 @@ PREDICTION_SCHEMA = pa.schema(
         _field("information_nats", pa.float32()),
         _field("land_probability", pa.float32()),
         _field(FAMILIARITY, pa.float32(), nullable=True),
+        _field(PRIOR_MASS, pa.float32(), nullable=True),
         _field("modes", pa.list_(MODE_TYPE)),
         _field("country_code", pa.string(), nullable=True),
         _field("country_found_by", pa.string(), nullable=True),
@@ -215,7 +220,7 @@ def prediction_table(
     """
     count = len(columns["key"])
     longitude, latitude = columns["longitude"], columns["latitude"]
-    optional = (FAMILIARITY, "country_code", "admin", *AREA_COLUMNS, *FOUND_BY_COLUMNS)
+    optional = (FAMILIARITY, PRIOR_MASS, "country_code", "admin", *AREA_COLUMNS, *FOUND_BY_COLUMNS)
     unknown = dict.fromkeys((*optional, *CAPTURE_COLUMNS, IDENTITY_COLUMNS[3]), [None] * count)
     answer = (latitude, longitude, [BestSource.MODEL.value] * count)
     given = {

@@ -133,7 +133,7 @@ def measured() -> list[tuple[str, int, int]]:
         (
             f"lines of {', '.join(PACKAGES)}",
             sum(len(text.splitlines()) for text in texts.values()),
-            60_200,
+            63_000,
         ),
         (f"files that spell the column {COLUMN}", containing(COLUMN, texts), 4),
         ("files that call os.replace", containing(r"\bos\.replace\(", texts), 1),

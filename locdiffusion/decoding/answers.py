@@ -160,6 +160,20 @@ class Shares(NamedTuple):
         return float(self.probability[self.ids == number].sum())
 
 
+class PhotoPoints(NamedTuple):
+    """The density of one photo at points.
+
+    Attributes:
+        vectors: Unit vectors, ``(n, 3)``.
+        mass: Mass of each, ``(n,)``; their sum may be any.
+        share: Share of the sphere for which each stands, ``(n,)``.
+    """
+
+    vectors: NDArray[np.float64]
+    mass: NDArray[np.float64]
+    share: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class AreaColumns(Columns):
     """Masses of areas of N photos, by kind of area.
@@ -169,12 +183,14 @@ class AreaColumns(Columns):
         region: Masses on the raster of `locdiffusion.geography.regions`.
         admin: Masses of a user's polygons; None if not asked for.
         h3: Masses of H3 cells of one resolution; None if not asked for.
+        points: The densities at points; None if not asked for.
     """
 
     country: list[Shares]
     region: list[Shares]
     admin: list[Shares] | None = None
     h3: list[Shares] | None = None
+    points: list[PhotoPoints] | None = None
 
 
 @dataclass(frozen=True)
@@ -192,6 +208,8 @@ class GeotagColumns(Columns):
         familiarity: Share of training-like photos that are less alike than each photo, ``(N,)``
             float32; None if the checkpoint does not say.
         areas: Masses of areas; None if not asked for.
+        prior_mass: Mass that the picture alone gives to the area of each photo's hint, None for
+            photos without; None if there are no hints.
     """
 
     latitude: NDArray[np.float64]
@@ -204,6 +222,7 @@ class GeotagColumns(Columns):
     modes: list[tuple[Mode, ...]]
     familiarity: NDArray[np.float32] | None = None
     areas: AreaColumns | None = None
+    prior_mass: list[float | None] | None = None
 
     @classmethod
     def empty(cls) -> GeotagColumns:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from locdiffusion.decoding.answers import AreaColumns, Shares
+from locdiffusion.decoding.answers import AreaColumns, PhotoPoints, Shares
 from locdiffusion.density.base_measure import BaseMeasure
 from locdiffusion.density.transforms import ProductTransform
 from locdiffusion.geography.area_raster import AreaRaster
@@ -33,6 +33,9 @@ from locdiffusion.geography.regions import FIRST_ID, country_sums, region_codes,
 
 LEAST_SHARE = 1e-4
 """Areas with less mass are left out; their masses are what is missing of 1."""
+
+_LEAST_MASS, _HEAVY = 1e-7, 1e-3
+"""Cells of a grid that hold less of its mass have no points, or only one."""
 
 SUBDIVIDED = 8
 """Rows and columns of points by which a cell of a grid is compared with areas."""
@@ -49,11 +52,13 @@ class PointBlock:
         photo: Photo of each row by its number, ``(n,)``.
         vectors: Unit vectors of the points, ``(n, P, 3)``.
         mass: Mass of each point, ``(n, P)``.
+        share: Share of the sphere for which each stands, ``(n, P)`` or ``(P,)``.
     """
 
     photo: Tensor
     vectors: Tensor
     mass: Tensor
+    share: Tensor
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,37 @@ def kept_shares(sums: NDArray[np.float64]) -> list[Shares]:
     return [Shares(some, row[some]) for some, row in zip(ids, sums, strict=True)]
 
 
+class AllPoints:
+    """The densities themselves, at all points that have mass."""
+
+    def shares(self, points: WeightedPoints) -> list[PhotoPoints]:
+        """Gathers the points of N photos."""
+        found: list[list[PhotoPoints]] = [[] for _ in range(points.count)]
+        for block in points.blocks:
+            share = block.share.expand_as(block.mass)
+            arrays = (x.double().cpu().numpy() for x in (block.vectors, block.mass, share))
+            for photo, *row in zip(block.photo.tolist(), *arrays, strict=True):
+                found[photo].append(_with_mass(PhotoPoints(*row)))
+        cells = points.cells
+        for photo, mass in zip(points.far.tolist(), points.far_mass.cpu(), strict=True):
+            assert cells is not None
+            held = (mass / mass.sum()).numpy()
+            heavy = np.flatnonzero(held > _HEAVY)
+            light = np.flatnonzero((held > _LEAST_MASS) & (held <= _HEAVY))
+            for node, divided in ((heavy, SUBDIVIDED), (light, 1)):
+                vectors, part = cells.points(node, divided)
+                part_mass = (mass[node, None] * part).flatten().double().numpy()
+                area = cells.area(node).repeat(divided**2) / divided**2
+                on_grid = PhotoPoints(vectors.flatten(0, 1).double().numpy(), part_mass, area)
+                found[photo].append(_with_mass(on_grid))
+        return [PhotoPoints(*map(np.concatenate, zip(*one, strict=True))) for one in found]
+
+
+def _with_mass(points: PhotoPoints) -> PhotoPoints:
+    kept = points.mass > 1e-18  # more than what stands at answers lest there be none at all
+    return PhotoPoints(*(column[kept] for column in points))
+
+
 class GridCells:
     """Cells of the nodes of a grid over the whole sphere, within which mass is spread as q₀.
 
@@ -146,20 +182,26 @@ class GridCells:
         self._edges = np.concatenate([[0.0], middle, [math.pi]])
         self._matrices: dict[int, tuple[RasterPartition, csr_array]] = {}
 
-    def points(self, node: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def area(self, node: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Computes the share of the sphere in the cells of nodes, ``(n,)``."""
+        height = np.cos(self._edges[:-1]) - np.cos(self._edges[1:])
+        area: NDArray[np.float64] = height[node // self.columns] / (2.0 * self.columns)
+        return area
+
+    def points(self, node: NDArray[np.int64], divided: int = SUBDIVIDED) -> tuple[Tensor, Tensor]:
         """Returns unit vectors ``(n, S, 3)`` within the cells of nodes, and shares ``(n, S)``."""
         row, column = np.divmod(node, self.columns)
-        step = (np.arange(SUBDIVIDED) + 0.5) / SUBDIVIDED
+        step = (np.arange(divided) + 0.5) / divided
         top, bottom = np.cos(self._edges[row])[:, None], np.cos(self._edges[row + 1])[:, None]
         z = top + (bottom - top) * step
         longitude = 2.0 * math.pi * (column[:, None] + step - 0.5) / self.columns
         across = np.sqrt((1.0 - z * z).clip(0.0))[:, :, None]
-        shape = (len(node), SUBDIVIDED, SUBDIVIDED)
+        shape = (len(node), divided, divided)
         places = [across * np.cos(longitude)[:, None], across * np.sin(longitude)[:, None]]
         places.append(np.broadcast_to(z[:, :, None], shape))
-        vectors = torch.from_numpy(np.stack(places, -1).reshape(len(node), -1, 3)).float()
+        vectors = torch.from_numpy(np.stack(places, -1).reshape(len(node), divided**2, 3)).float()
         if self._base is None:
-            return vectors, torch.full(vectors.shape[:2], 1.0 / SUBDIVIDED**2)
+            return vectors, torch.full(vectors.shape[:2], 1.0 / divided**2)
         log_q0: Tensor = self._base(vectors.to(self._base.log_weight.device)).cpu()
         share = (log_q0 - log_q0.amax(1, keepdim=True)).exp()
         return vectors, share / share.sum(1, keepdim=True)
@@ -192,11 +234,13 @@ class Partitions:
         region: Raster of `locdiffusion.geography.regions`.
         admin: A user's polygons, or None.
         h3: Cells of H3, or None.
+        points: The densities themselves, if they are wanted.
     """
 
     region: RasterPartition
     admin: Partition | None = None
     h3: Partition | None = None
+    points: AllPoints | None = None
 
     def columns(self, points: WeightedPoints) -> AreaColumns:
         """Sums the masses of N photos."""
@@ -208,8 +252,23 @@ class Partitions:
             h3=None if self.h3 is None else self.h3.shares(points),
         )
 
+    def of(self, photos: Sequence[PhotoPoints]) -> AreaColumns:
+        """Sums the masses of photos whose density is known at points."""
+        nobody = torch.zeros(0, dtype=torch.int64), torch.zeros(0, 0)
+        parts = []
+        for photo in photos:
+            vectors, mass, share = (torch.from_numpy(column)[None] for column in photo)
+            block = PointBlock(torch.zeros(1, dtype=torch.int64), vectors, mass, share)
+            parts.append(self.columns(WeightedPoints(1, [block], *nobody)))
+        return AreaColumns.joined(parts)
+
 
 @functools.lru_cache(maxsize=1)
 def region_partition() -> RasterPartition:
     """Builds the regions of Natural Earth, once per process; their numbers are the raster's."""
     return RasterPartition(region_raster(), FIRST_ID + len(region_codes()))
+
+
+def with_points(areas: Partitions | None) -> Partitions:
+    """Adds the densities themselves to what is wanted."""
+    return replace(areas or Partitions(region_partition()), points=AllPoints())

@@ -91,7 +91,7 @@ class DensityPoints(nn.Module):
                 log_p = field[kept] + tables.log_q0_at(vectors)
                 area = (rings.row_weight / (4.0 * math.pi)).repeat_interleave(rings.columns)
                 mass = log_p.clamp_(min=FLOOR).exp_().mul_(area)
-                blocks.append(PointBlock(some[kept], vectors, mass))
+                blocks.append(PointBlock(some[kept], vectors, mass, area))
         far = mixtures.wide
         beyond = [
             mass * (answer[photo] @ tables.grid.nodes.T).lt_(COS_CAP)
@@ -103,4 +103,5 @@ class DensityPoints(nn.Module):
 def at_answers(answer: Tensor) -> PointBlock:
     """Puts a mass that counts for nothing at each answer, lest there be none at all."""
     photo = torch.arange(len(answer), device=answer.device)
-    return PointBlock(photo, answer[:, None], torch.full_like(answer[:, :1], NOTHING))
+    nothing = torch.full_like(answer[:, :1], NOTHING)
+    return PointBlock(photo, answer[:, None], nothing, nothing)

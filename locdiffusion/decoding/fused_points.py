@@ -132,7 +132,8 @@ class FusedPoints(nn.Module):
             log_p += density.tables.log_q0_at(vectors) + cells.log_area - log_z[:, None]
             mass = log_p.clamp_(min=FLOOR).exp_()
             chi = falling(km_of_chord(nodes.peak[:, None], vectors), half, NEAR_KM[-1])
-            mass *= chi if cells is self.near else 1.0 - chi
+            part = chi if cells is self.near else 1.0 - chi
+            mass *= part
             if len(nodes.far):
                 # ∫ q₀ exp(a u) (m - 1 + ψ): the rest of the mass is on the grid
                 rest = 1.0 - falling(
@@ -142,5 +143,5 @@ class FusedPoints(nn.Module):
                 )
                 less = cells.interpolated(-log_m[nodes.far]).clamp_(max=0.0).exp_()
                 mass[nodes.far] *= 1.0 - rest * less
-            blocks.append(PointBlock(photos, vectors, mass))
+            blocks.append(PointBlock(photos, vectors, mass, part * cells.log_area.exp()))
         return WeightedPoints(len(answer), blocks, nodes.far, beyond.mass, self.cells)

@@ -198,7 +198,10 @@ class GalleryDecoder:
         """Lays the discs of the places out as points, and (1 - β) p on all cells of the grid."""
         everyone = torch.arange(len(answer))
         vectors, mass = places.points()
-        blocks = [at_answers(answer), PointBlock(everyone, vectors, mass)]
+        radius = places.radius_km.expand_as(places.mass) / (2.0 * EARTH_RADIUS_KM)
+        count = mass.shape[1] // places.mass.shape[1]
+        share = (radius.square() / count).repeat_interleave(count, 1)
+        blocks = [at_answers(answer), PointBlock(everyone, vectors, mass, share)]
         on_grid = (log_p + self._log_area + weights.log_rest[:, None]).exp()
         return WeightedPoints(len(answer), blocks, everyone, on_grid, self._cells)
 

@@ -26,6 +26,7 @@ from locdiffusion.photos.positions import PhotoPositions
 from locdiffusion.photos.sidecar import Sidecar
 from locdiffusion.photos.thumbnails import Chosen
 from pipelines.geotag.decoding_ahead import DecodingAhead
+from pipelines.geotag.hints import HintsOf
 from pipelines.geotag.kept_rows import EmbeddedPhotos, KeptRows
 from pipelines.geotag.late_results import (
     DRAWN_TOGETHER,
@@ -42,6 +43,7 @@ from schemas.layers import Region, Thumbnail
 
 if TYPE_CHECKING:
     from locdiffusion.decoding.area_masses import Partitions
+    from pipelines.geotag.hints import HintsOf
 
 PhotoDecoder = Callable[[Sample, Callable[[Any], np.ndarray], bool], PhotoRecord | ErrorRow]
 _QUOTED = re.compile(r"""\bb(['"])(?:\\.|(?!\1).)*(?:\1|$)""", re.DOTALL)
@@ -269,6 +271,7 @@ def run_stage(
     regions: bool = False,
     late: LateThreads | None = None,
     areas: Partitions | None = None,
+    hints: HintsOf | None = None,
 ) -> PhotoBatch:
     """Takes a batch one step further: embed, sample or decode.
 
@@ -279,11 +282,9 @@ def run_stage(
     sampled and decoded in groups of one prior each.
     """
     if batch.priors and stage is not Stage.EMBED:
+        wanted = regions, late, areas, hints
         return under_each_prior(
-            batch,
-            stage,
-            geotagger,
-            lambda photos, own: run_stage(photos, stage, own, regions, late, areas),
+            batch, stage, geotagger, lambda photos, own: run_stage(photos, stage, own, *wanted)
         )
     payload: Any = batch.payload
     if payload is None or (stage is Stage.EMBED and isinstance(payload, Embeddings)):
@@ -294,9 +295,9 @@ def run_stage(
         if stage is Stage.EMBED:
             return Embeddings(geotagger.embed(part.pixels))
         if stage is Stage.SAMPLE:
-            natural = geotagger.sample(part.embeddings, batch.keys[some])
-            return Posteriors(part.embeddings, natural)
-        return _decoded(geotagger, part, regions, late, areas)
+            return Posteriors(part.embeddings, geotagger.sample(part.embeddings, batch.keys[some]))
+        told = hints and hints(batch.shard.id, batch.keys[some], batch.known[some])
+        return _decoded(geotagger, part, regions, late, areas, told)
 
     rows = np.empty(0, np.int64)
     parts: list[Any] = []  # all of one kind
@@ -354,17 +355,17 @@ def _decoded(
     regions: bool,
     late: LateThreads | None,
     areas: Partitions | None,
+    hints: Any,
 ) -> Decoded:
     """Answers for all photos at once; regions for a few together."""
-    answers = geotagger.decode(posteriors.natural, posteriors.embeddings, areas)
+    answers = geotagger.decode(posteriors.natural, posteriors.embeddings, areas, hints)
     if not regions:
         return Decoded(answers)
     drawn: list[Any] = []
     for start in range(0, len(answers), DRAWN_TOGETHER):
         some = posteriors.take(slice(start, start + DRAWN_TOGETHER))
         photos = geotagger, some.natural, some.embeddings
-        together = late.submit(len(some), regions_of, *photos) if late else regions_of(*photos)
-        drawn += together
+        drawn += late.submit(len(some), regions_of, *photos) if late else regions_of(*photos)
     return Decoded(answers, drawn)
 
 

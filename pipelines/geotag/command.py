@@ -39,6 +39,7 @@ from pipelines.geotag.embeddings import (
     recorded_embeddings,
     refuse_embeddings,
 )
+from pipelines.geotag.hints import read_hints
 from pipelines.geotag.model_cache import GeotaggerLike, Loader, loaded
 from pipelines.geotag.options import GeotagOptions, parse
 from pipelines.geotag.options import geotag_parser as parser
@@ -184,9 +185,13 @@ def _extra_settings(options: GeotagOptions) -> dict[str, Any]:
     """What the run records of its extras, after a look at whether they can be had."""
     try:
         options.extras.admin_units()
+        if options.extras.hints is not None:
+            read_hints(options.extras.hints)
         return options.extras.settings()
     except PolygonError as error:
         raise UsageError(f"--admin cannot be used: {error}") from error
+    except DataError as error:
+        raise UsageError(f"--hints cannot be used: {error}") from error
 
 
 def run(job: Job) -> dict[str, Any] | None:

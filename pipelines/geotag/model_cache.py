@@ -40,11 +40,16 @@ class GeotaggerLike(Protocol):
         """Natural parameters, float32 ``(N, K, d)``, of embeddings and photo keys."""
 
     def decode(
-        self, natural: np.ndarray, embeddings: np.ndarray, areas: Partitions | None = None
+        self,
+        natural: np.ndarray,
+        embeddings: np.ndarray,
+        areas: Partitions | None = None,
+        hints: Sequence[tuple[str, float] | None] | None = None,
     ) -> GeotagColumns:
         """Answers for N photos from natural parameters ``(N, K, d)`` and embeddings ``(N, E)``.
 
-        With masses of areas, if these are wanted.
+        With masses of areas, if these are wanted, and with the hints of the photos: areas, and the
+        probabilities that they are right.
         """
 
     def regions(

@@ -13,9 +13,11 @@ from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number, from
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
 from locdiffusion.geography.areas import SEPARATOR, AreaError, Areas, prior_file, with_sea
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
+from pipelines.geotag.hints import check_hints
 from pipelines.geotag.kept_fields import parse_fields
 from pipelines.geotag.model_cache import EmbeddedLoader, GeotaggerLoader
 from pipelines.geotag.tables import Extras
+from schemas.geotags import HINTS_RIGHT
 from schemas.layers import AreaKind
 
 ABOUT = """\
@@ -229,6 +231,15 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
         "accuracy is not computed then",
     )
     add(
+        "--hints",
+        metavar="FILE",
+        help="CSV or Parquet that says where photos may be from: photo_id or key; `hint` (an area "
+        "as of --prior, or POLYGON((...))), or latitude, longitude and radius_km, or country; and "
+        "`weight`, the probability that this is right; see the column `prior_mass`",
+    )
+    about = "weight of hints where the file has none"
+    add_number(group, "--hints-right", fraction, HINTS_RIGHT, "P", about)
+    add(
         "--admin",
         metavar="FILE",
         help="polygons of your own (GeoJSON, GeoParquet, GeoPackage or a zipped shapefile), such "
@@ -264,22 +275,14 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     if ours.prior:
         path, sea = prior_file(ours.prior)
         ours.prior = with_sea(_absolute(path), sea)
-    for name in ("gallery", "admin"):
+    check_hints(ours)
+    for name in ("gallery", "admin", "hints"):
         setattr(ours, name, getattr(ours, name) and _absolute(getattr(ours, name)))
     ours.checkpoint = _located(ours.checkpoint)
     if ours.from_embeddings:
         _check_embedded(ours)
-    named = (
-        "regions",
-        "thumbnails",
-        "admin",
-        "admin_name",
-        "salvage",
-        "no_positions",
-        "embeddings",
-        "sha256",
-        "keep",
-    )
+    named = ["regions", "thumbnails", "admin", "admin_name", "salvage", "no_positions"]
+    named += ["embeddings", "sha256", "keep", "hints", "hints_right"]
     loader = EmbeddedLoader if ours.from_embeddings else GeotaggerLoader
     extras = {name: getattr(ours, name) for name in named}
     extras["embeddings"] |= ours.albums
@@ -368,7 +371,7 @@ def _check_seen_by_workers(ours: argparse.Namespace) -> None:
     """Raises UsageError for a file on this machine that workers in the cloud would look for."""
     if "dataflow" not in ours.runner.lower():
         return
-    for flag in ("--prior", "--admin", "--gallery"):
+    for flag in ("--prior", "--admin", "--gallery", "--hints"):
         path = getattr(ours, flag.removeprefix("--"))
         if path and os.path.isfile(path):
             raise UsageError(

@@ -32,7 +32,7 @@ def run_plain_loop(
     """Geotags the shards that are not finished, in this process; returns how many photos."""
     photos_before = TALLY.photos
     geotagger, extras = loaded(load).geotagger, options.extras
-    wanted = extras.regions, LATE_THREADS, extras.partitions()
+    wanted = extras.regions, LATE_THREADS, *extras.decoding()
     retries = Retries(output, configuration)
     decode = functools.partial(
         decode_photo, salvage=extras.salvage, decode=isolated, sha256=extras.sha256

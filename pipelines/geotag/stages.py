@@ -49,8 +49,9 @@ class StageHandler(ModelHandler[PhotoBatch, PhotoBatch, LoadedGeotagger]):
             with counted(self.waiting_late):
                 LATE_THREADS.wait_for_room()
         with held(model.lock, self.waiting), counted(self.microseconds):
-            areas = self.extras.partitions() if self.stage is Stage.DECODE else None
-            wanted = self.extras.regions, LATE_THREADS, areas
+            decodes = self.stage is Stage.DECODE
+            areas, hints = self.extras.decoding() if decodes else (None, None)
+            wanted = self.extras.regions, LATE_THREADS, areas, hints
             result = run_stage(batch, self.stage, model.geotagger, *wanted)
         keeps = self.stage is Stage.EMBED and self.extras.embeddings
         return [result.halved() if keeps else result]

@@ -28,6 +28,7 @@ from locdiffusion.photos.kept_fields import without_places
 from locdiffusion.photos.positions import PhotoPositions
 from pipelines.geotag.area_rows import area_columns, area_rows
 from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
+from pipelines.geotag.hints import HintsOf, read_hints
 from pipelines.geotag.kept_rows import (
     joined_areas,
     joined_predictions,
@@ -40,8 +41,10 @@ from schemas.geotags import (
     BEST_COLUMNS,
     CAPTURE_COLUMNS,
     FAMILIARITY,
+    HINTS_RIGHT,
     IDENTITY_COLUMNS,
     OPTIONAL_COLUMNS,
+    PRIOR_MASS,
     BestSource,
     error_table,
     prediction_table,
@@ -94,6 +97,8 @@ class Extras:
         sha256: Whether the SHA-256 of each photo's bytes is kept.
         areas: Kinds of areas whose probabilities are written, see `schemas.layers.AreaKind`.
         keep: Names of fields of documents that become columns.
+        hints: Path or URL of a table of hints, see `pipelines.geotag.hints`.
+        hints_right: Probability that a hint is right where the table does not say it.
     """
 
     regions: bool = False
@@ -106,6 +111,8 @@ class Extras:
     sha256: bool = False
     areas: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    hints: str | None = None
+    hints_right: float = HINTS_RIGHT
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -131,6 +138,8 @@ class Extras:
             "sha256": self.sha256,
             "areas": [*self.areas],
             "keep": list(self.keep),
+            "hints": self.hints and file_identity(self.hints),
+            "hints_right": self.hints and self.hints_right,
         }
         return {name: value for name, value in record.items() if value}
 
@@ -139,6 +148,16 @@ class Extras:
         from locdiffusion.decoding.area_masses import Partitions, region_partition
 
         return Partitions(region_partition())
+
+    def decoding(self) -> tuple[Partitions, HintsOf | None]:
+        """What is decoded besides points: masses of areas, and hints where there are any.
+
+        Raises:
+            DataError: The table of hints cannot be used.
+        """
+        if self.hints is None:
+            return self.partitions(), None
+        return self.partitions(), HintsOf(read_hints(self.hints), self.hints_right)
 
     def admin_units(self) -> PolygonIndex | None:
         """Reads the polygons of `admin`, once per process.
@@ -192,6 +211,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         **answers.numbers(),
         "modes": answers.modes,
         FAMILIARITY: [None] * len(rows) if answers.familiarity is None else answers.familiarity,
+        PRIOR_MASS: answers.prior_mass or [None] * len(rows),
         **_identity_columns(rows.known),
         **_kept_columns(rows.known, extras),
         **(known := _known_columns(rows.known, extras.no_positions)),

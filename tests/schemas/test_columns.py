@@ -51,6 +51,7 @@ PROMISED = [
     "information_nats",
     "land_probability",
     "familiarity",
+    "prior_mass",
     "modes",
     "country_code",
     "country_found_by",
@@ -98,6 +99,7 @@ def test_columns_are_those_of_the_design() -> None:
     nullable = {field.name for field in PREDICTION_SCHEMA if field.nullable}
     assert nullable == {
         "familiarity",
+        "prior_mass",
         "country_code",
         "country_found_by",
         "country_probability",

@@ -67,6 +67,7 @@ class FakeGeotagger:
         natural: np.ndarray,
         embeddings: np.ndarray | None = None,
         areas: Partitions | None = None,
+        hints: Sequence[tuple[str, float] | None] | None = None,
     ) -> GeotagColumns:
         """The redder, the more familiar; three quarters of the mass are at the answer."""
         red, green, blue = natural[:, 0].astype(np.float64).T / 1.02
@@ -85,6 +86,8 @@ class FakeGeotagger:
             ],
             familiarity=None if embeddings is None else np.float32(embeddings[:, 0]),
             areas=None if areas is None else areas.columns(two_points(latitude, longitude)),
+            # That of a photo with a hint is the probability that the hint is right.
+            prior_mass=None if hints is None else [hint and hint[1] for hint in hints],
         )
 
     def with_prior(self, prior: str | None) -> FakeGeotagger:

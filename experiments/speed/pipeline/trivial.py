@@ -50,6 +50,7 @@ class TrivialGeotagger:
         natural: NDArray[np.float32],
         embeddings: NDArray[np.float32],
         areas: Partitions | None = None,
+        hints: Sequence[tuple[str, float] | None] | None = None,
     ) -> GeotagColumns:
         """Reads latitude from red, longitude from green and the radius from blue; no areas."""
         red, green, blue = natural[:, 0].astype(np.float64).T

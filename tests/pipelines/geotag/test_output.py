@@ -51,8 +51,8 @@ def test_one_bad_photo_costs_one_row_and_not_its_batch(tmp_path: Path) -> None:
 
 def test_a_result_that_is_not_finite_is_an_error(tmp_path: Path) -> None:
     class Broken(FakeGeotagger):
-        def decode(self, natural: np.ndarray, embeddings: np.ndarray, areas: Any = None) -> object:
-            columns = super().decode(natural, embeddings, areas)
+        def decode(self, natural: np.ndarray, embeddings: np.ndarray, *wanted: Any) -> object:
+            columns = super().decode(natural, embeddings, *wanted)
             columns.radius_50_km[0] = np.nan
             return columns
 
