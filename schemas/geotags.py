@@ -18,8 +18,8 @@ SCHEMA_VERSION = "6"
 """Version 1 lacks `land_probability` and `admin`, and its rows are in the order of their keys.
 Version 2 has them, and its rows are in spatial order. Version 3 adds FOUND_BY_COLUMNS, and ids of
 shards that do not depend on other shards. Version 4 adds FAMILIARITY, version 5 CAPTURE_COLUMNS.
-Version 6 adds IDENTITY_COLUMNS, also to errors and layers, AREA_COLUMNS, BEST_COLUMNS and
-PRIOR_MASS.
+Version 6 adds IDENTITY_COLUMNS, also to errors and layers, AREA_COLUMNS, ADMIN_FIELDS,
+BEST_COLUMNS and PRIOR_MASS.
 Versions 2 to 4 have the columns `hybrid_latitude` and `hybrid_longitude`, the answer of a gallery,
 which is now part of the one answer."""
 
@@ -53,6 +53,9 @@ AREA_FIELDS = (
 )
 """How likely it is that the photo was taken in the country and in the region of the answer."""
 AREA_COLUMNS = tuple(field.name for field in AREA_FIELDS)
+ADMIN_FIELDS = (pa.field("admin_code", pa.string()), pa.field("admin_probability", pa.float32()))
+"""Code of the user's polygon around the answer, and how likely the photo was taken in it."""
+ADMIN_COLUMNS = ("admin", *(field.name for field in ADMIN_FIELDS))
 MODE_FIELDS = ("latitude", "longitude", "probability", "radius_km")
 MODE_TYPE = pa.struct([pa.field(name, pa.float64()) for name in MODE_FIELDS])
 
@@ -161,6 +164,7 @@ PREDICTION_SCHEMA = pa.schema(
         _field("country_found_by", pa.string(), nullable=True),
         *AREA_FIELDS,
         _field("admin", pa.string(), nullable=True),
+        *ADMIN_FIELDS,
         *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS[:2]),
         _field("exif_source", pa.string(), nullable=True),
         *(_field(name, pa.float64(), nullable=True) for name in OPTIONAL_COLUMNS[2:]),
@@ -206,7 +210,7 @@ def prediction_table(
         model_id: Name of the model, in every row.
         columns: Columns by name, with N values each: `key`, IDENTITY_COLUMNS, NUMBER_COLUMNS,
             `modes` (N lists of objects with MODE_FIELDS), OPTIONAL_COLUMNS (degrees, NaN where
-            unknown) and, if known, FAMILIARITY, `country_code`, `admin`, AREA_COLUMNS,
+            unknown) and, if known, FAMILIARITY, `country_code`, ADMIN_COLUMNS, AREA_COLUMNS,
             FOUND_BY_COLUMNS and CAPTURE_COLUMNS (None where there is none), and BEST_COLUMNS, which
             are else the model's answer. Also a column for each name in `keep`.
         keep: Names of fields of documents that are taken along.
@@ -220,7 +224,8 @@ def prediction_table(
     """
     count = len(columns["key"])
     longitude, latitude = columns["longitude"], columns["latitude"]
-    optional = (FAMILIARITY, PRIOR_MASS, "country_code", "admin", *AREA_COLUMNS, *FOUND_BY_COLUMNS)
+    masses = (PRIOR_MASS, *ADMIN_COLUMNS, *AREA_COLUMNS)
+    optional = (FAMILIARITY, "country_code", *masses, *FOUND_BY_COLUMNS)
     unknown = dict.fromkeys((*optional, *CAPTURE_COLUMNS, IDENTITY_COLUMNS[3]), [None] * count)
     answer = (latitude, longitude, [BestSource.MODEL.value] * count)
     given = {

@@ -36,6 +36,9 @@ REGION_SCHEMA = pa.schema(
 LEAST_AREA = 0.01
 """Areas with less probability are added up."""
 
+FINEST_H3 = 9
+"""Finest resolution of H3 that may be asked for: cells of 0.1 km²."""
+
 SEA, ELSEWHERE = "sea", "elsewhere"
 """What is left of a photo's probability: that of the open sea, and that of all other places."""
 

@@ -182,6 +182,11 @@ class GridCells:
         self._edges = np.concatenate([[0.0], middle, [math.pi]])
         self._matrices: dict[int, tuple[RasterPartition, csr_array]] = {}
 
+    @property
+    def count(self) -> int:
+        """Number of nodes."""
+        return int(self.rows * self.columns)
+
     def area(self, node: NDArray[np.int64]) -> NDArray[np.float64]:
         """Computes the share of the sphere in the cells of nodes, ``(n,)``."""
         height = np.cos(self._edges[:-1]) - np.cos(self._edges[1:])
@@ -214,15 +219,13 @@ class GridCells:
         return known[1]
 
     def _made(self, partition: RasterPartition) -> csr_array:
-        count = self.rows * self.columns
         parts = []
-        for start in range(0, count, NODES_AT_ONCE):
-            node = np.arange(start, min(start + NODES_AT_ONCE, count))
+        for node in np.array_split(np.arange(self.count), 1 + self.count // NODES_AT_ONCE):
             vectors, share = self.points(node)
             number = partition.numbers(vectors).numpy().ravel()
             place = number, np.repeat(node, share.shape[1])
             values = share.double().numpy().ravel()
-            parts.append(csr_array((values, place), (partition.count, count)))
+            parts.append(csr_array((values, place), (partition.count, self.count)))
         return sum(parts[1:], parts[0]).tocsr()
 
 

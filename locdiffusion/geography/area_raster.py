@@ -21,7 +21,7 @@ from torch import Tensor
 OUTSIDE = -1
 """Number of cells that no polygon holds."""
 
-_CROSSINGS_AT_ONCE = 2_000_000
+_POLYGONS_AT_ONCE = 500
 _CELLS_AT_ONCE = 20_000_000
 
 
@@ -104,25 +104,10 @@ def raster_numbers(
     """
     ids = np.full(box.rows * box.columns, OUTSIDE, np.int32)
     last_first = np.arange(len(polygons))[::-1]
-    for some in _parts(polygons, last_first, box):
+    for some in np.array_split(last_first, 1 + len(polygons) // _POLYGONS_AT_ONCE):
         for cell, polygon in _filled(polygons[some], box):
             ids[cell] = numbers[some][polygon]  # the last one that is written stays
     return ids.reshape(box.rows, box.columns)
-
-
-def _parts(
-    polygons: NDArray[np.object_], order: NDArray[np.int64], box: Box
-) -> Iterator[NDArray[np.int64]]:
-    """Splits polygons so that those of a part cross about `_CROSSINGS_AT_ONCE` rows."""
-    if not len(order):
-        return
-    *_, (_, south, _, north) = None, shapely.bounds(polygons[order]).T
-    rows = (north - south) / box.cell_deg + 1.0
-    work = np.cumsum(
-        np.minimum(rows, box.rows) * shapely.get_num_coordinates(polygons[order]) ** 0.5
-    )
-    part = (work / _CROSSINGS_AT_ONCE).astype(int)
-    yield from np.split(order, np.flatnonzero(np.diff(part)) + 1)
 
 
 def _filled(

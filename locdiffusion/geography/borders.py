@@ -20,6 +20,7 @@ from locdiffusion.files import file_system
 from locdiffusion.geography.polygon_files import read_rows
 from locdiffusion.geography.polygon_rows import MOST_BYTES, WANTED
 from locdiffusion.geography.polygons import PolygonError, PolygonIndex, polygon_share
+from locdiffusion.geography.units import Units
 from locdiffusion.isolation import IsolatedError, IsolatedFunction, Limits, OverrunError
 
 FREE_BYTES, BYTES_PER_BYTE = 2**30, 32
@@ -35,6 +36,22 @@ WEIGHT = "weight"
 _REFUSAL = "PolygonError: "
 
 
+def read_units(path: str, column: str | None = None, code_column: str | None = None) -> Units:
+    """Reads the polygons of a file with their names and codes.
+
+    Args:
+        path: Path or URL of GeoJSON, GeoParquet, GeoPackage or a zipped shapefile.
+        column: Column with the names; by default `name`, or the only column of text.
+        code_column: Column with the codes; by default one of `polygon_rows.CODE_COLUMNS`, if there
+            is one.
+
+    Raises:
+        PolygonError: The file, or a column, cannot be used.
+    """
+    index, codes = _read_parts(path, column, code_column, codes=True)
+    return Units(index, codes)
+
+
 def read_borders(path: str, column: str | None = None) -> PolygonIndex:
     """Reads the polygons of a file, named by one of its columns.
 
@@ -45,22 +62,35 @@ def read_borders(path: str, column: str | None = None) -> PolygonIndex:
     Raises:
         PolygonError: The file, or the column, cannot be used.
     """
-    answer = _isolated(functools.partial(named_parts, column=column), path)
+    return _read_parts(path, column, None, codes=False)[0]
+
+
+def _read_parts(
+    path: str, column: str | None, code_column: str | None, codes: bool
+) -> tuple[PolygonIndex, list[str | None] | None]:
+    """Reads polygons with their names and, if wanted and there are any, the code of each part."""
+    parts_of = functools.partial(named_parts, column=column, code_column=code_column, codes=codes)
+    answer = _isolated(parts_of, path)
     with np.load(io.BytesIO(answer), allow_pickle=False) as arrays:
         offsets = (arrays["rings"], arrays["polygons"])
         parts = shapely.from_ragged_array(
             shapely.GeometryType.POLYGON, arrays["places"], offsets=offsets
         )
-        names = json.loads(arrays["names"].tobytes())
-        return PolygonIndex([names[row] for row in arrays["owner"]], parts)
+        names, of_row = json.loads(arrays["names"].tobytes())
+        owner = arrays["owner"].tolist()
+        index = PolygonIndex([names[row] for row in owner], parts)
+        return index, of_row and [of_row[row] for row in owner]
 
 
-def named_parts(data: bytes, column: str | None) -> bytes:
+def named_parts(
+    data: bytes, column: str | None, code_column: str | None = None, codes: bool = False
+) -> bytes:
     """Reads the polygons of a file into plain arrays, one polygon per part of a multipolygon."""
     rows = read_rows(data).mended()
     parts, owner = shapely.get_parts(rows.shapes, return_index=True)
     _, places, (rings, polygons) = shapely.to_ragged_array(parts)
-    names = np.frombuffer(json.dumps(rows.names(column)).encode(), np.uint8)
+    texts = rows.names(column), rows.codes(code_column) if codes else None
+    names = np.frombuffer(json.dumps(texts).encode(), np.uint8)
     answer = io.BytesIO()
     np.savez(answer, places=places, rings=rings, polygons=polygons, owner=owner, names=names)
     return answer.getvalue()

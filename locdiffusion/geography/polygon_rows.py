@@ -31,6 +31,10 @@ MOST_NAME = 1_000
 """Most characters of a name, which goes into the row of every photo."""
 
 
+CODE_COLUMNS = ("code", "iso", "id")
+"""Columns that hold codes, if none is named, small or capital letters."""
+
+
 @dataclass(frozen=True)
 class PolygonRows:
     """The rows of a file.
@@ -75,8 +79,28 @@ class PolygonRows:
         Raises:
             PolygonError: There is no such column, several of them, or a name that is too long.
         """
-        chosen = self._name_column(column)
-        values = [row.get(chosen) for row in self.values]
+        return self._texts(self._name_column(column), "name")
+
+    def codes(self, column: str | None) -> list[str | None] | None:
+        """Returns the code of each row, of a column or one of `CODE_COLUMNS`; None without one.
+
+        Raises:
+            PolygonError: There is no such column, or a code that is too long.
+        """
+        columns = dict.fromkeys(name for row in self.values for name in row)
+        if column is not None:
+            if column not in columns:
+                choices = str(list(columns)[:30])[:1000]
+                raise PolygonError(f"it has no column {column!r}. Choose one of {choices}.")
+            return self._texts(column, "code")
+        for known in CODE_COLUMNS:
+            for name in columns:
+                if name.lower() == known:
+                    return self._texts(name, "code")
+        return None
+
+    def _texts(self, column: str, kind: str) -> list[str | None]:
+        values = [row.get(column) for row in self.values]
         # Half of a character outside the basic plane is no text that can be written.
         names = [
             None if v is None or v != v else str(v).encode(errors="replace").decode()
@@ -85,8 +109,8 @@ class PolygonRows:
         longest = max((len(name) for name in names if name is not None), default=0)
         if longest > MOST_NAME:
             raise PolygonError(
-                f"a name has {longest:,} characters; want at most {MOST_NAME:,}. "
-                "Which column holds the names?"
+                f"a {kind} has {longest:,} characters; want at most {MOST_NAME:,}. "
+                f"Which column holds the {kind}s?"
             )
         return names
 

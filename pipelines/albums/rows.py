@@ -17,6 +17,7 @@ from locdiffusion.sphere.geodesy import great_circle_km
 from pipelines.albums.photos import PREDICTED, album_slices, kept_columns, numbers
 from schemas.albums import ALONE_COLUMNS, GAP_COLUMNS, SHARE_COLUMNS, Standing, album_table
 from schemas.geotags import (
+    ADMIN_COLUMNS,
     AREA_COLUMNS,
     BEST_COLUMNS,
     MODE_TYPE,
@@ -33,7 +34,7 @@ _OF_THE_PLACE = (*_ANSWER, *PROBABILITY_COLUMNS)
 _OF_THE_PHOTO = (
     *(name for name in NUMBER_COLUMNS if name not in _OF_THE_PLACE),
     *AREA_COLUMNS,
-    "admin",
+    *ADMIN_COLUMNS,
 )
 """Columns that say something of the photo's own answer, and that an album does not compute."""
 

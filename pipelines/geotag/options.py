@@ -13,6 +13,7 @@ from locdiffusion.cli.flags import MODEL, add_flags, add_input, add_number, from
 from locdiffusion.cli.parser import SWITCH, UsageError, fraction, positive, whole
 from locdiffusion.geography.areas import SEPARATOR, AreaError, Areas, prior_file, with_sea
 from pipelines.beam.flags import JobFlags, JobParser, add_job_flags, job_settings
+from pipelines.geotag.area_rows import kind_of
 from pipelines.geotag.hints import check_hints
 from pipelines.geotag.kept_fields import parse_fields
 from pipelines.geotag.model_cache import EmbeddedLoader, GeotaggerLoader
@@ -196,8 +197,9 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
     add(
         "--areas",
         metavar="KIND,...",
-        help="write how likely each country and region is, down to 1 %%, in a layer of its own; "
-        "kinds: country, region",
+        help="write how likely areas are, down to 1 %%, in a layer of its own; kinds: country, "
+        "region (ISO 3166-2), admin (the polygons of --admin), h3:R (cells of H3 of resolution R "
+        "or coarser, 4 by default)",
     )
     add(
         "--embeddings",
@@ -247,6 +249,8 @@ def _add_extras(group: argparse._ActionsContainer) -> None:
     )
     about = "column of --admin that holds the names (default: `name`, or the only one of text)"
     add("--admin-name", metavar="COLUMN", help=about)
+    about = "column of --admin that holds codes (default: `code`, `iso` or `id`, if it has one)"
+    add("--admin-code", metavar="COLUMN", help=about)
 
 
 def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
@@ -265,10 +269,9 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
             "locdiffusion geotag FOLDER"
         )
     parser.require(ours, "output")
-    if ours.admin_name is not None and ours.admin is None:
-        raise UsageError(
-            f"--admin-name {ours.admin_name} is a column of no file; name the file: --admin FILE"
-        )
+    for flag, column in (("--admin-name", ours.admin_name), ("--admin-code", ours.admin_code)):
+        if column is not None and ours.admin is None:
+            raise UsageError(f"{flag} {column} is a column of no file; name the file: --admin FILE")
     _check_prior(ours.prior)
     _check_seen_by_workers(ours)
     ours.keep = parse_fields(ours.keep, ours.no_positions)
@@ -281,12 +284,12 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     ours.checkpoint = _located(ours.checkpoint)
     if ours.from_embeddings:
         _check_embedded(ours)
-    named = ["regions", "thumbnails", "admin", "admin_name", "salvage", "no_positions"]
-    named += ["embeddings", "sha256", "keep", "hints", "hints_right"]
+    named = ["regions", "thumbnails", "admin", "admin_name", "admin_code", "salvage"]
+    named += ["no_positions", "embeddings", "sha256", "keep", "hints", "hints_right"]
     loader = EmbeddedLoader if ours.from_embeddings else GeotaggerLoader
     extras = {name: getattr(ours, name) for name in named}
     extras["embeddings"] |= ours.albums
-    extras["areas"] = _area_kinds(ours.areas)
+    extras["areas"] = _area_kinds(ours.areas, ours.admin)
     return GeotagOptions(
         **job_settings(ours),
         input=tuple(ours.input),
@@ -303,14 +306,18 @@ def parse(arguments: Sequence[str] | None = None) -> GeotagOptions:
     )
 
 
-def _area_kinds(text: str | None) -> tuple[str, ...]:
+def _area_kinds(text: str | None, admin: str | None) -> tuple[str, ...]:
     """Returns the kinds of areas that a text names; UsageError for another kind."""
-    wanted = [kind.strip() for kind in (text or "").split(",") if kind.strip()]
-    known = [kind.value for kind in (AreaKind.COUNTRY, AreaKind.REGION)]
-    for kind in wanted:
-        if kind not in known:
-            raise UsageError(f"--areas {kind!r} is no kind of area; want {', '.join(known)}")
-    return tuple(dict.fromkeys(wanted))
+    wanted = tuple(kind.strip() for kind in (text or "").split(",") if kind.strip())
+    try:
+        kinds = [kind_of(kind) for kind in wanted]
+    except ValueError as error:
+        raise UsageError(f"--areas: {error}") from error
+    if len(set(kinds)) < len(kinds):
+        raise UsageError(f"--areas {text} names a kind twice; name each once")
+    if AreaKind.ADMIN in kinds and admin is None:
+        raise UsageError("--areas admin wants polygons; name their file: --admin FILE")
+    return wanted
 
 
 def _check_embedded(ours: argparse.Namespace) -> None:

@@ -19,14 +19,21 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from locdiffusion.evaluate.known_positions import KINDS, known_positions
-from locdiffusion.geography.borders import read_borders
+from locdiffusion.geography.borders import read_units
 from locdiffusion.geography.countries import find_countries
-from locdiffusion.geography.polygons import PolygonIndex, file_identity
+from locdiffusion.geography.polygons import file_identity
 from locdiffusion.geography.regions import find_regions
+from locdiffusion.geography.units import Units
 from locdiffusion.photos.capture_time import Capture
 from locdiffusion.photos.kept_fields import without_places
 from locdiffusion.photos.positions import PhotoPositions
-from pipelines.geotag.area_rows import area_columns, area_rows
+from pipelines.geotag.area_rows import (
+    admin_columns,
+    area_columns,
+    area_rows,
+    kind_of,
+    wanted_partitions,
+)
 from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
 from pipelines.geotag.hints import HintsOf, read_hints
 from pipelines.geotag.kept_rows import (
@@ -49,14 +56,7 @@ from schemas.geotags import (
     error_table,
     prediction_table,
 )
-from schemas.layers import (
-    AreaKind,
-    Region,
-    area_table,
-    embedding_table,
-    region_table,
-    thumbnail_table,
-)
+from schemas.layers import Region, area_table, embedding_table, region_table, thumbnail_table
 
 if TYPE_CHECKING:
     from locdiffusion.decoding.area_masses import Partitions
@@ -90,12 +90,14 @@ class Extras:
         thumbnails: Most photos of each shard that get a thumbnail.
         admin: Path or URL of polygons whose names fill the column `admin`.
         admin_name: Column of that file with the names; None to find it.
+        admin_code: Column of that file with the codes; None to take one if there is one.
         salvage: Whether pictures that break off are geotagged from the rows that are there.
         no_positions: Whether known positions, of EXIF and of documents, are left out, and with them
             the zones of times.
         embeddings: Whether embeddings are kept, in half precision, from which the run goes on.
         sha256: Whether the SHA-256 of each photo's bytes is kept.
-        areas: Kinds of areas whose probabilities are written, see `schemas.layers.AreaKind`.
+        areas: Kinds of areas whose probabilities are written, see `schemas.layers.AreaKind`; H3
+            with its finest resolution, as in `h3:4`.
         keep: Names of fields of documents that become columns.
         hints: Path or URL of a table of hints, see `pipelines.geotag.hints`.
         hints_right: Probability that a hint is right where the table does not say it.
@@ -105,6 +107,7 @@ class Extras:
     thumbnails: int = 0
     admin: str | None = None
     admin_name: str | None = None
+    admin_code: str | None = None
     salvage: bool = False
     no_positions: bool = False
     embeddings: bool = False
@@ -132,6 +135,7 @@ class Extras:
             "thumbnails": self.thumbnails,
             "admin": self.admin and file_identity(self.admin),
             "admin_name": self.admin_name,
+            "admin_code": self.admin_code,
             "salvage": self.salvage,
             "no_positions": self.no_positions,
             "embeddings": self.embeddings,
@@ -145,9 +149,7 @@ class Extras:
 
     def partitions(self) -> Partitions:
         """Builds the areas whose masses are wanted, once per process."""
-        from locdiffusion.decoding.area_masses import Partitions, region_partition
-
-        return Partitions(region_partition())
+        return wanted_partitions(self.admin_units(), self.areas)
 
     def decoding(self) -> tuple[Partitions, HintsOf | None]:
         """What is decoded besides points: masses of areas, and hints where there are any.
@@ -159,18 +161,18 @@ class Extras:
             return self.partitions(), None
         return self.partitions(), HintsOf(read_hints(self.hints), self.hints_right)
 
-    def admin_units(self) -> PolygonIndex | None:
+    def admin_units(self) -> Units | None:
         """Reads the polygons of `admin`, once per process.
 
         Raises:
-            PolygonError: The file, or the column, cannot be used.
+            PolygonError: The file, or a column, cannot be used.
         """
-        return None if self.admin is None else _units(self.admin, self.admin_name)
+        return None if self.admin is None else _units(self.admin, self.admin_name, self.admin_code)
 
 
 @functools.lru_cache(maxsize=1)
-def _units(path: str, column: str | None) -> PolygonIndex:
-    return read_borders(path, column)
+def _units(path: str, column: str | None, code_column: str | None) -> Units:
+    return read_units(path, column, code_column)
 
 
 @dataclass(frozen=True)
@@ -221,7 +223,7 @@ def shard_tables(model_id: str, batches: Sequence[PhotoBatch], extras: Extras) -
         **area_columns(answers.areas, countries.codes, find_regions(*places, countries.codes)),
     }
     if (units := extras.admin_units()) is not None:
-        columns["admin"] = units(*places)
+        columns |= admin_columns(answers.areas, units, *places)
     failed: dict[str, dict[str, int]] = {}
     tables = {
         PREDICTIONS: prediction_table(shard, model_id, columns, extras.keep),
@@ -370,13 +372,14 @@ def _region_table(
 
 
 def _area_table(shard: str, photos: ShardRows, extras: Extras) -> pa.Table:
-    kinds, areas = [AreaKind(kind) for kind in extras.areas], photos.decoded.answers.areas
+    kinds, areas = [kind_of(kind) for kind in extras.areas], photos.decoded.answers.areas
+    labels = units.labels if (units := extras.admin_units()) else ()
     ids = [known.identity.photo_id for known in photos.known]
     rows = [
         (photo_id, key, one)
         for row, (photo_id, key) in enumerate(zip(ids, photos.keys, strict=True))
         if areas is not None
-        for one in area_rows(areas, row, kinds)
+        for one in area_rows(areas, row, kinds, labels)
     ]
     return area_table(shard, rows)
 

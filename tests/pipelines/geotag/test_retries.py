@@ -30,7 +30,7 @@ from support.outputs import tree
 pytestmark = pytest.mark.usefixtures("no_pages")
 
 TWICE = "--direct_runner_bundle_repeat=2"
-EXTRAS = ("--regions", "--thumbnails", "3")
+EXTRAS = ("--regions", "--thumbnails", "3", "--areas", "country,region,h3:2")
 
 
 def run(*words: Path | str) -> int:

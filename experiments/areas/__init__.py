@@ -1,0 +1,1 @@
+"""How honest the probabilities of countries, regions and districts are."""
