@@ -88,6 +88,11 @@ class AreaRaster:
         found = self.ids.view(-1).index_select(0, cell.flatten()).view(cell.shape).int()
         return found if whole else torch.where(inside, found, self.outside)
 
+    def at(self, vectors: NDArray[np.float64]) -> NDArray[np.int32]:
+        """Looks up the same of an array."""
+        found: NDArray[np.int32] = self(torch.from_numpy(vectors)).numpy()
+        return found
+
 
 def raster_numbers(
     polygons: NDArray[np.object_], numbers: NDArray[np.int64], box: Box

@@ -13,17 +13,19 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow.parquet as pq
 import shapely
-import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
-from locdiffusion.geography.area_raster import AreaRaster, Box
 from locdiffusion.geography.polygons import PolygonIndex
 from locdiffusion.sphere.geodesy import unit_vectors
+
+if TYPE_CHECKING:
+    from locdiffusion.geography.area_raster import AreaRaster
 
 CELL_DEG = 0.05
 SEA_ID, ELSEWHERE_ID, FIRST_ID = 0, 1, 2
@@ -69,6 +71,11 @@ def _starts() -> list[int]:
 @functools.lru_cache(maxsize=1)
 def region_raster() -> AreaRaster:
     """Reads the raster of regions, once per process."""
+    # Imports torch, which whoever counts rows does without.
+    import torch
+
+    from locdiffusion.geography.area_raster import AreaRaster, Box
+
     with Image.open(REGION_RASTER) as image:
         ids = np.asarray(image, np.uint16).astype(np.int16)
     box = Box.around((-180.0, -90.0, 180.0, 90.0), CELL_DEG)
@@ -101,7 +108,7 @@ def find_regions(
     """
     places = np.asarray(latitude_deg, np.float64), np.asarray(longitude_deg, np.float64)
     found = regions()(*places)
-    numbers = region_raster()(torch.from_numpy(unit_vectors(*places))).tolist()
+    numbers = region_raster().at(unit_vectors(*places)).tolist()
     codes: list[str | None] = []
     for country, code, number in zip(countries, found, numbers, strict=True):
         nearest = region_codes()[number - FIRST_ID] if number >= FIRST_ID else None

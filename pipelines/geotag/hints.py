@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from locdiffusion.cli.parser import UsageError
-from locdiffusion.decoding.hint_area import checked_area
 from locdiffusion.geography.areas import COUNTRY
 from locdiffusion.photos.lists import LATITUDE, LONGITUDE, Column, NamedColumns, read_list
 from locdiffusion.photos.positions import PhotoPositions
@@ -182,6 +181,9 @@ def _by_shard(shard: str, key: str, photo_id: str | None) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _check(area: str) -> None:
+    # Imports torch, which whoever counts rows does without.
+    from locdiffusion.decoding.hint_area import checked_area
+
     checked_area(area)
 
 

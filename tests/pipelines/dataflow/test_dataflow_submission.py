@@ -42,7 +42,7 @@ from support.servers import START_SECONDS, Bucket, free_port, job_service, stora
 IMAGE = "europe-west4-docker.pkg.dev/test-project/images/worker:1"
 SHARDS, PHOTOS = 2, 4
 PACKAGE = "workflow.tar.gz"
-MOST_BYTES = 40 * 2**20  # of the package with two checkpoints: every worker fetches it
+MOST_BYTES = 44 * 2**20  # of the package with two checkpoints and borders: every worker fetches it
 RUN_SECONDS = 300  # for a few photos; where no worker comes, Beam waits for ever
 
 
