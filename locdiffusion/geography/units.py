@@ -51,6 +51,11 @@ class Units:
             codes = [self._codes[part] if part >= 0 else None for part in parts.tolist()]
         return self._index.names_of(parts), codes, self._numbers[parts]
 
+    def shapes(self) -> tuple[NDArray[np.object_], NDArray[np.int64]]:
+        """Returns the single polygons in units, and the place in `labels` of the unit of each."""
+        inside = self._numbers[:-1] != NO_UNIT
+        return self._index.parts[inside], self._numbers[:-1][inside] - (NO_UNIT + 1)
+
     def raster(self) -> AreaRaster:
         """Rasters the units, as finely as their extent allows."""
         west, south, east, north = shapely.total_bounds(self._index.parts).tolist()

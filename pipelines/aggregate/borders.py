@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from locdiffusion.geography.countries import countries
 from locdiffusion.geography.regions import regions
-from pipelines.aggregate.cell_shares import areas_km2, named_parts, shares_of_file
+from pipelines.aggregate.cell_shares import PolygonFile, areas_km2, named_parts
 from pipelines.aggregate.targets import COUNTRY, REGION
 
 _LONGEST_EDGE_DEG = 0.5
@@ -24,13 +24,11 @@ class Borders:
 
     Attributes:
         kind: COUNTRY, REGION, or another kind whose polygons are in a file.
-        path: Path or URL of the file; None if there is none.
-        column: Column of the file with the names; None to find it.
+        file: The file; None if there is none.
     """
 
     kind: str
-    path: str | None = None
-    column: str | None = None
+    file: PolygonFile | None = None
 
     def of(self, names: Sequence[str]) -> tuple[NDArray[np.object_], NDArray[np.float64]]:
         """Looks up the polygons of names, and their areas in km²; None and NaN where unknown."""
@@ -48,8 +46,8 @@ class Borders:
         return shapes, km2
 
     def _parts(self) -> tuple[list[str], NDArray[np.object_], NDArray[np.int64]]:
-        if self.path is not None:
-            shares = shares_of_file(self.path, self.column)
+        if self.file is not None:
+            shares = self.file.shares()
             return shares.names, shares.parts, shares.owner
         if self.kind == COUNTRY:
             return named_parts(countries())

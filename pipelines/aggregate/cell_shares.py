@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import functools
 import threading
+from typing import NamedTuple
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
 from scipy import sparse
 
-from locdiffusion.geography.borders import read_borders
+from locdiffusion.geography.borders import read_borders, read_units
 from locdiffusion.geography.polygons import PolygonIndex
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from pipelines.aggregate.cells import Cells, cell_polygons, children, resolutions
@@ -31,13 +32,17 @@ class CellShares:
             out.
     """
 
-    def __init__(self, index: PolygonIndex) -> None:
+    def __init__(
+        self, names: list[str], parts: NDArray[np.object_], owner: NDArray[np.int64]
+    ) -> None:
         """Prepares the polygons.
 
         Args:
-            index: The polygons.
+            names: Different names.
+            parts: Single polygons, ``(N,)``, those of one name side by side.
+            owner: Number of the name of each, ``(N,)``.
         """
-        self.names, self.parts, self.owner = named_parts(index)
+        self.names, self.parts, self.owner = names, parts, owner
         shapely.prepare(self.parts)
         self._tree = shapely.STRtree(self.parts)
         self._lock = threading.Lock()
@@ -124,15 +129,35 @@ def areas_km2(shapes: NDArray[np.object_]) -> NDArray[np.float64]:
     return area
 
 
-@functools.lru_cache(maxsize=1)
-def shares_of_file(path: str, column: str | None) -> CellShares:
-    """Reads the polygons of a file, once per process.
+class PolygonFile(NamedTuple):
+    """A file of polygons.
 
-    Args:
+    Attributes:
         path: Path or URL of the file.
         column: Column with the names; None to find it.
-
-    Raises:
-        PolygonError: The file, or the column, cannot be used.
+        code_column: Column with the codes; None to take one if there is one.
+        by_name: Whether polygons are called by their names although they have codes.
     """
-    return CellShares(read_borders(path, column))
+
+    path: str
+    column: str | None = None
+    code_column: str | None = None
+    by_name: bool = False
+
+    def shares(self) -> CellShares:
+        """Reads the polygons, once per process.
+
+        Raises:
+            PolygonError: The file, or a column, cannot be used.
+        """
+        return _shares(self)
+
+
+@functools.lru_cache(maxsize=1)
+def _shares(file: PolygonFile) -> CellShares:
+    if file.by_name:
+        return CellShares(*named_parts(read_borders(file.path, file.column)))
+    units = read_units(file.path, file.column, file.code_column)
+    parts, owner = units.shapes()
+    order = np.argsort(owner, kind="stable")
+    return CellShares([*units.labels], parts[order], owner[order])

@@ -19,6 +19,7 @@ from locdiffusion.photos.left_out import number
 from locdiffusion.photos.storage import DataError
 from pipelines.aggregate.area_rows import read_area_rows
 from pipelines.aggregate.borders import Borders
+from pipelines.aggregate.cell_shares import PolygonFile
 from pipelines.aggregate.job import AggregateJob, run_plain_loop
 from pipelines.aggregate.labels import find_label, schemas_of
 from pipelines.aggregate.options import AggregateOptions, aggregate_parser, parse
@@ -128,18 +129,19 @@ def _target(
     path = absolute(options.polygons)
     identity = file_identity(path)
     recorded = str(run.get(ADMIN) or "")
-    if recorded and recorded.rpartition(" ")[2] == identity.rpartition(" ")[2]:
-        column = options.polygon_name or run.get("admin_name")
-        if column == run.get("admin_name"):
-            _check_kind(source, names, ADMIN)
-            tell(f"{options.polygons} is the --admin of the run: its own probabilities are taken")
-            return NamedAreas(ADMIN), Borders(ADMIN, path, column)
+    same = recorded.rpartition(" ")[2] == identity.rpartition(" ")[2]
+    if same and options.polygon_name is None:
+        _check_kind(source, names, ADMIN)
+        tell(f"{options.polygons} is the --admin of the run: its own probabilities are taken")
+        own = PolygonFile(path, run.get("admin_name"), run.get("admin_code"))
+        return NamedAreas(ADMIN), Borders(ADMIN, own)
     resolution = _finest(run, source, names)
     tell(
         f"masses come from H3 cells of resolution {resolution} at the finest, by the share of each "
         "cell in each polygon"
     )
-    return CellsInPolygons(path, options.polygon_name), Borders(ADMIN, path, options.polygon_name)
+    file = PolygonFile(path, options.polygon_name, by_name=options.polygon_name is not None)
+    return CellsInPolygons(file), Borders(ADMIN, file)
 
 
 def _check_kind(source: Source, names: Sequence[str], kind: str) -> None:

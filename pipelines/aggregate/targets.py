@@ -10,7 +10,7 @@ import numpy as np
 from scipy import sparse
 
 from pipelines.aggregate.area_rows import AreaRows
-from pipelines.aggregate.cell_shares import shares_of_file
+from pipelines.aggregate.cell_shares import PolygonFile
 from pipelines.aggregate.cells import Cells, parents, parse_cells, resolutions
 from pipelines.aggregate.moments import Masses, Places, merged, sorted_cells
 from schemas.layers import ELSEWHERE, AreaKind
@@ -101,19 +101,17 @@ class CellsInPolygons:
     """Polygons, in which the mass of cells is counted by the share of the cell that lies in each.
 
     Attributes:
-        path: Path or URL of their file.
-        column: Column with their names; None to find it.
+        file: Their file.
     """
 
-    path: str
-    column: str | None = None
+    file: PolygonFile
     kind: str = H3
     resolution: int = 0
     leaves: None = None
 
     def masses(self, rows: AreaRows) -> tuple[Masses, NamedPlaces]:
         """Assigns the rows of a shard to places."""
-        shares = shares_of_file(self.path, self.column)
+        shares = self.file.shares()
         share, names = shares(cells_of(rows)), shares.names
         rests = rows.rests.to_pylist()
         inside = np.flatnonzero(rows.area >= 0)

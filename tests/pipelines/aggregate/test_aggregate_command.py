@@ -219,11 +219,14 @@ def test_polygons_of_the_run_take_its_own_probabilities(
 
     root = tmp_path / "own"
     root.mkdir()
-    photo: Mass = {("admin", "box", None): 0.25, ("admin", None, "sea"): 0.75}
+    table = geopandas.read_file(halves).assign(code=["N", "B"])
+    coded = tmp_path / "coded.geojson"
+    table.to_file(coded)
+    photo: Mass = {("admin", "B", None): 0.25, ("admin", None, "sea"): 0.75}
     write_areas(root, "s", {"a": photo, "b": photo})
     run = json.loads((root / "run.json").read_text())
-    (root / "run.json").write_text(json.dumps(run | {"admin": file_identity(str(halves))}))
-    words = [str(root), "--output", str(tmp_path / "made"), "--polygons", str(halves)]
+    (root / "run.json").write_text(json.dumps(run | {"admin": file_identity(str(coded))}))
+    words = [str(root), "--output", str(tmp_path / "made"), "--polygons", str(coded)]
     assert main([*words, "--pixel", "1"]) == 0
     found = geopandas.read_parquet(tmp_path / "made/aggregate.parquet")
     check(found, brute_force([[photo]] * 2, "admin"))
