@@ -36,7 +36,8 @@ def two_points(latitude: np.ndarray, longitude: np.ndarray) -> WeightedPoints:
     """A mass of 3/4 at each place, and of 1/4 on the other side of the equator."""
     both = np.stack([unit_vectors(latitude, longitude), unit_vectors(-latitude, longitude)], 1)
     photo, vectors = torch.arange(len(both)), torch.from_numpy(both).float()
-    block = PointBlock(photo, vectors, torch.tensor([[0.75, 0.25]]).expand(len(both), 2))
+    mass = torch.tensor([[0.75, 0.25]]).expand(len(both), 2)
+    block = PointBlock(photo, vectors, mass, torch.full((2,), 1e-6))
     return WeightedPoints(len(both), [block], photo[:0], torch.zeros(0, 1))
 
 

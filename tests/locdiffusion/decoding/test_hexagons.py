@@ -24,7 +24,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def points(latitude, longitude, mass):
     """One photo with masses at places."""
     vectors = torch.from_numpy(unit_vectors(latitude, longitude)).float()[None]
-    block = PointBlock(torch.zeros(1, dtype=torch.long), vectors, torch.tensor(mass)[None].float())
+    masses = torch.tensor(mass)[None].float()
+    photo = torch.zeros(1, dtype=torch.long)
+    block = PointBlock(photo, vectors, masses, torch.full_like(masses[0], 1e-6))
     return WeightedPoints(1, [block], torch.zeros(0, dtype=torch.long), torch.zeros(0, 1))
 
 
