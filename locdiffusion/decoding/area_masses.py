@@ -253,6 +253,7 @@ class Partitions:
             region=kept_shares(by_region),
             admin=None if self.admin is None else self.admin.shares(points),
             h3=None if self.h3 is None else self.h3.shares(points),
+            points=None if self.points is None else self.points.shares(points),
         )
 
     def of(self, photos: Sequence[PhotoPoints]) -> AreaColumns:

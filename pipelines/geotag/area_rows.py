@@ -137,10 +137,10 @@ def listed(kind: AreaKind, masses: Masses, least: float = LEAST_AREA) -> Iterato
     named = [(name, mass) for name, mass in masses.items() if name is not None]
     for name, mass in sorted(named, key=lambda one: (-one[1], one[0])):
         if mass >= least:
-            yield AreaMass(kind, name, None, mass)
+            yield AreaMass(kind, name, None, min(mass, 1.0))  # rounding may add 1e-13
             left -= mass
     if (sea := masses.get(None, 0.0)) > 0.0:
-        yield AreaMass(kind, None, SEA, sea)
+        yield AreaMass(kind, None, SEA, min(sea, 1.0))
         left -= sea
     if left > np.finfo(np.float32).eps:
         yield AreaMass(kind, None, ELSEWHERE, left)
