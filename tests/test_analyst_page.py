@@ -11,7 +11,7 @@ import pytest
 
 from support import without_beam
 from support.pages import read_page
-from test_recipes import RUNNERS, Recipes, lay_out
+from support.recipes import RUNNERS, Recipes, lay_out
 
 PAGE, BLOCKS = read_page("docs/ANALYST.md")
 
