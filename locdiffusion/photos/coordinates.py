@@ -14,7 +14,7 @@ from enum import Enum
 from schemas.samples import Truth
 
 _WORDS = {"NORTH": "N", "SOUTH": "S", "EAST": "E", "WEST": "W"}
-_NUMBER = r"(?:\d{1,20}(?:\.\d{0,40})?|\.\d{1,40})"
+_NUMBER = r"(?:\d{1,20}(?:\.\d{0,40})?(?:[eE]-\d{1,3})?|\.\d{1,40})"  # 7e-05, as programs write it
 _MARK = r"""\s{0,9}(?:deg|[,;:°º'’′"”″\s])[,;:°º'’′"”″\s]{0,9}"""
 _LETTER = r"(?:north|south|east|west|[nsew])"
 _BLANK = "\0 \t\r\n"

@@ -81,12 +81,15 @@ def draw_map(aggregate: Aggregate, settings: Mapping[str, Any]) -> bytes:
     low, high = colour_range(density)
     scale = LinearSegmentedColormap.from_list("many", list(SCALE))
     colours = ScalarMappable(LogNorm(low, high, clip=True), scale)
+    rgba = colours.to_rgba(density)
+    # As in the page: what holds next to nothing is hardly seen
+    rgba[:, 3] = 0.1 + 0.75 * np.sqrt(np.ma.filled(colours.norm(density), 0.0))
     parts, owner = shapely.get_parts(_drawn(shown), return_index=True)
     shells = [shapely.get_coordinates(part.exterior) for part in parts]
     axes.add_collection(
         PolyCollection(
             [np.column_stack(equal_earth(*shell.T)) for shell in shells],
-            facecolors=colours.to_rgba(density[owner], alpha=0.85),
+            facecolors=rgba[owner],
             linewidths=0.0,
             zorder=2,
         )

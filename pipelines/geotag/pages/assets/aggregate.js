@@ -40,9 +40,10 @@ function drawAnswers() {
   for (const k of worlds()) {
     const [left, top] = toScreen(k, 0);
     paint.setTransform(ratio * s, 0, 0, ratio * s, ratio * left, ratio * top);
-    paint.globalAlpha = 0.8;
     for (const i of order) {
       if (!visibleIn(i, k)) continue;
+      // What holds next to nothing is hardly seen, or the far ends of all photos would colour the seas.
+      paint.globalAlpha = 0.1 + 0.7 * Math.sqrt(shade(i));
       paint.fillStyle = colourAt(shade(i));
       paint.fill(paths[i], "evenodd");
     }
