@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from locdiffusion.card.album import AlbumAnswer
+from locdiffusion.decoding.area_masses import Partitions, region_partition
 from locdiffusion.decoding.geotag import Geotag, geotags, km_text, percent, place_text
 from locdiffusion.geotagger import Geotagger
 from locdiffusion.photos.capture_time import CaptureTime
@@ -165,7 +166,7 @@ def answer(geotagger: Geotagger, path: Path, about: str = "") -> AnsweredPhoto:
     key = str(path)
     embeddings = geotagger.embed(geotagger.preprocess(image)[None])
     natural = geotagger.sample(embeddings, [key])
-    columns = geotagger.decode(natural, embeddings)
+    columns = geotagger.decode(natural, embeddings, Partitions(region_partition()))
     [tag] = geotags(columns, [key], geotagger.model_id)
 
     def log_density(

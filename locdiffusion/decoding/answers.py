@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from locdiffusion.geography.regions import FIRST_ID, raster_countries, region_codes
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, latitude_longitude
 from schemas.geotags import NUMBER_COLUMNS, PROBABILITY_COLUMNS, THRESHOLDS_KM
 
@@ -191,6 +193,25 @@ class AreaColumns(Columns):
     admin: list[Shares] | None = None
     h3: list[Shares] | None = None
     points: list[PhotoPoints] | None = None
+
+
+def area_columns(
+    areas: AreaColumns | None, countries: Sequence[str | None], regions: Sequence[str | None]
+) -> dict[str, Any]:
+    """Makes the columns of the countries and regions of N answers; None without masses."""
+    of_country: list[float | None] = [None] * len(countries)
+    of_region = list(of_country)
+    for row in range(len(countries) if areas else 0):
+        assert areas is not None
+        if (country := countries[row]) is not None:
+            of_country[row] = _of(areas.country[row], raster_countries(), country)
+        if (region := regions[row]) is not None:
+            of_region[row] = _of(areas.region[row], region_codes(), region)
+    return {"country_probability": of_country, "region": regions, "region_probability": of_region}
+
+
+def _of(shares: Shares, codes: Sequence[str], code: str) -> float:
+    return shares.of(FIRST_ID + bisect.bisect_left(codes, code))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from locdiffusion.decoding.answers import GeotagColumns, Mode
+from locdiffusion.decoding.answers import GeotagColumns, Mode, area_columns
 from locdiffusion.decoding.credible_regions import CredibleRegion
 from locdiffusion.geography.countries import NEAREST, find_countries
 
@@ -37,6 +37,8 @@ class Geotag:
         model_id: Name and short hash of the checkpoint that answered.
         country_found_by: How the country was found: `inside` its borders, or the `nearest` within
             12 nautical miles of its coast; None without a country.
+        country_probability: Probability that the photo was taken in that country, 0 to 1; None
+            without a country.
         familiarity: Share of training-like photos that are less alike than this one, 0 to 1. Near
             0 the checkpoint is not for such a photo, and the answer says nearly nothing; None if
             the checkpoint does not tell.
@@ -59,6 +61,7 @@ class Geotag:
     modes: tuple[Mode, ...]
     model_id: str
     country_found_by: str | None = None
+    country_probability: float | None = None
     familiarity: float | None = None
     regions: tuple[CredibleRegion, ...] = field(default=(), repr=False)
 
@@ -69,11 +72,13 @@ class Geotag:
 
     @property
     def country_text(self) -> str:
-        """The country in words, with the probability that the photo was taken on land."""
+        """The country in words, with its probability and that of land."""
         coast = ", the nearest coast" if self.country_found_by == NEAREST else ""
         country = (
             f"{self.country_code}{coast}" if self.country_code else "none: at sea, or nobody's"
         )
+        if self.country_probability is not None:
+            country += f", {percent(self.country_probability)}"
         return f"{country} (on land: {percent(self.land_probability)})"
 
     @property
@@ -129,6 +134,8 @@ def geotags(
     numbers = columns.numbers()
     countries = find_countries(columns.latitude, columns.longitude)
     familiar = columns.familiarity
+    unknown = [None] * len(columns)
+    likely = area_columns(columns.areas, countries.codes, unknown)["country_probability"]
     return [
         Geotag(
             key=keys[i],
@@ -137,6 +144,7 @@ def geotags(
             modes=columns.modes[i],
             model_id=model_id,
             country_found_by=countries.found_by[i],
+            country_probability=likely[i],
             familiarity=None if familiar is None else float(familiar[i]),
             regions=() if regions is None else regions[i],
         )

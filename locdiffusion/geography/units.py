@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from locdiffusion.geography.area_raster import AreaRaster, Box, raster_numbers
 from locdiffusion.geography.polygons import PolygonIndex
+
+if TYPE_CHECKING:
+    from locdiffusion.geography.area_raster import AreaRaster
 
 NO_UNIT = 0
 """Number of all places in no unit."""
@@ -58,6 +60,11 @@ class Units:
 
     def raster(self) -> AreaRaster:
         """Rasters the units, as finely as their extent allows."""
+        # Imports torch, which whoever counts rows does without.
+        import torch
+
+        from locdiffusion.geography.area_raster import AreaRaster, Box, raster_numbers
+
         west, south, east, north = shapely.total_bounds(self._index.parts).tolist()
         extent = max(east - west, FINEST_DEG) * max(north - south, FINEST_DEG)
         cell_deg = max(math.sqrt(extent / MOST_CELLS), FINEST_DEG)

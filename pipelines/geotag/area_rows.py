@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import bisect
 import functools
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -76,25 +75,6 @@ def named_masses(shares: Shares, codes: Sequence[str]) -> Masses:
         for number, mass in zip(shares.ids.tolist(), shares.probability.tolist(), strict=True)
         if number != ELSEWHERE_ID
     }
-
-
-def area_columns(
-    areas: AreaColumns | None, countries: Sequence[str | None], regions: Sequence[str | None]
-) -> dict[str, Any]:
-    """Makes the columns of the countries and regions of N answers; null without masses."""
-    of_country: list[float | None] = [None] * len(countries)
-    of_region = list(of_country)
-    for row in range(len(countries) if areas else 0):
-        assert areas is not None
-        if (country := countries[row]) is not None:
-            of_country[row] = _of(areas.country[row], raster_countries(), country)
-        if (region := regions[row]) is not None:
-            of_region[row] = _of(areas.region[row], region_codes(), region)
-    return {"country_probability": of_country, "region": regions, "region_probability": of_region}
-
-
-def _of(shares: Shares, codes: Sequence[str], code: str) -> float:
-    return shares.of(FIRST_ID + bisect.bisect_left(codes, code))
 
 
 def admin_columns(

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from locdiffusion.decoding.answers import area_columns
 from locdiffusion.evaluate.known_positions import KINDS, known_positions
 from locdiffusion.geography.borders import read_units
 from locdiffusion.geography.countries import find_countries
@@ -27,13 +28,7 @@ from locdiffusion.geography.units import Units
 from locdiffusion.photos.capture_time import Capture
 from locdiffusion.photos.kept_fields import without_places
 from locdiffusion.photos.positions import PhotoPositions
-from pipelines.geotag.area_rows import (
-    admin_columns,
-    area_columns,
-    area_rows,
-    kind_of,
-    wanted_partitions,
-)
+from pipelines.geotag.area_rows import admin_columns, area_rows, kind_of, wanted_partitions
 from pipelines.geotag.batches import PhotoBatch, ShardRows, shard_rows
 from pipelines.geotag.hints import HintsOf, read_hints
 from pipelines.geotag.kept_rows import (
