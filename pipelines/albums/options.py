@@ -166,8 +166,10 @@ def parse(arguments: Sequence[str] | None = None) -> AlbumsOptions:
     files = [absolute(table) for table in ours.table]
     if twice := [ours.table[row] for row, file in enumerate(files) if file in files[:row]]:
         raise UsageError(f"--table names {twice[0]} twice; name each table once")
-    for flag in ("checkpoint", "anchors_only"):
-        if ours.table and getattr(ours, flag):
+    said = {"checkpoint": ours.checkpoint, "anchors_only": ours.anchors_only}
+    said["device"] = ours.device != AlbumsOptions.device
+    for flag, given in said.items():
+        if ours.table and given:
             raise UsageError(
                 f"--{flag.replace('_', '-')} is about what photos show, and a table shows none; "
                 "leave it out"

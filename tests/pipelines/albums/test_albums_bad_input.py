@@ -87,6 +87,7 @@ def test_tables_that_are_none(
         (["--table", "a.csv", "--album-by", "none,camera"], "groups no photos"),
         (["--table", "a.csv", "--parameters", "none.json"], "--parameters none.json cannot"),
         (["--table", "a.csv", "--anchors-only"], "--anchors-only is about what photos show"),
+        (["--table", "a.csv", "--device", "cuda"], "--device is about what photos show"),
         (["--table", "a.csv", "--checkpoint", "overhead"], "--checkpoint is about what photos"),
         (["no-output"], "is no output of `locdiffusion geotag`"),
         (["--table", "a.csv", "--no-such-flag"], "no flag of this command"),
