@@ -48,8 +48,8 @@ how photos are joined:
   shard and key where an output of an earlier version has no photo_id.
 
 what the numbers mean:
-  A photo moved if its answers lie more than {MOVED_KM:g} km apart. A move within the
-  radii is what they announced: of two answers to one photo that are both honest,
+  A photo moved if its answers lie more than {MOVED_KM:g} km apart. A move within
+  the radii is what they announced: of two honest answers to one photo,
   the second lies outside the 90 % radius of the first now and then, not often.
   Where many do, one of the two runs is too sure of itself; which one only known
   positions can tell (`locdiffusion evaluate`). A radius grew or shrank if it
