@@ -75,7 +75,9 @@ def read_with_little_free(request: bytes) -> bytes:
         module.UNPACKED, module.PARSED = SMALL if little else REAL  # type: ignore[attr-defined]
     reader = ShardReader(path)
     items = [
-        (item.key, "", len(item.image or b"")) if isinstance(item, Sample) else (item[0], *item[2:])
+        (item.key, "", len(item.image or b""))
+        if isinstance(item, Sample)
+        else (item.key, item.status, item.message)
         for item in reader
     ]
     return json.dumps([items, reader.left_out.to_dict(), reader.problems]).encode()

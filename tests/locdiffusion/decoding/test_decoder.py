@@ -381,7 +381,8 @@ def test_score_slope_and_curvature_are_those_of_the_dense_score(dense, radius_km
 
 def columns_of(got):
     assert got.familiarity is None, "a decoder sees no embeddings"
-    numbers = {n: value for n, value in vars(got).items() if n not in ("modes", "familiarity")}
+    others = ("modes", "familiarity", "areas", "prior_mass")
+    numbers = {n: value for n, value in vars(got).items() if n not in others}
     return [value.tobytes() for value in numbers.values()], got.modes
 
 

@@ -77,6 +77,9 @@ class TestAnswers:
     def test_have_the_names_of_the_table(self) -> None:
         own = {field.name for field in dataclasses.fields(Geotag)} - {"regions"}
         beside = {"shard", "geometry", "bbox", "admin", "exif_source", "truth_source", "camera"}
+        beside |= {"photo_id", "path", "stem", "sha256", "prior_mass", "best_latitude"}
+        beside |= {"best_longitude", "best_source", "region", "region_probability"}
+        beside |= {"admin_code", "admin_probability"}
         beside |= {"captured_at", "captured_at_source", "captured_utc_offset_min"}
         known = {f"{a}_{b}" for a in ("exif", "truth") for b in ("latitude", "longitude")}
         assert set(PREDICTION_SCHEMA.names) - beside - known == own
