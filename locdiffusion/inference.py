@@ -156,8 +156,8 @@ class Answerer:
             photo = None if embeddings is None else embeddings[row : row + 1]
             return self.log_density_at(natural[row : row + 1], vectors, photo)
 
-        columns, q0 = self(natural, embeddings, with_points(areas)), self.tables.log_q0_at
-        return with_hints(columns, hints, areas, log_density, q0, self.decoder.config)
+        columns = self(natural, embeddings, with_points(areas))
+        return with_hints(columns, hints, areas, log_density, self.tables, self.decoder.config)
 
     def locate(
         self, natural: Tensor, embeddings: Tensor | None = None

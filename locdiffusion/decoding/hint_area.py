@@ -15,9 +15,11 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 import shapely
+import torch
 from numpy.typing import NDArray
 
 from locdiffusion.density.base_measure import land_share
+from locdiffusion.density.raster import looked_up
 from locdiffusion.geography.areas import SEA, SEPARATOR, AreaError, Areas, Disc, sea_counts_little
 from locdiffusion.geography.polygons import polygon_share
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM, unit_vectors
@@ -188,11 +190,8 @@ class _Raster:
 
 def _picked(raster: NDArray[np.floating], vectors: Float) -> Float:
     """Looks an equal-area raster up at unit vectors ``(n, 3)``."""
-    rows, columns = raster.shape
-    row = ((1.0 - vectors[:, 2]) * (rows / 2.0)).astype(int).clip(0, rows - 1)
-    turn = np.arctan2(vectors[:, 1], vectors[:, 0]) / (2.0 * math.pi) + 0.5
-    found: Float = raster[row, (turn * columns).astype(int) % columns].astype(np.float64)
-    return found
+    found = looked_up(torch.from_numpy(raster), torch.from_numpy(vectors))
+    return found.double().numpy()
 
 
 def _polygon_weight(shape: shapely.Geometry, sea: bool) -> NDArray[np.float32]:

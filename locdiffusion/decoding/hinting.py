@@ -30,6 +30,7 @@ from locdiffusion.decoding.area_masses import Partitions
 from locdiffusion.decoding.decoder import DecodeConfig
 from locdiffusion.decoding.hint_area import HintArea
 from locdiffusion.decoding.node_masses import NodeMasses
+from locdiffusion.decoding.tables import DecoderTables
 from locdiffusion.density.base_measure import LandShare
 from locdiffusion.sphere.geodesy import EARTH_RADIUS_KM
 from schemas.geotags import HINTS_RIGHT
@@ -140,7 +141,7 @@ def with_hints(
     hints: Sequence[Hint | None],
     areas: Partitions | None,
     log_density: Callable[[int, Float], Float],
-    log_q0: Callable[[Tensor], Tensor],
+    tables: DecoderTables,
     config: DecodeConfig,
 ) -> GeotagColumns:
     """Mixes the answers of N photos with the hints that some have; the others stay as they are.
@@ -151,11 +152,16 @@ def with_hints(
         areas: Areas whose masses are wanted; None wants none.
         log_density: Function from the number of a photo and unit vectors ``(n, 3)`` to the
             logarithm of its density, in nats against the uniform sphere.
-        log_q0: Function from unit vectors to log q₀.
+        tables: Tables of the densities.
         config: How densities become answers.
     """
     assert columns.areas is not None and columns.areas.points is not None
-    points, land = columns.areas.points, LandShare().double()
+    points = columns.areas.points
+
+    def log_q0(vectors: Float) -> Float:
+        found: Float = tables.log_q0_at(torch.from_numpy(vectors).to(tables.area)).cpu().numpy()
+        return found.astype(np.float64)
+
     columns = replace(
         columns,
         areas=None if areas is None else replace(columns.areas, points=None),
@@ -165,14 +171,9 @@ def with_hints(
     for row, hint in enumerate(hints):
         one = columns.take(slice(row, row + 1))
         if hint is not None:
-            both = hinted(
-                points[row],
-                hint,
-                functools.partial(log_density, row),
-                lambda vectors: log_q0(torch.from_numpy(vectors).float()).double().cpu().numpy(),
-            )
+            both = hinted(points[row], hint, functools.partial(log_density, row), log_q0)
             one = replace(
-                answered(both.points, land, config.radius_km, config.modes),
+                answered(both.points, tables.land, config),
                 familiarity=one.familiarity,
                 areas=None if areas is None else areas.of([both.points]),
                 prior_mass=[both.prior_mass],
@@ -181,12 +182,13 @@ def with_hints(
     return GeotagColumns.joined(rows)
 
 
-def answered(photo: PhotoPoints, land: LandShare, radius_km: float, modes: int) -> GeotagColumns:
-    """Answers one photo whose density is known at points; the arguments are those of `columns`."""
+def answered(photo: PhotoPoints, land: LandShare, config: DecodeConfig) -> GeotagColumns:
+    """Answers one photo whose density is known at points."""
     nodes = nodes_of(photo)
     places = candidates(nodes)
     best = int(nodes.most_thresholds(places)[0])
-    return nodes.columns(places[:, best], places[:, DENSEST:], land, radius_km, modes)
+    others = places[:, DENSEST:]
+    return nodes.columns(places[:, best], others, land, config.radius_km, config.modes)
 
 
 def candidates(nodes: NodeMasses) -> Tensor:

@@ -8,6 +8,7 @@ photo is named by `photo_id`, by `shard` and `key`, or by `key` alone, which may
 from __future__ import annotations
 
 import argparse
+import bisect
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -71,17 +72,11 @@ class Hints:
 
     def of(self, key: str) -> Hint | None:
         """Looks up the hint of a photo by its name."""
-        low, high = 0, len(self._keys)
-        wanted = key.encode()
-        while low < high:
-            middle = (low + high) // 2
-            if self._keys[middle].as_py().encode() < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(self._keys) or self._keys[low].as_py() != key:
+        rows = range(len(self))
+        row = bisect.bisect_left(rows, key.encode(), key=lambda i: self._keys[i].as_py().encode())
+        if row == len(self) or self._keys[row].as_py() != key:
             return None
-        return Hint(self._areas[low].as_py(), self._rights[low].as_py())
+        return Hint(self._areas[row].as_py(), self._rights[row].as_py())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,8 @@ from typing import Any
 from locdiffusion.cli.terminal import printable
 from locdiffusion.drawing.palette import style_variables
 
+EARTH_STYLE = Path(__file__).parent / "assets" / "earth.css"
+
 _RUN_OR_SHOWN = re.compile(r"<(script|style)>(.*?)</\1>", re.DOTALL)
 _SLOT = re.compile(r"__([A-Z]+(?:_[A-Z]+)*)__")
 
@@ -35,8 +37,9 @@ def escaped(value: Any) -> str:
 def fill(template: Path, slots: Mapping[str, str], script: str = "") -> str:
     """Replaces each `__SLOT__` of a template; the texts put in are not searched for slots.
 
-    The slot `COLOURS` of the style sheet is filled from the palette, and `POLICY` with a policy
-    that lets the browser run the template's own scripts and nothing else.
+    The slot `COLOURS` of the style sheet is filled from the palette, `EARTH_STYLE` with the style
+    that pages with a map share, and `POLICY` with a policy that lets the browser run the template's
+    own scripts and nothing else.
 
     Args:
         template: File of ours.
@@ -47,6 +50,7 @@ def fill(template: Path, slots: Mapping[str, str], script: str = "") -> str:
         KeyError: A slot has no text.
     """
     ours = {"COLOURS": style_variables(), "SCRIPT": script}
+    ours["EARTH_STYLE"] = EARTH_STYLE.read_text(encoding="utf-8").rstrip()
     text = template.read_text(encoding="utf-8")
     text = _SLOT.sub(lambda slot: ours.get(slot[1], slot[0]), text)
     slots = {"POLICY": _policy(text), **slots}

@@ -37,6 +37,8 @@ def test_the_pages_use_only_colours_that_are_defined():
         used = set(re.findall(r"var\(--(\w+)\)", (assets / page).read_text("utf-8")))
         assert used <= defined
         assert used or page in ("quality.html", "refit.html", "no_truth.html")
+    style = set(re.findall(r"var\(--(\w+)\)", (assets / "earth.css").read_text("utf-8")))
+    assert style and style <= defined
     for program in assets.glob("*.js"):
         found = set(re.findall(r"D\.colours\.(\w+)", program.read_text("utf-8")))
         assert found <= defined
