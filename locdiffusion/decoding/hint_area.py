@@ -17,6 +17,7 @@ import numpy as np
 import shapely
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from locdiffusion.density.base_measure import land_share
 from locdiffusion.density.raster import looked_up
@@ -135,7 +136,7 @@ class _Disc:
         inside = chord <= 2.0 * math.sin(self._angle / 2.0) * (1.0 + 1e-9)
         if self.sea:
             return inside.astype(np.float64)
-        return np.where(inside, sea_counts_little(_picked(land_share(), vectors)), 0.0)
+        return np.where(inside, sea_counts_little(_picked(_land(), vectors)), 0.0)
 
     def points(self) -> LaidPoints:
         """Lays a spiral of equal areas."""
@@ -167,7 +168,7 @@ class _Raster:
         self._weight = weight
 
     def weight(self, vectors: Float) -> Float:
-        return _picked(self._weight, vectors)
+        return _picked(torch.from_numpy(self._weight), vectors)
 
     def points(self) -> LaidPoints:
         """Lays points in cells, some in each or one in each block of cells."""
@@ -188,10 +189,15 @@ class _Raster:
         return LaidPoints(vectors, np.full(len(vectors), share))
 
 
-def _picked(raster: NDArray[np.floating], vectors: Float) -> Float:
+@functools.lru_cache(maxsize=1)
+def _land() -> Tensor:
+    return torch.from_numpy(land_share().copy())  # which is read-only
+
+
+def _picked(raster: Tensor, vectors: Float) -> Float:
     """Looks an equal-area raster up at unit vectors ``(n, 3)``."""
-    found = looked_up(torch.from_numpy(raster), torch.from_numpy(vectors))
-    return found.double().numpy()
+    found: Float = looked_up(raster, torch.from_numpy(vectors)).double().numpy()
+    return found
 
 
 def _polygon_weight(shape: shapely.Geometry, sea: bool) -> NDArray[np.float32]:
